@@ -1,0 +1,26 @@
+"""The text that stands for "no caption", and caption dropout for classifier-free guidance.
+
+Imagen trains the unconditional model jointly by zeroing the text embeddings of 10% of the examples (section 2.2). We keep
+one token of zeros in the mask, so that the network sees the same null text however long a batch's captions are padded.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.array_types import RandomKey, Text
+
+
+def null_text(text: Text) -> Text:
+    """The null text in the shape of ``text``: zero embeddings, one token."""
+    mask = jnp.zeros_like(text.mask).at[:, 0].set(True)
+    return Text(jnp.zeros_like(text.embeddings), mask)
+
+
+def drop_text(text: Text, key: RandomKey, rate: float) -> Text:
+    """Replaces each example's text by the null text with probability ``rate`` in [0, 1]."""
+    dropped = jax.random.bernoulli(key, rate, (text.mask.shape[0],))
+    null = null_text(text)
+    return Text(
+        jnp.where(dropped[:, None, None], null.embeddings, text.embeddings),
+        jnp.where(dropped[:, None], null.mask, text.mask),
+    )

@@ -1,0 +1,16 @@
+"""The networks, in Flax Linen: everything that has parameters and denoises.
+
+    noisy image, log-SNR, text, low-resolution image -> conditioning (one embedding, one token sequence)
+    -> U-Net or Efficient U-Net (blocks, attention, layers) -> output shaped like the image
+
+``layers`` (normalisation, up and down), ``attention`` (self-attention with text in its keys, cross-attention),
+``conditioning`` (time, pooled text, low-resolution image), ``blocks`` (residual block), ``unet`` (ADM, Imagen's base),
+``efficient_unet`` (Imagen's super-resolution stages). ``NETWORKS`` names them for configs.
+
+May import: ``array_types``, ``errors``. Nobody outside the mains imports it: networks travel as arguments.
+"""
+
+from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.unet import UNet
+
+NETWORKS = {"unet": UNet, "efficient_unet": EfficientUNet}

@@ -1,0 +1,119 @@
+"""Attention over the places of a feature map, with the caption's tokens beside them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from imagen_jax.array_types import Text
+from imagen_jax.models.layers import FeatureMap, GroupNorm, zeros
+
+Heads = Float[Array, "batch places heads head_channels"]
+
+
+def attend(
+    query: Float[Array, "batch queries heads head_channels"],
+    key: Float[Array, "batch keys heads head_channels"],
+    value: Float[Array, "batch keys heads head_channels"],
+    mask: Bool[Array, "batch keys"] | None = None,
+) -> Float[Array, "batch queries channels"]:
+    """Scaled dot-product attention, softmax in float32; keys where ``mask`` is False get no weight."""
+    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    batch, queries, heads, head_channels = query.shape
+    return jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(batch, queries, heads * head_channels)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of a feature map whose keys and values also hold the caption's tokens.
+
+    Imagen, appendix F.1: the token sequence is concatenated to the keys and values of each self-attention of the base.
+    The output projection starts at zero; the result is added to the input.
+
+    Attributes:
+        heads: number of heads; divides the channels.
+    """
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, text: Text | None = None) -> FeatureMap:
+        batch, height, width, channels = x.shape
+        shape = (self.heads, channels // self.heads)
+        places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
+        query, key, value = (
+            nn.DenseGeneral(shape, dtype=self.dtype, name=name)(places) for name in ("query", "key", "value")
+        )
+        mask = None
+        if text is not None:
+            tokens = text.embeddings.astype(self.dtype)
+            text_key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
+            text_value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
+            key = jnp.concatenate([key, text_key], axis=1)
+            value = jnp.concatenate([value, text_value], axis=1)
+            mask = jnp.concatenate([jnp.ones((batch, height * width), bool), text.mask], axis=1)
+        attended = attend(query, key, value, mask)
+        attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
+        return x + attended.reshape(x.shape)
+
+
+class CrossAttention(nn.Module):
+    """Each place of a feature map attends to the caption's tokens alone (Imagen, 256→1024 stage)."""
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, text: Text) -> FeatureMap:
+        batch, height, width, channels = x.shape
+        shape = (self.heads, channels // self.heads)
+        places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
+        tokens = text.embeddings.astype(self.dtype)
+        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(places)
+        key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
+        value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
+        attended = attend(query, key, value, text.mask)
+        attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
+        return x + attended.reshape(x.shape)
+
+
+class FeedForward(nn.Module):
+    """The two-layer network after attention in the Efficient U-Net: hidden width twice the channels (figure A.28)."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        hidden = nn.Dense(2 * x.shape[-1], dtype=self.dtype, name="hidden")(GroupNorm(name="norm")(x))
+        return x + nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="out")(nn.gelu(hidden))
+
+
+class AttentionPool(nn.Module):
+    """Pools tokens into one vector: the mean token asks, all tokens answer.
+
+    Attributes:
+        heads: number of heads; divides the text width.
+
+    Returns ``(batch, text_width)``.
+    """
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, text: Text) -> Float[Array, "batch text_width"]:
+        width = text.embeddings.shape[-1]
+        shape = (self.heads, width // self.heads)
+        tokens = text.embeddings.astype(self.dtype)
+        present = text.mask[:, :, None]
+        mean = jnp.sum(tokens * present, axis=1, keepdims=True) / jnp.maximum(jnp.sum(present, axis=1, keepdims=True), 1)
+        tokens = jnp.concatenate([mean.astype(self.dtype), tokens], axis=1)
+        mask = jnp.concatenate([jnp.ones_like(text.mask[:, :1]), text.mask], axis=1)
+        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(tokens[:, :1])
+        key = nn.DenseGeneral(shape, dtype=self.dtype, name="key")(tokens)
+        value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(tokens)
+        return attend(query, key, value, mask)[:, 0]

@@ -1,0 +1,41 @@
+"""The residual block of both U-Nets."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from imagen_jax.models.layers import RESAMPLERS, Embedding, FeatureMap, GroupNorm, NewFeatureMap, convolution
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, swish, 3×3 convolution, twice; a 1×1 convolution on the skip where the width changes.
+
+    The embedding enters as scale and shift after the second normalisation (Dhariwal & Nichol 2021, section 3.1: adaptive
+    group normalisation). ``resample`` is "none", "down" or "up": BigGAN's residual blocks resample inside, on both branches,
+    and so does ADM. The second convolution starts at zero.
+
+    Attributes:
+        channels: output channels.
+        resample: see ``layers.RESAMPLERS``.
+        dropout: rate before the second convolution, in [0, 1).
+    """
+
+    channels: int
+    resample: str = "none"
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, embedding: Embedding, train: bool = False) -> NewFeatureMap:
+        resample = RESAMPLERS[self.resample]
+        h = resample(nn.swish(GroupNorm(name="norm_in")(x)))
+        h = convolution(self.channels, dtype=self.dtype, name="conv_in")(h)
+        scale_shift = nn.Dense(2 * self.channels, dtype=self.dtype, name="embedding")(nn.swish(embedding))
+        scale, shift = jnp.split(scale_shift[:, None, None, :], 2, axis=-1)
+        h = nn.swish(GroupNorm(name="norm_out")(h) * (1 + scale) + shift)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = convolution(self.channels, zero=True, dtype=self.dtype, name="conv_out")(h)
+        skip = resample(x)
+        if x.shape[-1] != self.channels:
+            skip = convolution(self.channels, size=1, dtype=self.dtype, name="skip")(skip)
+        return skip + h

@@ -1,0 +1,75 @@
+"""What the network is told besides the noisy image, gathered into one embedding and one token sequence."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagen_jax.array_types import Images, PerExample, SmallImages, Text
+from imagen_jax.models.attention import AttentionPool
+from imagen_jax.models.layers import Embedding, NewFeatureMap, enlarge, sinusoids
+
+
+def log_snr_to_time(log_snr: PerExample) -> PerExample:
+    """The time in [0, 1] at which the cosine schedule has this log-SNR: a bounded measure of noise for any schedule."""
+    return jnp.arctan(jnp.exp(-log_snr / 2)) * (2 / jnp.pi)
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Embeds a log-SNR as the ADM U-Net embeds its timestep: sinusoids of 1000·t, then two dense layers."""
+
+    channels: int
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, log_snr: PerExample) -> Embedding:
+        features = sinusoids(1000.0 * log_snr_to_time(log_snr), self.channels).astype(self.dtype)
+        features = nn.swish(nn.Dense(self.width, dtype=self.dtype, name="hidden")(features))
+        return nn.Dense(self.width, dtype=self.dtype, name="out")(features)
+
+
+class ConditioningEmbedding(nn.Module):
+    """Time embedding + pooled text + augmentation level; and the text tokens, normalised.
+
+    Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and LayerNorm
+    is applied to the text embeddings for both the pooled vector and the attention layers.
+
+    Attributes:
+        channels: width of the sinusoids.
+        width: width of the embedding.
+        text_heads: heads of the attention pool; divides the text width.
+    """
+
+    channels: int
+    width: int
+    text_heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, log_snr: PerExample, text: Text | None, low_resolution_log_snr: PerExample | None
+    ) -> tuple[Embedding, Text | None]:
+        noise_level = {"channels": self.channels, "width": self.width, "dtype": self.dtype}
+        embedding = NoiseLevelEmbedding(**noise_level, name="time")(log_snr)
+        if low_resolution_log_snr is not None:
+            embedding += NoiseLevelEmbedding(**noise_level, name="augmentation")(low_resolution_log_snr)
+        if text is not None:
+            normalised = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="text_norm")(text.embeddings)
+            text = Text(normalised, text.mask)
+            pooled = AttentionPool(self.text_heads, dtype=self.dtype, name="text_pool")(text)
+            pooled = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="pooled_norm")(pooled).astype(self.dtype)
+            pooled = nn.swish(nn.Dense(self.width, dtype=self.dtype, name="pooled_hidden")(pooled))
+            embedding += nn.Dense(self.width, dtype=self.dtype, name="pooled_out")(pooled)
+        return embedding, text
+
+
+def stack_inputs(noisy: Images, low_resolution: SmallImages | None, estimate: Images | None) -> NewFeatureMap:
+    """The network's input channels: the noisy image, then the enlarged low-resolution image, then the self-conditioning
+    estimate, each where the stage has one."""
+    inputs: list[Float[Array, "batch height width inputs"]] = [noisy]
+    if low_resolution is not None:
+        inputs.append(enlarge(low_resolution, like=noisy))
+    if estimate is not None:
+        inputs.append(estimate)
+    return jnp.concatenate(inputs, axis=-1)

@@ -1,0 +1,70 @@
+"""The small pieces both U-Nets are made of."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+FeatureMap = Float[Array, "batch height width channels"]
+NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
+"""What a layer returns that may change the resolution or the width."""
+
+Embedding = Float[Array, "batch embedding"]
+
+zeros = nn.initializers.zeros_init()
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation in float32 whatever the compute type, with at most ``groups`` groups that divide the channels."""
+
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        groups = next(g for g in range(min(self.groups, x.shape[-1]), 0, -1) if x.shape[-1] % g == 0)
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name="norm")(x).astype(x.dtype)
+
+
+def convolution(channels: int, size: int = 3, stride: int = 1, *, zero: bool = False, dtype: DTypeLike, name: str) -> nn.Conv:
+    """A same-padded convolution; ``zero`` starts it at zero, so that a residual branch begins as the identity."""
+    initializer = zeros if zero else nn.initializers.lecun_normal()
+    padding = [(size // 2, size // 2)] * 2
+    return nn.Conv(channels, (size, size), (stride, stride), padding, kernel_init=initializer, dtype=dtype, name=name)
+
+
+def average_pool(x: FeatureMap) -> NewFeatureMap:
+    """Halves height and width by the mean of 2×2 blocks."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def repeat_pixels(x: FeatureMap) -> NewFeatureMap:
+    """Doubles height and width by repeating each pixel (nearest neighbour)."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+RESAMPLERS: dict[str, Callable[[FeatureMap], NewFeatureMap]] = {
+    "none": lambda x: x,
+    "down": average_pool,
+    "up": repeat_pixels,
+}
+
+
+def enlarge(
+    image: Float[Array, "batch low_height low_width image_channels"], like: FeatureMap
+) -> Float[Array, "batch height width image_channels"]:
+    """Enlarges an image bilinearly to the height and width of ``like``."""
+    batch, _, _, channels = image.shape
+    return jax.image.resize(image, (batch, like.shape[1], like.shape[2], channels), "bilinear")
+
+
+def sinusoids(value: Float[Array, " batch"], width: int, longest_period: float = 10_000.0) -> Embedding:
+    """Sine and cosine features of a scalar (Vaswani et al. 2017, section 3.5), ``(batch, width)``; width is even."""
+    frequencies = longest_period ** (-jnp.arange(width // 2) / (width // 2))
+    angles = value[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -1,0 +1,96 @@
+"""The ADM U-Net (Dhariwal & Nichol 2021) with text, as Imagen's 64×64 base uses it (appendix F.1)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from imagen_jax.array_types import Images, LowResolution, PerExample, Text
+from imagen_jax.models.attention import SelfAttention
+from imagen_jax.models.blocks import ResidualBlock
+from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
+from imagen_jax.models.layers import FeatureMap, GroupNorm, NewFeatureMap, convolution
+
+
+class UNet(nn.Module):
+    """Down through the levels, across the middle, and up again, each output on the way down kept for the way up.
+
+    Attributes:
+        channels: width of the first level (Imagen's ``embed_dim``: 512 in the 2B base).
+        channel_multipliers: width of each level over ``channels``; each level after the first halves the resolution.
+        blocks_per_level: residual blocks on the way down (one more on the way up).
+        attention_resolutions: the feature-map heights that get self-attention.
+        head_channels: channels of one attention head.
+        text_heads: heads of the attention pool over the text.
+        dropout: rate inside residual blocks.
+        out_channels: 3, or 6 where the network also predicts a variance.
+        dtype: compute type; parameters are float32.
+    """
+
+    channels: int
+    channel_multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks_per_level: int = 3
+    attention_resolutions: tuple[int, ...] = (32, 16, 8)
+    head_channels: int = 64
+    text_heads: int = 8
+    dropout: float = 0.0
+    out_channels: int = 3
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        noisy: Images,
+        log_snr: PerExample,
+        text: Text | None = None,
+        low_resolution: LowResolution | None = None,
+        estimate: Images | None = None,
+        train: bool = False,
+    ) -> Images:
+        """Returns the network's output, ``(batch, height, width, out_channels)``, float32.
+
+        Args:
+            noisy: z_t.
+            log_snr: how noisy, for each example.
+            text: encoded captions; None for a network without text.
+            low_resolution: the condition of a super-resolution stage.
+            estimate: an earlier estimate of the clean image, where the network is self-conditioned.
+            train: turns dropout on; wants a "dropout" key then.
+        """
+        embedding, text = ConditioningEmbedding(
+            self.channels, 4 * self.channels, self.text_heads, dtype=self.dtype, name="conditioning"
+        )(log_snr, text, low_resolution and low_resolution.log_snr)
+
+        def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
+            return ResidualBlock(channels, resample, self.dropout, dtype=self.dtype, name=name)(x, embedding, train)
+
+        def attention(x: FeatureMap, name: str) -> FeatureMap:
+            return SelfAttention(x.shape[-1] // self.head_channels, dtype=self.dtype, name=name)(x, text)
+
+        def attended_block(x: FeatureMap, channels: int, name: str) -> NewFeatureMap:
+            x = block(x, channels, name)
+            return attention(x, f"{name}_attention") if x.shape[1] in self.attention_resolutions else x
+
+        x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
+        x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)
+        widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
+        skips = [x]
+        for level, width in enumerate(widths):
+            for index in range(self.blocks_per_level):
+                x = attended_block(x, width, f"down_{level}_{index}")
+                skips.append(x)
+            if level < len(widths) - 1:
+                x = block(x, width, f"down_{level}_resample", "down")
+                skips.append(x)
+
+        x = block(x, widths[-1], "middle_0")
+        x = attention(x, "middle_attention")
+        x = block(x, widths[-1], "middle_1")
+
+        for level, width in reversed(list(enumerate(widths))):
+            for index in range(self.blocks_per_level + 1):
+                x = attended_block(jnp.concatenate([x, skips.pop()], axis=-1), width, f"up_{level}_{index}")
+            if level > 0:
+                x = block(x, width, f"up_{level}_resample", "up")
+
+        x = nn.swish(GroupNorm(name="norm_out")(x))
+        return convolution(self.out_channels, zero=True, dtype=jnp.float32, name="conv_out")(x.astype(jnp.float32))

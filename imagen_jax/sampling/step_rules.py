@@ -1,0 +1,89 @@
+r"""How one step goes from z_t to z_s, s < t, given the estimate x̂ of the clean image.
+
+Ancestral sampling draws from the reverse process (Imagen, section 2.1 and appendix; Kingma et al. 2021, equation 31):
+with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
+
+    mean = r (α_s/α_t) z_t + (1 - r) α_s x̂                                                      (1)
+    σ̃² = (1 - r) σ_s²   (smallest),      σ² = (1 - r) σ_t²   (largest)                          (2)
+    z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
+
+DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ = 0:
+
+    z_s = α_s x̂ + sqrt(σ_s² - (η σ̃)²) ε̂ + η σ̃ ε                                                 (4)
+
+A rule is a pair of pure functions, as optax's are: ``init(noisy)`` makes the memory a multi-step rule carries (empty for
+these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.array_types import Denoiser, Images, PerExample
+from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+
+Memory = Any
+
+
+class StepRule(NamedTuple):
+    """A sampler's arithmetic.
+
+    Attributes:
+        init: ``noisy -> memory``.
+        step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is fresh
+            standard normal noise, for the rules that want some.
+    """
+
+    init: Callable[[Images], Memory]
+    step: Callable[[Denoiser, Images, PerExample, PerExample, Images, Memory], tuple[Images, Memory]]
+
+
+def no_memory(noisy: Images) -> Memory:
+    """The memory of a rule that looks at one step only."""
+    return ()
+
+
+def fraction_replaced(log_snr: PerExample, next_log_snr: PerExample) -> Images:
+    """1 - r of equation (1), shaped to multiply images: how much of the noise a step exchanges."""
+    return -jnp.expm1(log_snr - next_log_snr)[:, None, None, None]
+
+
+def ancestral(gamma: float = 0.0) -> StepRule:
+    """Ancestral sampling. Equations (1) to (3).
+
+    Args:
+        gamma: 0 for the smallest posterior variance, 1 for the largest, between for the geometric interpolation.
+    """
+
+    def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
+        image = denoise(noisy, log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr)
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
+        replaced = fraction_replaced(log_snr, next_log_snr)
+        mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * image
+        deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - gamma) * sigma**gamma
+        return mean + deviation * noise, memory
+
+    return StepRule(no_memory, step)
+
+
+def ddim(eta: float = 0.0) -> StepRule:
+    """DDIM. Equation (4).
+
+    Args:
+        eta: 0 for the deterministic rule, 1 for ancestral noise.
+    """
+
+    def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
+        image = denoise(noisy, log_snr)
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
+        fresh = eta * jnp.sqrt(fraction_replaced(log_snr, next_log_snr)) * next_sigma
+        kept = jnp.sqrt(jax.nn.relu(jnp.square(next_sigma) - jnp.square(fresh)))
+        return next_alpha * image + kept * noise_from_image(image, noisy, log_snr) + fresh * noise, memory
+
+    return StepRule(no_memory, step)
+
+
+STEP_RULES: dict[str, Callable[..., StepRule]] = {"ancestral": ancestral, "ddim": ddim}

@@ -1,0 +1,216 @@
+"""One stage of the cascade, built from its config: the seam where networks, diffusion and text meet.
+
+    config -> Stage (network, schedule, prediction) -> loss of a batch, for training
+                                                    -> denoiser of a condition, for sampling
+
+Everything below takes functions; this is where they are made. Config is mutable outside, frozen inside: a key that
+nobody reads is an error that names it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import Denoiser, Images, LowResolution, PerExample, RandomKey, Scalar, SmallImages, Text
+from imagen_jax.diffusion.augmentation import augment_for_training
+from imagen_jax.diffusion.loss import Predict, Weighting, denoising_loss, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.null_text import drop_text
+from imagen_jax.diffusion.process import PREDICTIONS, Prediction
+from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
+from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
+from imagen_jax.errors import UserError, choose, nearest_name
+from imagen_jax.models import NETWORKS
+
+Params = Any
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
+    "uniform": lambda gamma: uniform_weighting,
+    "min_snr": min_snr_weighting,
+}
+
+
+class Batch(NamedTuple):
+    """What a stage learns from.
+
+    Attributes:
+        image: clean images at the stage's resolution.
+        text: their encoded captions.
+        low_resolution: the same images smaller and clean, for a super-resolution stage; else None.
+    """
+
+    image: Images
+    text: Text
+    low_resolution: SmallImages | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One diffusion model of the cascade.
+
+    Attributes:
+        network: the Linen module.
+        resolution: height and width of its images.
+        low_resolution: height and width of its condition; None for a base.
+        schedule: time to log-SNR.
+        augmentation_schedule: augmentation level to log-SNR.
+        prediction: what the network outputs.
+        self_conditioned: whether the network sees its own estimate.
+        text_length: tokens a caption is padded to.
+        text_width: width of the text encoder's embeddings.
+    """
+
+    network: nn.Module
+    resolution: int
+    low_resolution: int | None
+    schedule: Schedule
+    augmentation_schedule: Schedule
+    prediction: Prediction
+    self_conditioned: bool
+    text_length: int
+    text_width: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: height, width, 3."""
+        return (self.resolution, self.resolution, 3)
+
+
+def build(make: Callable[..., Any], config: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """Calls ``make(**config, **extra)``.
+
+    Raises:
+        UserError: a key of ``config`` that ``make`` does not take; names it and the nearest one.
+    """
+    known = getattr(make, "__dataclass_fields__", None) or make.__annotations__
+    known = [name for name in known if name not in ("parent", "name", "return", *extra)]
+    for key in config:
+        if key not in known:
+            raise UserError(f"unknown config key {where}.{key}{nearest_name(key, known)}")
+    return make(**{key: _frozen(value) for key, value in config.items()}, **extra)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def build_network(config: ConfigDict) -> nn.Module:
+    """Builds the network of ``config.network``: ``name`` chooses it, ``dtype`` its compute type, the rest are its fields."""
+    fields = dict(config.network)
+    make = choose(NETWORKS, fields.pop("name"), "network")
+    dtype = choose(DTYPES, fields.pop("dtype"), "network.dtype")
+    return build(make, fields, "network", dtype=dtype)
+
+
+def build_stage(config: ConfigDict) -> Stage:
+    """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
+    return Stage(
+        network=build_network(config),
+        resolution=config.stage.resolution,
+        low_resolution=config.stage.low_resolution,
+        schedule=choose(SCHEDULES, config.stage.schedule, "stage.schedule"),
+        augmentation_schedule=choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule"),
+        prediction=choose(PREDICTIONS, config.stage.prediction, "stage.prediction"),
+        self_conditioned=config.stage.self_conditioned,
+        text_length=config.text.length,
+        text_width=config.text.width,
+    )
+
+
+def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:
+    """Shapes of a training batch.
+
+    Args:
+        stage: the stage.
+        batch_size: number of examples.
+        crop: height and width of training crops, where the stage trains on crops.
+    """
+    size = crop or stage.resolution
+
+    def images(resolution: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, resolution, resolution, 3), jnp.float32)
+
+    text = Text(
+        jax.ShapeDtypeStruct((batch_size, stage.text_length, stage.text_width), jnp.float32),
+        jax.ShapeDtypeStruct((batch_size, stage.text_length), jnp.bool_),
+    )
+    low = None if stage.low_resolution is None else images(size * stage.low_resolution // stage.resolution)
+    return Batch(images(size), text, low)
+
+
+def initial_params(stage: Stage, key: RandomKey) -> Params:
+    """Random parameters of the stage's network."""
+    shapes = abstract_batch(stage, batch_size=1)
+    batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+    log_snr = jnp.zeros((1,))
+    low_resolution = None if batch.low_resolution is None else LowResolution(batch.low_resolution, log_snr)
+    estimate = batch.image if stage.self_conditioned else None
+    return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
+
+
+def apply_network(
+    stage: Stage,
+    params: Params,
+    text: Text,
+    low_resolution: LowResolution | None,
+    dropout_key: RandomKey | None = None,
+) -> Callable[..., Images]:
+    """Binds a network to its condition: ``predict(noisy, log_snr, estimate=None) -> output``; a dropout key means training."""
+
+    def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> Images:
+        return stage.network.apply(
+            {"params": params},
+            noisy,
+            log_snr,
+            text,
+            low_resolution,
+            estimate,
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+
+    return predict
+
+
+def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, RandomKey], Scalar]:
+    """Makes ``loss(params, batch, key)`` of a stage as ``config.training`` describes it."""
+    weighting = choose(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
+
+    def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
+        text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
+        text = drop_text(batch.text, text_key, training.caption_dropout)
+        low_resolution = None
+        if batch.low_resolution is not None:
+            low_resolution = augment_for_training(batch.low_resolution, augmentation_key, stage.augmentation_schedule)
+        predict: Predict = apply_network(stage, params, text, low_resolution, dropout_key)
+        if stage.self_conditioned:
+            predict = self_condition_for_training(predict, stage.prediction, estimate_key)
+        return denoising_loss(
+            predict,
+            batch.image,
+            noise_key,
+            schedule=stage.schedule,
+            prediction=stage.prediction,
+            weighting=weighting,
+            stratified_times=training.stratified_times,
+        )
+
+    return loss
+
+
+def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:
+    """Makes the denoiser of a stage under a condition."""
+    predict: Predict = apply_network(stage, params, text, low_resolution)
+    if stage.self_conditioned:
+        predict = self_condition(predict, stage.prediction)
+
+    def denoise(noisy: Images, log_snr: PerExample) -> Images:
+        return stage.prediction.to_image(predict(noisy, log_snr), noisy, log_snr)
+
+    return denoise

@@ -1,0 +1,10 @@
+"""Learning the parameters of one stage.
+
+    batch -> step (loss, gradient, optimizer, EMA: one jitted pure function) -> state -> checkpoints, metrics
+    loop: next batch, one step, and every so often a log line, a preview, a checkpoint
+
+``state`` (what a run is at one moment), ``optimizer`` (Adafactor, Adam and their learning rate), ``step``,
+``loop``, ``checkpoints`` (Orbax), ``metrics`` (JSON lines, progress bar).
+May import: ``array_types``, ``errors``, ``diffusion``, ``sharding``. Alone in the house it knows ``optax`` and, in
+``checkpoints.py`` only, ``orbax``.
+"""

@@ -1,0 +1,133 @@
+"""The loop: next batch, one step, and every so often something for people or for the disk.
+
+    batches -> put on the devices -> step -> state
+                                       |-> every so often: log line, preview, checkpoint (with the data position)
+
+While the devices compute step n the host fetches the batch of step n + 1; then it waits for step n. So the devices idle only
+from one step's end to the next one's start, and that is what ``LoopClock`` measures.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from imagen_jax.training.state import TrainState
+from imagen_jax.training.step import Batch, TrainStep
+
+
+class Batches(Protocol):
+    """Batches on the host, whose position can be kept."""
+
+    def __next__(self) -> Any: ...
+
+    def get_state(self) -> Any:
+        """The position: restored, the next batch is the one that would have come next."""
+
+
+class Moment(NamedTuple):
+    """What a hook sees after a step.
+
+    Attributes:
+        state: the state after the step; the next step consumes it, so a hook must not keep it.
+        metrics: the step's metrics, on the device.
+        data_state: position in the data right after this step's batch.
+        clock: the loop's clock.
+    """
+
+    state: TrainState
+    metrics: Any
+    data_state: Any
+    clock: "LoopClock"
+
+
+class Hook(NamedTuple):
+    """Something done after every ``every``-th step, and after the last one.
+
+    Attributes:
+        name: under which the clock counts its seconds.
+        every: how often, in steps.
+        act: ``(step number, moment) -> None``.
+    """
+
+    name: str
+    every: int
+    act: Callable[[int, Moment], None]
+
+
+class LoopClock:
+    """Where the loop's wall time went: inside the compiled step, or outside it and for what.
+
+    Attributes:
+        step_seconds: seconds from starting a step to its end, summed.
+        outside_seconds: seconds by name of what was done between steps.
+        steps: steps counted.
+    """
+
+    def __init__(self) -> None:
+        self.step_seconds = 0.0
+        self.outside_seconds: dict[str, float] = {}
+        self.steps = 0
+
+    def add_outside(self, name: str, seconds: float) -> None:
+        """Counts seconds between steps under a name."""
+        self.outside_seconds[name] = self.outside_seconds.get(name, 0.0) + seconds
+
+    def add_step(self, seconds: float) -> None:
+        """Counts one step."""
+        self.step_seconds += seconds
+        self.steps += 1
+
+    def overhead(self, *names: str) -> float:
+        """Share of the loop's wall time outside the compiled step, in [0, 1]; of some names only, where given."""
+        outside = sum(seconds for name, seconds in self.outside_seconds.items() if not names or name in names)
+        total = self.step_seconds + sum(self.outside_seconds.values())
+        return outside / total if total else 0.0
+
+
+def run_loop(
+    state: TrainState,
+    step: TrainStep,
+    batches: Batches,
+    *,
+    steps: int,
+    put: Callable[[Any], Batch],
+    hooks: Sequence[Hook],
+    clock: LoopClock,
+) -> TrainState:
+    """Trains from ``state.step`` to ``steps``.
+
+    Args:
+        state: where to start; consumed.
+        step: the compiled step.
+        batches: host batches, positioned right after those already learned from.
+        steps: number of updates to reach.
+        put: host batch to a batch on the devices.
+        hooks: see ``Hook``; run in their order.
+        clock: counts where the time goes.
+    """
+    first = int(state.step) + 1
+    if first > steps:
+        return state
+    batch = put(next(batches))
+    ended = time.perf_counter()
+    for number in range(first, steps + 1):
+        started = time.perf_counter()
+        clock.add_outside("loop", started - ended)
+        state, metrics = step(state, batch)
+        # Taken before next(batches): the stored position must not skip the batch that is fetched ahead.
+        data_state = batches.get_state()
+        if number < steps:
+            batch = put(next(batches))
+        jax.block_until_ready(metrics)
+        ended = time.perf_counter()
+        clock.add_step(ended - started)
+        moment = Moment(state, metrics, data_state, clock)
+        for hook in hooks:
+            if number % hook.every == 0 or number == steps:
+                hook.act(number, moment)
+                acted = time.perf_counter()
+                clock.add_outside(hook.name, acted - ended)
+                ended = acted
+    return state

@@ -1,0 +1,87 @@
+"""The folder of one run: ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``previews/``.
+
+The resolved config lies in it, so that sampling needs nothing but the folder, and a resume can tell whether it would
+continue the same run.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imagen_jax.errors import UserError
+
+FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
+                  "training.keep_checkpoints", "training.tensorboard", "sampling.", "preview.", "mesh.",
+                  "data.data_dir", "data.num_workers")  # fmt: skip
+"""Keys that a resumed run may have another value of than it began with."""
+
+
+def config_path(workdir: Path) -> Path:
+    """Where a run's config lies."""
+    return workdir / "config.json"
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of the run in ``workdir``.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+    """
+    path = config_path(workdir)
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
+            f"python -m imagen_jax.train --config=… --workdir={workdir}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
+
+
+def keep_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes the resolved config into ``workdir``, after checking it against the one already there.
+
+    Raises:
+        UserError: the run there was started with another config (names the first key that differs), or the folder can't
+            be written to.
+    """
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    path = config_path(workdir)
+    if path.exists():
+        check_same_run(read_config(workdir).to_dict(), json.loads(text), workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"the workdir {workdir} can't be written to ({error.strerror}): choose another --workdir") from None
+
+
+def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
+    """Checks that a config continues the run that another one started.
+
+    Raises:
+        UserError: a key differs that a run can't change midway.
+    """
+    before, after = dict(flatten(old)), dict(flatten(new))
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key) and not key.startswith(FREE_TO_CHANGE):
+            raise UserError(
+                f"{workdir} was trained with config.{key}={before.get(key)!r}, not {after.get(key)!r}: "
+                "use the value it began with, or another --workdir"
+            )
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dicts, with dotted names."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,90 @@
+"""What networks are told besides the image: augmentation, null text, self-conditioning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.array_types import Text
+from imagen_jax.diffusion.augmentation import augment, augment_for_training
+from imagen_jax.diffusion.null_text import drop_text, null_text
+from imagen_jax.diffusion.process import PREDICTIONS, add_noise
+from imagen_jax.diffusion.schedules import cosine
+from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
+from tests.reference.imagen_statements import cosine_alpha_sigma
+
+
+def test_augmentation_is_the_variance_preserving_process_at_each_level():
+    image = jax.random.uniform(jax.random.key(0), (3, 4, 4, 3), minval=-1, maxval=1)
+    noise = jax.random.normal(jax.random.key(1), image.shape)
+    levels = [0.1, 0.4, 0.9]
+    augmented = augment(image, noise, jnp.asarray(levels), cosine)
+    for index, level in enumerate(levels):
+        alpha, sigma = cosine_alpha_sigma(level)
+        np.testing.assert_allclose(
+            augmented.image[index], alpha * np.asarray(image[index]) + sigma * np.asarray(noise[index]), atol=1e-5
+        )
+        assert float(augmented.log_snr[index]) == pytest.approx(np.log(alpha**2 / sigma**2), abs=1e-3)
+
+
+def test_level_zero_is_clean():
+    image = jnp.full((1, 4, 4, 3), 0.5)
+    augmented = augment(image, jnp.ones_like(image), jnp.zeros((1,)), cosine)
+    np.testing.assert_allclose(augmented.image, image, atol=1e-4)
+
+
+def test_training_draws_one_level_for_each_example_uniformly():
+    augmented = augment_for_training(jnp.zeros((512, 2, 2, 3)), jax.random.key(0), cosine)
+    levels = np.arctan(np.exp(-np.asarray(augmented.log_snr) / 2)) * 2 / np.pi
+    assert len(np.unique(levels)) == 512
+    assert np.abs(np.sort(levels) - np.arange(512) / 512).max() < 0.08, "close to U(0, 1)"
+    spread = np.asarray(augmented.image).std(axis=(1, 2, 3))
+    assert np.corrcoef(spread, np.sin(np.pi * levels / 2))[0, 1] > 0.8, "each image is as noisy as it is said to be"
+
+
+def make_text(batch: int = 256) -> Text:
+    return Text(jnp.ones((batch, 5, 4)), jnp.ones((batch, 5), bool))
+
+
+def test_null_text_does_not_depend_on_the_padding():
+    null = null_text(make_text(2))
+    assert not np.any(null.embeddings) and np.array_equal(null.mask, [[True, False, False, False, False]] * 2)
+
+
+def test_dropout_drops_whole_captions_at_its_rate():
+    dropped = drop_text(make_text(), jax.random.key(0), 0.1)
+    empty = ~np.asarray(dropped.embeddings).any(axis=(1, 2))
+    assert 0.05 < empty.mean() < 0.16
+    full = np.asarray(dropped.embeddings).all(axis=(1, 2))
+    assert np.array_equal(full, ~empty), "a caption is dropped whole or not at all"
+    assert np.array_equal(np.asarray(dropped.mask).sum(1), np.where(empty, 1, 5))
+    untouched = drop_text(make_text(), jax.random.key(0), 0.0)
+    assert np.all(np.asarray(untouched.embeddings) == 1)
+
+
+def test_self_conditioning_shows_the_networks_own_estimate():
+    image = jax.random.uniform(jax.random.key(0), (64, 2, 2, 3), minval=-1, maxval=1)
+    log_snr = jnp.zeros((64,))
+    noisy = add_noise(image, jax.random.normal(jax.random.key(1), image.shape), log_snr)
+
+    def oracle(noisy, log_snr, estimate):
+        """Says the image; shows what estimate it saw by adding a tenth of it."""
+        return image + 0.1 * estimate
+
+    seen = (self_condition(oracle, PREDICTIONS["x0"])(noisy, log_snr) - image) / 0.1
+    np.testing.assert_allclose(seen, image, atol=1e-5)
+    in_training = self_condition_for_training(oracle, PREDICTIONS["x0"], jax.random.key(2))(noisy, log_snr)
+    shown = np.abs(np.asarray(in_training - image)).max(axis=(1, 2, 3)) > 0
+    assert 0.3 < shown.mean() < 0.7
+
+
+def test_no_gradient_flows_through_the_estimate():
+    def predict_with(scale):
+        def predict(noisy, log_snr, estimate):
+            return scale * noisy + jnp.sum(estimate)
+
+        noisy = jnp.full((8, 1, 1, 3), 0.1)
+        halves = self_condition_for_training(predict, PREDICTIONS["x0"], jax.random.key(0))
+        return jnp.sum(halves(noisy, jnp.zeros((8,))))
+
+    assert float(jax.grad(predict_with)(1.0)) == pytest.approx(8 * 3 * 0.1, rel=1e-5)

@@ -1,0 +1,75 @@
+"""The objective: known values at an oracle, at zero, and at hand-computed weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.diffusion.loss import denoising_loss, draw_times, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.process import PREDICTIONS, noise_from_image, velocity
+from imagen_jax.diffusion.schedules import cosine
+
+IMAGE = jax.random.uniform(jax.random.key(3), (64, 8, 8, 3), minval=-1, maxval=1)
+
+
+def oracle_noise(noisy, log_snr):
+    return noise_from_image(IMAGE, noisy, log_snr)
+
+
+def test_an_oracle_has_no_loss_and_silence_has_the_variance_of_the_noise():
+    settings = {"schedule": cosine, "prediction": PREDICTIONS["eps"]}
+    key = jax.random.key(0)
+    late = {**settings, "schedule": lambda time: cosine(0.2 + 0.8 * time)}  # the oracle divides by σ: keep off σ = 0
+    assert float(denoising_loss(oracle_noise, IMAGE, key, **late)) < 1e-6
+    assert float(denoising_loss(lambda z, log_snr: jnp.zeros_like(z), IMAGE, key, **settings)) == pytest.approx(1, abs=0.03)
+
+
+def test_each_example_has_a_time_and_a_noise_of_its_own():
+    seen = {}
+
+    def spy(noisy, log_snr):
+        seen["log_snr"], seen["noisy"] = np.asarray(log_snr), np.asarray(noisy)
+        return noisy
+
+    denoising_loss(spy, jnp.zeros_like(IMAGE), jax.random.key(0), schedule=cosine, prediction=PREDICTIONS["eps"])
+    assert len(np.unique(seen["log_snr"])) == len(IMAGE)
+    noise = seen["noisy"] / np.sqrt(1 / (1 + np.exp(seen["log_snr"])))[:, None, None, None]
+    assert noise.std() == pytest.approx(1, abs=0.03) and noise.mean() == pytest.approx(0, abs=0.03), "normal, not uniform"
+    kurtosis = np.mean(noise**4) / np.mean(noise**2) ** 2
+    assert kurtosis == pytest.approx(3, abs=0.2), "normal, not uniform"
+    assert abs(np.corrcoef(noise.reshape(64, -1)[:, :10].mean(1), seen["log_snr"])[0, 1]) < 0.4
+
+
+def test_predicting_v_as_if_it_were_noise_costs():
+    def wrong(noisy, log_snr):
+        return velocity(IMAGE, oracle_noise(noisy, log_snr), log_snr)
+
+    loss = denoising_loss(wrong, IMAGE, jax.random.key(0), schedule=cosine, prediction=PREDICTIONS["eps"])
+    assert float(loss) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "log_snr", "weight"),
+    [
+        ("eps", 0.0, 1.0),  # SNR 1, below γ: min(1, 5)/1
+        ("eps", np.log(20.0), 0.25),  # 5/20
+        ("x0", np.log(20.0), 5.0),
+        ("x0", np.log(0.5), 0.5),
+        ("v", np.log(9.0), 0.5),  # 5/(9 + 1)
+    ],
+)
+def test_min_snr_weights(name, log_snr, weight):
+    computed = min_snr_weighting(5.0)(jnp.asarray([log_snr], jnp.float32), PREDICTIONS[name])
+    assert float(computed[0]) == pytest.approx(weight, rel=1e-4)
+
+
+def test_uniform_weighting_is_one():
+    assert np.all(np.asarray(uniform_weighting(jnp.asarray([-9.0, 0.0, 9.0]), PREDICTIONS["v"])) == 1)
+
+
+def test_stratified_times_fill_every_slot_and_plain_ones_do_not():
+    stratified = np.asarray(draw_times(jax.random.key(0), 32, stratified=True))
+    assert sorted(np.floor(stratified * 32 - stratified.min() * 32 + 1e-3).astype(int)) == list(range(32))
+    plain = np.asarray(draw_times(jax.random.key(0), 4096))
+    assert plain.min() >= 0 and plain.max() < 1 and plain.mean() == pytest.approx(0.5, abs=0.02)
+    assert len(np.unique(np.floor(plain[:32] * 32))) < 32

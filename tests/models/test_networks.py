@@ -1,0 +1,126 @@
+"""Both U-Nets: what they must read, and what they must not depend on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.models import NETWORKS
+
+SMALL = {
+    "unet": {"channels": 8, "channel_multipliers": (1, 2), "blocks_per_level": 1, "attention_resolutions": (8,),
+             "head_channels": 4, "text_heads": 2},
+    "efficient_unet": {"channels": (8, 16), "blocks": (1, 1), "strides": (2, 2), "self_attention": (False, True),
+                       "cross_attention": (False, True), "heads": 2, "text_heads": 2},
+}  # fmt: skip
+
+NOISY = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+LOG_SNR = jnp.asarray([-1.0, 2.0])
+TEXT = Text(jax.random.normal(jax.random.key(1), (2, 5, 12)), jnp.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool))
+LOW = LowResolution(jax.random.normal(jax.random.key(2), (2, 4, 4, 3)), jnp.asarray([3.0, 3.0]))
+
+
+def shake(params):
+    """Parameters none of which is zero, so that every path shows."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    return jax.tree.unflatten(
+        tree, [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.fixture(params=SMALL, scope="module")
+def network(request):
+    """A network of every input, and its output as a function of those inputs."""
+    module = NETWORKS[request.param](**SMALL[request.param])
+    params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT, LOW, NOISY)["params"])
+    apply = jax.jit(module.apply)
+
+    def run(noisy=NOISY, log_snr=LOG_SNR, text=TEXT, low=LOW, estimate=NOISY):
+        return np.asarray(apply({"params": params}, noisy, log_snr, text, low, estimate))
+
+    return run
+
+
+def change(before, after):
+    """How much each example's output changed."""
+    return np.abs(after - before).max(axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_new_network_says_nothing(name):
+    """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of silence."""
+    module = NETWORKS[name](**SMALL[name])
+    output, _ = module.init_with_output(jax.random.key(3), NOISY, LOG_SNR, TEXT)
+    assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)
+
+
+def test_every_input_is_read(network):
+    before = network()
+    assert np.all(change(before, network(noisy=NOISY + 0.5)) > 1e-3)
+    assert np.all(change(before, network(log_snr=LOG_SNR + 1)) > 1e-3)
+    assert np.all(change(before, network(text=Text(-TEXT.embeddings, TEXT.mask))) > 1e-3)
+    assert np.all(change(before, network(estimate=NOISY + 0.5)) > 1e-3)
+    assert np.all(change(before, network(low=LOW._replace(image=LOW.image + 0.5))) > 1e-3)
+    assert np.all(change(before, network(low=LOW._replace(log_snr=LOW.log_snr - 2))) > 1e-3)
+
+
+def test_padding_of_the_text_is_not_read(network):
+    before = network()
+    hidden = Text(TEXT.embeddings.at[1, 2:].set(9.0), TEXT.mask)
+    np.testing.assert_allclose(network(text=hidden), before, atol=1e-5)
+    longer = Text(jnp.pad(TEXT.embeddings, ((0, 0), (0, 3), (0, 0))), jnp.pad(TEXT.mask, ((0, 0), (0, 3))))
+    np.testing.assert_allclose(network(text=longer), before, atol=1e-4)
+
+
+def test_examples_do_not_see_each_other(network):
+    before = network()
+    after = network(noisy=NOISY.at[0].add(1.0))
+    assert change(before, after)[0] > 1e-3 and change(before, after)[1] < 1e-5
+
+
+def test_order_of_tokens_is_left_to_the_text_encoder(network):
+    """Attention over the caption is a set operation: position lives in the encoder's embeddings."""
+    swapped = Text(TEXT.embeddings[:, jnp.asarray([1, 0, 2, 3, 4])], TEXT.mask)
+    np.testing.assert_allclose(network(text=swapped), network(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
+    outputs = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        module = NETWORKS[name](**SMALL[name], dtype=dtype)
+        params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+        outputs.append(np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT)))
+    assert outputs[1].dtype == np.float32
+    assert 0 < np.abs(outputs[0] - outputs[1]).mean() < 0.05 * outputs[0].std()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_dropout_only_in_training(name):
+    module = NETWORKS[name](**SMALL[name], dropout=0.5)
+    params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
+
+    def run(key, train):
+        rngs = {"dropout": jax.random.key(key)}
+        return np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT, train=train, rngs=rngs))
+
+    assert np.array_equal(run(0, False), run(1, False)) and not np.allclose(run(0, True), run(1, True))
+
+
+def test_efficient_unet_runs_no_block_at_the_resolution_it_leaves():
+    """Imagen, appendix F.1: a level shrinks before its blocks and enlarges after them."""
+    module = NETWORKS["efficient_unet"](**SMALL["efficient_unet"])
+    _, seen = jax.eval_shape(
+        lambda: module.init_with_output(
+            jax.random.key(0), NOISY, LOG_SNR, TEXT, mutable=["params", "intermediates"], capture_intermediates=True
+        )
+    )
+    heights = {
+        name: outputs["__call__"][0].shape[1]
+        for name, outputs in seen["intermediates"].items()
+        if name.split("_")[-1].isdigit() and name.split("_")[0] in ("down", "up")
+    }
+    assert heights == {"down_0_0": 8, "down_1_0": 4, "up_1_0": 4, "up_0_0": 8}

@@ -1,0 +1,93 @@
+"""Stage after stage, with stages that say what they were given."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.array_types import Text
+from imagen_jax.diffusion.schedules import cosine
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.cascade import (
+    SamplingSettings,
+    SamplingStage,
+    check_order,
+    draw_cascade,
+    keys_of_prompts,
+    make_draw_stage,
+)
+from imagen_jax.sampling.step_rules import ddim
+from imagen_jax.sampling.thresholding import no_threshold, static_threshold
+from tests.reference.imagen_statements import cosine_alpha_sigma
+
+TEXT = Text(jnp.ones((3, 2, 4)), jnp.ones((3, 2), bool))
+
+
+def make_stage(resolution, low_resolution, make_denoiser, level=0.0, weight=1.0, threshold=no_threshold, steps=3):
+    settings = SamplingSettings(steps, ddim(), weight, threshold, level)
+    return SamplingStage(make_denoiser, jnp.asarray(0.25), resolution, low_resolution, cosine, cosine, settings)
+
+
+def paint_params(params, text, low_resolution):
+    """A base whose clean image is its parameter everywhere."""
+    return lambda noisy, log_snr: jnp.broadcast_to(params, noisy.shape)
+
+
+def repeat_low_resolution(params, text, low_resolution):
+    """A super-resolution stage whose clean image is the low-resolution image it was handed, each pixel doubled."""
+    return lambda noisy, log_snr: low_resolution.image.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def draw(stages, keys):
+    draws = [make_draw_stage(stage) for stage in stages]
+    return list(draw_cascade(stages, draws, [TEXT] * len(stages), keys))
+
+
+def test_each_stage_gets_the_images_of_the_one_before():
+    stages = [make_stage(4, None, paint_params), make_stage(8, 4, repeat_low_resolution)]
+    small, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    np.testing.assert_allclose(small, np.full((3, 4, 4, 3), 0.25), atol=1e-3)
+    np.testing.assert_allclose(large, np.full((3, 8, 8, 3), 0.25), atol=1e-3)
+
+
+def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_picture():
+    level = 0.1
+    stages = [make_stage(32, None, paint_params), make_stage(64, 32, repeat_low_resolution, level)]
+    _, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    alpha, sigma = cosine_alpha_sigma(level)
+    noise = np.asarray(large)[:, ::2, ::2] - alpha * 0.25
+    assert noise.std() == pytest.approx(sigma, rel=0.03)
+    assert np.abs(noise[0] - noise[1]).max() > 0.1
+
+
+def test_guidance_uses_the_null_text():
+    def paint_text(params, text, low_resolution):
+        shade = jnp.sum(text.embeddings, axis=(1, 2))[:, None, None, None] / 80  # 0.1 with the text, 0 without
+        return lambda noisy, log_snr: jnp.broadcast_to(shade, noisy.shape)
+
+    stage = make_stage(4, None, paint_text, weight=4.0)
+    images = draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0]
+    np.testing.assert_allclose(images, np.full((3, 4, 4, 3), 0.4), atol=1e-3)
+
+
+def test_pictures_end_within_their_range():
+    stage = make_stage(4, None, lambda *_: lambda noisy, log_snr: noisy * 9, threshold=static_threshold)
+    assert np.abs(np.asarray(draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0])).max() <= 1
+
+
+@pytest.mark.parametrize("order", [[(8, 4)], [(8, 4), (4, None)], [(4, None), (16, 8)], [(4, None), (4, None)], []])
+def test_stages_out_of_order_are_named(order):
+    stages = [make_stage(high, low, paint_params) for high, low in order]
+    with pytest.raises(UserError, match="--stages"):
+        check_order(stages, [f"stage{n}" for n in range(len(stages))])
+
+
+def test_no_steps_is_a_mistake():
+    with pytest.raises(UserError, match="at least 1 step"):
+        make_draw_stage(make_stage(4, None, paint_params, steps=0))
+
+
+def test_keys_are_a_function_of_seed_prompt_and_index():
+    together = keys_of_prompts(7, ["a", "b", "a"], [0, 0, 1])
+    assert (together[1] == keys_of_prompts(7, ["b"], [0])[0]).all()
+    distinct = [together[0], together[1], together[2], keys_of_prompts(8, ["a"], [0])[0]]
+    assert len({str(key) for key in distinct}) == 4

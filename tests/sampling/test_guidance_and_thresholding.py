@@ -1,0 +1,65 @@
+"""Guidance and thresholding against the paper's statements in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.diffusion.process import noise_from_image
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.guidance import guide
+from imagen_jax.sampling.thresholding import THRESHOLDS, bound, dynamic_threshold
+from tests.reference.imagen_statements import dynamic_threshold as stated_threshold
+from tests.reference.imagen_statements import guided_noise
+
+LOG_SNR = jnp.asarray([-2.0, 0.5, 3.0])
+NOISY, CONDITIONAL, UNCONDITIONAL = (jax.random.normal(jax.random.key(n), (3, 4, 4, 3)) for n in range(3))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 1.35, 8.0])
+def test_guiding_images_is_guiding_noise(weight):
+    guided = guide(lambda z, log_snr: CONDITIONAL, lambda z, log_snr: UNCONDITIONAL, weight)(NOISY, LOG_SNR)
+    noises = [np.asarray(noise_from_image(image, NOISY, LOG_SNR)) for image in (CONDITIONAL, UNCONDITIONAL)]
+    np.testing.assert_allclose(
+        noise_from_image(guided, NOISY, LOG_SNR), guided_noise(*noises, weight), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_weight_one_never_runs_the_unconditional_network():
+    def forbidden(noisy, log_snr):
+        raise AssertionError("ran")
+
+    guide(lambda z, log_snr: CONDITIONAL, forbidden, 1.0)(NOISY, LOG_SNR)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 95.0, 99.5, 100.0])
+def test_dynamic_threshold_is_the_papers_for_each_image_on_its_own(percentile):
+    images = jnp.asarray([0.3, 1.0, 4.0])[:, None, None, None] * CONDITIONAL
+    computed = dynamic_threshold(percentile)(images)
+    for index in range(3):
+        stated = stated_threshold(np.asarray(images[index], np.float64), percentile)
+        np.testing.assert_allclose(computed[index], stated, atol=1e-5)
+
+
+def test_images_in_range_are_left_alone_by_every_threshold():
+    image = jnp.clip(CONDITIONAL, -1, 1)
+    for make in THRESHOLDS.values():
+        np.testing.assert_array_equal(make(99.5)(image), image)
+
+
+def test_static_clips_and_none_does_not():
+    image = jnp.full((1, 2, 2, 3), -3.0)
+    assert np.all(np.asarray(THRESHOLDS["static"](99.5)(image)) == -1)
+    assert np.all(np.asarray(THRESHOLDS["none"](99.5)(image)) == -3)
+
+
+@pytest.mark.parametrize("percentile", [0.95, 0.995, 0.0, 101.0])
+def test_a_fraction_is_not_a_percentile(percentile):
+    with pytest.raises(UserError, match="99.5"):
+        dynamic_threshold(percentile)
+
+
+def test_the_guided_estimate_is_bounded_not_each_branch():
+    guided = guide(lambda z, log_snr: jnp.full_like(z, 0.9), lambda z, log_snr: jnp.full_like(z, -0.9), 3.0)
+    unbounded, bounded = guided(NOISY, LOG_SNR), bound(guided, THRESHOLDS["static"](0.0))(NOISY, LOG_SNR)
+    assert float(unbounded.max()) == pytest.approx(4.5) and float(bounded.max()) == 1

@@ -1,0 +1,109 @@
+"""Samplers on problems whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
+from imagen_jax.diffusion.schedules import SCHEDULES, cosine
+from imagen_jax.sampling.sampler import fold_into_each, normal_for_each, sample, spread_uniformly
+from imagen_jax.sampling.step_rules import STEP_RULES, ancestral, ddim
+from tests.reference.imagen_statements import cosine_alpha_sigma, posterior
+
+SHAPE = (4, 4, 3)
+IMAGE = jax.random.uniform(jax.random.key(9), SHAPE, minval=-1, maxval=1)
+
+
+def keys(batch):
+    return jax.random.split(jax.random.key(0), batch)
+
+
+def know_the_image(noisy, log_snr):
+    return jnp.broadcast_to(IMAGE, noisy.shape)
+
+
+def gaussian_denoiser(mean, deviation):
+    """The exact E[x | z] where x ~ N(mean, deviation²)."""
+
+    def denoise(noisy, log_snr):
+        alpha, sigma = signal_and_noise_scale(log_snr)
+        gain = alpha * deviation**2 / (jnp.square(alpha) * deviation**2 + jnp.square(sigma))
+        return mean + gain * (noisy - alpha * mean)
+
+    return denoise
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
+    """With x known, DDIM must stay on z_t = α_t x + σ_t ε for the ε it started with, however coarse its steps."""
+    log_snrs = spread_uniformly(SCHEDULES[schedule], 7)[: stop + 1]
+    noise = normal_for_each(fold_into_each(keys(5), 0), SHAPE)
+    alpha, _ = signal_and_noise_scale(log_snrs[:1])
+    started = (noise - alpha * know_the_image(noise, None)) / signal_and_noise_scale(log_snrs[:1])[1]
+    expected = add_noise(know_the_image(noise, None), started, jnp.full((5,), log_snrs[-1]))
+    np.testing.assert_allclose(sample(know_the_image, ddim(), log_snrs, keys(5), SHAPE), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
+def test_an_ancestral_step_is_the_posterior(gamma):
+    alpha_t, sigma_t = cosine_alpha_sigma(0.7)
+    alpha_s, sigma_s = cosine_alpha_sigma(0.5)
+    noisy = jnp.full((1, *SHAPE), 0.4)
+    noise = jnp.full((1, *SHAPE), 1.7)
+    log_snr, next_log_snr = cosine(jnp.asarray([0.7])), cosine(jnp.asarray([0.5]))
+    stepped, _ = ancestral(gamma).step(know_the_image, noisy, log_snr, next_log_snr, noise, ())
+    mean, smallest = posterior(0.4, np.asarray(IMAGE), alpha_t, sigma_t, alpha_s, sigma_s)
+    largest = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
+    expected = mean + np.sqrt(smallest ** (1 - gamma) * largest**gamma) * 1.7
+    np.testing.assert_allclose(stepped[0], expected, atol=1e-5)
+
+
+def test_ddim_with_full_noise_is_ancestral():
+    """η = 1 must equal γ = 0 (Song et al. 2021, section 4.1), step by step."""
+    arguments = (gaussian_denoiser(0.2, 0.5), IMAGE[None], cosine(jnp.asarray([0.8])), cosine(jnp.asarray([0.6])))
+    noise = jax.random.normal(jax.random.key(4), (1, *SHAPE))
+    np.testing.assert_allclose(
+        ddim(1.0).step(*arguments, noise, ())[0], ancestral(0.0).step(*arguments, noise, ())[0], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rule", [ddim(), ddim(0.5), ancestral(0.0), ancestral(0.5)])
+def test_many_steps_draw_from_a_gaussian(rule):
+    images = sample(gaussian_denoiser(0.3, 0.4), rule, spread_uniformly(cosine, 200), keys(400), SHAPE)
+    assert float(images.mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(images.std()) == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("name", STEP_RULES)
+def test_a_picture_depends_on_its_own_key_alone(name):
+    def draw(picked):
+        return sample(gaussian_denoiser(0.0, 1.0), STEP_RULES[name](), spread_uniformly(cosine, 5), picked, SHAPE)
+
+    alone, together = draw(keys(6)[2:3]), draw(keys(6))
+    np.testing.assert_allclose(alone[0], together[2], atol=1e-6)
+    assert np.abs(np.asarray(together[0] - together[1])).max() > 0.1
+
+
+def test_fresh_noise_at_every_step():
+    """A rule that returns its noise shows that no two steps, and no step and the start, share it."""
+    seen = []
+
+    for steps in (1, 2):
+        rule = ddim()._replace(
+            init=lambda noisy: jnp.zeros(()),
+            step=lambda d, z, a, b, noise, memory: (noise, memory),
+        )
+        seen.append(sample(know_the_image, rule, spread_uniformly(cosine, steps), keys(1), SHAPE))
+    start = normal_for_each(fold_into_each(keys(1), 0), SHAPE)
+    arrays = [np.asarray(array).ravel() for array in (*seen, start)]
+    assert np.abs(np.corrcoef(arrays) - np.eye(3)).max() < 0.5
+
+
+def test_each_step_reports_its_number():
+    told = []
+    images = sample(know_the_image, ddim(), spread_uniformly(cosine, 4), keys(1), SHAPE, lambda n: told.append(int(n)))
+    jax.block_until_ready(images)
+    jax.effects_barrier()
+    assert sorted(told) == [0, 1, 2, 3]
