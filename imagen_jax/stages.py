@@ -154,6 +154,11 @@ def initial_params(stage: Stage, key: RandomKey) -> Params:
     return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
 
 
+def abstract_params(stage: Stage) -> Params:
+    """Shapes of the network's parameters, without computing any."""
+    return jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
+
+
 def apply_network(
     stage: Stage,
     params: Params,

@@ -9,7 +9,7 @@ from one step's end to the next one's start, and that is what ``LoopClock`` meas
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -17,6 +17,7 @@ from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Batch, TrainStep
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Batches on the host, whose position can be kept."""
 
@@ -24,6 +25,9 @@ class Batches(Protocol):
 
     def get_state(self) -> Any:
         """The position: restored, the next batch is the one that would have come next."""
+
+    def set_state(self, state: Any) -> None:
+        """Goes to a position."""
 
 
 class Moment(NamedTuple):
@@ -79,11 +83,15 @@ class LoopClock:
         self.step_seconds += seconds
         self.steps += 1
 
+    @property
+    def total_seconds(self) -> float:
+        """Wall time of the loop so far."""
+        return self.step_seconds + sum(self.outside_seconds.values())
+
     def overhead(self, *names: str) -> float:
         """Share of the loop's wall time outside the compiled step, in [0, 1]; of some names only, where given."""
         outside = sum(seconds for name, seconds in self.outside_seconds.items() if not names or name in names)
-        total = self.step_seconds + sum(self.outside_seconds.values())
-        return outside / total if total else 0.0
+        return outside / self.total_seconds if self.total_seconds else 0.0
 
 
 def run_loop(

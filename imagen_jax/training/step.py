@@ -27,20 +27,20 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, average, opt_state, state.key), metrics
 
     return step
 
 
-def compile_train_step(
-    step: TrainStep, abstract_state: TrainState, abstract_batch: Batch, state_placement: Any, batch_placement: Any
-) -> TrainStep:
-    """Compiles a step ahead of time, so that the first one is as quick as the rest; the state it is given is consumed."""
-    jitted = jax.jit(
-        step,
-        in_shardings=(state_placement, batch_placement),
-        out_shardings=(state_placement, None),
-        donate_argnums=0,
-    )
-    return jitted.lower(abstract_state, abstract_batch).compile()
+def compile_train_step(step: TrainStep, state: TrainState, batch: Batch) -> TrainStep:
+    """Compiles a step ahead of time, so that the first one is as quick as the rest.
+
+    Args:
+        step: the pure step; the compiled one consumes the state it is given.
+        state: shapes with their shardings.
+        batch: shapes with their shardings.
+    """
+    placement = jax.tree.map(lambda array: array.sharding, (state, batch))
+    jitted = jax.jit(step, in_shardings=placement, out_shardings=(placement[0], None), donate_argnums=0)
+    return jitted.lower(state, batch).compile()

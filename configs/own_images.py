@@ -1,0 +1,21 @@
+"""Your own images and captions: a folder of pictures, each with its caption in a text file of the same name.
+
+Command:   python -m imagen_jax.train --config=configs/own_images.py:base --workdir=runs/own/base \
+               --config.data.options.folder=FOLDER
+           the same with :super_resolution and another workdir for the second stage.
+Hardware:  as it stands, the quickstart's networks and budget: two CPU cores and half an hour for a few thousand simple
+           pictures. For photographs make training.steps, optimizer.decay_steps and the networks larger.
+Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, for the tests.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config(variant: str = "base") -> ConfigDict:
+    """The quickstart's config of the same variant, on a folder of images."""
+    config = quickstart.get_config(variant)
+    config.data.source = "folder"
+    config.data.options = ConfigDict({"folder": ""})
+    return config

@@ -1,0 +1,209 @@
+"""A cascade ready to draw: stages from their workdirs, the text encoder, and one compiled program a stage.
+
+    workdirs -> config, EMA parameters -> SamplingStage of each -> Cascade
+    prompts -> text encoder -> keys of prompts -> batches of one size -> stage after stage -> images
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.errors import UserError, choose
+from imagen_jax.sampling.cascade import (
+    DrawStage,
+    SamplingSettings,
+    SamplingStage,
+    check_order,
+    draw_cascade,
+    keys_of_prompts,
+    make_draw_stage,
+)
+from imagen_jax.sampling.sampler import OnStep
+from imagen_jax.sampling.step_rules import STEP_RULES
+from imagen_jax.sampling.thresholding import THRESHOLDS
+from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
+from imagen_jax.text.encoder import TextEncoder, load_text_encoder
+from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.workdir import read_config
+
+HostImages = Float[np.ndarray, "batch height width 3"]
+
+
+def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
+    """Makes the settings that ``config.sampling`` describes.
+
+    Raises:
+        UserError: an unknown sampler or thresholding, or a number out of its range.
+    """
+    level = sampling["augmentation_level"]
+    if not 0.0 <= level <= 1.0:
+        raise UserError(f"the augmentation level lies between 0 (clean) and 1 (noise), not at {level}")
+    return SamplingSettings(
+        steps=sampling["steps"],
+        rule=choose(STEP_RULES, sampling["sampler"], "sampler")(),
+        guidance_weight=float(sampling["guidance"]),
+        threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(sampling["percentile"]),
+        augmentation_level=level,
+    )
+
+
+def make_sampling_stage(stage: Stage, params: Any, settings: SamplingSettings) -> SamplingStage:
+    """Shows a stage to the cascade."""
+
+    def denoiser_of(params: Any, text: Text, low_resolution: LowResolution | None):
+        return make_denoiser(stage, params, text, low_resolution)
+
+    return SamplingStage(
+        denoiser_of,
+        params,
+        stage.resolution,
+        stage.low_resolution,
+        stage.schedule,
+        stage.augmentation_schedule,
+        settings,
+    )
+
+
+class TrainedStage(NamedTuple):
+    """One stage as training left it.
+
+    Attributes:
+        name: its workdir.
+        config: its config.
+        stage: the stage.
+        params: the moving average of its parameters.
+        step: updates made.
+    """
+
+    name: str
+    config: ConfigDict
+    stage: Stage
+    params: Any
+    step: int
+
+
+def load_stage(workdir: Path) -> TrainedStage:
+    """Loads a stage from its workdir, from the newest checkpoint.
+
+    Raises:
+        UserError: no config or no checkpoint there, or they do not fit each other.
+    """
+    config = read_config(workdir)
+    stage = build_stage(config)
+    with CheckpointStore(workdir / "checkpoints") as checkpoints:
+        params, step = checkpoints.restore_ema(abstract_params(stage))
+    return TrainedStage(str(workdir), config, stage, params, step)
+
+
+@dataclass
+class Cascade:
+    """Stages that draw one after the other.
+
+    Attributes:
+        stages: what is sampled, base first.
+        names: what to call each stage, in errors.
+        lengths: tokens that each stage's captions are padded to.
+        encoder: the text encoder they were trained with.
+        batch_size: pictures drawn at once; the last batch is filled up, so that one compiled program serves all.
+    """
+
+    stages: Sequence[SamplingStage]
+    names: Sequence[str]
+    lengths: Sequence[int]
+    encoder: TextEncoder
+    batch_size: int = 8
+    on_step: OnStep | None = None
+    _draws: list[DrawStage] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_order(self.stages, self.names)
+        if self.batch_size < 1:
+            raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
+        self._draws = [make_draw_stage(stage, self.on_step) for stage in self.stages]
+
+    @property
+    def total_steps(self) -> int:
+        """Denoising steps of all stages for one batch."""
+        return sum(stage.settings.steps for stage in self.stages)
+
+    def draw(
+        self, prompts: Sequence[str], indices: Sequence[int] | None = None, seed: int = 0
+    ) -> Iterator[list[HostImages]]:
+        """Draws a picture for each prompt, and yields them batch by batch: for each stage, its images of the batch.
+
+        Args:
+            prompts: one for each picture.
+            indices: the picture's number among those of its prompt; 0 for each where left out.
+            seed: the picture is a function of weights, prompt, seed and index.
+
+        Raises:
+            UserError: there is no prompt.
+        """
+        if not prompts:
+            raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+        indices = [0] * len(prompts) if indices is None else indices
+        for start in range(0, len(prompts), self.batch_size):
+            batch = list(prompts[start : start + self.batch_size])
+            picked = list(indices[start : start + self.batch_size])
+            missing = self.batch_size - len(batch)
+            filled = batch + batch[-1:] * missing
+            texts = [jax.tree.map(jnp.asarray, self.encoder.encode(filled, length)) for length in self.lengths]
+            keys = keys_of_prompts(seed, filled, picked + picked[-1:] * missing)
+            drawn = draw_cascade(self.stages, self._draws, texts, keys)
+            yield [np.asarray(images)[: len(batch)] for images in drawn]
+
+
+def load_cascade(
+    workdirs: Sequence[str | Path],
+    overrides: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    on_step: OnStep | None = None,
+) -> Cascade:
+    """Loads a cascade from the workdirs of its stages, base first.
+
+    Args:
+        workdirs: one for each stage.
+        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
+        batch_size: pictures drawn at once.
+        on_step: called after each denoising step.
+
+    Raises:
+        UserError: a workdir without a usable stage, stages that do not follow each other, text encoders that differ.
+    """
+    trained = [load_stage(Path(workdir)) for workdir in workdirs]
+    stages = []
+    for number, one in enumerate(trained):
+        sampling = one.config.sampling.to_dict() | pick_for_stage(overrides or {}, number, len(trained))
+        stages.append(make_sampling_stage(one.stage, one.params, make_settings(sampling)))
+    names = [one.name for one in trained]
+    check_order(stages, names)
+    encoders = {one.config.text.encoder: one.name for one in trained}
+    if len(encoders) > 1:
+        listed = ", ".join(f"{name} ({encoder})" for encoder, name in encoders.items())
+        raise UserError(f"the stages were trained with different text encoders: {listed}; sample stages that share one")
+    encoder = load_text_encoder(trained[0].config.text.encoder)
+    return Cascade(stages, names, [one.stage.text_length for one in trained], encoder, batch_size, on_step)
+
+
+def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:
+    """The overrides of one stage: of a list its own entry, of anything else the one value.
+
+    Raises:
+        UserError: a list that has not one entry for each stage.
+    """
+    picked = {}
+    for key, value in overrides.items():
+        if isinstance(value, list | tuple):
+            if len(value) not in (1, stages):
+                raise UserError(f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage")
+            value = value[number if len(value) > 1 else 0]
+        picked[key] = value
+    return picked

@@ -1,0 +1,78 @@
+"""A grid of samples every so often while a stage trains: the first sign of whether it reads its captions.
+
+A base draws the fixed prompts of ``config.preview``. A super-resolution stage draws held-out images from their small
+versions: each row of its grid is the enlarged small image, what the stage made of it, and the original.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import Images, Text
+from imagen_jax.cascades import make_sampling_stage, make_settings
+from imagen_jax.data.builder import load_split
+from imagen_jax.data.transforms import make_super_resolution_example
+from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
+from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.stages import Stage
+from imagen_jax.text.embedding_store import EmbeddingStore
+from imagen_jax.training.loop import Moment
+
+HELD_OUT_EXAMPLES = 4
+
+
+def make_preview(
+    config: ConfigDict, stage: Stage, folder: Path, store: EmbeddingStore, workdir: Path
+) -> Callable[[int, Moment], None]:
+    """Makes the hook that draws with the averaged parameters and writes ``previews/<step>.png``.
+
+    Args:
+        config: the stage's config.
+        stage: the stage.
+        folder: the prepared data set, for held-out images.
+        store: embeddings of the data set's captions and the preview's prompts.
+        workdir: the run's folder.
+    """
+    settings = make_settings(config.sampling.to_dict())
+    draw = make_draw_stage(make_sampling_stage(stage, None, settings))
+    if stage.low_resolution is None:
+        captions, small, original = list(config.preview.prompts), None, None
+    else:
+        captions, small, original = held_out_examples(stage, folder)
+    text: Text = jax.tree.map(jnp.asarray, store.lookup(captions, stage.text_length))
+    keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
+
+    def preview(number: int, moment: Moment) -> None:
+        drawn = np.asarray(draw(moment.state.ema_params, text, keys, small))
+        if small is None:
+            grid = labelled_grid(to_pixels(drawn), captions, 4)
+        else:
+            columns = [np.asarray(enlarge_pixels(small, stage.resolution)), drawn, original]
+            rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
+            labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
+            grid = labelled_grid(to_pixels(rows), labels, len(columns))
+        folder = workdir / "previews"
+        folder.mkdir(exist_ok=True)
+        save_png(folder / f"{number:07d}.png", grid, {"step": str(number)})
+
+    return preview
+
+
+def held_out_examples(stage: Stage, folder: Path) -> tuple[list[str], Images, Any]:
+    """Captions, small images and originals of the first examples of the validation split, whole images."""
+    split = load_split(folder, "validation")
+    transform = make_super_resolution_example(stage.low_resolution, stage.resolution)
+    examples = [transform(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
+    small = jnp.stack([example["low_res"] for example in examples])
+    return [example["caption"] for example in examples], small, np.stack([example["image"] for example in examples])
+
+
+def enlarge_pixels(image: Images, resolution: int) -> Images:
+    """Repeats pixels up to ``resolution``, to show a small image as it is."""
+    times = resolution // image.shape[1]
+    return image.repeat(times, axis=1).repeat(times, axis=2)

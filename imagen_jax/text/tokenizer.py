@@ -1,0 +1,46 @@
+"""Captions to token ids, and token ids to padded arrays."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from jaxtyping import Bool, Int
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+"""``tokenize(captions)``: the ids of each caption, special tokens included, neither truncated nor padded.
+
+The last token must be the one that closes a sequence ([SEP] for BERT, </s> for T5): truncation keeps it.
+"""
+
+
+def load_tokenizer(path: Path) -> Tokenize:
+    """Returns the tokenizer of a ``tokenizer.json`` file, with the special tokens its model was trained on.
+
+    The file may ask for truncation and padding; both are switched off, so that neither ever happens unseen.
+    """
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def tokenize(captions: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+
+    return tokenize
+
+
+def truncate_token_ids(ids: list[int], limit: int) -> list[int]:
+    """Returns at most ``limit`` ids: the first ones, and always the closing one."""
+    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+
+
+def pad_token_ids(
+    sequences: Sequence[list[int]], batch: int, tokens: int, padding_id: int = 0
+) -> tuple[Int[np.ndarray, "batch tokens"], Bool[np.ndarray, "batch tokens"]]:
+    """Returns ids ``(batch, tokens)``, int32, and the mask of true tokens; rows beyond ``sequences`` hold none."""
+    ids = np.full((batch, tokens), padding_id, np.int32)
+    mask = np.zeros((batch, tokens), bool)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = True
+    return ids, mask

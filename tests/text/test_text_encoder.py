@@ -1,0 +1,24 @@
+"""The choice of a text encoder by name."""
+
+import pytest
+
+from imagen_jax.errors import UserError
+from imagen_jax.text.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
+
+
+@pytest.mark.parametrize("name", sorted(TEXT_ENCODERS))
+def test_every_encoder_keeps_to_the_interface_before_its_weights_are_read(name):
+    encoder = load_text_encoder(name)
+    assert isinstance(encoder, TextEncoder)
+    assert encoder.width > 0 and encoder.max_tokens > 0
+    assert not set(encoder.name) & set("/\\:* ")
+
+
+def test_misspelt_name_is_corrected():
+    with pytest.raises(UserError, match="did you mean 'minilm'"):
+        load_text_encoder("mini-lm")
+
+
+def test_misspelt_option_is_corrected():
+    with pytest.raises(UserError, match="did you mean 'max_tokens'"):
+        load_text_encoder("minilm", max_token=64)
