@@ -1,8 +1,8 @@
 """OpenMoji in half an hour on two CPU cores: a 32-px base and a super-resolution stage.
 
 Command:   bash launch/quickstart.sh, or
-           python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/quickstart/base
-           python -m imagen_jax.train --config=configs/quickstart.py:super_resolution --workdir=runs/quickstart/super_resolution
+           python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base
+           python -m imagen_jax.train --config=configs/quickstart.py:super_resolution --workdir=runs/super_resolution
 Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, for the tests.
 """
 
@@ -145,9 +145,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.stage.resolution = 8 if config.stage.low_resolution is None else 32
     if config.stage.low_resolution is not None:
         config.stage.update({"low_resolution": 8, "crop": 16})
-    config.training.update(
-        {"steps": 2, "batch_size": 8, "log_every": 1, "checkpoint_every": 1, "preview_every": 2}
-    )
+    config.training.update({"steps": 2, "batch_size": 8, "log_every": 1, "checkpoint_every": 1, "preview_every": 2})
     config.optimizer.update({"warm_up_steps": 1, "decay_steps": 4})
     config.sampling.steps = 2
     return config

@@ -1,10 +1,10 @@
 """A cascade ready to draw: stages from their workdirs, the text encoder, and one compiled program a stage.
 
-    workdirs -> config, EMA parameters -> SamplingStage of each -> Cascade
-    prompts -> text encoder -> keys of prompts -> batches of one size -> stage after stage -> images
+workdirs -> config, EMA parameters -> SamplingStage of each -> Cascade
+prompts -> text encoder -> keys of prompts -> batches of one size -> stage after stage -> images
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from imagen_jax.array_types import LowResolution, Text
@@ -203,7 +203,9 @@ def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> di
     for key, value in overrides.items():
         if isinstance(value, list | tuple):
             if len(value) not in (1, stages):
-                raise UserError(f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage")
+                raise UserError(
+                    f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage"
+                )
             value = value[number if len(value) > 1 else 0]
         picked[key] = value
     return picked

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from imagen_jax.array_types import Images, Text
+from imagen_jax.array_types import Images, SmallImages, Text
 from imagen_jax.cascades import make_sampling_stage, make_settings
-from imagen_jax.data.builder import load_split
+from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
@@ -40,10 +40,10 @@ def make_preview(
     """
     settings = make_settings(config.sampling.to_dict())
     draw = make_draw_stage(make_sampling_stage(stage, None, settings))
-    if stage.low_resolution is None:
-        captions, small, original = list(config.preview.prompts), None, None
-    else:
-        captions, small, original = held_out_examples(stage, folder)
+    small: SmallImages | None = None
+    captions, original = list(config.preview.prompts), None
+    if stage.low_resolution is not None:
+        captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
     text: Text = jax.tree.map(jnp.asarray, store.lookup(captions, stage.text_length))
     keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
 
@@ -63,16 +63,16 @@ def make_preview(
     return preview
 
 
-def held_out_examples(stage: Stage, folder: Path) -> tuple[list[str], Images, Any]:
+def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
     """Captions, small images and originals of the first examples of the validation split, whole images."""
     split = load_split(folder, "validation")
-    transform = make_super_resolution_example(stage.low_resolution, stage.resolution)
-    examples = [transform(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
-    small = jnp.stack([example["low_res"] for example in examples])
-    return [example["caption"] for example in examples], small, np.stack([example["image"] for example in examples])
+    transform = make_super_resolution_example(low_resolution, resolution)
+    prepared = [transform.prepare(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
+    arrays = transform.finish(np.stack([image.pixels for image in prepared]))
+    return [image.caption for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
 
 
-def enlarge_pixels(image: Images, resolution: int) -> Images:
+def enlarge_pixels(image: SmallImages, resolution: int) -> Images:
     """Repeats pixels up to ``resolution``, to show a small image as it is."""
     times = resolution // image.shape[1]
     return image.repeat(times, axis=1).repeat(times, axis=2)

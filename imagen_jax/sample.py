@@ -1,6 +1,6 @@
 """Draws pictures for prompts with a trained cascade.
 
-    python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="red apple" --prompt="panda" --out=pictures
+    python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
 
 Writes one PNG a picture, with its prompt, seed and settings in the file's metadata, and ``grid.png`` of all.
 Settings that are not given are those of each stage's config.
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
     if not prompts:
         raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
     if not STAGES.value:
-        raise UserError("no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/super_resolution")
+        raise UserError(
+            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
+        )
     out = Path(OUT.value)
     make_folder(out)
 
@@ -122,7 +124,9 @@ def make_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"the output folder {folder} can't be written to ({error.strerror}): choose another --out") from None
+        raise UserError(
+            f"the output folder {folder} can't be written to ({error.strerror}): choose another --out"
+        ) from None
 
 
 if __name__ == "__main__":

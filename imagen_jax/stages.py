@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Denoiser, Images, LowResolution, PerExample, RandomKey, Scalar, SmallImages, Text
 from imagen_jax.diffusion.augmentation import augment_for_training
-from imagen_jax.diffusion.loss import Predict, Weighting, denoising_loss, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
 from imagen_jax.diffusion.null_text import drop_text
 from imagen_jax.diffusion.process import PREDICTIONS, Prediction
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
@@ -101,7 +101,7 @@ def _frozen(value: Any) -> Any:
 
 
 def build_network(config: ConfigDict) -> nn.Module:
-    """Builds the network of ``config.network``: ``name`` chooses it, ``dtype`` its compute type, the rest are its fields."""
+    """Builds the network that ``config.network`` names; its other keys are the network's fields."""
     fields = dict(config.network)
     make = choose(NETWORKS, fields.pop("name"), "network")
     dtype = choose(DTYPES, fields.pop("dtype"), "network.dtype")
@@ -133,13 +133,13 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
     """
     size = crop or stage.resolution
 
-    def images(resolution: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch_size, resolution, resolution, 3), jnp.float32)
+    def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct((batch_size, *sizes), dtype)
 
-    text = Text(
-        jax.ShapeDtypeStruct((batch_size, stage.text_length, stage.text_width), jnp.float32),
-        jax.ShapeDtypeStruct((batch_size, stage.text_length), jnp.bool_),
-    )
+    def images(resolution: int) -> Any:
+        return shape(resolution, resolution, 3)
+
+    text = Text(shape(stage.text_length, stage.text_width), shape(stage.text_length, dtype=jnp.bool_))
     low = None if stage.low_resolution is None else images(size * stage.low_resolution // stage.resolution)
     return Batch(images(size), text, low)
 
@@ -166,10 +166,14 @@ def apply_network(
     low_resolution: LowResolution | None,
     dropout_key: RandomKey | None = None,
 ) -> Callable[..., Images]:
-    """Binds a network to its condition: ``predict(noisy, log_snr, estimate=None) -> output``; a dropout key means training."""
+    """Binds a network to its condition; a dropout key means training.
+
+    Returns ``predict(noisy, log_snr, estimate=None) -> output``.
+    """
+    apply: Any = stage.network.apply
 
     def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> Images:
-        return stage.network.apply(
+        return apply(
             {"params": params},
             noisy,
             log_snr,
@@ -193,7 +197,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
         low_resolution = None
         if batch.low_resolution is not None:
             low_resolution = augment_for_training(batch.low_resolution, augmentation_key, stage.augmentation_schedule)
-        predict: Predict = apply_network(stage, params, text, low_resolution, dropout_key)
+        predict = apply_network(stage, params, text, low_resolution, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key)
         return denoising_loss(
@@ -211,7 +215,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
 
 def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:
     """Makes the denoiser of a stage under a condition."""
-    predict: Predict = apply_network(stage, params, text, low_resolution)
+    predict = apply_network(stage, params, text, low_resolution)
     if stage.self_conditioned:
         predict = self_condition(predict, stage.prediction)
 

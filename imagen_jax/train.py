@@ -18,9 +18,11 @@ from ml_collections import ConfigDict, config_flags
 
 from imagen_jax.command_line import run_main
 from imagen_jax.data.batches import make_batches
-from imagen_jax.data.builder import captions_of, load_split, prepare_data
+from imagen_jax.data.builder import prepare_data
 from imagen_jax.data.device_feed import to_devices
-from imagen_jax.data.transforms import make_example, make_super_resolution_example
+from imagen_jax.data.splits import SPLITS
+from imagen_jax.data.stored_images import captions_of, load_split
+from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 from imagen_jax.previews import make_preview
 from imagen_jax.sharding.mesh import make_mesh
@@ -37,8 +39,10 @@ from imagen_jax.training.step import TrainStep, compile_train_step, make_train_s
 from imagen_jax.training.workdir import keep_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints, previews.")
-flags.mark_flags_as_required(["config", "workdir"])
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
+)
+flags.mark_flag_as_required("config")
 
 
 class Data(NamedTuple):
@@ -107,7 +111,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
                 hooks = [
                     Hook("log", config.training.log_every, make_logging(config, writer, progress, clock)),
-                    Hook("preview", config.training.preview_every, make_preview(config, stage, data.folder, data.store, workdir)),
+                    Hook(
+                        "preview",
+                        config.training.preview_every,
+                        make_preview(config, stage, data.folder, data.store, workdir),
+                    ),
                     Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
                 ]
                 return run_loop(
@@ -124,9 +132,13 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 def prepare(config: ConfigDict, stage: Stage) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
     folder = prepare_data(
-        config.data.source, config.data.resolution, config.data.data_dir, **config.data.options.to_dict()
+        config.data.source,
+        config.data.resolution,
+        config.data.data_dir,
+        config.data.validation_fraction,
+        **config.data.options.to_dict(),
     )
-    captions = [caption for split in ("train", "validation") for caption in captions_of(folder, split)]
+    captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
     store = EmbeddingStore.build_or_open(
         folder / "embeddings", [*captions, *config.preview.prompts], load_text_encoder(config.text.encoder)
     )
@@ -143,7 +155,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
     return Data(folder, batches, store)
 
 
-def make_transform(stage: Stage, crop: int | None) -> Any:
+def make_transform(stage: Stage, crop: int | None) -> Transform:
     """What one stored example goes through on its way into a batch of this stage."""
     if stage.low_resolution is None:
         return make_example(stage.resolution)
@@ -198,8 +210,8 @@ def make_logging(
 ) -> Callable[[int, Moment], None]:
     """Makes the hook that writes a line of metrics and moves the progress bar.
 
-    ``images_per_second`` is over the compiled steps since the last line; ``overhead`` is the share of all the loop's time
-    so far spent between steps, ``overhead_of_loop`` the same without previews and checkpoints.
+    ``images_per_second`` is over the compiled steps since the last line; ``overhead`` is the share of all the loop's
+    time so far spent between steps, ``overhead_of_loop`` the same without previews and checkpoints.
     """
     before = LoopClock()
 

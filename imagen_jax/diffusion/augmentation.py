@@ -1,9 +1,9 @@
 """Noise conditioning augmentation (Imagen, section 2.4): the cascade's answer to its own mistakes.
 
-A super-resolution stage is trained on perfect low-resolution images and used on imperfect, generated ones. So in training
-each example's low-resolution image is noised by the same variance-preserving process, at a level of its own drawn from
-U(0, 1), and the network is told the level. In sampling the level is ours to choose: 0 gave the paper its best FID,
-0.1 to 0.3 its best-looking samples.
+A super-resolution stage is trained on perfect low-resolution images and used on imperfect, generated ones. So in
+training each example's low-resolution image is noised by the same variance-preserving process, at a level of its own
+drawn from U(0, 1), and the network is told the level. In sampling the level is ours to choose: 0 gave the paper its
+best FID, 0.1 to 0.3 its best-looking samples.
 
 The noise is added at the low resolution, before the network enlarges the image.
 """

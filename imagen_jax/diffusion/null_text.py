@@ -1,7 +1,8 @@
 """The text that stands for "no caption", and caption dropout for classifier-free guidance.
 
-Imagen trains the unconditional model jointly by zeroing the text embeddings of 10% of the examples (section 2.2). We keep
-one token of zeros in the mask, so that the network sees the same null text however long a batch's captions are padded.
+Imagen trains the unconditional model jointly by zeroing the text embeddings of 10% of the examples (section 2.2). We
+keep one token of zeros in the mask, so that the network sees the same null text however long a batch's captions are
+padded.
 """
 
 import jax

@@ -62,8 +62,8 @@ class Prediction(NamedTuple):
     Attributes:
         target: ``(image, noise, log_snr) -> what the network should have said``.
         to_image: ``(output, noisy, log_snr) -> clean image``.
-        image_error_weight: ``log_snr -> (batch,)``; the squared error of the output is this many times that of the clean
-            image it implies. Weightings of the loss are stated for the image and divided by it (``loss.py``).
+        image_error_weight: ``log_snr -> (batch,)``; the squared error of the output is this many times that of the
+            clean image it implies. Weightings of the loss are stated for the image and divided by it (``loss.py``).
     """
 
     target: Callable[[Images, Images, PerExample], Images]

@@ -1,8 +1,8 @@
-"""Self-conditioning (Chen et al. 2022, "Analog Bits", section 2.2): the network sees its own estimate of the clean image.
+"""Self-conditioning (Chen et al. 2022, "Analog Bits", section 2.2): the network sees its own estimate.
 
-In training half of the examples get the estimate that the network makes of the same noisy image with no estimate (zeros) at
-hand, without a gradient through it; the other half get zeros. In sampling we make that estimate anew at each step, with
-a second pass, which is what was trained, and lets a denoiser stay a function of the noisy image alone.
+In training half of the examples get the estimate that the network makes of the same noisy image with no estimate
+(zeros) at hand, without a gradient through it; the other half get zeros. In sampling we make that estimate anew at each
+step, with a second pass, which is what was trained, and lets a denoiser stay a function of the noisy image alone.
 """
 
 from collections.abc import Callable

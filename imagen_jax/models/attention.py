@@ -110,7 +110,9 @@ class AttentionPool(nn.Module):
         shape = (self.heads, width // self.heads)
         tokens = text.embeddings.astype(self.dtype)
         present = text.mask[:, :, None]
-        mean = jnp.sum(tokens * present, axis=1, keepdims=True) / jnp.maximum(jnp.sum(present, axis=1, keepdims=True), 1)
+        mean = jnp.sum(tokens * present, axis=1, keepdims=True) / jnp.maximum(
+            jnp.sum(present, axis=1, keepdims=True), 1
+        )
         tokens = jnp.concatenate([mean.astype(self.dtype), tokens], axis=1)
         mask = jnp.concatenate([jnp.ones_like(text.mask[:, :1]), text.mask], axis=1)
         query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(tokens[:, :1])

@@ -10,9 +10,9 @@ from imagen_jax.models.layers import RESAMPLERS, Embedding, FeatureMap, GroupNor
 class ResidualBlock(nn.Module):
     """GroupNorm, swish, 3×3 convolution, twice; a 1×1 convolution on the skip where the width changes.
 
-    The embedding enters as scale and shift after the second normalisation (Dhariwal & Nichol 2021, section 3.1: adaptive
-    group normalisation). ``resample`` is "none", "down" or "up": BigGAN's residual blocks resample inside, on both branches,
-    and so does ADM. The second convolution starts at zero.
+    The embedding enters as scale and shift after the second normalisation (Dhariwal & Nichol 2021, section 3.1:
+    adaptive group normalisation). ``resample`` is "none", "down" or "up": BigGAN's residual blocks resample inside, on
+    both branches, and so does ADM. The second convolution starts at zero.
 
     Attributes:
         channels: output channels.

@@ -32,8 +32,8 @@ class NoiseLevelEmbedding(nn.Module):
 class ConditioningEmbedding(nn.Module):
     """Time embedding + pooled text + augmentation level; and the text tokens, normalised.
 
-    Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and LayerNorm
-    is applied to the text embeddings for both the pooled vector and the attention layers.
+    Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and
+    LayerNorm is applied to the text embeddings for both the pooled vector and the attention layers.
 
     Attributes:
         channels: width of the sinusoids.
@@ -50,10 +50,12 @@ class ConditioningEmbedding(nn.Module):
     def __call__(
         self, log_snr: PerExample, text: Text | None, low_resolution_log_snr: PerExample | None
     ) -> tuple[Embedding, Text | None]:
-        noise_level = {"channels": self.channels, "width": self.width, "dtype": self.dtype}
-        embedding = NoiseLevelEmbedding(**noise_level, name="time")(log_snr)
+        def embed(level: PerExample, name: str) -> Embedding:
+            return NoiseLevelEmbedding(self.channels, self.width, dtype=self.dtype, name=name)(level)
+
+        embedding = embed(log_snr, "time")
         if low_resolution_log_snr is not None:
-            embedding += NoiseLevelEmbedding(**noise_level, name="augmentation")(low_resolution_log_snr)
+            embedding += embed(low_resolution_log_snr, "augmentation")
         if text is not None:
             normalised = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="text_norm")(text.embeddings)
             text = Text(normalised, text.mask)
@@ -65,8 +67,11 @@ class ConditioningEmbedding(nn.Module):
 
 
 def stack_inputs(noisy: Images, low_resolution: SmallImages | None, estimate: Images | None) -> NewFeatureMap:
-    """The network's input channels: the noisy image, then the enlarged low-resolution image, then the self-conditioning
-    estimate, each where the stage has one."""
+    """Stacks the network's input channels.
+
+    The noisy image, then the enlarged low-resolution image, then the self-conditioning estimate, each where there is
+    one.
+    """
     inputs: list[Float[Array, "batch height width inputs"]] = [noisy]
     if low_resolution is not None:
         inputs.append(enlarge(low_resolution, like=noisy))

@@ -1,7 +1,7 @@
 """The Efficient U-Net of Imagen's super-resolution stages (appendix F.1, figures A.27 to A.30).
 
-Against the ADM U-Net: most blocks and parameters sit at low resolutions; a level resamples *before* its blocks on the way
-down and *after* them on the way up, so that no block runs at the resolution it leaves; skips are scaled by 1/√2.
+Against the ADM U-Net: most blocks and parameters sit at low resolutions; a level resamples *before* its blocks on the
+way down and *after* them on the way up, so that no block runs at the resolution it leaves; skips are scaled by 1/√2.
 """
 
 import flax.linen as nn
@@ -91,7 +91,8 @@ class EfficientUNet(nn.Module):
 class UpsamplingConvolution(nn.Module):
     """Enlarges a feature map ``stride`` times: a 3×3 convolution to stride² times the channels, laid out as pixels.
 
-    The same map as convolving after nearest-neighbour repetition can express, at 1/stride² of its places (Shi et al. 2016).
+    The same map as convolving after nearest-neighbour repetition can express, at 1/stride² of its places (Shi et al.
+    2016).
     """
 
     channels: int

@@ -18,7 +18,7 @@ zeros = nn.initializers.zeros_init()
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation in float32 whatever the compute type, with at most ``groups`` groups that divide the channels."""
+    """Group normalisation, in float32 whatever the compute type, with at most ``groups`` groups."""
 
     groups: int = 32
 
@@ -28,7 +28,9 @@ class GroupNorm(nn.Module):
         return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name="norm")(x).astype(x.dtype)
 
 
-def convolution(channels: int, size: int = 3, stride: int = 1, *, zero: bool = False, dtype: DTypeLike, name: str) -> nn.Conv:
+def convolution(
+    channels: int, size: int = 3, stride: int = 1, *, zero: bool = False, dtype: DTypeLike, name: str
+) -> nn.Conv:
     """A same-padded convolution; ``zero`` starts it at zero, so that a residual branch begins as the identity."""
     initializer = zeros if zero else nn.initializers.lecun_normal()
     padding = [(size // 2, size // 2)] * 2

@@ -84,8 +84,10 @@ def check_order(stages: Sequence[SamplingStage], names: Sequence[str]) -> None:
 
 
 def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -> Keys:
-    """One key for each picture, a function of seed, prompt and the picture's number among those of its prompt: a picture
-    stays the same whatever else is drawn beside it."""
+    """One key for each picture, so that it stays the same whatever else is drawn beside it.
+
+    A key is a function of the seed, the prompt and the picture's number among those of its prompt.
+    """
     digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
     words = np.array([int.from_bytes(digest[:4], "little") for digest in digests], np.uint32)
 

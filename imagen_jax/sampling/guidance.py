@@ -1,4 +1,4 @@
-r"""Classifier-free guidance (Ho & Salimans 2022), in Imagen's convention (section 2.2):
+r"""Classifier-free guidance (Ho & Salimans 2022), in Imagen's convention (section 2.2).
 
     ε̃ = w ε(z, c) + (1 - w) ε(z)                                                               (1)
 

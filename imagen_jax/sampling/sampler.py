@@ -27,7 +27,7 @@ def fold_into_each(keys: Keys, number: int | Int[Array, ""]) -> Keys:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
-def normal_for_each(keys: Keys, shape: tuple[int, int, int]) -> Images:
+def normal_for_each(keys: Keys, shape: tuple[int, ...]) -> Images:
     """Standard normal images, each from its own key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 

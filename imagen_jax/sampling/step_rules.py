@@ -7,12 +7,13 @@ with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
     σ̃² = (1 - r) σ_s²   (smallest),      σ² = (1 - r) σ_t²   (largest)                          (2)
     z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
 
-DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ = 0:
+DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ =
+0:
 
     z_s = α_s x̂ + sqrt(σ_s² - (η σ̃)²) ε̂ + η σ̃ ε                                                 (4)
 
-A rule is a pair of pure functions, as optax's are: ``init(noisy)`` makes the memory a multi-step rule carries (empty for
-these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs.
+A rule is a pair of pure functions, as optax's are: ``init(noisy)`` makes the memory a multi-step rule carries (empty
+for these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 r"""Thresholding (Imagen, section 2.3): keeping the estimate of the clean image in the range that images have.
 
 High guidance weights push x̂ beyond [-1, 1], where no training image was, and the error feeds itself step by step.
-Static thresholding clips x̂ to [-1, 1]. Dynamic thresholding takes, for each image on its own, s = the p-th percentile of
-|x̂| over all its pixels and channels, and
+Static thresholding clips x̂ to [-1, 1]. Dynamic thresholding takes, for each image on its own, s = the p-th percentile
+of |x̂| over all its pixels and channels, and
 
     s ← max(s, 1),     x̂ ← clip(x̂, -s, s) / s                                                   (1)
 
@@ -39,7 +39,9 @@ def dynamic_threshold(percentile: float = 99.5) -> Threshold:
         UserError: a percentile that looks like a fraction, or lies outside [0, 100].
     """
     if not 1.0 < percentile <= 100.0:
-        raise UserError(f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}")
+        raise UserError(
+            f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}"
+        )
 
     def threshold(image: Images) -> Images:
         bound = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)

@@ -25,7 +25,9 @@ def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
     """
     devices = mesh.devices.size
     if batch_size % devices:
-        raise UserError(f"a batch of {batch_size} does not divide over {devices} devices; make it a multiple of {devices}")
+        raise UserError(
+            f"a batch of {batch_size} does not divide over {devices} devices; make it a multiple of {devices}"
+        )
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 

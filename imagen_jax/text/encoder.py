@@ -20,13 +20,13 @@ class TextEncoder(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
 
     @property
-    def width(self) -> int: ...  # noqa: D102
+    def width(self) -> int: ...
 
     @property
-    def max_tokens(self) -> int: ...  # noqa: D102
+    def max_tokens(self) -> int: ...
 
     def encode(self, captions: Sequence[str], length: int | None = None) -> Text:
         """Returns float32 embeddings, zero at padding, and their mask; padded to ``length`` or the longest caption."""

@@ -3,8 +3,8 @@
     batches -> put on the devices -> step -> state
                                        |-> every so often: log line, preview, checkpoint (with the data position)
 
-While the devices compute step n the host fetches the batch of step n + 1; then it waits for step n. So the devices idle only
-from one step's end to the next one's start, and that is what ``LoopClock`` measures.
+While the devices compute step n the host fetches the batch of step n + 1; then it waits for step n. So the devices idle
+only from one step's end to the next one's start, and that is what ``LoopClock`` measures.
 """
 
 import time

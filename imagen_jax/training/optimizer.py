@@ -30,7 +30,7 @@ def warm_up_then_cosine(peak: float, warm_up_steps: int, decay_steps: int) -> op
     """
     if not 0 <= warm_up_steps < decay_steps:
         raise UserError(
-            f"optimizer.warm_up_steps={warm_up_steps} must be below optimizer.decay_steps={decay_steps}: shorten the warm-up"
+            f"optimizer.warm_up_steps={warm_up_steps} must be below decay_steps={decay_steps}: shorten the warm-up"
         )
     return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up_steps, decay_steps)
 

@@ -45,8 +45,8 @@ def update_average(average: Params, params: Params, step: Int[Array, ""], decay:
         params: the parameters after this update.
         step: updates made before this one.
         decay: d, in [0, 1).
-        warm_up: start with a shorter memory, d = min(decay, (1 + step)/(10 + step)), so that a short run's average does not
-            remember its random start.
+        warm_up: start with a shorter memory, d = min(decay, (1 + step)/(10 + step)), so that a short run's average does
+            not remember its random start.
     """
     current: float | Scalar = decay
     if warm_up:

@@ -60,7 +60,9 @@ def keep_config(workdir: Path, config: ConfigDict) -> None:
         unfinished.write_text(text)
         os.replace(unfinished, path)
     except OSError as error:
-        raise UserError(f"the workdir {workdir} can't be written to ({error.strerror}): choose another --workdir") from None
+        raise UserError(
+            f"the workdir {workdir} can't be written to ({error.strerror}): choose another --workdir"
+        ) from None
 
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:

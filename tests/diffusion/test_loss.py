@@ -21,7 +21,9 @@ def test_an_oracle_has_no_loss_and_silence_has_the_variance_of_the_noise():
     key = jax.random.key(0)
     late = {**settings, "schedule": lambda time: cosine(0.2 + 0.8 * time)}  # the oracle divides by σ: keep off σ = 0
     assert float(denoising_loss(oracle_noise, IMAGE, key, **late)) < 1e-6
-    assert float(denoising_loss(lambda z, log_snr: jnp.zeros_like(z), IMAGE, key, **settings)) == pytest.approx(1, abs=0.03)
+    assert float(denoising_loss(lambda z, log_snr: jnp.zeros_like(z), IMAGE, key, **settings)) == pytest.approx(
+        1, abs=0.03
+    )
 
 
 def test_each_example_has_a_time_and_a_noise_of_its_own():
@@ -34,7 +36,9 @@ def test_each_example_has_a_time_and_a_noise_of_its_own():
     denoising_loss(spy, jnp.zeros_like(IMAGE), jax.random.key(0), schedule=cosine, prediction=PREDICTIONS["eps"])
     assert len(np.unique(seen["log_snr"])) == len(IMAGE)
     noise = seen["noisy"] / np.sqrt(1 / (1 + np.exp(seen["log_snr"])))[:, None, None, None]
-    assert noise.std() == pytest.approx(1, abs=0.03) and noise.mean() == pytest.approx(0, abs=0.03), "normal, not uniform"
+    assert noise.std() == pytest.approx(1, abs=0.03) and noise.mean() == pytest.approx(0, abs=0.03), (
+        "normal, not uniform"
+    )
     kurtosis = np.mean(noise**4) / np.mean(noise**2) ** 2
     assert kurtosis == pytest.approx(3, abs=0.2), "normal, not uniform"
     assert abs(np.corrcoef(noise.reshape(64, -1)[:, :10].mean(1), seen["log_snr"])[0, 1]) < 0.4

@@ -23,7 +23,9 @@ def test_attention_is_softmax_over_the_unmasked_keys():
     kept = np.asarray(mask[0])
     computed = np.asarray(attend(query, key, value, mask)).reshape(3, 2, 4)
     for head in range(2):
-        stated = attention(*(np.asarray(array[0, :, head], np.float64) for array in (query, key[:, kept], value[:, kept])))
+        stated = attention(
+            *(np.asarray(array[0, :, head], np.float64) for array in (query, key[:, kept], value[:, kept]))
+        )
         np.testing.assert_allclose(computed[:, head], stated, atol=1e-5)
 
 

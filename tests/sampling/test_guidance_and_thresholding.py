@@ -55,7 +55,7 @@ def test_static_clips_and_none_does_not():
 
 @pytest.mark.parametrize("percentile", [0.95, 0.995, 0.0, 101.0])
 def test_a_fraction_is_not_a_percentile(percentile):
-    with pytest.raises(UserError, match="99.5"):
+    with pytest.raises(UserError, match=r"99\.5"):
         dynamic_threshold(percentile)
 
 

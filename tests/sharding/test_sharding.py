@@ -15,7 +15,9 @@ def test_the_rest_of_the_devices_go_to_the_open_axis():
     assert dict(make_mesh({"data": 2, "fsdp": -1}).shape) == {"data": 2, "fsdp": 4}
 
 
-@pytest.mark.parametrize("sizes", [{"data": 3}, {"data": 4, "fsdp": 4}, {"data": -1, "fsdp": 3}, {"data": 0, "fsdp": -1}])
+@pytest.mark.parametrize(
+    "sizes", [{"data": 3}, {"data": 4, "fsdp": 4}, {"data": -1, "fsdp": 3}, {"data": 0, "fsdp": -1}]
+)
 def test_a_mesh_that_does_not_fit_says_what_would(sizes):
     with pytest.raises(UserError, match="product is 8"):
         make_mesh(sizes)

@@ -45,7 +45,9 @@ def test_randomness_follows_the_step_number():
 def test_the_average_of_a_short_run_forgets_its_start():
     average, params = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}
     assert float(update_average(average, params, jnp.asarray(0), 0.999, True)["w"][0]) == pytest.approx(0.9)
-    assert float(update_average(average, params, jnp.asarray(0), 0.999, False)["w"][0]) == pytest.approx(0.001, rel=1e-3)
+    assert float(update_average(average, params, jnp.asarray(0), 0.999, False)["w"][0]) == pytest.approx(
+        0.001, rel=1e-3
+    )
     assert float(update_average(average, params, jnp.asarray(10**6), 0.999, True)["w"][0]) == pytest.approx(
         0.001, rel=1e-3
     )
@@ -112,9 +114,7 @@ def compiled_step():
 
 def run(state, batches, steps, hooks=(), clock=None):
     put = lambda batch: jax.device_put(batch, jax.devices()[0])  # noqa: E731
-    return run_loop(
-        state, compiled_step(), batches, steps=steps, put=put, hooks=hooks, clock=clock or LoopClock()
-    )
+    return run_loop(state, compiled_step(), batches, steps=steps, put=put, hooks=hooks, clock=clock or LoopClock())
 
 
 def test_hooks_run_when_due_and_after_the_last_step():
@@ -128,8 +128,8 @@ def test_hooks_run_when_due_and_after_the_last_step():
 
 
 def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one():
-    """Bit for bit: parameters, average, moments and losses; the position kept is that of the step, not of the batch that was
-    fetched ahead."""
+    """Bit for bit: parameters, average, moments and losses; the position kept is that of the step, not of the batch
+    that was fetched ahead."""
     losses = {}
 
     def keep(kept):

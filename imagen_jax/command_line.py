@@ -1,0 +1,114 @@
+"""How every entry point starts and ends: flags, one sentence for a mistake, a status that says which kind it was.
+
+| status | what happened |
+|---|---|
+| 0 | done |
+| 1 | a mistake of ours: the traceback says where |
+| 2 | a mistake that the user can mend: the sentence says how |
+| 130 | interrupted |
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+
+from imagen_jax.errors import UserError, nearest_name
+
+flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
+
+MENDABLE = 2
+INTERRUPTED = 130
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> None:
+    """Parses the flags, runs ``main`` with what is left of the arguments, and exits."""
+    # Its lines are about the libraries, and would stand between ours.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    enable_compilation_cache()
+    app.run(lambda arguments: run_guarded(main, arguments), flags_parser=parse_flags)
+
+
+def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
+    """Parses flags; what is wrong with them ends the program in a sentence."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.UnrecognizedFlagError as error:
+        known = [name for name in flags.FLAGS if len(name) > 1]
+        fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+        # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
+        fail(" ".join(str(error.args[0] if error.args else error).split()))
+
+
+def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """Runs ``main``; turns what the user can mend into a sentence."""
+    try:
+        main(arguments)
+    except UserError as error:
+        fail(str(error), error)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing is left to tell them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        fail(explain(error), error)
+
+
+def explain(error: OSError) -> str:
+    """A sentence for a disk's refusal.
+
+    Raises:
+        OSError: the error itself, where it is none that a user can mend.
+    """
+    sentences = {
+        errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
+        errno.EDQUOT: "the disk quota of {} is used up: make room and run the same command again",
+        errno.EACCES: "{} may not be read or written: change its permissions or choose another folder",
+        errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
+    }
+    if error.errno not in sentences:
+        raise error
+    return sentences[error.errno].format(error.filename or "the output folder")
+
+
+def fail(sentence: str, error: BaseException | None = None) -> NoReturn:
+    """Ends the program with one sentence on standard error; with ``--debug`` the traceback comes first."""
+    if error is not None and flags.FLAGS.debug:
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(MENDABLE)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between runs, under ``~/.cache/imagen-jax`` (``IMAGEN_JAX_NO_CACHE=1``: not).
+
+    The folder's name holds the machine's processor, since programs compiled for one may not run on another.
+    """
+    if os.environ.get("IMAGEN_JAX_NO_CACHE"):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "imagen-jax" / "xla" / processor_name()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def processor_name() -> str:
+    """The processor's model and features, in a form fit for a folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    told = sorted({line for line in lines if re.match(r"(model name|flags|Features)\s*:", line)})
+    return f"{os.uname().machine}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"

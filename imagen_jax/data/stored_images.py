@@ -1,0 +1,89 @@
+"""Reads a prepared data set: any example at any time, no TensorFlow."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import tensorflow_datasets as tfds
+
+from imagen_jax.data.splits import Split
+from imagen_jax.errors import UserError
+
+MANIFEST = "manifest.json"
+CAPTIONS = "captions.json"
+DATASET = "captioned_images"
+
+
+Item = TypeVar("Item", covariant=True)
+
+
+@runtime_checkable
+class RandomAccess(Protocol[Item]):
+    """What can be read by index, in any order; a list is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Item: ...
+
+
+class StoredImage(NamedTuple):
+    """One example as stored.
+
+    Attributes:
+        key: its name in its source.
+        caption: what it shows.
+        encoded: the image as a PNG or JPEG file's bytes.
+    """
+
+    key: str
+    caption: str
+    encoded: bytes
+
+
+class StoredImages:
+    """One split of a prepared data set, as a sequence that can be read from several threads and sent to processes."""
+
+    def __init__(self, dataset: Path, split: Split):
+        self._records = tfds.builder_from_directory(dataset).as_data_source(
+            split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> StoredImage:
+        # Python ends a `for` loop over a sequence at this error.
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        record = self._records[index]
+        return StoredImage(record["key"].decode("utf-8"), record["caption"].decode("utf-8"), record["image"])
+
+
+def load_split(folder: str | Path, split: Split) -> StoredImages:
+    """Opens one split of the data set in ``folder``, as ``prepare_data`` returned it.
+
+    Raises:
+        UserError: the folder holds no data set, or the split is empty.
+    """
+    count = read_manifest(Path(folder))["counts"][split]
+    if not count:
+        raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
+    return StoredImages(Path(folder) / DATASET, split)
+
+
+def captions_of(folder: str | Path, split: Split) -> list[str]:
+    """Returns the captions of one split, in the order of ``load_split``, without touching an image."""
+    read_manifest(Path(folder))
+    return json.loads((Path(folder) / CAPTIONS).read_text(encoding="utf-8"))[split]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads what a prepared data set says about itself.
+
+    Raises:
+        UserError: the folder holds no complete data set.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder} holds no prepared data set: prepare it first (prepare_data)") from error

@@ -1,0 +1,105 @@
+"""Pictures as people see them: 8-bit pixels, PNG files that say how they were made, and labelled grids."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from imagen_jax.errors import UserError
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+SMALLEST_SHOWN = 128
+"""Pictures smaller than this are enlarged in a grid, by a whole factor."""
+
+MARGIN = 12
+LABEL_SIZE = 15
+LABEL_LINES = 2
+LONGEST_SLUG = 60
+
+
+def to_pixels(images: Float[np.ndarray, "*batch height width 3"]) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Images in [-1, 1] as 8-bit pixels, rounded to the nearest; what lies outside is clipped."""
+    return np.floor(np.clip((images + 1.0) * 127.5, 0.0, 255.0) + 0.5).astype(np.uint8)
+
+
+def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
+    """Writes a PNG whose text chunks hold ``metadata``, under its name only when it is whole.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_itxt(key, value)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        Image.fromarray(pixels).save(unfinished, format="PNG", pnginfo=info)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"{path} can't be written ({error.strerror}): make room or choose another folder") from error
+
+
+def read_png_metadata(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG."""
+    with Image.open(path) as image:
+        return {key: str(value) for key, value in getattr(image, "text", {}).items()}
+
+
+def file_name(prompt: str, seed: int, index: int) -> str:
+    """A file name for a picture: readable, safe on any file system, and unique to prompt, seed and index."""
+    slug = re.sub(r"[^\w]+", "_", prompt.lower()).strip("_")[:LONGEST_SLUG]
+    safe = slug.encode("ascii", "ignore").decode().strip("_") or "picture"
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{safe}-{digest}-seed{seed}-{index}.png"
+
+
+def labelled_grid(
+    pictures: UInt8[np.ndarray, "pictures height width 3"], labels: Sequence[str], columns: int
+) -> Pixels:
+    """A white sheet of pictures, row by row, each with its label under it.
+
+    Args:
+        pictures: all of one size.
+        labels: one for each; long ones go over two lines and end in an ellipsis.
+        columns: pictures in a row.
+    """
+    height, width = pictures.shape[1:3]
+    factor = max(1, -(-SMALLEST_SHOWN // width))
+    cell_width, cell_height = width * factor + MARGIN, height * factor + LABEL_LINES * (LABEL_SIZE + 4) + MARGIN
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL_SIZE)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = MARGIN + column * cell_width, MARGIN + row * cell_height
+        enlarged = Image.fromarray(picture).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (left, top))
+        for line, text in enumerate(wrap_label(label, width * factor, font)):
+            place = (left + width * factor / 2, top + height * factor + 4 + line * (LABEL_SIZE + 4))
+            draw.text(place, text, fill="black", font=font, anchor="ma")
+    return np.array(sheet)
+
+
+def wrap_label(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Breaks a label into at most ``LABEL_LINES`` lines of ``width`` pixels; what is left over becomes an ellipsis."""
+    lines = [""]
+    for word in label.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    shown = lines[:LABEL_LINES]
+    if len(lines) > LABEL_LINES or font.getlength(shown[-1]) > width:
+        while shown[-1] and font.getlength(shown[-1] + "…") > width:
+            shown[-1] = shown[-1][:-1]
+        shown[-1] += "…"
+    return shown

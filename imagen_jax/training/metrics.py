@@ -1,0 +1,111 @@
+"""What a run tells people: a line of JSON for each log, TensorBoard where wanted, a progress bar."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from imagen_jax.errors import UserError
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl``, one object a line, each with its ``step``; where asked, TensorBoard events too.
+
+    Args:
+        workdir: the run's folder.
+        first_step: the step the run continues from; lines of later steps, written before it was cut, are dropped.
+        tensorboard: also write TensorBoard events, into ``workdir/tensorboard``.
+
+    Raises:
+        UserError: TensorBoard is asked for and tensorboardX is not installed.
+    """
+
+    def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False) -> None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / FILE_NAME
+        keep_lines_until(path, first_step)
+        self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes the metrics of a step, at once."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in metrics.items():
+                self._events.add_scalar(name, value, step)
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics, a dict each; an unfinished last line is left out."""
+    path = workdir / FILE_NAME
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def keep_lines_until(path: Path, step: int) -> None:
+    """Drops the lines of steps after ``step``, and a line that was cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def open_tensorboard(folder: Path, first_step: int) -> Any:
+    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=first_step + 1)
+
+
+class Progress:
+    """A progress bar of training: steps, time left, loss and images a second.
+
+    Where standard error is no terminal it is a line every half minute instead.
+    """
+
+    def __init__(self, title: str, first_step: int, steps: int) -> None:
+        quiet = not sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=title,
+            initial=first_step,
+            total=steps,
+            unit="step",
+            dynamic_ncols=not quiet,
+            mininterval=30.0 if quiet else 0.2,
+            ncols=100 if quiet else None,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def update(self, step: int, loss: float, images_per_second: float) -> None:
+        """Moves the bar to ``step``."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
+        self._bar.update(step - self._bar.n)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Sets up .venv, trains a small cascade on the OpenMoji pictures and draws eight captions with it.
+#
+#     bash launch/quickstart.sh
+#     RUN_DIR=/elsewhere bash launch/quickstart.sh
+#
+# Interrupted at any moment and run again, it continues.
+set -euo pipefail
+# Before any folder is changed, since both may be relative to the present one.
+run_dir=${RUN_DIR:+$(mkdir -p "$RUN_DIR" && cd "$RUN_DIR" && pwd)}
+# shellcheck source=launch/set_up.sh
+source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+run_dir=${run_dir:-$checkout/runs/quickstart}
+
+prompts=(
+    "red apple"
+    "panda"
+    "sunflower"
+    "pizza"
+    "rocket"
+    "snowman"
+    "rainbow"
+    "red heart"
+)
+
+trap 'say "Stopped. Run the same command again to continue."; exit 130' INT TERM
+
+# Usage: run_step TITLE MODULE ARGUMENT...
+run_step() {
+    local title=$1 status=0
+    shift
+    say "$title (begins after $(minutes))"
+    "$python" -m "$@" || status=$?
+    if ((status != 0)); then
+        say "This step failed with status $status; what it says above is the reason. Run the same command again to continue."
+        exit "$status"
+    fi
+}
+
+set_up
+mkdir -p "$run_dir"
+base=$run_dir/base
+super_resolution=$run_dir/super_resolution
+stages=$base,$super_resolution
+
+run_step "Training the base" imagen_jax.train \
+    --config=configs/quickstart.py:base --workdir="$base"
+run_step "Training the super-resolution stage" imagen_jax.train \
+    --config=configs/quickstart.py:super_resolution --workdir="$super_resolution"
+run_step "Drawing ${#prompts[@]} captions" imagen_jax.sample \
+    --stages="$stages" "${prompts[@]/#/--prompt=}" --out="$run_dir/samples"
+cp "$run_dir/samples/grid.png" "$run_dir/samples.png"
+run_step "Measuring whether the pictures follow their captions" imagen_jax.evaluate \
+    --stages="$stages" --out="$run_dir/report.json"
+
+say "Done after $(minutes)"
+say "The pictures:  $run_dir/samples.png"
+say "The loss:      $run_dir/loss.png"
+say "The report:    $run_dir/report.json"

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Sets up .venv, then runs ruff, mypy and the tests. What is not listed here is handed to pytest.
+#
+#     bash launch/test.sh
+#     bash launch/test.sh tests/sampling -k ddim
+#     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, installed into .venv
+set -euo pipefail
+# shellcheck source=launch/set_up.sh
+source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+
+with_references=false
+for argument in "$@"; do
+    shift
+    case $argument in
+        --with-references) with_references=true ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+done
+
+# The reference libraries come with needs of their own, so pip resolves them, held to the versions of the lock.
+install_references() {
+    if [[ -f .venv/.references ]] && cmp -s setup.py .venv/.references; then
+        return
+    fi
+    check_disk 8
+    say "Installing torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
+    sed -n 's/^\([a-zA-Z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >.venv/locked_versions.txt
+    "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
+        --constraint .venv/locked_versions.txt --editable '.[parity]' ||
+        fail "the reference libraries could not be installed: mend what pip says above and run this again."
+    cp setup.py .venv/.references
+}
+
+set_up
+say "ruff"
+"$python" -m ruff check
+"$python" -m ruff format --check
+say "mypy"
+"$python" -m mypy
+say "pytest"
+# A file stays in one worker, so that what it compiled serves its next test. `-n 0` runs without workers.
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
+if [[ $with_references == true ]]; then
+    install_references
+    say "pytest, against the reference libraries"
+    "$python" -m pytest -m references --durations 10
+fi
+say "All passed after $(minutes)"

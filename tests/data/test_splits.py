@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from imagen_jax.data.openmoji import openmoji_images
+from imagen_jax.data.splits import split_of
+from imagen_jax.errors import UserError
+
+# Kept from the first release: these must never change, or a trained model would have seen what validates it.
+VALIDATION = ("violin", "volcano", "penguin", "broccoli", "hedgehog", "sloth", "flamingo", "axe", "fire engine")
+TRAINING = ("red apple", "panda", "waving hand", "fire", "rocket", "pizza", "umbrella", "Åland Islands", "")
+
+
+def test_known_concepts_stay_where_they_are():
+    assert [split_of(concept) for concept in VALIDATION] == ["validation"] * len(VALIDATION)
+    assert [split_of(concept) for concept in TRAINING] == ["train"] * len(TRAINING)
+
+
+def test_the_split_does_not_depend_on_the_hash_seed_of_python():
+    program = (
+        f"from imagen_jax.data.splits import split_of; print([split_of(name) for name in {VALIDATION + TRAINING}])"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert answers == {f"{[split_of(name) for name in VALIDATION + TRAINING]}\n"}
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3])
+def test_about_the_asked_share_validates(fraction):
+    count = sum(split_of(f"concept {number}", fraction) == "validation" for number in range(4000))
+    # Six standard deviations.
+    assert abs(count - 4000 * fraction) < 6 * (4000 * fraction * (1 - fraction)) ** 0.5
+
+
+def test_a_larger_fraction_only_adds():
+    names = [f"concept {number}" for number in range(500)]
+    small, large = ({name for name in names if split_of(name, share) == "validation"} for share in (0.05, 0.2))
+    assert small < large
+
+
+def test_nothing_validates_at_fraction_zero():
+    assert {split_of(concept, 0.0) for concept in VALIDATION} == {"train"}
+
+
+def test_no_concept_of_openmoji_is_in_both_splits():
+    splits: dict[str, set[str]] = {}
+    for image in openmoji_images(skin_tones=True):
+        base = image.key.split("-")[0]
+        splits.setdefault(f"{base} {image.concept}", set()).add(split_of(image.concept))
+    assert all(len(where) == 1 for where in splits.values())
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_an_impossible_fraction_is_refused(fraction):
+    with pytest.raises(UserError, match="choose one from 0 to below 1"):
+        split_of("panda", fraction)

@@ -1,0 +1,72 @@
+"""Each config's smoke variant trains, is cut and resumed, and samples."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import own_images as own_images_config
+from configs import quickstart
+from imagen_jax.cascades import load_cascade
+from imagen_jax.train import train
+
+CONFIGS = {"quickstart": quickstart.get_config, "own_images": own_images_config.get_config}
+VARIANTS = ("base", "super_resolution")
+
+pytestmark = pytest.mark.slow
+
+
+def smoke(name, variant, data_dir, own_images):
+    config = CONFIGS[name](f"{variant},smoke")
+    config.data.data_dir = str(data_dir)
+    if name == "own_images":
+        config.data.options.folder = str(own_images)
+    return config
+
+
+def plain(state):
+    """The state's arrays on the host, keys as their numbers."""
+    return [
+        np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        for leaf in jax.tree.leaves(state)
+    ]
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_dir, own_images):
+    for variant in VARIANTS:
+        config = smoke(name, variant, data_dir, own_images)
+        whole = train(config, tmp_path / variant)
+        assert int(whole.step) == 2 and set(losses(tmp_path / variant)) == {1, 2}
+
+        config.training.steps = 1
+        train(config, tmp_path / f"{variant}_cut")
+        config.training.steps = 2
+        resumed = train(config, tmp_path / f"{variant}_cut")
+        assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+        assert losses(tmp_path / variant) == losses(tmp_path / f"{variant}_cut")
+        assert sorted(path.name for path in (tmp_path / variant / "previews").iterdir()) == ["0000002.png"]
+
+    workdirs = [tmp_path / variant for variant in VARIANTS]
+    cascade = load_cascade(workdirs, batch_size=2)
+    small, large = next(cascade.draw(["red apple", "panda"]))
+    assert small.shape == (2, 8, 8, 3) and large.shape == (2, 32, 32, 3)
+    assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
+
+    again = next(load_cascade(workdirs, batch_size=3).draw(["panda", "tree", "red apple"]))[1]
+    np.testing.assert_allclose(again[2], large[0], atol=1 / 255, err_msg="a picture depends on its neighbours")
+    assert np.abs(again[0] - again[1]).max() > 0.1, "two prompts, one picture"
+
+
+def test_a_finished_run_returns_at_once(tmp_path, data_dir, own_images, capsys):
+    config = smoke("own_images", "base", data_dir, own_images)
+    first = train(config, tmp_path)
+    second = train(config, tmp_path)
+    assert "trained already" in capsys.readouterr().out
+    assert all(np.array_equal(a, b) for a, b in zip(plain(first), plain(second), strict=True))

