@@ -48,7 +48,17 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
-        fail(" ".join(str(error.args[0] if error.args else error).split()))
+        fail(explain_flag_error(str(error.args[0] if error.args else error)))
+
+
+def explain_flag_error(message: str) -> str:
+    """One sentence for what absl or config_flags says about a flag, in many lines or with a traceback in it."""
+    if found := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message):
+        return f"there is no config key {found[2]!r}; did you mean {found[1]!r}?"
+    if found := re.search(r"No such file or directory: '([^']+)'", message):
+        return f"there is no config file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
+    last_line = message.strip().splitlines()[-1] if "Traceback" in message else message
+    return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
 
 
 def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def make_preview(
         if small is None:
             grid = labelled_grid(to_pixels(drawn), captions, 4)
         else:
-            columns = [np.asarray(enlarge_pixels(small, stage.resolution)), drawn, original]
+            columns: list[Any] = [enlarge_pixels(small, stage.resolution), drawn, original]
             rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
             labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
             grid = labelled_grid(to_pixels(rows), labels, len(columns))

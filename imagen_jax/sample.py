@@ -50,11 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     overrides = read_overrides()
     wanted = [(prompt, index) for prompt in prompts for index in range(SAMPLES.value)]
     with contextlib.ExitStack() as stack:
-        bar = tqdm(desc="Sampling", unit="step", dynamic_ncols=True)
-        stack.callback(bar.close)
         cascade = load_cascade(STAGES.value, overrides, min(BATCH_SIZE.value, len(wanted)), lambda step: bar.update())
-        bar.total = cascade.total_steps * -(-len(wanted) // cascade.batch_size)
-        bar.refresh()
+        steps = cascade.total_steps * -(-len(wanted) // cascade.batch_size)
+        bar = stack.enter_context(tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True))
         started = time.perf_counter()
         images = draw_and_write(cascade, wanted, out)
     seconds = time.perf_counter() - started

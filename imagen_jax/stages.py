@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -24,7 +23,7 @@ from imagen_jax.diffusion.process import PREDICTIONS, Prediction
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from imagen_jax.errors import UserError, choose, nearest_name
-from imagen_jax.models import NETWORKS
+from imagen_jax.models import NETWORKS, Network
 
 Params = Any
 
@@ -66,7 +65,7 @@ class Stage:
         text_width: width of the text encoder's embeddings.
     """
 
-    network: nn.Module
+    network: Network
     resolution: int
     low_resolution: int | None
     schedule: Schedule
@@ -100,7 +99,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def build_network(config: ConfigDict) -> nn.Module:
+def build_network(config: ConfigDict) -> Network:
     """Builds the network that ``config.network`` names; its other keys are the network's fields."""
     fields = dict(config.network)
     make = choose(NETWORKS, fields.pop("name"), "network")

@@ -10,7 +10,12 @@
 May import: ``array_types``, ``errors``. Nobody outside the mains imports it: networks travel as arguments.
 """
 
+import flax.linen as nn
+
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
 
-NETWORKS = {"unet": UNet, "efficient_unet": EfficientUNet}
+Network = nn.Module
+"""A network: ``init(key, noisy, log_snr, text, …)`` and ``apply({"params": params}, noisy, log_snr, text, …)``."""
+
+NETWORKS: dict[str, type[Network]] = {"unet": UNet, "efficient_unet": EfficientUNet}

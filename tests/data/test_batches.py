@@ -99,14 +99,23 @@ def test_each_image_is_decoded_once_when_remembered(stored_images):
     assert set(reads) == set(range(10)) and len(reads) <= 20
 
 
-def test_crops_of_remembered_images_still_vary(stored_images):
-    batches = make_batches(stored_images, CROPS, 10, seed=0, cache=True)
-    crops = {key: set() for key in (stored.key for stored in stored_images)}
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_crops_of_remembered_images_still_vary(stored_images, shuffle):
+    batches = make_batches(stored_images, CROPS, 10, seed=0, cache=True, shuffle=shuffle)
+    crops = {stored.key: set() for stored in stored_images}
     for batch in islice(batches, 12):
         for key, image in zip(batch["key"], batch["image"], strict=True):
             crops[key].add(image.tobytes())
     # 25 places; the chance that 12 draws hit fewer than 4 of them is below 1e-7.
     assert all(len(different) >= 4 for different in crops.values())
+
+
+def test_crops_vary_within_a_batch_and_do_not_depend_on_its_size(stored_images):
+    same = [stored_images[0]] * 10
+    (large,) = islice(make_batches(same, CROPS, 10, seed=0), 1)
+    assert len({image.tobytes() for image in large["image"]}) >= 4
+    small = list(islice(make_batches(same, CROPS, 2, seed=0), 5))
+    assert_equal([{name: np.concatenate([batch[name] for batch in small]) for name in large}], [large])
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
