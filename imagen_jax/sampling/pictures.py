@@ -63,7 +63,7 @@ def file_name(prompt: str, seed: int, index: int) -> str:
 
 def labelled_grid(
     pictures: UInt8[np.ndarray, "pictures height width 3"], labels: Sequence[str], columns: int
-) -> Pixels:
+) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
     """A white sheet of pictures, row by row, each with its label under it.
 
     Args:

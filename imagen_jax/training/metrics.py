@@ -50,7 +50,7 @@ class MetricsWriter:
                 self._events.add_scalar(name, value, step)
 
 
-def read_metrics(workdir: Path) -> list[dict[str, float]]:
+def read_metrics(workdir: Path) -> list[dict[str, int | float]]:
     """The lines of a run's metrics, a dict each; an unfinished last line is left out."""
     path = workdir / FILE_NAME
     if not path.exists():

@@ -1,0 +1,160 @@
+"""Checkpoints: what goes in comes out, on any mesh, and what does not fit is named."""
+
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imagen_jax.errors import UserError
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import place_state
+from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.state import initial_state
+
+OPTIMIZERS = {"adam": optax.adam(0.1), "adafactor": optax.adafactor(optax.cosine_decay_schedule(0.1, 10))}
+DATA_STATE = {"batches_read": 7, "shuffle": True}
+
+
+def make_state(optimizer, width=256):
+    params = {"layer": {"kernel": jax.random.normal(jax.random.key(1), (256, width)), "bias": jnp.ones((width,))}}
+    state = initial_state(params, optimizer, jax.random.key(5))
+    grads = jax.tree.map(lambda leaf: 0.3 * leaf, params)
+    _, opt_state = optimizer.update(grads, state.opt_state, params)
+    return state._replace(opt_state=opt_state, ema_params=grads, step=jnp.asarray(3, jnp.int32))
+
+
+def shapes_of(state, mesh=None):
+    if mesh is None:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    shapes = jax.eval_shape(lambda: state)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        place_state(shapes, mesh),
+    )
+
+
+def assert_equal(one, other):
+    one, other = one._replace(key=jax.random.key_data(one.key)), other._replace(key=jax.random.key_data(other.key))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_checkpoint_comes_back_bit_for_bit_with_its_data_position(tmp_path, name):
+    state = make_state(OPTIMIZERS[name])
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, state, DATA_STATE)
+    with CheckpointStore(tmp_path) as store:
+        restored, data_state = store.restore(shapes_of(state))
+    assert_equal(restored, state)
+    assert data_state == DATA_STATE
+
+
+def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path):
+    state = make_state(OPTIMIZERS["adam"])
+    saved_on, read_on = make_mesh({"data": 1, "fsdp": 8}), make_mesh({"data": 4, "fsdp": 2})
+    placed = jax.device_put(state, place_state(jax.eval_shape(lambda: state), saved_on))
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, placed, DATA_STATE)
+    with CheckpointStore(tmp_path) as store:
+        restored, _ = store.restore(shapes_of(state, read_on))
+    assert_equal(jax.device_get(restored), jax.device_get(state))
+    assert {shard.data.shape for shard in restored.params["layer"]["kernel"].addressable_shards} == {(128, 256)}
+
+
+def test_the_state_may_be_consumed_while_it_is_written(tmp_path):
+    """The next step reuses the state's memory at once: what is written must be what was handed over."""
+    state = make_state(OPTIMIZERS["adam"], width=4096)
+    expected = jax.device_get(state.params)
+    spoil = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0, state), donate_argnums=0)
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, state, DATA_STATE)
+        shapes = shapes_of(state)
+        spoiled = spoil(state._replace(key=jnp.zeros(())))
+        jax.block_until_ready(spoiled)
+    with CheckpointStore(tmp_path) as store:
+        restored, _ = store.restore(shapes)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored.params), expected)
+
+
+def test_the_newest_are_kept(tmp_path):
+    state = make_state(OPTIMIZERS["adam"], width=2)
+    with CheckpointStore(tmp_path, keep=2) as store:
+        for step in (1, 2, 3):
+            store.save(step, state, DATA_STATE)
+        store.close()
+        assert store.latest_step() == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_a_run_killed_while_writing_leaves_the_checkpoint_before(tmp_path):
+    program = """
+import os, sys, jax.numpy as jnp
+from typing import NamedTuple
+from imagen_jax.training.checkpoints import CheckpointStore
+
+class State(NamedTuple):
+    params: object
+    ema_params: object
+
+state = State(jnp.ones((4096, 4096)), jnp.ones((4096, 4096)))
+store = CheckpointStore(sys.argv[1])
+store.save(1, state, {})
+store.close()
+store.save(2, state, {})
+os._exit(9)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert killed.returncode == 9
+    assert any(path.name.startswith("2") for path in tmp_path.iterdir()), "it was killed before it began to write"
+    with CheckpointStore(tmp_path) as store:
+        assert store.latest_step() == 1
+
+
+def test_sampling_reads_the_average_alone(tmp_path):
+    state = make_state(OPTIMIZERS["adam"])
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, state, DATA_STATE)
+    shutil.rmtree(tmp_path / "3" / "state")
+    (tmp_path / "3" / "state").mkdir()
+    with CheckpointStore(tmp_path) as store:
+        average, step = store.restore_ema(jax.eval_shape(lambda: state.ema_params))
+    jax.tree.map(np.testing.assert_array_equal, average, state.ema_params)
+    assert step == 3
+
+
+def test_no_checkpoint_is_a_sentence(tmp_path):
+    with CheckpointStore(tmp_path / "none") as store:
+        assert store.latest_step() is None
+        with pytest.raises(UserError, match=r"holds no checkpoint: train it first"):
+            store.restore_ema({})
+    assert not (tmp_path / "none").exists(), "looking makes no folder"
+
+
+def test_a_misfit_names_the_parameter_and_both_shapes(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(OPTIMIZERS["adam"]), DATA_STATE)
+    other = make_state(OPTIMIZERS["adam"], width=128)
+    with CheckpointStore(tmp_path) as store, pytest.raises(UserError, match=r"layer/bias .*\(256,\).*\(128,\)"):
+        store.restore(shapes_of(other))
+
+
+def test_a_full_disk_is_told_before_writing_and_nothing_is_lost(tmp_path, monkeypatch):
+    state = make_state(OPTIMIZERS["adam"])
+    usage = namedtuple("usage", "total used free")
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, state, DATA_STATE)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1000))
+        with pytest.raises(UserError, match=r"takes 1 MB and .* has 0 MB free: make room"):
+            store.save(4, state, DATA_STATE)
+    with CheckpointStore(tmp_path) as store:
+        assert store.latest_step() == 3
