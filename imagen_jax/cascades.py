@@ -134,6 +134,17 @@ class Cascade:
         """Denoising steps of all stages for one batch."""
         return sum(stage.settings.steps for stage in self.stages)
 
+    def describe(self) -> dict[str, str]:
+        """The settings of each stage in words, as a picture's metadata and a report have them."""
+        described = {}
+        for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
+            settings = stage.settings
+            described[f"stage_{number}"] = (
+                f"{Path(name).name}: {stage.resolution} px, {settings.steps} steps of {settings.rule.name}, guidance "
+                f"{settings.guidance_weight:g}, augmentation level {settings.augmentation_level:g}"
+            )
+        return described
+
     def draw(
         self, prompts: Sequence[str], indices: Sequence[int] | None = None, seed: int = 0
     ) -> Iterator[list[HostImages]]:

@@ -42,13 +42,18 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
 def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     """Parses flags; what is wrong with them ends the program in a sentence."""
     try:
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS:
+            # A config file that could not be loaded says so only when it is asked for something.
+            flags.FLAGS.config.keys()
+        return rest
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if len(name) > 1]
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
-        fail(explain_flag_error(str(error.args[0] if error.args else error)))
+        cause = error.__cause__ or error
+        fail(explain_flag_error(str(cause.args[0] if cause.args else cause)))
 
 
 def explain_flag_error(message: str) -> str:
@@ -56,7 +61,7 @@ def explain_flag_error(message: str) -> str:
     if found := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message):
         return f"there is no config key {found[2]!r}; did you mean {found[1]!r}?"
     if found := re.search(r"No such file or directory: '([^']+)'", message):
-        return f"there is no config file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
+        return f"there is no file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
     last_line = message.strip().splitlines()[-1] if "Traceback" in message else message
     return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
 
@@ -68,8 +73,9 @@ def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     except UserError as error:
         fail(str(error), error)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        print("interrupted: run the same command again to continue", file=sys.stderr, flush=True)
+        # At once: an orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,22 +92,10 @@ def draw_and_write(cascade: Cascade, wanted: Sequence[tuple[str, int]], out: Pat
     for number, stages in enumerate(batches):
         for place, image in enumerate(stages[-1]):
             prompt, index = wanted[number * cascade.batch_size + place]
-            metadata = {"prompt": prompt, "seed": str(SEED.value), "index": str(index), **describe(cascade)}
+            metadata = {"prompt": prompt, "seed": str(SEED.value), "index": str(index), **cascade.describe()}
             save_png(out / file_name(prompt, SEED.value, index), to_pixels(image[None])[0], metadata)
         drawn.append(stages[-1])
     return np.concatenate(drawn)
-
-
-def describe(cascade: Cascade) -> dict[str, str]:
-    """The settings of each stage, as a picture's metadata has them."""
-    described = {}
-    for number, (name, stage) in enumerate(zip(cascade.names, cascade.stages, strict=True)):
-        settings = stage.settings
-        described[f"stage_{number}"] = (
-            f"{Path(name).name}: {stage.resolution} px, {settings.steps} steps, guidance {settings.guidance_weight:g}, "
-            f"augmentation {settings.augmentation_level:g}"
-        )
-    return described
 
 
 def make_folder(folder: Path) -> None:

@@ -164,7 +164,7 @@ def make_transform(stage: Stage, crop: int | None) -> Transform:
 
 def make_training(config: ConfigDict, stage: Stage) -> Training:
     """Makes all that training takes from the config but the data."""
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh.to_dict())
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(
         make_loss(stage, config.training),

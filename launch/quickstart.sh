@@ -32,7 +32,7 @@ run_step() {
     say "$title (begins after $(minutes))"
     "$python" -m "$@" || status=$?
     if ((status != 0)); then
-        say "This step failed with status $status; what it says above is the reason. Run the same command again to continue."
+        say "This step failed with status $status: mend what it says above, and run the same command again to continue."
         exit "$status"
     fi
 }

@@ -34,12 +34,12 @@ set_up() {
     say "Installing pip and setuptools"
     lock_entries pip setuptools >.venv/installers.lock
     pip_install --requirement .venv/installers.lock ||
-        fail "the package index did not answer: connect to the network, or name a mirror in PIP_INDEX_URL, and run this" \
-            "again (pip's words are above)."
+        fail "the package index did not answer: connect to the network, or name a mirror in PIP_INDEX_URL, and run" \
+            "this again (pip's words are above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
     pip_install --no-build-isolation --requirement requirements.lock ||
-        fail "a package could not be installed: mend what pip says above (the whole log is .venv/install.log) and run this" \
-            "again."
+        fail "a package could not be installed: mend what pip says above (the whole log is .venv/install.log) and run" \
+            "this again."
     pip_install --no-build-isolation --editable . ||
         fail "this checkout could not be installed: see .venv/install.log."
     fingerprint >.venv/.installed
@@ -119,7 +119,8 @@ check_disk() {
     local free
     free=$(df -Pk . | awk 'NR == 2 {print $4}')
     ((free >= $1 * 1024 * 1024)) ||
-        fail "the installation needs about $1 GB of disk, and $checkout has $((free / 1024)) MB: make room and run this again."
+        fail "the installation needs about $1 GB of disk, and $checkout has $((free / 1024)) MB: make room and run this" \
+            "again."
 }
 
 find_python() {

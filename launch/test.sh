@@ -25,7 +25,7 @@ install_references() {
     check_disk 8
     say "Installing torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
     sed -n 's/^\([a-zA-Z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >.venv/locked_versions.txt
-    "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
+    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
         --constraint .venv/locked_versions.txt --editable '.[parity]' ||
         fail "the reference libraries could not be installed: mend what pip says above and run this again."
     cp setup.py .venv/.references

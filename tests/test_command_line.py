@@ -1,6 +1,7 @@
 """Every mistake that a user can mend: one sentence, no traceback, status 2."""
 
 import errno
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,10 @@ def run(tmp_path, body, *arguments):
         f"def main(arguments):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         "if __name__ == '__main__':\n    run_main(main)\n"
     )
-    return subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    return subprocess.run(
+        [sys.executable, program, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def module(name, *arguments):
@@ -71,9 +75,7 @@ def test_other_system_errors_are_not_explained_away():
 
 
 def test_a_config_files_own_error_is_told_without_its_traceback():
-    message = (
-        "flag: Error whilst parsing config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
-    )
+    message = "Error in config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
     assert explain_flag_error(message) == "bad variant"
 
 

@@ -32,11 +32,13 @@ class StepRule(NamedTuple):
     """A sampler's arithmetic.
 
     Attributes:
+        name: what to call it.
         init: ``noisy -> memory``.
         step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is fresh
             standard normal noise, for the rules that want some.
     """
 
+    name: str
     init: Callable[[Images], Memory]
     step: Callable[[Denoiser, Images, PerExample, PerExample, Images, Memory], tuple[Images, Memory]]
 
@@ -67,7 +69,7 @@ def ancestral(gamma: float = 0.0) -> StepRule:
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - gamma) * sigma**gamma
         return mean + deviation * noise, memory
 
-    return StepRule(no_memory, step)
+    return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step)
 
 
 def ddim(eta: float = 0.0) -> StepRule:
@@ -84,7 +86,7 @@ def ddim(eta: float = 0.0) -> StepRule:
         kept = jnp.sqrt(jax.nn.relu(jnp.square(next_sigma) - jnp.square(fresh)))
         return next_alpha * image + kept * noise_from_image(image, noisy, log_snr) + fresh * noise, memory
 
-    return StepRule(no_memory, step)
+    return StepRule(f"ddim (η = {eta:g})", no_memory, step)
 
 
 STEP_RULES: dict[str, Callable[..., StepRule]] = {"ancestral": ancestral, "ddim": ddim}

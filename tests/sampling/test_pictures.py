@@ -46,9 +46,7 @@ def test_file_names_tell_prompts_apart():
 def test_a_grid_holds_every_picture_enlarged_and_in_order():
     shades = np.asarray([10, 90, 170], np.uint8)
     pictures = np.broadcast_to(shades[:, None, None, None], (3, 32, 32, 3)).copy()
-    grid = labelled_grid(
-        pictures, ["one", "two", "a very long caption that will not fit under a small picture at all"], 2
-    )
+    grid = labelled_grid(pictures, ["one", "two", "a very long caption that can never fit under its picture"], 2)
     areas = [int((grid == shade).all(axis=2).sum()) for shade in shades]
     assert min(areas) >= 128 * 128, "a 32-px picture is shown four times as large"
     rows, columns = zip(*[np.argwhere((grid == shade).all(axis=2)).mean(axis=0) for shade in shades], strict=True)

@@ -1,0 +1,140 @@
+"""Measures a trained cascade on its own data, and writes ``report.json`` and ``loss.png``.
+
+    python -m imagen_jax.evaluate --stages=runs/base,runs/super_resolution --out=runs/report.json
+
+Caption recall: training captions are drawn once each, and each picture looks for its own caption's image among all
+training images (see ``evaluation/caption_recall.py``).
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from imagen_jax.cascades import Cascade, load_cascade
+from imagen_jax.command_line import run_main
+from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.stored_images import captions_of, load_split
+from imagen_jax.data.transforms import make_example
+from imagen_jax.errors import UserError, choose
+from imagen_jax.evaluation.caption_recall import CaptionRecall, measure_caption_recall
+from imagen_jax.evaluation.features import FEATURE_NETWORKS, extract_features
+from imagen_jax.evaluation.loss_plot import plot_losses
+from imagen_jax.evaluation.report import describe_machine, describe_training, write_report
+from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.training.metrics import read_metrics
+from imagen_jax.training.workdir import read_config
+
+STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
+OUT = flags.DEFINE_string("out", None, "The report; loss.png and recall.png lie beside it.", required=True)
+SAMPLES = flags.DEFINE_integer("samples", 128, "Captions to draw.", lower_bound=2)
+FEATURES = flags.DEFINE_list(
+    "features", ["efficientnet_lite0"], "Feature networks; the first gives the headline number."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
+
+SHOWN = 16
+"""Pictures that ``recall.png`` shows, each beside its caption's own image."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draws, measures, writes."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: name stages as --stages=…")
+    if not STAGES.value:
+        raise UserError(
+            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
+        )
+    out = Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    bar = tqdm(desc="Sampling", unit="step", dynamic_ncols=True)
+    cascade = load_cascade(STAGES.value, batch_size=BATCH_SIZE.value, on_step=lambda step: bar.update())
+    config = read_config(Path(STAGES.value[0]))
+    folder = open_data(config)
+    captions = captions_of(folder, "train")
+    picked = np.random.default_rng(SEED.value).permutation(len(captions))[: SAMPLES.value]
+    bar.total = cascade.total_steps * -(-len(picked) // cascade.batch_size)
+    sampling_started = time.perf_counter()
+    drawn = draw(cascade, [captions[index] for index in picked])
+    sampling_seconds = time.perf_counter() - sampling_started
+    bar.close()
+
+    recalls = {name: measure(name, drawn, picked, folder, cascade.stages[-1].resolution) for name in FEATURES.value}
+    runs = {Path(workdir).name: read_metrics(Path(workdir)) for workdir in STAGES.value}
+    plot_losses(runs, out.with_name("loss.png"))
+    show(drawn, picked, captions, folder, out.with_name("recall.png"))
+    headline = recalls[FEATURES.value[0]]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    report = {
+        f"caption_recall_at_{headline.k}": headline.recall,
+        f"caption_recall_at_{headline.k}_shuffled": headline.shuffled,
+        "chance": headline.chance,
+        "chance_upper_bound": headline.chance_upper_bound,
+        "features": FEATURES.value[0],
+        "recall": {name: recall.as_dict() for name, recall in recalls.items()},
+        "stages": {name: describe_training(lines) for name, lines in runs.items()},
+        "sampling": {
+            "pictures": len(drawn),
+            "seconds": sampling_seconds,
+            "seed": SEED.value,
+            "settings": cascade.describe(),
+        },
+        "data": folder.name,
+        "evaluation": {"seconds": time.perf_counter() - started, "peak_memory_gib": peak},
+        "machine": describe_machine(),
+    }
+    write_report(out, report)
+    print(
+        f"caption recall@{headline.k}: {headline.recall:.3f} (captions shuffled: {headline.shuffled:.3f}, "
+        f"chance: {headline.chance:.3f}); the report is {out}"
+    )
+
+
+def open_data(config: ConfigDict) -> Path:
+    """The data set that a stage was trained on."""
+    data = config.data
+    return prepare_data(data.source, data.resolution, data.data_dir, data.validation_fraction, **data.options.to_dict())
+
+
+def draw(cascade: Cascade, captions: Sequence[str]) -> np.ndarray:
+    """One picture of the last stage for each caption."""
+    return np.concatenate([stages[-1] for stages in cascade.draw(captions, seed=SEED.value)])
+
+
+def measure(name: str, drawn: np.ndarray, picked: np.ndarray, folder: Path, resolution: int) -> CaptionRecall:
+    """Caption recall in one feature network, among all training images."""
+    extract = choose(FEATURE_NETWORKS, name, "feature network")()
+    ours = extract_features(extract, list(drawn), len(drawn))
+    theirs = extract_features(extract, training_images(folder, resolution), len(captions_of(folder, "train")))
+    return measure_caption_recall(ours, picked, theirs, seed=SEED.value)
+
+
+def training_images(folder: Path, resolution: int) -> Iterator[np.ndarray]:
+    """Every training image at a resolution, in [-1, 1], in stored order."""
+    split, transform = load_split(folder, "train"), make_example(resolution)
+    for index in range(len(split)):
+        prepared = transform.prepare(split[index])
+        yield transform.finish(prepared.pixels[None])["image"][0]
+
+
+def show(drawn: np.ndarray, picked: np.ndarray, captions: Sequence[str], folder: Path, path: Path) -> None:
+    """Writes a grid of the first pictures, each beside its caption's own image."""
+    split, transform = load_split(folder, "train"), make_example(drawn.shape[1])
+    pictures, labels = [], []
+    for image, index in zip(drawn[:SHOWN], picked[:SHOWN], strict=True):
+        original = transform.finish(transform.prepare(split[int(index)]).pixels[None])["image"][0]
+        pictures += [image, original]
+        labels += [captions[index], "original"]
+    save_png(path, labelled_grid(to_pixels(np.stack(pictures)), labels, 8), {"seed": str(SEED.value)})
+
+
+if __name__ == "__main__":
+    run_main(main)
