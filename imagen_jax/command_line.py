@@ -21,6 +21,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError, nearest_name
 
@@ -53,13 +54,37 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
         cause = error.__cause__ or error
-        fail(explain_flag_error(str(cause.args[0] if cause.args else cause)))
+        sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
+        fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
+
+
+def find_unknown_key(arguments: Sequence[str]) -> str | None:
+    """A sentence about the first config key on the command line that the config lacks; None where it has them all."""
+    line = "\n".join(arguments)
+    path = re.search(r"^--?config[=\n](.+)$", line, flags=re.MULTILINE)
+    if path is None or "config" not in flags.FLAGS:
+        return None
+    try:
+        config = flags.FLAGS["config"].parser.parse(path[1])
+    except (AttributeError, KeyError) as error:
+        return f"the config file {path[1]} stops with {error!r}: mend it"
+    for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
+        place, value = "config", config
+        for key in keys.split("."):
+            if not isinstance(value, ConfigDict):
+                return f"{place} is {value!r} and has no keys: leave .{key} out"
+            if key not in value:
+                return f"{place} has no key {key!r}{nearest_name(key, value.keys())}"
+            place, value = f"{place}.{key}", value[key]
+    return None
 
 
 def explain_flag_error(message: str) -> str:
     """One sentence for what absl or config_flags says about a flag, in many lines or with a traceback in it."""
-    if found := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message):
-        return f"there is no config key {found[2]!r}; did you mean {found[1]!r}?"
+    if found := re.search(r"Flag --(\w+) must have a value", message):
+        return f"--{found[1]} is missing: give it, as in --{found[1]}=…"
+    if found := re.search(r"NoneType'> of field ([\w.]+) is not supported", message):
+        return f"{found[1]} is None, so its type is unknown: set it in the config file"
     if found := re.search(r"No such file or directory: '([^']+)'", message):
         return f"there is no file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
     last_line = message.strip().splitlines()[-1] if "Traceback" in message else message

@@ -10,19 +10,24 @@ import pytest
 
 from imagen_jax.command_line import explain, explain_flag_error
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
 
-def run(tmp_path, body, *arguments):
-    program = tmp_path / "program.py"
-    program.write_text(
+
+def write_program(tmp_path, body, define=""):
+    (tmp_path / "program.py").write_text(
         "from imagen_jax.command_line import run_main\n"
         "from imagen_jax.errors import UserError\n"
+        f"{define}"
         f"def main(arguments):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         "if __name__ == '__main__':\n    run_main(main)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    return subprocess.run(
-        [sys.executable, program, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
+
+
+def run(tmp_path, body, *arguments, define="", variables=None):
+    write_program(tmp_path, body, define)
+    command = [sys.executable, tmp_path / "program.py", *arguments]
+    environment = ENVIRONMENT | (variables or {})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def module(name, *arguments):
@@ -77,6 +82,60 @@ def test_other_system_errors_are_not_explained_away():
 def test_a_config_files_own_error_is_told_without_its_traceback():
     message = "Error in config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
     assert explain_flag_error(message) == "bad variant"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--config.trian.steps=3",), "config has no key 'trian'; did you mean 'training'?"),
+        (("--config.training.stesp", "3"), "config.training has no key 'stesp'; did you mean 'steps'?"),
+        (("--noconfig.training.flg",), "config.training has no key 'flg'; did you mean 'flag'?"),
+        (("--config.q=3",), "config has no key 'q'; known: training"),
+        (("--config.training.steps.a=3",), "config.training.steps is 3 and has no keys: leave .a out"),
+        (
+            ("--config.training.crop=3",),
+            "config.training.crop is None, so its type is unknown: set it in the config file",
+        ),
+    ],
+)
+def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, arguments, sentence):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict({'training': {'steps': 3, 'flag': True, 'crop': None}})\n"
+    )
+    body = "raise UserError('the main function ran')"
+    define = "from ml_collections import config_flags\nconfig_flags.DEFINE_config_file('config')\n"
+    finished = run(tmp_path, body, f"--config={config}", *arguments, define=define)
+    assert (finished.returncode, finished.stderr) == (2, f"error: {sentence}\n")
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
+    """As in ``python -m imagen_jax.… | head -n 1``."""
+    write_program(tmp_path, "for number in range(10**5): print(number)")
+    command = [sys.executable, tmp_path / "program.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as left:
+        assert left.stdout.readline() == "0\n"
+        left.stdout.close()
+        assert left.stderr.read() == ""
+
+
+def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
+    body = """
+        import jax, jax.monitoring
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        found = []
+        jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
+        print(float(jax.jit(lambda x: x * 3 + 1)(2.0)), "/jax/compilation_cache/cache_hits" in found)
+        """
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first, second = (run(tmp_path, body, variables=cache).stdout for _ in range(2))
+    assert (first.strip(), second.strip()) == ("7.0 False", "7.0 True")
+    (folder,) = (tmp_path / "cache" / "imagen-jax" / "xla").iterdir()
+    kept = sorted(folder.iterdir())
+    assert run(tmp_path, body, variables=cache | {"IMAGEN_JAX_NO_CACHE": "1"}).stdout.strip() == "7.0 False"
+    assert kept and sorted(folder.iterdir()) == kept
 
 
 CONFIG = "--config=configs/quickstart.py:base,smoke"

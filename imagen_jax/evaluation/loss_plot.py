@@ -5,38 +5,71 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 
 from imagen_jax.errors import UserError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 SMOOTHED_SHARE = 0.05
 """The window of the running mean, as a share of the run."""
 
 
-def plot_losses(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Draws the loss of each run against its step: every logged value faint, their running mean strong.
+def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: Path) -> None:
+    """Draws the loss of each run against its step, side by side: every logged value faint, their running mean strong.
 
     Args:
-        runs: the lines of ``metrics.jsonl`` of each, by its name.
+        runs: the lines of ``metrics.jsonl`` of each, by its name. A run without lines gets an empty panel that says so.
         path: the PNG.
 
     Raises:
-        UserError: no run has a line.
+        UserError: no run has a line, or the picture can't be written.
     """
     if not any(runs.values()):
-        raise UserError("there is no loss to plot: the runs have no metrics.jsonl yet")
+        raise UserError("there is no loss to plot, as no run has a metrics.jsonl yet: train a stage first")
     figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4), squeeze=False, layout="constrained")
-    for axis, (name, lines) in zip(axes[0], runs.items(), strict=True):
-        steps = np.asarray([line["step"] for line in lines])
-        losses = np.asarray([line["loss"] for line in lines])
-        axis.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="each log line")
-        window = max(1, round(SMOOTHED_SHARE * len(losses)))
-        smooth = np.convolve(losses, np.ones(window) / window, "valid")
-        axis.plot(steps[window - 1 :], smooth, color="tab:blue", linewidth=1.8, label=f"mean of {window}")
-        axis.set(title=name, xlabel="step", ylabel="loss", yscale="log")
-        axis.grid(visible=True, which="both", alpha=0.3)
-        axis.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    try:
+        for axis, (name, lines) in zip(axes[0], runs.items(), strict=True):
+            axis.set(title=name, xlabel="step", ylabel="loss (log scale)")
+            axis.spines[["top", "right"]].set_visible(False)
+            if lines:
+                plot_run(axis, lines)
+            else:
+                axis.text(0.5, 0.5, "no log lines yet", ha="center", transform=axis.transAxes)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): make room or choose another folder") from error
+    finally:
+        plt.close(figure)
+
+
+def plot_run(axis: Axes, lines: Sequence[Mapping[str, int | float]]) -> None:
+    """Draws one run's loss on a log scale."""
+    steps = np.asarray([line["step"] for line in lines])
+    losses = np.asarray([line["loss"] for line in lines], np.float64)
+    window = max(1, round(SMOOTHED_SHARE * len(losses)))
+    # A dot for a run of one line, which makes no line in the picture.
+    marker = "." if len(lines) == 1 else None
+    axis.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8, label="each log line")
+    smooth = running_mean(losses, window)
+    axis.plot(steps, smooth, color="tab:blue", linewidth=2, marker=marker, label=f"mean of {window} lines")
+    axis.set_yscale("log", nonpositive="mask")
+    # Plain numbers: 0.02 reads faster than 2 × 10⁻².
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend(frameon=False)
+
+
+def running_mean(values: Float[np.ndarray, " lines"], window: int) -> Float[np.ndarray, " lines"]:
+    """The mean of the ``window`` values around each, of fewer near the ends; what is not finite is left out."""
+    finite = np.isfinite(values)
+    ones = np.ones(window)
+    total = np.convolve(np.where(finite, values, 0.0), ones, "same")
+    count = np.convolve(finite.astype(np.float64), ones, "same")
+    return np.where(count > 0.5, total / np.maximum(count, 1.0), np.nan)

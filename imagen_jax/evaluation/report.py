@@ -2,11 +2,14 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from imagen_jax.errors import UserError
 
@@ -14,17 +17,18 @@ VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, Python and the versions that matter."""
+    """Cores and devices, Python, and the versions that matter."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     return {
         "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
     }
 
 
-def describe_training(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def describe_training(lines: Sequence[Mapping[str, int | float]]) -> dict[str, Any]:
     """What a run's metrics say about it as a whole: steps, last loss, speed, overhead, memory.
 
     Speed is the median of the log lines. Seconds and overhead are those of the last process that trained it.
@@ -46,12 +50,14 @@ def describe_training(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a report as JSON, numbers rounded to six significant digits, under its name only when it is whole.
+    """Writes a report as JSON, under its name only when it is whole.
+
+    Floats are rounded to six significant digits; what is not finite becomes null, as JSON has no word for it.
 
     Raises:
         UserError: it can't be written.
     """
-    text = json.dumps(round_numbers(report), indent=2) + "\n"
+    text = json.dumps(round_numbers(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -61,9 +67,11 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def round_numbers(value: Any) -> Any:
-    """The same structure with floats rounded to six significant digits."""
+    """The same structure with floats rounded to six significant digits, and None where they are not finite."""
     if isinstance(value, Mapping):
         return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [round_numbers(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

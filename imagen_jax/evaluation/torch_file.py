@@ -1,228 +1,158 @@
-"""Reads the tensors of a legacy PyTorch file, and executes nothing.
+"""Reads the tensors of a PyTorch file, and executes nothing of it (see ``torch_pickle``).
 
-Such a file is a pickle: a program. Here nobody runs it. Its instructions are walked one by one, the dozen that a dict
-of plain tensors needs are followed on a stack of our own, every name that it asks for must be in a short table, and
-anything else is refused. The layout, before PyTorch 1.6:
+There are two layouts:
 
-    pickle(magic number), pickle(protocol), pickle(machine), pickle(state dict), pickle(storage names),
-    then for each storage: number of elements (8 bytes), elements
+    legacy, before PyTorch 1.6:  pickle(magic number), pickle(protocol), pickle(machine), pickle(state dict),
+                                 pickle(storage keys), then for each storage: number of elements (8 bytes), elements
+    zip:                         X/data.pkl with the state dict, X/data/KEY with the elements of a storage
 """
 
-import pickletools
-from collections.abc import Callable
+import math
+import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from imagen_jax.errors import UserError
+from imagen_jax.evaluation.torch_pickle import Storage, Tensor, follow_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"
 
-
-class Name(NamedTuple):
-    """A name in the pickle; what it stands for is never imported."""
-
-    name: str
-
-
-class Storage(NamedTuple):
-    """A run of numbers at the end of the file: what type, under which key, how many."""
-
-    dtype: str
-    key: str
-    size: int
-
-
-class Tensor(NamedTuple):
-    """A view of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-STORAGE_TYPES = {
-    "torch FloatStorage": "<f4",
-    "torch DoubleStorage": "<f8",
-    "torch HalfStorage": "<f2",
-    "torch LongStorage": "<i8",
-    "torch IntStorage": "<i4",
-}
-
-REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
-ORDERED_DICT = "collections OrderedDict"
-KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR, ORDERED_DICT}
-
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
-SILENT = {"PROTO", "FRAME"}
-MARK = object()
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+"""How damage shows: our stack does not check each thing that a broken program puts on it."""
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Reads a legacy ``.pth`` file that holds a dict of tensors.
+    """Reads a ``.pth`` file of either layout that holds a state dict: a dict of plain tensors.
 
     Returns:
-        Each tensor by its name.
+        Each tensor by its name, in the file's order, as an array of its own.
 
     Raises:
-        UserError: the file asks for anything but plain tensors, is truncated, or is of the newer zip layout.
+        UserError: the file asks for anything but plain tensors, is damaged or truncated, or can't be opened.
     """
-    content = path.read_bytes()
-    if content.startswith(ZIP_MAGIC):
-        raise UserError(
-            f"{path} has the zip layout of PyTorch 1.6 and later, which is not read: convert it to safetensors"
-        )
-    file = BytesIO(content)
     try:
-        magic, _, _, state, keys = (follow_pickle(file, path) for _ in range(5))
-        if magic != MAGIC_NUMBER:
-            raise UserError(f"{path} is no PyTorch file: its magic number differs")
-        arrays = read_storages(file, state, keys)
-        return {name: view_tensor(tensor, arrays) for name, tensor in state.items()}
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        # Whatever else is wrong with a file of bytes shows as one of these.
-        raise UserError(f"{path} is damaged or truncated ({error}): fetch it again") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): name a PyTorch file that is there") from error
+    read_layout = read_zip if content.startswith(ZIP_MAGIC) else read_legacy
+    try:
+        state, storages = read_layout(content, path)
+        return {name: view_tensor(tensor, storages[tensor.storage]) for name, tensor in state.items()}
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged or truncated, or no PyTorch file ({error}): fetch it again") from error
 
 
-def follow_pickle(file: BytesIO, path: Path) -> Any:
-    """Follows one pickle's instructions, and leaves the file at its end.
-
-    Raises:
-        UserError: an instruction or a name that plain tensors do not need.
-    """
-    stack: list[Any] = []
-    memory: dict[Any, Any] = {}
-    for opcode, argument, _ in pickletools.genops(file):
-        name = opcode.name
-        if name == "STOP":
-            return stack.pop()
-        if name in LITERALS:
-            stack.append(argument)
-        elif name in CONSTANTS:
-            stack.append(CONSTANTS[name])
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memory[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memory[argument])
-        elif name == "GLOBAL":
-            if argument not in KNOWN_NAMES:
-                raise UserError(f"{path} asks for {argument!r}, which plain tensors do not need: it is refused")
-            stack.append(Name(argument))
-        elif name in ACTIONS:
-            ACTIONS[name](stack)
-        elif name not in SILENT:
-            raise UserError(f"{path} has the instruction {name}, which plain tensors do not need: it is refused")
-    raise ValueError("a pickle without an end")
-
-
-def pop_to_mark(stack: list[Any]) -> list[Any]:
-    """Takes everything above the last mark off the stack, and the mark."""
-    place = max(index for index, item in enumerate(stack) if item is MARK)
-    items = stack[place + 1 :]
-    del stack[place:]
-    return items
-
-
-def pop_tuple(size: int) -> Callable[[list[Any]], None]:
-    """Makes the action that turns the last items into a tuple."""
-
-    def act(stack: list[Any]) -> None:
-        items = tuple(stack[len(stack) - size :])
-        del stack[len(stack) - size :]
-        stack.append(items)
-
-    return act
-
-
-def set_items(stack: list[Any]) -> None:
-    """Puts pairs into the dict below them."""
-    items = pop_to_mark(stack)
-    stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-
-def append_items(stack: list[Any]) -> None:
-    """Appends items to the list below them."""
-    items = pop_to_mark(stack)
-    stack[-1].extend(items)
-
-
-def set_item(stack: list[Any]) -> None:
-    """Puts one pair into the dict below it."""
-    value, key = stack.pop(), stack.pop()
-    stack[-1][key] = value
-
-
-def find_storage(stack: list[Any]) -> None:
-    """Turns a persistent id into the storage it speaks of."""
-    kind, dtype, key, _, size, view = stack.pop()
-    if kind != "storage" or view is not None:
-        raise ValueError(f"a storage of kind {kind!r}")
-    stack.append(Storage(STORAGE_TYPES[dtype.name], key, size))
-
-
-def call(stack: list[Any]) -> None:
-    """Does what calling one of the known names would."""
-    arguments, function = stack.pop(), stack.pop()
-    if function == Name(ORDERED_DICT) and arguments == ():
-        stack.append({})
-    elif function == Name(REBUILD_TENSOR):
-        storage, offset, shape, strides = arguments[:4]
-        stack.append(Tensor(storage, offset, shape, strides))
-    else:
-        raise ValueError(f"a call of {function}")
-
-
-ACTIONS: dict[str, Callable[[list[Any]], None]] = {
-    "MARK": lambda stack: stack.append(MARK),
-    "EMPTY_TUPLE": lambda stack: stack.append(()),
-    "EMPTY_DICT": lambda stack: stack.append({}),
-    "EMPTY_LIST": lambda stack: stack.append([]),
-    "TUPLE": lambda stack: stack.append(tuple(pop_to_mark(stack))),
-    "TUPLE1": pop_tuple(1),
-    "TUPLE2": pop_tuple(2),
-    "TUPLE3": pop_tuple(3),
-    "SETITEM": set_item,
-    "SETITEMS": set_items,
-    "APPENDS": append_items,
-    "BINPERSID": find_storage,
-    "REDUCE": call,
-    # The metadata of a state dict: versions of its modules.
-    "BUILD": lambda stack: stack.pop(),
-}
-
-
-def read_storages(file: BytesIO, state: dict[str, Tensor], keys: list[str]) -> dict[str, np.ndarray]:
-    """Reads the numbers of each storage, in the order the file has them.
+def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storage, np.ndarray]]:
+    """Reads the layout before PyTorch 1.6.
 
     Raises:
-        ValueError: a storage is shorter than it says, or was never spoken of.
+        ValueError: it is not that layout, or a storage is not whole.
+        UserError: see ``follow_pickle`` and ``check_state``.
     """
-    storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
-    arrays = {}
-    for key in keys:
-        storage = storages[key]
-        size = int.from_bytes(file.read(8), "little")
-        content = file.read(size * np.dtype(storage.dtype).itemsize) if size == storage.size else b""
-        if len(content) != storage.size * np.dtype(storage.dtype).itemsize:
-            raise ValueError(f"storage {key} is not whole")
-        arrays[key] = np.frombuffer(content, storage.dtype)
-    return arrays
+    file = BytesIO(content)
+    if follow_pickle(file, path) != MAGIC_NUMBER:
+        raise ValueError("its magic number differs")
+    follow_pickle(file, path)
+    machine = follow_pickle(file, path)
+    if not machine["little_endian"]:
+        raise ValueError("it is from a big-endian machine")
+    state = check_state(follow_pickle(file, path), path)
+    by_key = storages_of(state)
+    storages = {}
+    for key in follow_pickle(file, path):
+        # A storage that no tensor views would have a length, and no type to measure it with.
+        storage = by_key[str(key)]
+        if file.read(8) != storage.size.to_bytes(8, "little"):
+            raise ValueError(f"storage {key} does not begin with its size, {storage.size}")
+        storages[storage] = to_array(file.read(storage.size * storage.dtype.itemsize), storage)
+    return state, storages
 
 
-def view_tensor(tensor: Tensor, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storage, np.ndarray]]:
+    """Reads the layout of PyTorch 1.6 and later.
+
+    Raises:
+        ValueError: it is not that layout, or a storage is not whole.
+        UserError: see ``follow_pickle`` and ``check_state``.
+    """
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        # PyTorch never compresses, and what is not compressed can't grow when it is read.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
+            raise ValueError("it is compressed")
+        if "byteorder" in infos and archive.read(infos["byteorder"]) != b"little":
+            raise ValueError("it is from a big-endian machine")
+        state = check_state(follow_pickle(BytesIO(archive.read(infos["data.pkl"])), path), path)
+        by_key = storages_of(state)
+        storages = {each: to_array(archive.read(infos[f"data/{key}"]), each) for key, each in by_key.items()}
+    return state, storages
+
+
+def check_state(state: Any, path: Path) -> dict[str, Tensor]:
+    """Returns the state dict if it is one of tensors alone.
+
+    Raises:
+        UserError: it is something else; names the first thing in it that is no tensor.
+    """
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds no state dict: save model.state_dict() and nothing else")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(f"{path} holds {name!r}, which is no tensor: save model.state_dict() and nothing else")
+    return state
+
+
+def storages_of(state: dict[str, Tensor]) -> dict[str, Storage]:
+    """The storages that tensors view, by key.
+
+    Raises:
+        ValueError: two tensors disagree about one.
+    """
+    storages: dict[str, Storage] = {}
+    for tensor in state.values():
+        storage = storages.setdefault(tensor.storage.key, tensor.storage)
+        if storage != tensor.storage:
+            raise ValueError(f"two tensors disagree about storage {storage.key}")
+    return storages
+
+
+def to_array(content: bytes, storage: Storage) -> np.ndarray:
+    """The numbers of a storage.
+
+    Raises:
+        ValueError: there are fewer or more than it says.
+    """
+    if len(content) != storage.size * storage.dtype.itemsize:
+        raise ValueError(f"storage {storage.key} should have {storage.size} elements and has {len(content)} bytes")
+    return np.frombuffer(content, storage.dtype)
+
+
+def view_tensor(tensor: Tensor, elements: np.ndarray) -> np.ndarray:
     """The tensor as an array of its own.
 
     Raises:
-        ValueError: it reaches beyond its storage.
+        ValueError: it reaches beyond its storage, or repeats elements of it.
     """
-    array = arrays[tensor.storage.key]
+    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or len(tensor.shape) != len(tensor.strides):
+        raise ValueError(f"a tensor has shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset}")
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, elements.dtype)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or (0 not in tensor.shape and last >= len(array)):
-        raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage")
-    strides = [stride * array.itemsize for stride in tensor.strides]
-    return np.lib.stride_tricks.as_strided(array[tensor.offset :], tensor.shape, strides, writeable=False).copy()
+    # The second: a few bytes, repeated by strides of zero, would fill any memory.
+    if last >= len(elements) or math.prod(tensor.shape) > len(elements):
+        raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage of {len(elements)} elements")
+    strides = [stride * elements.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False).copy()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from imagen_jax.errors import UserError
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 SMALLEST_SHOWN = 128
@@ -44,7 +46,9 @@ def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise UserError(f"{path} can't be written ({error.strerror}): make room or choose another folder") from error
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
+        ) from error
 
 
 def read_png_metadata(path: Path) -> dict[str, str]:
@@ -55,7 +59,7 @@ def read_png_metadata(path: Path) -> dict[str, str]:
 
 def file_name(prompt: str, seed: int, index: int) -> str:
     """A file name for a picture: readable, safe on any file system, and unique to prompt, seed and index."""
-    slug = re.sub(r"[^\w]+", "_", prompt.lower()).strip("_")[:LONGEST_SLUG]
+    slug = re.sub(r"[^\w]+", "_", without_accents(prompt.lower())).strip("_")[:LONGEST_SLUG]
     safe = slug.encode("ascii", "ignore").decode().strip("_") or "picture"
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
     return f"{safe}-{digest}-seed{seed}-{index}.png"
@@ -69,11 +73,12 @@ def labelled_grid(
     Args:
         pictures: all of one size.
         labels: one for each; long ones go over two lines and end in an ellipsis.
-        columns: pictures in a row.
+        columns: pictures in a row, at most.
     """
     height, width = pictures.shape[1:3]
     factor = max(1, -(-SMALLEST_SHOWN // width))
     cell_width, cell_height = width * factor + MARGIN, height * factor + LABEL_LINES * (LABEL_SIZE + 4) + MARGIN
+    columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL_SIZE)
@@ -88,18 +93,39 @@ def labelled_grid(
     return np.array(sheet)
 
 
-def wrap_label(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def wrap_label(label: str, width: int, font: Font) -> list[str]:
     """Breaks a label into at most ``LABEL_LINES`` lines of ``width`` pixels; what is left over becomes an ellipsis."""
     lines = [""]
-    for word in label.split():
+    for word in spell(label, font).split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(word)
+            continue
+        if lines[-1]:
+            lines.append("")
+        # A word wider than its picture, or a script without spaces.
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
     shown = lines[:LABEL_LINES]
-    if len(lines) > LABEL_LINES or font.getlength(shown[-1]) > width:
+    if len(lines) > LABEL_LINES:
         while shown[-1] and font.getlength(shown[-1] + "…") > width:
             shown[-1] = shown[-1][:-1]
         shown[-1] += "…"
     return shown
+
+
+def spell(text: str, font: Font) -> str:
+    """Replaces letters that a font lacks by their letters without accents; other scripts stay, as empty boxes."""
+    missing = bytes(font.getmask("\uffff"))
+    return "".join(
+        without_accents(character) if bytes(font.getmask(character)) == missing else character for character in text
+    )
+
+
+def without_accents(text: str) -> str:
+    """The letters of a text without the marks on them: "café" becomes "cafe"."""
+    return "".join(
+        character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character)
+    )

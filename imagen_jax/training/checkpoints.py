@@ -6,13 +6,22 @@
         _CHECKPOINT_METADATA    with the position in the data, so that the two can't come apart
 
 A folder gets its name only when all in it is written, so a run killed while writing leaves the checkpoint before it.
+Reading changes nothing on the disk: one may sample from a run that trains.
 """
 
+import errno
+import logging
+import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from imagen_jax.errors import UserError
@@ -20,9 +29,21 @@ from imagen_jax.errors import UserError
 SPARE_ROOM = 1.2
 """Free disk space wanted before writing, over the size of the state."""
 
+PARTS = ("_CHECKPOINT_METADATA", "ema_params/_METADATA")
+"""What lies in the folder of every checkpoint; ``state/`` may be removed from one that is only to sample from."""
+
+MENDS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "use a --workdir on another disk",
+}
+"""What helps against the disk's refusals."""
+
 
 class CheckpointStore:
-    """The checkpoints of one run.
+    """The checkpoints of one run. Where several processes train together, each calls the same methods in turn.
 
     Args:
         folder: where they lie; made when the first is written.
@@ -32,7 +53,7 @@ class CheckpointStore:
     def __init__(self, folder: str | Path, keep: int = 2) -> None:
         self.folder = Path(folder).absolute()
         self._keep = keep
-        self._opened: ocp.training.Checkpointer | None = None
+        self._writer: ocp.training.Checkpointer | None = None
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -40,145 +61,222 @@ class CheckpointStore:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    @property
-    def _checkpointer(self) -> ocp.training.Checkpointer:
-        if self._opened is None:
-            newest = ocp.training.preservation_policies.LatestN(self._keep)
-            try:
-                self._opened = ocp.training.Checkpointer(self.folder, preservation_policy=newest)
-            except OSError as error:
-                raise UserError(
-                    f"the checkpoints in {self.folder} can't be opened ({error}): mend the folder"
-                ) from error
-        return self._opened
-
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint; None where there is none."""
-        if not self.folder.is_dir():
-            return None
-        newest = self._checkpointer.latest
-        return None if newest is None else newest.step
+        return max((int(path.name) for path in list_steps(self.folder) if is_complete(path)), default=None)
 
     def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
         """Begins to write a checkpoint, and returns as soon as the arrays have been copied.
 
         Args:
-            step: its number.
+            step: its number, above those before.
             state: a ``TrainState``, or any named tuple with ``ema_params``.
-            data_state: position in the data, as JSON can hold it.
+            data_state: position in the data, as JSON can hold it; the same in every process.
 
         Raises:
-            UserError: the disk has no room for it, or the folder can't be written to; what was there stays.
+            UserError: the disk has no room for it, or this one or the one before can't be written; those that are
+                complete stay.
+            ValueError: there is a checkpoint of this step or a later one.
         """
-        self.check_room(state)
-        try:
-            self._checkpointer.save_checkpointables_async(
+        with self._explained():
+            self.wait()
+            newest = self.latest_step()
+            if newest is not None and step <= newest:
+                raise ValueError(f"step {step} can't be saved after step {newest}")
+            self._check_room(state)
+            self._open_writer().save_checkpointables_async(
                 step,
                 {"state": state._replace(ema_params=()), "ema_params": state.ema_params},
                 custom_metadata={"data_state": data_state},
                 force=True,
             )
-        except OSError as error:
-            raise UserError(
-                f"the checkpoint of step {step} can't be written into {self.folder} ({error.strerror}): make the "
-                "folder writable, then run again to continue from the one before"
-            ) from error
 
-    def check_room(self, state: Any) -> None:
-        """Checks that the disk holds another checkpoint.
-
-        Raises:
-            UserError: it doesn't; names the megabytes wanted and free.
-        """
-        wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if free < wanted:
-            raise UserError(
-                f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: make room, "
-                "then run again to continue from the last checkpoint"
-            )
-
-    def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """Reads the newest checkpoint.
+    def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint.
 
         Args:
             abstract_state: shapes with their shardings; each array is put where its shape says, on whatever mesh.
+            step: which one; the newest, if not given.
 
         Returns:
             The state and the position in the data.
 
         Raises:
-            UserError: there is no checkpoint, or it does not fit the shapes.
+            UserError: there is no such checkpoint, it does not fit the shapes, or it can't be read.
         """
-        step = self.need_step()
-        self.check_fits(step, abstract_state.ema_params)
+        path = self._find(step)
         wanted = {"state": abstract_state._replace(ema_params=()), "ema_params": abstract_state.ema_params}
-        try:
-            read = self._checkpointer.load_checkpointables(step, wanted)
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"the checkpoint {self.folder / str(step)} does not fit this config's optimizer: use the config it was "
-                "trained with, or another --workdir"
-            ) from error
-        metadata = self._checkpointer.checkpointables_metadata(step)
-        return read["state"]._replace(ema_params=read["ema_params"]), metadata.custom_metadata["data_state"]
+        read = read_parts(path, wanted)
+        data_state = ocp.metadata(path, "ema_params").custom_metadata["data_state"]
+        return read["state"]._replace(ema_params=read["ema_params"]), data_state
 
-    def restore_ema(self, abstract_params: Any) -> tuple[Any, int]:
-        """Reads only the averaged parameters of the newest checkpoint, onto the first device.
+    def restore_ema(self, abstract_params: Any, step: int | None = None) -> tuple[Any, int]:
+        """Reads only the averaged parameters of a checkpoint.
 
         Args:
-            abstract_params: their shapes.
+            abstract_params: their shapes; those without a sharding go onto this process's first device.
+            step: which one; the newest, if not given.
 
         Returns:
-            The parameters and the step.
+            The parameters and their step.
 
         Raises:
-            UserError: there is no checkpoint, or it does not fit the shapes.
+            UserError: there is no such checkpoint, it does not fit the shapes, or it can't be read.
         """
-        step = self.need_step()
-        self.check_fits(step, abstract_params)
+        path = self._find(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract_params)
-        return self._checkpointer.load_checkpointables(step, {"ema_params": placed})["ema_params"], step
+        placed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here), abstract_params
+        )
+        return read_parts(path, {"ema_params": placed})["ema_params"], int(path.name)
 
-    def need_step(self) -> int:
-        """The newest step.
+    def wait(self) -> None:
+        """Waits until all is written.
 
         Raises:
-            UserError: there is no checkpoint.
+            UserError: it could not be.
         """
-        step = self.latest_step()
-        if step is None:
+        if self._writer is not None:
+            with self._explained():
+                self._writer.wait()
+
+    def close(self) -> None:
+        """Waits until all is written, and lets go of the folder.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            with self._explained():
+                writer.close()
+
+    def _find(self, step: int | None) -> Path:
+        self.wait()
+        found = self.latest_step() if step is None else step
+        if found is None:
             raise UserError(
                 f"{self.folder.parent} holds no checkpoint: train it first, with python -m imagen_jax.train"
             )
-        return step
+        path = self.folder / str(found)
+        if not is_complete(path):
+            complete = [path.name for path in list_steps(self.folder) if is_complete(path)]
+            raise UserError(
+                f"{self.folder} holds no complete checkpoint of step {found}: choose one of {', '.join(complete)}"
+            )
+        return path
 
-    def check_fits(self, step: int, abstract_params: Any) -> None:
-        """Checks the parameters of a checkpoint against the shapes that a config makes.
+    def _open_writer(self) -> ocp.training.Checkpointer:
+        if self._writer is None:
+            logging.getLogger("absl").addFilter(is_news)
+            remove_leftovers(self.folder)
+            newest = ocp.training.preservation_policies.LatestN(self._keep)
+            self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=newest)
+        return self._writer
 
-        Raises:
-            UserError: they differ; names the first parameter that does, with both shapes.
-        """
-        saved = shapes_by_name(self._checkpointer.checkpointables_metadata(step).metadata["ema_params"])
-        wanted = shapes_by_name(abstract_params)
-        for name in sorted({*saved, *wanted}):
-            if saved.get(name) != wanted.get(name):
-                raise UserError(
-                    f"the checkpoint {self.folder / str(step)} does not fit the config: the parameter {name} has the "
-                    f"shape {saved.get(name, 'none')} there and {wanted.get(name, 'none')} here; use the config it was "
-                    "trained with, or another --workdir"
-                )
+    def _check_room(self, state: Any) -> None:
+        wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = float(shutil.disk_usage(existing).free)
+        # All go on or all give up: one process that waits for another's part would wait forever.
+        if jax.process_count() > 1:
+            free = float(multihost_utils.process_allgather(np.float32(free)).min())
+        if free < wanted:
+            raise UserError(
+                f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: "
+                "make room, then run again to continue from the last one"
+            )
 
-    def close(self) -> None:
-        """Waits until all is written."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns a disk's refusal into a sentence; writing goes on in the background, so it may come late."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            code = disk_error_code(error)
+            if code is None:
+                raise
+            raise UserError(
+                f"a checkpoint can't be written into {self.folder} ({os.strerror(code)}): "
+                f"{MENDS.get(code, 'mend that')}, then run again to continue from the last one"
+            ) from error
+
+
+def list_steps(folder: Path) -> list[Path]:
+    """The folders that are named for a step, whole or not, in their order."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether all parts of a checkpoint are there; one half copied or half deleted is no checkpoint."""
+    return all((checkpoint / part).exists() for part in PARTS)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a run killed while it wrote or deleted has left; Orbax would count some of it as checkpoints."""
+    if jax.process_index() == 0:
+        halves = [path for path in list_steps(folder) if not is_complete(path)]
+        for path in [*folder.glob("*.orbax-checkpoint-tmp*"), *halves]:
+            shutil.rmtree(path)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("leftovers of checkpoints removed")
+
+
+def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Reads some parts of a checkpoint onto the shardings of their shapes, after checking that they fit.
+
+    Raises:
+        UserError: they don't, or can't be read.
+    """
+    try:
+        # The averaged parameters come first, since they say best what differs.
+        for part in sorted(wanted):
+            check_fits(checkpoint, ocp.metadata(checkpoint, part).metadata, wanted[part])
+        # One by one: where one can't be read, Orbax would complain of the other that nobody awaits.
+        return {part: ocp.load_checkpointables(checkpoint, {part: wanted[part]})[part] for part in wanted}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the checkpoint {checkpoint} can't be read: if the disk is well, remove that folder to go on from the one "
+            "before"
+        ) from error
+
+
+def check_fits(checkpoint: Path, saved: Any, wanted: Any) -> None:
+    """Checks the shapes in a checkpoint against those that a config makes.
+
+    Raises:
+        UserError: they differ; names the first that does, with both shapes.
+    """
+    there, here = shapes_by_name(saved), shapes_by_name(wanted)
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"the checkpoint {checkpoint} does not fit the config: {name} has the shape {there.get(name, 'none')} "
+                f"there and {here.get(name, 'none')} here; use the config it was trained with, or another --workdir"
+            )
 
 
 def shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each leaf of nested dicts, by its path."""
+    """The shape of each array of a tree, by its path; a random key has that of its numbers, as the disk holds it."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    shapes = {}
+    for path, leaf in leaves:
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        numbers = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+        shapes[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(numbers.shape)
+    return shapes
+
+
+def disk_error_code(error: OSError | ValueError) -> int | None:
+    """The number of the operating system's error behind an error of Orbax; None where there is none."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(told[1]) if told else None
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
+    return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)

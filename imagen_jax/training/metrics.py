@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from imagen_jax.errors import UserError
 
 FILE_NAME = "metrics.jsonl"
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class MetricsWriter:
@@ -84,20 +86,19 @@ def open_tensorboard(folder: Path, first_step: int) -> Any:
 class Progress:
     """A progress bar of training: steps, time left, loss and images a second.
 
-    Where standard error is no terminal it is a line every half minute instead.
+    Where standard error is no terminal, a line at the start, every ``SECONDS_BETWEEN_LINES`` and at the end instead.
     """
 
     def __init__(self, title: str, first_step: int, steps: int) -> None:
-        quiet = not sys.stderr.isatty()
+        self._title = title
+        self._first_step = first_step
+        self._steps = steps
+        self._in_lines = not sys.stderr.isatty()
         self._bar = tqdm(
-            desc=title,
-            initial=first_step,
-            total=steps,
-            unit="step",
-            dynamic_ncols=not quiet,
-            mininterval=30.0 if quiet else 0.2,
-            ncols=100 if quiet else None,
+            desc=title, initial=first_step, total=steps, unit="step", dynamic_ncols=True, disable=self._in_lines
         )
+        self._began = time.monotonic()
+        self._next_line = self._began
 
     def __enter__(self) -> "Progress":
         return self
@@ -107,5 +108,17 @@ class Progress:
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
         """Moves the bar to ``step``."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
-        self._bar.update(step - self._bar.n)
+        told = f"loss {loss:.4f}, {images_per_second:.1f} images/s"
+        if not self._in_lines:
+            self._bar.set_postfix_str(told, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now >= self._next_line or step == self._steps:
+            self._next_line = now + SECONDS_BETWEEN_LINES
+            left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
+            print(
+                f"{self._title}: {step}/{self._steps} steps, {tqdm.format_interval(left)} left, {told}",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -57,7 +57,19 @@ def test_a_grid_holds_every_picture_enlarged_and_in_order():
 
 def test_labels_stay_within_their_picture():
     picture = np.full((1, 128, 128, 3), 200, np.uint8)
-    for label in ("incomprehensibilities" * 3, "word " * 40):
+    labels = ["incomprehensibilities" * 3, "incomprehensibilities " * 2 + "a", "word " * 40, "紅蘋果" * 40, "W" * 9999]
+    for label in labels:
         ink = (labelled_grid(picture, [label], 1) < 128).all(axis=2)
         columns = np.flatnonzero(ink.any(axis=0))
         assert ink.any() and columns.min() >= 11 and columns.max() <= 12 + 128
+
+
+def test_a_row_is_no_wider_than_its_pictures():
+    pictures = np.zeros((2, 128, 128, 3), np.uint8)
+    assert labelled_grid(pictures, ["a", "b"], 8).shape == labelled_grid(pictures, ["a", "b"], 2).shape
+
+
+def test_accents_that_the_font_lacks_are_left_out_of_labels_and_names():
+    picture = np.full((1, 128, 128, 3), 200, np.uint8)
+    np.testing.assert_array_equal(labelled_grid(picture, ["café"], 1), labelled_grid(picture, ["cafe"], 1))
+    assert file_name("Crème brûlée", 0, 0).startswith("creme_brulee-")

@@ -1,6 +1,9 @@
 """What a run tells people."""
 
+import io
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,8 +42,48 @@ def test_tensorboard_that_is_not_installed_is_a_sentence(tmp_path, monkeypatch):
         MetricsWriter(tmp_path, tensorboard=True)
 
 
-def test_the_bar_shows_loss_and_speed(capsys):
+def test_tensorboard_gets_the_same_numbers_and_forgets_what_was_cut(tmp_path, monkeypatch):
+    events = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            events.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            events.append((name, value, step))
+
+        def close(self):
+            events.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
+    with MetricsWriter(tmp_path, first_step=2, tensorboard=True) as writer:
+        writer.write(3, {"loss": 0.5, "rate": 2.0})
+    assert events == [(str(tmp_path / "tensorboard"), 3), ("loss", 0.5, 3), ("rate", 2.0, 3), "closed"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_bar_shows_loss_and_speed(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with Progress("Training base", first_step=4, steps=8) as progress:
         progress.update(8, 0.1234, 56.78)
-    shown = capsys.readouterr().err
+    shown = terminal.getvalue().split("\r")[-1]
     assert "Training base" in shown and "8/8" in shown and "loss 0.1234, 56.8 images/s" in shown
+
+
+def test_a_log_file_gets_whole_lines_seldom(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("Training base", first_step=100, steps=200) as progress:
+        for step in range(101, 201):
+            now[0] += 1
+            progress.update(step, 1 / step, 16.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" steps")[0] for line in lines] == [
+        f"Training base: {step}/200" for step in (101, 131, 161, 191, 200)
+    ]
+    assert lines[1].endswith("01:09 left, loss 0.0076, 16.0 images/s")

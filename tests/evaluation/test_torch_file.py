@@ -1,0 +1,206 @@
+"""The reader of PyTorch files: against what torch itself wrote and read, and against files that mean harm."""
+
+import hashlib
+import io
+import os
+import pickle
+import random
+import struct
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.efficientnet_lite0 import find_weights
+from imagen_jax.evaluation.torch_file import MAGIC_NUMBER, read_torch_file
+from tests.reference.make_torch_files import GOLDEN, LAYOUTS
+
+# From torch 2.13.0: of the names and bytes of all tensors, in the order of their names.
+DIGEST_BY_TORCH = "005bdebd355e2b7f8f306bd4d3e0452d87921d44b3e5eb83430a6b076fca9a3e"
+
+
+class Call:
+    """Pickled, it is a program that calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def legacy(state: bytes) -> bytes:
+    """A legacy file whose state dict is a pickle of ours, up to the storage keys."""
+    before = [MAGIC_NUMBER, 1001, {"little_endian": True}]
+    return b"".join(pickle.dumps(part, protocol=2) for part in before) + state + pickle.dumps([], protocol=2)
+
+
+def zipped(state: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A file of the zip layout whose state dict is a pickle of ours."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", state)
+    return buffer.getvalue()
+
+
+def tensor_program(storage: str, key: str, size: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
+    """The pickle of ``{"x": a view of a storage}``, written by hand as torch writes it."""
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    place = b"(" + text("storage") + f"ctorch\n{storage}\n".encode() + text(key) + text("cpu") + number(size) + b"NtQ"
+    view = place + number(0) + numbers(shape) + numbers(strides) + b"\x89ccollections\nOrderedDict\n)R"
+    return b"\x80\x02}" + text("x") + b"ctorch._utils\n_rebuild_tensor_v2\n(" + view + b"tRs."
+
+
+def file_with(tmp_path, content: bytes):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_torch_saves_is_read_as_torch_reads_it(layout):
+    state = read_torch_file(GOLDEN / f"torch_{layout}.pth")
+    with np.load(GOLDEN / "torch_expected.npz") as expected:
+        assert list(state) == list(expected)
+        for name, tensor in state.items():
+            assert tensor.dtype == expected[name].dtype
+            np.testing.assert_array_equal(tensor, expected[name], strict=True)
+
+
+def test_the_packaged_weights_are_read_as_torch_reads_them():
+    state = read_torch_file(find_weights())
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + np.ascontiguousarray(state[name]).tobytes())
+    assert len(state) == 296 and digest.hexdigest() == DIGEST_BY_TORCH
+
+
+def test_a_program_written_by_hand_is_read(tmp_path):
+    program = tensor_program("FloatStorage", "0", 6, (2, 2), (1, 3))
+    numbers = np.arange(6, dtype="<f4")
+    keys = pickle.dumps(["0"], protocol=2) + struct.pack("<q", 6)
+    content = legacy(program).removesuffix(pickle.dumps([], protocol=2)) + keys + numbers.tobytes()
+    state = read_torch_file(file_with(tmp_path, content))
+    np.testing.assert_array_equal(state["x"], np.asarray([[0, 3], [1, 4]], np.float32), strict=True)
+
+
+@pytest.mark.parametrize("layout", [legacy, zipped])
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_program_that_calls_the_system_is_refused_and_not_run(tmp_path, layout, protocol):
+    trace = tmp_path / "trace"
+    program = pickle.dumps({"x": Call(os.system, f"touch '{trace}'")}, protocol=protocol)
+    path = file_with(tmp_path, layout(program))
+    with pytest.raises(UserError, match=rf"{path.name} asks for (\w+\.system|the instruction \w+)"):
+        read_torch_file(path)
+    assert not trace.exists()
+    pickle.loads(program)
+    assert trace.exists(), "Python's own reader does run it, so the test means something"
+
+
+def test_the_name_that_a_program_asks_for_is_named(tmp_path):
+    path = file_with(tmp_path, legacy(b"\x80\x02cbuiltins\neval\n."))
+    with pytest.raises(UserError, match=r"asks for builtins\.eval, which"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        (b"(ios\nsystem\n.", "instruction INST"),
+        (b"\x80\x02\x82\x01.", "instruction EXT1"),
+        (pickle.dumps({"x": 0.5}, protocol=2), "instruction BINFLOAT"),
+        (pickle.dumps({"x": 1}, protocol=2), "holds 'x', which is no tensor"),
+        (pickle.dumps(["x"], protocol=2), "holds no state dict"),
+        (b"\x80\x02\xff.", r"opcode b'\\xff' unknown"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "REDUCE calls what"),
+        (b"\x80\x02}}b.", "BUILD sets what"),
+        (b"\x80\x02h\x07.", "damaged"),
+        (b"\x80\x02\x86.", "damaged"),
+        (b"\x80\x02u.", "damaged"),
+        (b"\x80\x02.", "damaged"),
+    ],
+)
+@pytest.mark.parametrize("layout", [legacy, zipped])
+def test_what_no_state_dict_needs_is_refused(tmp_path, layout, program, complaint):
+    with pytest.raises(UserError, match=complaint):
+        read_torch_file(file_with(tmp_path, layout(program)))
+
+
+def test_a_nest_that_would_overflow_the_stack_is_refused(tmp_path):
+    deep = b"K\x01" + 150_000 * b"\x85"
+    with pytest.raises(UserError, match="a key of a dict is no text"):
+        read_torch_file(file_with(tmp_path, legacy(b"\x80\x02}" + deep + b"K\x01s.")))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((2, 2), (1, 5)), ((7,), (1,)), ((4,), (-1,)), ((-1,), (1,)), ((2,), (1, 1)), ((9, 9), (0, 0))],
+)
+def test_a_view_beyond_its_storage_is_refused(tmp_path, shape, strides):
+    content = io.BytesIO(zipped(tensor_program("FloatStorage", "0", 6, shape, strides).replace(b"NtQ", b"tQ")))
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr("archive/data/0", bytes(24))
+    with pytest.raises(UserError, match="a tensor"):
+        read_torch_file(file_with(tmp_path, content.getvalue()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, layout):
+    content = (GOLDEN / f"torch_{layout}.pth").read_bytes()
+    for length in range(0, len(content), 7 if layout == "legacy" else 43):
+        with pytest.raises(UserError, match=r"damaged or truncated.*fetch it again"):
+            read_torch_file(file_with(tmp_path, content[:length]))
+
+
+def test_a_damaged_file_is_read_or_refused_and_nothing_else_happens(tmp_path):
+    content = (GOLDEN / "torch_legacy.pth").read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(3):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        # Python's walker warns of odd escapes in names.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            try:
+                read_torch_file(file_with(tmp_path, bytes(damaged)))
+            except UserError:
+                refused += 1
+    assert 150 < refused < 300
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html>", pickle.dumps({"x": 1}, protocol=2), b"PK\x03\x04 and more"]
+)
+def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match="no PyTorch file"):
+        read_torch_file(file_with(tmp_path, content))
+
+
+def test_a_file_with_another_magic_number_is_refused(tmp_path):
+    content = (GOLDEN / "torch_legacy.pth").read_bytes()
+    magic = pickle.dumps(MAGIC_NUMBER, protocol=2)
+    assert content.startswith(magic)
+    with pytest.raises(UserError, match="its magic number differs"):
+        read_torch_file(file_with(tmp_path, pickle.dumps(MAGIC_NUMBER + 1, protocol=2) + content[len(magic) :]))
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    with pytest.raises(UserError, match="compressed"):
+        read_torch_file(file_with(tmp_path, zipped(b"\x80\x02}.", zipfile.ZIP_DEFLATED)))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.pth can't be read \(No such file"):
+        read_torch_file(tmp_path / "none.pth")
