@@ -36,19 +36,19 @@ def common() -> ConfigDict:
                 "cache": True,  # keep the decoded images in memory
                 "num_workers": 0,
             },
-            "text": {"encoder": "minilm", "width": 384, "length": 16},
+            "text": {"encoder": "minilm", "width": 384, "length": 12},
             "stage": {
                 "resolution": 32,
                 "low_resolution": None,
                 "crop": None,
                 "schedule": "cosine",
                 "augmentation_schedule": "cosine",
-                "prediction": "v",
+                "prediction": "x0",
                 "self_conditioned": False,
             },
             "training": {
-                "steps": 1000,
-                "batch_size": 16,
+                "steps": 1900,
+                "batch_size": 32,
                 "caption_dropout": 0.1,
                 "weighting": "uniform",
                 "min_snr_gamma": 5.0,
@@ -57,15 +57,16 @@ def common() -> ConfigDict:
                 "ema_warm_up": True,
                 "log_every": 20,
                 "checkpoint_every": 500,
-                "preview_every": 500,
+                "preview_every": 950,
                 "keep_checkpoints": 2,
                 "tensorboard": False,
             },
             "optimizer": {
                 "name": "adam",
-                "learning_rate": 1e-3,
+                "learning_rate": 2e-3,
+                "b2": 0.99,
                 "warm_up_steps": 100,
-                "decay_steps": 1000,
+                "decay_steps": 1900,
                 "clip_norm": 1.0,
             },
             "sampling": {
@@ -81,11 +82,11 @@ def common() -> ConfigDict:
                     "red apple",
                     "panda",
                     "sunflower",
-                    "rainbow",
                     "pizza",
+                    "rocket",
+                    "snowman",
+                    "rainbow",
                     "red heart",
-                    "soccer ball",
-                    "smiling face with sunglasses",
                 ),
             },
             "mesh": {"data": -1, "fsdp": 1},
@@ -99,7 +100,7 @@ def base() -> ConfigDict:
     config.network = ConfigDict(
         {
             "name": "efficient_unet",
-            "channels": (64, 128, 256),
+            "channels": (48, 96, 192),
             "blocks": (1, 2, 2),
             "strides": (2, 2, 2),
             "self_attention": (False, True, True),
@@ -131,7 +132,9 @@ def super_resolution() -> ConfigDict:
             "dtype": "float32",
         }
     )
-    config.sampling.update({"guidance": 1.0, "steps": 16, "augmentation_level": 0.1})
+    config.training.update({"steps": 500, "batch_size": 16, "preview_every": 250})
+    config.optimizer.decay_steps = 500
+    config.sampling.update({"guidance": 1.0, "steps": 16, "augmentation_level": 0.2})
     return config
 
 
