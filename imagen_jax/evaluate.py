@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -24,10 +25,10 @@ from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError, choose
 from imagen_jax.evaluation.caption_recall import CaptionRecall, measure_caption_recall
-from imagen_jax.evaluation.features import FEATURE_NETWORKS, extract_features
+from imagen_jax.evaluation.features import FEATURE_NETWORKS, Extract, extract_features
 from imagen_jax.evaluation.loss_plot import plot_losses
 from imagen_jax.evaluation.report import describe_machine, describe_training, write_report
-from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.sampling.pictures import labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.training.metrics import read_metrics
 from imagen_jax.training.workdir import read_config
 
@@ -35,7 +36,7 @@ STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, wi
 OUT = flags.DEFINE_string("out", None, "The report; loss.png and recall.png lie beside it.", required=True)
 SAMPLES = flags.DEFINE_integer("samples", 128, "Captions to draw.", lower_bound=2)
 FEATURES = flags.DEFINE_list(
-    "features", ["efficientnet_lite0"], "Feature networks; the first gives the headline number."
+    "features", ["efficientnet_lite0", "pixels"], "Feature networks; the first gives the headline number."
 )
 SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
@@ -45,7 +46,7 @@ SHOWN = 16
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws, measures, writes."""
+    """Evaluates ``--stages`` and says the result."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name stages as --stages=…")
     if not STAGES.value:
@@ -53,38 +54,64 @@ def main(arguments: Sequence[str]) -> None:
             "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
         )
     out = Path(OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    bar = tqdm(desc="Sampling", unit="step", dynamic_ncols=True)
-    cascade = load_cascade(STAGES.value, batch_size=BATCH_SIZE.value, on_step=lambda step: bar.update())
-    config = read_config(Path(STAGES.value[0]))
-    folder = open_data(config)
-    captions = captions_of(folder, "train")
-    picked = np.random.default_rng(SEED.value).permutation(len(captions))[: SAMPLES.value]
-    bar.total = cascade.total_steps * -(-len(picked) // cascade.batch_size)
-    sampling_started = time.perf_counter()
-    drawn = draw(cascade, [captions[index] for index in picked])
-    sampling_seconds = time.perf_counter() - sampling_started
-    bar.close()
+    report = evaluate(
+        STAGES.value, out, FEATURES.value, samples=SAMPLES.value, seed=SEED.value, batch_size=BATCH_SIZE.value
+    )
+    print(
+        f"caption recall@10: {report['caption_recall_at_10']:.3f} (captions shuffled: "
+        f"{report['caption_recall_at_10_shuffled']:.3f}, chance: {report['chance']:.3f}); the report is {out}"
+    )
 
-    recalls = {name: measure(name, drawn, picked, folder, cascade.stages[-1].resolution) for name in FEATURES.value}
-    runs = {Path(workdir).name: read_metrics(Path(workdir)) for workdir in STAGES.value}
+
+def evaluate(
+    workdirs: Sequence[str], out: Path, networks: Sequence[str], *, samples: int, seed: int, batch_size: int
+) -> dict[str, Any]:
+    """Draws, measures, and writes the report, ``loss.png`` and ``recall.png``.
+
+    Args:
+        workdirs: the stages, base first.
+        out: the report's file.
+        networks: names of feature networks; the first gives the headline number.
+        samples: captions to draw.
+        seed: of the choice of captions and of their pictures.
+        batch_size: pictures drawn at once.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: a stage or a feature network that can't be used, or an unwritable folder.
+    """
+    extractors = {name: choose(FEATURE_NETWORKS, name, "feature network")() for name in networks}
+    make_folder(out.parent)
+    started = time.perf_counter()
+    cascade = load_cascade(workdirs, batch_size=batch_size, on_step=lambda step: bar.update())
+    folder = open_data(read_config(Path(workdirs[0])))
+    captions = captions_of(folder, "train")
+    picked = np.random.default_rng(seed).permutation(len(captions))[:samples]
+    steps = cascade.total_steps * -(-len(picked) // cascade.batch_size)
+    with tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True) as bar:
+        drawn = draw(cascade, [captions[index] for index in picked], seed)
+    sampled = time.perf_counter()
+
+    recalls = {name: measure(extract, drawn, picked, folder, seed) for name, extract in extractors.items()}
+    runs = {Path(workdir).name: read_metrics(Path(workdir)) for workdir in workdirs}
     plot_losses(runs, out.with_name("loss.png"))
     show(drawn, picked, captions, folder, out.with_name("recall.png"))
-    headline = recalls[FEATURES.value[0]]
+    headline = recalls[networks[0]]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     report = {
         f"caption_recall_at_{headline.k}": headline.recall,
         f"caption_recall_at_{headline.k}_shuffled": headline.shuffled,
         "chance": headline.chance,
         "chance_upper_bound": headline.chance_upper_bound,
-        "features": FEATURES.value[0],
+        "features": networks[0],
         "recall": {name: recall.as_dict() for name, recall in recalls.items()},
         "stages": {name: describe_training(lines) for name, lines in runs.items()},
         "sampling": {
             "pictures": len(drawn),
-            "seconds": sampling_seconds,
-            "seed": SEED.value,
+            "seconds": sampled - started,
+            "seed": seed,
             "settings": cascade.describe(),
         },
         "data": folder.name,
@@ -92,10 +119,7 @@ def main(arguments: Sequence[str]) -> None:
         "machine": describe_machine(),
     }
     write_report(out, report)
-    print(
-        f"caption recall@{headline.k}: {headline.recall:.3f} (captions shuffled: {headline.shuffled:.3f}, "
-        f"chance: {headline.chance:.3f}); the report is {out}"
-    )
+    return report
 
 
 def open_data(config: ConfigDict) -> Path:
@@ -104,17 +128,16 @@ def open_data(config: ConfigDict) -> Path:
     return prepare_data(data.source, data.resolution, data.data_dir, data.validation_fraction, **data.options.to_dict())
 
 
-def draw(cascade: Cascade, captions: Sequence[str]) -> np.ndarray:
+def draw(cascade: Cascade, captions: Sequence[str], seed: int) -> np.ndarray:
     """One picture of the last stage for each caption."""
-    return np.concatenate([stages[-1] for stages in cascade.draw(captions, seed=SEED.value)])
+    return np.concatenate([stages[-1] for stages in cascade.draw(captions, seed=seed)])
 
 
-def measure(name: str, drawn: np.ndarray, picked: np.ndarray, folder: Path, resolution: int) -> CaptionRecall:
-    """Caption recall in one feature network, among all training images."""
-    extract = choose(FEATURE_NETWORKS, name, "feature network")()
+def measure(extract: Extract, drawn: np.ndarray, picked: np.ndarray, folder: Path, seed: int) -> CaptionRecall:
+    """Caption recall in one feature network, among all training images at the size of the drawn ones."""
     ours = extract_features(extract, list(drawn), len(drawn))
-    theirs = extract_features(extract, training_images(folder, resolution), len(captions_of(folder, "train")))
-    return measure_caption_recall(ours, picked, theirs, seed=SEED.value)
+    theirs = extract_features(extract, training_images(folder, drawn.shape[1]), len(captions_of(folder, "train")))
+    return measure_caption_recall(ours, picked, theirs, seed=seed)
 
 
 def training_images(folder: Path, resolution: int) -> Iterator[np.ndarray]:
@@ -133,7 +156,7 @@ def show(drawn: np.ndarray, picked: np.ndarray, captions: Sequence[str], folder:
         original = transform.finish(transform.prepare(split[int(index)]).pixels[None])["image"][0]
         pictures += [image, original]
         labels += [captions[index], "original"]
-    save_png(path, labelled_grid(to_pixels(np.stack(pictures)), labels, 8), {"seed": str(SEED.value)})
+    save_png(path, labelled_grid(to_pixels(np.stack(pictures)), labels, 8), {})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.pictures import file_name, labelled_grid, save_png, to_pixels
+from imagen_jax.sampling.pictures import file_name, labelled_grid, make_folder, save_png, to_pixels
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     out = Path(OUT.value)
     make_folder(out)
+    check_readable(prompts)
 
     overrides = read_overrides()
     wanted = [(prompt, index) for prompt in prompts for index in range(SAMPLES.value)]
@@ -60,6 +61,17 @@ def main(arguments: Sequence[str]) -> None:
     columns = SAMPLES.value if SAMPLES.value > 1 else min(4, len(wanted))
     save_png(out / "grid.png", labelled_grid(to_pixels(images), labels, columns), {"prompt": "; ".join(prompts)})
     print(f"{len(wanted)} picture(s) in {seconds:.1f} s, and grid.png, in {out}")
+
+
+def check_readable(prompts: Sequence[str]) -> None:
+    """Checks that every prompt is text.
+
+    Raises:
+        UserError: one holds bytes that are no UTF-8.
+    """
+    for prompt in prompts:
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")
 
 
 def read_overrides() -> dict[str, list]:
@@ -96,23 +108,6 @@ def draw_and_write(cascade: Cascade, wanted: Sequence[tuple[str, int]], out: Pat
             save_png(out / file_name(prompt, SEED.value, index), to_pixels(image[None])[0], metadata)
         drawn.append(stages[-1])
     return np.concatenate(drawn)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the output folder.
-
-    Raises:
-        UserError: it can't be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the output folder {folder} can't be written to ({error.strerror}): choose another --out"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def test_config_mistakes_are_sentences(tmp_path, arguments, words):
         (("--prompt=a", "--stages=nowhere"), ("nowhere", "imagen_jax.train")),
         (("--prompt=a", "--stages=nowhere", "--steps=few"), ("--steps=few",)),
         (("panda",), ("'panda'", "--prompt")),
+        (("--stages=nowhere", b"--prompt=\xff"), ("UTF-8",)),
     ],
 )
 def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
@@ -174,4 +175,4 @@ def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
 def test_an_output_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     finished = module("imagen_jax.sample", f"--out={tmp_path / 'file'}", "--prompt=a", "--stages=nowhere")
-    assert_sentence(finished, "another --out")
+    assert_sentence(finished, "another folder")

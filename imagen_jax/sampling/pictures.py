@@ -129,3 +129,20 @@ def without_accents(text: str) -> str:
     return "".join(
         character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character)
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the output folder.
+
+    Raises:
+        UserError: it can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the output folder {folder} can't be written to ({error.strerror}): choose another folder"
+        ) from None

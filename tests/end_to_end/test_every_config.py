@@ -9,6 +9,7 @@ import pytest
 from configs import own_images as own_images_config
 from configs import quickstart
 from imagen_jax.cascades import load_cascade
+from imagen_jax.evaluate import evaluate
 from imagen_jax.train import train
 
 CONFIGS = {"quickstart": quickstart.get_config, "own_images": own_images_config.get_config}
@@ -58,6 +59,14 @@ def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_di
     small, large = next(cascade.draw(["red apple", "panda"]))
     assert small.shape == (2, 8, 8, 3) and large.shape == (2, 32, 32, 3)
     assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
+
+    report = evaluate([str(workdir) for workdir in workdirs], tmp_path / "out" / "report.json", ["pixels"],
+                      samples=4, seed=0, batch_size=2)  # fmt: skip
+    assert (
+        json.loads((tmp_path / "out" / "report.json").read_text())["caption_recall_at_10"]
+        == (report["caption_recall_at_10"])
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "loss.png", "recall.png"}
 
     again = next(load_cascade(workdirs, batch_size=3).draw(["panda", "tree", "red apple"]))[1]
     np.testing.assert_allclose(again[2], large[0], atol=1 / 255, err_msg="a picture depends on its neighbours")
