@@ -34,6 +34,7 @@ def make_batch(stage, crop=None, batch_size=8):
 @pytest.fixture(scope="module")
 def super_resolution():
     config = quickstart.get_config("super_resolution,smoke")
+    config.stage.prediction = "v"
     stage = build_stage(config)
     params = initial_params(stage, jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
