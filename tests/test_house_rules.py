@@ -107,7 +107,7 @@ def test_no_file_names_a_machine():
     assert named == []
 
 
-@pytest.mark.parametrize("line", ['open("/home/ann/x")', "cd /work/main", "at /Users/ann/runs", "gs://my-bucket/x"])
+@pytest.mark.parametrize("line", ['open("/home/ann/x")', "cd /mnt/main", "at /Users/ann/runs", "gs://my-bucket/x"])
 def test_a_machine_path_is_recognised(line):
     assert MACHINE_PATH.search(line)
 
