@@ -6,8 +6,6 @@ Caption recall: training captions are drawn once each, and each picture looks fo
 training images (see ``evaluation/caption_recall.py``).
 """
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ from imagen_jax.evaluation.features import FEATURE_NETWORKS, Extract, extract_fe
 from imagen_jax.evaluation.loss_plot import plot_losses
 from imagen_jax.evaluation.report import describe_machine, describe_training, write_report
 from imagen_jax.sampling.pictures import labelled_grid, make_folder, save_png, to_pixels
-from imagen_jax.training.metrics import read_metrics
+from imagen_jax.training.metrics import peak_memory_gib, read_metrics
 from imagen_jax.training.workdir import read_config
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
@@ -99,7 +97,6 @@ def evaluate(
     plot_losses(runs, out.with_name("loss.png"))
     show(drawn, picked, captions, folder, out.with_name("recall.png"))
     headline = recalls[networks[0]]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     report = {
         f"caption_recall_at_{headline.k}": headline.recall,
         f"caption_recall_at_{headline.k}_shuffled": headline.shuffled,
@@ -115,7 +112,7 @@ def evaluate(
             "settings": cascade.describe(),
         },
         "data": folder.name,
-        "evaluation": {"seconds": time.perf_counter() - started, "peak_memory_gib": peak},
+        "evaluation": {"seconds": time.perf_counter() - started, "peak_memory_gib": peak_memory_gib()},
         "machine": describe_machine(),
     }
     write_report(out, report)

@@ -5,8 +5,6 @@
 Run again it continues where the newest checkpoint is; a finished run returns at once.
 """
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +30,7 @@ from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.text.encoder import load_text_encoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
-from imagen_jax.training.metrics import MetricsWriter, Progress
+from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, compile_train_step, make_train_step
@@ -220,7 +218,6 @@ def make_logging(
         before.steps, before.step_seconds = clock.steps, clock.step_seconds
         metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
         rate = steps * config.training.batch_size / max(seconds, 1e-9)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
         writer.write(
             number,
             {
@@ -229,7 +226,7 @@ def make_logging(
                 "seconds": clock.total_seconds,
                 "overhead": clock.overhead(),
                 "overhead_of_loop": clock.overhead("loop", "log"),
-                "peak_memory_gib": peak,
+                "peak_memory_gib": peak_memory_gib(),
             },
         )
         progress.update(number, metrics["loss"], rate)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,11 @@ def read_metrics(workdir: Path) -> list[dict[str, int | float]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process has held so far, in GiB; macOS counts it in bytes, Linux in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def keep_lines_until(path: Path, step: int) -> None:

@@ -29,7 +29,8 @@ def test_weight_one_never_runs_the_unconditional_network():
     def forbidden(noisy, log_snr):
         raise AssertionError("ran")
 
-    guide(lambda z, log_snr: CONDITIONAL, forbidden, 1.0)(NOISY, LOG_SNR)
+    guided = guide(lambda z, log_snr: CONDITIONAL, forbidden, 1.0)(NOISY, LOG_SNR)
+    np.testing.assert_array_equal(guided, CONDITIONAL)
 
 
 @pytest.mark.parametrize("percentile", [50.0, 95.0, 99.5, 100.0])
