@@ -33,7 +33,7 @@ def common() -> ConfigDict:
             "data": {
                 "source": "openmoji",
                 "options": {"skin_tones": False},
-                "resolution": 128,  # of the stored images; at least the stage's own
+                "resolution": 64,  # of the stored images; at least the stage's own
                 "data_dir": "runs/data",
                 "validation_fraction": 0.05,
                 "cache": True,  # keep the decoded images in memory
@@ -50,32 +50,33 @@ def common() -> ConfigDict:
                 "self_conditioned": False,
             },
             "training": {
-                "steps": 1900,
-                "batch_size": 32,
+                "steps": 1000,
+                "batch_size": 64,
                 "caption_dropout": 0.1,
                 "weighting": "uniform",
                 "min_snr_gamma": 5.0,
                 "stratified_times": True,
+                "time_exponent": 2.0,
                 "ema_decay": 0.998,
                 "ema_warm_up": True,
                 "log_every": 20,
-                "checkpoint_every": 500,
-                "preview_every": 950,
+                "checkpoint_every": 250,
+                "preview_every": 500,
                 "keep_checkpoints": 2,
                 "tensorboard": False,
             },
             "optimizer": {
-                "name": "adam",
-                "learning_rate": 2e-3,
-                "b2": 0.99,
-                "warm_up_steps": 100,
-                "decay_steps": 1900,
+                "name": "muon",
+                "learning_rate": 0.02,
+                "adam_ratio": 0.1,
+                "warm_up_steps": 30,
+                "decay_steps": 1000,
                 "clip_norm": 1.0,
             },
             "sampling": {
                 "sampler": "ddim",
-                "steps": 32,
-                "guidance": 3.0,
+                "steps": 8,
+                "guidance": 2.0,
                 "thresholding": "static",
                 "percentile": 99.5,
                 "augmentation_level": 0.0,
@@ -103,13 +104,16 @@ def base() -> ConfigDict:
     config.network = ConfigDict(
         {
             "name": "efficient_unet",
-            "channels": (48, 96, 192),
-            "blocks": (1, 2, 2),
-            "strides": (2, 2, 2),
-            "self_attention": (False, True, True),
-            "cross_attention": (False, False, False),
+            "channels": (128, 256),
+            "blocks": (1, 2),
+            "strides": (1, 2),
+            "self_attention": (True, True),
+            "cross_attention": (False, False),
             "heads": 4,
             "text_heads": 8,
+            "embedding_width": 384,
+            "patch": 4,
+            "input_gates": True,
             "dropout": 0.0,
             "dtype": "float32",
         }
@@ -118,26 +122,30 @@ def base() -> ConfigDict:
 
 
 def super_resolution() -> ConfigDict:
-    """The 32→128-px super-resolution stage, trained on 64-px crops."""
+    """The 32→64-px super-resolution stage, trained on 32-px crops."""
     config = common()
-    config.stage.update({"resolution": 128, "low_resolution": 32, "crop": 64})
+    config.stage.update({"resolution": 64, "low_resolution": 32, "crop": 32})
     config.network = ConfigDict(
         {
             "name": "efficient_unet",
             "channels": (32, 64, 128),
             "blocks": (1, 1, 2),
-            "strides": (2, 2, 2),
+            "strides": (1, 2, 2),
             "self_attention": (False, False, False),
             "cross_attention": (False, False, True),
             "heads": 4,
             "text_heads": 8,
+            "patch": 2,
+            "input_gates": True,
             "dropout": 0.0,
             "dtype": "float32",
         }
     )
-    config.training.update({"steps": 500, "batch_size": 16, "preview_every": 250})
-    config.optimizer.decay_steps = 500
-    config.sampling.update({"guidance": 1.0, "steps": 16, "augmentation_level": 0.2})
+    config.training.update(
+        {"steps": 700, "batch_size": 32, "preview_every": 350, "ema_decay": 0.995, "time_exponent": 1.0}
+    )
+    config.optimizer.decay_steps = 700
+    config.sampling.update({"guidance": 1.0, "steps": 4, "augmentation_level": 0.1})
     return config
 
 
@@ -146,11 +154,13 @@ STAGES = {"base": base, "super_resolution": super_resolution}
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """The smoke size of a config: the same parts, narrow and few, on images a quarter as large."""
-    config.network.update({"channels": (8, 16, 16), "blocks": (1, 1, 1), "heads": 2, "text_heads": 2})
-    config.data.resolution = 32
-    config.stage.resolution = 8 if config.stage.low_resolution is None else 32
-    if config.stage.low_resolution is not None:
-        config.stage.update({"low_resolution": 8, "crop": 16})
+    levels = len(config.network.channels)
+    narrow = {"channels": (8, 16, 16)[:levels], "blocks": (1,) * levels, "heads": 2, "text_heads": 2}
+    config.network.update(narrow)
+    config.data.resolution //= 4
+    for key in ("resolution", "low_resolution", "crop"):
+        if config.stage[key] is not None:
+            config.stage[key] //= 4
     config.training.update({"steps": 2, "batch_size": 8, "log_every": 1, "checkpoint_every": 1, "preview_every": 2})
     config.optimizer.update({"warm_up_steps": 1, "decay_steps": 4})
     config.sampling.steps = 2

@@ -207,6 +207,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
             prediction=stage.prediction,
             weighting=weighting,
             stratified_times=training.stratified_times,
+            time_exponent=training.time_exponent,
         )
 
     return loss

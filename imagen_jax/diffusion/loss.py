@@ -37,19 +37,23 @@ def min_snr_weighting(gamma: float) -> Weighting:
     return weigh
 
 
-def draw_times(key: RandomKey, batch: int, stratified: bool = False) -> PerExample:
-    """Draws a time in [0, 1) for each example.
+def draw_times(key: RandomKey, batch: int, stratified: bool = False, exponent: float = 1.0) -> PerExample:
+    """Draws a time in [0, 1) for each example: ``u^(1/exponent)``, with u uniform.
 
     Args:
         key: random key.
         batch: how many.
         stratified: spread one draw evenly over the batch, which lowers the variance of the loss (Kingma et al. 2021,
-            appendix I.1); each single time is still uniform. Imagen draws independently (False).
+            appendix I.1); each single u is still uniform. Imagen draws independently (False).
+        exponent: k of the density k·t^(k-1). Imagen draws uniformly (1). Above it, more of the training goes where
+            noise has left nothing and the text alone can tell what the picture is: of all times, 10% lie above 0.9 at
+            k = 1 and 27% at k = 3.
     """
-    if not stratified:
-        return jax.random.uniform(key, (batch,))
-    offset = jax.random.uniform(key, ())
-    return (offset + jnp.arange(batch) / batch) % 1.0
+    if stratified:
+        uniform = (jax.random.uniform(key, ()) + jnp.arange(batch) / batch) % 1.0
+    else:
+        uniform = jax.random.uniform(key, (batch,))
+    return uniform ** (1.0 / exponent)
 
 
 def denoising_loss(
@@ -61,6 +65,7 @@ def denoising_loss(
     prediction: Prediction,
     weighting: Weighting = uniform_weighting,
     stratified_times: bool = False,
+    time_exponent: float = 1.0,
 ) -> Scalar:
     """The loss of one batch. Equation (1).
 
@@ -72,9 +77,10 @@ def denoising_loss(
         prediction: what ``predict`` outputs.
         weighting: see ``Weighting``.
         stratified_times: see ``draw_times``.
+        time_exponent: see ``draw_times``.
     """
     time_key, noise_key = jax.random.split(key)
-    log_snr = schedule(draw_times(time_key, image.shape[0], stratified_times))
+    log_snr = schedule(draw_times(time_key, image.shape[0], stratified_times, time_exponent))
     noise = jax.random.normal(noise_key, image.shape)
     output = predict(add_noise(image, noise, log_snr), log_snr)
     error = jnp.mean(jnp.square(output - prediction.target(image, noise, log_snr)), axis=(1, 2, 3))

@@ -12,7 +12,15 @@ from imagen_jax.array_types import Images, LowResolution, PerExample, Text
 from imagen_jax.models.attention import CrossAttention, FeedForward, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
-from imagen_jax.models.layers import FeatureMap, NewFeatureMap, convolution
+from imagen_jax.models.layers import (
+    Embedding,
+    FeatureMap,
+    NewFeatureMap,
+    channels_to_pixels,
+    convolution,
+    pixels_to_channels,
+    zeros,
+)
 
 
 class EfficientUNet(nn.Module):
@@ -28,6 +36,10 @@ class EfficientUNet(nn.Module):
         text_heads: heads of the attention pool over the text.
         dropout: rate inside residual blocks.
         out_channels: 3, or 6 where the network also predicts a variance.
+        embedding_width: width of the conditioning embedding; None: four times the first level's.
+        patch: the network works on blocks of this many pixels squared, laid out as channels (Imagen: 1). Few pixels
+            and wide channels are what matrix units and small machines are fast at (Hoogeboom et al. 2023).
+        input_gates: adds the input images to the output, see ``InputGates`` (Imagen: no). Needs out_channels = 3.
         dtype: compute type; parameters are float32.
     """
 
@@ -40,6 +52,9 @@ class EfficientUNet(nn.Module):
     text_heads: int = 8
     dropout: float = 0.0
     out_channels: int = 3
+    embedding_width: int | None = None
+    patch: int = 1
+    input_gates: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -53,8 +68,9 @@ class EfficientUNet(nn.Module):
         train: bool = False,
     ) -> Images:
         """Returns the network's output, ``(batch, height, width, out_channels)``, float32; arguments as ``UNet``'s."""
+        width = self.embedding_width or 4 * self.channels[0]
         embedding, text = ConditioningEmbedding(
-            self.channels[0], 4 * self.channels[0], self.text_heads, dtype=self.dtype, name="conditioning"
+            self.channels[0], width, self.text_heads, dtype=self.dtype, name="conditioning"
         )(log_snr, text, low_resolution and low_resolution.log_snr)
 
         def run_blocks(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
@@ -71,7 +87,8 @@ class EfficientUNet(nn.Module):
                 x = FeedForward(dtype=self.dtype, name=f"{name}_{level}_feed_forward")(x)
             return x
 
-        x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
+        inputs = stack_inputs(noisy, low_resolution and low_resolution.image, estimate)
+        x = pixels_to_channels(inputs.astype(self.dtype), self.patch)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)
         skips = []
         for level, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
@@ -83,9 +100,13 @@ class EfficientUNet(nn.Module):
             x = jnp.concatenate([x, skips.pop() * 2**-0.5], axis=-1)
             x = run_blocks(x, level, "up")
             width = self.channels[max(level - 1, 0)]
-            x = UpsamplingConvolution(width, stride, dtype=self.dtype, name=f"up_{level}_conv")(x)
+            if level > 0 or stride > 1:
+                x = UpsamplingConvolution(width, stride, dtype=self.dtype, name=f"up_{level}_conv")(x)
 
-        return convolution(self.out_channels, size=1, zero=True, dtype=jnp.float32, name="out")(x.astype(jnp.float32))
+        channels = self.out_channels * self.patch**2
+        x = convolution(channels, size=1, zero=True, dtype=jnp.float32, name="out")(x.astype(jnp.float32))
+        x = channels_to_pixels(x, self.patch)
+        return x + InputGates(name="input_gates")(inputs, embedding) if self.input_gates else x
 
 
 class UpsamplingConvolution(nn.Module):
@@ -102,7 +123,19 @@ class UpsamplingConvolution(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap) -> NewFeatureMap:
         x = convolution(self.channels * self.stride**2, dtype=self.dtype, name="conv")(x)
-        batch, height, width, _ = x.shape
-        x = x.reshape(batch, height, width, self.stride, self.stride, self.channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5)
-        return x.reshape(batch, height * self.stride, width * self.stride, self.channels)
+        return channels_to_pixels(x, self.stride)
+
+
+class InputGates(nn.Module):
+    """A weighted sum of the network's input images, each weight a learned function of the conditioning embedding.
+
+    What is left for the network is the difference: at little noise from the noisy image, at much noise from the
+    enlarged low-resolution one. The weights start at zero. Fixed weights of this kind are the c_skip of Karras et al.
+    2022 (table 1). Returns ``(batch, height, width, 3)``, float32.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: FeatureMap, embedding: Embedding) -> NewFeatureMap:
+        images = inputs.astype(jnp.float32).reshape(*inputs.shape[:3], -1, 3)
+        gates = nn.Dense(images.shape[3], kernel_init=zeros, name="gates")(nn.swish(embedding))
+        return jnp.einsum("bhwic,bi->bhwc", images, gates)

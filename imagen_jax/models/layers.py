@@ -50,6 +50,20 @@ def repeat_pixels(x: FeatureMap) -> NewFeatureMap:
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
+def pixels_to_channels(x: FeatureMap, size: int) -> NewFeatureMap:
+    """Lays ``size``×``size`` blocks of pixels out as channels, row by row: ``(b, h/size, w/size, size²·c)``."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // size, width // size, size**2 * channels)
+
+
+def channels_to_pixels(x: FeatureMap, size: int) -> NewFeatureMap:
+    """Undoes ``pixels_to_channels`` (Shi et al. 2016)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, size, size, channels // size**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * size, width * size, channels // size**2)
+
+
 RESAMPLERS: dict[str, Callable[[FeatureMap], NewFeatureMap]] = {
     "none": lambda x: x,
     "down": average_pool,

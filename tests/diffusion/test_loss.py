@@ -77,3 +77,12 @@ def test_stratified_times_fill_every_slot_and_plain_ones_do_not():
     plain = np.asarray(draw_times(jax.random.key(0), 4096))
     assert plain.min() >= 0 and plain.max() < 1 and plain.mean() == pytest.approx(0.5, abs=0.02)
     assert len(np.unique(np.floor(plain[:32] * 32))) < 32
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_a_time_exponent_moves_times_towards_noise(stratified):
+    """The density k·t^(k-1) has 1 - 0.9^k of its mass above 0.9, and the mean k/(k + 1)."""
+    times = np.asarray(draw_times(jax.random.key(0), 20_000, stratified, exponent=3.0))
+    assert times.min() >= 0 and times.max() < 1
+    assert np.mean(times > 0.9) == pytest.approx(1 - 0.9**3, abs=0.01)
+    assert times.mean() == pytest.approx(3 / 4, abs=0.01)

@@ -8,8 +8,16 @@ import pytest
 from imagen_jax.array_types import Text
 from imagen_jax.models.attention import AttentionPool, attend
 from imagen_jax.models.conditioning import log_snr_to_time
-from imagen_jax.models.efficient_unet import UpsamplingConvolution
-from imagen_jax.models.layers import GroupNorm, average_pool, enlarge, repeat_pixels, sinusoids
+from imagen_jax.models.efficient_unet import InputGates, UpsamplingConvolution
+from imagen_jax.models.layers import (
+    GroupNorm,
+    average_pool,
+    channels_to_pixels,
+    enlarge,
+    pixels_to_channels,
+    repeat_pixels,
+    sinusoids,
+)
 from tests.reference.imagen_statements import attention, cosine_alpha_sigma
 
 
@@ -61,6 +69,25 @@ def test_enlarging_is_bilinear():
     ramp = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (1, 4, 4, 3))
     row = np.asarray(enlarge(ramp, like=jnp.zeros((1, 8, 8, 3))))[0, 3, :, 0]
     np.testing.assert_allclose(row, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6)
+
+
+def test_pixels_become_channels_row_by_row_and_come_back():
+    image = jnp.arange(4 * 6 * 2.0).reshape(1, 4, 6, 2)
+    blocks = pixels_to_channels(image, 2)
+    assert blocks.shape == (1, 2, 3, 8)
+    corners = [image[0, row, column] for row in (2, 3) for column in (4, 5)]
+    assert np.array_equal(blocks[0, 1, 2], jnp.concatenate(corners))
+    assert np.array_equal(channels_to_pixels(blocks, 2), image)
+
+
+def test_input_gates_start_closed_and_weigh_whole_images():
+    images = [normal(2, 4, 4, 3), normal(2, 4, 4, 3) + 1]
+    inputs, embedding = jnp.concatenate(images, axis=-1), jnp.ones((2, 5))
+    params = InputGates().init(jax.random.key(0), inputs, embedding)
+    assert not np.any(InputGates().apply(params, inputs, embedding))
+    params["params"]["gates"]["bias"] = jnp.asarray([0.25, -2.0])
+    opened = InputGates().apply(params, inputs, embedding)
+    np.testing.assert_allclose(opened, 0.25 * images[0] - 2 * images[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

@@ -13,12 +13,20 @@ SMALL = {
              "head_channels": 4, "text_heads": 2},
     "efficient_unet": {"channels": (8, 16), "blocks": (1, 1), "strides": (2, 2), "self_attention": (False, True),
                        "cross_attention": (False, True), "heads": 2, "text_heads": 2},
+    "efficient_unet, in patches": {"channels": (8, 16), "blocks": (1, 1), "strides": (1, 2), "patch": 2,
+                                   "self_attention": (False, True), "cross_attention": (False, True), "heads": 2,
+                                   "text_heads": 2, "embedding_width": 24, "input_gates": True},
 }  # fmt: skip
 
 NOISY = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 LOG_SNR = jnp.asarray([-1.0, 2.0])
 TEXT = Text(jax.random.normal(jax.random.key(1), (2, 5, 12)), jnp.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool))
 LOW = LowResolution(jax.random.normal(jax.random.key(2), (2, 4, 4, 3)), jnp.asarray([3.0, 3.0]))
+
+
+def make(name, **changes):
+    """A small network; the name may go on after a comma."""
+    return NETWORKS[name.partition(",")[0]](**{**SMALL[name], **changes})
 
 
 def shake(params):
@@ -33,7 +41,7 @@ def shake(params):
 @pytest.fixture(params=SMALL, scope="module")
 def network(request):
     """A network of every input, and its output as a function of those inputs."""
-    module = NETWORKS[request.param](**SMALL[request.param])
+    module = make(request.param)
     params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT, LOW, NOISY)["params"])
     apply = jax.jit(module.apply)
 
@@ -51,7 +59,7 @@ def change(before, after):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_new_network_says_nothing(name):
     """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of silence."""
-    module = NETWORKS[name](**SMALL[name])
+    module = make(name)
     output, _ = module.init_with_output(jax.random.key(3), NOISY, LOG_SNR, TEXT)
     assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)
 
@@ -90,7 +98,7 @@ def test_order_of_tokens_is_left_to_the_text_encoder(network):
 def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []
     for dtype in (jnp.float32, jnp.bfloat16):
-        module = NETWORKS[name](**SMALL[name], dtype=dtype)
+        module = make(name, dtype=dtype)
         params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         outputs.append(np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT)))
@@ -100,7 +108,7 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_dropout_only_in_training(name):
-    module = NETWORKS[name](**SMALL[name], dropout=0.5)
+    module = make(name, dropout=0.5)
     params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
 
     def run(key, train):

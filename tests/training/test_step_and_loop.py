@@ -8,7 +8,7 @@ import pytest
 
 from imagen_jax.errors import UserError
 from imagen_jax.training.loop import Hook, LoopClock, run_loop
-from imagen_jax.training.optimizer import OPTIMIZERS, make_optimizer, warm_up_then_cosine
+from imagen_jax.training.optimizer import OPTIMIZERS, make_optimizer, muon, warm_up_then_cosine
 from imagen_jax.training.state import initial_state, update_average
 from imagen_jax.training.step import compile_train_step, make_train_step
 
@@ -65,12 +65,30 @@ def test_a_warm_up_longer_than_the_run_is_a_mistake():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_descend(name):
-    optimizer = make_optimizer(name, learning_rate=0.05, warm_up_steps=0, decay_steps=200, clip_norm=1.0)
+    rate = {"muon": 0.5}.get(name, 0.05)  # vectors go by its Adam, at a tenth
+    optimizer = make_optimizer(name, learning_rate=rate, warm_up_steps=0, decay_steps=200, clip_norm=1.0)
     step = jax.jit(make_train_step(squared_distance, optimizer, ema_decay=0.9, ema_warm_up=True))
     state = start(optimizer)
     for _ in range(100):
         state, metrics = step(state, jnp.asarray([0.5, 0.5]))
     assert float(metrics["loss"]) < 0.1
+
+
+def test_muon_learns_every_direction_of_a_kernel_alike_and_leaves_the_rest_to_adam():
+    """Of a gradient with singular values 1 and 0.01 Adam would follow the first; Muon's update has both about one."""
+    rotation = np.asarray([[0.6, -0.8], [0.8, 0.6]])
+    gradient = jnp.asarray(rotation @ np.diag([1.0, 0.01]) @ rotation.T, jnp.float32)
+    params = {"dense": {"kernel": gradient, "bias": jnp.asarray([3.0, -5.0])}, "out": {"kernel": gradient}}
+    params["convolution"] = {"kernel": jnp.tile(gradient, (3, 3, 1, 1))}
+    optimizer = muon(lambda step: 1.0, adam_ratio=0.1, newton_schulz_steps=7)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    singular = np.linalg.svd(-updates["dense"]["kernel"])[1]
+    assert np.all((singular > 0.6) & (singular < 1.3))
+    folded = np.linalg.svd(-np.reshape(updates["convolution"]["kernel"], (18, 2)))[1]
+    assert folded[1] / folded[0] > 0.5
+    for update, of in ((updates["dense"]["bias"], params["dense"]["bias"]), (updates["out"]["kernel"], gradient)):
+        assert np.array_equal(np.sign(update), -np.sign(of))
+        np.testing.assert_allclose(np.abs(update), np.abs(update).max(), rtol=1e-3)  # Adam's first step: one size
 
 
 def test_an_unknown_optimizer_names_the_nearest():
