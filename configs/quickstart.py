@@ -75,8 +75,8 @@ def common() -> ConfigDict:
             },
             "sampling": {
                 "sampler": "ddim",
-                "steps": 8,
-                "guidance": 2.0,
+                "steps": 4,
+                "guidance": 1.5,
                 "thresholding": "static",
                 "percentile": 99.5,
                 "augmentation_level": 0.0,
@@ -145,7 +145,7 @@ def super_resolution() -> ConfigDict:
         {"steps": 700, "batch_size": 32, "preview_every": 350, "ema_decay": 0.995, "time_exponent": 1.0}
     )
     config.optimizer.decay_steps = 700
-    config.sampling.update({"guidance": 1.0, "steps": 4, "augmentation_level": 0.1})
+    config.sampling.update({"guidance": 1.0, "steps": 2, "augmentation_level": 0.1})
     return config
 
 
