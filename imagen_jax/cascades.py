@@ -166,7 +166,8 @@ class Cascade:
             picked = list(indices[start : start + self.batch_size])
             missing = self.batch_size - len(batch)
             filled = batch + batch[-1:] * missing
-            texts = [jax.tree.map(jnp.asarray, self.encoder.encode(filled, length)) for length in self.lengths]
+            encoded = {length: self.encoder.encode(filled, length) for length in set(self.lengths)}
+            texts = [jax.tree.map(jnp.asarray, encoded[length]) for length in self.lengths]
             keys = keys_of_prompts(seed, filled, picked + picked[-1:] * missing)
             drawn = draw_cascade(self.stages, self._draws, texts, keys)
             yield [np.asarray(images)[: len(batch)] for images in drawn]

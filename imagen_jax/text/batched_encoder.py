@@ -81,9 +81,9 @@ class BatchedEncoder:
         return Text(jnp.asarray(embeddings), jnp.asarray(mask))
 
     def tokenize(self, captions: Sequence[str], limit: int) -> list[list[int]]:
-        """Returns the token ids of each caption, at most ``limit``, and warns of each caption it truncates."""
+        """Returns the token ids of each caption, at most ``limit``, and warns once of each caption it truncates."""
         sequences = self.parts.tokenize(captions)
-        for caption, ids in zip(captions, sequences, strict=True):
+        for caption, ids in dict(zip(captions, sequences, strict=True)).items():
             if len(ids) > limit:
                 logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), limit)
         return [truncate_token_ids(ids, limit) for ids in sequences]

@@ -40,7 +40,7 @@ def losses(workdir):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_dir, own_images):
+def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_dir, own_images, caplog):
     for variant in VARIANTS:
         config = smoke(name, variant, data_dir, own_images)
         whole = train(config, tmp_path / variant)
@@ -57,7 +57,7 @@ def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_di
     workdirs = [tmp_path / variant for variant in VARIANTS]
     cascade = load_cascade(workdirs, batch_size=2)
     small, large = next(cascade.draw(["red apple", "panda"]))
-    assert small.shape == (2, 8, 8, 3) and large.shape == (2, 32, 32, 3)
+    assert small.shape == (2, 8, 8, 3) and large.shape == (2, 16, 16, 3)
     assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
 
     report = evaluate([str(workdir) for workdir in workdirs], tmp_path / "out" / "report.json", ["pixels"],
@@ -71,6 +71,12 @@ def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_di
     again = next(load_cascade(workdirs, batch_size=3).draw(["panda", "tree", "red apple"]))[1]
     np.testing.assert_allclose(again[2], large[0], atol=1 / 255, err_msg="a picture depends on its neighbours")
     assert not np.allclose(again[0], again[1], atol=1e-4), "two prompts, one picture"
+
+    caplog.clear()
+    long_prompt = "a red apple " * 40
+    next(cascade.draw([long_prompt]))
+    warnings = [record.getMessage() for record in caplog.records if "truncated" in record.getMessage()]
+    assert len(warnings) == 1 and repr(long_prompt) in warnings[0], "both stages and the filled batch warn as one"
 
 
 def test_a_finished_run_returns_at_once(tmp_path, data_dir, own_images, capsys):
