@@ -12,7 +12,7 @@ Where it leaves the paper, and what that brought on the base (recall@10 of pixel
     Adam, uniform times, levels at 16, 8 and 4 px      0.14
     times drawn towards noise (exponent 4)             0.20   text alone can tell there what the picture is
     and blocks of 4 pixels, levels at 8 and 4 px       0.21   more parameters for the same operations
-    and Muon                                           0.27   (0.95 after 17 minutes)
+    and Muon                                           0.27   (0.93 after 17 minutes)
 
 The network predicts the clean image: with few steps its first answer counts. A super-resolution stage that had to learn
 to return its input left a texture on everything; ``input_gates`` give it that from the first step.
