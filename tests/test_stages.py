@@ -96,9 +96,9 @@ def test_shapes_are_known_without_computing(super_resolution):
     _, stage, params = super_resolution
     shapes = abstract_params(stage)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
-    cropped = abstract_batch(stage, 4, crop=16)
+    cropped = abstract_batch(stage, 4, crop=8)
     assert isinstance(cropped, Batch)
-    assert cropped.image.shape == (4, 16, 16, 3) and cropped.low_resolution.shape == (4, 4, 4, 3)
+    assert cropped.image.shape == (4, 8, 8, 3) and cropped.low_resolution.shape == (4, 4, 4, 3)
 
 
 @pytest.mark.parametrize(
