@@ -2,15 +2,18 @@
 
 The way of a caption, one file a step::
 
-    tokenizer.py        caption -> token ids
-    bert.py             token ids -> hidden states (Flax module; its parameters are a plain dict)
-    bert_weights.py     tensors named as in Hugging Face's files -> those parameters
-    minilm.py           finds and checks the pretrained MiniLM's files, and joins the three above
-    batched_encoder.py  any tokenizer, network and weights -> an encoder with few compilations
-    encoder.py          the one interface, TextEncoder, and the choice of an encoder by name
-    embedding_store.py  a data set's embeddings in one file, unpadded, encoded once
+    tokenizer.py           caption -> token ids (tokenizer.json or a sentencepiece model)
+    bert.py, t5.py         token ids -> hidden states (Flax modules; their parameters are plain dicts)
+    safetensors_folder.py  a downloaded folder -> tensors by name, one at a time
+    bert_weights.py, t5_weights.py
+                           tensors named as in Hugging Face's files -> those parameters
+    minilm.py              finds and checks the pretrained MiniLM's files, and joins its three
+    pretrained_t5.py       the same for a T5 v1.1 of any size
+    batched_encoder.py     any tokenizer, network and weights -> an encoder with few compilations
+    encoder.py             the one interface, TextEncoder, and the choice of an encoder by name
+    embedding_store.py     a data set's embeddings in one file, unpadded, encoded once
 
-A new encoder, T5 say, brings its own tokenizer, module and weights, and one line in ``encoder.TEXT_ENCODERS``.
+A new encoder brings its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 
 May import from the package: ``array_types`` and ``errors``.
 """

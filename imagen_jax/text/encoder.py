@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.text.minilm import load_minilm
+from imagen_jax.text.pretrained_t5 import load_t5
 
 
 @runtime_checkable
@@ -33,7 +34,7 @@ class TextEncoder(Protocol):
         ...
 
 
-TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"minilm": load_minilm}
+TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"minilm": load_minilm, "t5": load_t5}
 
 
 def load_text_encoder(name: str, **options) -> TextEncoder:

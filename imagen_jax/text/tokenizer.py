@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 import tokenizers
 from jaxtyping import Bool, Int
+
+from imagen_jax.errors import UserError
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """``tokenize(captions)``: the ids of each caption, special tokens included, neither truncated nor padded.
@@ -25,6 +28,28 @@ def load_tokenizer(path: Path) -> Tokenize:
 
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+
+    return tokenize
+
+
+def load_sentencepiece(path: Path) -> Tokenize:
+    """Returns the tokenizer of a sentencepiece model with T5's conventions: padding 0, </s> 1 at the end, no start.
+
+    Raises:
+        UserError: the file is absent, no sentencepiece model, or one of other conventions.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: download the sentencepiece model that came with the T5 weights")
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is not a whole sentencepiece model ({error}): download it again") from None
+    found = (model.pad_id(), model.eos_id())
+    if found != (0, 1):
+        raise UserError(f"{path} pads with {found[0]} and ends with {found[1]}, T5 with 0 and 1: use T5's own model")
+
+    def tokenize(captions: Sequence[str]) -> list[list[int]]:
+        return [[*ids, model.eos_id()] for ids in model.encode(list(captions))]
 
     return tokenize
 

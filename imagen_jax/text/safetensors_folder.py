@@ -1,0 +1,124 @@
+"""A folder of safetensors files as one mapping from names to tensors, each read when it is asked for.
+
+    model.safetensors                                            one file, or
+    model.safetensors.index.json, model-00001-of-00002.safetensors, …    an index and its shards
+
+Nothing else is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from imagen_jax.errors import UserError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class SafetensorsFolder(Mapping[str, np.ndarray]):
+    """The tensors of a folder, by name; one is read at a time, and none is kept.
+
+    Attributes:
+        folder: where the files are.
+
+    Raises:
+        UserError: there is no such file, a shard is missing, or one of them is not whole; names the file.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.files: dict[str, Path] = {}
+        for path in find_files(folder):
+            self.files |= dict.fromkeys(open_file(path).keys(), path)
+        self.check_index()
+
+    def check_index(self) -> None:
+        """Checks that each shard holds what the index says.
+
+        Raises:
+            UserError: one does not.
+        """
+        for name, shard in read_index(self.folder).items():
+            if self.files.get(name) != self.folder / shard:
+                raise UserError(f"{self.folder / shard} lacks the tensor {name} that {INDEX} names: copy it again")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order of their names."""
+        return sorted(set(self.files.values()))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        path = self.files[name]
+        return open_file(path).get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
+        return name in self.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: the single one, or the shards of its index.
+
+    Raises:
+        UserError: there are none, or one of the index is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLE}")
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    shards = sorted(set(read_index(folder).values()))
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise UserError(f"{folder / shard} is missing, and {INDEX} names it: download all shards")
+    if shards:
+        return [folder / shard for shard in shards]
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder} holds {', '.join(pickles)} and no safetensors: a pickle can run code and is not opened; "
+            f"download {SINGLE}, or convert it where you trust its source"
+        )
+    raise UserError(f"{folder} holds neither {SINGLE} nor {INDEX}: give the folder the model was downloaded to")
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Tensor names and their shards; empty where there is no index.
+
+    Raises:
+        UserError: the index is not what one is, or points out of the folder.
+    """
+    path = folder / INDEX
+    if not path.is_file() or (folder / SINGLE).is_file():
+        return {}
+    try:
+        files = json.loads(path.read_bytes())["weight_map"]
+        shards = {str(name): str(shard) for name, shard in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no index of safetensors ({error!r}): download it again") from None
+    for shard in shards.values():
+        if Path(shard).name != shard:
+            raise UserError(f"{path} names the shard {shard!r}, which is not a file beside it: download it again")
+    return shards
+
+
+def open_file(path: Path) -> Any:
+    """Opens a safetensors file; its header is read, its tensors are not.
+
+    Raises:
+        UserError: it is not a whole safetensors file.
+    """
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None

@@ -1,0 +1,189 @@
+r"""The encoder of T5 v1.1 (Raffel et al. 2020, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202) in Flax.
+
+Token ids to one hidden state a token. Against BERT: normalisation comes before each sub-layer and takes no mean away,
+nothing has a bias, position is a bias of the attention logits that all layers share, and the perceptron is gated:
+
+    x ← x + Attention(RMSNorm(x)),      x ← x + W_o (gelu(W_0 n) · (W_1 n)),  n = RMSNorm(x)            (1)
+    logits(q, k) = q·k + b[bucket(position of k - position of q)]                                       (2)
+
+The logits are not divided by √d: T5's initialisation makes up for it. Norms and softmax are float32 whatever the
+compute type, for bfloat16 weights are what one loads of the large sizes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
+from imagen_jax.errors import UserError
+
+ARCHITECTURE = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
+"""The settings of ``config.json`` that this module implements no alternative to."""
+
+PositionBias = Float[Array, "1 heads queries keys"]
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Sizes of a T5 encoder, under the names of its ``config.json``."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "T5Config":
+        """Returns the sizes in the text of a ``config.json``; keys that do not shape the network are passed over.
+
+        Raises:
+            UserError: it is no JSON object, a size is missing, or the file describes another architecture.
+        """
+        try:
+            settings = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"config.json is not JSON ({error}): use the file that came with the T5 weights") from None
+        if not isinstance(settings, Mapping):
+            raise UserError("config.json holds no JSON object: use the file that came with the T5 weights")
+        for key, implemented in ARCHITECTURE.items():
+            found = settings.get(key, "absent")
+            if found != implemented:
+                raise UserError(f"config.json has {key}={found!r}: use a T5 v1.1 model, with {key}={implemented!r}")
+        fields = cls.__dataclass_fields__
+        missing = [key for key in fields if key not in settings and not hasattr(cls, key)]
+        if missing:
+            raise UserError(f"config.json lacks {', '.join(missing)}: use the file that came with the T5 weights")
+        return cls(**{key: settings[key] for key in fields if key in settings})
+
+
+SIZES = {
+    name: T5Config(32128, d_model, 64, d_ff, layers, heads, 32)
+    for name, (d_model, d_ff, layers, heads) in {
+        "small": (512, 1024, 8, 6),
+        "base": (768, 2048, 12, 12),
+        "large": (1024, 2816, 24, 16),
+        "xl": (2048, 5120, 24, 32),
+        "xxl": (4096, 10240, 24, 64),
+    }.items()
+}
+"""The published sizes of T5 v1.1; Imagen's is xxl."""
+
+
+def relative_position_buckets(
+    queries: int, keys: int, buckets: int, max_distance: int
+) -> Int[np.ndarray, "queries keys"]:
+    """The bucket of each pair of positions (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are for keys after the query. Of each half the first half holds one distance each; the rest grow
+    logarithmically up to ``max_distance``, and the last takes all beyond.
+    """
+    offset = np.arange(keys)[None, :] - np.arange(queries)[:, None]
+    half = buckets // 2
+    exact = half // 2
+    distance = np.abs(offset)
+    # In float32, as the models were trained: the rounding decides which bucket a distance at an edge belongs to.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(np.log(max_distance / exact))
+    logarithmic = exact + (ratio * (half - exact)).astype(np.int32)
+    bucket = np.where(distance < exact, distance, np.minimum(logarithmic, half - 1))
+    return (bucket + half * (offset > 0)).astype(np.int32)
+
+
+class RMSNorm(nn.Module):
+    """Divides by the root mean square over the channels, in float32, and scales."""
+
+    epsilon: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: TextEmbeddings) -> TextEmbeddings:
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return (x.astype(self.dtype) * scale[None, None, :]).astype(self.dtype)
+
+
+class T5Attention(nn.Module):
+    """Multi-head self-attention with a bias for each pair of positions, in which no token looks at padding."""
+
+    config: T5Config
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: TextEmbeddings, mask: TokenMask, bias: PositionBias) -> TextEmbeddings:
+        """Returns what each token gathers from the tokens of its own caption."""
+        heads, width = self.config.num_heads, self.config.d_kv
+
+        def project(name: str) -> Float[Array, "batch tokens heads head_width"]:
+            projected = nn.Dense(heads * width, use_bias=False, dtype=self.dtype, name=name)(x)
+            return projected.reshape(*x.shape[:2], heads, width)
+
+        query, key, value = project("query"), project("key"), project("value")
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32) + bias
+        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits).astype(self.dtype)
+        attended = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(*x.shape[:2], heads * width)
+        return nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="output")(attended)
+
+
+class GatedFeedForward(nn.Module):
+    """The gated perceptron of equation (1); its GELU is the tanh approximation."""
+
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: TextEmbeddings) -> TextEmbeddings:
+        def project(width: int, name: str) -> Any:
+            return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
+
+        gate = nn.gelu(project(self.hidden, "gate")(x), approximate=True)
+        return project(x.shape[-1], "contract")(gate * project(self.hidden, "expand")(x))
+
+
+class T5Encoder(nn.Module):
+    """``encoder.apply({"params": params}, ids, mask)``: normalised last hidden states, ``(batch, tokens, d_model)``.
+
+    What it returns at padding places means nothing; mask it.
+
+    Attributes:
+        config: the sizes.
+        dtype: compute type; parameters may be of another.
+    """
+
+    config: T5Config
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:
+        """Returns the last hidden state of each token."""
+        config, tokens = self.config, ids.shape[1]
+
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(config.layer_norm_epsilon, self.dtype, name=name)
+
+        x = nn.Embed(config.vocab_size, config.d_model, dtype=self.dtype, name="embedding")(ids)
+        buckets = relative_position_buckets(
+            tokens, tokens, config.relative_attention_num_buckets, config.relative_attention_max_distance
+        )
+        # (queries, keys, heads) to (1, heads, queries, keys): one bias, which every layer adds.
+        table = nn.Embed(config.relative_attention_num_buckets, config.num_heads, name="position_bias")
+        bias = table(buckets).astype(jnp.float32).transpose(2, 0, 1)[None]
+        for index in range(config.num_layers):
+            normalised = norm(f"layer_{index}_attention_norm")(x)
+            x = x + T5Attention(config, self.dtype, name=f"layer_{index}_attention")(normalised, mask, bias)
+            normalised = norm(f"layer_{index}_feed_forward_norm")(x)
+            x = x + GatedFeedForward(config.d_ff, self.dtype, name=f"layer_{index}_feed_forward")(normalised)
+        return norm("final_norm")(x)
