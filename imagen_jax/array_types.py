@@ -7,6 +7,7 @@ call. Axis names that recur within one signature must have equal sizes there.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
@@ -29,6 +30,9 @@ RandomKey = Key[Array, ""]
 TokenIds = Int[Array, "batch tokens"]
 TokenMask = Bool[Array, "batch tokens"]
 TextEmbeddings = Float[Array, "batch tokens text_width"]
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+"""The types a config may ask to compute in, by name."""
 
 HostImage = Float[np.ndarray, "height width 3"]
 """One image on the host, float32 in [-1, 1]."""

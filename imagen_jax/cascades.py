@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -167,7 +165,7 @@ class Cascade:
             missing = self.batch_size - len(batch)
             filled = batch + batch[-1:] * missing
             encoded = {length: self.encoder.encode(filled, length) for length in set(self.lengths)}
-            texts = [jax.tree.map(jnp.asarray, encoded[length]) for length in self.lengths]
+            texts = [encoded[length] for length in self.lengths]
             keys = keys_of_prompts(seed, filled, picked + picked[-1:] * missing)
             drawn = draw_cascade(self.stages, self._draws, texts, keys)
             yield [np.asarray(images)[: len(batch)] for images in drawn]

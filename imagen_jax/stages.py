@@ -15,7 +15,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imagen_jax.array_types import Denoiser, Images, LowResolution, PerExample, RandomKey, Scalar, SmallImages, Text
+from imagen_jax.array_types import (
+    DTYPES,
+    Denoiser,
+    Images,
+    LowResolution,
+    PerExample,
+    RandomKey,
+    Scalar,
+    SmallImages,
+    Text,
+)
 from imagen_jax.diffusion.augmentation import augment_for_training
 from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
 from imagen_jax.diffusion.null_text import drop_text
@@ -26,8 +36,6 @@ from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.models import NETWORKS, Network
 
 Params = Any
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
     "uniform": lambda gamma: uniform_weighting,

@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from imagen_jax.errors import UserError
 from imagen_jax.text.bert import BertConfig, BertEncoder
+from imagen_jax.text.hugging_face_weights import import_weights, parameter_shapes
 
 MODULES = {
     "word_embedding": "embeddings.word_embeddings",
@@ -38,29 +35,9 @@ def import_bert_weights(tensors: Mapping[str, np.ndarray], config: BertConfig) -
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
-    shapes = flatten_dict(make_parameter_shapes(config), sep="/")
+    shapes = parameter_shapes(BertEncoder(config))
     sources = {path: find_source_name(path) for path in shapes}
-    missing = sorted(set(sources.values()) - set(tensors))
-    left_over = sorted(set(tensors) - set(sources.values()) - UNUSED)
-    if missing or left_over:
-        raise UserError(
-            f"the BERT weights do not fit config.json (missing: {', '.join(missing) or 'none'}; "
-            f"left over: {', '.join(left_over) or 'none'}): use the config.json that came with them"
-        )
-    parameters = {path: orient(tensors[name], path) for path, name in sources.items()}
-    for path, value in parameters.items():
-        if value.shape != shapes[path].shape:
-            raise UserError(
-                f"tensor {sources[path]} has shape {tensors[sources[path]].shape}, which does not fit {path} of shape "
-                f"{shapes[path].shape}: use the config.json that came with the weights"
-            )
-    return unflatten_dict(parameters, sep="/")
-
-
-def make_parameter_shapes(config: BertConfig) -> dict:
-    """Returns the parameters' shapes and dtypes without computing any."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids, ids == 0)["params"]
+    return import_weights("BERT", tensors, shapes, sources, is_unused=lambda name: name in UNUSED)
 
 
 def find_source_name(path: str) -> str:
@@ -70,8 +47,3 @@ def find_source_name(path: str) -> str:
         return f"{MODULES[module]}.{LEAVES[leaf]}"
     layer, module = module.split("/", 1)
     return f"encoder.layer.{layer.removeprefix('layer_')}.{LAYER_MODULES[module]}.{LEAVES[leaf]}"
-
-
-def orient(tensor: np.ndarray, path: str) -> np.ndarray:
-    """Returns the tensor as float32; a dense kernel is transposed, for PyTorch keeps (out, in) and Flax (in, out)."""
-    return np.asarray(tensor.T if path.endswith("/kernel") else tensor, np.float32)

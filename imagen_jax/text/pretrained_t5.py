@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
+from imagen_jax.array_types import DTYPES, TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError, choose
 from imagen_jax.text.batched_encoder import BatchedEncoder, EncoderParts
 from imagen_jax.text.safetensors_folder import SafetensorsFolder, find_files
@@ -24,7 +24,6 @@ from imagen_jax.text.t5_weights import import_t5_weights
 from imagen_jax.text.tokenizer import load_sentencepiece
 
 DEFAULT_MAX_TOKENS = 128
-DTYPES = {"bfloat16": jnp.bfloat16, "float32": jnp.float32}
 PROBES = 64
 PROBE_BYTES = 1 << 16
 

@@ -34,8 +34,9 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
     def __init__(self, folder: Path):
         self.folder = folder
         self.files: dict[str, Path] = {}
-        for path in find_files(folder):
-            self.files |= dict.fromkeys(open_file(path).keys(), path)
+        self.opened = {path: open_file(path) for path in find_files(folder)}
+        for path, file in self.opened.items():
+            self.files |= dict.fromkeys(file.keys(), path)
         self.check_index()
 
     def check_index(self) -> None:
@@ -48,14 +49,8 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
             if self.files.get(name) != self.folder / shard:
                 raise UserError(f"{self.folder / shard} lacks the tensor {name} that {INDEX} names: copy it again")
 
-    @property
-    def paths(self) -> list[Path]:
-        """The files, in the order of their names."""
-        return sorted(set(self.files.values()))
-
     def __getitem__(self, name: str) -> np.ndarray:
-        path = self.files[name]
-        return open_file(path).get_tensor(name)
+        return self.opened[self.files[name]].get_tensor(name)
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
         return name in self.files

@@ -1,19 +1,13 @@
 """Tensors named as in Hugging Face's T5 files to the parameters of ``t5.T5Encoder``, one by one."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
-from imagen_jax.errors import UserError
+from imagen_jax.text.hugging_face_weights import Place, import_weights, parameter_shapes
 from imagen_jax.text.t5 import T5Config, T5Encoder
-
-Place = Callable[[str, np.ndarray], Any]
-"""``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it."""
 
 EMBEDDING = "shared.weight"
 POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -31,8 +25,8 @@ LAYER_MODULES = {
 }
 
 # A whole T5 brings its decoder; the encoder's embedding is the shared one under another name.
+OWN_EMBEDDING = "encoder.embed_tokens.weight"
 UNUSED_PREFIXES = ("decoder.", "lm_head.")
-UNUSED = {"encoder.embed_tokens.weight"}
 
 
 def import_t5_weights(
@@ -52,38 +46,19 @@ def import_t5_weights(
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
-    shapes = flatten_dict(make_parameter_shapes(config), sep="/")
+    shapes = parameter_shapes(T5Encoder(config))
     sources = {path: find_source_name(path) for path in shapes}
     # Files of the encoder alone may hold its embedding under either name.
-    if EMBEDDING not in tensors and "encoder.embed_tokens.weight" in tensors:
-        sources["embedding/embedding"] = "encoder.embed_tokens.weight"
-    missing = sorted(set(sources.values()) - set(tensors))
-    left_over = sorted(
-        name for name in set(tensors) - set(sources.values()) - UNUSED if not name.startswith(UNUSED_PREFIXES)
-    )
-    if missing or left_over:
-        raise UserError(
-            f"the T5 weights do not fit config.json (missing: {', '.join(missing) or 'none'}; "
-            f"left over: {', '.join(left_over) or 'none'}): use the config.json that came with them"
-        )
-    parameters = {}
-    for path, name in sources.items():
-        tensor = tensors[name]
-        tensor = tensor.T if path.endswith("/kernel") else tensor
-        if tensor.shape != shapes[path].shape:
-            raise UserError(
-                f"tensor {name} has shape {tensors[name].shape}, which does not fit {path} of shape "
-                f"{shapes[path].shape}: use the config.json that came with the weights"
-            )
-        small = path.endswith("/scale") or path.startswith("position_bias")
-        parameters[path] = place(path, np.asarray(tensor, jnp.float32 if small else dtype))
-    return unflatten_dict(parameters, sep="/")
+    if EMBEDDING not in tensors and OWN_EMBEDDING in tensors:
+        sources["embedding/embedding"] = OWN_EMBEDDING
 
+    def is_unused(name: str) -> bool:
+        return name == OWN_EMBEDDING or name.startswith(UNUSED_PREFIXES)
 
-def make_parameter_shapes(config: T5Config) -> dict:
-    """Returns the parameters' shapes and dtypes without computing any."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(T5Encoder(config).init, jax.random.key(0), ids, ids == 0)["params"]
+    def dtype_of(path: str) -> DTypeLike:
+        return jnp.float32 if path.endswith("/scale") or path.startswith("position_bias") else dtype
+
+    return import_weights("T5", tensors, shapes, sources, is_unused, dtype_of, place)
 
 
 def find_source_name(path: str) -> str:
