@@ -8,7 +8,7 @@ Captions and images go in on the left, a trained cascade comes out on the right:
 
 Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
 
-    array_types, errors <- diffusion, models, text, data, sharding <- sampling, training
+    array_types, errors <- weights <- diffusion, models, text, data, sharding <- sampling, training
                         <- evaluation <- stages and the mains
 """
 

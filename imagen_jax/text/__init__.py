@@ -4,11 +4,8 @@ The way of a caption, one file a step::
 
     tokenizer.py           caption -> token ids (tokenizer.json or a sentencepiece model)
     bert.py, t5.py         token ids -> hidden states (Flax modules; their parameters are plain dicts)
-    safetensors_folder.py  a downloaded folder -> tensors by name, one at a time
-    hugging_face_weights.py
-                           tensors named as in Hugging Face's files -> those parameters
     bert_weights.py, t5_weights.py
-                           which tensor is which parameter
+                           which tensor of a downloaded file is which parameter
     minilm.py              finds and checks the pretrained MiniLM's files, and joins its three
     pretrained_t5.py       the same for a T5 v1.1 of any size
     batched_encoder.py     any tokenizer, network and weights -> an encoder with few compilations
@@ -17,5 +14,5 @@ The way of a caption, one file a step::
 
 A new encoder brings its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 
-May import from the package: ``array_types`` and ``errors``.
+May import from the package: ``array_types``, ``errors`` and ``weights``.
 """

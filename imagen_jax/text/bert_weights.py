@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from imagen_jax.text.bert import BertConfig, BertEncoder
-from imagen_jax.text.hugging_face_weights import import_weights, parameter_shapes
+from imagen_jax.text.tokenizer import ONE_TOKEN
+from imagen_jax.weights.named_tensors import import_weights, parameter_shapes
 
 MODULES = {
     "word_embedding": "embeddings.word_embeddings",
@@ -35,7 +36,7 @@ def import_bert_weights(tensors: Mapping[str, np.ndarray], config: BertConfig) -
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
-    shapes = parameter_shapes(BertEncoder(config))
+    shapes = parameter_shapes(BertEncoder(config).init, *ONE_TOKEN)
     sources = {path: find_source_name(path) for path in shapes}
     return import_weights("BERT", tensors, shapes, sources, is_unused=lambda name: name in UNUSED)
 

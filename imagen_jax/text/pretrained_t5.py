@@ -18,10 +18,10 @@ from jax.typing import DTypeLike
 from imagen_jax.array_types import DTYPES, TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError, choose
 from imagen_jax.text.batched_encoder import BatchedEncoder, EncoderParts
-from imagen_jax.text.safetensors_folder import SafetensorsFolder, find_files
 from imagen_jax.text.t5 import T5Config, T5Encoder
 from imagen_jax.text.t5_weights import import_t5_weights
 from imagen_jax.text.tokenizer import load_sentencepiece
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder, find_files
 
 DEFAULT_MAX_TOKENS = 128
 PROBES = 64

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from imagen_jax.text.hugging_face_weights import Place, import_weights, parameter_shapes
 from imagen_jax.text.t5 import T5Config, T5Encoder
+from imagen_jax.text.tokenizer import ONE_TOKEN
+from imagen_jax.weights.named_tensors import Place, import_weights, parameter_shapes
 
 EMBEDDING = "shared.weight"
 POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -46,7 +47,7 @@ def import_t5_weights(
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
-    shapes = parameter_shapes(T5Encoder(config))
+    shapes = parameter_shapes(T5Encoder(config).init, *ONE_TOKEN)
     sources = {path: find_source_name(path) for path in shapes}
     # Files of the encoder alone may hold its embedding under either name.
     if EMBEDDING not in tensors and OWN_EMBEDDING in tensors:

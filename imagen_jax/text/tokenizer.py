@@ -17,6 +17,10 @@ The last token must be the one that closes a sequence ([SEP] for BERT, </s> for 
 """
 
 
+ONE_TOKEN = (np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
+"""Ids and mask of the shortest caption, to learn an encoder's shapes with."""
+
+
 def load_tokenizer(path: Path) -> Tokenize:
     """Returns the tokenizer of a ``tokenizer.json`` file, with the special tokens its model was trained on.
 

@@ -10,7 +10,7 @@ import pytest
 
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation import efficientnet_lite0 as lite
-from imagen_jax.evaluation.torch_file import read_torch_file
+from imagen_jax.weights.torch_file import read_torch_file
 from tests.reference.make_efficientnet_lite0_reference import GOLDEN, make_images
 
 

@@ -11,11 +11,12 @@ from safetensors.numpy import load_file
 
 from imagen_jax.errors import UserError
 from imagen_jax.text.encoder import load_text_encoder
-from imagen_jax.text.hugging_face_weights import parameter_shapes
 from imagen_jax.text.pretrained_t5 import read_config
-from imagen_jax.text.safetensors_folder import SafetensorsFolder
 from imagen_jax.text.t5 import SIZES, T5Config, T5Encoder, relative_position_buckets
 from imagen_jax.text.t5_weights import import_t5_weights
+from imagen_jax.text.tokenizer import ONE_TOKEN
+from imagen_jax.weights.named_tensors import parameter_shapes
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from tests.reference.make_t5_reference import GOLDEN, LARGEST_OFFSET, LENGTHS, make_ids
 from tests.reference.t5_folders import CONFIGS, make_tensors, write_t5_folder, write_tensors, write_tokenizer
 
@@ -57,7 +58,7 @@ def test_buckets_are_those_of_transformers_at_every_edge(buckets, golden):
 def test_the_published_sizes_have_the_published_numbers_of_parameters():
     """T5 v1.1 XXL is called an 11B model; its encoder is 4.76B (Imagen, section 2.1: 4.6B without the embedding)."""
     counts = {
-        name: sum(int(np.prod(leaf.shape)) for leaf in parameter_shapes(T5Encoder(config)).values())
+        name: sum(int(np.prod(leaf.shape)) for leaf in parameter_shapes(T5Encoder(config).init, *ONE_TOKEN).values())
         for name, config in SIZES.items()
     }
     embedding = 32128 * 4096

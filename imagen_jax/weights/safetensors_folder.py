@@ -1,9 +1,10 @@
 """A folder of safetensors files as one mapping from names to tensors, each read when it is asked for.
 
-    model.safetensors                                            one file, or
+    model.safetensors                                                    one file, or
     model.safetensors.index.json, model-00001-of-00002.safetensors, …    an index and its shards
 
-Nothing else is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
+Diffusers calls them ``diffusion_pytorch_model…``, and files in half precision have ``.fp16`` in their names. Nothing
+else is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
 """
 
 import json
@@ -16,8 +17,19 @@ from safetensors import SafetensorError, safe_open
 
 from imagen_jax.errors import UserError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+# The first that is there is read: full precision before half.
+SINGLES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+)
+INDEXES = (
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -45,9 +57,12 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         Raises:
             UserError: one does not.
         """
-        for name, shard in read_index(self.folder).items():
+        if find_single(self.folder):
+            return
+        index, shards = read_index(self.folder)
+        for name, shard in shards.items():
             if self.files.get(name) != self.folder / shard:
-                raise UserError(f"{self.folder / shard} lacks the tensor {name} that {INDEX} names: copy it again")
+                raise UserError(f"{self.folder / shard} lacks the tensor {name} that {index} names: copy it again")
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.opened[self.files[name]].get_tensor(name)
@@ -69,33 +84,41 @@ def find_files(folder: Path) -> list[Path]:
         UserError: there are none, or one of the index is missing.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLE}")
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    shards = sorted(set(read_index(folder).values()))
+        raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLES[0]}")
+    if single := find_single(folder):
+        return [single]
+    index, named = read_index(folder)
+    shards = sorted(set(named.values()))
     for shard in shards:
         if not (folder / shard).is_file():
-            raise UserError(f"{folder / shard} is missing, and {INDEX} names it: download all shards")
+            raise UserError(f"{folder / shard} is missing, and {index} names it: download all shards")
     if shards:
         return [folder / shard for shard in shards]
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
         raise UserError(
             f"{folder} holds {', '.join(pickles)} and no safetensors: a pickle can run code and is not opened; "
-            f"download {SINGLE}, or convert it where you trust its source"
+            f"download {SINGLES[0]}, or convert it where you trust its source"
         )
-    raise UserError(f"{folder} holds neither {SINGLE} nor {INDEX}: give the folder the model was downloaded to")
+    raise UserError(
+        f"{folder} holds neither {SINGLES[0]} nor {INDEXES[0]}: give the folder the model was downloaded to"
+    )
 
 
-def read_index(folder: Path) -> dict[str, str]:
-    """Tensor names and their shards; empty where there is no index.
+def find_single(folder: Path) -> Path | None:
+    """The one file that holds all tensors; None where there is none."""
+    return next((folder / name for name in SINGLES if (folder / name).is_file()), None)
+
+
+def read_index(folder: Path) -> tuple[str, dict[str, str]]:
+    """The name of the index, and tensor names with their shards; none where there is no index.
 
     Raises:
         UserError: the index is not what one is, or points out of the folder.
     """
-    path = folder / INDEX
-    if not path.is_file() or (folder / SINGLE).is_file():
-        return {}
+    path = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
+    if path is None:
+        return INDEXES[0], {}
     try:
         files = json.loads(path.read_bytes())["weight_map"]
         shards = {str(name): str(shard) for name, shard in files.items()}
@@ -104,7 +127,7 @@ def read_index(folder: Path) -> dict[str, str]:
     for shard in shards.values():
         if Path(shard).name != shard:
             raise UserError(f"{path} names the shard {shard!r}, which is not a file beside it: download it again")
-    return shards
+    return path.name, shards
 
 
 def open_file(path: Path) -> Any:

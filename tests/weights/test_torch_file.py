@@ -14,7 +14,7 @@ import pytest
 
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.efficientnet_lite0 import find_weights
-from imagen_jax.evaluation.torch_file import MAGIC_NUMBER, read_torch_file
+from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
 from tests.reference.make_torch_files import GOLDEN, LAYOUTS
 
 # From torch 2.13.0: of the names and bytes of all tensors, in the order of their names.

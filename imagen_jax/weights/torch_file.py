@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.torch_pickle import Storage, Tensor, follow_pickle
+from imagen_jax.weights.torch_pickle import Storage, Tensor, follow_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"

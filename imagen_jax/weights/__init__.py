@@ -1,0 +1,10 @@
+"""Files of weights, and the way from named tensors to a network's parameters.
+
+    folder or file -> tensors by name, one at a time -> turned, cast and placed -> parameters, a nested dict
+
+``safetensors_folder`` (a file, or an index and its shards), ``torch_file`` (a ``.pth``), ``torch_pickle`` (and executes
+nothing of it), ``named_tensors`` (checks names and shapes, and puts each tensor where it belongs). Which tensor is
+which parameter is said beside the network: ``text/t5_weights``, ``models/deepfloyd_weights``.
+
+May import: ``array_types``, ``errors``.
+"""
