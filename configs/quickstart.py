@@ -48,7 +48,7 @@ def common() -> ConfigDict:
                 "cache": True,  # keep the decoded images in memory
                 "num_workers": 0,
             },
-            "text": {"encoder": "minilm", "width": 384, "length": 12},
+            "text": {"encoder": "minilm", "options": {}, "width": 384, "length": 12},
             "stage": {
                 "resolution": 32,
                 "low_resolution": None,

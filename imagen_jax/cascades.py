@@ -27,8 +27,8 @@ from imagen_jax.sampling.cascade import (
 from imagen_jax.sampling.sampler import OnStep
 from imagen_jax.sampling.step_rules import STEP_RULES
 from imagen_jax.sampling.thresholding import THRESHOLDS
-from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
-from imagen_jax.text.encoder import TextEncoder, load_text_encoder
+from imagen_jax.stages import Stage, abstract_params, build_stage, load_encoder, make_denoiser
+from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config
 
@@ -195,12 +195,11 @@ def load_cascade(
         stages.append(make_sampling_stage(one.stage, one.params, make_settings(sampling)))
     names = [one.name for one in trained]
     check_order(stages, names)
-    encoders = {one.config.text.encoder: one.name for one in trained}
-    if len(encoders) > 1:
-        listed = ", ".join(f"{name} ({encoder})" for encoder, name in encoders.items())
+    encoders = [load_encoder(one.config.text) for one in trained]
+    if len({encoder.name for encoder in encoders}) > 1:
+        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
         raise UserError(f"the stages were trained with different text encoders: {listed}; sample stages that share one")
-    encoder = load_text_encoder(trained[0].config.text.encoder)
-    return Cascade(stages, names, [one.stage.text_length for one in trained], encoder, batch_size, on_step)
+    return Cascade(stages, names, [one.stage.text_length for one in trained], encoders[0], batch_size, on_step)
 
 
 def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.models import NETWORKS, Network
+from imagen_jax.text.encoder import TextEncoder, load_text_encoder
 
 Params = Any
 
@@ -128,6 +129,21 @@ def build_stage(config: ConfigDict) -> Stage:
         text_length=config.text.length,
         text_width=config.text.width,
     )
+
+
+def load_encoder(text: ConfigDict) -> TextEncoder:
+    """Loads the text encoder that ``config.text`` names; its weights are read at the first caption.
+
+    Raises:
+        UserError: there is no such encoder, it lacks files, or its width is not ``text.width``.
+    """
+    encoder = load_text_encoder(text.encoder, **text.get("options", {}))
+    if encoder.width != text.width:
+        raise UserError(
+            f"the text encoder {encoder.name} makes embeddings of width {encoder.width} and config.text.width is "
+            f"{text.width}: set --config.text.width={encoder.width}, or choose another encoder"
+        )
+    return encoder
 
 
 def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:

@@ -25,9 +25,8 @@ from imagen_jax.errors import UserError
 from imagen_jax.previews import make_preview
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_state
-from imagen_jax.stages import Batch, Stage, abstract_batch, build_stage, initial_params, make_loss
+from imagen_jax.stages import Batch, Stage, abstract_batch, build_stage, initial_params, load_encoder, make_loss
 from imagen_jax.text.embedding_store import EmbeddingStore
-from imagen_jax.text.encoder import load_text_encoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib
@@ -138,7 +137,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
     )
     captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
     store = EmbeddingStore.build_or_open(
-        folder / "embeddings", [*captions, *config.preview.prompts], load_text_encoder(config.text.encoder)
+        folder / "embeddings", [*captions, *config.preview.prompts], load_encoder(config.text)
     )
     batches = make_batches(
         load_split(folder, "train"),

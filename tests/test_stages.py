@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import quickstart
 from imagen_jax.array_types import LowResolution, Text
@@ -14,9 +15,11 @@ from imagen_jax.stages import (
     abstract_params,
     build_stage,
     initial_params,
+    load_encoder,
     make_denoiser,
     make_loss,
 )
+from tests.reference.t5_folders import write_t5_folder
 
 
 def make_batch(stage, crop=None, batch_size=8):
@@ -129,3 +132,14 @@ def test_self_conditioned_stages_train_and_denoise():
     assert np.isfinite(float(make_loss(stage, config.training)(params, batch, jax.random.key(1))))
     clean = make_denoiser(stage, params, batch.text, None)(batch.image, jnp.zeros((2,)))
     assert clean.shape == batch.image.shape
+
+
+def test_text_encoders_come_with_their_options_and_their_width_is_checked(tmp_path):
+    folder = str(write_t5_folder(tmp_path))
+    text = ConfigDict({"encoder": "t5", "options": {"folder": folder, "max_tokens": 16}, "width": 24, "length": 12})
+    encoder = load_encoder(text)
+    assert (encoder.width, encoder.max_tokens) == (24, 16)
+    assert load_encoder(ConfigDict({"encoder": "minilm", "width": 384, "length": 12})).width == 384, "an older config"
+    text.width = 384
+    with pytest.raises(UserError, match=r"width 24 and config.text.width is 384: set --config.text.width=24"):
+        load_encoder(text)
