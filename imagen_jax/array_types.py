@@ -65,6 +65,21 @@ class LowResolution(NamedTuple):
     log_snr: PerExample
 
 
-Denoiser = Callable[[Images, PerExample], Images]
+class ImageWithVariance(NamedTuple):
+    """What the denoiser of a network with a learned variance says.
+
+    Attributes:
+        image: estimate of the clean images.
+        gamma: of the same shape; where the variance of the next step lies between its bounds, on a log scale: 0 at the
+            smallest, 1 at the largest (Nichol & Dhariwal 2021, equation 15).
+    """
+
+    image: Images
+    gamma: Images
+
+
+Estimate = Images | ImageWithVariance
+
+Denoiser = Callable[[Images, PerExample], Estimate]
 """``denoise(noisy, log_snr) -> clean``: the estimate of the clean images in noisy ones. The one hole that any network,
 guided or thresholded or an oracle in a test, fits."""

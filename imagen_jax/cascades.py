@@ -4,6 +4,7 @@ workdirs -> config, EMA parameters -> SamplingStage of each -> Cascade
 prompts -> text encoder -> keys of prompts -> batches of one size -> stage after stage -> images
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import (
     DrawStage,
@@ -24,13 +26,16 @@ from imagen_jax.sampling.cascade import (
     keys_of_prompts,
     make_draw_stage,
 )
-from imagen_jax.sampling.sampler import OnStep
+from imagen_jax.sampling.sampler import SPACINGS, OnStep
 from imagen_jax.sampling.step_rules import STEP_RULES
 from imagen_jax.sampling.thresholding import THRESHOLDS
 from imagen_jax.stages import Stage, abstract_params, build_stage, load_encoder, make_denoiser
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config
+
+NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
+"""What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
 
@@ -48,8 +53,11 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         steps=sampling["steps"],
         rule=choose(STEP_RULES, sampling["sampler"], "sampler")(),
         guidance_weight=float(sampling["guidance"]),
-        threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(sampling["percentile"]),
+        threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(
+            sampling["percentile"], sampling.get("largest_bound")
+        ),
         augmentation_level=level,
+        spread=choose(SPACINGS, sampling.get("spacing", "uniform"), "spacing"),
     )
 
 
@@ -67,6 +75,7 @@ def make_sampling_stage(stage: Stage, params: Any, settings: SamplingSettings) -
         stage.schedule,
         stage.augmentation_schedule,
         settings,
+        stage.enlarge,
     )
 
 
@@ -109,6 +118,7 @@ class Cascade:
         stages: what is sampled, base first.
         names: what to call each stage, in errors.
         lengths: tokens that each stage's captions are padded to.
+        null_captions: for each stage the caption that stands for none; None where zeros do.
         encoder: the text encoder they were trained with.
         batch_size: pictures drawn at once; the last batch is filled up, so that one compiled program serves all.
     """
@@ -116,6 +126,7 @@ class Cascade:
     stages: Sequence[SamplingStage]
     names: Sequence[str]
     lengths: Sequence[int]
+    null_captions: Sequence[str | None]
     encoder: TextEncoder
     batch_size: int = 8
     on_step: OnStep | None = None
@@ -144,14 +155,19 @@ class Cascade:
         return described
 
     def draw(
-        self, prompts: Sequence[str], indices: Sequence[int] | None = None, seed: int = 0
+        self,
+        prompts: Sequence[str],
+        indices: Sequence[int] | None = None,
+        seed: int = 0,
+        negative_prompt: str | None = None,
     ) -> Iterator[list[HostImages]]:
         """Draws a picture for each prompt, and yields them batch by batch: for each stage, its images of the batch.
 
         Args:
             prompts: one for each picture.
             indices: the picture's number among those of its prompt; 0 for each where left out.
-            seed: the picture is a function of weights, prompt, seed and index.
+            seed: the picture is a function of weights, prompt, seed and index (and the negative prompt).
+            negative_prompt: what guidance leads away from, instead of no caption.
 
         Raises:
             UserError: there is no prompt.
@@ -164,11 +180,19 @@ class Cascade:
             picked = list(indices[start : start + self.batch_size])
             missing = self.batch_size - len(batch)
             filled = batch + batch[-1:] * missing
-            encoded = {length: self.encoder.encode(filled, length) for length in set(self.lengths)}
-            texts = [encoded[length] for length in self.lengths]
             keys = keys_of_prompts(seed, filled, picked + picked[-1:] * missing)
-            drawn = draw_cascade(self.stages, self._draws, texts, keys)
+            drawn = draw_cascade(self.stages, self._draws, self.encode(filled, negative_prompt), keys)
             yield [np.asarray(images)[: len(batch)] for images in drawn]
+
+    def encode(self, prompts: list[str], negative_prompt: str | None) -> list[tuple[Text, Text]]:
+        """Encodes prompts for each stage, and beside them what guidance leads away from."""
+        encode = functools.cache(self.encoder.encode)
+        texts = []
+        for length, null_caption in zip(self.lengths, self.null_captions, strict=True):
+            text = encode(tuple(prompts), length)
+            unwanted = null_caption if negative_prompt is None else negative_prompt
+            texts.append((text, null_text(text) if unwanted is None else encode((unwanted,) * len(prompts), length)))
+        return texts
 
 
 def load_cascade(
@@ -199,7 +223,9 @@ def load_cascade(
     if len({encoder.name for encoder in encoders}) > 1:
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
         raise UserError(f"the stages were trained with different text encoders: {listed}; sample stages that share one")
-    return Cascade(stages, names, [one.stage.text_length for one in trained], encoders[0], batch_size, on_step)
+    lengths = [one.stage.text_length for one in trained]
+    null_captions = [choose(NULL_CAPTIONS, one.config.text.get("null", "zeros"), "text.null") for one in trained]
+    return Cascade(stages, names, lengths, null_captions, encoders[0], batch_size, on_step)
 
 
 def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:

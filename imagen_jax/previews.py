@@ -17,6 +17,7 @@ from imagen_jax.array_types import Images, SmallImages, Text
 from imagen_jax.cascades import make_sampling_stage, make_settings
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_super_resolution_example
+from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.stages import Stage
@@ -48,7 +49,7 @@ def make_preview(
     keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
 
     def preview(number: int, moment: Moment) -> None:
-        drawn = np.asarray(draw(moment.state.ema_params, text, keys, small))
+        drawn = np.asarray(draw(moment.state.ema_params, text, null_text(text), keys, small))
         if small is None:
             grid = labelled_grid(to_pixels(drawn), captions, 4)
         else:

@@ -22,6 +22,7 @@ from imagen_jax.sampling.pictures import file_name, labelled_grid, make_folder, 
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
+NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
 GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
 STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     out = Path(OUT.value)
     make_folder(out)
-    check_readable(prompts)
+    check_readable([*prompts, *filter(None, [NEGATIVE_PROMPT.value])])
 
     overrides = read_overrides()
     wanted = [(prompt, index) for prompt in prompts for index in range(SAMPLES.value)]
@@ -100,11 +101,14 @@ def read_overrides() -> dict[str, list]:
 def draw_and_write(cascade: Cascade, wanted: Sequence[tuple[str, int]], out: Path) -> np.ndarray:
     """Draws every picture, writes each as soon as its batch is done, and returns the last stage's, in order."""
     drawn = []
-    batches = cascade.draw([prompt for prompt, _ in wanted], [index for _, index in wanted], SEED.value)
+    prompts, indices = [prompt for prompt, _ in wanted], [index for _, index in wanted]
+    batches = cascade.draw(prompts, indices, SEED.value, NEGATIVE_PROMPT.value)
     for number, stages in enumerate(batches):
         for place, image in enumerate(stages[-1]):
             prompt, index = wanted[number * cascade.batch_size + place]
             metadata = {"prompt": prompt, "seed": str(SEED.value), "index": str(index), **cascade.describe()}
+            if NEGATIVE_PROMPT.value is not None:
+                metadata["negative_prompt"] = NEGATIVE_PROMPT.value
             save_png(out / file_name(prompt, SEED.value, index), to_pixels(image[None])[0], metadata)
         drawn.append(stages[-1])
     return np.concatenate(drawn)

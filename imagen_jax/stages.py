@@ -18,7 +18,9 @@ from ml_collections import ConfigDict
 from imagen_jax.array_types import (
     DTYPES,
     Denoiser,
+    Estimate,
     Images,
+    ImageWithVariance,
     LowResolution,
     PerExample,
     RandomKey,
@@ -26,17 +28,26 @@ from imagen_jax.array_types import (
     SmallImages,
     Text,
 )
-from imagen_jax.diffusion.augmentation import augment_for_training
+from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, augment_for_training
 from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
 from imagen_jax.diffusion.null_text import drop_text
 from imagen_jax.diffusion.process import PREDICTIONS, Prediction
-from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
+from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.models import NETWORKS, Network
+from imagen_jax.models.layers import NewFeatureMap
 from imagen_jax.text.encoder import TextEncoder, load_text_encoder
 
 Params = Any
+
+Measure = Callable[[PerExample], PerExample]
+
+MEASURES: dict[str, Callable[[Schedule], Measure]] = {
+    "log_snr": lambda schedule: lambda log_snr: log_snr,
+    "step_number": number_of_step,
+}
+"""What a network may be told of the noise: the log-SNR, or which of a thousand steps has it."""
 
 WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
     "uniform": lambda gamma: uniform_weighting,
@@ -69,6 +80,9 @@ class Stage:
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
         prediction: what the network outputs.
+        measure: what the network is told of a log-SNR under the stage's schedule: itself, or the number of a step.
+        augmentation_measure: the same of the condition's log-SNR.
+        enlarge: what is done to the low-resolution image before noise is added to it.
         self_conditioned: whether the network sees its own estimate.
         text_length: tokens a caption is padded to.
         text_width: width of the text encoder's embeddings.
@@ -80,6 +94,9 @@ class Stage:
     schedule: Schedule
     augmentation_schedule: Schedule
     prediction: Prediction
+    measure: Measure
+    augmentation_measure: Measure
+    enlarge: Enlarge
     self_conditioned: bool
     text_length: int
     text_width: int
@@ -88,6 +105,11 @@ class Stage:
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of one image: height, width, 3."""
         return (self.resolution, self.resolution, 3)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's output holds, after the image's channels, as many that say the variance."""
+        return self.network.out_channels == 2 * self.image_shape[-1]
 
 
 def build(make: Callable[..., Any], config: Mapping[str, Any], where: str, **extra: Any) -> Any:
@@ -118,13 +140,21 @@ def build_network(config: ConfigDict) -> Network:
 
 def build_stage(config: ConfigDict) -> Stage:
     """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
+    schedule = choose(SCHEDULES, config.stage.schedule, "stage.schedule")
+    augmentation_schedule = choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
+    # A workdir of an older version lacks the keys that are asked for with a default.
+    make_measure = choose(MEASURES, config.stage.get("noise_measure", "log_snr"), "stage.noise_measure")
+    enlargement = config.stage.get("enlarge_before_noise", "none")
     return Stage(
         network=build_network(config),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution,
-        schedule=choose(SCHEDULES, config.stage.schedule, "stage.schedule"),
-        augmentation_schedule=choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule"),
+        schedule=schedule,
+        augmentation_schedule=augmentation_schedule,
         prediction=choose(PREDICTIONS, config.stage.prediction, "stage.prediction"),
+        measure=make_measure(schedule),
+        augmentation_measure=make_measure(augmentation_schedule),
+        enlarge=choose(ENLARGEMENTS, enlargement, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
         text_length=config.text.length,
         text_width=config.text.width,
@@ -172,7 +202,9 @@ def initial_params(stage: Stage, key: RandomKey) -> Params:
     shapes = abstract_batch(stage, batch_size=1)
     batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
     log_snr = jnp.zeros((1,))
-    low_resolution = None if batch.low_resolution is None else LowResolution(batch.low_resolution, log_snr)
+    low_resolution = None
+    if batch.low_resolution is not None:
+        low_resolution = LowResolution(stage.enlarge(batch.low_resolution, batch.image.shape[1]), log_snr)
     estimate = batch.image if stage.self_conditioned else None
     return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
 
@@ -191,15 +223,19 @@ def apply_network(
 ) -> Callable[..., Images]:
     """Binds a network to its condition; a dropout key means training.
 
+    The network is told how noisy its images are as ``stage.measure`` says it.
+
     Returns ``predict(noisy, log_snr, estimate=None) -> output``.
     """
     apply: Any = stage.network.apply
+    if low_resolution is not None:
+        low_resolution = low_resolution._replace(log_snr=stage.augmentation_measure(low_resolution.log_snr))
 
-    def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> Images:
+    def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> NewFeatureMap:
         return apply(
             {"params": params},
             noisy,
-            log_snr,
+            stage.measure(log_snr),
             text,
             low_resolution,
             estimate,
@@ -211,7 +247,13 @@ def apply_network(
 
 
 def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, RandomKey], Scalar]:
-    """Makes ``loss(params, batch, key)`` of a stage as ``config.training`` describes it."""
+    """Makes ``loss(params, batch, key)`` of a stage as ``config.training`` describes it.
+
+    Raises:
+        UserError: the network learns its variance, for which there is no loss here.
+    """
+    if stage.learns_variance:
+        raise UserError("a network that learns its variance is imported and sampled, not trained: set out_channels=3")
     weighting = choose(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
 
     def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
@@ -219,7 +261,8 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
         text = drop_text(batch.text, text_key, training.caption_dropout)
         low_resolution = None
         if batch.low_resolution is not None:
-            low_resolution = augment_for_training(batch.low_resolution, augmentation_key, stage.augmentation_schedule)
+            small = stage.enlarge(batch.low_resolution, batch.image.shape[1])
+            low_resolution = augment_for_training(small, augmentation_key, stage.augmentation_schedule)
         predict = apply_network(stage, params, text, low_resolution, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key)
@@ -243,7 +286,12 @@ def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowR
     if stage.self_conditioned:
         predict = self_condition(predict, stage.prediction)
 
-    def denoise(noisy: Images, log_snr: PerExample) -> Images:
-        return stage.prediction.to_image(predict(noisy, log_snr), noisy, log_snr)
+    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
+        output = predict(noisy, log_snr)
+        if not stage.learns_variance:
+            return stage.prediction.to_image(output, noisy, log_snr)
+        said, variance = jnp.split(output, 2, axis=-1)
+        # It was trained to say -1 for the smallest variance and 1 for the largest.
+        return ImageWithVariance(stage.prediction.to_image(said, noisy, log_snr), (variance + 1.0) / 2.0)
 
     return denoise

@@ -160,7 +160,13 @@ def make_transform(stage: Stage, crop: int | None) -> Transform:
 
 
 def make_training(config: ConfigDict, stage: Stage) -> Training:
-    """Makes all that training takes from the config but the data."""
+    """Makes all that training takes from the config but the data.
+
+    Raises:
+        UserError: a setting that only imported weights have.
+    """
+    if config.text.get("null", "zeros") != "zeros":
+        raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
     mesh = make_mesh(config.mesh.to_dict())
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(

@@ -12,7 +12,10 @@ Linear (Ho et al. 2020), used by Imagen's 256→1024 stage: β rises linearly fr
 
     -log α²(k/1000) = -Σ_{i<=k} log(1 - β_i) =: c_k,   λ = -log(exp(c) - 1)                     (3)
 
-Between the thousand knots c is interpolated linearly, which is exact at each of them.
+Between the thousand knots c is interpolated linearly, which is exact at each of them. Discrete-time models with a
+cosine schedule (Nichol & Dhariwal 2021) have, with f(u) = cos²(π/2 · (u + 0.008)/1.008),
+
+    β_i = min(1 - f(i/1000) / f((i-1)/1000), 0.999)                                             (4)
 """
 
 from collections.abc import Callable
@@ -36,13 +39,48 @@ def cosine(time: Float[Array, "..."]) -> Float[Array, "..."]:
     return -2.0 * jnp.log(jnp.tan(angle))
 
 
-def linear(time: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The 1000-step linear-β schedule in continuous time: log-SNR at ``time`` in [0, 1]. Equation (3)."""
-    betas = np.linspace(1e-4, 0.02, 1000, dtype=np.float64)
+def from_betas(betas: Float[np.ndarray, " steps"]) -> Schedule:
+    """Makes the schedule of a discrete process in continuous time. Equation (3).
+
+    Args:
+        betas: of the steps in order, each in (0, 1): the share of the variance that a step replaces by noise.
+    """
     knots = np.concatenate([[0.0], -np.cumsum(np.log1p(-betas))])
-    lost_signal = jnp.interp(time, np.linspace(0.0, 1.0, 1001), knots)
-    lost_signal = jnp.maximum(lost_signal, np.log1p(np.exp(-LOG_SNR_LIMIT)))
-    return -jnp.log(jnp.expm1(lost_signal))
+    times = np.linspace(0.0, 1.0, len(knots))
+
+    def schedule(time: Float[Array, "..."]) -> Float[Array, "..."]:
+        lost_signal = jnp.interp(time, times, knots)
+        lost_signal = jnp.maximum(lost_signal, np.log1p(np.exp(-LOG_SNR_LIMIT)))
+        return jnp.maximum(-jnp.log(jnp.expm1(lost_signal)), -LOG_SNR_LIMIT)
+
+    return schedule
 
 
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "linear": linear}
+def discrete_cosine_betas(steps: int = 1000) -> Float[np.ndarray, " steps"]:
+    """The β of Nichol & Dhariwal 2021, section 3.2. Equation (4)."""
+    angles = (np.linspace(0.0, 1.0, steps + 1) + 0.008) / 1.008 * (np.pi / 2)
+    signal = np.cos(angles) ** 2
+    return np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
+
+
+linear = from_betas(np.linspace(1e-4, 0.02, 1000))
+"""The 1000-step linear-β schedule. Equation (3)."""
+
+discrete_cosine = from_betas(discrete_cosine_betas())
+"""The 1000-step cosine schedule that discrete-time models were trained with, DeepFloyd IF among them. Equation (4)."""
+
+SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "linear": linear, "discrete_cosine": discrete_cosine}
+
+
+def number_of_step(schedule: Schedule, steps: int = 1000) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]]:
+    """Makes ``number(log_snr)``: which step of a discrete process has this log-SNR, counted from 0 (the cleanest).
+
+    Networks of discrete-time models are told this number. Between two steps it is no whole number; what is cleaner than
+    the first step counts as the first.
+    """
+    log_snrs = np.asarray(schedule(jnp.arange(1, steps + 1) / steps))
+
+    def number(log_snr: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return jnp.interp(log_snr, log_snrs[::-1], np.arange(steps)[::-1].astype(np.float32))
+
+    return number

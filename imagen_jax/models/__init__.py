@@ -5,17 +5,23 @@
 
 ``layers`` (normalisation, up and down), ``attention`` (self-attention with text in its keys, cross-attention),
 ``conditioning`` (time, pooled text, low-resolution image), ``blocks`` (residual block), ``unet`` (ADM, Imagen's base),
-``efficient_unet`` (Imagen's super-resolution stages). ``NETWORKS`` names them for configs.
+``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet`` (DeepFloyd IF's). ``deepfloyd_weights`` says
+which tensor of IF's files is which parameter. ``NETWORKS`` names them for configs.
 
-May import: ``array_types``, ``errors``. Nobody outside the mains imports it: networks travel as arguments.
+May import: ``array_types``, ``errors``, ``weights``. Nobody outside the mains imports it: networks travel as arguments.
 """
 
 import flax.linen as nn
 
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
 
 Network = nn.Module
 """A network: ``init(key, noisy, log_snr, text, …)`` and ``apply({"params": params}, noisy, log_snr, text, …)``."""
 
-NETWORKS: dict[str, type[Network]] = {"unet": UNet, "efficient_unet": EfficientUNet}
+NETWORKS: dict[str, type[Network]] = {
+    "unet": UNet,
+    "efficient_unet": EfficientUNet,
+    "deepfloyd_unet": DeepFloydUNet,
+}

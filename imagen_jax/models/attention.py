@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from imagen_jax.array_types import Text
+from imagen_jax.array_types import Text, TextEmbeddings
 from imagen_jax.models.layers import FeatureMap, GroupNorm, zeros
 
 Heads = Float[Array, "batch places heads head_channels"]
@@ -35,9 +35,11 @@ class SelfAttention(nn.Module):
 
     Attributes:
         heads: number of heads; divides the channels.
+        normalise_text: the tokens go through a group normalisation of this layer's own first (DeepFloyd IF).
     """
 
     heads: int
+    normalise_text: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -50,7 +52,7 @@ class SelfAttention(nn.Module):
         )
         mask = None
         if text is not None:
-            tokens = text.embeddings.astype(self.dtype)
+            tokens = prepare_tokens(text, self.normalise_text, self.dtype)
             text_key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
             text_value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
             key = jnp.concatenate([key, text_key], axis=1)
@@ -62,9 +64,13 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Each place of a feature map attends to the caption's tokens alone (Imagen, 256→1024 stage)."""
+    """Each place of a feature map attends to the caption's tokens alone (Imagen, 256→1024 stage).
+
+    Attributes as ``SelfAttention``'s.
+    """
 
     heads: int
+    normalise_text: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -72,13 +78,21 @@ class CrossAttention(nn.Module):
         batch, height, width, channels = x.shape
         shape = (self.heads, channels // self.heads)
         places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
-        tokens = text.embeddings.astype(self.dtype)
+        tokens = prepare_tokens(text, self.normalise_text, self.dtype)
         query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(places)
         key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
         value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
         attended = attend(query, key, value, text.mask)
         attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
         return x + attended.reshape(x.shape)
+
+
+def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddings:
+    """The tokens in the compute type, after a group normalisation over all of them where one is wanted."""
+    if normalise:
+        as_places = text.embeddings.astype(jnp.float32)[:, :, None, :]
+        return GroupNorm(name="text_norm")(as_places)[:, :, 0, :].astype(dtype)
+    return text.embeddings.astype(dtype)
 
 
 class FeedForward(nn.Module):
@@ -97,11 +111,13 @@ class AttentionPool(nn.Module):
 
     Attributes:
         heads: number of heads; divides the text width.
+        offset: a learned vector is added to the mean token before it asks (DeepFloyd IF).
 
     Returns ``(batch, text_width)``.
     """
 
     heads: int
+    offset: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -113,6 +129,8 @@ class AttentionPool(nn.Module):
         mean = jnp.sum(tokens * present, axis=1, keepdims=True) / jnp.maximum(
             jnp.sum(present, axis=1, keepdims=True), 1
         )
+        if self.offset:
+            mean += self.param("offset", nn.initializers.normal(width**-0.5), (1, width))[None]
         tokens = jnp.concatenate([mean.astype(self.dtype), tokens], axis=1)
         mask = jnp.concatenate([jnp.ones_like(text.mask[:, :1]), text.mask], axis=1)
         query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(tokens[:, :1])

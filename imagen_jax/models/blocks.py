@@ -4,7 +4,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from imagen_jax.models.layers import RESAMPLERS, Embedding, FeatureMap, GroupNorm, NewFeatureMap, convolution
+from imagen_jax.models.layers import (
+    RESAMPLERS,
+    Activation,
+    Embedding,
+    FeatureMap,
+    GroupNorm,
+    NewFeatureMap,
+    convolution,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -18,24 +26,32 @@ class ResidualBlock(nn.Module):
         channels: output channels.
         resample: see ``layers.RESAMPLERS``.
         dropout: rate before the second convolution, in [0, 1).
+        activation: elementwise; swish in ADM and Imagen.
+        embedding_activation: applied to the embedding before it is projected.
+        scale: of the sum of both branches.
     """
 
     channels: int
     resample: str = "none"
     dropout: float = 0.0
+    activation: Activation = nn.swish
+    embedding_activation: Activation = nn.swish
+    scale: float = 1.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: FeatureMap, embedding: Embedding, train: bool = False) -> NewFeatureMap:
         resample = RESAMPLERS[self.resample]
-        h = resample(nn.swish(GroupNorm(name="norm_in")(x)))
+        h = resample(self.activation(GroupNorm(name="norm_in")(x)))
         h = convolution(self.channels, dtype=self.dtype, name="conv_in")(h)
-        scale_shift = nn.Dense(2 * self.channels, dtype=self.dtype, name="embedding")(nn.swish(embedding))
+        scale_shift = nn.Dense(2 * self.channels, dtype=self.dtype, name="embedding")(
+            self.embedding_activation(embedding)
+        )
         scale, shift = jnp.split(scale_shift[:, None, None, :], 2, axis=-1)
-        h = nn.swish(GroupNorm(name="norm_out")(h) * (1 + scale) + shift)
+        h = self.activation(GroupNorm(name="norm_out")(h) * (1 + scale) + shift)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = convolution(self.channels, zero=True, dtype=self.dtype, name="conv_out")(h)
         skip = resample(x)
         if x.shape[-1] != self.channels:
             skip = convolution(self.channels, size=1, dtype=self.dtype, name="skip")(skip)
-        return skip + h
+        return (skip + h) * self.scale

@@ -12,6 +12,8 @@ FeatureMap = Float[Array, "batch height width channels"]
 NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
 """What a layer returns that may change the resolution or the width."""
 
+Activation = Callable[[jax.Array], jax.Array]
+
 Embedding = Float[Array, "batch embedding"]
 
 zeros = nn.initializers.zeros_init()

@@ -1,5 +1,7 @@
 """The ADM U-Net (Dhariwal & Nichol 2021) with text, as Imagen's 64×64 base uses it (appendix F.1)."""
 
+from collections.abc import Callable, Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -63,34 +65,59 @@ class UNet(nn.Module):
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
             return ResidualBlock(channels, resample, self.dropout, dtype=self.dtype, name=name)(x, embedding, train)
 
-        def attention(x: FeatureMap, name: str) -> FeatureMap:
+        def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
+            if level is not None and x.shape[1] not in self.attention_resolutions:
+                return x
             return SelfAttention(x.shape[-1] // self.head_channels, dtype=self.dtype, name=name)(x, text)
-
-        def attended_block(x: FeatureMap, channels: int, name: str) -> NewFeatureMap:
-            x = block(x, channels, name)
-            return attention(x, f"{name}_attention") if x.shape[1] in self.attention_resolutions else x
 
         x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
         x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
-        skips = [x]
-        for level, width in enumerate(widths):
-            for index in range(self.blocks_per_level):
-                x = attended_block(x, width, f"down_{level}_{index}")
-                skips.append(x)
-            if level < len(widths) - 1:
-                x = block(x, width, f"down_{level}_resample", "down")
-                skips.append(x)
-
-        x = block(x, widths[-1], "middle_0")
-        x = attention(x, "middle_attention")
-        x = block(x, widths[-1], "middle_1")
-
-        for level, width in reversed(list(enumerate(widths))):
-            for index in range(self.blocks_per_level + 1):
-                x = attended_block(jnp.concatenate([x, skips.pop()], axis=-1), width, f"up_{level}_{index}")
-            if level > 0:
-                x = block(x, width, f"up_{level}_resample", "up")
-
+        x = walk_levels(x, widths, [self.blocks_per_level] * len(widths), block, attend)
         x = nn.swish(GroupNorm(name="norm_out")(x))
         return convolution(self.out_channels, zero=True, dtype=jnp.float32, name="conv_out")(x.astype(jnp.float32))
+
+
+Block = Callable[..., NewFeatureMap]
+"""``block(x, channels, name, resample="none")``: one residual block."""
+
+Attend = Callable[[FeatureMap, int | None, str], FeatureMap]
+"""``attend(x, level, name)``: the attention of a level, None for the middle, or nothing where the level has none."""
+
+
+def walk_levels(
+    x: FeatureMap, widths: Sequence[int], blocks: Sequence[int], block: Block, attend: Attend
+) -> NewFeatureMap:
+    """The way through an ADM U-Net, whatever its blocks and attentions are.
+
+    Down through the levels, across the middle, and up again with one block a level more, each of which takes the last
+    output kept on the way down. Between two levels a block resamples.
+
+    Args:
+        x: what the first convolution made.
+        widths: channels of each level.
+        blocks: residual blocks of each level, on the way down.
+        block: see ``Block``.
+        attend: see ``Attend``.
+    """
+    skips = [x]
+    last = len(widths) - 1
+    for level, width in enumerate(widths):
+        for index in range(blocks[level]):
+            x = attend(block(x, width, f"down_{level}_{index}"), level, f"down_{level}_{index}_attention")
+            skips.append(x)
+        if level < last:
+            x = block(x, width, f"down_{level}_resample", "down")
+            skips.append(x)
+
+    x = block(x, widths[last], "middle_0")
+    x = attend(x, None, "middle_attention")
+    x = block(x, widths[last], "middle_1")
+
+    for level, width in reversed(list(enumerate(widths))):
+        for index in range(blocks[level] + 1):
+            x = block(jnp.concatenate([x, skips.pop()], axis=-1), width, f"up_{level}_{index}")
+            x = attend(x, level, f"up_{level}_{index}_attention")
+        if level > 0:
+            x = block(x, width, f"up_{level}_resample", "up")
+    return x

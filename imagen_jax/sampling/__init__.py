@@ -1,6 +1,6 @@
 """From noise to pictures: everything that walks the diffusion backwards.
 
-    denoiser -> guidance (two denoisers make one) -> thresholding (a denoiser with its estimate bounded)
+    denoiser (what it says: ``estimates``) -> guidance (two denoisers make one) -> thresholding (its estimate bounded)
     -> step rule (ancestral, DDIM) -> sampler (one scan) -> cascade (stage after stage) -> pictures (PNG)
 
 Every piece takes a ``Denoiser``, a plain function, and knows nothing of networks or configs.

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.array_types import Denoiser, Images, Keys, LowResolution, SmallImages, Text
-from imagen_jax.diffusion.augmentation import augment
-from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import guide
-from imagen_jax.sampling.sampler import OnStep, fold_into_each, normal_for_each, sample, spread_uniformly
+from imagen_jax.sampling.sampler import OnStep, Spread, fold_into_each, normal_for_each, sample, spread_uniformly
 from imagen_jax.sampling.step_rules import StepRule
 from imagen_jax.sampling.thresholding import Threshold, bound
 
@@ -30,6 +29,7 @@ class SamplingSettings(NamedTuple):
         guidance_weight: w in the paper's convention, see ``guidance``.
         threshold: bound on the estimate, see ``thresholding``.
         augmentation_level: how noisy the low-resolution condition is made, in [0, 1]; a base ignores it.
+        spread: which log-SNRs the steps are taken at.
     """
 
     steps: int
@@ -37,6 +37,7 @@ class SamplingSettings(NamedTuple):
     guidance_weight: float
     threshold: Threshold
     augmentation_level: float = 0.0
+    spread: Spread = spread_uniformly
 
 
 class SamplingStage(NamedTuple):
@@ -50,6 +51,7 @@ class SamplingStage(NamedTuple):
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
         settings: how to sample it.
+        enlarge: what is done to the condition before noise is added to it, see ``augmentation``.
     """
 
     make_denoiser: Callable[[Params, Text, LowResolution | None], Denoiser]
@@ -59,9 +61,11 @@ class SamplingStage(NamedTuple):
     schedule: Schedule
     augmentation_schedule: Schedule
     settings: SamplingSettings
+    enlarge: Enlarge = leave_small
 
 
-DrawStage = Callable[[Params, Text, Keys, SmallImages | None], Images]
+DrawStage = Callable[[Params, Text, Text, Keys, SmallImages | None], Images]
+"""``draw(params, text, unwanted, keys, low) -> images``, see ``make_draw_stage``."""
 
 
 def check_order(stages: Sequence[SamplingStage], names: Sequence[str]) -> None:
@@ -98,30 +102,33 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
 
 
 def make_draw_stage(stage: SamplingStage, on_step: OnStep | None = None) -> DrawStage:
-    """Makes ``draw(params, text, keys, low) -> images``, jitted: the whole loop of one stage as one program.
+    """Makes ``draw(params, text, unwanted, keys, low) -> images``, jitted: a stage's whole loop as one program.
 
-    ``low`` are the images of the stage before, in [-1, 1]; None for a base. The result is clipped to [-1, 1].
+    ``unwanted`` is the text of the unconditional denoiser, which guidance leads away from: the null text, or a caption
+    of what is not wanted. ``low`` are the images of the stage before, in [-1, 1]; None for a base. The result is
+    clipped to [-1, 1].
     """
     settings = stage.settings
     if settings.steps < 1:
         raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
     shape = (stage.resolution, stage.resolution, 3)
 
-    def draw(params: Params, text: Text, keys: Keys, low: SmallImages | None) -> Images:
+    def draw(params: Params, text: Text, unwanted: Text, keys: Keys, low: SmallImages | None) -> Images:
         low_resolution = None
         if low is not None:
+            low = stage.enlarge(low, stage.resolution)
             noise = normal_for_each(fold_into_each(keys, 1), low.shape[1:])
             level = jnp.full((low.shape[0],), settings.augmentation_level)
             low_resolution = augment(low, noise, level, stage.augmentation_schedule)
         denoise = bound(
             guide(
                 stage.make_denoiser(params, text, low_resolution),
-                stage.make_denoiser(params, null_text(text), low_resolution),
+                stage.make_denoiser(params, unwanted, low_resolution),
                 settings.guidance_weight,
             ),
             settings.threshold,
         )
-        log_snrs = spread_uniformly(stage.schedule, settings.steps)
+        log_snrs = settings.spread(stage.schedule, settings.steps)
         images = sample(denoise, settings.rule, log_snrs, fold_into_each(keys, 0), shape, on_step)
         return jnp.clip(images, -1.0, 1.0)
 
@@ -129,17 +136,20 @@ def make_draw_stage(stage: SamplingStage, on_step: OnStep | None = None) -> Draw
 
 
 def draw_cascade(
-    stages: Sequence[SamplingStage], draws: Sequence[DrawStage], texts: Sequence[Text], keys: Keys
+    stages: Sequence[SamplingStage],
+    draws: Sequence[DrawStage],
+    texts: Sequence[tuple[Text, Text]],
+    keys: Keys,
 ) -> Iterator[Images]:
     """Draws one batch, and yields each stage's images in turn.
 
     Args:
         stages: base first; see ``check_order``.
         draws: ``make_draw_stage`` of each, made once for many batches.
-        texts: the batch's captions, encoded for each stage.
+        texts: the batch's captions, encoded for each stage, and beside them what guidance leads away from.
         keys: one for each picture, see ``keys_of_prompts``.
     """
     images: Images | None = None
-    for number, (stage, draw, text) in enumerate(zip(stages, draws, texts, strict=True)):
-        images = draw(stage.params, text, fold_into_each(keys, number), images)
+    for number, (stage, draw, (text, unwanted)) in enumerate(zip(stages, draws, texts, strict=True)):
+        images = draw(stage.params, text, unwanted, fold_into_each(keys, number), images)
         yield images

@@ -9,9 +9,15 @@ from jaxtyping import Array, Float, Int
 
 from imagen_jax.array_types import Denoiser, Images, Keys
 from imagen_jax.diffusion.schedules import Schedule
+from imagen_jax.errors import UserError
 from imagen_jax.sampling.step_rules import StepRule
 
 LogSnrs = Float[Array, " knots"]
+
+DISCRETE_STEPS = 1000
+
+Spread = Callable[[Schedule, int], LogSnrs]
+"""``spread(schedule, steps)``: the ``steps + 1`` log-SNRs that a sampler walks through, from noise to clean."""
 
 OnStep = Callable[[Any], None]
 """Called on the host after each step with the step's number."""
@@ -20,6 +26,24 @@ OnStep = Callable[[Any], None]
 def spread_uniformly(schedule: Schedule, steps: int) -> LogSnrs:
     """The log-SNRs at ``steps + 1`` times evenly spread from 1 (noise) to 0 (clean)."""
     return schedule(jnp.linspace(1.0, 0.0, steps + 1))
+
+
+def spread_over_steps(schedule: Schedule, steps: int) -> LogSnrs:
+    """The log-SNRs at every ``1000 // steps``-th of a discrete process's thousand steps, and 0 (clean) at the end.
+
+    The first of the thousand is always among them, and the last, pure noise, is not, unless all are taken.
+
+    Raises:
+        UserError: more than a thousand steps.
+    """
+    if steps > DISCRETE_STEPS:
+        raise UserError(f"a process of {DISCRETE_STEPS} steps can't be sampled in {steps}: take fewer --steps")
+    numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
+    return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
+
+
+SPACINGS: dict[str, Spread] = {"uniform": spread_uniformly, "discrete": spread_over_steps}
+"""What ``sampling.spacing`` may be."""
 
 
 def fold_into_each(keys: Keys, number: int | Int[Array, ""]) -> Keys:

@@ -7,6 +7,9 @@ with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
     σ̃² = (1 - r) σ_s²   (smallest),      σ² = (1 - r) σ_t²   (largest)                          (2)
     z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
 
+A network that learns its variance says a γ for each value of the image (Nichol & Dhariwal 2021, equation 15), and the
+last step, onto the clean image, draws no noise: σ̃ is nothing there, and σ would stay in the picture.
+
 DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ =
 0:
 
@@ -24,6 +27,8 @@ import jax.numpy as jnp
 
 from imagen_jax.array_types import Denoiser, Images, PerExample
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT
+from imagen_jax.sampling.estimates import split_estimate
 
 Memory = Any
 
@@ -57,16 +62,20 @@ def ancestral(gamma: float = 0.0) -> StepRule:
     """Ancestral sampling. Equations (1) to (3).
 
     Args:
-        gamma: 0 for the smallest posterior variance, 1 for the largest, between for the geometric interpolation.
+        gamma: 0 for the smallest posterior variance, 1 for the largest, between for the geometric interpolation; a
+            network that learns its variance says its own.
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image = denoise(noisy, log_snr)
+        image, learned = split_estimate(denoise(noisy, log_snr))
         alpha, sigma = signal_and_noise_scale(log_snr)
         next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
         replaced = fraction_replaced(log_snr, next_log_snr)
         mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * image
-        deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - gamma) * sigma**gamma
+        interpolation = gamma if learned is None else learned
+        deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
+        if learned is not None:
+            deviation = jnp.where(next_log_snr[:, None, None, None] < LOG_SNR_LIMIT, deviation, 0.0)
         return mean + deviation * noise, memory
 
     return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step)
@@ -80,7 +89,7 @@ def ddim(eta: float = 0.0) -> StepRule:
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image = denoise(noisy, log_snr)
+        image, _ = split_estimate(denoise(noisy, log_snr))
         next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
         fresh = eta * jnp.sqrt(fraction_replaced(log_snr, next_log_snr)) * next_sigma
         kept = jnp.sqrt(jax.nn.relu(jnp.square(next_sigma) - jnp.square(fresh)))

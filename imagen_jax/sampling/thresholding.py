@@ -6,6 +6,7 @@ of |x̂| over all its pixels and channels, and
 
     s ← max(s, 1),     x̂ ← clip(x̂, -s, s) / s                                                   (1)
 
+DeepFloyd IF also holds s below a largest value: with 1 as the largest that is static thresholding again.
 Both apply to the *guided* estimate, at every step.
 """
 
@@ -13,8 +14,9 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from imagen_jax.array_types import Denoiser, Images, PerExample
+from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
 from imagen_jax.errors import UserError
+from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
 Threshold = Callable[[Images], Images]
 
@@ -29,15 +31,18 @@ def static_threshold(image: Images) -> Images:
     return jnp.clip(image, -1.0, 1.0)
 
 
-def dynamic_threshold(percentile: float = 99.5) -> Threshold:
+def dynamic_threshold(percentile: float = 99.5, largest_bound: float | None = None) -> Threshold:
     """Makes the dynamic threshold of equation (1).
 
     Args:
         percentile: p, from 0 to 100; the paper's figure uses 99.5.
+        largest_bound: s is held below it, where it is given; at least 1.
 
     Raises:
-        UserError: a percentile that looks like a fraction, or lies outside [0, 100].
+        UserError: a percentile that looks like a fraction, or lies outside [0, 100]; a largest bound below 1.
     """
+    if largest_bound is not None and largest_bound < 1.0:
+        raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {largest_bound}")
     if not 1.0 < percentile <= 100.0:
         raise UserError(
             f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}"
@@ -45,24 +50,25 @@ def dynamic_threshold(percentile: float = 99.5) -> Threshold:
 
     def threshold(image: Images) -> Images:
         bound = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
-        bound = jnp.maximum(bound, 1.0)
+        bound = jnp.clip(bound, 1.0, largest_bound)
         return jnp.clip(image, -bound, bound) / bound
 
     return threshold
 
 
-THRESHOLDS: dict[str, Callable[[float], Threshold]] = {
-    "none": lambda percentile: no_threshold,
-    "static": lambda percentile: static_threshold,
+THRESHOLDS: dict[str, Callable[..., Threshold]] = {
+    "none": lambda percentile, largest_bound=None: no_threshold,
+    "static": lambda percentile, largest_bound=None: static_threshold,
     "dynamic": dynamic_threshold,
 }
-"""``THRESHOLDS[name](percentile)``; only "dynamic" reads the percentile."""
+"""``THRESHOLDS[name](percentile, largest_bound)``; only "dynamic" reads the two."""
 
 
 def bound(denoise: Denoiser, threshold: Threshold) -> Denoiser:
     """Makes a denoiser whose estimate is thresholded."""
 
-    def bounded(noisy: Images, log_snr: PerExample) -> Images:
-        return threshold(denoise(noisy, log_snr))
+    def bounded(noisy: Images, log_snr: PerExample) -> Estimate:
+        image, gamma = split_estimate(denoise(noisy, log_snr))
+        return join_estimate(threshold(image), gamma)
 
     return bounded

@@ -1,5 +1,6 @@
 """Named tensors, as a file of weights has them, to the parameters of a Flax module, one by one; and back."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +14,11 @@ from imagen_jax.errors import UserError
 Place = Callable[[str, np.ndarray], Any]
 """``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it."""
 
-Turn = Callable[[str, np.ndarray], np.ndarray]
-"""``turn(path, tensor)``: the tensor with its axes in the order that the parameter at ``path`` has them."""
+Shape = tuple[int, ...]
+
+Turn = Callable[[str, np.ndarray, Shape], np.ndarray]
+"""``turn(path, tensor, shape)``: the tensor with its axes as the parameter at ``path``, of that shape, has them; any
+other shape where it does not fit."""
 
 SHOWN_NAMES = 8
 
@@ -27,18 +31,26 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
     return flatten_dict(jax.eval_shape(init, jax.random.key(0), *inputs)["params"], sep="/")
 
 
-def turn_from_torch(path: str, tensor: np.ndarray) -> np.ndarray:
-    """Turns a kernel: PyTorch keeps (out, in) and (out, in, height, width), Flax (in, out) and (h, w, in, out)."""
-    if not path.endswith("/kernel"):
-        return tensor
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+def turn_from_torch(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """Turns a kernel: PyTorch keeps (out, in) and (out, in, height, width), Flax (in, out) and (h, w, in, out).
+
+    Flax may keep the outputs of an attention as (heads, channels of a head), of kernel and bias.
+    """
+    if path.endswith("/kernel") and tensor.ndim == 4:
+        return tensor.transpose(2, 3, 1, 0)
+    turned = tensor.T if path.endswith("/kernel") else tensor
+    heads = 3 if path.endswith("/kernel") else 2
+    is_split = path.endswith(("/kernel", "/bias")) and len(shape) == heads == turned.ndim + 1
+    if is_split and turned.shape == (*shape[:-2], math.prod(shape[-2:])):
+        return turned.reshape(shape)
+    return turned
 
 
 def turn_to_torch(path: str, array: np.ndarray) -> np.ndarray:
     """Undoes ``turn_from_torch``."""
-    if not path.endswith("/kernel"):
-        return array
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    if path.endswith("/kernel"):
+        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.reshape(array.shape[0], -1).T
+    return array.reshape(-1) if path.endswith("/bias") else array
 
 
 def import_weights(
@@ -77,7 +89,7 @@ def import_weights(
     parameters = {}
     for path, name in sources.items():
         stored = tensors[name]
-        tensor = turn(path, stored) if stored.ndim in (1, shapes[path].ndim) else stored
+        tensor = turn(path, stored, shapes[path].shape)
         if tensor.shape != shapes[path].shape:
             raise UserError(
                 f"tensor {name} has shape {stored.shape}, which does not fit {path} of shape "

@@ -1,0 +1,273 @@
+"""DeepFloyd IF's U-Nets as diffusers keeps them: ``config.json`` to ``DeepFloydUNet``'s fields, tensors to parameters.
+
+The names in the file are diffusers' own (its class UNet2DConditionModel); every tensor is mapped or complained of.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.models.deepfloyd_unet import ACTIVATIONS, DeepFloydUNet
+from imagen_jax.weights.named_tensors import Place, import_weights, turn_from_torch, turn_to_torch
+
+DOWN_BLOCKS = {"ResnetDownsampleBlock2D": "none", "SimpleCrossAttnDownBlock2D": "text"}
+UP_BLOCKS = {"ResnetUpsampleBlock2D": "none", "SimpleCrossAttnUpBlock2D": "text"}
+
+DECISIVE = {
+    "_class_name": "UNet2DConditionModel",
+    "addition_embed_type": "text",
+    "cross_attention_norm": "group_norm",
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "resnet_time_scale_shift": "scale_shift",
+}
+"""What every IF says, and what makes a network that this house has no other kind of."""
+
+FIXED: dict[str, Any] = {
+    "addition_time_embed_dim": None,
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "dual_cross_attention": False,
+    "encoder_hid_dim_type": "text_proj",
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 32,
+    "num_attention_heads": None,
+    "num_class_embeds": None,
+    "projection_class_embeddings_input_dim": None,
+    "reverse_transformer_layers_per_block": None,
+    "time_cond_proj_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "transformer_layers_per_block": 1,
+    "upcast_attention": False,
+    "use_linear_projection": False,
+}
+"""What every IF that says it at all says."""
+
+READ = {
+    "act_fn",
+    "addition_embed_type_num_heads",
+    "attention_head_dim",
+    "block_out_channels",
+    "class_embed_type",
+    "cross_attention_dim",
+    "down_block_types",
+    "encoder_hid_dim",
+    "in_channels",
+    "layers_per_block",
+    "mid_block_only_cross_attention",
+    "mid_block_scale_factor",
+    "only_cross_attention",
+    "out_channels",
+    "resnet_out_scale_factor",
+    "resnet_skip_time_act",
+    "sample_size",
+    "time_embedding_act_fn",
+    "time_embedding_dim",
+    "up_block_types",
+}
+"""What differs between the stages and sizes."""
+
+NEEDED = {"block_out_channels", "cross_attention_dim", "down_block_types", "encoder_hid_dim", "in_channels",
+          "layers_per_block", "out_channels", "sample_size", "up_block_types"}  # fmt: skip
+
+
+def read_network(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the ``DeepFloydUNet`` that a ``config.json`` describes.
+
+    Raises:
+        UserError: a key is unknown or missing, or says what no IF does; names it.
+    """
+    check_settings(settings)
+    levels = len(settings["block_out_channels"])
+    only_text = settings.get("only_cross_attention", False)
+    only_text_in_middle = settings.get("mid_block_only_cross_attention")
+    if only_text_in_middle is None:
+        only_text_in_middle = only_text if isinstance(only_text, bool) else False
+    kinds = {True: "cross", False: "self"}
+    has_text = [DOWN_BLOCKS[name] == "text" for name in settings["down_block_types"]]
+    attention = [
+        kinds[only] if has else "none" for has, only in zip(has_text, for_each_level(only_text, levels), strict=True)
+    ]
+    activation = settings.get("act_fn", "silu")
+    return {
+        "name": "deepfloyd_unet",
+        "channels": tuple(settings["block_out_channels"]),
+        "blocks": tuple(for_each_level(settings["layers_per_block"], levels)),
+        "attention": tuple(attention),
+        "middle_attention": kinds[only_text_in_middle],
+        "text_channels": settings["cross_attention_dim"],
+        "head_channels": settings.get("attention_head_dim", 8),
+        "text_heads": settings.get("addition_embed_type_num_heads", 64),
+        "embedding_width": settings.get("time_embedding_dim") or 4 * settings["block_out_channels"][0],
+        "activation": activation,
+        "shared_embedding_activation": settings.get("time_embedding_act_fn") or "none",
+        "block_embedding_activation": "none" if settings.get("resnet_skip_time_act") else activation,
+        "scale": 1.0 / settings.get("resnet_out_scale_factor", 1.0),
+        "middle_scale": 1.0 / settings.get("mid_block_scale_factor", 1.0),
+        "out_channels": settings["out_channels"],
+    }
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Checks that a ``config.json`` is of an IF, stage I or II.
+
+    Raises:
+        UserError: it is not; names the key.
+    """
+    for key in settings:
+        if not key.startswith("_") and key not in READ | DECISIVE.keys() | FIXED.keys():
+            raise UserError(
+                f"config.json has the key {key!r}, which DeepFloyd IF has not"
+                f"{nearest_name(key, READ | DECISIVE.keys() | FIXED.keys())}: import another U-Net, or mend the file"
+            )
+    if missing := sorted(NEEDED - settings.keys()):
+        raise UserError(f"config.json lacks {', '.join(missing)}: use the file that came with the weights")
+    for key, expected in DECISIVE.items() | {key: FIXED[key] for key in FIXED if key in settings}.items():
+        if settings.get(key) != expected:
+            raise UserError(
+                f"config.json has {key}={settings.get(key)!r}, and DeepFloyd IF has {expected!r}: only the U-Nets of "
+                "its stages I and II can be imported"
+            )
+    levels = len(settings["block_out_channels"])
+    for key, known in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
+        unknown = [name for name in settings[key] if name not in known]
+        if unknown or len(settings[key]) != levels:
+            raise UserError(
+                f"config.json has {key}={settings[key]!r}: DeepFloyd IF has {', '.join(sorted(known))} there, one a level"
+            )
+    if [UP_BLOCKS[name] for name in settings["up_block_types"]][::-1] != [
+        DOWN_BLOCKS[name] for name in settings["down_block_types"]
+    ]:
+        raise UserError("config.json has other attentions on the way up than on the way down: no DeepFloyd IF does")
+    if settings["out_channels"] != 6 or settings["in_channels"] not in (3, 6):
+        raise UserError(
+            f"config.json has in_channels={settings['in_channels']} and out_channels={settings['out_channels']}: "
+            "DeepFloyd IF takes 3 (stage I) or 6 (stage II) and makes 6"
+        )
+    if (settings.get("class_embed_type") == "timestep") != (settings["in_channels"] == 6):
+        raise UserError(
+            f"config.json has class_embed_type={settings.get('class_embed_type')!r} with "
+            f"in_channels={settings['in_channels']}: stage II, and it alone, is told an augmentation's 'timestep'"
+        )
+    for key in ("act_fn", "time_embedding_act_fn"):
+        if (settings.get(key) or "none") not in ACTIVATIONS:
+            raise UserError(f"config.json has {key}={settings[key]!r}: choose one of {', '.join(sorted(ACTIVATIONS))}")
+    if not isinstance(settings.get("attention_head_dim", 8), int):
+        raise UserError("config.json has an attention_head_dim for each level: DeepFloyd IF has one number for all")
+
+
+def for_each_level(setting: Any, levels: int) -> Sequence[Any]:
+    """A setting that is one value for all levels or a list of one each, as a list.
+
+    Raises:
+        UserError: a list of another length.
+    """
+    if not isinstance(setting, list | tuple):
+        return [setting] * levels
+    if len(setting) != levels:
+        raise UserError(f"config.json has {len(setting)} values for {levels} levels in {setting!r}: mend the file")
+    return setting
+
+
+MODULES = {
+    "conv_in": "conv_in",
+    "conv_out": "conv_out",
+    "norm_out/norm": "conv_norm_out",
+    "text_projection": "encoder_hid_proj",
+    "conditioning/step_hidden": "time_embedding.linear_1",
+    "conditioning/step_out": "time_embedding.linear_2",
+    "conditioning/augmentation_hidden": "class_embedding.linear_1",
+    "conditioning/augmentation_out": "class_embedding.linear_2",
+    "conditioning/text_norm": "add_embedding.norm1",
+    "conditioning/text_pool/query": "add_embedding.pool.q_proj",
+    "conditioning/text_pool/key": "add_embedding.pool.k_proj",
+    "conditioning/text_pool/value": "add_embedding.pool.v_proj",
+    "conditioning/pooled": "add_embedding.proj",
+    "conditioning/pooled_norm": "add_embedding.norm2",
+}
+POOL_OFFSET = ("conditioning/text_pool/offset", "add_embedding.pool.positional_embedding")
+BLOCK_MODULES = {
+    "norm_in/norm": "norm1",
+    "conv_in": "conv1",
+    "embedding": "time_emb_proj",
+    "norm_out/norm": "norm2",
+    "conv_out": "conv2",
+    "skip": "conv_shortcut",
+}
+ATTENTION_MODULES = {
+    "norm/norm": "group_norm",
+    "text_norm/norm": "norm_cross",
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "text_key": "add_k_proj",
+    "text_value": "add_v_proj",
+    "out": "to_out.0",
+}
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def find_source_name(path: str, levels: int) -> str:
+    """Diffusers' name of a parameter: ``up_0_2/conv_in/kernel`` -> ``up_blocks.3.resnets.2.conv1.weight``.
+
+    Args:
+        path: see ``named_tensors.parameter_shapes``.
+        levels: of the network, for diffusers counts the levels on the way up from the lowest resolution.
+    """
+    if path == POOL_OFFSET[0]:
+        return POOL_OFFSET[1]
+    module, leaf = path.rsplit("/", 1)
+    if module in MODULES:
+        return f"{MODULES[module]}.{LEAVES[leaf]}"
+    place, module = module.split("/", 1)
+    names = ATTENTION_MODULES if place.endswith("_attention") else BLOCK_MODULES
+    return f"{find_source_block(place, levels)}.{names[module]}.{LEAVES[leaf]}"
+
+
+def find_source_block(place: str, levels: int) -> str:
+    """Diffusers' name of a block or an attention: ``down_1_0_attention`` -> ``down_blocks.1.attentions.0``."""
+    kind = "attentions" if place.endswith("_attention") else "resnets"
+    way, *numbers = place.removesuffix("_attention").split("_")
+    if way == "middle":
+        return f"mid_block.{kind}.{numbers[0] if numbers else 0}"
+    level, index = numbers
+    number = int(level) if way == "down" else levels - 1 - int(level)
+    if index == "resample":
+        return f"{way}_blocks.{number}.{way}samplers.0"
+    return f"{way}_blocks.{number}.{kind}.{index}"
+
+
+def import_deepfloyd_weights(
+    tensors: Mapping[str, np.ndarray],
+    network: DeepFloydUNet,
+    shapes: Mapping[str, Any],
+    place: Place = lambda path, array: array,
+) -> dict:
+    """Returns the parameters of a ``DeepFloydUNet`` in float32; each tensor read, turned and placed before the next.
+
+    Args:
+        tensors: by diffusers' names.
+        network: the network.
+        shapes: of its parameters, see ``named_tensors.parameter_shapes``.
+        place: see ``named_tensors.Place``.
+
+    Raises:
+        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+    """
+    levels = len(network.channels)
+    sources = {path: find_source_name(path, levels) for path in shapes}
+    return import_weights("DeepFloyd IF", tensors, shapes, sources, place=place, turn=turn_from_torch)
+
+
+def export_deepfloyd_weights(params: Mapping[str, np.ndarray], levels: int) -> dict[str, np.ndarray]:
+    """Undoes ``import_deepfloyd_weights``: parameters by path to tensors by diffusers' names."""
+    return {find_source_name(path, levels): turn_to_torch(path, array) for path, array in params.items()}

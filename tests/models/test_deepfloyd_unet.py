@@ -1,0 +1,128 @@
+"""DeepFloyd IF's U-Net against what diffusers made of the same seeded weights, and what its importer refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.errors import UserError
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
+from imagen_jax.models.deepfloyd_weights import (
+    export_deepfloyd_weights,
+    import_deepfloyd_weights,
+    read_network,
+)
+from imagen_jax.weights.named_tensors import parameter_shapes
+from tests.reference.deepfloyd_models import SETTINGS, make_inputs, make_tensors
+from tests.reference.make_deepfloyd_reference import GOLDEN, project
+
+
+def build(settings):
+    fields = read_network(settings)
+    fields.pop("name")
+    return DeepFloydUNet(**fields)
+
+
+def arguments(name):
+    inputs = {key: jnp.asarray(array) for key, array in make_inputs(name).items()}
+    text = Text(inputs["text"], jnp.ones(inputs["text"].shape[:2], bool))
+    low_resolution = None
+    if SETTINGS[name]["in_channels"] == 6:
+        low_resolution = LowResolution(inputs["condition"], inputs["augmentation_steps"])
+    return (inputs["noisy"], inputs["steps"], text, low_resolution), inputs["cotangent"]
+
+
+def shapes_of(network, name):
+    return parameter_shapes(network.init, *arguments(name)[0])
+
+
+def output_and_gradients(name, tensors):
+    """Our output, and our gradients by diffusers' names."""
+    network = build(SETTINGS[name])
+    params = import_deepfloyd_weights(tensors, network, shapes_of(network, name))
+    inputs, cotangent = arguments(name)
+    with jax.default_matmul_precision("highest"):
+        output, pull_back = jax.vjp(jax.jit(lambda params: network.apply({"params": params}, *inputs)), params)
+        (gradients,) = pull_back(cotangent)
+    flat = flatten_dict(jax.device_get(gradients), sep="/")
+    return np.asarray(output), export_deepfloyd_weights(flat, len(network.channels))
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+def golden_tensors(golden, name):
+    shapes = json.loads(str(golden[f"{name}/shapes"]))
+    return make_tensors({key: tuple(shape) for key, shape in shapes.items()})
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_output_and_gradients_equal_diffusers(name, golden):
+    tensors = golden_tensors(golden, name)
+    output, gradients = output_and_gradients(name, tensors)
+    assert np.std(golden[f"{name}/output"]) > 0.1
+    np.testing.assert_allclose(output, golden[f"{name}/output"], rtol=0, atol=1e-4)
+    ours = np.stack([project(key, gradients[key]) for key in tensors])
+    np.testing.assert_allclose(ours, golden[f"{name}/gradients"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_export_undoes_import(name, golden):
+    tensors = golden_tensors(golden, name)
+    network = build(SETTINGS[name])
+    params = import_deepfloyd_weights(tensors, network, shapes_of(network, name))
+    exported = export_deepfloyd_weights(flatten_dict(params, sep="/"), len(network.channels))
+    assert exported.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        np.testing.assert_array_equal(exported[key], tensor)
+
+
+def test_weights_that_do_not_fit_are_named(golden):
+    tensors = golden_tensors(golden, "stage_1")
+    network = build(SETTINGS["stage_1"])
+    shapes = shapes_of(network, "stage_1")
+    renamed = {key.replace("conv_in.weight", "conv_inn.weight"): tensor for key, tensor in tensors.items()}
+    with pytest.raises(UserError, match=r"missing: conv_in.weight; left over: conv_inn.weight"):
+        import_deepfloyd_weights(renamed, network, shapes)
+    with pytest.raises(UserError, match=r"left over: class_embedding.linear_1.weight"):
+        import_deepfloyd_weights(tensors | {"class_embedding.linear_1.weight": np.zeros(3)}, network, shapes)
+    key = "down_blocks.1.attentions.0.to_q.weight"
+    with pytest.raises(UserError, match=rf"tensor {key} has shape \(64, 32\), .* down_1_0_attention/query/kernel"):
+        import_deepfloyd_weights(tensors | {key: tensors[key][:, :32]}, network, shapes)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"resnet_time_scale_shiff": "scale_shift"},
+            "'resnet_time_scale_shiff'.*did you mean 'resnet_time_scale_shift'",
+        ),
+        ({"_class_name": "UNet2DModel"}, "_class_name='UNet2DModel'"),
+        ({"resnet_time_scale_shift": "default"}, "resnet_time_scale_shift='default'"),
+        ({"norm_num_groups": 16}, "norm_num_groups=16"),
+        ({"down_block_types": ["DownBlock2D"] * 3}, "down_block_types"),
+        ({"up_block_types": ["ResnetUpsampleBlock2D"] * 3}, "on the way up"),
+        ({"out_channels": 3}, "out_channels=3"),
+        ({"class_embed_type": "timestep"}, "class_embed_type='timestep' with in_channels=3"),
+        ({"act_fn": "relu"}, "act_fn='relu'"),
+        ({"layers_per_block": [1, 2]}, "2 values for 3 levels"),
+        ({"attention_head_dim": [8, 8, 8]}, "attention_head_dim"),
+    ],
+)
+def test_another_architecture_is_refused(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_network(SETTINGS["stage_1"] | change)
+
+
+def test_a_missing_key_is_named():
+    settings = {key: value for key, value in SETTINGS["stage_1"].items() if key != "encoder_hid_dim"}
+    with pytest.raises(UserError, match="lacks encoder_hid_dim"):
+        read_network(settings)
