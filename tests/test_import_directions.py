@@ -17,9 +17,9 @@ LAYERS = [
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "stages"},
-    {"cascades"},
-    {"previews"},
-    {"compile_check", "embed_captions", "evaluate", "sample", "train"},
+    {"cascades", "stage_files"},
+    {"deepfloyd_if", "previews"},
+    {"compile_check", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 

@@ -117,6 +117,44 @@ def read_network(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def write_settings(network: DeepFloydUNet, resolution: int, text_width: int, is_base: bool) -> dict[str, Any]:
+    """Undoes ``read_network``: the ``config.json`` of a network.
+
+    Args:
+        network: the network.
+        resolution: of its images.
+        text_width: of the text encoder's embeddings.
+        is_base: stage I, which takes no condition.
+    """
+    has_text = [kind != "none" for kind in network.attention]
+    down = ["SimpleCrossAttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in has_text]
+    up = ["SimpleCrossAttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in reversed(has_text)]
+    shared = network.shared_embedding_activation
+    return DECISIVE | {
+        "act_fn": network.activation,
+        "addition_embed_type_num_heads": network.text_heads,
+        "attention_head_dim": network.head_channels,
+        "block_out_channels": list(network.channels),
+        "class_embed_type": None if is_base else "timestep",
+        "cross_attention_dim": network.text_channels,
+        "down_block_types": down,
+        "encoder_hid_dim": text_width,
+        "encoder_hid_dim_type": "text_proj",
+        "in_channels": 3 if is_base else 6,
+        "layers_per_block": list(network.blocks),
+        "mid_block_only_cross_attention": network.middle_attention == "cross",
+        "mid_block_scale_factor": 1.0 / network.middle_scale,
+        "only_cross_attention": [kind == "cross" for kind in network.attention],
+        "out_channels": network.out_channels,
+        "resnet_out_scale_factor": 1.0 / network.scale,
+        "resnet_skip_time_act": network.block_embedding_activation == "none",
+        "sample_size": resolution,
+        "time_embedding_act_fn": None if shared == "none" else shared,
+        "time_embedding_dim": network.embedding_width,
+        "up_block_types": up,
+    }
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Checks that a ``config.json`` is of an IF, stage I or II.
 
@@ -142,7 +180,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         unknown = [name for name in settings[key] if name not in known]
         if unknown or len(settings[key]) != levels:
             raise UserError(
-                f"config.json has {key}={settings[key]!r}: DeepFloyd IF has {', '.join(sorted(known))} there, one a level"
+                f"config.json has {key}={settings[key]!r}: DeepFloyd IF has for each level one of "
+                f"{', '.join(sorted(known))}"
             )
     if [UP_BLOCKS[name] for name in settings["up_block_types"]][::-1] != [
         DOWN_BLOCKS[name] for name in settings["down_block_types"]
@@ -248,22 +287,21 @@ def find_source_block(place: str, levels: int) -> str:
 
 def import_deepfloyd_weights(
     tensors: Mapping[str, np.ndarray],
-    network: DeepFloydUNet,
     shapes: Mapping[str, Any],
+    levels: int,
     place: Place = lambda path, array: array,
 ) -> dict:
     """Returns the parameters of a ``DeepFloydUNet`` in float32; each tensor read, turned and placed before the next.
 
     Args:
         tensors: by diffusers' names.
-        network: the network.
-        shapes: of its parameters, see ``named_tensors.parameter_shapes``.
+        shapes: of the network's parameters, see ``named_tensors.parameter_shapes``.
+        levels: of the network.
         place: see ``named_tensors.Place``.
 
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
-    levels = len(network.channels)
     sources = {path: find_source_name(path, levels) for path in shapes}
     return import_weights("DeepFloyd IF", tensors, shapes, sources, place=place, turn=turn_from_torch)
 

@@ -75,7 +75,8 @@ def ancestral(gamma: float = 0.0) -> StepRule:
         interpolation = gamma if learned is None else learned
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
         if learned is not None:
-            deviation = jnp.where(next_log_snr[:, None, None, None] < LOG_SNR_LIMIT, deviation, 0.0)
+            is_last = next_log_snr[:, None, None, None] > 0.99 * LOG_SNR_LIMIT
+            deviation = jnp.where(is_last, 0.0, deviation)
         return mean + deviation * noise, memory
 
     return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step)

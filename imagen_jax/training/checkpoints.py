@@ -91,6 +91,23 @@ class CheckpointStore:
                 force=True,
             )
 
+    def save_weights(self, step: int, params: Any) -> None:
+        """Writes a checkpoint that holds averaged parameters alone, which is enough to sample from, and waits for it.
+
+        Args:
+            step: its number.
+            params: the parameters.
+
+        Raises:
+            UserError: the disk has no room for it, or it can't be written.
+        """
+        with self._explained():
+            self._check_room(params)
+            self._open_writer().save_checkpointables_async(
+                step, {"ema_params": params}, custom_metadata={"data_state": {}}, force=True
+            )
+        self.wait()
+
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint.
 

@@ -28,7 +28,12 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
 
     A path looks like ``layer_0/expand/bias``.
     """
-    return flatten_dict(jax.eval_shape(init, jax.random.key(0), *inputs)["params"], sep="/")
+    return flatten_shapes(jax.eval_shape(init, jax.random.key(0), *inputs)["params"])
+
+
+def flatten_shapes(shapes: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes as nested dicts, by their paths."""
+    return flatten_dict(shapes, sep="/")
 
 
 def turn_from_torch(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import Text
-from imagen_jax.diffusion.augmentation import augment, augment_for_training
+from imagen_jax.diffusion.augmentation import augment, augment_for_training, enlarge_to_corners
 from imagen_jax.diffusion.null_text import drop_text, null_text
 from imagen_jax.diffusion.process import PREDICTIONS, add_noise
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from tests.reference.imagen_statements import cosine_alpha_sigma
+from tests.reference.imagen_statements import enlarge_to_corners as stated_enlargement
 
 
 def test_augmentation_is_the_variance_preserving_process_at_each_level():
@@ -31,6 +32,15 @@ def test_level_zero_is_clean():
     image = jnp.full((1, 4, 4, 3), 0.5)
     augmented = augment(image, jnp.ones_like(image), jnp.zeros((1,)), cosine)
     np.testing.assert_allclose(augmented.image, image, atol=1e-4)
+
+
+def test_enlarging_to_the_corners_equals_its_statement():
+    image = np.random.default_rng(0).normal(size=(2, 5, 5, 3))
+    large = enlarge_to_corners(jnp.asarray(image, jnp.float32), 16)
+    for index in range(2):
+        np.testing.assert_allclose(large[index], stated_enlargement(image[index], 16), atol=1e-5)
+    corners = (slice(None), [0, 0, -1, -1], [0, -1, 0, -1])
+    np.testing.assert_allclose(large[corners], image[corners], atol=1e-6)
 
 
 def test_training_draws_one_level_for_each_example_uniformly():

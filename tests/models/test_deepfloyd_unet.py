@@ -12,9 +12,11 @@ from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.errors import UserError
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.deepfloyd_weights import (
+    NEEDED,
     export_deepfloyd_weights,
     import_deepfloyd_weights,
     read_network,
+    write_settings,
 )
 from imagen_jax.weights.named_tensors import parameter_shapes
 from tests.reference.deepfloyd_models import SETTINGS, make_inputs, make_tensors
@@ -43,7 +45,7 @@ def shapes_of(network, name):
 def output_and_gradients(name, tensors):
     """Our output, and our gradients by diffusers' names."""
     network = build(SETTINGS[name])
-    params = import_deepfloyd_weights(tensors, network, shapes_of(network, name))
+    params = import_deepfloyd_weights(tensors, shapes_of(network, name), len(network.channels))
     inputs, cotangent = arguments(name)
     with jax.default_matmul_precision("highest"):
         output, pull_back = jax.vjp(jax.jit(lambda params: network.apply({"params": params}, *inputs)), params)
@@ -77,11 +79,20 @@ def test_output_and_gradients_equal_diffusers(name, golden):
 def test_export_undoes_import(name, golden):
     tensors = golden_tensors(golden, name)
     network = build(SETTINGS[name])
-    params = import_deepfloyd_weights(tensors, network, shapes_of(network, name))
+    params = import_deepfloyd_weights(tensors, shapes_of(network, name), len(network.channels))
     exported = export_deepfloyd_weights(flatten_dict(params, sep="/"), len(network.channels))
     assert exported.keys() == tensors.keys()
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(exported[key], tensor)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_written_settings_say_the_same_network(name):
+    network, is_base = build(SETTINGS[name]), SETTINGS[name]["in_channels"] == 3
+    written = write_settings(network, SETTINGS[name]["sample_size"], SETTINGS[name]["encoder_hid_dim"], is_base)
+    assert build(json.loads(json.dumps(written))) == network
+    for key in NEEDED - {"layers_per_block"}:
+        assert written[key] == SETTINGS[name][key]
 
 
 def test_weights_that_do_not_fit_are_named(golden):
@@ -90,20 +101,20 @@ def test_weights_that_do_not_fit_are_named(golden):
     shapes = shapes_of(network, "stage_1")
     renamed = {key.replace("conv_in.weight", "conv_inn.weight"): tensor for key, tensor in tensors.items()}
     with pytest.raises(UserError, match=r"missing: conv_in.weight; left over: conv_inn.weight"):
-        import_deepfloyd_weights(renamed, network, shapes)
+        import_deepfloyd_weights(renamed, shapes, 3)
     with pytest.raises(UserError, match=r"left over: class_embedding.linear_1.weight"):
-        import_deepfloyd_weights(tensors | {"class_embedding.linear_1.weight": np.zeros(3)}, network, shapes)
+        import_deepfloyd_weights(tensors | {"class_embedding.linear_1.weight": np.zeros(3)}, shapes, 3)
     key = "down_blocks.1.attentions.0.to_q.weight"
     with pytest.raises(UserError, match=rf"tensor {key} has shape \(64, 32\), .* down_1_0_attention/query/kernel"):
-        import_deepfloyd_weights(tensors | {key: tensors[key][:, :32]}, network, shapes)
+        import_deepfloyd_weights(tensors | {key: tensors[key][:, :32]}, shapes, 3)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (
-            {"resnet_time_scale_shiff": "scale_shift"},
-            "'resnet_time_scale_shiff'.*did you mean 'resnet_time_scale_shift'",
+            {"resnet_time_scale_shif": "scale_shift"},
+            "'resnet_time_scale_shif'.*you mean 'resnet_time_scale_shift'",
         ),
         ({"_class_name": "UNet2DModel"}, "_class_name='UNet2DModel'"),
         ({"resnet_time_scale_shift": "default"}, "resnet_time_scale_shift='default'"),

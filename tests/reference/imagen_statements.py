@@ -18,6 +18,30 @@ def ddpm_signal_variance(step: int) -> float:
     return product
 
 
+def improved_ddpm_signal_variance(step: int) -> float:
+    """ᾱ after ``step`` of the thousand steps of Nichol & Dhariwal 2021, as the plain product of 1 - β."""
+    product = 1.0
+    for index in range(step):
+        before, after = (math.cos((number / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for number in (index, index + 1))
+        product *= 1.0 - min(1.0 - after / before, 0.999)
+    return product
+
+
+def enlarge_to_corners(image: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear enlargement of one image whose corner pixels stay in the corners, pixel by pixel."""
+    large = np.zeros((size, size, image.shape[2]))
+    for row in range(size):
+        for column in range(size):
+            y, x = row * (image.shape[0] - 1) / (size - 1), column * (image.shape[1] - 1) / (size - 1)
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
+            down, across = y - top, x - left
+            upper = (1 - across) * image[top, left] + across * image[top, right]
+            lower = (1 - across) * image[bottom, left] + across * image[bottom, right]
+            large[row, column] = (1 - down) * upper + down * lower
+    return large
+
+
 def dynamic_threshold(image: np.ndarray, percentile: float) -> np.ndarray:
     """Dynamic thresholding of one image, as the paper's appendix words it."""
     magnitudes = np.sort(np.abs(image).ravel())

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import Text
+from imagen_jax.diffusion.augmentation import enlarge_to_corners
+from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import (
@@ -39,7 +41,7 @@ def repeat_low_resolution(params, text, low_resolution):
 
 def draw(stages, keys):
     draws = [make_draw_stage(stage) for stage in stages]
-    return list(draw_cascade(stages, draws, [TEXT] * len(stages), keys))
+    return list(draw_cascade(stages, draws, [(TEXT, null_text(TEXT))] * len(stages), keys))
 
 
 def test_each_stage_gets_the_images_of_the_one_before():
@@ -59,7 +61,19 @@ def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_picture(
     assert np.abs(noise[0] - noise[1]).max() > 0.1
 
 
-def test_guidance_uses_the_null_text():
+def test_a_stage_that_enlarges_first_is_noised_at_its_own_resolution():
+    def show_condition(params, text, low_resolution):
+        return lambda noisy, log_snr: low_resolution.image
+
+    large = make_stage(64, 32, show_condition, level=0.1)._replace(enlarge=enlarge_to_corners)
+    _, image = draw([make_stage(32, None, paint_params), large], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    alpha, sigma = cosine_alpha_sigma(0.1)
+    noise = np.asarray(image) - alpha * 0.25
+    assert noise.std() == pytest.approx(sigma, rel=0.03)
+    assert abs(np.corrcoef(noise[:, ::2, ::2].ravel(), noise[:, 1::2, ::2].ravel())[0, 1]) < 0.05
+
+
+def test_guidance_leads_away_from_the_unwanted_text():
     def paint_text(params, text, low_resolution):
         shade = jnp.sum(text.embeddings, axis=(1, 2))[:, None, None, None] / 80  # 0.1 with the text, 0 without
         return lambda noisy, log_snr: jnp.broadcast_to(shade, noisy.shape)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.array_types import ImageWithVariance
 from imagen_jax.diffusion.process import noise_from_image
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import guide
@@ -64,3 +65,25 @@ def test_the_guided_estimate_is_bounded_not_each_branch():
     guided = guide(lambda z, log_snr: jnp.full_like(z, 0.9), lambda z, log_snr: jnp.full_like(z, -0.9), 3.0)
     unbounded, bounded = guided(NOISY, LOG_SNR), bound(guided, THRESHOLDS["static"](0.0))(NOISY, LOG_SNR)
     assert float(unbounded.max()) == pytest.approx(4.5) and float(bounded.max()) == 1
+
+
+@pytest.mark.parametrize("largest_bound", [1.0, 1.5, 99.0])
+def test_dynamic_threshold_holds_its_bound_below_the_largest(largest_bound):
+    image = 3 * CONDITIONAL
+    computed = np.asarray(dynamic_threshold(95.0, largest_bound)(image))
+    for index in range(3):
+        bound_of_image = min(max(np.quantile(np.abs(np.asarray(image[index])), 0.95), 1.0), largest_bound)
+        stated = np.clip(np.asarray(image[index]), -bound_of_image, bound_of_image) / bound_of_image
+        np.testing.assert_allclose(computed[index], stated, atol=1e-5)
+    with pytest.raises(UserError, match="at least 1"):
+        dynamic_threshold(95.0, 0.5)
+
+
+def test_guidance_and_threshold_keep_the_variance_of_the_conditional_estimate():
+    def learned(shade, gamma):
+        return lambda z, log_snr: ImageWithVariance(jnp.full_like(z, shade), jnp.full_like(z, gamma))
+
+    guided = bound(guide(learned(0.5, 0.25), learned(0.1, 0.75), 2.0), THRESHOLDS["static"](0.0))
+    image, gamma = guided(NOISY, LOG_SNR)
+    np.testing.assert_allclose(image, np.full(NOISY.shape, 0.9), rtol=1e-6)
+    np.testing.assert_allclose(gamma, np.full(NOISY.shape, 0.25))

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.array_types import ImageWithVariance
 from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
-from imagen_jax.diffusion.schedules import SCHEDULES, cosine
-from imagen_jax.sampling.sampler import fold_into_each, normal_for_each, sample, spread_uniformly
+from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, cosine, discrete_cosine, number_of_step
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.sampler import fold_into_each, normal_for_each, sample, spread_over_steps, spread_uniformly
 from imagen_jax.sampling.step_rules import STEP_RULES, ancestral, ddim
 from tests.reference.imagen_statements import cosine_alpha_sigma, posterior
 
@@ -58,6 +60,36 @@ def test_an_ancestral_step_is_the_posterior(gamma):
     largest = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
     expected = mean + np.sqrt(smallest ** (1 - gamma) * largest**gamma) * 1.7
     np.testing.assert_allclose(stepped[0], expected, atol=1e-5)
+
+
+def test_a_learned_variance_lies_between_the_bounds_value_by_value_and_the_last_step_has_none():
+    gamma = jax.random.uniform(jax.random.key(3), (1, *SHAPE))
+    noisy, noise = jnp.full((1, *SHAPE), 0.4), jnp.full((1, *SHAPE), 1.7)
+    log_snr, next_log_snr = cosine(jnp.asarray([0.7])), cosine(jnp.asarray([0.5]))
+
+    def step_with(denoise, rule, to=next_log_snr):
+        return np.asarray(rule.step(denoise, noisy, log_snr, to, noise, ())[0])
+
+    def learned(noisy, log_snr):
+        return ImageWithVariance(know_the_image(noisy, log_snr), gamma)
+
+    smallest, largest = (step_with(know_the_image, ancestral(end)) for end in (0.0, 1.0))
+    mean = np.asarray(ancestral().step(know_the_image, noisy, log_snr, next_log_snr, 0 * noise, ())[0])
+    expected = mean + (smallest - mean) ** (1 - np.asarray(gamma)) * (largest - mean) ** np.asarray(gamma)
+    np.testing.assert_allclose(step_with(learned, ancestral()), expected, atol=1e-5)
+    clean = cosine(jnp.asarray([0.0]))
+    np.testing.assert_allclose(step_with(learned, ancestral(), clean)[0], IMAGE, atol=1e-3)
+    np.testing.assert_array_equal(step_with(learned, ddim()), step_with(know_the_image, ddim()))
+
+
+@pytest.mark.parametrize("steps", [1, 27, 100, 1000])
+def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
+    numbers = [number * (1000 // steps) for number in range(steps)][::-1]
+    log_snrs = np.asarray(spread_over_steps(discrete_cosine, steps))
+    np.testing.assert_allclose(number_of_step(discrete_cosine)(jnp.asarray(log_snrs[:-1])), numbers, atol=1e-3)
+    assert log_snrs[-1] == pytest.approx(LOG_SNR_LIMIT, abs=1e-3) and len(log_snrs) == steps + 1
+    with pytest.raises(UserError, match="fewer --steps"):
+        spread_over_steps(discrete_cosine, 1001)
 
 
 def test_ddim_with_full_noise_is_ancestral():

@@ -1,0 +1,250 @@
+"""DeepFloyd IF, the open relative of Imagen, as a stage of ours: folders as diffusers writes them, in and out.
+
+    FOLDER/unet/{config.json, diffusion_pytorch_model.safetensors} -> network and its parameters
+    FOLDER/scheduler/, FOLDER/image_noising_scheduler/             -> schedules, thresholding
+    FOLDER/text_encoder/, FOLDER/tokenizer/                        -> the text encoder's options
+
+What IF does otherwise than Imagen, and how the config says it: the network is told the number of one of a thousand
+discrete steps (``stage.noise_measure``) of a cosine schedule (``discrete_cosine``), and learns its variance
+(``out_channels`` 6); the condition of stage II is noised after it was enlarged (``stage.enlarge_before_noise``); all 77
+places of a caption count, padding too (``text.options.encode_padding``); no caption is the empty caption
+(``text.null``); thresholds have a largest bound (``sampling.largest_bound``).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imagen_jax.cascades import TrainedStage
+from imagen_jax.errors import UserError
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
+from imagen_jax.models.deepfloyd_weights import (
+    export_deepfloyd_weights,
+    import_deepfloyd_weights,
+    read_network,
+    write_settings,
+)
+from imagen_jax.stage_files import name_params, write_files
+from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.weights.named_tensors import flatten_shapes
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder
+
+LICENCE_NOTICE = """\
+These are weights of DeepFloyd IF. They are not ours and do not come under this project's licence:
+  DeepFloyd is licensed under the DeepFloyd License, Copyright (c) Stability AI Ltd. All Rights Reserved.
+  It allows non-commercial research only; what the weights make and what is made of them fall under it too.
+  Whoever passes them on, converted or not, passes on that licence and the line above (read LICENSE-MODEL of IF).
+"""
+
+TOKENS = 77
+"""IF was trained on captions padded to this many tokens."""
+
+SCALE = 4
+"""Of stage II and III: how many times larger the image becomes."""
+
+GUIDANCE = {"stage I": 7.0, "stage II": 4.0}
+STEPS = {"stage I": 100, "stage II": 50}
+"""The defaults of IF's own pipelines."""
+
+AUGMENTATION_STEP = 250
+"""Step whose noise stage II's condition gets in sampling: IF's own default level, a quarter."""
+
+BETA_SCHEDULES = {"squaredcos_cap_v2": "discrete_cosine", "linear": "linear"}
+
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "steps_offset": 0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "variance_type": "learned_range",
+}
+"""What a scheduler of IF says where it says it at all; ``variance_type`` it always says."""
+
+RELEASED: dict[str, Any] = {
+    "beta_schedule": "squaredcos_cap_v2",
+    "dynamic_thresholding_ratio": 0.95,
+    "thresholding": True,
+    "variance_type": "learned_range",
+}
+"""The scheduler that IF was released with, for a U-Net's folder that came alone."""
+
+LARGEST_BOUND = {"stage I": 1.5, "stage II": 1.0}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is missing or holds none.
+    """
+    try:
+        settings = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: give a folder as diffusers writes it, with config.json and weights"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): download it again") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no JSON object: download it again")
+    return settings
+
+
+def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "float32") -> ConfigDict:
+    """The config of the stage in a folder, whose keys are those of ``configs/quickstart.py`` that sampling reads.
+
+    Args:
+        source: a pipeline's folder, or that of its U-Net.
+        text_encoder: folder of T5, where it is not in ``source``.
+        dtype: to compute in.
+
+    Raises:
+        UserError: a file is missing, or says what IF does not.
+    """
+    settings = read_json(find_unet(source) / "config.json")
+    network = read_network(settings)
+    stage = "stage I" if settings["in_channels"] == 3 else "stage II"
+    beside = find_unet(source).parent
+    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": LARGEST_BOUND[stage]})
+    noising = read_noising_schedule(beside / "image_noising_scheduler")
+    size = settings["sample_size"]
+    return ConfigDict(
+        {
+            "seed": 0,
+            "text": {
+                "encoder": "t5",
+                "options": {**find_text_encoder(source, text_encoder), "max_tokens": TOKENS, "dtype": dtype,
+                            "encode_padding": True, "lowercase": True},
+                "width": settings["encoder_hid_dim"],
+                "length": TOKENS,
+                "null": "empty_caption",
+            },
+            "stage": {
+                "resolution": size,
+                "low_resolution": None if stage == "stage I" else size // SCALE,
+                "schedule": BETA_SCHEDULES[scheduler.get("beta_schedule", "linear")],
+                "augmentation_schedule": noising,
+                "enlarge_before_noise": "corners",
+                "noise_measure": "step_number",
+                "prediction": "eps",
+                "self_conditioned": False,
+            },
+            "network": network | {"dtype": dtype},
+            "sampling": {
+                "sampler": "ancestral",
+                "steps": STEPS[stage],
+                "spacing": "discrete",
+                "guidance": GUIDANCE[stage],
+                "augmentation_level": 0.0 if stage == "stage I" else (AUGMENTATION_STEP + 1) / 1000,
+                **read_thresholding(scheduler),
+            },
+        }
+    )  # fmt: skip
+
+
+def find_unet(source: Path) -> Path:
+    """The folder of the U-Net in that of a pipeline, or the folder itself."""
+    return source / "unet" if (source / "unet").is_dir() else source
+
+
+def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]:
+    """The options that say where T5 and its tokenizer are.
+
+    Raises:
+        UserError: no T5 lies beside the U-Net and none is named.
+    """
+    folder = text_encoder or find_unet(source).parent / "text_encoder"
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is missing: name the folder of T5 in --text_encoder, for example that of IF's stage I"
+        )
+    places = [folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model"]
+    tokenizer = next((place for place in places if place.is_file()), None)
+    if tokenizer is None:
+        raise UserError(f"{places[1]} is missing: download the tokenizer beside the text encoder")
+    return {"folder": str(folder.absolute()), "tokenizer": str(tokenizer.absolute())}
+
+
+def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A scheduler's settings; those that IF was released with where there is no such folder.
+
+    Raises:
+        UserError: it is of another process than IF's.
+    """
+    if not folder.is_dir():
+        return released
+    path = folder / "scheduler_config.json"
+    settings = read_json(path)
+    check_process(path, {"variance_type": "fixed_small"} | settings)
+    return settings
+
+
+def read_noising_schedule(folder: Path) -> str:
+    """The name of the schedule that stage II's condition is noised by."""
+    if not folder.is_dir():
+        return BETA_SCHEDULES["squaredcos_cap_v2"]
+    path = folder / "scheduler_config.json"
+    settings = read_json(path)
+    check_process(path, settings | {"variance_type": SCHEDULER["variance_type"]})
+    return BETA_SCHEDULES[settings.get("beta_schedule", "linear")]
+
+
+def check_process(path: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that a scheduler is of IF's process.
+
+    Raises:
+        UserError: it is not; names the key.
+    """
+    for key, expected in SCHEDULER.items():
+        if settings.get(key, expected) != expected:
+            raise UserError(f"{path} has {key}={settings[key]!r}, and DeepFloyd IF has {expected!r}: mend the file")
+    betas = settings.get("beta_schedule", "linear")
+    bounds = (settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02))
+    if betas not in BETA_SCHEDULES or (betas == "linear" and bounds != (1e-4, 0.02)):
+        raise UserError(
+            f"{path} has beta_schedule={betas!r} from {bounds[0]} to {bounds[1]}: known are "
+            f"{', '.join(sorted(BETA_SCHEDULES))}, the linear one from 0.0001 to 0.02"
+        )
+
+
+def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The thresholding keys of ``config.sampling``."""
+    dynamic = {
+        "percentile": 100.0 * scheduler.get("dynamic_thresholding_ratio", 0.995),
+        "largest_bound": float(scheduler.get("sample_max_value", 1.0)),
+    }
+    if scheduler.get("thresholding", False):
+        return {"thresholding": "dynamic", **dynamic}
+    return {"thresholding": "static" if scheduler.get("clip_sample", True) else "none", **dynamic}
+
+
+def read_params(source: Path, config: ConfigDict) -> dict:
+    """The U-Net's parameters, a nested dict of float32 arrays.
+
+    Raises:
+        UserError: the file is damaged, a pickle, or does not fit ``config.json``; names file and tensor.
+    """
+    shapes = flatten_shapes(abstract_params(build_stage(config)))
+    return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
+
+
+def export_stage(trained: TrainedStage, folder: Path) -> None:
+    """Writes the U-Net's folder as diffusers reads it.
+
+    Raises:
+        UserError: the stage's network is of another kind, or the folder can't be written to.
+    """
+    stage = trained.stage
+    if not isinstance(stage.network, DeepFloydUNet):
+        raise UserError(
+            f"{trained.name} has a network that diffusers has no kind of: export it with --format=imagen_jax"
+        )
+    print(LICENCE_NOTICE, flush=True)
+    settings = write_settings(stage.network, stage.resolution, stage.text_width, stage.low_resolution is None)
+    tensors = export_deepfloyd_weights(name_params(trained.params), len(stage.network.channels))
+    write_files(folder, settings, tensors, "diffusion_pytorch_model.safetensors")

@@ -1,0 +1,75 @@
+"""A trained stage as two plain files, for whoever does not read our checkpoints: and back.
+
+    FOLDER/config.json        the stage's config
+    FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``
+
+Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an attention's (in, heads, channels).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.pictures import make_folder
+from imagen_jax.stages import Params, abstract_params, build_stage
+from imagen_jax.training.workdir import read_config as read_stage_config
+from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
+from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder
+
+
+def write_files(
+    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name: str = SINGLES[0]
+) -> None:
+    """Writes a ``config.json`` and a file of tensors.
+
+    Args:
+        folder: made where there is none.
+        settings: what ``config.json`` holds.
+        tensors: by the names they get.
+        name: of the file of tensors.
+
+    Raises:
+        UserError: they can't be written.
+    """
+    make_folder(folder)
+    try:
+        save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, folder / name)
+        (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
+
+
+def name_params(params: Params) -> dict[str, np.ndarray]:
+    """Parameters on the host, by path."""
+    return {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
+
+
+def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "float32") -> ConfigDict:
+    """The config in the folder, with another folder of the text encoder where one is named.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+    """
+    config = read_stage_config(source)
+    if text_encoder is not None:
+        config.text.options.folder = str(text_encoder)
+    return config
+
+
+def read_params(source: Path, config: ConfigDict) -> dict:
+    """The parameters in the folder.
+
+    Raises:
+        UserError: the file is damaged or does not fit the config; names file and tensor.
+    """
+    shapes = flatten_shapes(abstract_params(build_stage(config)))
+    names = {path: path for path in shapes}
+    return import_weights("stage's", SafetensorsFolder(source), shapes, names, turn=lambda path, tensor, shape: tensor)
