@@ -40,9 +40,18 @@ def main(arguments: Sequence[str]) -> None:
     """Exports."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
-    export = choose(FORMATS, FORMAT.value, "format")
-    export(load_stage(Path(WORKDIR.value)), Path(OUT.value))
-    print(f"{WORKDIR.value} is written to {OUT.value}")
+    export_stage(FORMAT.value, Path(WORKDIR.value), Path(OUT.value))
+
+
+def export_stage(name: str, workdir: Path, folder: Path) -> None:
+    """Writes the stage in ``workdir`` into ``folder``.
+
+    Raises:
+        UserError: there is no such stage, the format has no place for it, or the folder can't be written to.
+    """
+    export = choose(FORMATS, name, "format")
+    export(load_stage(workdir), folder)
+    print(f"{workdir} is written to {folder}")
 
 
 if __name__ == "__main__":
