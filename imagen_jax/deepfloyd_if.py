@@ -233,7 +233,7 @@ def read_params(source: Path, config: ConfigDict) -> dict:
     return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
 
 
-def export_stage(trained: TrainedStage, folder: Path) -> None:
+def write(trained: TrainedStage, folder: Path) -> None:
     """Writes the U-Net's folder as diffusers reads it.
 
     Raises:
@@ -244,7 +244,6 @@ def export_stage(trained: TrainedStage, folder: Path) -> None:
         raise UserError(
             f"{trained.name} has a network that diffusers has no kind of: export it with --format=imagen_jax"
         )
-    print(LICENCE_NOTICE, flush=True)
     settings = write_settings(stage.network, stage.resolution, stage.text_width, stage.low_resolution is None)
     tensors = export_deepfloyd_weights(name_params(trained.params), len(stage.network.channels))
     write_files(folder, settings, tensors, "diffusion_pytorch_model.safetensors")

@@ -2,38 +2,21 @@
 
     python -m imagen_jax.export_weights --workdir=runs/base --out=exported [--format=imagen_jax]
 
-| format | what is written |
-|---|---|
-| imagen_jax | the stage's config and its averaged parameters by our names: any stage, see ``stage_files`` |
-| deepfloyd_if | tensors by diffusers' names, which its UNet2DConditionModel loads: a stage imported from DeepFloyd IF |
-
-``imagen_jax.import_weights`` reads both.
+The formats are those of ``weight_formats``; ``imagen_jax.import_weights`` reads them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from imagen_jax import deepfloyd_if, stage_files
-from imagen_jax.cascades import TrainedStage, load_stage
 from imagen_jax.command_line import run_main
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError
+from imagen_jax.weight_formats import export_stage
 
-FORMAT = flags.DEFINE_string("format", "imagen_jax", "imagen_jax or deepfloyd_if.")
+FORMAT = flags.DEFINE_string("format", "imagen_jax", "imagen_jax (any stage) or deepfloyd_if (one imported from it).")
 WORKDIR = flags.DEFINE_string("workdir", None, "The stage.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
-
-
-def export_as_ours(stage: TrainedStage, folder: Path) -> None:
-    """Writes any stage."""
-    stage_files.write_files(folder, stage.config.to_dict(), stage_files.name_params(stage.params))
-
-
-FORMATS: dict[str, Callable[[TrainedStage, Path], None]] = {
-    "imagen_jax": export_as_ours,
-    "deepfloyd_if": deepfloyd_if.export_stage,
-}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,17 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
     export_stage(FORMAT.value, Path(WORKDIR.value), Path(OUT.value))
-
-
-def export_stage(name: str, workdir: Path, folder: Path) -> None:
-    """Writes the stage in ``workdir`` into ``folder``.
-
-    Raises:
-        UserError: there is no such stage, the format has no place for it, or the folder can't be written to.
-    """
-    export = choose(FORMATS, name, "format")
-    export(load_stage(workdir), folder)
-    print(f"{workdir} is written to {folder}")
+    print(f"{WORKDIR.value} is written to {OUT.value}")
 
 
 if __name__ == "__main__":

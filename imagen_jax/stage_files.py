@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from imagen_jax.cascades import TrainedStage
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
@@ -73,3 +74,12 @@ def read_params(source: Path, config: ConfigDict) -> dict:
     shapes = flatten_shapes(abstract_params(build_stage(config)))
     names = {path: path for path in shapes}
     return import_weights("stage's", SafetensorsFolder(source), shapes, names, turn=lambda path, tensor, shape: tensor)
+
+
+def write(trained: TrainedStage, folder: Path) -> None:
+    """Writes any stage.
+
+    Raises:
+        UserError: the folder can't be written to.
+    """
+    write_files(folder, trained.config.to_dict(), name_params(trained.params))

@@ -17,8 +17,10 @@ LAYERS = [
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "stages"},
-    {"cascades", "stage_files"},
-    {"deepfloyd_if", "previews"},
+    {"cascades"},
+    {"previews", "stage_files"},
+    {"deepfloyd_if"},
+    {"weight_formats"},
     {"compile_check", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}

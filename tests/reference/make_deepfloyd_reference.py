@@ -1,20 +1,25 @@
 """Writes tests/golden/deepfloyd_reference.npz: what diffusers' UNet2DConditionModel makes of small seeded IF U-Nets.
 
-Run it from the repository's root, in any environment with torch and diffusers::
+Run it from the repository's root, after ``bash launch/test.sh --with-references``::
 
-    pip install torch diffusers
-    python -m tests.reference.make_deepfloyd_reference
+    .venv/bin/python -m tests.reference.make_deepfloyd_reference
 
 For each of ``deepfloyd_models.SETTINGS`` the file holds the output, and of each tensor its name and shape, and the norm
-and one seeded projection of its gradient.
+and one seeded projection of its gradient. For the cascade of ``deepfloyd_folders`` it holds the pictures of each stage,
+drawn by diffusers' pipelines from the noise that our sampler draws (the one thing here that is ours).
 """
 
+import contextlib
 import json
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
+from tests.reference.deepfloyd_folders import SIZES, write_stage
 from tests.reference.deepfloyd_models import SETTINGS, make_inputs, make_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deepfloyd_reference.npz"
@@ -50,6 +55,85 @@ def compute(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.
     return tensors, output.detach().permute(0, 2, 3, 1).numpy(), gradients
 
 
+PROMPTS = ("Red apple ", "a panda eating bamboo in the rain")
+SEED = 3
+STEPS = {"stage_1": 12, "stage_2": 6}
+
+
+def noises(stage: str) -> Iterator[np.ndarray]:
+    """The noises that our sampler draws for a stage, channels first, in the order in which diffusers asks for them."""
+    from imagen_jax.sampling.cascade import keys_of_prompts
+    from imagen_jax.sampling.sampler import fold_into_each, normal_for_each
+
+    number, size = list(SIZES).index(stage), SIZES[stage]
+    keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0] * len(PROMPTS)), number)
+    walk = fold_into_each(keys, 0)
+    for one in [fold_into_each(walk, 0), *([fold_into_each(keys, 1)] if number else [])]:
+        yield np.array(normal_for_each(one, (size, size, 3))).transpose(0, 3, 1, 2)
+    for step in range(STEPS[stage]):
+        yield np.array(normal_for_each(fold_into_each(walk, step + 1), (size, size, 3))).transpose(0, 3, 1, 2)
+
+
+def draw(stage: str, pipeline, **condition) -> np.ndarray:
+    """Draws ``PROMPTS`` with a pipeline of diffusers fed with ``noises``: a float tensor in [-1, 1], channels first."""
+    import torch
+    from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution
+    from diffusers.schedulers import scheduling_ddpm
+
+    fed = noises(stage)
+
+    def give(shape, **_):
+        noise = torch.from_numpy(next(fed))
+        assert noise.shape == shape
+        return noise
+
+    modules = (pipeline_if, pipeline_if_superresolution, scheduling_ddpm)
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "randn_tensor", give))
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(list(PROMPTS), num_inference_steps=STEPS[stage], output_type="pt", **condition).images
+    return images.clamp(-1, 1)
+
+
+def to_pixels(images) -> np.ndarray:
+    """A tensor in [-1, 1], channels first, to 8-bit pixels, channels last."""
+    return np.round((images.permute(0, 2, 3, 1).numpy() / 2 + 0.5) * 255).astype(np.uint8)
+
+
+def draw_cascade(base, large) -> dict[str, np.ndarray]:
+    """The pixels that two pipelines of diffusers make of ``PROMPTS``, by stage."""
+    small = draw("stage_1", base)
+    return {"stage_1": to_pixels(small), "stage_2": to_pixels(draw("stage_2", large, image=small))}
+
+
+def load_pipelines(folder: Path) -> tuple:
+    """Both pipelines from a folder with ``stage_1`` and ``stage_2`` in it."""
+    from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline, UNet2DConditionModel
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    pipelines = []
+    for stage, kind in (("stage_1", IFPipeline), ("stage_2", IFSuperResolutionPipeline)):
+        place = folder / stage
+        noising = {}
+        if stage == "stage_2":
+            noising = {"image_noising_scheduler": DDPMScheduler.from_pretrained(place / "image_noising_scheduler")}
+        pipelines.append(
+            kind(
+                unet=UNet2DConditionModel.from_pretrained(place / "unet"),
+                scheduler=DDPMScheduler.from_pretrained(place / "scheduler"),
+                tokenizer=T5Tokenizer.from_pretrained(place / "tokenizer", extra_ids=0),
+                text_encoder=T5EncoderModel.from_pretrained(place / "text_encoder"),
+                safety_checker=None,
+                feature_extractor=None,
+                watermarker=None,
+                requires_safety_checker=False,
+                **noising,
+            )
+        )
+    return tuple(pipelines)
+
+
 def main() -> None:
     arrays = {}
     for name in SETTINGS:
@@ -58,6 +142,11 @@ def main() -> None:
         arrays[f"{name}/shapes"] = np.array(json.dumps(shapes))
         arrays[f"{name}/output"] = output
         arrays[f"{name}/gradients"] = np.stack([project(key, gradients[key]) for key in tensors])
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in SIZES:
+            write_stage(Path(folder) / stage, stage, json.loads(str(arrays[f"{stage}/shapes"])))
+        pictures = draw_cascade(*load_pipelines(Path(folder)))
+    arrays |= {f"{stage}/pixels": pixels for stage, pixels in pictures.items()}
     np.savez_compressed(GOLDEN, **arrays)
     print(f"{GOLDEN}: {GOLDEN.stat().st_size} bytes")
 

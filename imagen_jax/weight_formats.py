@@ -1,0 +1,90 @@
+"""Weights from elsewhere into a stage's workdir, and a stage into files for elsewhere: one table of formats for both.
+
+    folder -> config and parameters -> workdir (config.json, a checkpoint) -> files in another folder
+
+| format | folder |
+|---|---|
+| deepfloyd_if | a DeepFloyd IF pipeline, stage I or II, as diffusers writes it, or its U-Net alone (which is written) |
+| imagen_jax | the stage's config and its parameters by our names, see ``stage_files`` |
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from imagen_jax import deepfloyd_if, stage_files
+from imagen_jax.array_types import DTYPES
+from imagen_jax.cascades import TrainedStage, load_stage
+from imagen_jax.errors import UserError, choose
+from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.workdir import keep_config
+
+
+class Format(NamedTuple):
+    """How one kind of folder is read and written.
+
+    Attributes:
+        notice: what is said before anything is written.
+        read_config: ``(source, text_encoder, dtype) -> config``.
+        read_params: ``(source, config) -> parameters``.
+        write: ``(stage, folder) -> None``.
+    """
+
+    notice: str
+    read_config: Callable[[Path, Path | None, str], ConfigDict]
+    read_params: Callable[[Path, ConfigDict], Any]
+    write: Callable[[TrainedStage, Path], None]
+
+
+FORMATS = {
+    "deepfloyd_if": Format(
+        deepfloyd_if.LICENCE_NOTICE, deepfloyd_if.read_config, deepfloyd_if.read_params, deepfloyd_if.write
+    ),
+    "imagen_jax": Format("", stage_files.read_config, stage_files.read_params, stage_files.write),
+}
+
+
+def import_stage(
+    name: str, source: Path, workdir: Path, text_encoder: Path | None = None, dtype: str = "float32"
+) -> None:
+    """Reads the weights in ``source``, and writes them and the config that samples them into ``workdir``.
+
+    Args:
+        name: a key of ``FORMATS``.
+        source: the folder.
+        workdir: the workdir to make.
+        text_encoder: folder of T5, where it is not in ``source``.
+        dtype: what DeepFloyd IF shall compute in.
+
+    Raises:
+        UserError: there is a stage already, or the weights are damaged, incomplete or of another network.
+    """
+    form = choose(FORMATS, name, "format")
+    choose(DTYPES, dtype, "dtype")
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds a stage already: choose another --out")
+    config = form.read_config(source, text_encoder, dtype)
+    if form.notice:
+        print(form.notice, flush=True)
+    params = form.read_params(source, config)
+    keep_config(workdir, config)
+    for licence in sorted([*source.glob("LICENSE*"), *source.glob("LICENCE*")]):
+        shutil.copy(licence, workdir)
+    with CheckpointStore(workdir / "checkpoints") as checkpoints:
+        checkpoints.save_weights(0, params)
+
+
+def export_stage(name: str, workdir: Path, folder: Path) -> None:
+    """Writes the stage in ``workdir`` into ``folder``.
+
+    Raises:
+        UserError: there is no such stage, the format has no place for it, or the folder can't be written to.
+    """
+    form = choose(FORMATS, name, "format")
+    stage = load_stage(workdir)
+    if form.notice:
+        print(form.notice, flush=True)
+    form.write(stage, folder)

@@ -1,0 +1,188 @@
+"""Weights from elsewhere become stages, stages become files, and what does not fit is named."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from configs import quickstart
+from imagen_jax.cascades import load_cascade, load_stage
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.stages import build_stage, initial_params
+from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.workdir import keep_config
+from imagen_jax.weight_formats import export_stage, import_stage
+from tests.reference.deepfloyd_folders import SIZES, write_json, write_stage
+from tests.reference.make_deepfloyd_reference import GOLDEN, PROMPTS, SEED, STEPS
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def sources(golden, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deepfloyd")
+    return {name: write_stage(folder / name, name, json.loads(str(golden[f"{name}/shapes"]))) for name in SIZES}
+
+
+@pytest.fixture(scope="module")
+def workdirs(sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imported")
+    for name, source in sources.items():
+        import_stage("deepfloyd_if", source, folder / name)
+    return [folder / name for name in sources]
+
+
+@pytest.fixture
+def source(sources, tmp_path):
+    """A copy of stage I to spoil."""
+    copy = tmp_path / "source"
+    subprocess.run(["cp", "-r", sources["stage_1"], copy], check=True)
+    return copy
+
+
+@pytest.mark.slow
+def test_pictures_equal_those_of_diffusers(golden, workdirs):
+    with jax.default_matmul_precision("highest"):
+        cascade = load_cascade(workdirs, {"steps": list(STEPS.values())}, batch_size=2)
+        drawn = next(cascade.draw(PROMPTS, seed=SEED))
+    for images, name in zip(drawn, SIZES, strict=True):
+        expected = golden[f"{name}/pixels"].astype(int)
+        assert expected.std() > 20 and np.abs(to_pixels(images).astype(int) - expected).max() <= 2
+
+
+def test_the_config_says_what_the_scheduler_says(workdirs):
+    base, large = (load_stage(workdir).config for workdir in workdirs)
+    assert base.text.to_dict() == base.text.to_dict() | {"encoder": "t5", "length": 77, "null": "empty_caption"}
+    assert base.text.options.encode_padding and base.text.options.lowercase and base.text.options.max_tokens == 77
+    wanted = {"steps": 100, "guidance": 7.0, "thresholding": "dynamic", "percentile": 95.0, "largest_bound": 1.5}
+    assert base.sampling.to_dict() == base.sampling.to_dict() | wanted
+    wanted = {"steps": 50, "guidance": 4.0, "largest_bound": 1.0, "augmentation_level": 0.251}
+    assert large.sampling.to_dict() == large.sampling.to_dict() | wanted
+    assert (large.stage.resolution, large.stage.low_resolution) == (64, 16)
+
+
+def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, source, tmp_path):
+    for name in ("scheduler", "tokenizer", "text_encoder"):
+        subprocess.run(["rm", "-r", source / name], check=True)
+    with pytest.raises(UserError, match="--text_encoder"):
+        import_stage("deepfloyd_if", source / "unet", tmp_path / "alone")
+    import_stage("deepfloyd_if", source / "unet", tmp_path / "alone", sources["stage_1"] / "text_encoder")
+    assert load_stage(tmp_path / "alone").config.sampling == load_stage(workdirs[0]).config.sampling
+
+
+def test_our_own_stages_go_out_and_in(tmp_path):
+    config = quickstart.get_config("super_resolution,smoke")
+    params = initial_params(build_stage(config), jax.random.key(1))
+    keep_config(tmp_path / "run", config)
+    with CheckpointStore(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save_weights(7, params)
+    export_stage("imagen_jax", tmp_path / "run", tmp_path / "files")
+    assert json.loads((tmp_path / "files" / "config.json").read_text())["stage"]["resolution"] == 16
+    tensors = load_file(tmp_path / "files" / "model.safetensors")
+    np.testing.assert_array_equal(tensors["conv_in/kernel"], params["conv_in"]["kernel"])
+
+    import_stage("imagen_jax", tmp_path / "files", tmp_path / "again")
+    again = load_stage(tmp_path / "again").params
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    with pytest.raises(UserError, match="--format=imagen_jax"):
+        export_stage("deepfloyd_if", tmp_path / "run", tmp_path / "other")
+    with pytest.raises(UserError, match="holds a stage already"):
+        import_stage("imagen_jax", tmp_path / "files", tmp_path / "again")
+
+
+def test_importing_what_was_exported_changes_nothing(workdirs, sources, tmp_path):
+    export_stage("deepfloyd_if", workdirs[1], tmp_path / "unet")
+    original, exported = load_file(sources["stage_2"] / WEIGHTS), load_file(tmp_path / WEIGHTS)
+    assert original.keys() == exported.keys()
+    assert all(np.array_equal(original[key], exported[key]) for key in original)
+
+
+def spoil_scheduler(source, **changes):
+    path = source / "scheduler" / "scheduler_config.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def spoil_config(source, **changes):
+    path = source / "unet" / "config.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def cut_weights(source):
+    path = source / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def rename_weights(source):
+    (source / WEIGHTS).rename(source / "unet" / "weights.safetensors")
+
+
+def use_a_pickle(source):
+    (source / WEIGHTS).rename(source / "unet" / "diffusion_pytorch_model.bin")
+
+
+def lose_a_shard(source):
+    index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00002-of-00002.safetensors"}}
+    (source / WEIGHTS).unlink()
+    write_json(source / "unet" / "diffusion_pytorch_model.safetensors.index.json", index)
+
+
+def reshape_a_tensor(source):
+    tensors = load_file(source / WEIGHTS)
+    save_file(tensors | {"conv_in.weight": np.zeros((3, 32, 3, 3), np.float32)}, source / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda source: spoil_config(source, new_key=1), "'new_key'"),
+        (lambda source: spoil_config(source, block_out_channels=[64, 64, 96]), "shape"),
+        (lambda source: (source / "unet" / "config.json").write_text("{"), "config.json can't be read"),
+        (lambda source: (source / "unet" / "config.json").write_text("[]"), "holds no JSON object"),
+        (lambda source: (source / "unet" / "config.json").unlink(), "config.json is missing"),
+        (lambda source: spoil_scheduler(source, variance_type="fixed_small"), "variance_type='fixed_small'"),
+        (lambda source: spoil_scheduler(source, prediction_type="v_prediction"), "prediction_type='v_prediction'"),
+        (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
+        (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
+        (lambda source: (source / "tokenizer" / "spiece.model").unlink(), "spiece.model is missing"),
+        (cut_weights, "diffusion_pytorch_model.safetensors is not a whole safetensors file"),
+        (rename_weights, "holds neither model.safetensors"),
+        (use_a_pickle, "diffusion_pytorch_model.bin and no safetensors: a pickle can run code"),
+        (lose_a_shard, "diffusion_pytorch_model-00002-of-00002.safetensors is missing"),
+        (reshape_a_tensor, r"tensor conv_in.weight has shape \(3, 32, 3, 3\)"),
+    ],
+)
+def test_bad_files_end_in_a_sentence_and_write_nothing(source, tmp_path, spoil, sentence):
+    spoil(source)
+    with pytest.raises(UserError, match=sentence):
+        import_stage("deepfloyd_if", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_import_and_draw(sources, tmp_path):
+    def run(main, *flags):
+        command = [sys.executable, "-m", f"imagen_jax.{main}", *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    out = tmp_path / "base"
+    done = run("import_weights", "--format=deepfloyd_if", f"--source={sources['stage_1']}", f"--out={out}")
+    assert done.returncode == 0 and "Copyright (c) Stability AI Ltd." in done.stdout
+    done = run("sample", f"--stages={out}", "--steps=2", "--prompt=red apple", f"--out={tmp_path / 'pictures'}",
+               "--negative_prompt=panda")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (picture,) = (path for path in (tmp_path / "pictures").glob("red_apple*.png"))
+    assert Image.open(picture).size == (16, 16) and Image.open(picture).text["negative_prompt"] == "panda"
+    done = run("import_weights", "--format=deepfloyd", f"--source={sources['stage_1']}", f"--out={tmp_path / 'no'}")
+    assert done.returncode == 2 and "did you mean 'deepfloyd_if'" in done.stderr
