@@ -36,6 +36,7 @@ SAMPLE = [
     "pillow>=12",
     "safetensors>=0.8",
     "sentencepiece>=0.2.3",
+    "tensorstore>=0.1.86",
     "tokenizers>=0.23.3,<0.24",
     "tqdm>=4.70",
 ]

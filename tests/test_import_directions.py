@@ -31,6 +31,7 @@ HOMES = {
     "optax": ("training/",),
     "orbax": ("training/checkpoints.py",),
     "tensorflow_datasets": ("data/",),
+    "tensorstore": ("weights/t5x_folder.py",),
     "grain": ("data/",),
     "tensorflow": (),
     "torch": (),

@@ -6,6 +6,7 @@ The way of a caption, one file a step::
     bert.py, t5.py         token ids -> hidden states (Flax modules; their parameters are plain dicts)
     bert_weights.py, t5_weights.py
                            which tensor of a downloaded file is which parameter
+    t5_files.py            what a T5 is downloaded as, in the layouts of Hugging Face and of T5X
     minilm.py              finds and checks the pretrained MiniLM's files, and joins its three
     pretrained_t5.py       the same for a T5 v1.1 of any size
     batched_encoder.py     any tokenizer, network and weights -> an encoder with few compilations

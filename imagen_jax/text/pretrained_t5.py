@@ -1,44 +1,49 @@
-"""A pretrained T5 v1.1 encoder from a folder as Hugging Face lays it out: Imagen's is ``google/t5-v1_1-xxl``.
+"""A pretrained T5 v1.1 encoder from a folder: Imagen's is ``google/t5-v1_1-xxl``. ``t5_files`` knows the layouts."""
 
-config.json                                         the sizes
-spiece.model                                        the tokenizer
-model.safetensors, or its index and shards          the weights, of the encoder alone or of the whole T5
-"""
-
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from imagen_jax.array_types import DTYPES, TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError, choose
 from imagen_jax.text.batched_encoder import BatchedEncoder, EncoderParts
-from imagen_jax.text.t5 import T5Config, T5Encoder
+from imagen_jax.text.t5 import T5Encoder
+from imagen_jax.text.t5_files import T5Files, find_t5
 from imagen_jax.text.t5_weights import import_t5_weights
-from imagen_jax.text.tokenizer import load_sentencepiece
-from imagen_jax.weights.safetensors_folder import SafetensorsFolder, find_files
+from imagen_jax.text.tokenizer import PADDING_ID, load_sentencepiece
+from imagen_jax.weights.named_tensors import Place
+from imagen_jax.weights.places import place_whole
 
 DEFAULT_MAX_TOKENS = 128
-PROBES = 64
-PROBE_BYTES = 1 << 16
 
 
-def load_t5(folder: str | Path = "", max_tokens: int = DEFAULT_MAX_TOKENS, dtype: str = "bfloat16") -> BatchedEncoder:
+def load_t5(
+    folder: str | Path = "",
+    tokenizer: str = "",
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    dtype: str = "bfloat16",
+    lowercase: bool = False,
+    encode_padding: bool = False,
+    place: Place = place_whole,
+) -> BatchedEncoder:
     """Returns the T5 encoder of a folder; its weights are read at the first ``encode``.
 
     Args:
-        folder: see the module's docstring.
+        folder: what Hugging Face or T5X lays out; see ``t5_files``.
+        tokenizer: the sentencepiece model, where it is not in the folder.
         max_tokens: the longest caption, </s> included; at least 2. The paper does not say; others took 128.
         dtype: of the weights and the compute, "bfloat16" or "float32"; what is returned is float32.
+        lowercase: see ``read_lowercase``; for DeepFloyd IF.
+        encode_padding: see ``keep_padding``; for DeepFloyd IF.
+        place: where each parameter goes, as ``weights.places`` has it: one device, or cut over a mesh.
 
     Raises:
-        UserError: no folder is given, a file is missing, or config.json is of another model; at the first ``encode``:
-            weights or tokenizer are damaged or do not fit.
+        UserError: no folder is given, a file is missing, or it is another model; at the first ``encode``: weights or
+            tokenizer are damaged or do not fit.
     """
     if not str(folder):
         raise UserError(
@@ -48,65 +53,36 @@ def load_t5(folder: str | Path = "", max_tokens: int = DEFAULT_MAX_TOKENS, dtype
     if max_tokens < 2:
         raise UserError(f"T5 cannot read captions of {max_tokens} tokens: choose max_tokens of at least 2")
     compute = choose(DTYPES, dtype, "T5 dtype")
-    folder = Path(folder)
-    config = read_config(folder)
-    name = f"t5-{config.d_model}-{fingerprint(folder)}-{dtype}"
+    files = find_t5(Path(folder), tokenizer)
+    name = f"t5-{files.config.d_model}-{files.fingerprint}-{dtype}"
+    changes: list[Callable[[EncoderParts], EncoderParts]] = []
     if max_tokens != DEFAULT_MAX_TOKENS:
         name += f"-{max_tokens}-tokens"
-    return BatchedEncoder(name, config.d_model, max_tokens, lambda: load_parts(folder, config, compute))
+    if lowercase:
+        name += "-lowercase"
+        changes.append(read_lowercase)
+    if encode_padding:
+        name += "-padding"
+        changes.append(lambda parts: keep_padding(parts, max_tokens))
+
+    def load() -> EncoderParts:
+        parts = load_parts(files, compute, place)
+        for change in changes:
+            parts = change(parts)
+        return parts
+
+    return BatchedEncoder(name, files.config.d_model, max_tokens, load)
 
 
-def read_config(folder: Path) -> T5Config:
-    """Reads the sizes.
-
-    Raises:
-        UserError: there is no config.json, or it is of another model.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give the folder that T5 was downloaded to")
-    return T5Config.from_json(path.read_bytes())
-
-
-def fingerprint(folder: Path) -> str:
-    """Eight hexadecimal digits that differ where config, tokenizer or weights do.
-
-    Of each file the size and 64 blocks of 64 KiB are read, not all of it: 4 MiB instead of 9.5 GB. Weights trained
-    further differ in every block.
-
-    Raises:
-        UserError: a file is missing.
-    """
-    digest = hashlib.sha256()
-    for path in (folder / "config.json", folder / "spiece.model", *find_files(folder)):
-        if not path.is_file():
-            raise UserError(f"{path} is missing: give the folder that T5 was downloaded to")
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        for block in probe(path):
-            digest.update(block)
-    return digest.hexdigest()[:8]
-
-
-def probe(path: Path) -> Iterator[bytes]:
-    """Blocks of a file, evenly spaced from its first byte to its last; all of a small one."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for start in np.linspace(0, max(size - PROBE_BYTES, 0), PROBES).astype(np.int64):
-            file.seek(int(start))
-            yield file.read(PROBE_BYTES)
-
-
-def load_parts(folder: Path, config: T5Config, dtype: DTypeLike) -> EncoderParts:
+def load_parts(files: T5Files, dtype: DTypeLike, place: Place) -> EncoderParts:
     """Reads tokenizer and weights.
 
     Raises:
-        UserError: a file is missing, damaged, or does not fit config.json.
+        UserError: a file is missing, damaged, or does not fit the sizes.
     """
-    tokenize = load_sentencepiece(folder / "spiece.model")
-    parameters = import_t5_weights(
-        SafetensorsFolder(folder), config, dtype, place=lambda path, array: jax.device_put(array)
-    )
-    encoder = T5Encoder(config, dtype)
+    tokenize = load_sentencepiece(files.tokenizer)
+    parameters = import_t5_weights(files.read_weights(), files.config, dtype, place)
+    encoder = T5Encoder(files.config, dtype)
 
     def apply(parameters: dict, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:
         precision = "highest" if dtype == jnp.float32 else "default"
@@ -116,3 +92,28 @@ def load_parts(folder: Path, config: T5Config, dtype: DTypeLike) -> EncoderParts
         return cast(TextEmbeddings, hidden)
 
     return EncoderParts(tokenize, apply, parameters)
+
+
+def read_lowercase(parts: EncoderParts) -> EncoderParts:
+    """Reads captions in small letters, without white space around them."""
+
+    def tokenize(captions: Sequence[str]) -> list[list[int]]:
+        return parts.tokenize([caption.lower().strip() for caption in captions])
+
+    return parts._replace(tokenize=tokenize)
+
+
+def keep_padding(parts: EncoderParts, max_tokens: int) -> EncoderParts:
+    """Pads every caption to ``max_tokens`` and counts its padding as tokens, which no token looks at.
+
+    Padding then has embeddings too, of what it gathers from the caption, and the mask of all places is True.
+    """
+
+    def tokenize(captions: Sequence[str]) -> list[list[int]]:
+        # A longer caption stays as long as it is: who truncates it keeps its </s>, and warns.
+        return [ids + [PADDING_ID] * (max_tokens - len(ids)) for ids in parts.tokenize(captions)]
+
+    def apply(parameters: dict, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:
+        return parts.apply(parameters, ids, mask & (ids != PADDING_ID))
+
+    return parts._replace(tokenize=tokenize, apply=apply)

@@ -1,6 +1,7 @@
-"""Tensors named as in Hugging Face's T5 files to the parameters of ``t5.T5Encoder``, one by one."""
+"""Named tensors to the parameters of ``t5.T5Encoder``, one by one: Hugging Face's names, and T5X's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +9,9 @@ from jax.typing import DTypeLike
 
 from imagen_jax.text.t5 import T5Config, T5Encoder
 from imagen_jax.text.tokenizer import ONE_TOKEN
-from imagen_jax.weights.named_tensors import Place, import_weights, parameter_shapes
+from imagen_jax.weights.named_tensors import Place, Turn, import_weights, parameter_shapes, turn_from_torch
 
-EMBEDDING = "shared.weight"
-POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-FINAL_NORM = "encoder.final_layer_norm.weight"
-LAYER_MODULES = {
+HUGGING_FACE_MODULES = {
     "attention_norm/scale": "layer.0.layer_norm",
     "attention/query/kernel": "layer.0.SelfAttention.q",
     "attention/key/kernel": "layer.0.SelfAttention.k",
@@ -24,10 +22,46 @@ LAYER_MODULES = {
     "feed_forward/expand/kernel": "layer.1.DenseReluDense.wi_1",
     "feed_forward/contract/kernel": "layer.1.DenseReluDense.wo",
 }
-
+HUGGING_FACE_NAMES = {
+    "embedding/embedding": "shared.weight",
+    "position_bias/embedding": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    "final_norm/scale": "encoder.final_layer_norm.weight",
+}
 # A whole T5 brings its decoder; the encoder's embedding is the shared one under another name.
 OWN_EMBEDDING = "encoder.embed_tokens.weight"
-UNUSED_PREFIXES = ("decoder.", "lm_head.")
+
+T5X_MODULES = {
+    "attention_norm/scale": "pre_attention_layer_norm.scale",
+    "attention/query/kernel": "attention.query.kernel",
+    "attention/key/kernel": "attention.key.kernel",
+    "attention/value/kernel": "attention.value.kernel",
+    "attention/output/kernel": "attention.out.kernel",
+    "feed_forward_norm/scale": "pre_mlp_layer_norm.scale",
+    "feed_forward/gate/kernel": "mlp.wi_0.kernel",
+    "feed_forward/expand/kernel": "mlp.wi_1.kernel",
+    "feed_forward/contract/kernel": "mlp.wo.kernel",
+}
+T5X_NAMES = {
+    "embedding/embedding": "target.token_embedder.embedding",
+    "position_bias/embedding": "target.encoder.relpos_bias.rel_embedding",
+    "final_norm/scale": "target.encoder.encoder_norm.scale",
+}
+
+
+class Naming(NamedTuple):
+    """How files name the tensors of a T5, and which way round they keep them.
+
+    Attributes:
+        name_of: the name of the parameter at a path of ``T5Encoder``.
+        turn: see ``named_tensors.Turn``.
+        unused: how the names of what the encoder does not need begin.
+        mend: what to do about weights that do not fit.
+    """
+
+    name_of: Callable[[str], str]
+    turn: Turn
+    unused: tuple[str, ...]
+    mend: str
 
 
 def import_t5_weights(
@@ -39,7 +73,7 @@ def import_t5_weights(
     """Returns the parameters of ``T5Encoder(config)``; each tensor read, cast and placed before the next.
 
     Args:
-        tensors: by Hugging Face's names; of a whole T5 the decoder is passed over.
+        tensors: by the names of Hugging Face or of T5X; of a whole T5 the decoder is passed over.
         config: the sizes.
         dtype: of the kernels and the embedding; norms and the position bias stay float32.
         place: see ``Place``; what it returns becomes the parameter.
@@ -47,25 +81,52 @@ def import_t5_weights(
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
+    naming = T5X if any(name.startswith("target.") for name in tensors) else HUGGING_FACE
     shapes = parameter_shapes(T5Encoder(config).init, *ONE_TOKEN)
-    sources = {path: find_source_name(path) for path in shapes}
+    sources = {path: naming.name_of(path) for path in shapes}
     # Files of the encoder alone may hold its embedding under either name.
-    if EMBEDDING not in tensors and OWN_EMBEDDING in tensors:
+    if sources["embedding/embedding"] not in tensors and OWN_EMBEDDING in tensors:
         sources["embedding/embedding"] = OWN_EMBEDDING
 
     def is_unused(name: str) -> bool:
-        return name == OWN_EMBEDDING or name.startswith(UNUSED_PREFIXES)
+        return name.startswith(naming.unused)
 
     def dtype_of(path: str) -> DTypeLike:
         return jnp.float32 if path.endswith("/scale") or path.startswith("position_bias") else dtype
 
-    return import_weights("T5", tensors, shapes, sources, is_unused, dtype_of, place)
+    return import_weights("T5", tensors, shapes, sources, is_unused, dtype_of, place, naming.turn, naming.mend)
 
 
-def find_source_name(path: str) -> str:
+def find_hugging_face_name(path: str) -> str:
     """Returns Hugging Face's name of the parameter at ``path``: ``layer_3_attention/query/kernel`` -> ``…q.weight``."""
-    named = {"embedding/embedding": EMBEDDING, "position_bias/embedding": POSITION_BIAS, "final_norm/scale": FINAL_NORM}
-    if path in named:
-        return named[path]
+    if path in HUGGING_FACE_NAMES:
+        return HUGGING_FACE_NAMES[path]
     _, number, module = path.split("_", 2)
-    return f"encoder.block.{number}.{LAYER_MODULES[module]}.weight"
+    return f"encoder.block.{number}.{HUGGING_FACE_MODULES[module]}.weight"
+
+
+def find_t5x_name(path: str) -> str:
+    """Returns T5X's name of the parameter at ``path``: ``layer_3_attention/query/kernel`` -> ``…query.kernel``."""
+    if path in T5X_NAMES:
+        return T5X_NAMES[path]
+    _, number, module = path.split("_", 2)
+    return f"target.encoder.layers_{number}.{T5X_MODULES[module]}"
+
+
+def turn_from_t5x(path: str, tensor: np.ndarray) -> np.ndarray:
+    """Turns the position bias, which T5X keeps as (heads, buckets); its kernels are (in, out), as Flax has them."""
+    return tensor.T if path == "position_bias/embedding" else tensor
+
+
+HUGGING_FACE = Naming(
+    find_hugging_face_name,
+    turn_from_torch,
+    unused=("decoder.", "lm_head.", OWN_EMBEDDING),
+    mend="use the config.json that came with them",
+)
+T5X = Naming(
+    find_t5x_name,
+    turn_from_t5x,
+    unused=("target.decoder.",),
+    mend="use a T5X checkpoint of T5 v1.1",
+)

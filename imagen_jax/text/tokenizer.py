@@ -16,6 +16,8 @@ Tokenize = Callable[[Sequence[str]], list[list[int]]]
 The last token must be the one that closes a sequence ([SEP] for BERT, </s> for T5): truncation keeps it.
 """
 
+PADDING_ID = 0
+"""What captions are padded with: BERT's [PAD] and T5's <pad>, which no text is ever tokenized to."""
 
 ONE_TOKEN = (np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
 """Ids and mask of the shortest caption, to learn an encoder's shapes with."""
@@ -49,7 +51,7 @@ def load_sentencepiece(path: Path) -> Tokenize:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is not a whole sentencepiece model ({error}): download it again") from None
     found = (model.pad_id(), model.eos_id())
-    if found != (0, 1):
+    if found != (PADDING_ID, 1):
         raise UserError(f"{path} pads with {found[0]} and ends with {found[1]}, T5 with 0 and 1: use T5's own model")
 
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
@@ -64,7 +66,7 @@ def truncate_token_ids(ids: list[int], limit: int) -> list[int]:
 
 
 def pad_token_ids(
-    sequences: Sequence[list[int]], batch: int, tokens: int, padding_id: int = 0
+    sequences: Sequence[list[int]], batch: int, tokens: int, padding_id: int = PADDING_ID
 ) -> tuple[Int[np.ndarray, "batch tokens"], Bool[np.ndarray, "batch tokens"]]:
     """Returns ids ``(batch, tokens)``, int32, and the mask of true tokens; rows beyond ``sequences`` hold none."""
     ids = np.full((batch, tokens), padding_id, np.int32)

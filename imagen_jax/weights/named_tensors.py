@@ -67,6 +67,7 @@ def import_weights(
     dtype_of: Callable[[str], DTypeLike] = lambda path: np.float32,
     place: Place = lambda path, array: array,
     turn: Turn = turn_from_torch,
+    mend: str = "use the config.json that came with them",
 ) -> dict:
     """Returns parameters as nested dicts; each tensor is read, turned, cast and placed before the next.
 
@@ -79,6 +80,7 @@ def import_weights(
         dtype_of: path to the dtype of that parameter.
         place: see ``Place``; what it returns becomes the parameter.
         turn: see ``Turn``.
+        mend: what to do about weights that do not fit, for errors.
 
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
@@ -88,8 +90,8 @@ def import_weights(
     left_over = sorted(name for name in found - wanted if not is_unused(name))
     if missing or left_over:
         raise UserError(
-            f"the {model} weights do not fit config.json (missing: {list_names(missing)}; "
-            f"left over: {list_names(left_over)}): use the config.json that came with them"
+            f"the {model} weights do not fit the network (missing: {list_names(missing)}; "
+            f"left over: {list_names(left_over)}): {mend}"
         )
     parameters = {}
     for path, name in sources.items():
@@ -98,7 +100,7 @@ def import_weights(
         if tensor.shape != shapes[path].shape:
             raise UserError(
                 f"tensor {name} has shape {stored.shape}, which does not fit {path} of shape "
-                f"{shapes[path].shape}: use the config.json that came with the weights"
+                f"{shapes[path].shape} of the {model} weights: {mend}"
             )
         parameters[path] = place(path, np.asarray(tensor, dtype_of(path)))
     return unflatten_dict(parameters, sep="/")

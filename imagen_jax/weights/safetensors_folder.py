@@ -5,17 +5,21 @@
 
 Diffusers calls them ``diffusion_pytorch_model…``, and files in half precision have ``.fp16`` in their names. Nothing
 else is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
+
+A tensor is mapped into memory by itself, so what was read of it leaves memory with it. A file mapped as a whole would
+keep all pages that were ever read, and XXL would weigh twice as much while it loads.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, choose
 
 # The first that is there is read: full precision before half.
 SINGLES = (
@@ -30,11 +34,32 @@ INDEXES = (
     "model.safetensors.index.fp16.json",
     "diffusion_pytorch_model.safetensors.index.fp16.json",
 )
+DTYPES = {
+    "BOOL": np.dtype("?"),
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+class Location(NamedTuple):
+    """Where a tensor lies: from which byte of which file, and what its bytes mean."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
 class SafetensorsFolder(Mapping[str, np.ndarray]):
-    """The tensors of a folder, by name; one is read at a time, and none is kept.
+    """The tensors of a folder, by name; none is kept, and of each only the part that is used is read.
 
     Attributes:
         folder: where the files are.
@@ -45,10 +70,9 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.files: dict[str, Path] = {}
-        self.opened = {path: open_file(path) for path in find_files(folder)}
-        for path, file in self.opened.items():
-            self.files |= dict.fromkeys(file.keys(), path)
+        self.locations: dict[str, Location] = {}
+        for path in find_files(folder):
+            self.locations |= read_header(path)
         self.check_index()
 
     def check_index(self) -> None:
@@ -61,20 +85,23 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
             return
         index, shards = read_index(self.folder)
         for name, shard in shards.items():
-            if self.files.get(name) != self.folder / shard:
+            if name not in self.locations or self.locations[name].path != self.folder / shard:
                 raise UserError(f"{self.folder / shard} lacks the tensor {name} that {index} names: copy it again")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.opened[self.files[name]].get_tensor(name)
+        path, offset, dtype, shape = self.locations[name]
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        return np.asarray(np.memmap(path, dtype, "r", offset, shape))
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
-        return name in self.files
+        return name in self.locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
+        return iter(self.locations)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.locations)
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -130,13 +157,23 @@ def read_index(folder: Path) -> tuple[str, dict[str, str]]:
     return path.name, shards
 
 
-def open_file(path: Path) -> Any:
-    """Opens a safetensors file; its header is read, its tensors are not.
+def read_header(path: Path) -> dict[str, Location]:
+    """Where each tensor of a safetensors file lies.
 
     Raises:
-        UserError: it is not a whole safetensors file.
+        UserError: it is not a whole safetensors file, or has a tensor of a type that NumPy does not know.
     """
     try:
-        return safe_open(path, framework="np")
+        # The library checks the header, and that the file is as long as it says: what it passes is read with ease.
+        safe_open(path, framework="np")
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
+    header.pop("__metadata__", None)
+    locations = {}
+    for name, entry in header.items():
+        dtype = choose(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
+        locations[name] = Location(path, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]))
+    return locations

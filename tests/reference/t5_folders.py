@@ -1,4 +1,4 @@
-"""Writes small T5 v1.1 models with seeded random weights in the layout of Hugging Face's folders."""
+"""Writes small T5 v1.1 models with seeded random weights as Hugging Face and T5X lay them out."""
 
 import io
 import json
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import sentencepiece
+import tensorstore
+from flax.serialization import msgpack_serialize
+from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
 SETTINGS = {
@@ -108,4 +111,60 @@ def write_t5_folder(folder: Path, name: str = "narrow", seed: int = 0, shards: i
     (folder / "config.json").write_text(json.dumps(settings_of(name)))
     write_tensors(folder, make_tensors(name, seed), shards)
     write_tokenizer(folder / "spiece.model")
+    return folder
+
+
+def name_for_t5x(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same tensors as T5X's ``target`` has them: kernels (in, out), and the position bias (heads, buckets)."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        match name.split("."):
+            case ["shared", _]:
+                renamed["token_embedder.embedding"] = tensor
+            case ["encoder", "final_layer_norm", _]:
+                renamed["encoder.encoder_norm.scale"] = tensor
+            case [*_, "relative_attention_bias", _]:
+                renamed["encoder.relpos_bias.rel_embedding"] = tensor.T
+            case ["encoder", "block", block, "layer", layer, "layer_norm", _]:
+                kind = {"0": "pre_attention_layer_norm", "1": "pre_mlp_layer_norm"}[layer]
+                renamed[f"encoder.layers_{block}.{kind}.scale"] = tensor
+            case ["encoder", "block", block, "layer", _, "SelfAttention", kind, _]:
+                kind = {"q": "query", "k": "key", "v": "value", "o": "out"}[kind]
+                renamed[f"encoder.layers_{block}.attention.{kind}.kernel"] = tensor.T
+            case ["encoder", "block", block, "layer", _, "DenseReluDense", kind, _]:
+                renamed[f"encoder.layers_{block}.mlp.{kind}.kernel"] = tensor.T
+    return renamed
+
+
+def write_t5x_tensor(folder: Path, name: str, tensor: np.ndarray) -> dict:
+    """Writes a zarr array of two chunks along each axis; returns the pointer to it that T5X keeps."""
+    chunks = [-(-size // 2) for size in tensor.shape]
+    metadata = {"shape": list(tensor.shape), "chunks": chunks, "compressor": {"id": "gzip", "level": 1}}
+    spec = {"driver": "zarr", "dtype": tensor.dtype.name, "metadata": metadata}
+    place = {"driver": "file", "path": str(folder / name)}
+    tensorstore.open(spec | {"kvstore": place}, create=True).result().write(tensor).result()
+    # T5X writes to Google's storage, and keeps the path relative.
+    return spec | {"kvstore": {"driver": "gcs", "bucket": "t5x-dummy-bucket", "path": f"{name}/"}}
+
+
+def write_t5x_folder(folder: Path, name: str = "narrow", seed: int = 0, changes: dict | None = None) -> Path:
+    """Writes the model of ``write_t5_folder`` as T5X does, a bit of decoder and optimizer with it.
+
+    Args:
+        folder: where; returned.
+        name: of one of ``CONFIGS``.
+        seed: of the weights.
+        changes: tensors by the names of T5X's ``target``, to add or to put in place of the model's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    decoder = {"decoder.decoder_norm.scale": np.ones(4, np.float32), "decoder.logits_dense.kernel": np.eye(4)}
+    tensors = name_for_t5x(make_tensors(name, seed)) | decoder | (changes or {})
+    target = {
+        tensor_name: tensor if tensor.ndim == 1 else write_t5x_tensor(folder, f"target.{tensor_name}", tensor)
+        for tensor_name, tensor in tensors.items()
+    }
+    state = {"step": np.int32(1000000), "param_states": {"encoder": {"encoder_norm": {"scale": {"m": None}}}}}
+    tree = {"version": 3, "optimizer": {"target": unflatten_dict(target, sep="."), "state": state}}
+    (folder / "checkpoint").write_bytes(msgpack_serialize(tree))
+    write_tokenizer(folder / "sentencepiece.model")
     return folder

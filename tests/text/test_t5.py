@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from imagen_jax.errors import UserError
 from imagen_jax.text.encoder import load_text_encoder
-from imagen_jax.text.pretrained_t5 import read_config
 from imagen_jax.text.t5 import SIZES, T5Config, T5Encoder, relative_position_buckets
+from imagen_jax.text.t5_files import read_config
 from imagen_jax.text.t5_weights import import_t5_weights
 from imagen_jax.text.tokenizer import ONE_TOKEN
 from imagen_jax.weights.named_tensors import parameter_shapes

@@ -1,0 +1,128 @@
+"""A T5X checkpoint as one mapping from names to tensors, each read when it is asked for.
+
+    checkpoint                                   msgpack: a tree of small tensors, and of pointers to the large ones
+    target.encoder.layers_0.mlp.wo.kernel/       a large tensor, under its way in the tree: a zarr array of
+        .zarray, 0.0, 0.1, …                     its shape and type, and its chunks
+
+The tree's ``target`` are the weights; its ``state``, the optimizer's, is passed over. A pointer says how tensorstore
+should open the array, from any place it likes; it is not obeyed, for the array lies in the folder of its name. Neither
+msgpack nor zarr can hold more than numbers and text, so nothing is run.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+from flax.serialization import msgpack_restore
+
+from imagen_jax.errors import UserError
+
+CHECKPOINT = "checkpoint"
+TENSORFLOW = b"model_checkpoint_path"
+FLOATS = {"float16", "bfloat16", "float32", "float64"}
+
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
+"""How damage of the msgpack shows: it is a tree of anything, until we look for the weights in it."""
+
+
+class T5xFolder(Mapping[str, np.ndarray]):
+    """The weights of a checkpoint, by dotted name; one is read at a time, and the large ones are not kept.
+
+    A tensor that is never asked for need not be there: one may download the folders of the encoder alone.
+
+    Attributes:
+        folder: where the files are.
+
+    Raises:
+        UserError: the file ``checkpoint`` is missing, damaged or another program's; a tensor, when it is asked for, is
+            missing, incomplete or of no float type. Names the file and the tensor.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.leaves = read_leaves(folder / CHECKPOINT)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        leaf = self.leaves[name]
+        # A chunk that is absent would read as zeros; fill_missing_data_reads in open_array forbids it.
+        array = leaf if isinstance(leaf, np.ndarray) else self.wait(name, self.open_array(name).read())
+        if array.dtype.name not in FLOATS:
+            raise UserError(
+                f"the tensor {name} of {self.folder} is of type {array.dtype.name}: use a T5X checkpoint of version 3, "
+                "whose weights are floats"
+            )
+        return array
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
+        return name in self.leaves
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaves)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, of which nothing else is read."""
+        leaf = self.leaves[name]
+        return leaf.shape if isinstance(leaf, np.ndarray) else tuple(self.open_array(name).shape)
+
+    def files_of(self, name: str) -> list[Path]:
+        """The files that a tensor alone lies in; none for a small one."""
+        return sorted(path for path in (self.folder / name).glob("*") if path.is_file())
+
+    def open_array(self, name: str) -> Any:
+        """Opens the zarr array of a tensor; no chunk is read.
+
+        Raises:
+            UserError: it is not there, or says nothing that makes sense.
+        """
+        path = self.folder / name
+        if not path.is_dir():
+            raise UserError(f"the folder {path} of a tensor that {CHECKPOINT} names is missing: download it too")
+        kvstore = {"driver": "file", "path": str(path)}
+        spec = {"driver": "zarr", "kvstore": kvstore, "fill_missing_data_reads": False}
+        return self.wait(name, tensorstore.open(spec, open=True, read=True))
+
+    def wait(self, name: str, future: Any) -> Any:
+        """What tensorstore is doing, when it is done.
+
+        Raises:
+            UserError: it can't be done.
+        """
+        try:
+            return future.result()
+        except ValueError as error:
+            reason = str(error).partition(" [tensorstore_spec")[0]
+            raise UserError(
+                f"the tensor {name} is damaged or incomplete ({reason}): download {self.folder / name} again"
+            ) from None
+
+
+def read_leaves(path: Path) -> dict[str, Any]:
+    """The leaves of the tree of weights by dotted names: arrays, and what stands for those in folders of their own.
+
+    Raises:
+        UserError: the file is missing, damaged or another program's.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): give the folder of a T5X checkpoint") from None
+    if content.startswith(TENSORFLOW):
+        raise UserError(f"{path} belongs to a checkpoint of TensorFlow: download the one that was converted for T5X")
+    try:
+        return dict(flatten("target", msgpack_restore(content)["optimizer"]["target"]))
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged or no T5X checkpoint ({error!r}): download it again") from None
+
+
+def flatten(name: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves below a node of the tree; what has a ``kvstore`` is the pointer to a tensor, and so a leaf."""
+    if isinstance(node, dict) and "kvstore" not in node:
+        for key, child in node.items():
+            yield from flatten(f"{name}.{key}", child)
+    else:
+        yield name, node
