@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from imagen_jax.text.t5 import T5Config, T5Encoder
 from imagen_jax.text.tokenizer import ONE_TOKEN
-from imagen_jax.weights.named_tensors import Place, Turn, import_weights, parameter_shapes, turn_from_torch
+from imagen_jax.weights.named_tensors import Place, Shape, Turn, import_weights, parameter_shapes, turn_from_torch
 
 HUGGING_FACE_MODULES = {
     "attention_norm/scale": "layer.0.layer_norm",
@@ -113,7 +113,7 @@ def find_t5x_name(path: str) -> str:
     return f"target.encoder.layers_{number}.{T5X_MODULES[module]}"
 
 
-def turn_from_t5x(path: str, tensor: np.ndarray) -> np.ndarray:
+def turn_from_t5x(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
     """Turns the position bias, which T5X keeps as (heads, buckets); its kernels are (in, out), as Flax has them."""
     return tensor.T if path == "position_bias/embedding" else tensor
 

@@ -72,17 +72,16 @@ def written_by_diffusers(tmp_path_factory):
 
 def test_pictures_of_an_imported_cascade_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
     folder, pipelines = written_by_diffusers
-    expected = reference.draw_cascade(*pipelines)
     for stage in SIZES:
         import_stage("deepfloyd_if", folder / stage, tmp_path / stage)
     assert capsys.readouterr().out.count("non-commercial research only") == 2
     with jax.default_matmul_precision("highest"):
         cascade = load_cascade([tmp_path / stage for stage in SIZES], {"steps": list(reference.STEPS.values())}, 2)
         ours = next(cascade.draw(reference.PROMPTS, seed=reference.SEED))
-    for mine, theirs in zip(ours, expected.values(), strict=True):
-        assert theirs.std() > 20
-        difference = np.abs(to_pixels(mine).astype(int) - theirs.astype(int))
-        assert difference.max() <= 2, f"{difference.max()} of 255 at {mine.shape[1]} px"
+    for stage, pipeline, mine, small in zip(SIZES, pipelines, ours, (None, ours[0]), strict=True):
+        theirs = reference.draw(stage, pipeline, small)
+        difference = np.abs(to_pixels(mine).astype(int) - to_pixels(theirs).astype(int))
+        assert theirs.std() > 0.2 and difference.max() <= 2, f"{difference.max()} of 255 in {stage}"
 
 
 def test_diffusers_loads_what_we_export(written_by_diffusers, tmp_path):
