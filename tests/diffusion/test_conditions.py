@@ -11,7 +11,7 @@ from imagen_jax.diffusion.null_text import drop_text, null_text
 from imagen_jax.diffusion.process import PREDICTIONS, add_noise
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
-from tests.reference.imagen_statements import cosine_alpha_sigma
+from tests.reference.imagen_statements import augment_conditioning
 from tests.reference.imagen_statements import enlarge_to_corners as stated_enlargement
 
 
@@ -21,11 +21,9 @@ def test_augmentation_is_the_variance_preserving_process_at_each_level():
     levels = [0.1, 0.4, 0.9]
     augmented = augment(image, noise, jnp.asarray(levels), cosine)
     for index, level in enumerate(levels):
-        alpha, sigma = cosine_alpha_sigma(level)
-        np.testing.assert_allclose(
-            augmented.image[index], alpha * np.asarray(image[index]) + sigma * np.asarray(noise[index]), atol=1e-5
-        )
-        assert float(augmented.log_snr[index]) == pytest.approx(np.log(alpha**2 / sigma**2), abs=1e-3)
+        noised, told = augment_conditioning(np.asarray(image[index]), np.asarray(noise[index]), level)
+        np.testing.assert_allclose(augmented.image[index], noised, atol=1e-5)
+        assert float(augmented.log_snr[index]) == pytest.approx(told, abs=1e-3)
 
 
 def test_level_zero_is_clean():

@@ -137,3 +137,23 @@ def test_a_missing_key_is_named():
     settings = {key: value for key, value in SETTINGS["stage_1"].items() if key != "encoder_hid_dim"}
     with pytest.raises(UserError, match="lacks encoder_hid_dim"):
         read_network(settings)
+
+
+@pytest.mark.parametrize(("width", "millions"), [(192, 400), (320, 900), (704, 4300)])
+def test_stage_one_has_the_published_sizes(width, millions):
+    """IF's own model zoo: IF-I-M 400M, IF-I-L 900M, IF-I-XL 4.3B."""
+    settings = SETTINGS["stage_1"] | {
+        "addition_embed_type_num_heads": 64,
+        "attention_head_dim": 64,
+        "block_out_channels": [width, 2 * width, 3 * width, 4 * width],
+        "cross_attention_dim": 4 * width,
+        "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+        "encoder_hid_dim": 4096,
+        "layers_per_block": 3,
+        "sample_size": 64,
+        "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+    }
+    text = Text(jnp.zeros((1, 77, 4096)), jnp.ones((1, 77), bool))
+    shapes = parameter_shapes(build(settings).init, jnp.zeros((1, 64, 64, 3)), jnp.zeros(1), text)
+    count = sum(int(np.prod(shape.shape)) for shape in shapes.values())
+    assert count / 1e6 == pytest.approx(millions, rel=0.08)

@@ -42,6 +42,15 @@ def enlarge_to_corners(image: np.ndarray, size: int) -> np.ndarray:
     return large
 
 
+def augment_conditioning(image: np.ndarray, noise: np.ndarray, level: float) -> tuple[np.ndarray, float]:
+    """One low-resolution image as a super-resolution model gets it, and the log-SNR it is told; cosine schedule.
+
+    In training each example has a level of its own, in sampling all have the chosen one; the rest is the same.
+    """
+    alpha, sigma = cosine_alpha_sigma(level)
+    return alpha * image + sigma * noise, math.log(alpha**2 / sigma**2)
+
+
 def dynamic_threshold(image: np.ndarray, percentile: float) -> np.ndarray:
     """Dynamic thresholding of one image, as the paper's appendix words it."""
     magnitudes = np.sort(np.abs(image).ravel())
