@@ -27,7 +27,7 @@ from imagen_jax.models.deepfloyd_weights import (
     read_network,
     write_settings,
 )
-from imagen_jax.stage_files import name_params, write_files
+from imagen_jax.stage_files import NO_CHOICES, ImportChoices, name_params, write_files
 from imagen_jax.stages import abstract_params, build_stage
 from imagen_jax.weights.named_tensors import flatten_shapes
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
@@ -95,13 +95,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return settings
 
 
-def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "float32") -> ConfigDict:
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
     """The config of the stage in a folder, whose keys are those of ``configs/quickstart.py`` that sampling reads.
 
     Args:
         source: a pipeline's folder, or that of its U-Net.
-        text_encoder: folder of T5, where it is not in ``source``.
-        dtype: to compute in.
+        choices: what the folder leaves open.
 
     Raises:
         UserError: a file is missing, or says what IF does not.
@@ -118,8 +117,13 @@ def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "fl
             "seed": 0,
             "text": {
                 "encoder": "t5",
-                "options": {**find_text_encoder(source, text_encoder), "max_tokens": TOKENS, "dtype": dtype,
-                            "encode_padding": True, "lowercase": True},
+                "options": {
+                    **find_text_encoder(source, choices.text_encoder),
+                    "max_tokens": TOKENS,
+                    "dtype": choices.text_dtype,
+                    "encode_padding": True,
+                    "lowercase": True,
+                },
                 "width": settings["encoder_hid_dim"],
                 "length": TOKENS,
                 "null": "empty_caption",
@@ -134,7 +138,7 @@ def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "fl
                 "prediction": "eps",
                 "self_conditioned": False,
             },
-            "network": network | {"dtype": dtype},
+            "network": network | {"dtype": choices.dtype},
             "sampling": {
                 "sampler": "ancestral",
                 "steps": STEPS[stage],
@@ -144,7 +148,7 @@ def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "fl
                 **read_thresholding(scheduler),
             },
         }
-    )  # fmt: skip
+    )
 
 
 def find_unet(source: Path) -> Path:

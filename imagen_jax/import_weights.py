@@ -15,13 +15,15 @@ from absl import flags
 
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
+from imagen_jax.stage_files import ImportChoices
 from imagen_jax.weight_formats import import_stage
 
 FORMAT = flags.DEFINE_string("format", None, "deepfloyd_if or imagen_jax.", required=True)
 SOURCE = flags.DEFINE_string("source", None, "Folder of the weights.", required=True)
 OUT = flags.DEFINE_string("out", None, "The workdir to make.", required=True)
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of T5, where it is not beside the U-Net.")
-DTYPE = flags.DEFINE_string("dtype", "float32", "What DeepFloyd IF computes in: float32 or bfloat16.")
+DTYPE = flags.DEFINE_string("dtype", "float32", "What DeepFloyd IF's network computes in: float32 or bfloat16.")
+TEXT_DTYPE = flags.DEFINE_string("text_dtype", "bfloat16", "What its T5 computes in.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the folder of the weights as --source=…")
     text_encoder = Path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
-    import_stage(FORMAT.value, Path(SOURCE.value), Path(OUT.value), text_encoder, DTYPE.value)
+    choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
+    import_stage(FORMAT.value, Path(SOURCE.value), Path(OUT.value), choices)
     print(f"{OUT.value} is a stage: draw with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
 
 

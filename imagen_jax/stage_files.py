@@ -9,7 +9,7 @@ Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an at
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -24,6 +24,23 @@ from imagen_jax.stages import Params, abstract_params, build_stage
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
 from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder
+
+
+class ImportChoices(NamedTuple):
+    """What a folder of weights leaves open.
+
+    Attributes:
+        text_encoder: folder of T5, where it is not beside the weights.
+        dtype: what the network of DeepFloyd IF computes in.
+        text_dtype: what its T5 computes in; its XXL takes 19 GB of memory in float32.
+    """
+
+    text_encoder: Path | None = None
+    dtype: str = "float32"
+    text_dtype: str = "bfloat16"
+
+
+NO_CHOICES = ImportChoices()
 
 
 def write_files(
@@ -53,15 +70,15 @@ def name_params(params: Params) -> dict[str, np.ndarray]:
     return {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
 
 
-def read_config(source: Path, text_encoder: Path | None = None, dtype: str = "float32") -> ConfigDict:
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
     """The config in the folder, with another folder of the text encoder where one is named.
 
     Raises:
         UserError: there is none, or it can't be read.
     """
     config = read_stage_config(source)
-    if text_encoder is not None:
-        config.text.options.folder = str(text_encoder)
+    if choices.text_encoder is not None:
+        config.text.options.folder = str(choices.text_encoder)
     return config
 
 

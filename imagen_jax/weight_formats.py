@@ -19,6 +19,7 @@ from imagen_jax import deepfloyd_if, stage_files
 from imagen_jax.array_types import DTYPES
 from imagen_jax.cascades import TrainedStage, load_stage
 from imagen_jax.errors import UserError, choose
+from imagen_jax.stage_files import NO_CHOICES, ImportChoices
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 
@@ -28,13 +29,13 @@ class Format(NamedTuple):
 
     Attributes:
         notice: what is said before anything is written.
-        read_config: ``(source, text_encoder, dtype) -> config``.
+        read_config: ``(source, choices) -> config``.
         read_params: ``(source, config) -> parameters``.
         write: ``(stage, folder) -> None``.
     """
 
     notice: str
-    read_config: Callable[[Path, Path | None, str], ConfigDict]
+    read_config: Callable[[Path, ImportChoices], ConfigDict]
     read_params: Callable[[Path, ConfigDict], Any]
     write: Callable[[TrainedStage, Path], None]
 
@@ -47,26 +48,24 @@ FORMATS = {
 }
 
 
-def import_stage(
-    name: str, source: Path, workdir: Path, text_encoder: Path | None = None, dtype: str = "float32"
-) -> None:
+def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices = NO_CHOICES) -> None:
     """Reads the weights in ``source``, and writes them and the config that samples them into ``workdir``.
 
     Args:
         name: a key of ``FORMATS``.
         source: the folder.
         workdir: the workdir to make.
-        text_encoder: folder of T5, where it is not in ``source``.
-        dtype: what DeepFloyd IF shall compute in.
+        choices: what the folder leaves open.
 
     Raises:
         UserError: there is a stage already, or the weights are damaged, incomplete or of another network.
     """
     form = choose(FORMATS, name, "format")
-    choose(DTYPES, dtype, "dtype")
+    for dtype in (choices.dtype, choices.text_dtype):
+        choose(DTYPES, dtype, "dtype")
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a stage already: choose another --out")
-    config = form.read_config(source, text_encoder, dtype)
+    config = form.read_config(source, choices)
     if form.notice:
         print(form.notice, flush=True)
     params = form.read_params(source, config)

@@ -17,6 +17,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import fold_into_each
+from imagen_jax.stage_files import ImportChoices
 from imagen_jax.stages import build_stage, initial_params
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
@@ -43,7 +44,7 @@ def sources(golden, tmp_path_factory):
 def workdirs(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     for name, source in sources.items():
-        import_stage("deepfloyd_if", source, folder / name)
+        import_stage("deepfloyd_if", source, folder / name, ImportChoices(text_dtype="float32"))
     return [folder / name for name in sources]
 
 
@@ -85,7 +86,9 @@ def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, 
         subprocess.run(["rm", "-r", source / name], check=True)
     with pytest.raises(UserError, match="--text_encoder"):
         import_stage("deepfloyd_if", source / "unet", tmp_path / "alone")
-    import_stage("deepfloyd_if", source / "unet", tmp_path / "alone", sources["stage_1"] / "text_encoder")
+    import_stage(
+        "deepfloyd_if", source / "unet", tmp_path / "alone", ImportChoices(sources["stage_1"] / "text_encoder")
+    )
     assert load_stage(tmp_path / "alone").config.sampling == load_stage(workdirs[0]).config.sampling
 
 

@@ -8,6 +8,7 @@ import pytest
 from imagen_jax.cascades import load_cascade
 from imagen_jax.diffusion.schedules import discrete_cosine
 from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.stage_files import ImportChoices
 from imagen_jax.weight_formats import export_stage, import_stage
 from tests.reference import make_deepfloyd_reference as reference
 from tests.reference.deepfloyd_folders import SIZES
@@ -73,7 +74,7 @@ def written_by_diffusers(tmp_path_factory):
 def test_pictures_of_an_imported_cascade_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
     folder, pipelines = written_by_diffusers
     for stage in SIZES:
-        import_stage("deepfloyd_if", folder / stage, tmp_path / stage)
+        import_stage("deepfloyd_if", folder / stage, tmp_path / stage, ImportChoices(text_dtype="float32"))
     assert capsys.readouterr().out.count("non-commercial research only") == 2
     with jax.default_matmul_precision("highest"):
         cascade = load_cascade([tmp_path / stage for stage in SIZES], {"steps": list(reference.STEPS.values())}, 2)
