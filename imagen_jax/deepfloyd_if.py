@@ -55,6 +55,7 @@ AUGMENTATION_STEP = 250
 BETA_SCHEDULES = {"squaredcos_cap_v2": "discrete_cosine", "linear": "linear"}
 
 SCHEDULER = {
+    "_class_name": "DDPMScheduler",
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,

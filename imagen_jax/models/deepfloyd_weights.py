@@ -34,7 +34,6 @@ FIXED: dict[str, Any] = {
     "downsample_padding": 1,
     "dropout": 0.0,
     "dual_cross_attention": False,
-    "encoder_hid_dim_type": "text_proj",
     "flip_sin_to_cos": True,
     "freq_shift": 0,
     "norm_eps": 1e-5,
@@ -61,6 +60,7 @@ READ = {
     "cross_attention_dim",
     "down_block_types",
     "encoder_hid_dim",
+    "encoder_hid_dim_type",
     "in_channels",
     "layers_per_block",
     "mid_block_only_cross_attention",
@@ -196,6 +196,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.json has class_embed_type={settings.get('class_embed_type')!r} with "
             f"in_channels={settings['in_channels']}: stage II, and it alone, is told an augmentation's 'timestep'"
+        )
+    # The first IF was written before there was another kind than this.
+    if (settings.get("encoder_hid_dim_type") or "text_proj") != "text_proj":
+        raise UserError(
+            f"config.json has encoder_hid_dim_type={settings['encoder_hid_dim_type']!r}: DeepFloyd IF has 'text_proj', "
+            "and only the U-Nets of its stages I and II can be imported"
         )
     for key in ("act_fn", "time_embedding_act_fn"):
         if (settings.get(key) or "none") not in ACTIVATIONS:

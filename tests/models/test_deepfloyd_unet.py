@@ -119,6 +119,7 @@ def test_weights_that_do_not_fit_are_named(golden):
         ({"_class_name": "UNet2DModel"}, "_class_name='UNet2DModel'"),
         ({"resnet_time_scale_shift": "default"}, "resnet_time_scale_shift='default'"),
         ({"norm_num_groups": 16}, "norm_num_groups=16"),
+        ({"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type='image_proj'"),
         ({"down_block_types": ["DownBlock2D"] * 3}, "down_block_types"),
         ({"up_block_types": ["ResnetUpsampleBlock2D"] * 3}, "on the way up"),
         ({"out_channels": 3}, "out_channels=3"),
@@ -131,6 +132,21 @@ def test_weights_that_do_not_fit_are_named(golden):
 def test_another_architecture_is_refused(change, sentence):
     with pytest.raises(UserError, match=sentence):
         read_network(SETTINGS["stage_1"] | change)
+
+
+def test_the_keys_of_the_first_release_are_known():
+    """Those that diffusers wrote in April 2023, at their defaults."""
+    defaults = {
+        "center_input_sample": False, "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3,
+        "conv_out_kernel": 3, "downsample_padding": 1, "dual_cross_attention": False, "encoder_hid_dim_type": None,
+        "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
+        "norm_eps": 1e-05, "norm_num_groups": 32, "num_class_embeds": None, "only_cross_attention": False,
+        "projection_class_embeddings_input_dim": None, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False,
+        "time_cond_proj_dim": None, "time_embedding_act_fn": None, "time_embedding_dim": None,
+        "time_embedding_type": "positional", "timestep_post_act": None, "upcast_attention": False,
+        "use_linear_projection": False, "_diffusers_version": "0.16.0.dev0",
+    }  # fmt: skip
+    assert read_network(SETTINGS["stage_1"] | defaults) == read_network(SETTINGS["stage_1"])
 
 
 def test_a_missing_key_is_named():
