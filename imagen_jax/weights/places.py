@@ -22,6 +22,8 @@ def place_sharded(mesh: Mesh) -> Place:
     A matrix is cut along its largest axis that the number of devices divides. Each device gets its own part, and of a
     tensor that is stored in the type it is wanted in, a host reads the parts of its own devices only.
     """
+    # With axes that are left to XLA: a network that was written for one device need not say how it is cut.
+    mesh = Mesh(mesh.devices, mesh.axis_names)
 
     def place(path: str, array: np.ndarray) -> Any:
         sharding = NamedSharding(mesh, cut_largest_axis(array.shape, mesh))

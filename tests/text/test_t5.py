@@ -10,12 +10,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from imagen_jax.errors import UserError
+from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.text.encoder import load_text_encoder
 from imagen_jax.text.t5 import SIZES, T5Config, T5Encoder, relative_position_buckets
 from imagen_jax.text.t5_files import read_config
 from imagen_jax.text.t5_weights import import_t5_weights
 from imagen_jax.text.tokenizer import ONE_TOKEN
 from imagen_jax.weights.named_tensors import parameter_shapes
+from imagen_jax.weights.places import place_sharded
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from tests.reference.make_t5_reference import GOLDEN, LARGEST_OFFSET, LENGTHS, make_ids
 from tests.reference.t5_folders import CONFIGS, make_tensors, write_t5_folder, write_tensors, write_tokenizer
@@ -128,12 +130,60 @@ def test_a_tensor_is_placed_before_the_next_is_read(folder):
     assert "read placed " * parameters in " ".join([*events, ""])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_mesh_holds_each_kernel_once_and_encodes_the_same(dtype, folder):
+    mesh = jax.make_mesh((8,), ("devices",))
+    whole = load_text_encoder("t5", folder=folder, dtype=dtype)
+    cut = load_text_encoder("t5", folder=folder, dtype=dtype, place=place_sharded(mesh))
+    kernels = [leaf for leaf in jax.tree.leaves(cut.parts.parameters) if leaf.ndim == 2]
+    assert len(kernels) == 3 * 7 + 2
+    for kernel in kernels:
+        assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 8}
+        assert len({shard.device for shard in kernel.addressable_shards}) == 8
+    captions = ["red apple", "a panda eating bamboo"]
+    tolerance = {"float32": 2e-5, "bfloat16": 0.15}[dtype]
+    np.testing.assert_allclose(
+        cut.encode(captions).embeddings, whole.encode(captions).embeddings, rtol=0, atol=tolerance
+    )
+
+
+def test_small_letters_alone_are_read(folder):
+    exact = load_text_encoder("t5", folder=folder)
+    small = load_text_encoder("t5", folder=folder, lowercase=True)
+    assert small.tokenize(["  Red APPLE\n"], 128) == exact.tokenize(["red apple"], 128)
+    assert exact.tokenize(["Red APPLE"], 128) != exact.tokenize(["red apple"], 128)
+
+
+def test_padding_that_is_encoded_is_what_the_network_makes_of_padded_ids(folder):
+    encoder = load_text_encoder("t5", folder=folder, dtype="float32", max_tokens=77, encode_padding=True)
+    text = encoder.encode(["red apple", ""])
+    assert text.embeddings.shape == (2, 77, 24) and np.all(text.mask)
+    (short, empty) = load_text_encoder("t5", folder=folder).tokenize(["red apple", ""], 77)
+    ids = np.asarray([short + [0] * (77 - len(short)), empty + [0] * 76], np.int32)
+    np.testing.assert_allclose(text.embeddings, load_hidden(folder, ids, ids != 0), rtol=0, atol=1e-5)
+
+
+def test_padding_that_is_encoded_leaves_a_long_caption_its_end(folder):
+    encoder = load_text_encoder("t5", folder=folder, max_tokens=8, encode_padding=True)
+    (ids,) = encoder.tokenize(["red apple " * 9], 8)
+    assert len(ids) == 8 and ids[-1] == 1 and 0 not in ids
+
+
+def test_padding_that_is_encoded_is_kept_in_a_store(folder, tmp_path):
+    encoder = load_text_encoder("t5", folder=folder, max_tokens=12, encode_padding=True)
+    store = EmbeddingStore.build_or_open(tmp_path / "store", ["red apple", ""], encoder)
+    text = store.lookup(["red apple", ""], 12)
+    assert text.mask.all()
+    np.testing.assert_allclose(text.embeddings, encoder.encode(["red apple", ""]).embeddings, rtol=1e-2)
+
+
 def test_names_tell_weights_and_settings_apart(folder, tmp_path):
     other = write_t5_folder(tmp_path / "other", seed=1)
     copy = write_t5_folder(tmp_path / "copy")
-    options = [{}, {"dtype": "float32"}, {"max_tokens": 77}]
+    options = [{}, {"dtype": "float32"}, {"max_tokens": 77}, {"lowercase": True}, {"encode_padding": True}]
+    options.append({"lowercase": True, "encode_padding": True})
     names = [load_text_encoder("t5", folder=folder, **one).name for one in options]
-    assert len({*names, load_text_encoder("t5", folder=other).name}) == 4
+    assert len({*names, load_text_encoder("t5", folder=other).name}) == 7
     assert load_text_encoder("t5", folder=copy).name == names[0]
 
 

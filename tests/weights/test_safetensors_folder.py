@@ -1,0 +1,39 @@
+"""Tensors mapped one by one, held against what the safetensors library reads."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from imagen_jax.errors import UserError
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder
+
+TYPES = ["?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", ml_dtypes.bfloat16]
+
+
+def test_every_type_and_shape_reads_as_the_library_reads_it(tmp_path):
+    generator = np.random.default_rng(0)
+    shapes = [(), (5,), (3, 7), (2, 3, 4, 5), (0, 4)]
+    tensors = {
+        f"{np.dtype(dtype).name}{shape}": np.asarray(100 * generator.random(shape)).astype(dtype)
+        for dtype in TYPES
+        for shape in shapes
+    }
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ours, theirs = SafetensorsFolder(tmp_path), load_file(tmp_path / "model.safetensors")
+    assert set(ours) == set(theirs) and len(ours) == len(TYPES) * len(shapes)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype and ours[name].shape == tensor.shape
+        np.testing.assert_array_equal(ours[name], tensor)
+
+
+def test_a_tensor_is_a_view_of_the_file_that_cannot_be_written_to(tmp_path):
+    save_file({"a": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="read-only"):
+        SafetensorsFolder(tmp_path)["a"][0] = 2
+
+
+def test_a_type_that_numpy_has_not_is_named(tmp_path):
+    save_file({"a": np.ones(3, ml_dtypes.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"type of the tensor a in .*model\.safetensors 'F8_E4M3'"):
+        SafetensorsFolder(tmp_path)
