@@ -17,9 +17,9 @@ LAYERS = [
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "stages"},
-    {"cascades"},
+    {"cascades", "counting"},
     {"previews"},
-    {"compile_check", "embed_captions", "evaluate", "sample", "train"},
+    {"compile_check", "count", "embed_captions", "evaluate", "sample", "train"},
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 
