@@ -17,11 +17,11 @@ LAYERS = [
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "stages"},
-    {"cascades"},
+    {"cascades", "counting"},
     {"previews", "stage_files"},
     {"deepfloyd_if"},
     {"weight_formats"},
-    {"compile_check", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},
+    {"compile_check", "count", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 

@@ -35,15 +35,21 @@ class ConditioningEmbedding(nn.Module):
     Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and
     LayerNorm is applied to the text embeddings for both the pooled vector and the attention layers.
 
+    The paper does not print how T5's 4096 channels come to the network. ``text_channels`` projects them once, after the
+    LayerNorm and before all who read them. Without it each key and value projection is 4096 wide, and the three
+    networks as printed have up to a seventh more parameters (``tests/models/test_conditioning.py``).
+
     Attributes:
         channels: width of the sinusoids.
         width: width of the embedding.
-        text_heads: heads of the attention pool; divides the text width.
+        text_heads: heads of the attention pool; divides the width of the text that it reads.
+        text_channels: width that the text is projected to; None: the encoder's own, without a projection.
     """
 
     channels: int
     width: int
     text_heads: int
+    text_channels: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -58,6 +64,8 @@ class ConditioningEmbedding(nn.Module):
             embedding += embed(low_resolution_log_snr, "augmentation")
         if text is not None:
             normalised = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="text_norm")(text.embeddings)
+            if self.text_channels is not None:
+                normalised = nn.Dense(self.text_channels, dtype=self.dtype, name="text_projection")(normalised)
             text = Text(normalised, text.mask)
             pooled = AttentionPool(self.text_heads, dtype=self.dtype, name="text_pool")(text)
             pooled = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="pooled_norm")(pooled).astype(self.dtype)

@@ -34,6 +34,7 @@ class EfficientUNet(nn.Module):
         cross_attention: which levels have cross-attention to the text (Imagen: the last).
         heads: heads of each attention (Imagen: 8).
         text_heads: heads of the attention pool over the text.
+        text_channels: width that the text is projected to, see ``ConditioningEmbedding``; None: no projection.
         dropout: rate inside residual blocks.
         out_channels: 3, or 6 where the network also predicts a variance.
         embedding_width: width of the conditioning embedding; None: four times the first level's.
@@ -50,6 +51,7 @@ class EfficientUNet(nn.Module):
     cross_attention: tuple[bool, ...] = (False, False, False, True)
     heads: int = 8
     text_heads: int = 8
+    text_channels: int | None = None
     dropout: float = 0.0
     out_channels: int = 3
     embedding_width: int | None = None
@@ -70,7 +72,7 @@ class EfficientUNet(nn.Module):
         """Returns the network's output, ``(batch, height, width, out_channels)``, float32; arguments as ``UNet``'s."""
         width = self.embedding_width or 4 * self.channels[0]
         embedding, text = ConditioningEmbedding(
-            self.channels[0], width, self.text_heads, dtype=self.dtype, name="conditioning"
+            self.channels[0], width, self.text_heads, self.text_channels, dtype=self.dtype, name="conditioning"
         )(log_snr, text, low_resolution and low_resolution.log_snr)
 
         def run_blocks(x: FeatureMap, level: int, name: str) -> NewFeatureMap:

@@ -23,6 +23,7 @@ class UNet(nn.Module):
         attention_resolutions: the feature-map heights that get self-attention.
         head_channels: channels of one attention head.
         text_heads: heads of the attention pool over the text.
+        text_channels: width that the text is projected to, see ``ConditioningEmbedding``; None: no projection.
         dropout: rate inside residual blocks.
         out_channels: 3, or 6 where the network also predicts a variance.
         dtype: compute type; parameters are float32.
@@ -34,6 +35,7 @@ class UNet(nn.Module):
     attention_resolutions: tuple[int, ...] = (32, 16, 8)
     head_channels: int = 64
     text_heads: int = 8
+    text_channels: int | None = None
     dropout: float = 0.0
     out_channels: int = 3
     dtype: DTypeLike = jnp.float32
@@ -59,7 +61,12 @@ class UNet(nn.Module):
             train: turns dropout on; wants a "dropout" key then.
         """
         embedding, text = ConditioningEmbedding(
-            self.channels, 4 * self.channels, self.text_heads, dtype=self.dtype, name="conditioning"
+            self.channels,
+            4 * self.channels,
+            self.text_heads,
+            self.text_channels,
+            dtype=self.dtype,
+            name="conditioning",
         )(log_snr, text, low_resolution and low_resolution.log_snr)
 
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:

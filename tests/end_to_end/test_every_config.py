@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from configs import openmoji, quickstart
 from configs import own_images as own_images_config
-from configs import quickstart
+from configs.imagen import base_64, super_res_256, super_res_1024
 from imagen_jax.cascades import load_cascade
 from imagen_jax.evaluate import evaluate
 from imagen_jax.train import train
@@ -15,14 +16,25 @@ from imagen_jax.train import train
 CONFIGS = {"quickstart": quickstart.get_config, "own_images": own_images_config.get_config}
 VARIANTS = ("base", "super_resolution")
 
+CASCADES = {
+    "imagen": {
+        "base": (base_64.get_config, "2b"),
+        "super_res_256": (super_res_256.get_config, "as_printed"),
+        "super_res_1024": (super_res_1024.get_config, "as_printed"),
+    },
+    "openmoji": {stage: (openmoji.get_config, stage) for stage in ("base", "super_res_256", "super_res_1024")},
+}
+
 pytestmark = pytest.mark.slow
 
 
-def smoke(name, variant, data_dir, own_images):
-    config = CONFIGS[name](f"{variant},smoke")
+def smoke(get_config, variant, data_dir, own_images):
+    config = get_config(f"{variant},smoke")
     config.data.data_dir = str(data_dir)
-    if name == "own_images":
+    if config.data.source == "folder":
         config.data.options.folder = str(own_images)
+    else:
+        config.data.resolution = 32  # one set of drawings for every config, and one of their embeddings
     return config
 
 
@@ -42,7 +54,7 @@ def losses(workdir):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_dir, own_images, caplog):
     for variant in VARIANTS:
-        config = smoke(name, variant, data_dir, own_images)
+        config = smoke(CONFIGS[name], variant, data_dir, own_images)
         whole = train(config, tmp_path / variant)
         assert int(whole.step) == 2 and set(losses(tmp_path / variant)) == {1, 2}
 
@@ -79,8 +91,27 @@ def test_a_config_trains_resumes_bit_for_bit_and_samples(name, tmp_path, data_di
     assert len(warnings) == 1 and repr(long_prompt) in warnings[0], "both stages and the filled batch warn as one"
 
 
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_cascade_of_three_trains_and_samples(name, tmp_path, data_dir, own_images):
+    """The same parts as the tests above, so a resumed run is looked at once: of the stage that trains by Adafactor."""
+    for stage, (get_config, variant) in CASCADES[name].items():
+        config = smoke(get_config, variant, data_dir, own_images)
+        whole = train(config, tmp_path / stage)
+        assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(tmp_path / stage).values())
+        if (name, stage) == ("imagen", "base"):
+            config.training.steps = 1
+            train(config, tmp_path / "cut")
+            config.training.steps = 2
+            resumed = train(config, tmp_path / "cut")
+            assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+
+    drawn = next(load_cascade([tmp_path / stage for stage in CASCADES[name]], batch_size=2).draw(["panda", "a bar"]))
+    assert [images.shape for images in drawn] == [(2, size, size, 3) for size in (8, 16, 32)]
+    assert all(np.all(np.isfinite(images)) and np.abs(images).max() <= 1 for images in drawn)
+
+
 def test_a_finished_run_returns_at_once(tmp_path, data_dir, own_images, capsys):
-    config = smoke("own_images", "base", data_dir, own_images)
+    config = smoke(own_images_config.get_config, "base", data_dir, own_images)
     first = train(config, tmp_path)
     second = train(config, tmp_path)
     assert "trained already" in capsys.readouterr().out

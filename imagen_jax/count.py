@@ -1,0 +1,54 @@
+"""Prints the parameters of a config's network, and the floating-point operations of one image.
+
+    python -m imagen_jax.count --config=configs/imagen/base_64.py:500m [--flops=false] [--batch_size=1]
+
+Parameters come by part of the network and by kind (``counting/parameters.py``), operations of a forward pass and of a
+training step without its optimizer, counted and as XLA reports them (``counting/operations.py``). Nothing is allocated,
+but for the operations both programs are compiled, in float32: of 2B parameters that takes minutes.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from imagen_jax.command_line import run_main
+from imagen_jax.counting.parameters import count_parameters, format_counts
+from imagen_jax.counting.programs import forward_program, measure_operations, training_program
+from imagen_jax.errors import UserError
+from imagen_jax.stages import abstract_params, build_stage
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
+FLOPS = flags.DEFINE_bool("flops", True, "Also count operations, which compiles.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in the compiled programs.", lower_bound=1)
+flags.mark_flag_as_required("config")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Counts ``--config``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.network.text_channels=512")
+    config = CONFIG.value
+    print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
+    if FLOPS.value:
+        print_operations(config, BATCH_SIZE.value)
+
+
+def print_operations(config: ConfigDict, batch_size: int) -> None:
+    """Prints the table of operations.
+
+    In float32, since a processor that computes bfloat16 by converting would have the conversions counted too.
+    """
+    config = config.copy_and_resolve_references()
+    config.network.dtype = "float32"
+    stage = build_stage(config)
+    print(f"\n{'operations an image':>24} {'counted':>20} {'compiled':>20} {'ratio':>7}")
+    programs = {"forward": forward_program(stage, batch_size), "training": training_program(stage, config, batch_size)}
+    for name, program in programs.items():
+        found = measure_operations(program)
+        row = f"{name} at {program.resolution} px"
+        print(f"{row:>24} {found.counted:>20,} {found.compiled:>20,} {found.ratio:>7.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,71 @@
+"""What a stage computes, as functions and the shapes that they take: nothing is allocated, however large the network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import Images, LowResolution, PerExample
+from imagen_jax.counting.operations import compiled_operations, count_operations
+from imagen_jax.stages import Batch, Params, Stage, abstract_batch, abstract_params, apply_network, make_loss
+
+
+class Program(NamedTuple):
+    """A function and the shapes of its arguments.
+
+    Attributes:
+        function: what is computed.
+        arguments: trees of shapes.
+        batch_size: images that it works on.
+        resolution: their height and width.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    batch_size: int
+    resolution: int
+
+
+class Operations(NamedTuple):
+    """Floating-point operations an image, see ``operations``.
+
+    Attributes:
+        counted: of matrix products and convolutions.
+        compiled: of the whole program, as XLA reports them.
+    """
+
+    counted: int
+    compiled: int
+
+    @property
+    def ratio(self) -> float:
+        """Compiled over counted."""
+        return self.compiled / self.counted
+
+
+def forward_program(stage: Stage, batch_size: int = 1) -> Program:
+    """The network once, on whole images, as in a step of sampling without guidance."""
+    batch = abstract_batch(stage, batch_size)
+    levels = jax.ShapeDtypeStruct((batch_size,), batch.image.dtype)
+
+    def forward(params: Params, batch: Batch, log_snr: PerExample) -> Images:
+        low = None if batch.low_resolution is None else LowResolution(batch.low_resolution, log_snr)
+        return apply_network(stage, params, batch.text, low)(batch.image, log_snr)
+
+    return Program(forward, (abstract_params(stage), batch, levels), batch_size, stage.resolution)
+
+
+def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> Program:
+    """The loss and its gradient, on crops where the stage trains on crops; without the optimizer."""
+    batch = abstract_batch(stage, batch_size, config.stage.crop)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    gradient = jax.value_and_grad(make_loss(stage, config.training))
+    return Program(gradient, (abstract_params(stage), batch, key), batch_size, batch.image.shape[1])
+
+
+def measure_operations(program: Program) -> Operations:
+    """Counts a program's operations both ways, an image."""
+    counted = count_operations(program.function, *program.arguments)
+    compiled = compiled_operations(program.function, *program.arguments)
+    return Operations(counted // program.batch_size, compiled // program.batch_size)

@@ -1,0 +1,78 @@
+"""How the text comes to the network: its LayerNorm, its projection, and what the projection saves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.models import EfficientUNet, UNet
+from imagen_jax.models.conditioning import ConditioningEmbedding
+
+WIDTH = 4096
+LAST = (False, False, False, True)
+NONE = (False,) * 4
+
+PRINTED = {
+    "base": lambda text_channels: UNet(512, text_channels=text_channels),
+    "64→256": lambda text_channels: EfficientUNet(cross_attention=NONE, text_channels=text_channels),
+    "256→1024": lambda text_channels: EfficientUNet(self_attention=NONE, text_channels=text_channels),
+}
+"""The networks of appendix F.1, each of which is built for images of 64 px."""
+
+
+def make_text(width=12):
+    mask = jnp.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool)
+    return Text(jax.random.normal(jax.random.key(1), (2, 5, width)), mask)
+
+
+def shapes_of(network, width):
+    """The parameters' shapes by their paths, of a network conditioned on all there is."""
+
+    def init():
+        image, level = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1,))
+        text = Text(jnp.zeros((1, 8, width)), jnp.ones((1, 8), bool))
+        low = None if isinstance(network, UNet) else LowResolution(image[:, ::4, ::4], level)
+        return network.init(jax.random.key(0), image, level, text, low)["params"]
+
+    leaves = jax.tree_util.tree_flatten_with_path(jax.eval_shape(init))[0]
+    return {"/".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
+
+
+def test_the_projection_follows_the_normalisation():
+    text = make_text()
+    module = ConditioningEmbedding(8, 16, text_heads=2, text_channels=6)
+    (_, projected), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), text, None)
+    embeddings = np.asarray(text.embeddings, np.float64)
+    centred = embeddings - embeddings.mean(axis=-1, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    kernel = np.asarray(variables["params"]["text_projection"]["kernel"], np.float64)
+    assert kernel.shape == (12, 6)
+    np.testing.assert_allclose(projected.embeddings, normal @ kernel, atol=1e-5)
+    assert np.array_equal(projected.mask, text.mask)
+
+
+def test_without_a_projection_the_text_keeps_its_width():
+    module = ConditioningEmbedding(8, 16, text_heads=2)
+    (_, text), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), make_text(), None)
+    assert text.embeddings.shape == (2, 5, 12) and "text_projection" not in variables["params"]
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_only_the_norm_and_the_projection_read_the_encoders_width(name):
+    odd = 4093  # no other size in the network is that
+    shapes = shapes_of(PRINTED[name](512), odd)
+    reading = {path for path, shape in shapes.items() if odd in shape}
+    place = "conditioning"
+    assert reading == {f"{place}/text_norm/scale", f"{place}/text_norm/bias", f"{place}/text_projection/kernel"}
+
+
+@pytest.mark.parametrize(
+    ("name", "direct", "projected"), [("base", 2.442, 2.141), ("64→256", 0.550, 0.486), ("256→1024", 0.546, 0.482)]
+)
+def test_what_the_projection_saves_at_the_papers_size(name, direct, projected):
+    """In billions of parameters. The paper speaks of 2B for the base."""
+    for text_channels, expected in ((None, direct), (512, projected)):
+        shapes = shapes_of(PRINTED[name](text_channels), WIDTH)
+        total = sum(int(np.prod(shape)) for shape in shapes.values())
+        assert total / 1e9 == pytest.approx(expected, abs=0.0005)
