@@ -142,7 +142,7 @@ def read_variant(variant: str, known: Sequence[str]) -> tuple[str, bool]:
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """The smoke size of a stage: the same parts, two levels and narrow, on the CPU, with the encoder that is at hand."""
+    """The smoke size of a stage: the same parts, two levels and narrow, and the encoder that needs no files."""
     network = config.network
     if network.name == "unet":
         network.update({"channels": 8, "channel_multipliers": (1, 2), "blocks_per_level": 1, "head_channels": 4})

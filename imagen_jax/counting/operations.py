@@ -78,18 +78,23 @@ def find_jaxprs(values: Iterable[Any]) -> Iterator[Jaxpr]:
             yield from find_jaxprs(value)
 
 
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of what goes into an equation or comes out."""
+    return variable.aval.shape
+
+
 def count_of_product(equation: JaxprEqn) -> int:
     """Equation (1)."""
     (summed, _), _ = equation.params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in summed)
+    shape = shape_of(equation.invars[0])
+    return 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in summed)
 
 
 def count_of_convolution(equation: JaxprEqn) -> int:
     """Equation (2)."""
     params = equation.params
-    image, kernel = (variable.aval.shape for variable in equation.invars)
-    result = equation.outvars[0].aval.shape
+    image, kernel = map(shape_of, equation.invars)
+    result = shape_of(equation.outvars[0])
     axes = params["dimension_numbers"]
     # Of an image the first two axes named are batch and channels; of a kernel output and input channels.
     operations = 2 * result[axes.out_spec[0]] * result[axes.out_spec[1]] * kernel[axes.rhs_spec[1]]

@@ -25,7 +25,7 @@ Counts = dict[str, dict[str, int]]
 
 
 def part_of(module: str) -> str:
-    """The part that a top module of a network belongs to: "down 2" for ``down_2_0``, "middle", "conditioning"…"""
+    """The part that a top module of a network belongs to, such as "middle", or "down 2" for ``down_2_0``."""
     if found := re.match(r"(down|up)_(\d+)", module):
         return f"{found[1]} {found[2]}"
     if module in ENDS:

@@ -1,4 +1,4 @@
-"""What a stage computes, as functions and the shapes that they take: nothing is allocated, however large the network."""
+"""What a stage computes, as functions and the shapes they take: nothing is allocated, however large the network."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
