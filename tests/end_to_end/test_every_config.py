@@ -103,6 +103,7 @@ def test_a_cascade_of_three_trains_and_samples(name, tmp_path, data_dir, own_ima
         assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(tmp_path / stage).values())
         if resumes:
             shutil.copytree(tmp_path / stage, tmp_path / "cut", ignore=shutil.ignore_patterns("2"))
+            assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["1"]
             resumed = train(config, tmp_path / "cut")
             assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
 
