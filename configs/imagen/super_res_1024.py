@@ -6,10 +6,9 @@ Hardware:  the paper trained on 128 TPU v4.
 Result:    not yet run beyond the smoke size.
 Variants:  as_printed (default), size_matched; with ",smoke" a size that trains in seconds, for the tests.
 
-As printed (appendix F): the network of the 64→256 stage without self-attention, and with
-cross-attention to the text in its last block; trained from 64 to 256 px on random crops of 1024-px images; the
-1000-step linear schedule, in continuous time; Adam, guidance 8 and a clean low-resolution image; ``recipe`` has the
-rest.
+As printed (appendix F): the network of the 64→256 stage without self-attention, and with cross-attention to the text in
+its last block; trained from 64 to 256 px on random crops of 1024-px images; the 1000-step linear schedule, in
+continuous time; Adam, guidance 8 and a clean low-resolution image; ``recipe`` has the rest.
 
 That network has 482M parameters where the paper speaks of 400M. ``size_matched`` has 6 blocks in the last level instead
 of 8, and 402M. What else would close the gap is not printed.
