@@ -57,7 +57,7 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
             sampling["percentile"], sampling.get("largest_bound")
         ),
         augmentation_level=level,
-        spread=choose(SPACINGS, sampling.get("spacing", "uniform"), "spacing"),
+        spread=choose(SPACINGS, sampling["spacing"], "spacing"),
     )
 
 
@@ -224,7 +224,7 @@ def load_cascade(
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
         raise UserError(f"the stages were trained with different text encoders: {listed}; sample stages that share one")
     lengths = [one.stage.text_length for one in trained]
-    null_captions = [choose(NULL_CAPTIONS, one.config.text.get("null", "zeros"), "text.null") for one in trained]
+    null_captions = [choose(NULL_CAPTIONS, one.config.text.null, "text.null") for one in trained]
     return Cascade(stages, names, lengths, null_captions, encoders[0], batch_size, on_step)
 
 

@@ -10,11 +10,11 @@ but for the operations both programs are compiled, in float32: of 2B parameters 
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from imagen_jax.command_line import run_main
 from imagen_jax.counting.parameters import count_parameters, format_counts
-from imagen_jax.counting.programs import forward_program, measure_operations, training_program
+from imagen_jax.counting.programs import format_operations
 from imagen_jax.errors import UserError
 from imagen_jax.stages import abstract_params, build_stage
 
@@ -31,23 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     config = CONFIG.value
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
     if FLOPS.value:
-        print_operations(config, BATCH_SIZE.value)
-
-
-def print_operations(config: ConfigDict, batch_size: int) -> None:
-    """Prints the table of operations.
-
-    In float32, since a processor that computes bfloat16 by converting would have the conversions counted too.
-    """
-    config = config.copy_and_resolve_references()
-    config.network.dtype = "float32"
-    stage = build_stage(config)
-    print(f"\n{'operations an image':>24} {'counted':>20} {'compiled':>20} {'ratio':>7}")
-    programs = {"forward": forward_program(stage, batch_size), "training": training_program(stage, config, batch_size)}
-    for name, program in programs.items():
-        found = measure_operations(program)
-        row = f"{name} at {program.resolution} px"
-        print(f"{row:>24} {found.counted:>20,} {found.compiled:>20,} {found.ratio:>7.3f}", flush=True)
+        print()
+        for row in format_operations(config, BATCH_SIZE.value):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -142,9 +142,7 @@ def build_stage(config: ConfigDict) -> Stage:
     """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
     schedule = choose(SCHEDULES, config.stage.schedule, "stage.schedule")
     augmentation_schedule = choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
-    # A workdir of an older version lacks the keys that are asked for with a default.
-    make_measure = choose(MEASURES, config.stage.get("noise_measure", "log_snr"), "stage.noise_measure")
-    enlargement = config.stage.get("enlarge_before_noise", "none")
+    make_measure = choose(MEASURES, config.stage.noise_measure, "stage.noise_measure")
     return Stage(
         network=build_network(config),
         resolution=config.stage.resolution,
@@ -154,7 +152,7 @@ def build_stage(config: ConfigDict) -> Stage:
         prediction=choose(PREDICTIONS, config.stage.prediction, "stage.prediction"),
         measure=make_measure(schedule),
         augmentation_measure=make_measure(augmentation_schedule),
-        enlarge=choose(ENLARGEMENTS, enlargement, "stage.enlarge_before_noise"),
+        enlarge=choose(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
         text_length=config.text.length,
         text_width=config.text.width,
@@ -167,7 +165,7 @@ def load_encoder(text: ConfigDict) -> TextEncoder:
     Raises:
         UserError: there is no such encoder, it lacks files, or its width is not ``text.width``.
     """
-    encoder = load_text_encoder(text.encoder, **text.get("options", {}))
+    encoder = load_text_encoder(text.encoder, **text.options)
     if encoder.width != text.width:
         raise UserError(
             f"the text encoder {encoder.name} makes embeddings of width {encoder.width} and config.text.width is "

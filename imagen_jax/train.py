@@ -165,7 +165,7 @@ def make_training(config: ConfigDict, stage: Stage) -> Training:
     Raises:
         UserError: a setting that only imported weights have.
     """
-    if config.text.get("null", "zeros") != "zeros":
+    if config.text.null != "zeros":
         raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
     mesh = make_mesh(config.mesh.to_dict())
     optimizer = make_optimizer(**config.optimizer.to_dict())

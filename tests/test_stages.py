@@ -139,7 +139,6 @@ def test_text_encoders_come_with_their_options_and_their_width_is_checked(tmp_pa
     text = ConfigDict({"encoder": "t5", "options": {"folder": folder, "max_tokens": 16}, "width": 24, "length": 12})
     encoder = load_encoder(text)
     assert (encoder.width, encoder.max_tokens) == (24, 16)
-    assert load_encoder(ConfigDict({"encoder": "minilm", "width": 384, "length": 12})).width == 384, "an older config"
     text.width = 384
     with pytest.raises(UserError, match=r"width 24 and config.text.width is 384: set --config.text.width=24"):
         load_encoder(text)

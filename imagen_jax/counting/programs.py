@@ -1,6 +1,6 @@
 """What a stage computes, as functions and the shapes they take: nothing is allocated, however large the network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,16 @@ from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Images, LowResolution, PerExample
 from imagen_jax.counting.operations import compiled_operations, count_operations
-from imagen_jax.stages import Batch, Params, Stage, abstract_batch, abstract_params, apply_network, make_loss
+from imagen_jax.stages import (
+    Batch,
+    Params,
+    Stage,
+    abstract_batch,
+    abstract_params,
+    apply_network,
+    build_stage,
+    make_loss,
+)
 
 
 class Program(NamedTuple):
@@ -69,3 +78,19 @@ def measure_operations(program: Program) -> Operations:
     counted = count_operations(program.function, *program.arguments)
     compiled = compiled_operations(program.function, *program.arguments)
     return Operations(counted // program.batch_size, compiled // program.batch_size)
+
+
+def format_operations(config: ConfigDict, batch_size: int = 1) -> Iterator[str]:
+    """The rows of a table of operations an image, each as soon as its program is compiled.
+
+    In float32, since a processor that computes bfloat16 by converting would have the conversions counted too.
+    """
+    config = config.copy_and_resolve_references()
+    config.network.dtype = "float32"
+    stage = build_stage(config)
+    yield f"{'operations an image':>24} {'counted':>20} {'compiled':>20} {'ratio':>7}"
+    programs = {"forward": forward_program(stage, batch_size), "training": training_program(stage, config, batch_size)}
+    for name, program in programs.items():
+        found = measure_operations(program)
+        row = f"{name} at {program.resolution} px"
+        yield f"{row:>24} {found.counted:>20,} {found.compiled:>20,} {found.ratio:>7.3f}"

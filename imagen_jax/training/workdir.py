@@ -20,26 +20,37 @@ FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.p
 """Keys that a resumed run may have another value of than it began with."""
 
 
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "text": {"options": {}, "null": "zeros"},
+    "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
+    "sampling": {"spacing": "uniform"},
+}
+"""Keys that a run of version 0.1.0 has not, and what they say of it."""
+
+
 def config_path(workdir: Path) -> Path:
     """Where a run's config lies."""
     return workdir / "config.json"
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of the run in ``workdir``.
+    """The config of the run in ``workdir``; keys that were added since it began get their value.
 
     Raises:
         UserError: there is none, or it can't be read.
     """
     path = config_path(workdir)
     try:
-        return ConfigDict(json.loads(path.read_text()))
+        config = json.loads(path.read_text())
+        for section in ADDED_LATER.keys() & config.keys():
+            config[section] = ADDED_LATER[section] | config[section]
+        return ConfigDict(config)
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
             f"python -m imagen_jax.train --config=… --workdir={workdir}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
 
 

@@ -1,5 +1,7 @@
 """The config a run keeps."""
 
+import json
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -40,3 +42,22 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="another --workdir"):
         keep_config(tmp_path / "file", make_config())
+
+
+def test_a_run_of_an_older_version_gets_the_keys_added_since_and_goes_on(tmp_path):
+    older = {"stage": {"resolution": 8}, "text": {"encoder": "minilm"}, "sampling": {"steps": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    config = read_config(tmp_path)
+    assert (config.stage.noise_measure, config.text.null, config.sampling.spacing) == ("log_snr", "zeros", "uniform")
+    assert config.stage.resolution == 8
+    keep_config(tmp_path, config)
+    config.text.null = "empty_caption"
+    with pytest.raises(UserError, match=r"config\.text\.null='zeros', not 'empty_caption'"):
+        keep_config(tmp_path, config)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "3", '{"stage": 3}'])
+def test_what_is_no_config_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="can't be read"):
+        read_config(tmp_path)
