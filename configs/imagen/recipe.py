@@ -40,7 +40,7 @@ def common() -> ConfigDict:
             },
             "text": {
                 "encoder": "t5",
-                "options": {"folder": "", "dtype": "bfloat16", "max_tokens": 128},
+                "options": {"folder": "", "tokenizer": "", "dtype": "bfloat16", "max_tokens": 128},
                 "width": 4096,
                 "length": 128,
                 "null": "zeros",

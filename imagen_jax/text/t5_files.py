@@ -2,7 +2,7 @@
 
 Hugging Face's (``google/t5-v1_1-xxl``)
     config.json                                     the sizes
-    spiece.model                                    the tokenizer
+    spiece.model                                    the tokenizer; diffusers has it in ../tokenizer/
     model.safetensors, or its index and shards      the weights, of the encoder alone or of the whole T5
 
 T5X's (``t5_1_1_xxl/checkpoint_1000000``)
@@ -60,10 +60,11 @@ def find_t5(folder: Path, tokenizer: str = "") -> T5Files:
 
 
 def find_tokenizer(folder: Path, tokenizer: str) -> Path:
-    """The sentencepiece model: the one that is named, or the one in the folder."""
+    """The sentencepiece model: the one named, that in the folder, or that in ``tokenizer`` beside the folder."""
     if tokenizer:
         return Path(tokenizer)
-    return next((folder / name for name in TOKENIZERS if (folder / name).is_file()), folder / TOKENIZERS[0])
+    places = [*(folder / name for name in TOKENIZERS), folder.parent / "tokenizer" / TOKENIZERS[0]]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def find_hugging_face(folder: Path, tokenizer: Path) -> T5Files:

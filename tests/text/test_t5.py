@@ -263,3 +263,12 @@ def test_no_folder_says_what_to_give():
 def test_a_config_that_is_none_is_a_sentence(text):
     with pytest.raises(UserError, match=r"config\.json"):
         T5Config.from_json(text)
+
+
+def test_the_tokenizer_may_lie_beside_the_folder_as_diffusers_has_it(tmp_path):
+    inside = write_t5_folder(tmp_path / "inside")
+    beside = write_t5_folder(tmp_path / "text_encoder")
+    (tmp_path / "tokenizer").mkdir()
+    (beside / "spiece.model").rename(tmp_path / "tokenizer" / "spiece.model")
+    texts = [load_text_encoder("t5", folder=folder).encode(["red apple"]) for folder in (inside, beside)]
+    np.testing.assert_array_equal(texts[0].embeddings, texts[1].embeddings)
