@@ -48,15 +48,21 @@ def common() -> ConfigDict:
                 "cache": True,  # keep the decoded images in memory
                 "num_workers": 0,
             },
-            "text": {"encoder": "minilm", "options": {}, "width": 384, "length": 12, "null": "zeros"},
+            "text": {
+                "encoder": "minilm",
+                "options": {},  # of the encoder; T5 takes folder, tokenizer, max_tokens, dtype
+                "width": 384,
+                "length": 12,
+                "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
+            },
             "stage": {
                 "resolution": 32,
                 "low_resolution": None,
                 "crop": None,
                 "schedule": "cosine",
                 "augmentation_schedule": "cosine",
-                "enlarge_before_noise": "none",
-                "noise_measure": "log_snr",
+                "enlarge_before_noise": "none",  # or "corners": DeepFloyd IF noises the enlarged image
+                "noise_measure": "log_snr",  # what the network is told; or "step_number", of a thousand
                 "prediction": "x0",
                 "self_conditioned": False,
             },
@@ -88,9 +94,10 @@ def common() -> ConfigDict:
                 "sampler": "ddim",
                 "steps": 4,
                 "guidance": 1.5,
-                "spacing": "uniform",
+                "spacing": "uniform",  # in time; or "discrete": as diffusers spaces the steps of DeepFloyd IF
                 "thresholding": "static",
                 "percentile": 99.5,
+                "largest_bound": 1e9,  # of dynamic thresholding; the paper has none
                 "augmentation_level": 0.0,
             },
             "preview": {

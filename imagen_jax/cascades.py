@@ -32,7 +32,7 @@ from imagen_jax.sampling.thresholding import THRESHOLDS
 from imagen_jax.stages import Stage, abstract_params, build_stage, load_encoder, make_denoiser
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.workdir import read_config
+from imagen_jax.training.workdir import read_config, require_sections
 
 NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
 """What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
@@ -54,7 +54,7 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         rule=choose(STEP_RULES, sampling["sampler"], "sampler")(),
         guidance_weight=float(sampling["guidance"]),
         threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(
-            sampling["percentile"], sampling.get("largest_bound")
+            sampling["percentile"], sampling["largest_bound"]
         ),
         augmentation_level=level,
         spread=choose(SPACINGS, sampling["spacing"], "spacing"),
@@ -67,6 +67,9 @@ def make_sampling_stage(stage: Stage, params: Any, settings: SamplingSettings) -
     def denoiser_of(params: Any, text: Text, low_resolution: LowResolution | None):
         return make_denoiser(stage, params, text, low_resolution)
 
+    rule = settings.rule
+    if stage.learns_variance and rule.reads_variance:
+        settings = settings._replace(rule=rule._replace(name="ancestral, learned variance"))
     return SamplingStage(
         denoiser_of,
         params,
@@ -104,6 +107,7 @@ def load_stage(workdir: Path) -> TrainedStage:
         UserError: no config or no checkpoint there, or they do not fit each other.
     """
     config = read_config(workdir)
+    require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
     stage = build_stage(config)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params, step = checkpoints.restore_ema(abstract_params(stage))
@@ -174,6 +178,8 @@ class Cascade:
         """
         if not prompts:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+        if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in self.stages):
+            raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
         indices = [0] * len(prompts) if indices is None else indices
         for start in range(0, len(prompts), self.batch_size):
             batch = list(prompts[start : start + self.batch_size])
@@ -222,7 +228,10 @@ def load_cascade(
     encoders = [load_encoder(one.config.text) for one in trained]
     if len({encoder.name for encoder in encoders}) > 1:
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
-        raise UserError(f"the stages were trained with different text encoders: {listed}; sample stages that share one")
+        raise UserError(
+            f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
+            "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
+        )
     lengths = [one.stage.text_length for one in trained]
     null_captions = [choose(NULL_CAPTIONS, one.config.text.null, "text.null") for one in trained]
     return Cascade(stages, names, lengths, null_captions, encoders[0], batch_size, on_step)

@@ -54,6 +54,8 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
         cause = error.__cause__ or error
+        if isinstance(cause, IsADirectoryError):
+            fail(f"{cause.filename} is a folder: name a file of it, as in --config=configs/quickstart.py:base")
         sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
         fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
 
@@ -67,6 +69,8 @@ def find_unknown_key(arguments: Sequence[str]) -> str | None:
     try:
         config = flags.FLAGS["config"].parser.parse(path[1])
     except (AttributeError, KeyError) as error:
+        if "get_config" in str(error):
+            return f"{path[1]} is no experiment, for it has no get_config: name another file of its folder"
         return f"the config file {path[1]} stops with {error!r}: mend it"
     for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
         place, value = "config", config

@@ -11,7 +11,6 @@ places of a caption count, padding too (``text.options.encode_padding``); no cap
 (``text.null``); thresholds have a largest bound (``sampling.largest_bound``).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from imagen_jax.cascades import TrainedStage
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.deepfloyd_weights import (
     export_deepfloyd_weights,
@@ -29,6 +28,8 @@ from imagen_jax.models.deepfloyd_weights import (
 )
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices, name_params, write_files
 from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.text.t5_files import find_tokenizer
+from imagen_jax.weights.json_settings import FLAG, POSITIVE, SHARE, TEXT, check_kinds, read_settings
 from imagen_jax.weights.named_tensors import flatten_shapes
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 
@@ -56,6 +57,7 @@ BETA_SCHEDULES = {"squaredcos_cap_v2": "discrete_cosine", "linear": "linear"}
 
 SCHEDULER = {
     "_class_name": "DDPMScheduler",
+    "clip_sample_range": 1.0,
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
@@ -65,6 +67,17 @@ SCHEDULER = {
     "variance_type": "learned_range",
 }
 """What a scheduler of IF says where it says it at all; ``variance_type`` it always says."""
+
+SCHEDULER_KINDS = {
+    "beta_end": POSITIVE,
+    "beta_schedule": TEXT,
+    "beta_start": POSITIVE,
+    "clip_sample": FLAG,
+    "dynamic_thresholding_ratio": SHARE,
+    "sample_max_value": POSITIVE,
+    "thresholding": FLAG,
+}
+"""What differs between schedulers, and what it may be."""
 
 RELEASED: dict[str, Any] = {
     "beta_schedule": "squaredcos_cap_v2",
@@ -77,27 +90,8 @@ RELEASED: dict[str, Any] = {
 LARGEST_BOUND = {"stage I": 1.5, "stage II": 1.0}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: the file is missing or holds none.
-    """
-    try:
-        settings = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: give a folder as diffusers writes it, with config.json and weights"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}): download it again") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no JSON object: download it again")
-    return settings
-
-
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
-    """The config of the stage in a folder, whose keys are those of ``configs/quickstart.py`` that sampling reads.
+    """The config of the stage in a folder: of the keys of ``configs/quickstart.py`` those that sampling reads.
 
     Args:
         source: a pipeline's folder, or that of its U-Net.
@@ -106,8 +100,9 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     Raises:
         UserError: a file is missing, or says what IF does not.
     """
-    settings = read_json(find_unet(source) / "config.json")
-    network = read_network(settings)
+    path = find_unet(source) / "config.json"
+    settings = read_settings(path)
+    network = read_network(settings, path)
     stage = "stage I" if settings["in_channels"] == 3 else "stage II"
     beside = find_unet(source).parent
     scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": LARGEST_BOUND[stage]})
@@ -121,7 +116,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
                 "options": {
                     **find_text_encoder(source, choices.text_encoder),
                     "max_tokens": TOKENS,
-                    "dtype": choices.text_dtype,
+                    "dtype": choices.text_dtype or "bfloat16",
                     "encode_padding": True,
                     "lowercase": True,
                 },
@@ -139,7 +134,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
                 "prediction": "eps",
                 "self_conditioned": False,
             },
-            "network": network | {"dtype": choices.dtype},
+            "network": network | {"dtype": choices.dtype or "float32"},
             "sampling": {
                 "sampler": "ancestral",
                 "steps": STEPS[stage],
@@ -168,10 +163,11 @@ def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]
         raise UserError(
             f"{folder} is missing: name the folder of T5 in --text_encoder, for example that of IF's stage I"
         )
-    places = [folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model"]
-    tokenizer = next((place for place in places if place.is_file()), None)
-    if tokenizer is None:
-        raise UserError(f"{places[1]} is missing: download the tokenizer beside the text encoder")
+    tokenizer = find_tokenizer(folder, "")
+    if not tokenizer.is_file():
+        raise UserError(
+            f"{tokenizer} is missing: download the tokenizer into that folder, or into tokenizer/ beside it"
+        )
     return {"folder": str(folder.absolute()), "tokenizer": str(tokenizer.absolute())}
 
 
@@ -184,7 +180,7 @@ def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, An
     if not folder.is_dir():
         return released
     path = folder / "scheduler_config.json"
-    settings = read_json(path)
+    settings = read_settings(path)
     check_process(path, {"variance_type": "fixed_small"} | settings)
     return settings
 
@@ -194,7 +190,7 @@ def read_noising_schedule(folder: Path) -> str:
     if not folder.is_dir():
         return BETA_SCHEDULES["squaredcos_cap_v2"]
     path = folder / "scheduler_config.json"
-    settings = read_json(path)
+    settings = read_settings(path)
     check_process(path, settings | {"variance_type": SCHEDULER["variance_type"]})
     return BETA_SCHEDULES[settings.get("beta_schedule", "linear")]
 
@@ -205,6 +201,13 @@ def check_process(path: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: it is not; names the key.
     """
+    for key in settings:
+        if not key.startswith("_") and key not in SCHEDULER_KINDS.keys() | SCHEDULER.keys():
+            raise UserError(
+                f"{path} has the key {key!r}, which no scheduler of DeepFloyd IF has"
+                f"{nearest_name(key, SCHEDULER_KINDS.keys() | SCHEDULER.keys())}: mend the file"
+            )
+    check_kinds(path, settings, SCHEDULER_KINDS)
     for key, expected in SCHEDULER.items():
         if settings.get(key, expected) != expected:
             raise UserError(f"{path} has {key}={settings[key]!r}, and DeepFloyd IF has {expected!r}: mend the file")

@@ -28,7 +28,7 @@ from imagen_jax.evaluation.loss_plot import plot_losses
 from imagen_jax.evaluation.report import describe_machine, describe_training, write_report
 from imagen_jax.sampling.pictures import labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.training.metrics import peak_memory_gib, read_metrics
-from imagen_jax.training.workdir import read_config
+from imagen_jax.training.workdir import read_config, require_sections
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 OUT = flags.DEFINE_string("out", None, "The report; loss.png and recall.png lie beside it.", required=True)
@@ -84,7 +84,9 @@ def evaluate(
     make_folder(out.parent)
     started = time.perf_counter()
     cascade = load_cascade(workdirs, batch_size=batch_size, on_step=lambda step: bar.update())
-    folder = open_data(read_config(Path(workdirs[0])))
+    config = read_config(Path(workdirs[0]))
+    require_sections(config, ("data",), Path(workdirs[0]), "an evaluation: the stage was imported, not trained here")
+    folder = open_data(config)
     captions = captions_of(folder, "train")
     picked = np.random.default_rng(seed).permutation(len(captions))[:samples]
     steps = cascade.total_steps * -(-len(picked) // cascade.batch_size)

@@ -22,8 +22,8 @@ FORMAT = flags.DEFINE_string("format", None, "deepfloyd_if or imagen_jax.", requ
 SOURCE = flags.DEFINE_string("source", None, "Folder of the weights.", required=True)
 OUT = flags.DEFINE_string("out", None, "The workdir to make.", required=True)
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of T5, where it is not beside the U-Net.")
-DTYPE = flags.DEFINE_string("dtype", "float32", "What DeepFloyd IF's network computes in: float32 or bfloat16.")
-TEXT_DTYPE = flags.DEFINE_string("text_dtype", "bfloat16", "What its T5 computes in.")
+DTYPE = flags.DEFINE_string("dtype", None, "What the network computes in; DeepFloyd IF's in float32 if not given.")
+TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "What T5 computes in; DeepFloyd IF's in bfloat16 if not given.")
 
 
 def main(arguments: Sequence[str]) -> None:

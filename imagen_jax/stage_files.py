@@ -22,6 +22,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
 from imagen_jax.training.workdir import read_config as read_stage_config
+from imagen_jax.training.workdir import require_sections
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
 from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder
 
@@ -31,13 +32,14 @@ class ImportChoices(NamedTuple):
 
     Attributes:
         text_encoder: folder of T5, where it is not beside the weights.
-        dtype: what the network of DeepFloyd IF computes in.
-        text_dtype: what its T5 computes in; its XXL takes 19 GB of memory in float32.
+        dtype: what the network computes in; None leaves it as it is, for DeepFloyd IF float32.
+        text_dtype: what T5 computes in; None leaves it as it is, for DeepFloyd IF bfloat16 (XXL takes 19 GB of memory
+            in float32).
     """
 
     text_encoder: Path | None = None
-    dtype: str = "float32"
-    text_dtype: str = "bfloat16"
+    dtype: str | None = None
+    text_dtype: str | None = None
 
 
 NO_CHOICES = ImportChoices()
@@ -71,14 +73,20 @@ def name_params(params: Params) -> dict[str, np.ndarray]:
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
-    """The config in the folder, with another folder of the text encoder where one is named.
+    """The config in the folder, changed as chosen.
 
     Raises:
-        UserError: there is none, or it can't be read.
+        UserError: there is none, it can't be read, or it is no stage's.
     """
     config = read_stage_config(source)
+    purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
+    require_sections(config, ("network", "sampling", "stage", "text"), source, purpose)
     if choices.text_encoder is not None:
-        config.text.options.folder = str(choices.text_encoder)
+        config.text.options.folder = str(choices.text_encoder.absolute())
+    if choices.text_dtype is not None:
+        config.text.options.dtype = choices.text_dtype
+    if choices.dtype is not None:
+        config.network.dtype = choices.dtype
     return config
 
 

@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 
 from imagen_jax import deepfloyd_if, stage_files
 from imagen_jax.array_types import DTYPES
-from imagen_jax.cascades import TrainedStage, load_stage
+from imagen_jax.cascades import TrainedStage, load_stage, make_settings
 from imagen_jax.errors import UserError, choose
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
+from imagen_jax.stages import load_encoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 
@@ -51,6 +52,8 @@ FORMATS = {
 def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices = NO_CHOICES) -> None:
     """Reads the weights in ``source``, and writes them and the config that samples them into ``workdir``.
 
+    The config comes last: an import that was cut off leaves none, and may be begun again.
+
     Args:
         name: a key of ``FORMATS``.
         source: the folder.
@@ -58,32 +61,48 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         choices: what the folder leaves open.
 
     Raises:
-        UserError: there is a stage already, or the weights are damaged, incomplete or of another network.
+        UserError: there is a stage already, or the weights or their text encoder are damaged, incomplete or of another
+            network.
     """
     form = choose(FORMATS, name, "format")
-    for dtype in (choices.dtype, choices.text_dtype):
+    for dtype in filter(None, (choices.dtype, choices.text_dtype)):
         choose(DTYPES, dtype, "dtype")
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a stage already: choose another --out")
     config = form.read_config(source, choices)
+    load_encoder(config.text)
+    make_settings(config.sampling.to_dict())
     if form.notice:
         print(form.notice, flush=True)
     params = form.read_params(source, config)
-    keep_config(workdir, config)
-    for licence in sorted([*source.glob("LICENSE*"), *source.glob("LICENCE*")]):
-        shutil.copy(licence, workdir)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        checkpoints.save_weights(0, params)
+        # Of an import that was cut off after its last byte; nothing else can be in a workdir without a config.
+        if checkpoints.latest_step() is None:
+            checkpoints.save_weights(0, params)
+    copy_licences(source, workdir)
+    keep_config(workdir, config)
+
+
+def copy_licences(source: Path, folder: Path) -> None:
+    """Copies the licences that lie in a folder, or beside it where it is a part of a larger one."""
+    for place in (source.parent, source) if source.name == "unet" else (source,):
+        for path in sorted([*place.glob("LICENSE*"), *place.glob("LICENCE*")]):
+            if path.is_file():
+                shutil.copy(path, folder)
 
 
 def export_stage(name: str, workdir: Path, folder: Path) -> None:
     """Writes the stage in ``workdir`` into ``folder``.
 
     Raises:
-        UserError: there is no such stage, the format has no place for it, or the folder can't be written to.
+        UserError: there is no such stage, the format has no place for it, or the folder holds a model already or can't
+            be written to.
     """
     form = choose(FORMATS, name, "format")
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} holds a model already: choose another --out")
     stage = load_stage(workdir)
     if form.notice:
         print(form.notice, flush=True)
     form.write(stage, folder)
+    copy_licences(workdir, folder)

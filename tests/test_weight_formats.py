@@ -12,8 +12,10 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import quickstart
+from imagen_jax import weight_formats
 from imagen_jax.cascades import load_cascade, load_stage
 from imagen_jax.errors import UserError
+from imagen_jax.evaluate import evaluate
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import fold_into_each
@@ -110,6 +112,45 @@ def test_our_own_stages_go_out_and_in(tmp_path):
         export_stage("deepfloyd_if", tmp_path / "run", tmp_path / "other")
     with pytest.raises(UserError, match="holds a stage already"):
         import_stage("imagen_jax", tmp_path / "files", tmp_path / "again")
+    with pytest.raises(UserError, match="holds a model already"):
+        export_stage("imagen_jax", tmp_path / "again", tmp_path / "again")
+    import_stage("imagen_jax", tmp_path / "files", tmp_path / "half", ImportChoices(dtype="bfloat16"))
+    assert load_stage(tmp_path / "half").config.network.dtype == "bfloat16"
+
+
+def test_an_import_that_was_cut_off_may_be_begun_again(sources, tmp_path, monkeypatch):
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(weight_formats, "copy_licences", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            import_stage("deepfloyd_if", sources["stage_1"], tmp_path)
+    import_stage("deepfloyd_if", sources["stage_1"], tmp_path)
+    assert load_stage(tmp_path).step == 0
+
+
+def test_the_licence_goes_where_the_weights_go(source, tmp_path):
+    (source / "LICENSE.md").write_text("terms")
+    (source / "LICENSES").mkdir()
+    elsewhere = ImportChoices(text_encoder=source / "text_encoder")
+    import_stage("deepfloyd_if", source / "unet", tmp_path / "run", elsewhere)
+    export_stage("deepfloyd_if", tmp_path / "run", tmp_path / "out")
+    assert (tmp_path / "out" / "LICENSE.md").read_text() == "terms"
+
+
+def test_what_an_imported_stage_can_not_do_is_a_sentence(workdirs, sources, tmp_path):
+    with pytest.raises(UserError, match="imported, not trained here"):
+        evaluate([str(workdirs[0])], tmp_path / "report.json", ["pixels"], samples=1, seed=0, batch_size=1)
+    with pytest.raises(UserError, match="--format=deepfloyd_if"):
+        import_stage("imagen_jax", sources["stage_1"] / "unet", tmp_path / "out")
+    write_json(tmp_path / "foreign" / "config.json", {"d_model": 3})
+    with pytest.raises(UserError, match="no network, sampling, stage, text"):
+        load_stage(tmp_path / "foreign")
+    cascade = load_cascade(workdirs[:1], {"guidance": 1.0})
+    assert "learned variance" in cascade.describe()["stage_0"]
+    with pytest.raises(UserError, match="without guidance a negative prompt does nothing"):
+        next(cascade.draw(["red apple"], negative_prompt="panda"))
 
 
 def test_importing_what_was_exported_changes_nothing(workdirs, sources, tmp_path):
@@ -142,6 +183,10 @@ def use_a_pickle(source):
     (source / WEIGHTS).rename(source / "unet" / "diffusion_pytorch_model.bin")
 
 
+def use_a_pickle_of_t5(source):
+    (source / "text_encoder" / "model.safetensors").rename(source / "text_encoder" / "a.bin")
+
+
 def lose_a_shard(source):
     index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00002-of-00002.safetensors"}}
     (source / WEIGHTS).unlink()
@@ -165,6 +210,22 @@ def reshape_a_tensor(source):
         (lambda source: spoil_scheduler(source, prediction_type="v_prediction"), "prediction_type='v_prediction'"),
         (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
         (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
+        (lambda source: spoil_scheduler(source, dynamic_thresholding_ratio=95), "dynamic_thresholding_ratio=95"),
+        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "at least 1"),
+        (lambda source: spoil_scheduler(source, clip_sample_range=2.0), "clip_sample_range=2.0"),
+        (lambda source: spoil_scheduler(source, lambda_min=1), "'lambda_min'"),
+        (
+            lambda source: spoil_config(source, layers_per_block="2"),
+            "layers_per_block='2', which is not a",
+        ),
+        (lambda source: spoil_config(source, sample_size=15), "sample_size=15"),
+        (lambda source: spoil_config(source, only_cross_attention="yes"), "only_cross_attention='yes'"),
+        (lambda source: spoil_config(source, resnet_out_scale_factor=0), "resnet_out_scale_factor=0"),
+        (lambda source: spoil_config(source, encoder_hid_dim=48), "width 24 and config.text.width is 48"),
+        (
+            lambda source: (source / "text_encoder" / "model.safetensors").rename(source / "text_encoder" / "a.bin"),
+            "a.bin",
+        ),
         (lambda source: (source / "tokenizer" / "spiece.model").unlink(), "spiece.model is missing"),
         (cut_weights, "diffusion_pytorch_model.safetensors is not a whole safetensors file"),
         (rename_weights, "holds neither model.safetensors"),

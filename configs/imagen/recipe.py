@@ -43,7 +43,7 @@ def common() -> ConfigDict:
                 "options": {"folder": "", "tokenizer": "", "dtype": "bfloat16", "max_tokens": 128},
                 "width": 4096,
                 "length": 128,
-                "null": "zeros",
+                "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
             },
             "stage": {
                 "resolution": 64,
@@ -51,8 +51,8 @@ def common() -> ConfigDict:
                 "crop": None,
                 "schedule": "cosine",
                 "augmentation_schedule": "cosine",
-                "enlarge_before_noise": "none",
-                "noise_measure": "log_snr",
+                "enlarge_before_noise": "none",  # or "corners": DeepFloyd IF noises the enlarged image
+                "noise_measure": "log_snr",  # what the network is told; or "step_number", of a thousand
                 "prediction": "eps",
                 "self_conditioned": False,
             },
@@ -83,9 +83,10 @@ def common() -> ConfigDict:
                 "sampler": "ancestral",
                 "steps": 256,
                 "guidance": 1.35,
-                "spacing": "uniform",
+                "spacing": "uniform",  # in time; or "discrete": as diffusers spaces the steps of DeepFloyd IF
                 "thresholding": "dynamic",
                 "percentile": 99.5,
+                "largest_bound": 1e9,  # of dynamic thresholding; the paper has none
                 "augmentation_level": 0.0,
             },
             "preview": {

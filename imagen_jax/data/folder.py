@@ -22,6 +22,8 @@ def folder_images(folder: str | Path) -> list[CaptionedImage]:
     Raises:
         UserError: the folder does not exist or holds no image, or an image has no caption.
     """
+    if not str(folder):
+        raise UserError("no folder of images is given: name it in --config.data.options.folder=FOLDER")
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your images and their .txt captions")

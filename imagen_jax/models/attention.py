@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from imagen_jax.array_types import Text, TextEmbeddings
+from imagen_jax.errors import UserError
 from imagen_jax.models.layers import FeatureMap, GroupNorm, zeros
 
 Heads = Float[Array, "batch places heads head_channels"]
@@ -45,7 +46,7 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, text: Text | None = None) -> FeatureMap:
         batch, height, width, channels = x.shape
-        shape = (self.heads, channels // self.heads)
+        shape = split_heads(channels, self.heads)
         places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         query, key, value = (
             nn.DenseGeneral(shape, dtype=self.dtype, name=name)(places) for name in ("query", "key", "value")
@@ -76,7 +77,7 @@ class CrossAttention(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap, text: Text) -> FeatureMap:
         batch, height, width, channels = x.shape
-        shape = (self.heads, channels // self.heads)
+        shape = split_heads(channels, self.heads)
         places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         tokens = prepare_tokens(text, self.normalise_text, self.dtype)
         query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(places)
@@ -85,6 +86,19 @@ class CrossAttention(nn.Module):
         attended = attend(query, key, value, text.mask)
         attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
         return x + attended.reshape(x.shape)
+
+
+def split_heads(channels: int, heads: int) -> tuple[int, int]:
+    """The shape that channels take in an attention: heads, channels of a head.
+
+    Raises:
+        UserError: the heads do not divide the channels.
+    """
+    if heads < 1 or channels % heads:
+        raise UserError(
+            f"{heads} heads do not divide {channels} channels: mend network.heads, head_channels or text_heads"
+        )
+    return heads, channels // heads
 
 
 def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddings:
@@ -123,7 +137,7 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, text: Text) -> Float[Array, "batch text_width"]:
         width = text.embeddings.shape[-1]
-        shape = (self.heads, width // self.heads)
+        shape = split_heads(width, self.heads)
         tokens = text.embeddings.astype(self.dtype)
         present = text.mask[:, :, None]
         mean = jnp.sum(tokens * present, axis=1, keepdims=True) / jnp.maximum(

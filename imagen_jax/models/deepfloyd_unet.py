@@ -118,7 +118,7 @@ class DeepFloydUNet(nn.Module):
             make = {"self": SelfAttention, "cross": CrossAttention}[kind]
             return make(heads, normalise_text=True, dtype=self.dtype, name=name)(x, text)
 
-        x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
+        x = stack_inputs(noisy, low_resolution and low_resolution.image, None).astype(self.dtype)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)
         x = walk_levels(x, self.channels, self.blocks, block, attend)
         x = ACTIVATIONS[self.activation](GroupNorm(name="norm_out")(x))

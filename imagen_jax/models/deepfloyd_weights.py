@@ -4,12 +4,25 @@ The names in the file are diffusers' own (its class UNet2DConditionModel); every
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.models.deepfloyd_unet import ACTIVATIONS, DeepFloydUNet
+from imagen_jax.weights.json_settings import (
+    COUNT,
+    COUNT_OR_COUNTS,
+    COUNTS,
+    FLAG,
+    FLAG_OR_FLAGS,
+    POSITIVE,
+    TEXT,
+    TEXTS,
+    check_kinds,
+    or_null,
+)
 from imagen_jax.weights.named_tensors import Place, import_weights, turn_from_torch, turn_to_torch
 
 DOWN_BLOCKS = {"ResnetDownsampleBlock2D": "none", "SimpleCrossAttnDownBlock2D": "text"}
@@ -52,41 +65,45 @@ FIXED: dict[str, Any] = {
 """What every IF that says it at all says."""
 
 READ = {
-    "act_fn",
-    "addition_embed_type_num_heads",
-    "attention_head_dim",
-    "block_out_channels",
-    "class_embed_type",
-    "cross_attention_dim",
-    "down_block_types",
-    "encoder_hid_dim",
-    "encoder_hid_dim_type",
-    "in_channels",
-    "layers_per_block",
-    "mid_block_only_cross_attention",
-    "mid_block_scale_factor",
-    "only_cross_attention",
-    "out_channels",
-    "resnet_out_scale_factor",
-    "resnet_skip_time_act",
-    "sample_size",
-    "time_embedding_act_fn",
-    "time_embedding_dim",
-    "up_block_types",
+    "act_fn": TEXT,
+    "addition_embed_type_num_heads": COUNT,
+    "attention_head_dim": COUNT,
+    "block_out_channels": COUNTS,
+    "class_embed_type": or_null(TEXT),
+    "cross_attention_dim": COUNT,
+    "down_block_types": TEXTS,
+    "encoder_hid_dim": COUNT,
+    "encoder_hid_dim_type": or_null(TEXT),
+    "in_channels": COUNT,
+    "layers_per_block": COUNT_OR_COUNTS,
+    "mid_block_only_cross_attention": or_null(FLAG),
+    "mid_block_scale_factor": POSITIVE,
+    "only_cross_attention": FLAG_OR_FLAGS,
+    "out_channels": COUNT,
+    "resnet_out_scale_factor": POSITIVE,
+    "resnet_skip_time_act": FLAG,
+    "sample_size": COUNT,
+    "time_embedding_act_fn": or_null(TEXT),
+    "time_embedding_dim": or_null(COUNT),
+    "up_block_types": TEXTS,
 }
-"""What differs between the stages and sizes."""
+"""What differs between the stages and sizes, and what it may be."""
 
 NEEDED = {"block_out_channels", "cross_attention_dim", "down_block_types", "encoder_hid_dim", "in_channels",
           "layers_per_block", "out_channels", "sample_size", "up_block_types"}  # fmt: skip
 
 
-def read_network(settings: Mapping[str, Any]) -> dict[str, Any]:
+def read_network(settings: Mapping[str, Any], where: Path | str = "config.json") -> dict[str, Any]:
     """The fields of the ``DeepFloydUNet`` that a ``config.json`` describes.
+
+    Args:
+        settings: what it holds.
+        where: the file, for errors.
 
     Raises:
         UserError: a key is unknown or missing, or says what no IF does; names it.
     """
-    check_settings(settings)
+    check_settings(settings, where)
     levels = len(settings["block_out_channels"])
     only_text = settings.get("only_cross_attention", False)
     only_text_in_middle = settings.get("mid_block_only_cross_attention")
@@ -155,24 +172,25 @@ def write_settings(network: DeepFloydUNet, resolution: int, text_width: int, is_
     }
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
     """Checks that a ``config.json`` is of an IF, stage I or II.
 
     Raises:
         UserError: it is not; names the key.
     """
     for key in settings:
-        if not key.startswith("_") and key not in READ | DECISIVE.keys() | FIXED.keys():
+        if not key.startswith("_") and key not in READ.keys() | DECISIVE.keys() | FIXED.keys():
             raise UserError(
-                f"config.json has the key {key!r}, which DeepFloyd IF has not"
-                f"{nearest_name(key, READ | DECISIVE.keys() | FIXED.keys())}: import another U-Net, or mend the file"
+                f"{where} has the key {key!r}, which DeepFloyd IF has not"
+                f"{nearest_name(key, READ.keys() | DECISIVE.keys() | FIXED.keys())}: import another U-Net"
             )
     if missing := sorted(NEEDED - settings.keys()):
-        raise UserError(f"config.json lacks {', '.join(missing)}: use the file that came with the weights")
+        raise UserError(f"{where} lacks {', '.join(missing)}: use the file that came with the weights")
+    check_kinds(where, settings, READ)
     for key, expected in DECISIVE.items() | {key: FIXED[key] for key in FIXED if key in settings}.items():
         if settings.get(key) != expected:
             raise UserError(
-                f"config.json has {key}={settings.get(key)!r}, and DeepFloyd IF has {expected!r}: only the U-Nets of "
+                f"{where} has {key}={settings.get(key)!r}, and DeepFloyd IF has {expected!r}: only the U-Nets of "
                 "its stages I and II can be imported"
             )
     levels = len(settings["block_out_channels"])
@@ -180,34 +198,34 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         unknown = [name for name in settings[key] if name not in known]
         if unknown or len(settings[key]) != levels:
             raise UserError(
-                f"config.json has {key}={settings[key]!r}: DeepFloyd IF has for each level one of "
+                f"{where} has {key}={settings[key]!r}: DeepFloyd IF has for each level one of "
                 f"{', '.join(sorted(known))}"
             )
     if [UP_BLOCKS[name] for name in settings["up_block_types"]][::-1] != [
         DOWN_BLOCKS[name] for name in settings["down_block_types"]
     ]:
-        raise UserError("config.json has other attentions on the way up than on the way down: no DeepFloyd IF does")
+        raise UserError(f"{where} has other attentions on the way up than on the way down: no DeepFloyd IF does")
     if settings["out_channels"] != 6 or settings["in_channels"] not in (3, 6):
         raise UserError(
-            f"config.json has in_channels={settings['in_channels']} and out_channels={settings['out_channels']}: "
+            f"{where} has in_channels={settings['in_channels']} and out_channels={settings['out_channels']}: "
             "DeepFloyd IF takes 3 (stage I) or 6 (stage II) and makes 6"
         )
     if (settings.get("class_embed_type") == "timestep") != (settings["in_channels"] == 6):
         raise UserError(
-            f"config.json has class_embed_type={settings.get('class_embed_type')!r} with "
+            f"{where} has class_embed_type={settings.get('class_embed_type')!r} with "
             f"in_channels={settings['in_channels']}: stage II, and it alone, is told an augmentation's 'timestep'"
         )
     # The first IF was written before there was another kind than this.
     if (settings.get("encoder_hid_dim_type") or "text_proj") != "text_proj":
         raise UserError(
-            f"config.json has encoder_hid_dim_type={settings['encoder_hid_dim_type']!r}: DeepFloyd IF has 'text_proj', "
+            f"{where} has encoder_hid_dim_type={settings['encoder_hid_dim_type']!r}: DeepFloyd IF has 'text_proj', "
             "and only the U-Nets of its stages I and II can be imported"
         )
     for key in ("act_fn", "time_embedding_act_fn"):
         if (settings.get(key) or "none") not in ACTIVATIONS:
-            raise UserError(f"config.json has {key}={settings[key]!r}: choose one of {', '.join(sorted(ACTIVATIONS))}")
-    if not isinstance(settings.get("attention_head_dim", 8), int):
-        raise UserError("config.json has an attention_head_dim for each level: DeepFloyd IF has one number for all")
+            raise UserError(f"{where} has {key}={settings[key]!r}: choose one of {', '.join(sorted(ACTIVATIONS))}")
+    if settings["sample_size"] % 2 ** (levels - 1):
+        raise UserError(f"{where} has sample_size={settings['sample_size']}, which can't be halved {levels - 1} times")
 
 
 def for_each_level(setting: Any, levels: int) -> Sequence[Any]:

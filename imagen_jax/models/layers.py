@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from imagen_jax.errors import UserError
+
 FeatureMap = Float[Array, "batch height width channels"]
 NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
 """What a layer returns that may change the resolution or the width."""
@@ -40,8 +42,14 @@ def convolution(
 
 
 def average_pool(x: FeatureMap) -> NewFeatureMap:
-    """Halves height and width by the mean of 2×2 blocks."""
+    """Halves height and width by the mean of 2×2 blocks.
+
+    Raises:
+        UserError: they are odd.
+    """
     batch, height, width, channels = x.shape
+    if height % 2 or width % 2:
+        raise UserError(f"{height}×{width} px can't be halved: choose a stage.resolution that all levels can halve")
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 

@@ -112,6 +112,7 @@ def make_draw_stage(stage: SamplingStage, on_step: OnStep | None = None) -> Draw
     if settings.steps < 1:
         raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
     shape = (stage.resolution, stage.resolution, 3)
+    log_snrs = settings.spread(stage.schedule, settings.steps)
 
     def draw(params: Params, text: Text, unwanted: Text, keys: Keys, low: SmallImages | None) -> Images:
         low_resolution = None
@@ -128,7 +129,6 @@ def make_draw_stage(stage: SamplingStage, on_step: OnStep | None = None) -> Draw
             ),
             settings.threshold,
         )
-        log_snrs = settings.spread(stage.schedule, settings.steps)
         images = sample(denoise, settings.rule, log_snrs, fold_into_each(keys, 0), shape, on_step)
         return jnp.clip(images, -1.0, 1.0)
 

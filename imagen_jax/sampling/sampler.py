@@ -29,15 +29,21 @@ def spread_uniformly(schedule: Schedule, steps: int) -> LogSnrs:
 
 
 def spread_over_steps(schedule: Schedule, steps: int) -> LogSnrs:
-    """The log-SNRs at every ``1000 // steps``-th of a discrete process's thousand steps, and 0 (clean) at the end.
+    """The log-SNRs at every ``1000 // steps``-th of a discrete process's thousand steps, and of the clean image.
 
-    The first of the thousand is always among them, and the last, pure noise, is not, unless all are taken.
+    The cleanest of the thousand is always among them. The noisiest is not, unless all are taken: sampling begins at the
+    one of number ``(steps - 1) · (1000 // steps)``, as if it were pure noise ("leading" spacing, Lin et al. 2023, table
+    2). Far from 999 that is a different process, and refused.
 
     Raises:
-        UserError: more than a thousand steps.
+        UserError: more than a thousand steps, or so many that the first lies below 900.
     """
-    if steps > DISCRETE_STEPS:
-        raise UserError(f"a process of {DISCRETE_STEPS} steps can't be sampled in {steps}: take fewer --steps")
+    first = (steps - 1) * (DISCRETE_STEPS // steps)
+    if steps > DISCRETE_STEPS or (steps > 10 and first < 900):
+        raise UserError(
+            f"{steps} steps of a process of {DISCRETE_STEPS} would begin at number {first}, where there is less than "
+            f"pure noise: take a number of --steps that divides {DISCRETE_STEPS}, such as 100 or 250"
+        )
     numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
     return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
 

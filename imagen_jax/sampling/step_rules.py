@@ -41,11 +41,13 @@ class StepRule(NamedTuple):
         init: ``noisy -> memory``.
         step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is fresh
             standard normal noise, for the rules that want some.
+        reads_variance: whether it takes γ from a network that learns its variance.
     """
 
     name: str
     init: Callable[[Images], Memory]
     step: Callable[[Denoiser, Images, PerExample, PerExample, Images, Memory], tuple[Images, Memory]]
+    reads_variance: bool = False
 
 
 def no_memory(noisy: Images) -> Memory:
@@ -79,7 +81,7 @@ def ancestral(gamma: float = 0.0) -> StepRule:
             deviation = jnp.where(is_last, 0.0, deviation)
         return mean + deviation * noise, memory
 
-    return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step)
+    return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step, reads_variance=True)
 
 
 def ddim(eta: float = 0.0) -> StepRule:

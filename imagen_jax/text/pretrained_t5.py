@@ -16,7 +16,7 @@ from imagen_jax.text.t5_files import T5Files, find_t5
 from imagen_jax.text.t5_weights import import_t5_weights
 from imagen_jax.text.tokenizer import PADDING_ID, load_sentencepiece
 from imagen_jax.weights.named_tensors import Place
-from imagen_jax.weights.places import place_whole
+from imagen_jax.weights.places import place_on_local_devices
 
 DEFAULT_MAX_TOKENS = 128
 
@@ -28,7 +28,7 @@ def load_t5(
     dtype: str = "bfloat16",
     lowercase: bool = False,
     encode_padding: bool = False,
-    place: Place = place_whole,
+    place: Place | None = None,
 ) -> BatchedEncoder:
     """Returns the T5 encoder of a folder; its weights are read at the first ``encode``.
 
@@ -39,7 +39,7 @@ def load_t5(
         dtype: of the weights and the compute, "bfloat16" or "float32"; what is returned is float32.
         lowercase: see ``read_lowercase``; for DeepFloyd IF.
         encode_padding: see ``keep_padding``; for DeepFloyd IF.
-        place: where each parameter goes, as ``weights.places`` has it: one device, or cut over a mesh.
+        place: where each parameter goes; cut over the devices of this process, if not given. See ``weights.places``.
 
     Raises:
         UserError: no folder is given, a file is missing, or it is another model; at the first ``encode``: weights or
@@ -66,7 +66,7 @@ def load_t5(
         changes.append(lambda parts: keep_padding(parts, max_tokens))
 
     def load() -> EncoderParts:
-        parts = load_parts(files, compute, place)
+        parts = load_parts(files, compute, place or place_on_local_devices())
         for change in changes:
             parts = change(parts)
         return parts

@@ -10,9 +10,8 @@ The logits are not divided by √d: T5's initialisation makes up for it. Norms a
 compute type, for bfloat16 weights are what one loads of the large sizes.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
+from imagen_jax.weights.json_settings import COUNT, POSITIVE, check_kinds, read_settings
 
 ARCHITECTURE = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
 """The settings of ``config.json`` that this module implements no alternative to."""
@@ -46,26 +46,22 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "T5Config":
-        """Returns the sizes in the text of a ``config.json``; keys that do not shape the network are passed over.
+    def read(cls, path: Path) -> "T5Config":
+        """Returns the sizes in a ``config.json``; keys that do not shape the network are passed over.
 
         Raises:
-            UserError: it is no JSON object, a size is missing, or the file describes another architecture.
+            UserError: it is no JSON object, a size is missing or no number, or it describes another architecture.
         """
-        try:
-            settings = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"config.json is not JSON ({error}): use the file that came with the T5 weights") from None
-        if not isinstance(settings, Mapping):
-            raise UserError("config.json holds no JSON object: use the file that came with the T5 weights")
+        settings = read_settings(path)
         for key, implemented in ARCHITECTURE.items():
             found = settings.get(key, "absent")
             if found != implemented:
-                raise UserError(f"config.json has {key}={found!r}: use a T5 v1.1 model, with {key}={implemented!r}")
+                raise UserError(f"{path} has {key}={found!r}: use a T5 v1.1 model, with {key}={implemented!r}")
         fields = cls.__dataclass_fields__
         missing = [key for key in fields if key not in settings and not hasattr(cls, key)]
         if missing:
-            raise UserError(f"config.json lacks {', '.join(missing)}: use the file that came with the T5 weights")
+            raise UserError(f"{path} lacks {', '.join(missing)}: use the file that came with the T5 weights")
+        check_kinds(path, settings, dict.fromkeys(fields, COUNT) | {"layer_norm_epsilon": POSITIVE})
         return cls(**{key: settings[key] for key in fields if key in settings})
 
 

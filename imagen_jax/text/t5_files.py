@@ -98,10 +98,7 @@ def read_config(folder: Path) -> T5Config:
     Raises:
         UserError: there is no config.json, or it is of another model.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give the folder that T5 was downloaded to")
-    return T5Config.from_json(path.read_bytes())
+    return T5Config.read(folder / "config.json")
 
 
 def derive_config(tensors: T5xFolder) -> T5Config:

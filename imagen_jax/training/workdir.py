@@ -6,7 +6,7 @@ continue the same run.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.p
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "text": {"options": {}, "null": "zeros"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
-    "sampling": {"spacing": "uniform"},
+    "sampling": {"largest_bound": 1e9, "spacing": "uniform"},
 }
 """Keys that a run of version 0.1.0 has not, and what they say of it."""
 
@@ -52,6 +52,17 @@ def read_config(workdir: Path) -> ConfigDict:
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
+
+
+def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, purpose: str) -> None:
+    """Checks that a config that was read has what is wanted of it.
+
+    Raises:
+        UserError: a section is missing, as in a ``config.json`` of another program.
+    """
+    missing = [section for section in sections if not isinstance(config.get(section), ConfigDict)]
+    if missing:
+        raise UserError(f"the config in {where} has no {', '.join(missing)}, so it can't be used for {purpose}")
 
 
 def keep_config(workdir: Path, config: ConfigDict) -> None:

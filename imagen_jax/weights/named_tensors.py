@@ -85,12 +85,14 @@ def import_weights(
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
     """
+    # Folders know which they are; a plain mapping, in a test, does not.
+    where = f" in {tensors.folder}" if hasattr(tensors, "folder") else ""
     wanted, found = set(sources.values()), set(tensors)
     missing = sorted(wanted - found)
     left_over = sorted(name for name in found - wanted if not is_unused(name))
     if missing or left_over:
         raise UserError(
-            f"the {model} weights do not fit the network (missing: {list_names(missing)}; "
+            f"the {model} weights{where} do not fit the network (missing: {list_names(missing)}; "
             f"left over: {list_names(left_over)}): {mend}"
         )
     parameters = {}
@@ -100,7 +102,7 @@ def import_weights(
         if tensor.shape != shapes[path].shape:
             raise UserError(
                 f"tensor {name} has shape {stored.shape}, which does not fit {path} of shape "
-                f"{shapes[path].shape} of the {model} weights: {mend}"
+                f"{shapes[path].shape} of the {model} weights{where}: {mend}"
             )
         parameters[path] = place(path, np.asarray(tensor, dtype_of(path)))
     return unflatten_dict(parameters, sep="/")

@@ -34,6 +34,12 @@ def place_sharded(mesh: Mesh) -> Place:
     return place
 
 
+def place_on_local_devices() -> Place:
+    """The ``Place`` for this process: its one device, or cut over all that it has."""
+    devices = jax.local_devices()
+    return place_whole if len(devices) == 1 else place_sharded(Mesh(np.array(devices), ("local",)))
+
+
 def cut_largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The largest axis over all axes of the mesh; nothing where no axis divides, or there is only one."""
     divisible = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]

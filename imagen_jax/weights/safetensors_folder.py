@@ -140,12 +140,23 @@ def find_single(folder: Path) -> Path | None:
 def read_index(folder: Path) -> tuple[str, dict[str, str]]:
     """The name of the index, and tensor names with their shards; none where there is no index.
 
+    Of several the first is taken whose shards are all there, for example of half precision where only those were
+    downloaded; where none is complete, the first.
+
     Raises:
         UserError: the index is not what one is, or points out of the folder.
     """
-    path = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
-    if path is None:
-        return INDEXES[0], {}
+    indexes = [(name, read_shards(folder / name)) for name in INDEXES if (folder / name).is_file()]
+    complete = [index for index in indexes if all((folder / shard).is_file() for shard in index[1].values())]
+    return [*complete, *indexes, (INDEXES[0], {})][0]
+
+
+def read_shards(path: Path) -> dict[str, str]:
+    """Tensor names and the shards that an index says they are in.
+
+    Raises:
+        UserError: the index is not what one is, or points out of the folder.
+    """
     try:
         files = json.loads(path.read_bytes())["weight_map"]
         shards = {str(name): str(shard) for name, shard in files.items()}
@@ -154,7 +165,7 @@ def read_index(folder: Path) -> tuple[str, dict[str, str]]:
     for shard in shards.values():
         if Path(shard).name != shard:
             raise UserError(f"{path} names the shard {shard!r}, which is not a file beside it: download it again")
-    return path.name, shards
+    return shards
 
 
 def read_header(path: Path) -> dict[str, Location]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs import openmoji
-from configs.imagen import base_64, super_res_256, super_res_1024
+from configs import openmoji, quickstart
+from configs.imagen import base_64, recipe, super_res_256, super_res_1024
 from imagen_jax.cascades import make_settings
 from imagen_jax.counting.parameters import count_parameters, total_of
 from imagen_jax.models import EfficientUNet, UNet
@@ -82,3 +82,10 @@ def test_every_variant_has_a_smoke_size_of_the_same_parts(module, variant):
 def test_an_unknown_variant_is_named_with_those_there_are(module, variant):
     with pytest.raises(ValueError, match=r"unknown variant .*; known: \w+, .*,smoke"):
         module.get_config(variant)
+
+
+def test_imagen_and_the_quickstart_have_the_same_keys():
+    imagen, quick = recipe.common(), quickstart.common()
+    assert imagen.keys() == quick.keys()
+    for section in imagen.keys() - {"seed", "optimizer"}:
+        assert imagen[section].keys() == quick[section].keys(), section

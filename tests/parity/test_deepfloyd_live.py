@@ -71,7 +71,7 @@ def written_by_diffusers(tmp_path_factory):
     return folder, pipelines
 
 
-def test_pictures_of_an_imported_cascade_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
+def test_pictures_of_each_imported_stage_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
     folder, pipelines = written_by_diffusers
     for stage in SIZES:
         import_stage("deepfloyd_if", folder / stage, tmp_path / stage, ImportChoices(text_dtype="float32"))

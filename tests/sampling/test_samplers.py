@@ -88,8 +88,12 @@ def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
     log_snrs = np.asarray(spread_over_steps(discrete_cosine, steps))
     np.testing.assert_allclose(number_of_step(discrete_cosine)(jnp.asarray(log_snrs[:-1])), numbers, atol=1e-3)
     assert log_snrs[-1] == pytest.approx(LOG_SNR_LIMIT, abs=1e-3) and len(log_snrs) == steps + 1
-    with pytest.raises(UserError, match="fewer --steps"):
-        spread_over_steps(discrete_cosine, 1001)
+
+
+@pytest.mark.parametrize("steps", [1001, 300, 501])
+def test_discrete_spacing_that_skips_the_noise_is_refused(steps):
+    with pytest.raises(UserError, match="--steps that divides 1000"):
+        spread_over_steps(discrete_cosine, steps)
 
 
 def test_ddim_with_full_noise_is_ancestral():

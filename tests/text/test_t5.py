@@ -260,9 +260,20 @@ def test_no_folder_says_what_to_give():
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model_type": "t5", "feed_forward_proj": "gated-gelu"}'])
-def test_a_config_that_is_none_is_a_sentence(text):
+def test_a_config_that_is_none_is_a_sentence(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
-        T5Config.from_json(text)
+        T5Config.read(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_layers", "2"), ("d_kv", None), ("layer_norm_epsilon", 0), ("d_ff", 1.5)]
+)
+def test_a_size_that_is_none_is_named(key, value, folder):
+    settings = settings_of("narrow") | {key: value}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=rf"config\.json has {key}=.* positive"):
+        load_text_encoder("t5", folder=folder)
 
 
 def test_the_tokenizer_may_lie_beside_the_folder_as_diffusers_has_it(tmp_path):

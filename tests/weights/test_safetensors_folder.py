@@ -1,5 +1,7 @@
 """Tensors mapped one by one, held against what the safetensors library reads."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -37,3 +39,16 @@ def test_a_type_that_numpy_has_not_is_named(tmp_path):
     save_file({"a": np.ones(3, ml_dtypes.float8_e4m3fn)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"type of the tensor a in .*model\.safetensors 'F8_E4M3'"):
         SafetensorsFolder(tmp_path)
+
+
+def test_of_two_indexes_the_one_is_read_whose_shards_are_there(tmp_path):
+    for variant, shard in (
+        ("", "model-00001-of-00001.safetensors"),
+        (".fp16", "model.fp16-00001-of-00001.safetensors"),
+    ):
+        index = {"weight_map": {"a": shard}}
+        (tmp_path / f"model.safetensors.index{variant}.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"model-00001-of-00001.safetensors is missing"):
+        SafetensorsFolder(tmp_path)
+    save_file({"a": np.ones(3, np.float16)}, tmp_path / "model.fp16-00001-of-00001.safetensors")
+    assert SafetensorsFolder(tmp_path)["a"].dtype == np.float16

@@ -1,0 +1,96 @@
+"""The JSON file beside weights: read, and each value of the kind that its key wants, or a sentence that names both."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_jax.errors import UserError
+
+
+class Kind(NamedTuple):
+    """What a value may be.
+
+    Attributes:
+        words: how a sentence names it.
+        holds: whether a value is one.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def is_count(value: Any) -> bool:
+    """A positive whole number."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_positive(value: Any) -> bool:
+    """A positive number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A list, not empty, of what ``holds``."""
+    return lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(holds, value))
+
+
+def is_flag(value: Any) -> bool:
+    """True or false."""
+    return isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    """Text."""
+    return isinstance(value, str)
+
+
+COUNT = Kind("a positive whole number", is_count)
+COUNTS = Kind("a list of positive whole numbers", list_of(is_count))
+COUNT_OR_COUNTS = Kind(
+    "a positive whole number or a list of them", lambda value: COUNTS.holds(value) or is_count(value)
+)
+POSITIVE = Kind("a positive number", is_positive)
+SHARE = Kind("a number above 0 and up to 1", lambda value: is_positive(value) and value <= 1)
+FLAG = Kind("true or false", is_flag)
+FLAG_OR_FLAGS = Kind("true, false or a list of them", lambda value: is_flag(value) or list_of(is_flag)(value))
+TEXT = Kind("text", is_text)
+TEXTS = Kind("a list of texts", list_of(is_text))
+
+
+def or_null(kind: Kind) -> Kind:
+    """That kind, or null."""
+    return Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file is missing or holds none.
+    """
+    try:
+        settings = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: give a folder with all the files that the weights came with") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): download it again") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no JSON object: download it again")
+    return settings
+
+
+def check_kinds(where: Path | str, settings: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Checks the values of the keys that are there.
+
+    Args:
+        where: the file, for the sentence.
+        settings: what it holds.
+        kinds: what each key wants; other keys are passed over.
+
+    Raises:
+        UserError: a value is of another kind; names file, key and value.
+    """
+    for key in kinds.keys() & settings.keys():
+        if not kinds[key].holds(settings[key]):
+            raise UserError(f"{where} has {key}={settings[key]!r}, which is not {kinds[key].words}: mend the file")
