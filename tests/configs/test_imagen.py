@@ -87,5 +87,5 @@ def test_an_unknown_variant_is_named_with_those_there_are(module, variant):
 def test_imagen_and_the_quickstart_have_the_same_keys():
     imagen, quick = recipe.common(), quickstart.common()
     assert imagen.keys() == quick.keys()
-    for section in imagen.keys() - {"seed", "optimizer"}:
+    for section in set(imagen) - {"seed", "optimizer"}:
         assert imagen[section].keys() == quick[section].keys(), section

@@ -20,7 +20,14 @@ from imagen_jax.weights.named_tensors import parameter_shapes
 from imagen_jax.weights.places import place_sharded
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from tests.reference.make_t5_reference import GOLDEN, LARGEST_OFFSET, LENGTHS, make_ids
-from tests.reference.t5_folders import CONFIGS, make_tensors, write_t5_folder, write_tensors, write_tokenizer
+from tests.reference.t5_folders import (
+    CONFIGS,
+    make_tensors,
+    settings_of,
+    write_t5_folder,
+    write_tensors,
+    write_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
