@@ -1,5 +1,6 @@
 """Small T5 models with random weights, held against what transformers makes of the same files."""
 
+import json
 from pathlib import Path
 
 import jax
