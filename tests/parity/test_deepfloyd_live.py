@@ -1,13 +1,17 @@
 """DeepFloyd IF against diffusers itself: the U-Net and its gradients, and pictures of a whole cascade."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from imagen_jax.cascades import load_cascade
 from imagen_jax.diffusion.schedules import discrete_cosine
-from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.sampling.pictures import file_name, to_pixels
 from imagen_jax.stage_files import ImportChoices
 from imagen_jax.weight_formats import export_stage, import_stage
 from tests.reference import make_deepfloyd_reference as reference
@@ -83,6 +87,23 @@ def test_pictures_of_each_imported_stage_equal_those_of_diffusers(written_by_dif
         theirs = reference.draw(stage, pipeline, small)
         difference = np.abs(to_pixels(mine).astype(int) - to_pixels(theirs).astype(int))
         assert theirs.std() > 0.2 and difference.max() <= 2, f"{difference.max()} of 255 in {stage}"
+
+
+def test_the_files_that_the_commands_write_equal_the_pipelines_pictures(written_by_diffusers, tmp_path):
+    folder, (base, _) = written_by_diffusers
+
+    def run(main, *flags):
+        command = [sys.executable, "-m", f"imagen_jax.{main}", *flags]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    run("import_weights", "--format=deepfloyd_if", f"--source={folder / 'stage_1'}", f"--out={tmp_path / 'base'}",
+        "--text_dtype=float32")  # fmt: skip
+    run("sample", f"--stages={tmp_path / 'base'}", f"--out={tmp_path / 'pictures'}", f"--seed={reference.SEED}",
+        f"--steps={reference.STEPS['stage_1']}", *(f"--prompt={prompt}" for prompt in reference.PROMPTS))  # fmt: skip
+    expected = to_pixels(reference.draw("stage_1", base)).astype(int)
+    for prompt, theirs in zip(reference.PROMPTS, expected, strict=True):
+        with Image.open(tmp_path / "pictures" / file_name(prompt, reference.SEED, 0)) as picture:
+            assert np.abs(np.asarray(picture).astype(int) - theirs).max() <= 2
 
 
 def test_diffusers_loads_what_we_export(written_by_diffusers, tmp_path):

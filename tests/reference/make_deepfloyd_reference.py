@@ -58,7 +58,7 @@ def compute(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.
     return tensors, output.detach().permute(0, 2, 3, 1).numpy(), gradients
 
 
-PROMPTS = ("Red apple ", "a panda eating bamboo in the rain")
+PROMPTS = ("Red apple", "a panda eating bamboo in the rain")
 SEED = 3
 STEPS = {"stage_1": 12, "stage_2": 6}
 
