@@ -5,6 +5,7 @@ Captions and images go in on the left, a trained cascade comes out on the right:
     train.py    data -> text -> diffusion (loss) -> models -> training (step, state, checkpoints)
     sample.py   training.checkpoints -> sampling (steps, guidance, cascade) -> PNG
     evaluate.py sampling -> evaluation (features, caption recall, report)
+    import_weights.py  weights from elsewhere -> training.checkpoints; export_weights.py the other way
 
 Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
 
