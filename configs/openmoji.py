@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 from configs.imagen import base_64, super_res_256, super_res_1024
-from configs.imagen.recipe import read_variant, shrink
+from configs.imagen.recipe import shrink
 
 
 def get_config(variant: str = "base") -> ConfigDict:
@@ -25,7 +25,7 @@ def get_config(variant: str = "base") -> ConfigDict:
     Raises:
         ValueError: an unknown variant.
     """
-    name, smoke = read_variant(variant, tuple(STAGES))
+    name, smoke = quickstart.read_variant(variant, STAGES)
     config = STAGES[name]()
     shared = quickstart.common()
     config.data, config.text, config.preview = shared.data, shared.text, shared.preview

@@ -18,6 +18,8 @@ The network predicts the clean image: with few steps its first answer counts. A 
 to return its input left a texture on everything; ``input_gates`` give it that from the first step.
 """
 
+from collections.abc import Collection
+
 from ml_collections import ConfigDict
 
 
@@ -27,11 +29,21 @@ def get_config(variant: str = "base") -> ConfigDict:
     Raises:
         ValueError: an unknown variant.
     """
-    name, _, size = variant.partition(",")
-    if name not in STAGES or size not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(STAGES)}, each also with ',smoke'")
+    name, smoke = read_variant(variant, STAGES)
     config = STAGES[name]()
-    return shrink(config) if size == "smoke" else config
+    return shrink(config) if smoke else config
+
+
+def read_variant(variant: str, known: Collection[str]) -> tuple[str, bool]:
+    """The name in a variant, and whether ",smoke" follows it; every experiment reads its own so.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    name, _, size = variant.partition(",")
+    if name not in known or size not in ("", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(known)}, each also with ',smoke'")
+    return name, size == "smoke"
 
 
 def common() -> ConfigDict:
@@ -180,7 +192,12 @@ def shrink(config: ConfigDict) -> ConfigDict:
     for key in ("resolution", "low_resolution", "crop"):
         if config.stage[key] is not None:
             config.stage[key] //= 4
+    shorten(config)
+    return config
+
+
+def shorten(config: ConfigDict) -> None:
+    """Sets what all smoke sizes share: two steps of eight examples, each saved, and two steps of sampling."""
     config.training.update({"steps": 2, "batch_size": 8, "log_every": 1, "checkpoint_every": 1, "preview_every": 2})
     config.optimizer.update({"warm_up_steps": 1, "decay_steps": 4})
     config.sampling.steps = 2
-    return config

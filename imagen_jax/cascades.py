@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -196,8 +198,14 @@ class Cascade:
         texts = []
         for length, null_caption in zip(self.lengths, self.null_captions, strict=True):
             text = encode(tuple(prompts), length)
-            unwanted = null_caption if negative_prompt is None else negative_prompt
-            texts.append((text, null_text(text) if unwanted is None else encode((unwanted,) * len(prompts), length)))
+            caption = null_caption if negative_prompt is None else negative_prompt
+            unwanted = null_text(text)
+            if caption is not None:
+                # One caption for all: encoded once, for the encoder may be the larger half of the work.
+                unwanted = jax.tree.map(
+                    lambda array: jnp.repeat(array, len(prompts), axis=0), encode((caption,), length)
+                )
+            texts.append((text, unwanted))
         return texts
 
 

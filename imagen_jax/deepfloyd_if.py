@@ -83,7 +83,6 @@ RELEASED: dict[str, Any] = {
     "beta_schedule": "squaredcos_cap_v2",
     "dynamic_thresholding_ratio": 0.95,
     "thresholding": True,
-    "variance_type": "learned_range",
 }
 """The scheduler that IF was released with, for a U-Net's folder that came alone."""
 

@@ -20,7 +20,8 @@ has whole heads of 64 channels, and blocks that bring the counts within 5% of th
 
 from ml_collections import ConfigDict
 
-from configs.imagen.recipe import common, read_variant, shrink
+from configs.imagen.recipe import common, shrink
+from configs.quickstart import read_variant
 
 SIZES = {
     "2b": {"channels": 512, "channel_multipliers": (1, 2, 3, 4), "blocks_per_level": 3},
@@ -36,7 +37,7 @@ def get_config(variant: str = "2b") -> ConfigDict:
     Raises:
         ValueError: an unknown variant.
     """
-    size, smoke = read_variant(variant, tuple(SIZES))
+    size, smoke = read_variant(variant, SIZES)
     config = common()
     config.network = ConfigDict(
         {

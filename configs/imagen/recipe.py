@@ -16,9 +16,9 @@ It leaves open, and we chose:
     mesh                         states cut over 8 chips, batches over all
 """
 
-from collections.abc import Sequence
-
 from ml_collections import ConfigDict
+
+from configs.quickstart import shorten
 
 SMALL = {64: 8, 256: 16, 1024: 32}
 """Pixels of the smoke size, for each size of the paper's cascade."""
@@ -130,18 +130,6 @@ def super_resolution(low_resolution: int, resolution: int, crop: int | None = No
     return config
 
 
-def read_variant(variant: str, known: Sequence[str]) -> tuple[str, bool]:
-    """The name in a variant, and whether ",smoke" follows it.
-
-    Raises:
-        ValueError: an unknown variant.
-    """
-    name, _, size = variant.partition(",")
-    if name not in known or size not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(known)}, each also with ',smoke'")
-    return name, size == "smoke"
-
-
 def shrink(config: ConfigDict) -> ConfigDict:
     """The smoke size of a stage: the same parts, two levels and narrow, and the encoder that needs no files."""
     network = config.network
@@ -160,8 +148,6 @@ def shrink(config: ConfigDict) -> ConfigDict:
     for key in ("resolution", "low_resolution", "crop"):
         if config.stage[key] is not None:
             config.stage[key] = SMALL[config.stage[key]]
-    config.training.update({"steps": 2, "batch_size": 8, "log_every": 1, "checkpoint_every": 1, "preview_every": 2})
-    config.optimizer.update({"warm_up_steps": 1, "decay_steps": 4})
-    config.sampling.steps = 2
+    shorten(config)
     config.mesh.fsdp = 1
     return config

@@ -16,7 +16,8 @@ of 8, and 402M. What else would close the gap is not printed.
 
 from ml_collections import ConfigDict
 
-from configs.imagen.recipe import read_variant, shrink, super_resolution
+from configs.imagen.recipe import shrink, super_resolution
+from configs.quickstart import read_variant
 
 BLOCKS = {"as_printed": (2, 4, 8, 8), "size_matched": (2, 4, 8, 6)}
 
@@ -27,7 +28,7 @@ def get_config(variant: str = "as_printed") -> ConfigDict:
     Raises:
         ValueError: an unknown variant.
     """
-    name, smoke = read_variant(variant, tuple(BLOCKS))
+    name, smoke = read_variant(variant, BLOCKS)
     config = super_resolution(256, 1024, crop=256)
     config.network.update({"blocks": BLOCKS[name], "cross_attention": (False, False, False, True)})
     config.stage.schedule = "linear"

@@ -112,13 +112,14 @@ def read_network(settings: Mapping[str, Any], where: Path | str = "config.json")
     kinds = {True: "cross", False: "self"}
     has_text = [DOWN_BLOCKS[name] == "text" for name in settings["down_block_types"]]
     attention = [
-        kinds[only] if has else "none" for has, only in zip(has_text, for_each_level(only_text, levels), strict=True)
+        kinds[only] if has else "none"
+        for has, only in zip(has_text, for_each_level(only_text, levels, where), strict=True)
     ]
     activation = settings.get("act_fn", "silu")
     return {
         "name": "deepfloyd_unet",
         "channels": tuple(settings["block_out_channels"]),
-        "blocks": tuple(for_each_level(settings["layers_per_block"], levels)),
+        "blocks": tuple(for_each_level(settings["layers_per_block"], levels, where)),
         "attention": tuple(attention),
         "middle_attention": kinds[only_text_in_middle],
         "text_channels": settings["cross_attention_dim"],
@@ -228,7 +229,7 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
         raise UserError(f"{where} has sample_size={settings['sample_size']}, which can't be halved {levels - 1} times")
 
 
-def for_each_level(setting: Any, levels: int) -> Sequence[Any]:
+def for_each_level(setting: Any, levels: int, where: Path | str) -> Sequence[Any]:
     """A setting that is one value for all levels or a list of one each, as a list.
 
     Raises:
@@ -237,7 +238,7 @@ def for_each_level(setting: Any, levels: int) -> Sequence[Any]:
     if not isinstance(setting, list | tuple):
         return [setting] * levels
     if len(setting) != levels:
-        raise UserError(f"config.json has {len(setting)} values for {levels} levels in {setting!r}: mend the file")
+        raise UserError(f"{where} has {len(setting)} values for {levels} levels in {setting!r}: mend the file")
     return setting
 
 
