@@ -18,6 +18,7 @@ LAYERS = [
     {"evaluation"},
     {"command_line", "stages"},
     {"cascades", "counting"},
+    {"forecast"},
     {"previews", "stage_files"},
     {"deepfloyd_if"},
     {"weight_formats"},
