@@ -86,6 +86,7 @@ def common() -> ConfigDict:
                 "min_snr_gamma": 5.0,
                 "stratified_times": True,
                 "time_exponent": 2.0,
+                "accumulate": 1,  # pieces of a batch, one after the other, in less memory
                 "ema_decay": 0.998,
                 "ema_warm_up": True,
                 "log_every": 20,
@@ -124,7 +125,7 @@ def common() -> ConfigDict:
                     "red heart",
                 ),
             },
-            "mesh": {"data": -1, "fsdp": 1},
+            "mesh": {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1},
         }
     )
 
@@ -146,6 +147,7 @@ def base() -> ConfigDict:
             "patch": 4,
             "input_gates": True,
             "dropout": 0.0,
+            "remat": "none",  # what is computed again for the gradient, see models/remat.py
             "dtype": "float32",
         }
     )
@@ -169,6 +171,7 @@ def super_resolution() -> ConfigDict:
             "patch": 2,
             "input_gates": True,
             "dropout": 0.0,
+            "remat": "none",  # what is computed again for the gradient, see models/remat.py
             "dtype": "float32",
         }
     )

@@ -37,6 +37,7 @@ from imagen_jax.diffusion.self_conditioning import self_condition, self_conditio
 from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.models import NETWORKS, Network
 from imagen_jax.models.layers import NewFeatureMap
+from imagen_jax.sharding.axes import axes_of, remove_labels
 from imagen_jax.text.encoder import TextEncoder, load_text_encoder
 
 Params = Any
@@ -195,8 +196,8 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
     return Batch(images(size), text, low)
 
 
-def initial_params(stage: Stage, key: RandomKey) -> Params:
-    """Random parameters of the stage's network."""
+def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
+    """Random parameters of the stage's network, those that layers name the axes of as ``sharding.axes.Labelled``."""
     shapes = abstract_batch(stage, batch_size=1)
     batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
     log_snr = jnp.zeros((1,))
@@ -207,9 +208,19 @@ def initial_params(stage: Stage, key: RandomKey) -> Params:
     return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
 
 
+def initial_params(stage: Stage, key: RandomKey) -> Params:
+    """Random parameters of the stage's network."""
+    return remove_labels(initial_labelled_params(stage, key))
+
+
 def abstract_params(stage: Stage) -> Params:
     """Shapes of the network's parameters, without computing any."""
     return jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
+
+
+def parameter_axes(stage: Stage) -> Any:
+    """The names of each parameter's axes, see ``sharding.axes``; None for a vector, which has none."""
+    return axes_of(jax.eval_shape(lambda: initial_labelled_params(stage, jax.random.key(0))))
 
 
 def apply_network(

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from jax.sharding import Sharding
 from ml_collections import ConfigDict, config_flags
 
 from imagen_jax.command_line import run_main
@@ -23,17 +22,19 @@ from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 from imagen_jax.previews import make_preview
-from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.sharding.placement import batch_placement, place_state
-from imagen_jax.stages import Batch, Stage, abstract_batch, build_stage, initial_params, load_encoder, make_loss
+from imagen_jax.stages import (
+    Batch,
+    Stage,
+    build_stage,
+    load_encoder,
+)
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib
-from imagen_jax.training.optimizer import make_optimizer
-from imagen_jax.training.state import TrainState, initial_state
-from imagen_jax.training.step import TrainStep, compile_train_step, make_train_step
+from imagen_jax.training.state import TrainState
 from imagen_jax.training.workdir import keep_config
+from imagen_jax.training_setup import make_training
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
@@ -54,22 +55,6 @@ class Data(NamedTuple):
     folder: Path
     batches: Batches
     store: EmbeddingStore
-
-
-class Training(NamedTuple):
-    """How a stage trains.
-
-    Attributes:
-        step: the step, not compiled yet.
-        make_state: makes the first state, each array where it belongs.
-        state: the state's shapes, each with its placement.
-        batch: the batch's shapes, likewise.
-    """
-
-    step: TrainStep
-    make_state: Callable[[], TrainState]
-    state: TrainState
-    batch: Batch
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -117,7 +102,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 ]
                 return run_loop(
                     state,
-                    compile_train_step(training.step, training.state, training.batch),
+                    training.lower().compile(),
                     data.batches,
                     steps=config.training.steps,
                     put=make_feed(stage, data.store, training.batch),
@@ -157,44 +142,6 @@ def make_transform(stage: Stage, crop: int | None) -> Transform:
     if stage.low_resolution is None:
         return make_example(stage.resolution)
     return make_super_resolution_example(stage.low_resolution, stage.resolution, crop)
-
-
-def make_training(config: ConfigDict, stage: Stage) -> Training:
-    """Makes all that training takes from the config but the data.
-
-    Raises:
-        UserError: a setting that only imported weights have.
-    """
-    if config.text.null != "zeros":
-        raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
-    mesh = make_mesh(config.mesh.to_dict())
-    optimizer = make_optimizer(**config.optimizer.to_dict())
-    step = make_train_step(
-        make_loss(stage, config.training),
-        optimizer,
-        ema_decay=config.training.ema_decay,
-        ema_warm_up=config.training.ema_warm_up,
-    )
-
-    def make_state() -> TrainState:
-        params_key, run_key = jax.random.split(jax.random.key(config.seed))
-        return initial_state(initial_params(stage, params_key), optimizer, run_key)
-
-    shapes = jax.eval_shape(make_state)
-    placement = place_state(shapes, mesh)
-    batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
-    cut = batch_placement(mesh, config.training.batch_size)
-    return Training(
-        step,
-        jax.jit(make_state, out_shardings=placement),
-        jax.tree.map(place_shape, shapes, placement),
-        jax.tree.map(lambda array: place_shape(array, cut), batch),
-    )
-
-
-def place_shape(array: jax.ShapeDtypeStruct, placement: Sharding) -> jax.ShapeDtypeStruct:
-    """A shape with its placement."""
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=placement)
 
 
 def make_feed(stage: Stage, store: EmbeddingStore, batch: Batch) -> Callable[[Mapping[str, Any]], Batch]:

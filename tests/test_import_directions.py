@@ -12,12 +12,13 @@ PACKAGE = "imagen_jax"
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
     {"array_types", "errors"},
-    {"weights"},
-    {"data", "diffusion", "models", "sharding", "text"},
+    {"sharding", "weights"},
+    {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "stages"},
-    {"cascades", "counting"},
+    {"cascades", "counting", "training_setup"},
+    {"jobs"},
     {"forecast"},
     {"previews", "stage_files"},
     {"deepfloyd_if"},

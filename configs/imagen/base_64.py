@@ -48,6 +48,7 @@ def get_config(variant: str = "2b") -> ConfigDict:
             "text_heads": 8,
             "text_channels": 512,
             "dropout": 0.0,
+            "remat": "none",  # what is computed again for the gradient, see models/remat.py
             "dtype": "bfloat16",
         }
     )

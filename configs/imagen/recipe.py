@@ -64,6 +64,7 @@ def common() -> ConfigDict:
                 "min_snr_gamma": 5.0,
                 "stratified_times": False,
                 "time_exponent": 1.0,
+                "accumulate": 1,  # pieces of a batch, one after the other, in less memory
                 "ema_decay": 0.9999,
                 "ema_warm_up": True,
                 "log_every": 100,
@@ -101,7 +102,7 @@ def common() -> ConfigDict:
                     "a close photograph of a dandelion after rain",
                 ),
             },
-            "mesh": {"data": -1, "fsdp": 8},
+            "mesh": {"slice": 1, "data": -1, "fsdp": 8, "tensor": 1},
         }
     )
 
@@ -123,6 +124,7 @@ def super_resolution(low_resolution: int, resolution: int, crop: int | None = No
             "text_heads": 8,
             "text_channels": 512,
             "dropout": 0.0,
+            "remat": "none",  # what is computed again for the gradient, see models/remat.py
             "dtype": "bfloat16",
         }
     )

@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from imagen_jax.array_types import Text, TextEmbeddings
 from imagen_jax.errors import UserError
-from imagen_jax.models.layers import FeatureMap, GroupNorm, zeros
+from imagen_jax.models.layers import FeatureMap, GroupNorm, dense, split_into_heads
+from imagen_jax.sharding.axes import constrain
 
 Heads = Float[Array, "batch places heads head_channels"]
 
@@ -20,6 +21,7 @@ def attend(
     mask: Bool[Array, "batch keys"] | None = None,
 ) -> Float[Array, "batch queries channels"]:
     """Scaled dot-product attention, softmax in float32; keys where ``mask`` is False get no weight."""
+    query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
     scores = jnp.einsum("bqhc,bkhc->bhqk", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
     if mask is not None:
         scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
@@ -37,10 +39,12 @@ class SelfAttention(nn.Module):
     Attributes:
         heads: number of heads; divides the channels.
         normalise_text: the tokens go through a group normalisation of this layer's own first (DeepFloyd IF).
+        recompute_weights: the gradient computes the weights anew instead of keeping them, which are many and cheap.
     """
 
     heads: int
     normalise_text: bool = False
+    recompute_weights: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -49,19 +53,19 @@ class SelfAttention(nn.Module):
         shape = split_heads(channels, self.heads)
         places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         query, key, value = (
-            nn.DenseGeneral(shape, dtype=self.dtype, name=name)(places) for name in ("query", "key", "value")
+            split_into_heads(shape, dtype=self.dtype, name=name)(places) for name in ("query", "key", "value")
         )
         mask = None
         if text is not None:
             tokens = prepare_tokens(text, self.normalise_text, self.dtype)
-            text_key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
-            text_value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
+            text_key = split_into_heads(shape, dtype=self.dtype, name="text_key")(tokens)
+            text_value = split_into_heads(shape, dtype=self.dtype, name="text_value")(tokens)
             key = jnp.concatenate([key, text_key], axis=1)
             value = jnp.concatenate([value, text_value], axis=1)
             mask = jnp.concatenate([jnp.ones((batch, height * width), bool), text.mask], axis=1)
-        attended = attend(query, key, value, mask)
-        attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
-        return x + attended.reshape(x.shape)
+        attended = (jax.checkpoint(attend) if self.recompute_weights else attend)(query, key, value, mask)
+        attended = dense(channels, zero=True, inputs="heads", dtype=self.dtype, name="out")(attended)
+        return x + constrain(attended.reshape(x.shape), "batch", "height", "width", "channels")
 
 
 class CrossAttention(nn.Module):
@@ -72,6 +76,7 @@ class CrossAttention(nn.Module):
 
     heads: int
     normalise_text: bool = False
+    recompute_weights: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -80,12 +85,16 @@ class CrossAttention(nn.Module):
         shape = split_heads(channels, self.heads)
         places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         tokens = prepare_tokens(text, self.normalise_text, self.dtype)
-        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(places)
-        key = nn.DenseGeneral(shape, dtype=self.dtype, name="text_key")(tokens)
-        value = nn.DenseGeneral(shape, dtype=self.dtype, name="text_value")(tokens)
+        query = split_into_heads(shape, dtype=self.dtype, name="query")(places)
+        key = split_into_heads(shape, dtype=self.dtype, name="text_key")(tokens)
+        value = split_into_heads(shape, dtype=self.dtype, name="text_value")(tokens)
         attended = attend(query, key, value, text.mask)
-        attended = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="out")(attended)
-        return x + attended.reshape(x.shape)
+        attended = dense(channels, zero=True, inputs="heads", dtype=self.dtype, name="out")(attended)
+        return x + constrain(attended.reshape(x.shape), "batch", "height", "width", "channels")
+
+
+Attention = SelfAttention | CrossAttention
+"""Whatever attends for the places of a feature map."""
 
 
 def split_heads(channels: int, heads: int) -> tuple[int, int]:
@@ -116,8 +125,10 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        hidden = nn.Dense(2 * x.shape[-1], dtype=self.dtype, name="hidden")(GroupNorm(name="norm")(x))
-        return x + nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="out")(nn.gelu(hidden))
+        channels = x.shape[-1]
+        hidden = dense(2 * channels, outputs="hidden", dtype=self.dtype, name="hidden")(GroupNorm(name="norm")(x))
+        hidden = constrain(nn.gelu(hidden), "batch", "height", "width", "hidden")
+        return x + dense(channels, zero=True, inputs="hidden", dtype=self.dtype, name="out")(hidden)
 
 
 class AttentionPool(nn.Module):
@@ -147,7 +158,7 @@ class AttentionPool(nn.Module):
             mean += self.param("offset", nn.initializers.normal(width**-0.5), (1, width))[None]
         tokens = jnp.concatenate([mean.astype(self.dtype), tokens], axis=1)
         mask = jnp.concatenate([jnp.ones_like(text.mask[:, :1]), text.mask], axis=1)
-        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(tokens[:, :1])
-        key = nn.DenseGeneral(shape, dtype=self.dtype, name="key")(tokens)
-        value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(tokens)
+        query = split_into_heads(shape, dtype=self.dtype, name="query")(tokens[:, :1])
+        key = split_into_heads(shape, dtype=self.dtype, name="key")(tokens)
+        value = split_into_heads(shape, dtype=self.dtype, name="value")(tokens)
         return attend(query, key, value, mask)[:, 0]

@@ -12,7 +12,9 @@ from imagen_jax.models.layers import (
     GroupNorm,
     NewFeatureMap,
     convolution,
+    dense,
 )
+from imagen_jax.sharding.axes import constrain
 
 
 class ResidualBlock(nn.Module):
@@ -43,15 +45,14 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: FeatureMap, embedding: Embedding, train: bool = False) -> NewFeatureMap:
         resample = RESAMPLERS[self.resample]
         h = resample(self.activation(GroupNorm(name="norm_in")(x)))
-        h = convolution(self.channels, dtype=self.dtype, name="conv_in")(h)
-        scale_shift = nn.Dense(2 * self.channels, dtype=self.dtype, name="embedding")(
-            self.embedding_activation(embedding)
-        )
+        h = convolution(self.channels, outputs="hidden", dtype=self.dtype, name="conv_in")(h)
+        h = constrain(h, "batch", "height", "width", "hidden")
+        scale_shift = dense(2 * self.channels, dtype=self.dtype, name="embedding")(self.embedding_activation(embedding))
         scale, shift = jnp.split(scale_shift[:, None, None, :], 2, axis=-1)
         h = self.activation(GroupNorm(name="norm_out")(h) * (1 + scale) + shift)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        h = convolution(self.channels, zero=True, dtype=self.dtype, name="conv_out")(h)
+        h = convolution(self.channels, zero=True, inputs="hidden", dtype=self.dtype, name="conv_out")(h)
         skip = resample(x)
         if x.shape[-1] != self.channels:
             skip = convolution(self.channels, size=1, dtype=self.dtype, name="skip")(skip)
-        return (skip + h) * self.scale
+        return constrain((skip + h) * self.scale, "batch", "height", "width", "channels")

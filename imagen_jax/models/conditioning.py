@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, PerExample, SmallImages, Text
 from imagen_jax.models.attention import AttentionPool
-from imagen_jax.models.layers import Embedding, NewFeatureMap, enlarge, sinusoids
+from imagen_jax.models.layers import Embedding, NewFeatureMap, dense, enlarge, sinusoids
 
 
 def log_snr_to_time(log_snr: PerExample) -> PerExample:
@@ -25,8 +25,8 @@ class NoiseLevelEmbedding(nn.Module):
     @nn.compact
     def __call__(self, log_snr: PerExample) -> Embedding:
         features = sinusoids(1000.0 * log_snr_to_time(log_snr), self.channels).astype(self.dtype)
-        features = nn.swish(nn.Dense(self.width, dtype=self.dtype, name="hidden")(features))
-        return nn.Dense(self.width, dtype=self.dtype, name="out")(features)
+        features = nn.swish(dense(self.width, dtype=self.dtype, name="hidden")(features))
+        return dense(self.width, dtype=self.dtype, name="out")(features)
 
 
 class ConditioningEmbedding(nn.Module):
@@ -65,12 +65,12 @@ class ConditioningEmbedding(nn.Module):
         if text is not None:
             normalised = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="text_norm")(text.embeddings)
             if self.text_channels is not None:
-                normalised = nn.Dense(self.text_channels, dtype=self.dtype, name="text_projection")(normalised)
+                normalised = dense(self.text_channels, dtype=self.dtype, name="text_projection")(normalised)
             text = Text(normalised, text.mask)
             pooled = AttentionPool(self.text_heads, dtype=self.dtype, name="text_pool")(text)
             pooled = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="pooled_norm")(pooled).astype(self.dtype)
-            pooled = nn.swish(nn.Dense(self.width, dtype=self.dtype, name="pooled_hidden")(pooled))
-            embedding += nn.Dense(self.width, dtype=self.dtype, name="pooled_out")(pooled)
+            pooled = nn.swish(dense(self.width, dtype=self.dtype, name="pooled_hidden")(pooled))
+            embedding += dense(self.width, dtype=self.dtype, name="pooled_out")(pooled)
         return embedding, text
 
 

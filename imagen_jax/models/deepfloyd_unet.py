@@ -13,7 +13,16 @@ from imagen_jax.array_types import Images, LowResolution, PerExample, Text
 from imagen_jax.models.attention import AttentionPool, CrossAttention, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import stack_inputs
-from imagen_jax.models.layers import Activation, Embedding, FeatureMap, GroupNorm, NewFeatureMap, convolution, sinusoids
+from imagen_jax.models.layers import (
+    Activation,
+    Embedding,
+    FeatureMap,
+    GroupNorm,
+    NewFeatureMap,
+    convolution,
+    dense,
+    sinusoids,
+)
 from imagen_jax.models.unet import walk_levels
 
 
@@ -96,7 +105,7 @@ class DeepFloydUNet(nn.Module):
             name="conditioning",
         )(step, text, low_resolution and low_resolution.log_snr)
         embedding = ACTIVATIONS[self.shared_embedding_activation](embedding)
-        tokens = nn.Dense(self.text_channels, dtype=self.dtype, name="text_projection")(text.embeddings)
+        tokens = dense(self.text_channels, dtype=self.dtype, name="text_projection")(text.embeddings)
         text = Text(tokens.astype(jnp.float32), text.mask)
 
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
@@ -139,12 +148,12 @@ class DeepFloydEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, step: PerExample, text: Text, augmentation_step: PerExample | None) -> Embedding:
-        def dense(name: str) -> nn.Dense:
-            return nn.Dense(self.width, dtype=self.dtype, name=name)
+        def layer(name: str) -> nn.Dense:
+            return dense(self.width, dtype=self.dtype, name=name)
 
         def embed(number: PerExample, name: str) -> Embedding:
             features = sinusoids(number, self.channels).astype(self.dtype)
-            return dense(f"{name}_out")(ACTIVATIONS[self.activation](dense(f"{name}_hidden")(features)))
+            return layer(f"{name}_out")(ACTIVATIONS[self.activation](layer(f"{name}_hidden")(features)))
 
         def normalise(x: Embedding, name: str) -> Embedding:
             return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(x)
@@ -156,4 +165,4 @@ class DeepFloydEmbedding(nn.Module):
         pooled = AttentionPool(self.text_heads, offset=True, dtype=self.dtype, name="text_pool")(
             Text(tokens, text.mask)
         )
-        return embedding + normalise(dense("pooled")(pooled), "pooled_norm").astype(self.dtype)
+        return embedding + normalise(layer("pooled")(pooled), "pooled_norm").astype(self.dtype)

@@ -4,12 +4,14 @@ Against the ADM U-Net: most blocks and parameters sit at low resolutions; a leve
 way down and *after* them on the way up, so that no block runs at the resolution it leaves; skips are scaled by 1/√2.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from imagen_jax.array_types import Images, LowResolution, PerExample, Text
-from imagen_jax.models.attention import CrossAttention, FeedForward, SelfAttention
+from imagen_jax.models.attention import Attention, CrossAttention, FeedForward, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
 from imagen_jax.models.layers import (
@@ -18,9 +20,10 @@ from imagen_jax.models.layers import (
     NewFeatureMap,
     channels_to_pixels,
     convolution,
+    dense,
     pixels_to_channels,
-    zeros,
 )
+from imagen_jax.models.remat import recompute
 
 
 class EfficientUNet(nn.Module):
@@ -41,6 +44,7 @@ class EfficientUNet(nn.Module):
         patch: the network works on blocks of this many pixels squared, laid out as channels (Imagen: 1). Few pixels
             and wide channels are what matrix units and small machines are fast at (Hoogeboom et al. 2023).
         input_gates: adds the input images to the output, see ``InputGates`` (Imagen: no). Needs out_channels = 3.
+        remat: what is computed again for the gradient, see ``models.remat``.
         dtype: compute type; parameters are float32.
     """
 
@@ -57,6 +61,7 @@ class EfficientUNet(nn.Module):
     embedding_width: int | None = None
     patch: int = 1
     input_gates: bool = False
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -75,18 +80,26 @@ class EfficientUNet(nn.Module):
             self.channels[0], width, self.text_heads, self.text_channels, dtype=self.dtype, name="conditioning"
         )(log_snr, text, low_resolution and low_resolution.log_snr)
 
+        make_block = recompute(ResidualBlock, self.remat, static=(3,))
+
         def run_blocks(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
+            def make_attention(kind: type[Attention], name: str) -> Any:
+                weights_again = self.remat != "none"
+                return recompute(kind, self.remat)(
+                    self.heads, recompute_weights=weights_again, dtype=self.dtype, name=name
+                )
+
             for index in range(self.blocks[level]):
-                block = ResidualBlock(
+                block = make_block(
                     self.channels[level], dropout=self.dropout, dtype=self.dtype, name=f"{name}_{level}_{index}"
                 )
                 x = block(x, embedding, train)
             if self.self_attention[level]:
-                x = SelfAttention(self.heads, dtype=self.dtype, name=f"{name}_{level}_self_attention")(x, text)
+                x = make_attention(SelfAttention, f"{name}_{level}_self_attention")(x, text)
             if self.cross_attention[level] and text is not None:
-                x = CrossAttention(self.heads, dtype=self.dtype, name=f"{name}_{level}_cross_attention")(x, text)
+                x = make_attention(CrossAttention, f"{name}_{level}_cross_attention")(x, text)
             if self.self_attention[level] or self.cross_attention[level]:
-                x = FeedForward(dtype=self.dtype, name=f"{name}_{level}_feed_forward")(x)
+                x = recompute(FeedForward, self.remat)(dtype=self.dtype, name=f"{name}_{level}_feed_forward")(x)
             return x
 
         inputs = stack_inputs(noisy, low_resolution and low_resolution.image, estimate)
@@ -139,5 +152,5 @@ class InputGates(nn.Module):
     @nn.compact
     def __call__(self, inputs: FeatureMap, embedding: Embedding) -> NewFeatureMap:
         images = inputs.astype(jnp.float32).reshape(*inputs.shape[:3], -1, 3)
-        gates = nn.Dense(images.shape[3], kernel_init=zeros, name="gates")(nn.swish(embedding))
+        gates = dense(images.shape[3], zero=True, dtype=jnp.float32, name="gates")(nn.swish(embedding))
         return jnp.einsum("bhwic,bi->bhwc", images, gates)

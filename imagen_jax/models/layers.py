@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagen_jax.errors import UserError
+from imagen_jax.sharding.axes import gathering, label
 
 FeatureMap = Float[Array, "batch height width channels"]
 NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
@@ -18,7 +19,7 @@ Activation = Callable[[jax.Array], jax.Array]
 
 Embedding = Float[Array, "batch embedding"]
 
-zeros = nn.initializers.zeros_init()
+LECUN_NORMAL, ZEROS = nn.initializers.lecun_normal(), nn.initializers.zeros_init()
 
 
 class GroupNorm(nn.Module):
@@ -33,12 +34,67 @@ class GroupNorm(nn.Module):
 
 
 def convolution(
-    channels: int, size: int = 3, stride: int = 1, *, zero: bool = False, dtype: DTypeLike, name: str
+    channels: int,
+    size: int = 3,
+    stride: int = 1,
+    *,
+    zero: bool = False,
+    inputs: str = "channels",
+    outputs: str = "channels",
+    dtype: DTypeLike,
+    name: str,
 ) -> nn.Conv:
-    """A same-padded convolution; ``zero`` starts it at zero, so that a residual branch begins as the identity."""
-    initializer = zeros if zero else nn.initializers.lecun_normal()
-    padding = [(size // 2, size // 2)] * 2
-    return nn.Conv(channels, (size, size), (stride, stride), padding, kernel_init=initializer, dtype=dtype, name=name)
+    """A same-padded convolution.
+
+    Args:
+        channels: of the output.
+        size: height and width of the kernel.
+        stride: from one output to the next.
+        zero: starts it at zero, so that a residual branch begins as the identity.
+        inputs: the name of its input axis, see ``sharding.axes``.
+        outputs: the name of its output axis.
+        dtype: compute type.
+        name: of the layer.
+    """
+    axes = ("taps", "taps", inputs, outputs)
+    return nn.Conv(
+        channels,
+        (size, size),
+        (stride, stride),
+        padding=[(size // 2, size // 2)] * 2,
+        kernel_init=label(ZEROS if zero else LECUN_NORMAL, axes),
+        promote_dtype=gathering(axes),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def dense(
+    channels: int,
+    *,
+    zero: bool = False,
+    inputs: str = "channels",
+    outputs: str = "channels",
+    dtype: DTypeLike,
+    name: str,
+) -> nn.Dense:
+    """A dense layer; arguments as ``convolution``'s."""
+    axes = (inputs, outputs)
+    return nn.Dense(
+        channels,
+        kernel_init=label(ZEROS if zero else LECUN_NORMAL, axes),
+        promote_dtype=gathering(axes),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def split_into_heads(shape: tuple[int, int], *, dtype: DTypeLike, name: str) -> nn.DenseGeneral:
+    """A dense layer from channels to ``shape``: heads, channels of a head."""
+    axes = ("channels", "heads", "head_channels")
+    return nn.DenseGeneral(
+        shape, kernel_init=label(LECUN_NORMAL, axes), promote_dtype=gathering(axes), dtype=dtype, name=name
+    )
 
 
 def average_pool(x: FeatureMap) -> NewFeatureMap:

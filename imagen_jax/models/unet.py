@@ -11,6 +11,7 @@ from imagen_jax.models.attention import SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
 from imagen_jax.models.layers import FeatureMap, GroupNorm, NewFeatureMap, convolution
+from imagen_jax.models.remat import recompute
 
 
 class UNet(nn.Module):
@@ -26,6 +27,7 @@ class UNet(nn.Module):
         text_channels: width that the text is projected to, see ``ConditioningEmbedding``; None: no projection.
         dropout: rate inside residual blocks.
         out_channels: 3, or 6 where the network also predicts a variance.
+        remat: what is computed again for the gradient, see ``models.remat``.
         dtype: compute type; parameters are float32.
     """
 
@@ -38,6 +40,7 @@ class UNet(nn.Module):
     text_channels: int | None = None
     dropout: float = 0.0
     out_channels: int = 3
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -70,12 +73,15 @@ class UNet(nn.Module):
         )(log_snr, text, low_resolution and low_resolution.log_snr)
 
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
-            return ResidualBlock(channels, resample, self.dropout, dtype=self.dtype, name=name)(x, embedding, train)
+            make = recompute(ResidualBlock, self.remat, static=(3,))
+            return make(channels, resample, self.dropout, dtype=self.dtype, name=name)(x, embedding, train)
 
         def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
             if level is not None and x.shape[1] not in self.attention_resolutions:
                 return x
-            return SelfAttention(x.shape[-1] // self.head_channels, dtype=self.dtype, name=name)(x, text)
+            heads = x.shape[-1] // self.head_channels
+            make = recompute(SelfAttention, self.remat)
+            return make(heads, recompute_weights=self.remat != "none", dtype=self.dtype, name=name)(x, text)
 
         x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
         x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)

@@ -1,15 +1,16 @@
-"""Which array is cut along which mesh axis."""
+"""Which array of a training state is cut along which mesh axis."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from imagen_jax.errors import UserError
+from imagen_jax.sharding.axes import BATCH_AXES, as_spec, stored_cut
 
-SMALLEST_SHARDED_SIZE = 2**14
-"""Arrays with fewer elements are kept whole on each device: gathering them would cost more than they weigh."""
+Path = tuple[str, ...]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -17,30 +18,82 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def count_parts(mesh: Mesh) -> int:
+    """The number of parts that a batch is cut into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
-    """The batch axis cut over every mesh axis.
+    """The batch axis cut over every mesh axis but ``tensor``, whose devices work on the same examples.
 
     Raises:
-        UserError: the batch can't be cut evenly over the devices.
+        UserError: the batch can't be cut evenly over them.
     """
-    devices = mesh.devices.size
-    if batch_size % devices:
-        raise UserError(
-            f"a batch of {batch_size} does not divide over {devices} devices; make it a multiple of {devices}"
-        )
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    parts = count_parts(mesh)
+    if batch_size % parts:
+        raise UserError(f"a batch of {batch_size} does not divide over {parts} devices; make it a multiple of {parts}")
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def place_on_largest_axis(array: jax.ShapeDtypeStruct, mesh: Mesh) -> NamedSharding:
-    """Cuts an array over ``fsdp`` along its largest axis that divides evenly; small or indivisible ones stay whole."""
-    parts = mesh.shape["fsdp"]
-    divisible = [axis for axis, size in enumerate(array.shape) if size % parts == 0]
-    if parts == 1 or not divisible or np.prod(array.shape) < SMALLEST_SHARDED_SIZE:
-        return replicated(mesh)
-    largest = max(divisible, key=lambda axis: array.shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: Mesh) -> Any:
+    """A placement for every array of a training state, in the same tree.
+
+    An array that has the shape of a parameter and stands under the parameter's path, as moments and averages do, is cut
+    as that is. All else stays whole: biases, counters, and Adafactor's rows and columns, which are thousands of times
+    smaller than their kernels.
+
+    Args:
+        abstract_state: shapes, from ``jax.eval_shape``.
+        axes: names of the axes of each parameter, see ``stages.parameter_axes``; None for what has none.
+        mesh: of all devices.
+
+    Raises:
+        UserError: a parameter can't be cut as the mesh wants; says which one.
+    """
+    names = {path_of(path): leaf for path, leaf in flatten(axes, is_leaf=is_axes)}
+
+    def place(path: Any, array: jax.ShapeDtypeStruct) -> NamedSharding:
+        found = find_parameter(path_of(path), names)
+        if found is None or names[found] is None or len(names[found]) != array.ndim:
+            return replicated(mesh)
+        try:
+            return NamedSharding(mesh, as_spec(stored_cut(array.shape, names[found], mesh)))
+        except UserError as error:
+            raise UserError(f"{'/'.join(found)}: {error}") from None
+
+    return jax.tree_util.tree_map_with_path(place, abstract_state)
 
 
-def place_state(abstract_state: Any, mesh: Mesh) -> Any:
-    """A placement for every array of a training state (from ``jax.eval_shape``), in the same tree."""
-    return jax.tree.map(lambda array: place_on_largest_axis(array, mesh), abstract_state)
+def is_axes(leaf: Any) -> bool:
+    """Whether this is what stands in a tree for the names of one parameter's axes."""
+    return leaf is None or isinstance(leaf, tuple)
+
+
+def flatten(tree: Any, is_leaf: Any) -> list[tuple[Any, Any]]:
+    """The leaves of a tree with their paths."""
+    return jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+
+
+def path_of(path: Any) -> Path:
+    """A path of JAX's as names."""
+    return tuple(str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", "")))) for entry in path)
+
+
+def find_parameter(path: Path, names: Mapping[Path, Any]) -> Path | None:
+    """The parameter whose path a path ends with."""
+    return next((path[start:] for start in range(len(path)) if path[start:] in names), None)
+
+
+def describe_placements(placements: Any) -> dict[str, list[Any]]:
+    """Each array's path and what each of its axes is cut over, as JSON can hold it; what is whole is left out."""
+    leaves = jax.tree_util.tree_flatten_with_path(placements)[0]
+    return {"/".join(path_of(path)): list(leaf.spec) for path, leaf in leaves if any(leaf.spec)}
+
+
+def place_shapes(shapes: Any, placement: Any) -> Any:
+    """Shapes with their placements: one for all, or a tree of them like the shapes."""
+    if isinstance(placement, Sharding):
+        placement = jax.tree.map(lambda _: placement, shapes)
+    return jax.tree.map(
+        lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place), shapes, placement
+    )

@@ -12,7 +12,6 @@ compute type, for bfloat16 weights are what one loads of the large sizes.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
+from imagen_jax.sharding.axes import gathering, gathering_table, label
 from imagen_jax.weights.json_settings import COUNT, POSITIVE, check_kinds, read_settings
 
 ARCHITECTURE = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
@@ -97,6 +97,27 @@ def relative_position_buckets(
     return (bucket + half * (offset > 0)).astype(np.int32)
 
 
+def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> nn.Dense:
+    """A dense layer without bias; ``axes`` are the names of its input and output axis, see ``sharding.axes``."""
+    return nn.Dense(
+        channels,
+        use_bias=False,
+        kernel_init=label(nn.initializers.lecun_normal(), axes),
+        promote_dtype=gathering(axes),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def embed(count: int, channels: int, dtype: DTypeLike, name: str) -> nn.Embed:
+    """A table of ``count`` vectors."""
+    axes = ("vocabulary", "channels")
+    initializer = label(nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0), axes)
+    return nn.Embed(
+        count, channels, embedding_init=initializer, promote_dtype=gathering_table(axes), dtype=dtype, name=name
+    )
+
+
 class RMSNorm(nn.Module):
     """Divides by the root mean square over the channels, in float32, and scales."""
 
@@ -123,7 +144,7 @@ class T5Attention(nn.Module):
         heads, width = self.config.num_heads, self.config.d_kv
 
         def project(name: str) -> Float[Array, "batch tokens heads head_width"]:
-            projected = nn.Dense(heads * width, use_bias=False, dtype=self.dtype, name=name)(x)
+            projected = dense(heads * width, ("channels", "heads"), self.dtype, name)(x)
             return projected.reshape(*x.shape[:2], heads, width)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -131,7 +152,7 @@ class T5Attention(nn.Module):
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits).astype(self.dtype)
         attended = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(*x.shape[:2], heads * width)
-        return nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="output")(attended)
+        return dense(x.shape[-1], ("heads", "channels"), self.dtype, "output")(attended)
 
 
 class GatedFeedForward(nn.Module):
@@ -142,11 +163,11 @@ class GatedFeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: TextEmbeddings) -> TextEmbeddings:
-        def project(width: int, name: str) -> Any:
-            return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
+        def expand(name: str) -> nn.Dense:
+            return dense(self.hidden, ("channels", "hidden"), self.dtype, name)
 
-        gate = nn.gelu(project(self.hidden, "gate")(x), approximate=True)
-        return project(x.shape[-1], "contract")(gate * project(self.hidden, "expand")(x))
+        gate = nn.gelu(expand("gate")(x), approximate=True)
+        return dense(x.shape[-1], ("hidden", "channels"), self.dtype, "contract")(gate * expand("expand")(x))
 
 
 class T5Encoder(nn.Module):
@@ -170,12 +191,12 @@ class T5Encoder(nn.Module):
         def norm(name: str) -> RMSNorm:
             return RMSNorm(config.layer_norm_epsilon, self.dtype, name=name)
 
-        x = nn.Embed(config.vocab_size, config.d_model, dtype=self.dtype, name="embedding")(ids)
+        x = embed(config.vocab_size, config.d_model, self.dtype, "embedding")(ids)
         buckets = relative_position_buckets(
             tokens, tokens, config.relative_attention_num_buckets, config.relative_attention_max_distance
         )
         # (queries, keys, heads) to (1, heads, queries, keys): one bias, which every layer adds.
-        table = nn.Embed(config.relative_attention_num_buckets, config.num_heads, name="position_bias")
+        table = embed(config.relative_attention_num_buckets, config.num_heads, jnp.float32, "position_bias")
         bias = table(buckets).astype(jnp.float32).transpose(2, 0, 1)[None]
         for index in range(config.num_layers):
             normalised = norm(f"layer_{index}_attention_norm")(x)

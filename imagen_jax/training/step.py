@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.training.state import Params, TrainState, update_average
@@ -13,17 +15,31 @@ Batch = Any
 Loss = Callable[[Params, Batch, RandomKey], Scalar]
 """``loss(params, batch, key)``: all randomness of a step comes from its key."""
 
+Differentiate = Callable[[Params, Batch, RandomKey], tuple[Scalar, Params]]
+"""The loss and its gradient."""
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Scalar]]]
 
 
 def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float, ema_warm_up: bool
+    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float, ema_warm_up: bool, accumulate: int = 1
 ) -> TrainStep:
-    """Makes ``step(state, batch) -> (next state, metrics)``; metrics are ``loss`` and ``gradient_norm``."""
+    """Makes ``step(state, batch) -> (next state, metrics)``; metrics are ``loss`` and ``gradient_norm``.
+
+    Args:
+        loss: of the parameters.
+        optimizer: takes its gradient.
+        ema_decay: see ``update_average``.
+        ema_warm_up: likewise.
+        accumulate: pieces of the batch that the gradient is computed of, one after the other, in so much less memory.
+    """
+    differentiate = jax.value_and_grad(loss)
+    if accumulate > 1:
+        differentiate = in_pieces(differentiate, accumulate)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Scalar]]:
         key = jax.random.fold_in(state.key, state.step)
-        value, gradient = jax.value_and_grad(loss)(state.params, batch, key)
+        value, gradient = differentiate(state.params, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
@@ -33,14 +49,39 @@ def make_train_step(
     return step
 
 
-def compile_train_step(step: TrainStep, state: TrainState, batch: Batch) -> TrainStep:
-    """Compiles a step ahead of time, so that the first one is as quick as the rest.
+def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
+    """The mean loss and gradient of a batch from those of its pieces, each with a key of its own.
+
+    A piece takes every so many-th example: so each device keeps to the examples that it has.
+    """
+
+    def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Params]:
+        def cut(array: jax.Array) -> jax.Array:
+            return jnp.moveaxis(array.reshape(-1, pieces, *array.shape[1:]), 1, 0)
+
+        def add_piece(total: Any, piece: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, differentiate(params, *piece)), None
+
+        cuts = (jax.tree.map(cut, batch), jax.random.split(key, pieces))
+        shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda array: array[0], cuts))
+        nothing = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+        total, _ = jax.lax.scan(add_piece, nothing, cuts)
+        return jax.tree.map(lambda array: array / pieces, total)
+
+    return mean_of_pieces
+
+
+def lower_train_step(step: TrainStep, state: TrainState, batch: Batch, mesh: Mesh) -> jax.stages.Lowered:
+    """Traces a step and makes it ready to compile, ahead of time, so that the first one is as quick as the rest.
 
     Args:
         step: the pure step; the compiled one consumes the state it is given.
         state: shapes with their shardings.
         batch: shapes with their shardings.
+        mesh: of the shardings; its devices need not be here.
     """
     placement = jax.tree.map(lambda array: array.sharding, (state, batch))
     jitted = jax.jit(step, in_shardings=placement, out_shardings=(placement[0], None), donate_argnums=0)
-    return jitted.lower(state, batch).compile()
+    # Layers ask for the mesh while they are traced.
+    with jax.set_mesh(mesh):
+        return jitted.lower(state, batch)

@@ -16,13 +16,14 @@ from imagen_jax.errors import UserError
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.keep_checkpoints", "training.tensorboard", "sampling.", "preview.", "mesh.",
-                  "data.data_dir", "data.num_workers")  # fmt: skip
+                  "network.remat", "data.data_dir", "data.num_workers")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "text": {"options": {}, "null": "zeros"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
+    "training": {"accumulate": 1},
     "sampling": {"largest_bound": 1e9, "spacing": "uniform"},
 }
 """Keys that a run of version 0.1.0 has not, and what they say of it."""

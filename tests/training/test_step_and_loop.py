@@ -7,10 +7,11 @@ import optax
 import pytest
 
 from imagen_jax.errors import UserError
+from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.training.loop import Hook, LoopClock, run_loop
 from imagen_jax.training.optimizer import OPTIMIZERS, make_optimizer, muon, warm_up_then_cosine
 from imagen_jax.training.state import initial_state, update_average
-from imagen_jax.training.step import compile_train_step, make_train_step
+from imagen_jax.training.step import lower_train_step, make_train_step
 
 
 def squared_distance(params, batch, key):
@@ -127,7 +128,7 @@ def compiled_step():
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=placement), start(optax.adam(0.1))
     )
     batch = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=placement)
-    return compile_train_step(step, shapes, batch)
+    return lower_train_step(step, shapes, batch, make_mesh({}, jax.devices()[:1])).compile()
 
 
 def run(state, batches, steps, hooks=(), clock=None):

@@ -1,0 +1,185 @@
+"""What the chips of a compiled program say to each other, read from its text.
+
+    text -> computations (with how often loops run them) -> collectives: kind, bytes, which chips
+
+A chip of a group of n sends, and receives as much (Thakur, Rabenseifner and Gropp 2005, section 3; the best that is
+possible for the reductions):
+
+    all-gather, reduce-scatter, all-to-all    (n - 1)/n · bytes of the whole array                        (1)
+    all-reduce                                2 · (n - 1)/n · bytes of the array                          (2)
+    collective-permute                        bytes of the array                                          (3)
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+BITS = {"pred": 8, "bf16": 16, **{f"{letter}{bits}": bits for letter in "fsu" for bits in (4, 8, 16, 32, 64)}}
+
+Group = tuple[int, ...]
+"""Numbers of chips in the mesh's order."""
+
+
+class Collective(NamedTuple):
+    """One exchange.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        size: bytes of the array: the whole one where chips gather or scatter parts.
+        group: the chips of one group; the others are alike.
+        times: how often it happens in a run of the program.
+        origin: what it was made of, by the names in the program.
+    """
+
+    kind: str
+    size: int
+    group: Group
+    times: int
+    origin: str
+
+    @property
+    def moved(self) -> float:
+        """Bytes that a chip sends in a run of the program, by equations (1) to (3)."""
+        members = len(self.group)
+        share = {"all-reduce": 2 * (members - 1) / members, "collective-permute": 1.0}
+        return self.times * self.size * share.get(self.kind, (members - 1) / members)
+
+
+class Instruction(NamedTuple):
+    """A line of a program's text.
+
+    Attributes:
+        computation: that it belongs to.
+        result: type of what it makes.
+        operation: its name, such as ``fusion``.
+        line: the whole.
+    """
+
+    computation: str
+    result: str
+    operation: str
+    line: str
+
+
+HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+BODY = re.compile(r"^\s+(?:ROOT )?%[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def read_instructions(text: str) -> Iterator[Instruction]:
+    """The instructions of a program's text, each with its computation; the entry is called ``ENTRY``."""
+    computation = ""
+    for line in text.splitlines():
+        if header := HEADER.match(line):
+            computation = "ENTRY" if header[1] else header[2]
+        elif body := BODY.match(line):
+            yield Instruction(computation, body[1], body[2], line)
+
+
+def find_collectives(text: str) -> list[Collective]:
+    """All exchanges of a compiled program, from its text.
+
+    Raises:
+        ValueError: a form that is not known here.
+    """
+    instructions = list(read_instructions(text))
+    runs = count_runs(instructions)
+    return [
+        read_collective(one, kind, runs[one.computation])
+        for one in instructions
+        if (kind := kind_of(one)) and runs[one.computation]
+    ]
+
+
+def count_runs(instructions: Sequence[Instruction]) -> Counter[str]:
+    """How often each computation is run when the entry is run once; a loop of unknown length counts once."""
+    calls: dict[str, list[tuple[str, int]]] = {}
+    for one in instructions:
+        called = CALLED.findall(one.line)
+        if found := BRANCHES.search(one.line):
+            called += [name.strip(" %") for name in found[1].split(",")]
+        if called:
+            trips = TRIPS.search(one.line) if one.operation == "while" else None
+            calls.setdefault(one.computation, []).extend((name, int(trips[1]) if trips else 1) for name in called)
+    runs: Counter[str] = Counter()
+
+    def run(computation: str, times: int) -> None:
+        runs[computation] += times
+        for name, repeats in calls.get(computation, ()):
+            run(name, times * repeats)
+
+    run("ENTRY", 1)
+    return runs
+
+
+def kind_of(one: Instruction) -> str | None:
+    """The kind of an exchange; None for what is none. The end of one that was started is none either."""
+    operation = one.operation.removesuffix("-start")
+    if operation == "all-reduce" and one.computation.startswith("all-reduce-scatter"):
+        # So a TPU program has it: a fusion of a sum and of the cut that each chip takes of it.
+        return "reduce-scatter"
+    return operation if operation in KINDS else None
+
+
+def read_collective(one: Instruction, kind: str, times: int) -> Collective:
+    """What an instruction says of its exchange."""
+    sizes = [size_of(*shape) for shape in SHAPE.findall(one.result)]
+    group = read_group(one.line)
+    if one.operation == "collective-permute-start":
+        size = sizes[0]
+    elif one.operation == "all-gather-start":
+        size = sum(sizes[len(sizes) // 2 :])
+    else:
+        size = sum(sizes)
+    if one.operation.startswith("reduce-scatter"):
+        size *= len(group)
+    origin = re.search(r'op_name="([^"]*)"', one.line)
+    return Collective(kind, size, group, times, origin[1] if origin else "")
+
+
+def size_of(kind: str, dimensions: str) -> int:
+    """Bytes of an array of a type and its dimensions, as in ``bf16`` and ``8,128``."""
+    return math.prod(int(size) for size in dimensions.split(",") if size) * BITS.get(kind, 0) // 8
+
+
+def read_group(line: str) -> Group:
+    """The first group of an exchange, of any of the four ways to write groups.
+
+    Raises:
+        ValueError: another way.
+    """
+    if found := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}", line):
+        return tuple(map(int, found[1].split(",")))
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        return tuple(arrange_numbers(found[2], found[3]).reshape(numbers_in(found[1]))[0].tolist())
+    if found := re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\]T?(?:\(([\d,]+)\))?\))? ?\{([^}]*)\}", line
+    ):
+        axes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
+        flat = arrange_numbers(found[2] or str(math.prod(axes.values())), found[3])
+        over = re.findall(r"'([^']+)'", found[4])
+        numbers = flat.reshape(list(axes.values()))
+        picked = numbers[tuple(slice(None) if name in over else 0 for name in axes)]
+        return tuple(picked.reshape(-1).tolist())
+    raise ValueError(f"the chips of this exchange are written in a way that is not known: {line.strip()[:400]}")
+
+
+def numbers_in(text: str) -> list[int]:
+    """The numbers of a list such as ``32,8``."""
+    return [int(number) for number in text.split(",")]
+
+
+def arrange_numbers(shape: str, order: str | None) -> np.ndarray:
+    """Numbers from zero up in a shape, its axes then taken in another order."""
+    sizes = numbers_in(shape)
+    numbers = np.arange(math.prod(sizes)).reshape(sizes)
+    return numbers.transpose(numbers_in(order)) if order else numbers

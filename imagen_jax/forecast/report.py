@@ -1,0 +1,229 @@
+"""What a compiled program says of itself, as a report: a dict that JSON can hold, and lines that people can read."""
+
+import importlib.metadata
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from imagen_jax.errors import UserError
+from imagen_jax.forecast.collectives import (
+    KINDS,
+    Collective,
+    count_runs,
+    find_collectives,
+    read_instructions,
+)
+from imagen_jax.forecast.roofline import Roofline, estimate
+from imagen_jax.forecast.topologies import Pod
+from imagen_jax.jobs import Job
+
+HEAD_ROOM = 0.1
+"""Share of a chip's memory that should stay free: the runtime keeps some, and a changed config soon takes more."""
+
+TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+WORK = {
+    "attention": r"attention|text_pool",
+    "convolutions": r"conv_general_dilated|/conv",
+    "normalisation": r"norm",
+    "conditioning": r"conditioning|embedding",
+    "network, other": r"UNet|Encoder",
+    "loss and optimizer": r"",
+}
+"""What a part of a program is for: the first kind whose pattern is in its name."""
+
+Report = dict[str, Any]
+
+
+def compile_job(job: Job, pod: Pod) -> tuple[Report, str]:
+    """Compiles a job for a pod.
+
+    Returns:
+        The report, and the compiled program's text; it is empty where the program does not fit, for then there is none.
+    """
+    began = time.monotonic()
+    try:
+        compiled = job.lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = read_shortage(str(error))
+        if used is None:
+            raise
+        memory = {"total": used, "available": pod.chip.memory_bytes, "free_share": 1 - used / pod.chip.memory_bytes}
+        return describe_job(job, pod) | {"memory": memory, "fits": False, "advice": give_advice(job, memory)}, ""
+    seconds = time.monotonic() - began
+    text = compiled.as_text() or ""
+    return describe_job(job, pod) | describe_program(job, pod, compiled, text) | {"compile_seconds": seconds}, text
+
+
+def read_shortage(message: str) -> int | None:
+    """The bytes that a program would have needed, from the compiler's refusal; None where it refuses something else."""
+    found = TOO_LARGE.search(message)
+    return found and round(float(found[1]) * UNITS[found[2]])
+
+
+def describe_job(job: Job, pod: Pod) -> Report:
+    """What is compiled, and for what."""
+    return {
+        "program": job.name,
+        "pod": pod.name,
+        "chips": len(pod.devices),
+        "mesh": dict(job.mesh.shape),
+        "batch": job.batch,
+        "unit": job.unit,
+        "jax": jax.__version__,
+        "libtpu": importlib.metadata.version("libtpu"),
+        "peaks": pod.chip._asdict(),
+    }
+
+
+def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: str) -> Report:
+    """What the compiler says of a program, and the least time that follows from it."""
+    collectives = find_collectives(text)
+    costs: Mapping[str, float] = compiled.cost_analysis() or {}
+    # What a loop does is counted once.
+    flops, accessed = costs["flops"] * job.repeats, costs["bytes accessed"] * job.repeats
+    roofline = estimate(pod, list(job.mesh.devices.flat), flops, accessed, collectives)
+    memory = describe_memory(compiled, pod)
+    model_flops = job.model_flops / len(pod.devices)
+    cycles = count_cycles(text)
+    report = {
+        "memory": memory,
+        "fits": memory["free_share"] >= 0,
+        "flops_per_chip": flops,
+        "model_flops_per_chip": model_flops,
+        "compiled_over_model_flops": flops / model_flops,
+        f"model_flops_per_{job.unit}": job.model_flops / job.batch,
+        "bytes_accessed_per_chip": accessed,
+        "collectives": count_collectives(collectives),
+        "bytes_moved_per_chip": sum(one.moved for one in collectives),
+        "roofline_seconds": roofline._asdict() | {"bound": roofline.bound},
+        f"{job.unit}s_per_second_per_chip": job.batch / len(pod.devices) / roofline.seconds,
+        "mfu": predict_mfu(model_flops, roofline, pod),
+        "work": share_work(cycles),
+        "cycles_per_chip": sum(cycles.values()),
+    }
+    return report | {"advice": give_advice(job, memory)}
+
+
+def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, float]:
+    """Bytes of a chip's memory by kind, and what stays free.
+
+    Raises:
+        UserError: the compiler does not say.
+    """
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise UserError("this compiler does not say how much memory its program takes: install imagen-jax[tpu] anew")
+    kinds = {
+        "arguments": analysis.argument_size_in_bytes,
+        "results": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+        "program": analysis.generated_code_size_in_bytes,
+    }
+    total, available = sum(kinds.values()), pod.chip.memory_bytes
+    return kinds | {"total": total, "available": available, "free_share": 1 - total / available}
+
+
+def count_collectives(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
+    """The number of exchanges of each kind in a run, and the bytes that a chip sends in them."""
+    counted = {kind: {"count": 0, "bytes_moved": 0.0} for kind in KINDS}
+    for one in collectives:
+        counted[one.kind]["count"] += one.times
+        counted[one.kind]["bytes_moved"] += one.moved
+    return counted
+
+
+def predict_mfu(model_flops: float, roofline: Roofline, pod: Pod) -> float:
+    """Share of the chips' peak that the model's own operations take, if each step takes the roofline's time."""
+    return model_flops / pod.chip.flops_per_second / roofline.seconds
+
+
+def count_cycles(text: str) -> Counter[str]:
+    """The compiler's own estimate of a chip's cycles, by what they are spent on; empty where it says none."""
+    instructions = list(read_instructions(text))
+    runs = count_runs(instructions)
+    cycles: Counter[str] = Counter()
+    for one in instructions:
+        if found := re.search(r'"estimated_cycles":"(\d+)"', one.line):
+            name = re.search(r'op_name="([^"]*)"', one.line)
+            kind = next(kind for kind, pattern in WORK.items() if re.search(pattern, name[1] if name else ""))
+            cycles[kind] += int(found[1]) * runs[one.computation]
+    return cycles
+
+
+def share_work(cycles: Counter[str]) -> dict[str, float]:
+    """The same as shares of all cycles."""
+    total = sum(cycles.values())
+    return {kind: cycles[kind] / total for kind in WORK if total}
+
+
+def give_advice(job: Job, memory: Mapping[str, float]) -> list[str]:
+    """What to change where memory is short, most promising first."""
+    if memory["free_share"] >= HEAD_ROOM:
+        return []
+    advice = []
+    state = job.state_bytes / job.mesh.shape["fsdp"]
+    if state > memory["available"] / 4 and job.mesh.shape["data"] > 1:
+        advice.append(
+            f"raise --config.mesh.fsdp: the state takes {state / 2**30:.1f} GiB a chip, cut over "
+            f"{job.mesh.shape['fsdp']}"
+        )
+    if job.trains:
+        advice += [
+            "set --config.network.remat=elementwise, or blocks: computes features again instead of keeping them",
+            "raise --config.training.accumulate: works on the batch in so many pieces",
+        ]
+    return [*advice, "take more chips, a smaller batch, or chips with more memory"]
+
+
+def format_report(report: Report) -> Iterator[str]:
+    """A report's lines."""
+    mesh = ", ".join(f"{name}={size}" for name, size in report["mesh"].items() if size > 1) or "one device"
+    work = f"{report['program']} of {report['batch']} {report['unit']}s"
+    yield f"{work} on {report['pod']} ({report['chips']} chips: {mesh})"
+    yield from format_memory(report["memory"], report["fits"])
+    yield from (f"    {line}" for line in report["advice"])
+    if "flops_per_chip" not in report:
+        return
+    yield (
+        f"operations      {report['flops_per_chip'] / 1e12:.2f} TFLOP a chip, "
+        f"{report['compiled_over_model_flops']:.3f} times the model's"
+    )
+    yield f"memory traffic  {report['bytes_accessed_per_chip'] / 1e9:.1f} GB a chip"
+    yield f"interconnect    {report['bytes_moved_per_chip'] / 1e9:.2f} GB sent a chip"
+    for kind, counted in report["collectives"].items():
+        if counted["count"]:
+            yield f"    {kind:<20}{counted['count']:>6}{counted['bytes_moved'] / 1e9:>10.3f} GB"
+    times = report["roofline_seconds"]
+    yield (
+        f"at least        {1e3 * times['compute']:.1f} ms computing, {1e3 * times['memory']:.1f} ms of memory traffic, "
+        f"{1e3 * times['interconnect']:.1f} ms of interconnect: bound by {times['bound']}"
+    )
+    unit = report["unit"]
+    yield (
+        f"at most         {report[f'{unit}s_per_second_per_chip']:.1f} {unit}s/s a chip, "
+        f"{100 * report['mfu']:.1f}% of the peak (MFU)"
+    )
+    if report["work"]:
+        shares = sorted(report["work"].items(), key=lambda item: -item[1])
+        yield "the compiler's cycles: " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in shares if share)
+    yield f"compiled in     {report['compile_seconds']:.0f} s"
+
+
+def format_memory(memory: Mapping[str, float], fits: bool) -> Iterator[str]:
+    """The lines about memory."""
+    kinds = ", ".join(
+        f"{kind} {memory[kind] / 2**30:.1f}"
+        for kind in ("arguments", "results", "temporaries", "program")
+        if kind in memory
+    )
+    verdict = "fits" if memory["free_share"] >= HEAD_ROOM else "fits narrowly" if fits else "does not fit"
+    yield (
+        f"memory          {memory['total'] / 2**30:.2f} of {memory['available'] / 2**30:.0f} GiB a chip: {verdict}, "
+        f"{100 * memory['free_share']:.0f}% free" + (f" ({kinds} GiB)" if kinds else "")
+    )

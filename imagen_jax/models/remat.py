@@ -1,0 +1,45 @@
+"""What is kept for the gradient, and what is computed again (Chen et al. 2016, "sublinear memory cost").
+
+Memory against work: a network trains on a chip that would not hold all its features, or is bound by reading and writing
+them where it could compute.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import flax.linen as nn
+import jax
+
+from imagen_jax.errors import choose
+
+Block = TypeVar("Block", bound=nn.Module)
+Policy = Callable[..., bool]
+
+POLICIES: dict[str, Policy | None] = {
+    "none": None,
+    "attention": None,
+    "elementwise": jax.checkpoint_policies.dots_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+"""What ``network.remat`` may say.
+
+none: all that the gradient needs is kept.
+attention: the weights of attentions are computed again, for they are many and cheap.
+elementwise: these, and of each block all but the results of convolutions and matrix products.
+blocks: all but the inputs of blocks and attentions; each is computed twice.
+"""
+
+
+def recompute(block: type[Block], remat: str, static: tuple[int, ...] = ()) -> type[Block]:
+    """A block or attention that keeps what a policy says; its parameters have the same names as without.
+
+    Args:
+        block: the class.
+        remat: a key of ``POLICIES``.
+        static: places of the arguments of its call that are no arrays; the block itself is argument 0.
+
+    Raises:
+        UserError: an unknown policy.
+    """
+    policy = choose(POLICIES, remat, "network.remat")
+    return block if policy is None else nn.remat(block, policy=policy, static_argnums=static)
