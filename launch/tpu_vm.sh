@@ -35,8 +35,13 @@ poll_seconds=60 dry_run=false
 create_flags=() ssh_flags=() arguments=()
 longest_silence=10 # looks in a row at which gcloud may fail
 
+# In a dry run as a comment, so that the whole output can be pasted.
 say() {
-    printf '==> %s\n' "$*"
+    if [[ $dry_run == true ]]; then
+        printf '# %s\n' "$*"
+    else
+        printf '==> %s\n' "$*"
+    fi
 }
 
 fail() {
@@ -227,7 +232,8 @@ pack() {
         say "Careful: this checkout has changes that are not committed, and they stay here"
     fi
     run mkdir -p runs/launch
-    run git archive --format=tar.gz --output=runs/launch/imagen-jax.tar.gz HEAD
+    run git archive --format=tar.gz --output=runs/launch/imagen-jax.tar.gz HEAD ||
+        fail "the last commit could not be packed: see git's words above."
 }
 
 install() {
@@ -314,7 +320,7 @@ tend_workers() {
 
 # Looks time and again, and does what the state asks for.
 watch() {
-    local failures=0 last=''
+    local failures=0 last='' may_create=true
     if [[ $dry_run == true ]]; then
         create && install && start
         return
@@ -325,15 +331,19 @@ watch() {
         last=$state
         case $state in
             ACTIVE) tend_workers && failures=0 || failures=$((failures + 1)) ;;
-            NONE) request && failures=0 ;;
+            NONE)
+                # Who deletes a pod wants no more costs.
+                [[ $may_create == true ]] || fail "$name has been deleted by someone: the watch ends."
+                (request) && failures=0 may_create=false || failures=$((failures + 1))
+                ;;
             FAILED | SUSPENDED)
                 say "$name was preempted or could not be had: creating it anew"
-                (delete) && failures=0 || failures=$((failures + 1))
-                continue
+                (delete) && failures=0 may_create=true || failures=$((failures + 1))
                 ;;
             UNKNOWN) failures=$((failures + 1)) ;;
-            *) failures=0 ;;
+            *) failures=0 may_create=false ;;
         esac
+        [[ $state != ACTIVE ]] || may_create=false
         ((failures < longest_silence)) || fail "$failures looks in a row have failed: see above. ${words:-}"
         sleep "$poll_seconds"
     done
