@@ -35,20 +35,8 @@ poll_seconds=60 dry_run=false
 create_flags=() ssh_flags=() arguments=()
 longest_silence=10 # looks in a row at which gcloud may fail
 
-# In a dry run as a comment, so that the whole output can be pasted.
-say() {
-    if [[ $dry_run == true ]]; then
-        printf '# %s\n' "$*"
-    else
-        printf '==> %s\n' "$*"
-    fi
-}
-
-fail() {
-    printf 'error: %s\n' "$*" >&2
-    exit 2
-}
-
+# shellcheck source=launch/commands.sh
+source launch/commands.sh
 # shellcheck source=launch/accelerators.sh
 source launch/accelerators.sh
 
@@ -73,24 +61,16 @@ read_flags() {
     done
 }
 
-# Usage: need FLAG...
-need() {
-    local flag
-    for flag in "$@"; do
-        [[ -n ${!flag} ]] || fail "--$flag is missing: $command needs it."
-    done
-}
-
 check_flags() {
-    need name zone
+    need "$command" name zone
     [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
         fail "--name=$name: names have small letters, digits and hyphens, and begin with a letter."
     [[ $node_count =~ ^[1-9][0-9]*$ ]] || fail "--node_count=$node_count is no number of slices: give 1 or more."
     [[ $poll_seconds =~ ^[0-9]+$ ]] || fail "--poll_seconds=$poll_seconds is no number of seconds."
     case $command in
-        create | install | status | stop) need accelerator ;;
+        create | install | status | stop) need "$command" accelerator ;;
         start | watch)
-            need accelerator workdir config
+            need "$command" accelerator workdir config
             [[ $workdir == gs://* ]] ||
                 fail "--workdir=$workdir lies on the workers, where each sees its own and a preemption deletes all:" \
                     "give a bucket, as in --workdir=gs://BUCKET/RUN."
@@ -102,33 +82,6 @@ check_flags() {
     fi
     place=(--zone="$zone")
     [[ -z $project ]] || place+=(--project="$project")
-}
-
-# Prints a command as it can be pasted.
-show() {
-    local word line=
-    for word in "$@"; do
-        line+=" $(quote "$word")"
-    done
-    printf '%s\n' "${line# }"
-}
-
-# Prints a word as a shell reads it back: itself where that is safe, else between single quotes.
-quote() {
-    if [[ $1 =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then
-        printf %s "$1"
-    else
-        printf "'%s'" "${1//\'/\'\\\'\'}"
-    fi
-}
-
-# Runs a command, or shows it.
-run() {
-    if [[ $dry_run == true ]]; then
-        show "$@"
-    else
-        "$@"
-    fi
 }
 
 # Looks at the queued resource: sets `state` to what Google calls it, to NONE where there is none, or to UNKNOWN where

@@ -96,6 +96,8 @@ for words, said in cloud.get("fail", {}).items():
     if words in line:
         del cloud["fail"][words]
         complain(said)
+if arguments[:2] == ["container", "node-pools"]:
+    leave()
 if arguments[:3] != ["compute", "tpus", "queued-resources"]:
     complain("unknown command")
 {"describe": describe, "create": create, "delete": delete, "scp": leave, "ssh": ssh}[arguments[3]]()
