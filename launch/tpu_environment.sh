@@ -1,22 +1,22 @@
 # shellcheck shell=bash
 # Sourced before a training on TPUs, by tpu_worker.sh and by gke/train.sh: the environment that we advise, and why.
 #
-# tests/launch/test_tpu_environment.py gives each flag to the TPU compiler (libtpu 0.0.42), which refuses what it does
-# not know, and looks for its effect in a compiled program. What a flag does to the speed of a pod has not been measured.
+# tests/launch/test_tpu_environment.py gives the flags to the TPU compiler (libtpu 0.0.42), which refuses what it does not
+# know, and looks for their effect in a compiled program. What they do to the speed of a pod has not been measured.
 
 # Flags of the TPU compiler; separated by spaces.
 libtpu_flags=(
-    # All-gathers run while the chip computes. By default they hold it up, on v4 to v6e. With parameters cut over the
-    # chips (config.mesh.fsdp) each layer begins with one, so this is where hiding latency pays. It needs memory for
-    # gathered parameters earlier: leave both flags out where a model just fits.
+    # All-gathers run while the chip computes; by default it waits for them. With parameters cut over the chips
+    # (config.mesh.fsdp) each layer begins with one. What is gathered earlier is kept longer: four convolutions of 512
+    # channels took 57 MiB of temporaries a v5p chip rather than 44. Leave both flags out where a model just fits.
     --xla_enable_async_all_gather=true
-    # What the all-gather waits for is done in the middle of a matrix product or convolution, rather than beside it.
-    # Works only together with the flag above.
+    # The all-gather is carried on inside of a matrix product or convolution. On v5p and newer the flag above does
+    # nothing without this one.
     --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true
 )
 
-# Left out, though lists of flags often have them, because the compiler of this version does so by itself (the compiled
-# program is the same with and without):
+# Lists of flags often have these too. We leave them out, because the compiler does so by itself (with them the program
+# of our layers, cut over the chips or over slices, is the same):
 #
 #   --xla_tpu_enable_latency_hiding_scheduler=true
 #   --xla_tpu_enable_async_collective_fusion=true
@@ -24,10 +24,11 @@ libtpu_flags=(
 #   --xla_tpu_overlap_compute_collective_tc=true
 #   --xla_enable_async_collective_permute=true
 #
-# and because they did nothing to our program of sharded layers:
+# or because they changed nothing in it (the last two, together, one all-reduce of five):
 #
-#   --xla_tpu_enable_data_parallel_all_reduce_opt=true, --xla_tpu_data_parallel_opt_different_sized_ops=true
+#   --xla_tpu_enable_data_parallel_all_reduce_opt=true --xla_tpu_data_parallel_opt_different_sized_ops=true
 #   --xla_tpu_megacore_fusion_allow_ags=true
+#   --xla_enable_async_all_reduce=true --xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true
 
 export LIBTPU_INIT_ARGS="${libtpu_flags[*]}${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}"
 

@@ -71,7 +71,7 @@ check_flags() {
         create | install | status | stop) need "$command" accelerator ;;
         start | watch)
             need "$command" accelerator workdir config
-            [[ $workdir == gs://* ]] ||
+            [[ ${workdir%%/*} == gs: ]] ||
                 fail "--workdir=$workdir lies on the workers, where each sees its own and a preemption deletes all:" \
                     "give a bucket, as in --workdir=gs://BUCKET/RUN."
             ;;

@@ -67,7 +67,7 @@ check_flags() {
     done
     if [[ $command == render || $command == apply ]]; then
         need "$command" accelerator topology image workdir config
-        [[ $workdir == gs://* ]] ||
+        [[ ${workdir%%/*} == gs: ]] ||
             fail "--workdir=$workdir lies in the pods, where each sees its own and a restart deletes all: give a bucket," \
                 "as in --workdir=gs://BUCKET/RUN."
     fi

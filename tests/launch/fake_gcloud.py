@@ -21,7 +21,13 @@ from pathlib import Path
 arguments = sys.argv[1:]
 line = " ".join(arguments)
 cloud_file = Path(os.environ["FAKE_CLOUD"])
-cloud = {"state": "NONE", "workers": 1, "worker": "absent", "after_create": ["ACTIVE"], **json.loads(cloud_file.read_text())}
+cloud = {
+    "state": "NONE",
+    "workers": 1,
+    "worker": "absent",
+    "after_create": ["ACTIVE"],
+    **json.loads(cloud_file.read_text()),
+}
 
 
 def leave(status: int = 0) -> None:

@@ -278,7 +278,11 @@ def test_the_real_kubectl_has_every_flag_that_we_give_it(cloud):
         dry = cloud.run(SCRIPT, command, "--dry_run", *JOB, "--context=c", "--namespace=n")
         for line in dry.stdout.splitlines():
             if line.startswith("kubectl "):
-                words = [word for word in shlex.split(line.split("<<")[0]) if not word.startswith(("--context", "--namespace"))]
+                words = [
+                    word
+                    for word in shlex.split(line.split("<<")[0])
+                    if not word.startswith(("--context", "--namespace"))
+                ]
                 known = everywhere + described(words[1], "--help")
                 flags = [word.split("=")[0] for word in words if word.startswith("--")]
                 assert [flag for flag in flags if not re.search(rf"{flag}(?![-\w])", known)] == []

@@ -16,7 +16,7 @@ QUICK = ("--first_wait=0", "--longest_wait=0")
 def write_command(folder: Path, *statuses: int) -> list[str]:
     """A command that ends with these statuses, one after the other, and notes each run in `runs`."""
     lines = "\n".join(f"{number}) exit {status} ;;" for number, status in enumerate(statuses, start=1))
-    (folder / "command.sh").write_text(f'echo run >>runs\ncase $(wc -l <runs) in\n{lines}\nesac\nexit 99\n')
+    (folder / "command.sh").write_text(f"echo run >>runs\ncase $(wc -l <runs) in\n{lines}\nesac\nexit 99\n")
     return ["sh", "command.sh"]
 
 
@@ -35,7 +35,9 @@ def test_it_runs_again_until_the_command_is_done(run_script, tmp_path):
     ended = run_script("launch/supervise.sh", *QUICK, *write_command(tmp_path, 1, 137, 75, 130, 0))
     assert ended.returncode == 0
     assert count_runs(tmp_path) == 5
-    told = re.findall(r"^==> \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ Status (\d+) after 0 s: restart (\d) in", ended.stdout, re.M)
+    told = re.findall(
+        r"^==> \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ Status (\d+) after 0 s: restart (\d) in", ended.stdout, re.M
+    )
     assert told == [("1", "1"), ("137", "2"), ("75", "3"), ("130", "4")]
 
 
@@ -54,9 +56,7 @@ def test_a_leave_on_request_is_no_failure(run_script, tmp_path):
 
 def test_progress_begins_the_count_anew(run_script, tmp_path):
     (tmp_path / "command.sh").write_text("echo run >>runs\n[ $(wc -l <runs) -lt 4 ] && sleep 1.1 && exit 1\nexit 1\n")
-    ended = run_script(
-        "launch/supervise.sh", *QUICK, "--give_up_after=2", "--progress_seconds=1", "sh", "command.sh"
-    )
+    ended = run_script("launch/supervise.sh", *QUICK, "--give_up_after=2", "--progress_seconds=1", "sh", "command.sh")
     assert ended.returncode == 1
     # Three runs with progress, whose failures stay single, and one more failure without.
     assert count_runs(tmp_path) == 4

@@ -51,7 +51,9 @@ STATUS = ssh(
 def checkout(tmp_path):
     """A small git checkout with the scripts in it."""
     folder = tmp_path / "checkout"
-    shutil.copytree(Path(__file__).parent.parent.parent / "launch", folder / "launch", ignore=shutil.ignore_patterns("reports"))
+    shutil.copytree(
+        Path(__file__).parent.parent.parent / "launch", folder / "launch", ignore=shutil.ignore_patterns("reports")
+    )
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     (folder / "private.txt").write_text("not tracked")
@@ -70,19 +72,34 @@ def test_create_asks_and_waits(cloud):
 
 
 @pytest.mark.parametrize(
+    ("accelerator", "version"),
+    [
+        ("v4-512", "tpu-ubuntu2204-base"),
+        ("v5p-512", "v2-alpha-tpuv5"),
+        ("v5litepod-256", "v2-alpha-tpuv5-lite"),
+        ("v6e-256", "v2-alpha-tpuv6e"),
+    ],
+)
+def test_a_generation_has_its_software_version(cloud, accelerator, version):
+    assert cloud.run(SCRIPT, "create", *POD, f"--accelerator={accelerator}").returncode == 0
+    flags = [f"--accelerator-type={accelerator}", f"--runtime-version={version}", "--node-id=pod"]
+    assert cloud.calls()[1] == [*CREATE[:7], *flags]
+
+
+@pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--accelerator=v5p-512", "--spot"], ["--accelerator-type=v5p-512", "--runtime-version=v2-alpha-tpuv5", "--node-id=pod", "--spot"]),
-        (["--accelerator=v5litepod-256", "--reserved"], ["--accelerator-type=v5litepod-256", "--runtime-version=v2-alpha-tpuv5-lite", "--node-id=pod", "--reserved"]),
-        (["--accelerator=v6e-256", "--node_count=2"], ["--accelerator-type=v6e-256", "--runtime-version=v2-alpha-tpuv6e", "--node-count=2", "--node-prefix=pod"]),
-        (["--runtime_version=mine", "--create_flag=--network=a b"], ["--accelerator-type=v4-32", "--runtime-version=mine", "--node-id=pod", "--network=a b"]),
-        (["--project=p"], ["--accelerator-type=v4-32", "--runtime-version=tpu-ubuntu2204-base", "--node-id=pod"]),
+        (["--spot"], [*CREATE, "--spot"]),
+        (["--reserved"], [*CREATE, "--reserved"]),
+        (["--node_count=2"], [*CREATE[:-1], "--node-count=2", "--node-prefix=pod"]),
+        (["--runtime_version=mine"], [*CREATE[:-2], "--runtime-version=mine", "--node-id=pod"]),
+        (["--create_flag=--network=a b", "--create_flag=--x"], [*CREATE, "--network=a b", "--x"]),
+        (["--project=p"], [*CREATE[:7], "--project=p", *CREATE[7:]]),
     ],
-)  # fmt: skip
+)
 def test_create_hands_its_flags_to_gcloud(cloud, flags, expected):
     assert cloud.run(SCRIPT, "create", *POD, *flags).returncode == 0
-    project = [flag for flag in flags if flag.startswith("--project")]
-    assert cloud.calls()[1] == [*QUEUED, "create", "pod", *PLACE, *project, *expected]
+    assert cloud.calls()[1] == expected
 
 
 def test_a_pod_that_is_there_is_reported_and_not_asked_for_again(cloud):
@@ -170,9 +187,7 @@ def test_the_log_of_one_worker(cloud):
     ended = cloud.run(SCRIPT, "logs", *POD, "--node=1", "--worker=3", "--ssh_flag=--tunnel-through-iap")
     assert ended.stdout == "step 100  loss 0.1\n"
     command = "--command=tail -n 100 -F imagen-jax/runs/launch/train.log"
-    assert cloud.calls() == [
-        [*QUEUED, "ssh", "pod", *PLACE, "--tunnel-through-iap", "--node=1", "--worker=3", command]
-    ]
+    assert cloud.calls() == [[*QUEUED, "ssh", "pod", *PLACE, "--tunnel-through-iap", "--node=1", "--worker=3", command]]
 
 
 def test_status_and_stop(cloud):
