@@ -161,20 +161,22 @@ on_workers() {
     [[ $dry_run == false ]] || return 0
     answers=$(grep -c "^imagen-jax: $1 on " <<<"$output" || true)
     ((answers == workers)) ||
-        fail "$answers of the $workers workers answered '$1': see above why, and run the same command again."
+        fail "$answers of the $workers workers answered '$1': see above why, and run the same command again (before a" \
+            "start, stop)."
 }
 
 # Usage: ask_workers COMMAND   Leaves what all workers say in `output`.
 ask_workers() {
-    local asked=0
+    local said asked=0
     output=
     if [[ $dry_run == true ]]; then
         show "${ssh[@]}" --node=all --worker=all --command="$1"
-    else
-        exec {terminal}>&1
-        output=$("${ssh[@]}" --node=all --worker=all --command="$1" | tee /dev/fd/"$terminal") || asked=$?
-        exec {terminal}>&-
+        return
     fi
+    said=$(mktemp)
+    "${ssh[@]}" --node=all --worker=all --command="$1" | tee "$said" || asked=$?
+    output=$(<"$said")
+    rm -f "$said"
     return "$asked"
 }
 

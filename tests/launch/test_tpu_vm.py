@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = "launch/tpu_vm.sh"
+SCRIPTS = Path(__file__).parent.parent.parent / "launch"
 BUCKET = "gs://{bucket}/base"
 POD = ("--name=pod", "--zone=us-central2-b", "--accelerator=v4-32", "--poll_seconds=0")
 TRAINING = (f"--workdir={BUCKET}", "--config=configs/imagen/base_64.py:2b")
@@ -51,9 +52,7 @@ STATUS = ssh(
 def checkout(tmp_path):
     """A small git checkout with the scripts in it."""
     folder = tmp_path / "checkout"
-    shutil.copytree(
-        Path(__file__).parent.parent.parent / "launch", folder / "launch", ignore=shutil.ignore_patterns("reports")
-    )
+    shutil.copytree(SCRIPTS, folder / "launch", ignore=shutil.ignore_patterns("reports"))
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     (folder / "private.txt").write_text("not tracked")
@@ -195,6 +194,19 @@ def test_status_and_stop(cloud):
     assert "pod is ACTIVE\nimagen-jax: running on worker-0\n" in cloud.run(SCRIPT, "status", *POD).stdout
     assert cloud.run(SCRIPT, "stop", *POD).returncode == 0
     assert cloud.calls() == [DESCRIBE, STATUS, STOP]
+
+
+def test_what_is_said_can_be_kept_in_a_file(cloud):
+    cloud.set(state="ACTIVE", workers=2, worker="running")
+    # As a shell opens it for `>`: whoever opened it again would write over its beginning.
+    with (cloud.folder / "said").open("w") as said:
+        command = ["bash", "launch/tpu_vm.sh", "status", *POD]
+        subprocess.run(command, cwd=SCRIPTS.parent, env=cloud.environment, stdout=said, check=True)
+    assert (cloud.folder / "said").read_text().splitlines() == [
+        "==> pod is ACTIVE",
+        "imagen-jax: running on worker-0",
+        "imagen-jax: running on worker-1",
+    ]
 
 
 def test_delete_twice(cloud):

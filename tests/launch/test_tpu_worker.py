@@ -4,10 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the workers of a TPU pod run Linux")
 
 LAUNCH = Path(__file__).parent.parent.parent / "launch"
 
