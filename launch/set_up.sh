@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh, test.sh and lock.sh. `set_up` fills .venv with exactly what requirements.lock names and with
+# Sourced by quickstart.sh, test.sh, lock.sh and tpu_worker.sh. `set_up` fills .venv with exactly what requirements.lock names and with
 # this checkout; it returns at once when that is already so.
 #
 # .venv/.installed   what the folder was filled for; there only when it was filled to the end
@@ -105,7 +105,7 @@ make_environment() {
 # The mark stays to the end, so that a deletion that is cut off is not taken for an environment.
 empty_environment() {
     echo $$ >.venv/.installing
-    rm -rf .venv/* .venv/.installed .venv/.references
+    rm -rf .venv/* .venv/.installed .venv/.extra-*
 }
 
 refuse_if_running() {
@@ -152,6 +152,22 @@ lock_entries() {
     awk -v names=" $* " '
         /^[a-zA-Z]/ {split($0, entry, "=="); wanted = index(names, " " entry[1] " ")}
         wanted && !/^ *#/' requirements.lock
+}
+
+# Usage: install_extra EXTRA GIBIBYTES WHAT...   After `set_up`. Such packages come with needs of their own, so pip
+# resolves them, held to the versions of the lock.
+install_extra() {
+    local extra=$1 mark=.venv/.extra-$1
+    if [[ -f $mark ]] && cat setup.py requirements.lock | cmp -s - "$mark"; then
+        return
+    fi
+    check_disk "$2"
+    say "Installing ${*:3}"
+    sed -n 's/^\([a-zA-Z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >.venv/locked_versions.txt
+    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
+        --constraint .venv/locked_versions.txt --editable ".[$extra]" ||
+        fail "the packages of the extra '$extra' could not be installed: mend what pip says above and run this again."
+    cat setup.py requirements.lock >"$mark"
 }
 
 # Runs pip without resolving, since the lock is complete, and shows every tenth package of the many lines it prints.

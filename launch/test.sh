@@ -17,20 +17,6 @@ for argument in "$@"; do
     esac
 done
 
-# The reference libraries come with needs of their own, so pip resolves them, held to the versions of the lock.
-install_references() {
-    if [[ -f .venv/.references ]] && cmp -s setup.py .venv/.references; then
-        return
-    fi
-    check_disk 8
-    say "Installing torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
-    sed -n 's/^\([a-zA-Z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >.venv/locked_versions.txt
-    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
-        --constraint .venv/locked_versions.txt --editable '.[parity]' ||
-        fail "the reference libraries could not be installed: mend what pip says above and run this again."
-    cp setup.py .venv/.references
-}
-
 set_up
 say "ruff"
 "$python" -m ruff check
@@ -41,7 +27,7 @@ say "pytest"
 # A file stays in one worker, so that what it compiled serves its next test. `-n 0` runs without workers.
 "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 if [[ $with_references == true ]]; then
-    install_references
+    install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
     say "pytest, against the reference libraries"
     "$python" -m pytest -m references --durations 10
 fi
