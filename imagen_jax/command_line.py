@@ -44,7 +44,7 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     """Parses flags; what is wrong with them ends the program in a sentence."""
     try:
         rest = flags.FLAGS(arguments)
-        if "config" in flags.FLAGS:
+        if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             # A config file that could not be loaded says so only when it is asked for something.
             flags.FLAGS.config.keys()
         return rest

@@ -3,7 +3,8 @@
 #
 #     bash launch/test.sh
 #     bash launch/test.sh tests/sampling -k ddim
-#     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, installed into .venv
+#     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
+#                                             with libtpu; all of them are installed into .venv
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
@@ -18,6 +19,9 @@ for argument in "$@"; do
 done
 
 set_up
+if [[ $with_references == true ]]; then
+    install_extra tpu 2 "the TPU compiler"
+fi
 say "ruff"
 "$python" -m ruff check
 "$python" -m ruff format --check

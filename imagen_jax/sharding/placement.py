@@ -8,12 +8,12 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from imagen_jax.errors import UserError
-from imagen_jax.sharding.axes import BATCH_AXES, as_spec, stored_cut
+from imagen_jax.sharding.axes import BATCH_AXES, AnyMesh, as_spec, stored_cut
 
 Path = tuple[str, ...]
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """A whole copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -35,7 +35,7 @@ def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: Mesh) -> Any:
+def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> Any:
     """A placement for every array of a training state, in the same tree.
 
     An array that has the shape of a parameter and stands under the parameter's path, as moments and averages do, is cut

@@ -7,6 +7,7 @@ import pytest
 
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.models import NETWORKS
+from imagen_jax.sharding.axes import remove_labels
 
 SMALL = {
     "unet": {"channels": 8, "channel_multipliers": (1, 2), "blocks_per_level": 1, "attention_resolutions": (8,),
@@ -42,7 +43,7 @@ def shake(params):
 def network(request):
     """A network of every input, and its output as a function of those inputs."""
     module = make(request.param)
-    params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT, LOW, NOISY)["params"])
+    params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT, LOW, NOISY)["params"]))
     apply = jax.jit(module.apply)
 
     def run(noisy=NOISY, log_snr=LOG_SNR, text=TEXT, low=LOW, estimate=NOISY):
@@ -99,7 +100,7 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []
     for dtype in (jnp.float32, jnp.bfloat16):
         module = make(name, dtype=dtype)
-        params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
+        params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"]))
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         outputs.append(np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT)))
     assert outputs[1].dtype == np.float32
@@ -109,7 +110,7 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_dropout_only_in_training(name):
     module = make(name, dropout=0.5)
-    params = shake(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"])
+    params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"]))
 
     def run(key, train):
         rngs = {"dropout": jax.random.key(key)}

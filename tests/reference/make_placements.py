@@ -1,0 +1,59 @@
+"""Writes where each parameter of every preset lies: ``tests/golden/placements``.
+
+JAX_PLATFORMS=cpu python -m tests.reference.make_placements
+
+Paths with one placement stand in one list; an axis is cut over the mesh axes that its entry names, and whole at null.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from jax.sharding import AbstractMesh
+from ml_collections import ConfigDict
+
+from imagen_jax.errors import UserError
+from imagen_jax.sharding.mesh import MESH_AXES, fit_sizes
+from imagen_jax.sharding.placement import describe_placements, place_state
+from imagen_jax.stages import abstract_params, build_stage, parameter_axes
+from tests.reference.make_counts import PRESETS, make_config
+
+FOLDER = Path(__file__).parent.parent / "golden" / "placements"
+CHIPS = 256
+TENSOR = 2
+"""Size of the tensor axis in the second table of each preset."""
+
+
+def mesh_of(config: ConfigDict, chips: int, **sizes: int) -> AbstractMesh:
+    """The mesh that a config makes of so many chips."""
+    fitted = fit_sizes(config.mesh.to_dict() | sizes, chips)
+    return AbstractMesh(tuple(fitted[name] for name in MESH_AXES), MESH_AXES)
+
+
+def place_params(config: ConfigDict, mesh: AbstractMesh) -> dict[str, list[str]]:
+    """The paths of the parameters under each placement, or the sentence that refuses the mesh."""
+    stage = build_stage(config)
+    params = abstract_params(stage)
+    try:
+        described = describe_placements(place_state(params, parameter_axes(stage), mesh))
+    except UserError as error:
+        return {"refused": [str(error)]}
+    paths = ["/".join(str(entry.key) for entry in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    table: dict[str, list[str]] = {}
+    for path in paths:
+        table.setdefault(json.dumps(described.get(path, "whole")), []).append(path)
+    return table
+
+
+def make_placements(preset: str) -> dict:
+    """Both tables of a preset: as its config says, and with a tensor axis."""
+    config = make_config(preset)
+    return {
+        "as configured": place_params(config, mesh_of(config, CHIPS)),
+        f"with mesh.tensor={TENSOR}": place_params(config, mesh_of(config, CHIPS, tensor=TENSOR)),
+    }
+
+
+if __name__ == "__main__":
+    for preset in PRESETS:
+        (FOLDER / f"{preset}.json").write_text(json.dumps(make_placements(preset), indent=1) + "\n")
