@@ -2,6 +2,7 @@
 
     python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base [--config.training.steps=500]
 
+On several hosts each runs this command, with ``--distributed`` or ``--coordinator`` and its companions.
 Run again it continues where the newest checkpoint is; a finished run returns at once.
 """
 
@@ -14,6 +15,7 @@ from absl import flags
 from jax.sharding import Sharding
 from ml_collections import ConfigDict, config_flags
 
+from imagen_jax import processes
 from imagen_jax.command_line import run_main
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.builder import prepare_data
@@ -23,23 +25,28 @@ from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 from imagen_jax.previews import make_preview
+from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.run_log import open_log
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_state
 from imagen_jax.stages import Batch, Stage, abstract_batch, build_stage, initial_params, load_encoder, make_loss
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
-from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, compile_train_step, make_train_step
-from imagen_jax.training.workdir import keep_config
+from imagen_jax.training.workdir import flatten, keep_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
 )
 flags.mark_flag_as_required("config")
+
+
+MAY_DIFFER = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
+"""Keys of which each host may have its own value: where its disk has what all need."""
 
 
 class Data(NamedTuple):
@@ -76,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
+    join_as_flagged()
     train(CONFIG.value, Path(WORKDIR.value))
 
 
@@ -90,55 +98,79 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """
     stage = build_stage(config)
     training = make_training(config, stage)
-    keep_config(workdir, config)
+    share_workdir(workdir, config)
     with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
         done = checkpoints.latest_step() or 0
+        processes.agree({"the newest checkpoint": done})
         if done >= config.training.steps:
-            print(f"{workdir} is trained already: {done} steps.")
+            tell(f"{workdir} is trained already: {done} steps.")
             return checkpoints.restore(training.state)[0]
         data = prepare(config, stage)
         if done:
-            print(f"{workdir} continues after step {done}.")
+            tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
             data.batches.set_state(data_state)
         else:
             state = training.make_state()
         clock = LoopClock()
-        with MetricsWriter(workdir, first_step=done, tensorboard=config.training.tensorboard) as writer:
-            with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
-                hooks = [
-                    Hook("log", config.training.log_every, make_logging(config, writer, progress, clock)),
-                    Hook(
-                        "preview",
-                        config.training.preview_every,
-                        make_preview(config, stage, data.folder, data.store, workdir),
-                    ),
-                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
-                ]
-                return run_loop(
-                    state,
-                    compile_train_step(training.step, training.state, training.batch),
-                    data.batches,
-                    steps=config.training.steps,
-                    put=make_feed(stage, data.store, training.batch),
-                    hooks=hooks,
-                    clock=clock,
-                )
+        with open_log(config, workdir, done, clock) as logging:
+            preview = make_preview(config, stage, data.folder, data.store, workdir)
+            hooks = [
+                Hook("loop", 1, lambda number, moment: processes.note_step(number)),
+                *logging,
+                Hook("preview", config.training.preview_every, preview),
+                Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+            ]
+            return run_loop(
+                state,
+                compile_train_step(training.step, training.state, training.batch),
+                data.batches,
+                steps=config.training.steps,
+                put=make_feed(stage, data.store, training.batch),
+                hooks=hooks,
+                clock=clock,
+            )
+
+
+def tell(sentence: str) -> None:
+    """Prints a sentence; once, where several processes train together."""
+    if processes.is_first():
+        print(sentence)
+
+
+def share_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Writes the config into ``workdir``, and checks that all processes train the same config in the same folder.
+
+    Raises:
+        UserError: they don't, or the workdir is of another run.
+    """
+    here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if not key.startswith(MAY_DIFFER)}
+    processes.agree({**here, "the number of local devices": jax.local_device_count()})
+    if processes.is_first():
+        keep_config(workdir, config)
+    processes.check_shared(workdir)
 
 
 def prepare(config: ConfigDict, stage: Stage) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
-    folder = prepare_data(
-        config.data.source,
-        config.data.resolution,
-        config.data.data_dir,
-        config.data.validation_fraction,
-        **config.data.options.to_dict(),
-    )
-    captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
-    store = EmbeddingStore.build_or_open(
-        folder / "embeddings", [*captions, *config.preview.prompts], load_encoder(config.text)
-    )
+
+    def build_or_open() -> tuple[Path, EmbeddingStore]:
+        folder = prepare_data(
+            config.data.source,
+            config.data.resolution,
+            config.data.data_dir,
+            config.data.validation_fraction,
+            **config.data.options.to_dict(),
+        )
+        captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
+        prompts = config.preview.prompts
+        return folder, EmbeddingStore.build_or_open(
+            folder / "embeddings", [*captions, *prompts], load_encoder(config.text)
+        )
+
+    folder, store = processes.take_turns(build_or_open)
+    # Their names hold a hash of what is in them.
+    processes.agree({"the data set": folder.name, "the embeddings": store.path.name})
     batches = make_batches(
         load_split(folder, "train"),
         make_transform(stage, config.stage.crop),
@@ -206,37 +238,6 @@ def make_feed(stage: Stage, store: EmbeddingStore, batch: Batch) -> Callable[[Ma
         return to_devices(Batch(examples["image"], text, examples.get("low_res")), placement)
 
     return feed
-
-
-def make_logging(
-    config: ConfigDict, writer: MetricsWriter, progress: Progress, clock: LoopClock
-) -> Callable[[int, Moment], None]:
-    """Makes the hook that writes a line of metrics and moves the progress bar.
-
-    ``images_per_second`` is over the compiled steps since the last line; ``overhead`` is the share of all the loop's
-    time so far spent between steps, ``overhead_of_loop`` the same without previews and checkpoints.
-    """
-    before = LoopClock()
-
-    def log(number: int, moment: Moment) -> None:
-        steps, seconds = clock.steps - before.steps, clock.step_seconds - before.step_seconds
-        before.steps, before.step_seconds = clock.steps, clock.step_seconds
-        metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
-        rate = steps * config.training.batch_size / max(seconds, 1e-9)
-        writer.write(
-            number,
-            {
-                **metrics,
-                "images_per_second": rate,
-                "seconds": clock.total_seconds,
-                "overhead": clock.overhead(),
-                "overhead_of_loop": clock.overhead("loop", "log"),
-                "peak_memory_gib": peak_memory_gib(),
-            },
-        )
-        progress.update(number, metrics["loss"], rate)
-
-    return log
 
 
 def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:
