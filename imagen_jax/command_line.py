@@ -114,7 +114,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr, flush=True)
         # At once: an orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
-        os._exit(INTERRUPTED)
+        processes.exit_now(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -56,7 +56,8 @@ def make_preview(
         return draw(params, text, no_text, jax.random.wrap_key_data(numbers), small)
 
     def preview(number: int, moment: Moment) -> None:
-        everywhere = replicated(moment.state.step.sharding.mesh)
+        placement: Any = moment.state.step.sharding
+        everywhere = replicated(placement.mesh)
         # Arrays on the host, for they are the same in each process.
         drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
         if not processes.is_first():

@@ -24,15 +24,16 @@ def join_as_flagged() -> None:
     Raises:
         UserError: the flags are half given or do not fit each other, or the processes do not find each other.
     """
-    named = {"coordinator": COORDINATOR.value, "process_count": PROCESS_COUNT.value, "process_index": PROCESS_INDEX.value}
+    coordinator, count, index = COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value
+    named = {"coordinator": coordinator, "process_count": count, "process_index": index}
     given = [name for name, value in named.items() if value is not None]
     if DISTRIBUTED.value:
         if given:
             raise UserError(f"--distributed finds all by itself: leave it or --{given[0]} out")
         processes.join(None, None, None, HEARTBEAT_SECONDS.value)
     elif given:
-        check_named(*named.values())
-        processes.join(*named.values(), HEARTBEAT_SECONDS.value)
+        check_named(coordinator, count, index)
+        processes.join(coordinator, count, index, HEARTBEAT_SECONDS.value)
 
 
 def check_named(coordinator: str | None, count: int | None, index: int | None) -> None:

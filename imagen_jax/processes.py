@@ -74,6 +74,7 @@ class Company:
         self.numbers = itertools.count()
         self.step = 0
         self.steps = dict.fromkeys(range(count), 0)
+        self.has_told = False
         self.on_abort: Any = None
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watches the other processes", daemon=True)
@@ -166,7 +167,8 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
         ) from error
     # JAX has no public way to its key-value store; its own multihost_utils and Orbax take this one.
     state = distributed.global_state
-    _company = Company(state.client, state.process_id, state.num_processes, state.coordinator_address, heartbeat_seconds)
+    address = state.coordinator_address or ""
+    _company = Company(state.client, state.process_id, state.num_processes, address, heartbeat_seconds)
     explain_aborts(_company)
     _company.start()
 
@@ -212,8 +214,8 @@ def meet(purpose: str) -> None:
 def take_turns(act: Callable[[], Result]) -> Result:
     """Has process 0 act, then all others at once, for what makes files that they may share or not.
 
-    What ``act`` makes it must find when it is there already: on a shared disk process 0 makes it and the others find it,
-    and on disks of their own each makes its own.
+    What ``act`` makes it must find when it is there already: on a shared disk process 0 makes it and the others find
+    it, and on disks of their own each makes its own.
     """
     if is_first():
         result = act()
@@ -243,8 +245,8 @@ def agree(facts: Mapping[str, Any]) -> None:
     for name in sorted({*first, *here}):
         if first.get(name) != here.get(name):
             raise UserError(
-                f"process {_company.index} has {name}={here.get(name)!r} and process 0 has {first.get(name)!r}: start all "
-                "processes alike"
+                f"process {_company.index} has {name}={here.get(name)!r} and process 0 has {first.get(name)!r}: start "
+                "all processes alike"
             )
 
 
@@ -270,8 +272,8 @@ def check_shared(folder: Path) -> None:
     while not token.exists():
         if time.monotonic() - began > SECONDS_TO_SEE_A_FILE:
             raise UserError(
-                f"process {_company.index} does not see in {folder} what process 0 writes there: put --workdir on a disk "
-                "that all hosts share, or into a bucket (gs://BUCKET/FOLDER)"
+                f"process {_company.index} does not see in {folder} what process 0 writes there: put --workdir on "
+                "a disk that all hosts share, or into a bucket (gs://BUCKET/FOLDER)"
             )
         time.sleep(0.2)
     meet("the token was seen")
@@ -317,9 +319,7 @@ def tell(sentence: str) -> None:
         _company.client.key_value_set(f"{KEYS}told/ended/{_company.index}", sentence, allow_overwrite=True)
     except JaxRuntimeError as error:
         print(f"the other processes could not be told: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
-    if _company.index == 0:
-        # Process 0 keeps the store: the others must have read it before it goes.
-        time.sleep(2 * _company.interval + 1)
+    _company.has_told = True
 
 
 @contextmanager
@@ -347,9 +347,12 @@ def end(sentence: str) -> NoReturn:
 
 
 def exit_now(status: int) -> NoReturn:
-    """Ends this process without waiting for anything."""
+    """Ends this process without waiting for the others to end."""
     sys.stdout.flush()
     sys.stderr.flush()
+    if _company is not None and _company.index == 0 and _company.has_told:
+        # Process 0 keeps the store: the others must have read why it ends before it goes.
+        time.sleep(2 * _company.interval + 1)
     os._exit(status)
 
 
@@ -365,8 +368,8 @@ def explain_aborts(company: Company) -> None:
     def on_abort(_: int) -> None:
         if not is_reachable(company.coordinator):
             end(
-                f"process 0 at {company.coordinator} is gone, so this one, after step {company.step}, ends too: run the "
-                "same command on all hosts to continue"
+                f"process 0 at {company.coordinator} is gone, so this one, after step {company.step}, ends too: run "
+                "the same command on all hosts to continue"
             )
 
     company.on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)  # kept, for C keeps no reference

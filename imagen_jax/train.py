@@ -36,12 +36,20 @@ from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, compile_train_step, make_train_step
+from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
 from imagen_jax.training.workdir import flatten, keep_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
 )
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "Trace these steps, first and last as in 20,24, into WORKDIR/profile."
+)
+HANG_SECONDS = flags.DEFINE_float(
+    "hang_seconds", 600.0, "Report when no step has ended for so long, and each host's last; 0: never.", lower_bound=0.0
+)
+END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, end the process.")
 flags.mark_flag_as_required("config")
 
 
@@ -83,12 +91,18 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
+    watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
-    train(CONFIG.value, Path(WORKDIR.value))
+    train(CONFIG.value, Path(WORKDIR.value), watch)
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
+def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
+
+    Args:
+        config: of the stage and its training.
+        workdir: folder of the run.
+        watch: how it is watched.
 
     Returns:
         The state after the last step.
@@ -113,23 +127,29 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         else:
             state = training.make_state()
         clock = LoopClock()
-        with open_log(config, workdir, done, clock) as logging:
+        with open_log(config, stage, workdir, done, clock) as logging:
+            step = compile_train_step(training.step, training.state, training.batch)
+            if processes.is_first():
+                step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
             preview = make_preview(config, stage, data.folder, data.store, workdir)
-            hooks = [
-                Hook("loop", 1, lambda number, moment: processes.note_step(number)),
-                *logging,
-                Hook("preview", config.training.preview_every, preview),
-                Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
-            ]
-            return run_loop(
-                state,
-                compile_train_step(training.step, training.state, training.batch),
-                data.batches,
-                steps=config.training.steps,
-                put=make_feed(stage, data.store, training.batch),
-                hooks=hooks,
-                clock=clock,
-            )
+            with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog:
+                note = make_noting(watchdog)
+                hooks = [
+                    note,
+                    *logging,
+                    Hook("preview", config.training.preview_every, preview),
+                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+                    note,
+                ]
+                return run_loop(
+                    state,
+                    step,
+                    data.batches,
+                    steps=config.training.steps,
+                    put=make_feed(stage, data.store, training.batch),
+                    hooks=hooks,
+                    clock=clock,
+                )
 
 
 def tell(sentence: str) -> None:
@@ -238,6 +258,16 @@ def make_feed(stage: Stage, store: EmbeddingStore, batch: Batch) -> Callable[[Ma
         return to_devices(Batch(examples["image"], text, examples.get("low_res")), placement)
 
     return feed
+
+
+def make_noting(watchdog: Watchdog) -> Hook:
+    """Makes the hook that notes each step, for the watchdog and for the other processes."""
+
+    def note(number: int, moment: Moment) -> None:
+        processes.note_step(number)
+        watchdog.note(number)
+
+    return Hook("loop", 1, note)
 
 
 def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Runs a command as several local processes that find each other as the hosts of a pod do.
+r"""Runs a command as several local processes that find each other as the hosts of a pod do.
 
-    python launch/simulate_hosts.py -n 4 --devices_per_host 2 -- \\
+    python launch/simulate_hosts.py -n 4 --devices_per_host 2 -- \
         python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base
 
 starts four processes with two CPU devices each. Each line that one prints comes after its index: ``[2] Training …``.
 ``imagen_jax.train`` alone does for ``python -m imagen_jax.train``.
 
 When one ends with an error, the others have ``--grace_seconds`` to notice by themselves and say so, and are ended then.
-The exit status is that of the one that failed first; 128 and the signal's number where a signal ended it. Ctrl-C and
-SIGTERM go to all of them.
+The exit status is that of the one that failed first, 128 and the signal's number where a signal ended it; status 3,
+which says that another is the cause, counts only where no other failed. Ctrl-C and SIGTERM go to all of them.
 """
 
 import argparse
@@ -26,6 +26,9 @@ from collections.abc import Sequence
 from typing import TextIO
 
 POLL_SECONDS = 0.1
+LOST = 3
+"""Exit status of a process of ours that ended because another one did."""
+
 SECONDS_TO_OBEY = 10.0
 """How long a process may take to end after it was told to; then it is killed."""
 
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     readers = [
         threading.Thread(target=forward, args=(index, host.stdout), daemon=True) for index, host in enumerate(hosts)
     ]
+    for index, host in enumerate(hosts):
+        print(f"[{index}] started as process {host.pid}", flush=True)
     for reader in readers:
         reader.start()
     told: list[float] = []
@@ -68,7 +73,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--grace_seconds", type=float, default=60.0, help="time the others have to end after one ended with an error"
     )
-    parser.add_argument("command", nargs="+", help="after --: a program and its arguments, or imagen_jax.… for a module")
+    parser.add_argument(
+        "command", nargs="+", help="after --: a program and its arguments, or imagen_jax.… for a module"
+    )
     options = parser.parse_args(arguments)
     if options.hosts < 1 or options.devices_per_host < 1:
         parser.error("-n and --devices_per_host are at least 1")
@@ -119,9 +126,10 @@ def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, told: lis
         told: when they were told to end, as soon as they were; those that don't obey are killed.
 
     Returns:
-        The status of the first that failed.
+        The status of the first that failed of itself.
     """
-    status, failed = 0, None
+    status = 0
+    failed: float | None = None
     ended: set[int] = set()
     while len(ended) < len(hosts):
         now = time.monotonic()
@@ -132,8 +140,10 @@ def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, told: lis
             ended.add(index)
             if code:
                 print(f"[{index}] ended with {describe(code)}", flush=True)
+            if code and status in (0, LOST):
+                status = code if code > 0 else 128 - code
             if code and failed is None:
-                status, failed = code if code > 0 else 128 - code, now
+                failed = now
         if failed is not None and not told and now - failed > grace_seconds:
             told.append(now)
             tell_all(hosts, signal.SIGTERM)
