@@ -1,11 +1,13 @@
-"""As ``python -m imagen_jax.train``, but for several workdirs, one after the other: starting is what costs.
+"""As ``python -m imagen_jax.train``, but for several workdirs, one after the other, since starting is what costs.
 
     several_runs.py --config=… --workdir=A,B,C [--stall=PROCESS,STEP] …
 
+All have the same config, so that what the first compiles serves the others; only the first draws a preview.
 ``--stall`` has a process wait for ever for its batch of a step, as for a disk that is gone.
 """
 
 import time
+from functools import cache
 from pathlib import Path
 
 from absl import flags
@@ -13,6 +15,8 @@ from absl import flags
 from imagen_jax import processes, train
 from imagen_jax.command_line import run_main
 from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.stages import build_stage
+from imagen_jax.train import compile_train_step, make_training
 from imagen_jax.training.watching import Watch
 
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
@@ -41,7 +45,13 @@ def main(arguments):
     if STALL.value and int(STALL.value[0]) == processes._company.index:
         make_batches = train.make_batches
         train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
-    for workdir in train.WORKDIR.value.split(","):
+    training = cache(lambda: make_training(train.CONFIG.value, build_stage(train.CONFIG.value)))
+    compiled = cache(lambda: compile_train_step(training().step, training().state, training().batch))
+    train.make_training = lambda *_: training()
+    train.compile_train_step = lambda *_: compiled()
+    for number, workdir in enumerate(train.WORKDIR.value.split(",")):
+        if number:
+            train.make_preview = lambda *_: lambda *_: None
         train.train(train.CONFIG.value, Path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
 
 

@@ -20,7 +20,7 @@ from tests.end_to_end.smoke_runs import draw_own_images, losses
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[2]
-STEPS, SAVED, STALLED = 20, 10, 14
+STEPS, SAVED, STALLED = 20, 16, 18
 LAST = {0: f"process 0: {STALLED - 1}, process 1: {STALLED - 2}", 1: f"process 1: {STALLED - 2}"}
 """What each process knows of the last steps then. The batch of a step is fetched during the one before, which so can't
 be seen to end."""
@@ -35,7 +35,7 @@ from configs import quickstart
 def get_config():
     config = quickstart.get_config("base,smoke")
     config.network.update({{"channels": (8,), "blocks": (1,), "strides": (1,)}})
-    config.network.update({{"self_attention": (True,), "cross_attention": (False,)}})
+    config.network.update({{"self_attention": (False,), "cross_attention": (False,)}})
     adam = {{"name": "adam", "learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 40, "clip_norm": 1.0}}
     config.optimizer = ConfigDict(adam)
     config.data.update({{"source": "folder", "data_dir": "{data_dir}"}})
@@ -155,6 +155,5 @@ def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, kil
 
     for workdir in [*four, *two, *one]:
         assert losses(place.folder / workdir) == pytest.approx(expected, rel=1e-5), workdir
-        assert [path.name for path in (place.folder / workdir / "previews").iterdir()] == [f"{STEPS:07d}.png"]
-    pictures = {(place.folder / workdir / "previews" / f"{STEPS:07d}.png").read_bytes() for workdir in [*four, *two]}
-    assert len(pictures) <= 2, "process 0 writes what all have drawn"
+    pictures = [place.folder / workdir / "previews" / f"{STEPS:07d}.png" for workdir in ("1x8", "4x2", "2x4")]
+    assert len({picture.read_bytes() for picture in pictures}) == 1, "process 0 writes what all have drawn"
