@@ -5,7 +5,7 @@
 | 0 | done |
 | 1 | a mistake of ours: the traceback says where |
 | 2 | a mistake that the user can mend: the sentence says how |
-| 3 | another process of the run ended: the sentence says which; the same command continues |
+| 3 | another process of the run ended or never came: the sentence says which; the same command continues |
 | 130 | interrupted |
 """
 

@@ -38,7 +38,7 @@ from jax.errors import JaxRuntimeError
 from imagen_jax.errors import UserError
 
 LOST = 3
-"""Exit status of a process that ends because another one did."""
+"""Exit status of a process that ends because another one did, or never came."""
 
 Result = TypeVar("Result")
 
@@ -75,7 +75,6 @@ class Company:
         self.step = 0
         self.steps = dict.fromkeys(range(count), 0)
         self.has_told = False
-        self.on_abort: Any = None
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watches the other processes", daemon=True)
 
@@ -127,6 +126,7 @@ class Company:
 
 
 _company: Company | None = None
+_on_abort: Any = None  # kept, for C keeps no reference
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, heartbeat_seconds: float) -> None:
@@ -139,9 +139,10 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
         heartbeat_seconds: how long a process may give no sign of life before the others end.
 
     Raises:
-        UserError: the processes did not find each other.
+        UserError: JAX finds no other processes.
     """
     global _company
+    explain_aborts(coordinator)
     # It would catch SIGTERM and leave the process running, for a loop that asks it at every step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -159,17 +160,10 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
             f"--distributed finds no other hosts here ({error}): use it on a TPU pod, and elsewhere --coordinator, "
             "--process_count and --process_index"
         ) from error
-    except JaxRuntimeError as error:
-        raise UserError(
-            f"the processes did not find each other at {coordinator} within {JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0]}): start all of them with the same --coordinator and --process_count, each "
-            "with its own --process_index"
-        ) from error
     # JAX has no public way to its key-value store; its own multihost_utils and Orbax take this one.
     state = distributed.global_state
     address = state.coordinator_address or ""
     _company = Company(state.client, state.process_id, state.num_processes, address, heartbeat_seconds)
-    explain_aborts(_company)
     _company.start()
 
 
@@ -356,24 +350,29 @@ def exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def explain_aborts(company: Company) -> None:
-    """Has this process say so when it is aborted because process 0 is gone.
+def explain_aborts(coordinator: str | None) -> None:
+    """Has this process say why it is aborted, where the reason is another one.
 
-    JAX's client aborts the process from a thread of its own as soon as its connection to process 0 breaks, and the
-    callback that jaxlib offers instead crashes (std::bad_cast in 0.10.2). A Python signal handler would run too late.
+    JAX's client aborts the process, from a thread of its own, when the others don't come in time and as soon as its
+    connection to process 0 breaks. The callback that jaxlib offers instead crashes (std::bad_cast in 0.10.2), and a
+    Python signal handler would run too late.
     """
-    if company.index == 0:
-        return
+    global _on_abort
 
-    def on_abort(_: int) -> None:
-        if not is_reachable(company.coordinator):
+    def on_abort(number: int) -> None:
+        if _company is None:
             end(
-                f"process 0 at {company.coordinator} is gone, so this one, after step {company.step}, ends too: run "
+                f"not all processes came to {coordinator or 'process 0'} within {JOIN_SECONDS} s: start all of them, "
+                "with the same --coordinator and --process_count, each with its own --process_index"
+            )
+        if _company.index and not is_reachable(_company.coordinator):
+            end(
+                f"process 0 at {_company.coordinator} is gone, so this one, after step {_company.step}, ends too: run "
                 "the same command on all hosts to continue"
             )
 
-    company.on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)  # kept, for C keeps no reference
-    ctypes.CDLL(None).signal(signal.SIGABRT, company.on_abort)
+    _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
 
 
 def is_reachable(address: str) -> bool:

@@ -1,5 +1,7 @@
 """What processes tell each other, through a store that is a dict. tests/distributed has real ones."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -134,3 +136,13 @@ def test_an_error_of_one_is_told_to_the_others(be, endings):
     wait_for(lambda: endings)
     assert endings == ["process 1 has ended: the disk is full: make room"]
     here.stop()
+
+
+def test_others_that_never_come_are_a_sentence():
+    """JAX aborts the process then."""
+    program = (
+        "from imagen_jax import processes\nprocesses.JOIN_SECONDS = 1\nprocesses.join('127.0.0.1:9', 2, 1, 10.0)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == processes.LOST
+    assert "error: not all processes came to 127.0.0.1:9 within 1 s: start all" in ended.stderr.splitlines()[-1]

@@ -1,8 +1,8 @@
 """As ``python -m imagen_jax.train``, but for several workdirs, one after the other, since starting is what costs.
 
-    several_runs.py --config=… --workdir=A,B,C [--stall=PROCESS,STEP] …
+    several_runs.py --config=… --workdir=A,B,C [--stall=PROCESS,STEP] [--nopreview] …
 
-All have the same config, so that what the first compiles serves the others; only the first draws a preview.
+All have the same config, so that what the first compiles serves the others; only the first draws a preview, if any.
 ``--stall`` has a process wait for ever for its batch of a step, as for a disk that is gone.
 """
 
@@ -19,6 +19,7 @@ from imagen_jax.stages import build_stage
 from imagen_jax.train import compile_train_step, make_training
 from imagen_jax.training.watching import Watch
 
+PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
 
 
@@ -50,7 +51,7 @@ def main(arguments):
     train.make_training = lambda *_: training()
     train.compile_train_step = lambda *_: compiled()
     for number, workdir in enumerate(train.WORKDIR.value.split(",")):
-        if number:
+        if number or not PREVIEW.value:
             train.make_preview = lambda *_: lambda *_: None
         train.train(train.CONFIG.value, Path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
 
