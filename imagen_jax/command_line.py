@@ -5,6 +5,7 @@
 | 0 | done |
 | 1 | a mistake of ours: the traceback says where |
 | 2 | a mistake that the user can mend: the sentence says how |
+| 3 | another process of the run ended or never came: the sentence says which; the same command continues |
 | 130 | interrupted |
 """
 
@@ -23,6 +24,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from imagen_jax import processes
 from imagen_jax.errors import UserError, nearest_name
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
@@ -96,15 +98,23 @@ def explain_flag_error(message: str) -> str:
 
 
 def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
+    with processes.leaving_at_once():
+        run_explained(main, arguments)
+
+
+def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
     """Runs ``main``; turns what the user can mend into a sentence."""
     try:
-        main(arguments)
+        with processes.ending_told():
+            main(arguments)
+            processes.leave()
     except UserError as error:
         fail(str(error), error)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr, flush=True)
         # At once: an orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
-        os._exit(INTERRUPTED)
+        processes.exit_now(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

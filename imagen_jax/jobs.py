@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.cascades import make_sampling_stage, make_settings
 from imagen_jax.counting.operations import count_operations
-from imagen_jax.counting.programs import training_program
+from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import make_draw_stage
 from imagen_jax.sharding.axes import axes_of, remove_labels
@@ -66,20 +66,11 @@ def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
         training.mesh,
         batch,
         "image",
-        batch * count_model_operations(config),
+        batch * count_training_operations(config),
         bytes_of(training.state),
         repeats=config.training.accumulate,
         trains=True,
     )
-
-
-def count_model_operations(config: ConfigDict) -> int:
-    """Operations of one image in a training step, none of them done twice."""
-    config = config.copy_and_resolve_references()
-    if "remat" in config.network:
-        config.network.remat = "none"
-    program = training_program(build_stage(config), config)
-    return count_operations(program.function, *program.arguments)
 
 
 def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) -> Job:

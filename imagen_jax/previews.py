@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from imagen_jax import processes
 from imagen_jax.array_types import Images, SmallImages, Text
 from imagen_jax.cascades import make_sampling_stage, make_settings
 from imagen_jax.data.stored_images import load_split
@@ -20,6 +21,7 @@ from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.sharding.placement import replicated
 from imagen_jax.stages import Stage
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.loop import Moment
@@ -47,9 +49,19 @@ def make_preview(
         captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
     text: Text = jax.tree.map(jnp.asarray, store.lookup(captions, stage.text_length))
     keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
+    here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
+
+    def draw_everywhere(params: Any, inputs: Any) -> Images:
+        text, no_text, numbers, small = inputs
+        return draw(params, text, no_text, jax.random.wrap_key_data(numbers), small)
 
     def preview(number: int, moment: Moment) -> None:
-        drawn = np.asarray(draw(moment.state.ema_params, text, null_text(text), keys, small))
+        placement: Any = moment.state.step.sharding
+        everywhere = replicated(placement.mesh)
+        # Arrays on the host, for they are the same in each process.
+        drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
+        if not processes.is_first():
+            return
         if small is None:
             grid = labelled_grid(to_pixels(drawn), captions, 4)
         else:

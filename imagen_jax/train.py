@@ -2,6 +2,7 @@
 
     python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base [--config.training.steps=500]
 
+On several hosts each runs this command, with ``--distributed`` or ``--coordinator`` and its companions.
 Run again it continues where the newest checkpoint is; a finished run returns at once.
 """
 
@@ -13,6 +14,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from imagen_jax import processes
 from imagen_jax.command_line import run_main
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.builder import prepare_data
@@ -22,25 +24,34 @@ from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 from imagen_jax.previews import make_preview
-from imagen_jax.stages import (
-    Batch,
-    Stage,
-    build_stage,
-    load_encoder,
-)
+from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.run_log import open_log
+from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
-from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib
 from imagen_jax.training.state import TrainState
-from imagen_jax.training.workdir import keep_config
+from imagen_jax.training.step import TrainStep
+from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
+from imagen_jax.training.workdir import flatten, keep_config
 from imagen_jax.training_setup import make_training
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
 )
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "Trace these steps, first and last as in 20,24, into WORKDIR/profile."
+)
+HANG_SECONDS = flags.DEFINE_float(
+    "hang_seconds", 600.0, "Report when no step has ended for so long, and each host's last; 0: never.", lower_bound=0.0
+)
+END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, end the process.")
 flags.mark_flag_as_required("config")
+
+
+MAY_DIFFER = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
+"""Keys of which each host may have its own value: where its disk has what all need."""
 
 
 class Data(NamedTuple):
@@ -61,11 +72,18 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
-    train(CONFIG.value, Path(WORKDIR.value))
+    watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
+    join_as_flagged()
+    train(CONFIG.value, Path(WORKDIR.value), watch)
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
+def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
+
+    Args:
+        config: of the stage and its training.
+        workdir: folder of the run.
+        watch: how it is watched.
 
     Returns:
         The state after the last step.
@@ -75,34 +93,38 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """
     stage = build_stage(config)
     training = make_training(config, stage)
-    keep_config(workdir, config)
+    share_workdir(workdir, config)
     with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
         done = checkpoints.latest_step() or 0
+        processes.agree({"the newest checkpoint": done})
         if done >= config.training.steps:
-            print(f"{workdir} is trained already: {done} steps.")
+            tell(f"{workdir} is trained already: {done} steps.")
             return checkpoints.restore(training.state)[0]
         data = prepare(config, stage)
         if done:
-            print(f"{workdir} continues after step {done}.")
+            tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
             data.batches.set_state(data_state)
         else:
             state = training.make_state()
         clock = LoopClock()
-        with MetricsWriter(workdir, first_step=done, tensorboard=config.training.tensorboard) as writer:
-            with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
+        with open_log(config, workdir, done, clock) as logging:
+            step: TrainStep = training.lower().compile()
+            if processes.is_first():
+                step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
+            preview = make_preview(config, stage, data.folder, data.store, workdir)
+            with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog:
+                note = make_noting(watchdog)
                 hooks = [
-                    Hook("log", config.training.log_every, make_logging(config, writer, progress, clock)),
-                    Hook(
-                        "preview",
-                        config.training.preview_every,
-                        make_preview(config, stage, data.folder, data.store, workdir),
-                    ),
+                    note,
+                    *logging,
+                    Hook("preview", config.training.preview_every, preview),
                     Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+                    note,
                 ]
                 return run_loop(
                     state,
-                    training.lower().compile(),
+                    step,
                     data.batches,
                     steps=config.training.steps,
                     put=make_feed(stage, data.store, training.batch),
@@ -111,19 +133,45 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 )
 
 
+def tell(sentence: str) -> None:
+    """Prints a sentence; once, where several processes train together."""
+    if processes.is_first():
+        print(sentence)
+
+
+def share_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Writes the config into ``workdir``, and checks that all processes train the same config in the same folder.
+
+    Raises:
+        UserError: they don't, or the workdir is of another run.
+    """
+    here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if not key.startswith(MAY_DIFFER)}
+    processes.agree({**here, "the number of local devices": jax.local_device_count()})
+    if processes.is_first():
+        keep_config(workdir, config)
+    processes.check_shared(workdir)
+
+
 def prepare(config: ConfigDict, stage: Stage) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
-    folder = prepare_data(
-        config.data.source,
-        config.data.resolution,
-        config.data.data_dir,
-        config.data.validation_fraction,
-        **config.data.options.to_dict(),
-    )
-    captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
-    store = EmbeddingStore.build_or_open(
-        folder / "embeddings", [*captions, *config.preview.prompts], load_encoder(config.text)
-    )
+
+    def build_or_open() -> tuple[Path, EmbeddingStore]:
+        folder = prepare_data(
+            config.data.source,
+            config.data.resolution,
+            config.data.data_dir,
+            config.data.validation_fraction,
+            **config.data.options.to_dict(),
+        )
+        captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
+        prompts = config.preview.prompts
+        return folder, EmbeddingStore.build_or_open(
+            folder / "embeddings", [*captions, *prompts], load_encoder(config.text)
+        )
+
+    folder, store = processes.take_turns(build_or_open)
+    # Their names hold a hash of what is in them.
+    processes.agree({"the data set": folder.name, "the embeddings": store.path.name})
     batches = make_batches(
         load_split(folder, "train"),
         make_transform(stage, config.stage.crop),
@@ -155,35 +203,14 @@ def make_feed(stage: Stage, store: EmbeddingStore, batch: Batch) -> Callable[[Ma
     return feed
 
 
-def make_logging(
-    config: ConfigDict, writer: MetricsWriter, progress: Progress, clock: LoopClock
-) -> Callable[[int, Moment], None]:
-    """Makes the hook that writes a line of metrics and moves the progress bar.
+def make_noting(watchdog: Watchdog) -> Hook:
+    """Makes the hook that notes each step, for the watchdog and for the other processes."""
 
-    ``images_per_second`` is over the compiled steps since the last line; ``overhead`` is the share of all the loop's
-    time so far spent between steps, ``overhead_of_loop`` the same without previews and checkpoints.
-    """
-    before = LoopClock()
+    def note(number: int, moment: Moment) -> None:
+        processes.note_step(number)
+        watchdog.note(number)
 
-    def log(number: int, moment: Moment) -> None:
-        steps, seconds = clock.steps - before.steps, clock.step_seconds - before.step_seconds
-        before.steps, before.step_seconds = clock.steps, clock.step_seconds
-        metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
-        rate = steps * config.training.batch_size / max(seconds, 1e-9)
-        writer.write(
-            number,
-            {
-                **metrics,
-                "images_per_second": rate,
-                "seconds": clock.total_seconds,
-                "overhead": clock.overhead(),
-                "overhead_of_loop": clock.overhead("loop", "log"),
-                "peak_memory_gib": peak_memory_gib(),
-            },
-        )
-        progress.update(number, metrics["loss"], rate)
-
-    return log
+    return Hook("loop", 1, note)
 
 
 def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:

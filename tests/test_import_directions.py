@@ -12,15 +12,15 @@ PACKAGE = "imagen_jax"
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
     {"array_types", "errors"},
-    {"sharding", "weights"},
+    {"processes", "sharding", "weights"},
     {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
     {"evaluation"},
-    {"command_line", "stages"},
+    {"command_line", "process_flags", "stages"},
     {"cascades", "counting", "training_setup"},
     {"jobs"},
     {"forecast"},
-    {"previews", "stage_files"},
+    {"previews", "run_log", "stage_files"},
     {"deepfloyd_if"},
     {"weight_formats"},
     {"compile_check", "count", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},

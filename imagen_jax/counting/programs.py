@@ -73,6 +73,15 @@ def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> P
     return Program(gradient, (abstract_params(stage), batch, key), batch_size, batch.image.shape[1])
 
 
+def count_training_operations(config: ConfigDict) -> int:
+    """Counted operations of one image in a training step, none of them done twice, whatever ``network.remat`` says."""
+    config = config.copy_and_resolve_references()
+    if "remat" in config.network:
+        config.network.remat = "none"
+    program = training_program(build_stage(config), config)
+    return count_operations(program.function, *program.arguments)
+
+
 def measure_operations(program: Program) -> Operations:
     """Counts a program's operations both ways, an image."""
     counted = count_operations(program.function, *program.arguments)

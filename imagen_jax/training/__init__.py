@@ -4,7 +4,7 @@
     loop: next batch, one step, and every so often a log line, a preview, a checkpoint
 
 ``state`` (what a run is at one moment), ``optimizer`` (Adafactor, Adam and their learning rate), ``step``,
-``loop``, ``checkpoints`` (Orbax), ``metrics`` (JSON lines, progress bar).
-May import: ``array_types``, ``errors``, ``diffusion``, ``sharding``. Alone in the house it knows ``optax`` and, in
-``checkpoints.py`` only, ``orbax``.
+``loop``, ``checkpoints`` (Orbax), ``metrics`` (JSON lines, progress bar), ``watching`` (traces, a watchdog).
+May import: ``array_types``, ``errors``, ``processes``, ``diffusion``, ``sharding``. Alone in the house it knows
+``optax`` and, in ``checkpoints.py`` only, ``orbax``.
 """

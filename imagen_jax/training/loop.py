@@ -4,11 +4,13 @@
                                        |-> every so often: log line, preview, checkpoint (with the data position)
 
 While the devices compute step n the host fetches the batch of step n + 1; then it waits for step n. So the devices idle
-only from one step's end to the next one's start, and that is what ``LoopClock`` measures.
+only from one step's end to the next one's start, and that is what ``LoopClock`` measures: a batch that comes late, and
+what is done between steps.
 """
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -65,7 +67,7 @@ class LoopClock:
 
     Attributes:
         step_seconds: seconds from starting a step to its end, summed.
-        outside_seconds: seconds by name of what was done between steps.
+        outside_seconds: seconds by name of what was done between steps; "input" is the wait for a batch.
         steps: steps counted.
     """
 
@@ -118,19 +120,26 @@ def run_loop(
     first = int(state.step) + 1
     if first > steps:
         return state
+    began = time.perf_counter()
     batch = put(next(batches))
     ended = time.perf_counter()
+    clock.add_outside("input", ended - began)
+    # A thread of its own sees a step end while this one still fetches a batch.
+    waiter = ThreadPoolExecutor(1)
     for number in range(first, steps + 1):
         started = time.perf_counter()
         clock.add_outside("loop", started - ended)
         state, metrics = step(state, batch)
+        step_end = waiter.submit(wait_for_end, metrics)
         # Taken before next(batches): the stored position must not skip the batch that is fetched ahead.
         data_state = batches.get_state()
         if number < steps:
             batch = put(next(batches))
-        jax.block_until_ready(metrics)
-        ended = time.perf_counter()
-        clock.add_step(ended - started)
+        fetched = time.perf_counter()
+        done = step_end.result()
+        clock.add_step(done - started)
+        clock.add_outside("input", max(fetched - done, 0.0))
+        ended = max(fetched, done)
         moment = Moment(state, metrics, data_state, clock)
         for hook in hooks:
             if number % hook.every == 0 or number == steps:
@@ -138,4 +147,11 @@ def run_loop(
                 acted = time.perf_counter()
                 clock.add_outside(hook.name, acted - ended)
                 ended = acted
+    waiter.shutdown()
     return state
+
+
+def wait_for_end(metrics: Any) -> float:
+    """Waits for a step's metrics, and returns when they were there."""
+    jax.block_until_ready(metrics)
+    return time.perf_counter()

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+from PIL import Image
 
 from imagen_jax.cascades import load_cascade
 from imagen_jax.evaluate import evaluate
@@ -20,6 +21,19 @@ def smoke(get_config, variant, data_dir, own_images):
     else:
         config.data.resolution = 32  # one set of drawings for every config, and one of their embeddings
     return config
+
+
+def draw_own_images(folder):
+    """Forty squares and bars of random colours, with captions that say which."""
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        pixels = np.full((40, 40, 3), 255, np.uint8)
+        shape = "square" if number % 2 else "bar"
+        rows = slice(10, 30) if shape == "square" else slice(17, 23)
+        pixels[rows, 8:32] = generator.integers(0, 200, 3)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text(f"{shape} number {number}\n")
+    return folder
 
 
 def plain(state):

@@ -27,6 +27,9 @@ OPTIMIZERS = {"adam": optax.adam(0.1), "adafactor": optax.adafactor(optax.cosine
 DATA_STATE = {"batches_read": 7, "shuffle": True}
 
 
+AXES = {"layer": {"kernel": ("channels", "hidden"), "bias": None}}
+
+
 def make_state(optimizer, width=256):
     params = {"layer": {"kernel": jax.random.normal(jax.random.key(1), (256, width)), "bias": jnp.ones((width,))}}
     state = initial_state(params, optimizer, jax.random.key(5))
@@ -42,7 +45,7 @@ def shapes_of(state, mesh=None):
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
-        place_state(shapes, mesh),
+        place_state(shapes, AXES, mesh),
     )
 
 
@@ -82,7 +85,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_with_its_data_position(tmp_path, na
 def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path):
     state = make_state(OPTIMIZERS["adam"])
     saved_on, read_on = make_mesh({"data": 1, "fsdp": 8}), make_mesh({"data": 4, "fsdp": 2})
-    placed = jax.device_put(state, place_state(jax.eval_shape(lambda: state), saved_on))
+    placed = jax.device_put(state, place_state(jax.eval_shape(lambda: state), AXES, saved_on))
     with CheckpointStore(tmp_path) as store:
         store.save(3, placed, DATA_STATE)
     with CheckpointStore(tmp_path) as store:

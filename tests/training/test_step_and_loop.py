@@ -1,5 +1,7 @@
 """One update and the loop around it, on a problem small enough to solve by hand."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +173,18 @@ def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one():
             for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True)
         )  # fmt: skip
     assert all(len(set(values)) == 1 for values in losses.values())
+
+
+def test_a_batch_that_comes_late_counts_as_waiting_for_input():
+    class LateBatches(CountedBatches):
+        def __next__(self):
+            time.sleep(0.05)
+            return super().__next__()
+
+    clock = LoopClock()
+    run(start(optax.adam(0.1)), LateBatches(), 6, clock=clock)
+    assert clock.outside_seconds["input"] > 0.2 and clock.step_seconds < clock.outside_seconds["input"]
+    assert clock.overhead("input") == pytest.approx(clock.outside_seconds["input"] / clock.total_seconds)
 
 
 def test_a_finished_run_does_nothing():

@@ -10,12 +10,14 @@ from imagen_jax.training.workdir import keep_config, read_config
 
 
 def make_config(**training):
-    return ConfigDict({"seed": 0, "training": {"steps": 5, "batch_size": 2, **training}, "shape": (1, 2)})
+    return ConfigDict(
+        {"seed": 0, "training": {"steps": 5, "batch_size": 2, "accumulate": 1, **training}, "shape": (1, 2)}
+    )
 
 
 def test_a_kept_config_reads_back(tmp_path):
     keep_config(tmp_path / "run", make_config())
-    assert read_config(tmp_path / "run").training.to_dict() == {"steps": 5, "batch_size": 2}
+    assert read_config(tmp_path / "run").training.to_dict() == {"steps": 5, "batch_size": 2, "accumulate": 1}
 
 
 def test_the_same_run_may_go_on_longer_but_not_differently(tmp_path):

@@ -1,0 +1,60 @@
+"""As ``python -m imagen_jax.train``, but for several workdirs, one after the other, since starting is what costs.
+
+    several_runs.py --config=… --workdir=A,B,C [--stall=PROCESS,STEP] [--nopreview] …
+
+All have the same config, so that what the first compiles serves the others; only the first draws a preview, if any.
+``--stall`` has a process wait for ever for its batch of a step, as for a disk that is gone.
+"""
+
+import time
+from functools import cache
+from pathlib import Path
+
+from absl import flags
+
+from imagen_jax import processes, train
+from imagen_jax.command_line import run_main
+from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.stages import build_stage
+from imagen_jax.train import compile_train_step, make_training
+from imagen_jax.training.watching import Watch
+
+PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
+STALL = flags.DEFINE_list("stall", [], "Process and step.")
+
+
+class StallingBatches:
+    """Batches of which one never comes."""
+
+    def __init__(self, batches, step):
+        self.batches, self.step = batches, step
+
+    def __next__(self):
+        if self.get_state()["batches_read"] == self.step - 1:
+            time.sleep(3600)
+        return next(self.batches)
+
+    def get_state(self):
+        return self.batches.get_state()
+
+    def set_state(self, state):
+        self.batches.set_state(state)
+
+
+def main(arguments):
+    join_as_flagged()
+    if STALL.value and int(STALL.value[0]) == processes._company.index:
+        make_batches = train.make_batches
+        train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
+    training = cache(lambda: make_training(train.CONFIG.value, build_stage(train.CONFIG.value)))
+    compiled = cache(lambda: compile_train_step(training().step, training().state, training().batch))
+    train.make_training = lambda *_: training()
+    train.compile_train_step = lambda *_: compiled()
+    for number, workdir in enumerate(train.WORKDIR.value.split(",")):
+        if number or not PREVIEW.value:
+            train.make_preview = lambda *_: lambda *_: None
+        train.train(train.CONFIG.value, Path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
+
+
+if __name__ == "__main__":
+    run_main(main)

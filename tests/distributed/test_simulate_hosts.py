@@ -1,0 +1,76 @@
+"""The launcher that imitates several hosts, with programs that need no JAX."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
+
+PROGRAM = """
+import os, signal, sys, time
+index = int(sys.argv[-1].removeprefix("--process_index="))
+print(index, sys.argv[1:], os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"], flush=True)
+"""
+
+
+def launch(tmp_path, body, *options):
+    (tmp_path / "program.py").write_text(PROGRAM + body)
+    command = [sys.executable, LAUNCHER, *options, "--", sys.executable, tmp_path / "program.py", "--flag=1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_each_process_is_told_who_it_is_and_its_lines_say_whose_they_are(tmp_path):
+    launched = launch(tmp_path, "print('a', file=sys.stderr)", "-n", "3", "--devices_per_host", "2")
+    told, _ = launched.communicate(timeout=60)
+    assert launched.returncode == 0
+    for index in range(3):
+        lines = [line for line in told.splitlines() if line.startswith(f"[{index}] ")]
+        assert re.fullmatch(rf"\[{index}\] started as process \d+", lines[0])
+        flags = rf"'--coordinator=127\.0\.0\.1:\d+', '--process_count=3', '--process_index={index}'"
+        assert re.fullmatch(rf"\[{index}\] {index} \['--flag=1', {flags}\] cpu 2", lines[1])
+        assert lines[2:] == [f"[{index}] a"]
+
+
+@pytest.mark.parametrize(
+    ("endings", "status", "last"),
+    [
+        ("{1: lambda: sys.exit(5)}", 5, "[0] ended with signal 15 (SIGTERM)"),
+        ("{1: lambda: os.kill(os.getpid(), signal.SIGKILL)}", 137, "[0] ended with signal 15 (SIGTERM)"),
+        ("{0: lambda: sys.exit(3), 1: lambda: (time.sleep(0.5), sys.exit(2))}", 2, "[1] ended with status 2"),
+    ],
+)
+def test_when_one_fails_the_others_get_a_grace_and_its_status_counts(tmp_path, endings, status, last):
+    body = f"{endings}.get(index, lambda: time.sleep(60))()"
+    launched = launch(tmp_path, body, "-n", "2", "--grace_seconds", "1.5")
+    began = time.monotonic()
+    told, _ = launched.communicate(timeout=60)
+    assert launched.returncode == status and told.splitlines()[-1] == last and time.monotonic() - began < 20
+
+
+def test_an_interruption_goes_to_all(tmp_path):
+    body = """
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+print("ready", flush=True)
+while True:  # a signal right before one long sleep would be seen after it
+    time.sleep(0.1)
+"""
+    launched = launch(tmp_path, body, "-n", "2")
+    told = ""
+    while told.count("ready") < 2:
+        told += launched.stdout.readline()
+    launched.send_signal(signal.SIGINT)
+    told, _ = launched.communicate(timeout=60)
+    assert launched.returncode == 130 and {"[0] ended with status 130", "[1] ended with status 130"} <= set(
+        told.splitlines()
+    )
+
+
+def test_no_process_at_all_is_a_mistake(tmp_path):
+    launched = launch(tmp_path, "", "-n", "0")
+    told, _ = launched.communicate(timeout=60)
+    assert launched.returncode == 2 and "at least 1" in told

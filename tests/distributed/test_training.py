@@ -1,0 +1,159 @@
+"""The same training by one process with eight devices, two with four and four with two; and one that is killed."""
+
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from imagen_jax.train import train
+from tests.end_to_end.smoke_runs import draw_own_images, losses
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).parents[2]
+STEPS, SAVED, STALLED = 20, 16, 18
+LAST = {0: f"process 0: {STALLED - 1}, process 1: {STALLED - 2}", 1: f"process 1: {STALLED - 2}"}
+"""What each process knows of the last steps then. The batch of a step is fetched during the one before, which so can't
+be seen to end."""
+HEARTBEAT_SECONDS = 4
+ENDS_WITHIN = HEARTBEAT_SECONDS + 6
+"""Seconds: the heartbeat and a tenth, and what this machine takes to see it."""
+
+CONFIG = """
+from ml_collections import ConfigDict
+from configs import quickstart
+
+def get_config():
+    config = quickstart.get_config("base,smoke")
+    config.network.update({{"channels": (8,), "blocks": (1,), "strides": (1,)}})
+    config.network.update({{"self_attention": (False,), "cross_attention": (False,)}})
+    adam = {{"name": "adam", "learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 40, "clip_norm": 1.0}}
+    config.optimizer = ConfigDict(adam)
+    config.data.update({{"source": "folder", "data_dir": "{data_dir}"}})
+    config.data.options = ConfigDict({{"folder": "{images}"}})
+    config.training.update({{"steps": {steps}, "checkpoint_every": {saved}, "preview_every": 1000}})
+    config.preview.prompts = ("square",)
+    config.sampling.steps = 1
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A config file, its data, and how to run it."""
+    folder = tmp_path_factory.mktemp("distributed")
+    config = folder / "config.py"
+    images = draw_own_images(tmp_path_factory.mktemp("own_images"))
+    config.write_text(
+        CONFIG.format(images=images, data_dir=folder / "data", steps=STEPS, saved=SAVED), encoding="utf-8"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(CHECKOUT),
+        "IMAGEN_JAX_NO_CACHE": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    return SimpleNamespace(folder=folder, config=config, environment=environment)
+
+
+def start(place, processes, devices, workdirs, *flags):
+    """Starts training as several processes; returns the launcher, whose output goes to a file."""
+    output = place.folder / f"{'_'.join(workdirs)}.{time.monotonic_ns()}.txt"
+    script = [sys.executable, str(Path(__file__).with_name("several_runs.py")), f"--config={place.config}"]
+    named = ",".join(str(place.folder / workdir) for workdir in workdirs)
+    launcher = [sys.executable, str(CHECKOUT / "launch" / "simulate_hosts.py"), "-n", str(processes)]
+    launcher += ["--devices_per_host", str(devices), "--"]
+    with output.open("w") as stream:
+        launched = subprocess.Popen(
+            [*launcher, *script, f"--workdir={named}", *flags], stdout=stream, stderr=stream, env=place.environment
+        )
+    return SimpleNamespace(process=launched, read=lambda: output.read_text())
+
+
+def finish(launched, status=0):
+    assert launched.process.wait(timeout=240) == status, launched.read()
+    return launched.read()
+
+
+def wait_until(launched, seen):
+    while not seen(launched.read()):
+        assert launched.process.poll() is None, launched.read()
+        time.sleep(0.1)
+
+
+def cut_copy(place, workdir, name):
+    """A copy of a run, as it was after its first checkpoint."""
+    copy = place.folder / name
+    shutil.copytree(place.folder / workdir, copy)
+    for checkpoint in (copy / "checkpoints").iterdir():
+        if checkpoint.name != str(SAVED):
+            shutil.rmtree(checkpoint)
+    return name
+
+
+@pytest.fixture(scope="module")
+def killed(place):
+    """Two processes of four devices; the second never gets its batch of a step, and is killed when that is told."""
+    launched = start(
+        place, 2, 4, ["2x4"], f"--stall=1,{STALLED}", f"--heartbeat_seconds={HEARTBEAT_SECONDS}", "--hang_seconds=1.5"
+    )
+    wait_until(launched, lambda told: all(re.search(rf"\[{index}\] watchdog.*{LAST[index]}\.", told) for index in LAST))
+    victim = int(re.search(r"^\[1\] started as process (\d+)", launched.read(), flags=re.MULTILINE)[1])
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    told = finish(launched, status=128 + signal.SIGKILL)
+    return SimpleNamespace(told=told, seconds=time.monotonic() - began)
+
+
+def test_a_step_that_hangs_is_reported_with_each_hosts_last(killed):
+    """Process 0 waits in an operation for process 1, which waits for its batch."""
+    for index in (0, 1):
+        assert f"since step {STALLED - 1 - index}. Last steps: " in killed.told
+        told = re.findall(rf"\[{index}\] watchdog: nothing has ended for \d+ s since step (\d+)\. Last", killed.told)
+        assert int(told[-1]) == STALLED - 1 - index, killed.told
+    assert re.search(r"\[1\] .*several_runs\.py.*__next__", killed.told), "the stack of the one that waits for data"
+    assert re.search(r"\[0\] .*loop\.py.*run_loop", killed.told)
+
+
+def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
+    assert killed.seconds < ENDS_WITHIN, killed.told
+    (sentence,) = re.findall(r"\[0\] error: (.*)", killed.told)
+    assert f"process 1 has given no sign of life for 4 s (last step {STALLED - 2})" in sentence
+    assert "run the same command" in sentence
+    assert "[0] ended with status 3" in killed.told and "Traceback" not in killed.told
+
+
+def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, killed):
+    """The run of 2 × 4 is the one that was killed, so what it continues to is checked by the way."""
+    config = runpy.run_path(str(place.config))["get_config"]()
+    assert jax.device_count() == 8
+    train(config, place.folder / "1x8")
+    expected = losses(place.folder / "1x8")
+    assert len(expected) == STEPS
+
+    four = ["4x2", cut_copy(place, "1x8", "1x8_on_4x2"), cut_copy(place, "2x4", "2x4_on_4x2")]
+    finish(start(place, 4, 2, four, "--nopreview"))
+    two = ["2x4", cut_copy(place, "1x8", "1x8_on_2x4"), cut_copy(place, "4x2", "4x2_on_2x4")]
+    told = finish(start(place, 2, 4, two))
+    assert f"[0] {place.folder / '2x4'} continues after step {SAVED}" in told and "[1] " not in re.sub(
+        r"\[1\] (\[Gloo\]|started).*", "", told
+    ), "process 0 speaks for all"
+    one = [cut_copy(place, "2x4", "2x4_on_1x8"), cut_copy(place, "4x2", "4x2_on_1x8")]
+    for workdir in one:
+        train(config, place.folder / workdir)
+
+    for workdir in [*four, *two, *one]:
+        assert losses(place.folder / workdir) == pytest.approx(expected, rel=1e-5), workdir
+    pictures = [place.folder / workdir / "previews" / f"{STEPS:07d}.png" for workdir in ("1x8", "2x4")]
+    assert len({picture.read_bytes() for picture in pictures}) == 1, "process 0 writes what all have drawn"
