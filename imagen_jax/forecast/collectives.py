@@ -72,6 +72,10 @@ BODY = re.compile(r"^\s+(?:ROOT )?%[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+PIECES = re.compile(r"channel_id=(\d+),.*async_collective_fusion_config")
+"""An exchange that goes on while the chip computes is written several times: where it begins, in the fusions that carry
+it on, and where it ends, each time with the same number."""
+
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -93,11 +97,18 @@ def find_collectives(text: str) -> list[Collective]:
     """
     instructions = list(read_instructions(text))
     runs = count_runs(instructions)
-    return [
-        read_collective(one, kind, runs[one.computation])
-        for one in instructions
-        if (kind := kind_of(one)) and runs[one.computation]
-    ]
+    found, seen = [], set()
+    for one in instructions:
+        kind = kind_of(one)
+        if kind is None or not runs[one.computation]:
+            continue
+        pieces = PIECES.search(one.line)
+        if pieces:
+            if pieces[1] in seen:
+                continue
+            seen.add(pieces[1])
+        found.append(read_collective(one, kind, runs[one.computation]))
+    return found
 
 
 def count_runs(instructions: Sequence[Instruction]) -> Counter[str]:

@@ -18,6 +18,14 @@ PROGRAM = """HloModule jit_step, is_scheduled=true, num_partitions=8
   ROOT %tuple.1 = (s32[], f32[16]) tuple(%i, %x)
 }
 
+%fused_computation.1 (p: bf16[8]) -> bf16[64] {
+  ROOT %all-gather.10 = bf16[64]{0} all-gather(%p), channel_id=27, replica_groups={{0,1}}, dimensions={0}, backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}
+}
+
+%async_collective_fusion.2 (p: bf16[8]) -> bf16[64] {
+  ROOT %all-gather.11 = bf16[64]{0} all-gather(%p), channel_id=27, replica_groups={{0,1}}, dimensions={0}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+}
+
 %never (x: f32[4]) -> f32[4] {
   ROOT %all-reduce.9 = f32[4]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%sum
 }
@@ -26,6 +34,8 @@ ENTRY %main.1_spmd (param: f32[4]) -> f32[4] {
   %param = f32[4]{0} parameter(0)
   %fusion.1 = bf16[256,2048]{1,0} fusion(%param), kind=kCustom, calls=%all-reduce-scatter.1
   %while.1 = (s32[], f32[16]) while(%tuple), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %async-collective-start.1 = bf16[64]{0} fusion(%param), kind=kCustom, calls=%fused_computation.1
+  %fusion.2 = bf16[64]{0} fusion(%param), kind=kCustom, calls=%async_collective_fusion.2
   %all-reduce-start.3 = (f32[100]{0}, bf16[50]{0}) all-reduce-start(%g, %h), channel_id=1, replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%sum
   %all-reduce-done.3 = (f32[100]{0}, bf16[50]{0}) all-reduce-done(%all-reduce-start.3)
   %all-gather-start.4 = (bf16[8]{0}, bf16[64]{0}) all-gather-start(%param), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
@@ -47,6 +57,7 @@ def test_each_exchange_is_found_with_its_bytes_group_and_repeats():
             Collective("collective-permute", 56 * 3072 * 2, (0, 1), 1, ""),
             Collective("all-to-all", 32 * 8 * 4, (0, 2), 1, ""),
             Collective("reduce-scatter", 10 * 4 * 4, (0, 1, 2, 3), 1, ""),
+            Collective("all-gather", 64 * 2, (0, 1), 1, ""),
         ]
     )
 
