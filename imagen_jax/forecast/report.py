@@ -32,6 +32,7 @@ WORK = {
     "convolutions": r"conv_general_dilated|/conv",
     "normalisation": r"norm",
     "conditioning": r"conditioning|embedding",
+    "feed-forward": r"feed_forward",
     "network, other": r"UNet|Encoder",
     "loss and optimizer": r"",
 }

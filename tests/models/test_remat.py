@@ -1,0 +1,64 @@
+"""Recomputation changes what is kept, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.imagen import base_64, super_res_256
+from imagen_jax.counting.operations import count_operations
+from imagen_jax.counting.programs import count_training_operations, training_program
+from imagen_jax.errors import UserError
+from imagen_jax.models.remat import POLICIES
+from imagen_jax.stages import build_stage, initial_params
+
+CONFIGS = {"unet": base_64.get_config, "efficient_unet": super_res_256.get_config}
+
+
+def smoke_config(network, remat):
+    config = CONFIGS[network]({"unet": "2b,smoke", "efficient_unet": "as_printed,smoke"}[network])
+    config.network.remat = remat
+    config.network.dropout = 0.5
+    return config
+
+
+def gradient_of(network, remat):
+    config = smoke_config(network, remat)
+    stage = build_stage(config)
+    program = training_program(stage, config, batch_size=2)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape),
+        initial_params(stage, jax.random.key(0)),
+    )
+    batch = jax.tree.map(lambda shape: jnp.ones(shape.shape, shape.dtype) / 2, program.arguments[1])
+    compiled = jax.jit(program.function).lower(params, batch, jax.random.key(1)).compile()
+    return compiled(params, batch, jax.random.key(1))
+
+
+@pytest.mark.parametrize("network", CONFIGS)
+def test_the_gradient_is_the_same_whatever_is_kept(network):
+    """With dropout, whose draws must come out the same again; and for parameters of the same names."""
+    loss, kept = gradient_of(network, "none")
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(kept)), "every parameter has a gradient to compare"
+    for remat in sorted(POLICIES.keys() - {"none"}):
+        again, recomputed = gradient_of(network, remat)
+        np.testing.assert_allclose(again, loss, rtol=1e-6)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), kept, recomputed)
+
+
+@pytest.mark.parametrize("network", CONFIGS)
+def test_more_is_computed_from_policy_to_policy_and_the_model_stays_as_large(network):
+    done = {}
+    for remat in POLICIES:
+        config = smoke_config(network, remat)
+        program = training_program(build_stage(config), config)
+        done[remat] = count_operations(program.function, *program.arguments)
+        assert count_training_operations(config) == count_training_operations(smoke_config(network, "none"))
+    assert done["none"] == count_training_operations(smoke_config(network, "none"))
+    assert done["none"] < done["attention"] <= done["elementwise"] < done["blocks"] < 4 / 3 * 1.01 * done["none"]
+
+
+def test_an_unknown_policy_names_the_nearest():
+    config = smoke_config("unet", "block")
+    with pytest.raises(UserError, match="did you mean 'blocks'"):
+        initial_params(build_stage(config), jax.random.key(0))
