@@ -6,7 +6,6 @@ Run again it continues where the newest checkpoint is; a finished run returns at
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from imagen_jax.previews import make_preview
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_state
 from imagen_jax.stages import Batch, Stage, abstract_batch, build_stage, initial_params, load_encoder, make_loss
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
-    train(CONFIG.value, Path(WORKDIR.value))
+    train(CONFIG.value, to_path(WORKDIR.value))
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -113,7 +113,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                         config.training.preview_every,
                         make_preview(config, stage, data.folder, data.store, workdir),
                     ),
-                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints, writer)),
                 ]
                 return run_loop(
                     state,
@@ -239,10 +239,11 @@ def make_logging(
     return log
 
 
-def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:
-    """Makes the hook that saves state and data position together."""
+def make_saving(checkpoints: CheckpointStore, writer: MetricsWriter) -> Callable[[int, Moment], None]:
+    """Makes the hook that saves state and data position together, after the lines of metrics so far."""
 
     def save(number: int, moment: Moment) -> None:
+        writer.flush()
         checkpoints.save(number, moment.state, moment.data_state)
 
     return save

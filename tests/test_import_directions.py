@@ -12,6 +12,7 @@ PACKAGE = "imagen_jax"
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
     {"array_types", "errors"},
+    {"storage"},
     {"weights"},
     {"data", "diffusion", "models", "sharding", "text"},
     {"sampling", "training"},
