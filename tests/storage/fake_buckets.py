@@ -127,6 +127,9 @@ class Handler(BaseHTTPRequestHandler):
                     respond(self, *map(unquote, found.groups()), query=query, body=body)
                 except RefusedError as refusal:
                     self.reply({"error": {"code": refusal.args[0], "message": "refused"}}, refusal.args[0])
+                except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    self.fake.unexpected.append(f"{self.command} {self.path}: {error!r}")
+                    self.reply({"error": {"code": 400, "message": "not understood"}}, 400)
                 return
         self.fake.unexpected.append(f"{self.command} {self.path}")
         self.reply({"error": {"code": 501, "message": "not of this fake"}}, 501)
@@ -210,9 +213,11 @@ class Handler(BaseHTTPRequestHandler):
         elif query.get("uploadType") == "multipart":
             boundary = re.search('boundary="?([^";]+)', self.headers["Content-Type"])[1].encode()
             _, described, content = body.split(b"--" + boundary, 2)
-            metadata = json.loads(described.replace(b"\r\n", b"\n").split(b"\n\n", 1)[1])
-            content = content[: content.rindex(b"--" + boundary)].split(b"\n\n", 1)[1]
-            self.stored(bucket, metadata["name"], content.removesuffix(b"\n"), query)
+            # Google's library ends lines as HTTP wants it, gcsfs does not.
+            end = b"\r\n" if described.startswith(b"\r\n") else b"\n"
+            name = json.loads(described.split(end * 2, 1)[1])["name"]
+            content = content[: content.rindex(end + b"--" + boundary)].split(end * 2, 1)[1]
+            self.stored(bucket, name, content, query)
         elif query.get("uploadType") == "media":
             self.stored(bucket, query["name"], body, query)
         else:
@@ -222,7 +227,8 @@ class Handler(BaseHTTPRequestHandler):
         bucket, name, query, content = self.fake.uploads[key]
         first, total = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", self.headers["Content-Range"]).groups()
         if first is not None:
-            assert int(first) == len(content), "a chunk follows upon the one before"
+            if int(first) != len(content):
+                raise ValueError("a chunk does not follow upon the one before")
             content += body
         if total != "*" and len(content) == int(total):
             del self.fake.uploads[key]
