@@ -1,9 +1,12 @@
 """What a run tells people: a line of JSON for each log, TensorBoard where wanted, a progress bar."""
 
 import json
+import pathlib
 import resource
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -62,6 +65,8 @@ class MetricsWriter:
         """
         if isinstance(self._file, ObjectOfLines):
             self._file.upload()
+        if isinstance(self._events, EventsForBucket):
+            self._events.flush()
 
 
 class ObjectOfLines:
@@ -116,14 +121,48 @@ def keep_lines_until(path: Path, step: int) -> None:
 
 
 def open_tensorboard(folder: Path, first_step: int) -> Any:
-    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more."""
+    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(
             "training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
         ) from error
+    if in_bucket(folder):
+        return EventsForBucket(SummaryWriter, folder, first_step)
     return SummaryWriter(str(folder), purge_step=first_step + 1)
+
+
+class EventsForBucket:
+    """TensorBoard's event files, written on this machine and uploaded on ``flush`` and ``close``.
+
+    tensorboardX can write to a bucket, but then keeps all in memory and uploads it once more when Python ends.
+    """
+
+    def __init__(self, open_writer: Callable[..., Any], folder: Path, first_step: int) -> None:
+        self._folder = folder
+        self._local = tempfile.TemporaryDirectory()
+        self._writer = open_writer(self._local.name, purge_step=first_step + 1)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Adds a number."""
+        self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Uploads what there is."""
+        self._writer.flush()
+        for file in pathlib.Path(self._local.name).iterdir():
+            write_whole(self._folder / file.name, file.read_bytes())
+
+    def close(self) -> None:
+        """Uploads, and ends."""
+        self._writer.close()
+        self.flush()
+        self._local.cleanup()
 
 
 class Progress:

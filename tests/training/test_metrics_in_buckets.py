@@ -50,7 +50,12 @@ def test_a_run_that_is_killed_after_its_checkpoint_has_all_lines_before_it(bucke
 
 
 def test_tensorboard_writes_into_the_bucket(bucket, fake_buckets):
+    objects = fake_buckets.buckets[bucket.parts[2]]
     with MetricsWriter(bucket / "run", tensorboard=True) as writer:
         writer.write(1, {"loss": 0.5})
-    names = list(fake_buckets.buckets[bucket.parts[2]])
-    assert any(name.startswith("run/tensorboard/events") for name in names) and "run/metrics.jsonl" in names
+        writer.flush()
+        (name,) = (name for name in objects if name.startswith("run/tensorboard/events"))
+        before = len(objects[name].content)
+        writer.write(2, {"another": 0.25})
+    assert b"loss" in objects[name].content and before > 0
+    assert b"another" in objects[name].content[before:]
