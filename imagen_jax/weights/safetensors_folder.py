@@ -153,7 +153,7 @@ def read_index(folder: Path) -> tuple[str, dict[str, str]]:
         UserError: the index is not what one is, or points out of the folder.
     """
     indexes = [(name, read_shards(folder / name)) for name in INDEXES if (folder / name).is_file()]
-    complete = [index for index in indexes if all((folder / shard).is_file() for shard in index[1].values())]
+    complete = [index for index in indexes if all((folder / shard).is_file() for shard in set(index[1].values()))]
     return [*complete, *indexes, (INDEXES[0], {})][0]
 
 
