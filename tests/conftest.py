@@ -29,15 +29,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fake_buckets():
     """The server of the buckets of a whole session, since the libraries ask once where buckets are."""
     import fsspec
+    from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
 
     from tests.storage.fake_buckets import FakeBuckets
+
+    async def ordinary(file_system, bucket):
+        return BucketType.NON_HIERARCHICAL
 
     with FakeBuckets() as fake, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", fake.url)
         patch.setenv("TENSORSTORE_GCS_HTTP_URL", fake.url)
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "nobody")
         # What kind of bucket it is gcsfs would ask by gRPC, which the fake does not speak.
-        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        patch.setattr(ExtendedGcsFileSystem, "_get_bucket_type", ordinary)
         # For programs that a test starts, and for this one.
         patch.setenv("FSSPEC_GCS_TOKEN", "anon")
         patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})

@@ -99,6 +99,8 @@ class Server(ThreadingHTTPServer):
     """Passes over clients that leave before their answer: gcsfs asks two things at once and takes the first."""
 
     daemon_threads = True
+    # Of connections that wait; with the usual five a client that opens many waits for whole seconds.
+    request_queue_size = 256
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exception(), ConnectionError):

@@ -18,7 +18,7 @@ from imagen_jax.training.workdir import keep_config, read_config
 @pytest.fixture(autouse=True)
 def parsed_flags():
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
+        flags.FLAGS.mark_as_parsed()
 
 
 def open_array(folder):
