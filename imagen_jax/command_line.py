@@ -26,6 +26,8 @@ from ml_collections import ConfigDict
 
 from imagen_jax import processes
 from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.storage.buckets import explain_refusal, is_refusal
+from imagen_jax.storage.local_copies import cache_folder
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 
@@ -120,10 +122,14 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         fail(explain(error), error)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        fail(explain_refusal(error), error)
 
 
 def explain(error: OSError) -> str:
-    """A sentence for a disk's refusal.
+    """A sentence for a disk's or a bucket's refusal.
 
     Raises:
         OSError: the error itself, where it is none that a user can mend.
@@ -134,6 +140,8 @@ def explain(error: OSError) -> str:
         errno.EACCES: "{} may not be read or written: change its permissions or choose another folder",
         errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
     }
+    if is_refusal(error):
+        return explain_refusal(error)
     if error.errno not in sentences:
         raise error
     return sentences[error.errno].format(error.filename or "the output folder")
@@ -148,14 +156,13 @@ def fail(sentence: str, error: BaseException | None = None) -> NoReturn:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, under ``~/.cache/imagen-jax`` (``IMAGEN_JAX_NO_CACHE=1``: not).
+    """Keeps compiled programs between runs, in the cache folder (``IMAGEN_JAX_NO_CACHE=1``: not).
 
     The folder's name holds the machine's processor, since programs compiled for one may not run on another.
     """
     if os.environ.get("IMAGEN_JAX_NO_CACHE"):
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "imagen-jax" / "xla" / processor_name()))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / processor_name()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 

@@ -12,11 +12,12 @@ follow from the peaks of the chips (``forecast/roofline.py``).
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import config_flags
+
+from imagen_jax.storage.paths import to_path, write_whole
 
 # Before JAX looks for devices: of a TPU that were here, the compiler alone is wanted.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     print(*format_report(report), sep="\n")
     for path, text in ((OUT.value, json.dumps(report, indent=2) + "\n"), (PROGRAM.value, program)):
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(text)
+            to_path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(to_path(path), text.encode())
 
 
 def make_job(pod: Pod) -> Job:

@@ -12,7 +12,6 @@ places of a caption count, padding too (``text.options.encode_padding``); no cap
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,6 +27,7 @@ from imagen_jax.models.deepfloyd_weights import (
 )
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices, name_params, write_files
 from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.storage.paths import Path, absolute
 from imagen_jax.text.t5_files import find_tokenizer
 from imagen_jax.weights.json_settings import FLAG, POSITIVE, SHARE, TEXT, check_kinds, read_settings
 from imagen_jax.weights.named_tensors import flatten_shapes
@@ -167,7 +167,7 @@ def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]
         raise UserError(
             f"{tokenizer} is missing: download the tokenizer into that folder, or into tokenizer/ beside it"
         )
-    return {"folder": str(folder.absolute()), "tokenizer": str(tokenizer.absolute())}
+    return {"folder": str(absolute(folder)), "tokenizer": str(absolute(tokenizer))}
 
 
 def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, Any]:

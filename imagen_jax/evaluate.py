@@ -8,7 +8,6 @@ training images (see ``evaluation/caption_recall.py``).
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from imagen_jax.evaluation.features import FEATURE_NETWORKS, Extract, extract_fe
 from imagen_jax.evaluation.loss_plot import plot_losses
 from imagen_jax.evaluation.report import describe_machine, describe_training, write_report
 from imagen_jax.sampling.pictures import labelled_grid, make_folder, save_png, to_pixels
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.metrics import peak_memory_gib, read_metrics
 from imagen_jax.training.workdir import read_config, require_sections
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(
             "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
         )
-    out = Path(OUT.value)
+    out = to_path(OUT.value)
     report = evaluate(
         STAGES.value, out, FEATURES.value, samples=SAMPLES.value, seed=SEED.value, batch_size=BATCH_SIZE.value
     )
@@ -84,8 +84,8 @@ def evaluate(
     make_folder(out.parent)
     started = time.perf_counter()
     cascade = load_cascade(workdirs, batch_size=batch_size, on_step=lambda step: bar.update())
-    config = read_config(Path(workdirs[0]))
-    require_sections(config, ("data",), Path(workdirs[0]), "an evaluation: the stage was imported, not trained here")
+    config = read_config(to_path(workdirs[0]))
+    require_sections(config, ("data",), to_path(workdirs[0]), "an evaluation: the stage was imported, not trained here")
     folder = open_data(config)
     captions = captions_of(folder, "train")
     picked = np.random.default_rng(seed).permutation(len(captions))[:samples]
@@ -95,7 +95,7 @@ def evaluate(
     sampled = time.perf_counter()
 
     recalls = {name: measure(extract, drawn, picked, folder, seed) for name, extract in extractors.items()}
-    runs = {Path(workdir).name: read_metrics(Path(workdir)) for workdir in workdirs}
+    runs = {to_path(workdir).name: read_metrics(to_path(workdir)) for workdir in workdirs}
     plot_losses(runs, out.with_name("loss.png"))
     show(drawn, picked, captions, folder, out.with_name("recall.png"))
     headline = recalls[networks[0]]

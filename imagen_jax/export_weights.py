@@ -6,12 +6,12 @@ The formats are those of ``weight_formats``; ``imagen_jax.import_weights`` reads
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import export_stage
 
 FORMAT = flags.DEFINE_string("format", "imagen_jax", "imagen_jax (any stage) or deepfloyd_if (one imported from it).")
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Exports."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
-    export_stage(FORMAT.value, Path(WORKDIR.value), Path(OUT.value))
+    export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value))
     print(f"{WORKDIR.value} is written to {OUT.value}")
 
 

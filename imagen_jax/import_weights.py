@@ -9,13 +9,13 @@ The formats are those of ``weight_formats``. Only safetensors are read: a pickle
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
 from imagen_jax.stage_files import ImportChoices
+from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import import_stage
 
 FORMAT = flags.DEFINE_string("format", None, "deepfloyd_if or imagen_jax.", required=True)
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> None:
     """Imports."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the folder of the weights as --source=…")
-    text_encoder = Path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
+    text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
     choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
-    import_stage(FORMAT.value, Path(SOURCE.value), Path(OUT.value), choices)
+    import_stage(FORMAT.value, to_path(SOURCE.value), to_path(OUT.value), choices)
     print(f"{OUT.value} is a stage: draw with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
 
 

@@ -5,7 +5,6 @@ versions: each row of its grid is the enlarged small image, what the stage made 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.stages import Stage
+from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.loop import Moment
 
@@ -70,7 +70,7 @@ def make_preview(
             labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
             grid = labelled_grid(to_pixels(rows), labels, len(columns))
         folder = workdir / "previews"
-        folder.mkdir(exist_ok=True)
+        create_folder(folder)
         save_png(folder / f"{number:07d}.png", grid, {"step": str(number)})
 
     return preview

@@ -28,7 +28,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -36,6 +35,7 @@ from jax._src import distributed
 from jax.errors import JaxRuntimeError
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path
 
 LOST = 3
 """Exit status of a process that ends because another one did, or never came."""

@@ -28,7 +28,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -36,6 +35,7 @@ from ml_collections import ConfigDict
 from imagen_jax import processes
 from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.forecast.chips import find_chip
+from imagen_jax.storage.paths import Path
 from imagen_jax.training.loop import Hook, LoopClock, Moment
 from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib, read_metrics
 
@@ -61,7 +61,9 @@ def open_log(config: ConfigDict, workdir: Path, done: int, clock: LoopClock) -> 
             goodput = Goodput(workdir)
             share_of_peak = make_share_of_peak(config)
             act = make_logging(config.training.batch_size, writer, progress, clock, goodput, share_of_peak)
-            yield [Hook("log", config.training.log_every, act)]
+            # The lines that lead to a checkpoint must be there before it.
+            flush = Hook("log", config.training.checkpoint_every, lambda number, moment: writer.flush())
+            yield [Hook("log", config.training.log_every, act), flush]
 
 
 def make_logging(

@@ -9,7 +9,6 @@ Settings that are not given are those of each stage's config.
 import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -19,6 +18,7 @@ from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import file_name, labelled_grid, make_folder, save_png, to_pixels
+from imagen_jax.storage.paths import Path, to_path
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(
             "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
         )
-    out = Path(OUT.value)
+    out = to_path(OUT.value)
     make_folder(out)
     check_readable([*prompts, *filter(None, [NEGATIVE_PROMPT.value])])
 

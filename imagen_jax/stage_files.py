@@ -8,7 +8,6 @@ Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an at
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from imagen_jax.cascades import TrainedStage
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
+from imagen_jax.storage.paths import Path, absolute, write_whole, writing
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
@@ -61,8 +61,9 @@ def write_files(
     """
     make_folder(folder)
     try:
-        save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, folder / name)
-        (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        with writing(folder / name) as file:
+            save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, file)
+        write_whole(folder / "config.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
 
@@ -82,7 +83,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
     require_sections(config, ("network", "sampling", "stage", "text"), source, purpose)
     if choices.text_encoder is not None:
-        config.text.options.folder = str(choices.text_encoder.absolute())
+        config.text.options.folder = str(absolute(choices.text_encoder))
     if choices.text_dtype is not None:
         config.text.options.dtype = choices.text_dtype
     if choices.dtype is not None:

@@ -7,7 +7,6 @@ Run again it continues where the newest checkpoint is; a finished run returns at
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,7 @@ from imagen_jax.previews import make_preview
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.run_log import open_log
 from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.embedding_store import EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
-    train(CONFIG.value, Path(WORKDIR.value), watch)
+    train(CONFIG.value, to_path(WORKDIR.value), watch)
 
 
 def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:

@@ -8,9 +8,7 @@
 | imagen_jax | the stage's config and its parameters by our names, see ``stage_files`` |
 """
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -21,6 +19,7 @@ from imagen_jax.cascades import TrainedStage, load_stage, make_settings
 from imagen_jax.errors import UserError, choose
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
 from imagen_jax.stages import load_encoder
+from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 
@@ -88,7 +87,7 @@ def copy_licences(source: Path, folder: Path) -> None:
     for place in (source.parent, source) if source.name == "unet" else (source,):
         for path in sorted([*place.glob("LICENSE*"), *place.glob("LICENCE*")]):
             if path.is_file():
-                shutil.copy(path, folder)
+                write_whole(folder / path.name, path.read_bytes())
 
 
 def export_stage(name: str, workdir: Path, folder: Path) -> None:

@@ -23,3 +23,39 @@ jaxtyping.install_import_hook("imagen_jax", "beartype.beartype")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts slow tests last, so that a small mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def fake_buckets():
+    """The server of the buckets of a whole session, since the libraries ask once where buckets are."""
+    import fsspec
+    from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
+
+    from tests.storage.fake_buckets import FakeBuckets
+
+    async def ordinary(file_system, bucket):
+        return BucketType.NON_HIERARCHICAL
+
+    with FakeBuckets() as fake, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", fake.url)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "nobody")
+        # What kind of bucket it is gcsfs would ask by gRPC, which the fake does not speak.
+        patch.setattr(ExtendedGcsFileSystem, "_get_bucket_type", ordinary)
+        # For programs that a test starts, and for this one.
+        patch.setenv("FSSPEC_GCS_TOKEN", "anon")
+        patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})
+        yield fake
+
+
+@pytest.fixture
+def bucket(fake_buckets, tmp_path_factory, monkeypatch, request):
+    """The path of a new bucket, and a cache folder of its own; no request may have been beyond the fake."""
+    from imagen_jax.storage.paths import to_path
+
+    name = f"bucket-{len(fake_buckets.buckets)}"
+    fake_buckets.buckets[name] = {}
+    monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield to_path("gs:" + f"//{name}")
+    fake_buckets.denied.clear()
+    assert fake_buckets.unexpected == []

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import quickstart
-from imagen_jax import weight_formats
+from imagen_jax import stage_files, weight_formats
 from imagen_jax.cascades import load_cascade, load_stage
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
@@ -26,6 +26,7 @@ from imagen_jax.training.workdir import keep_config
 from imagen_jax.weight_formats import export_stage, import_stage
 from tests.reference.deepfloyd_folders import SIZES, write_json, write_stage
 from tests.reference.make_deepfloyd_reference import GOLDEN, PROMPTS, SEED, STEPS
+from tests.storage.uploads import upload
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -239,6 +240,21 @@ def test_bad_files_end_in_a_sentence_and_write_nothing(source, tmp_path, spoil, 
     with pytest.raises(UserError, match=sentence):
         import_stage("deepfloyd_if", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workdirs, bucket):
+    source = upload(sources["stage_1"], bucket / "IF-I")
+    (source / "LICENSE").write_bytes(b"the licence")
+    import_stage("deepfloyd_if", source, bucket / "run", ImportChoices(text_dtype="float32"))
+    ours, theirs = load_stage(workdirs[0]), load_stage(bucket / "run")
+    assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params)))
+    assert theirs.config.text.options.folder == f"{source}/text_encoder"
+    assert (bucket / "run" / "LICENSE").read_bytes() == b"the licence"
+    stage_files.write(theirs, bucket / "out")
+    again = stage_files.read_params(bucket / "out", stage_files.read_config(bucket / "out"))
+    assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(again)))
+    with pytest.raises(UserError, match="holds a model already"):
+        export_stage("imagen_jax", bucket / "run", bucket / "out")
 
 
 @pytest.mark.slow

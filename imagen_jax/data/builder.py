@@ -14,10 +14,9 @@ import contextlib
 import hashlib
 import io
 import json
-import shutil
+import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -29,6 +28,8 @@ from imagen_jax.data.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, read_manifest
 from imagen_jax.errors import UserError
+from imagen_jax.storage.local_copies import put_in_bucket, working_folder
+from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
 
 FORMAT = 1
 """Of the folder; another number makes all data sets anew."""
@@ -41,7 +42,7 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, examples: Mapping[str, Iterable[dict[str, Any]]], resolution: int, data_dir: Path):
+    def __init__(self, examples: Mapping[str, Iterable[dict[str, Any]]], resolution: int, data_dir: pathlib.Path):
         self._examples = examples
         self._resolution = resolution
         super().__init__(data_dir=data_dir, file_format="array_record")
@@ -92,7 +93,7 @@ def prepare_data(
         splits[split_of(image.concept, validation_fraction)].append(image)
     if not splits["train"]:
         raise UserError(f"data source {source_name!r} gives no training images: add images")
-    folder = Path(data_dir).expanduser() / f"{source_name}-{resolution}px-{fingerprint(splits)}"
+    folder = to_path(data_dir).expanduser() / f"{source_name}-{resolution}px-{fingerprint(splits)}"
     if not is_complete(folder):
         manifest = {
             "format": FORMAT,
@@ -118,7 +119,7 @@ def is_complete(folder: Path) -> bool:
         sizes = read_manifest(folder)["file_sizes"]
     except (UserError, json.JSONDecodeError):
         return False
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+    return all((folder / name).is_file() and size_of(folder / name) == size for name, size in sizes.items())
 
 
 def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
@@ -130,11 +131,15 @@ def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
 
 
 def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[str, Any]) -> None:
-    """Builds in a temporary folder beside ``folder``, and gives it that name only when all is written."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as temporary:
+    """Builds in a temporary folder beside ``folder``, and gives it that name only when all is written.
+
+    TFDS writes files of this machine only, so for a bucket the folder is beside that of its copy.
+    """
+    create_folder(folder.parent)
+    beside = working_folder(folder) if in_bucket(folder) else folder.parent
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=beside) as temporary:
         # A folder within it, because the temporary one is private to its user, and is removed under its own name.
-        partial = Path(temporary) / folder.name
+        partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
         write_examples(partial, splits, manifest["resolution"])
         captions = {split: [image.caption for image in images] for split, images in splits.items()}
@@ -145,7 +150,7 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
         put_in_place(partial, folder)
 
 
-def write_examples(folder: Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
+def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
     """Draws all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
     total = sum(len(images) for images in splits.values())
     with tqdm(total=total, desc=f"drawing {resolution}-px images", unit="image") as progress:
@@ -157,8 +162,8 @@ def write_examples(folder: Path, splits: dict[str, list[CaptionedImage]], resolu
         with contextlib.redirect_stdout(io.StringIO()):
             builder = CaptionedImages(examples, resolution, folder / "written")
             builder.download_and_prepare()
-    Path(builder.data_path).rename(folder / DATASET)
-    shutil.rmtree(folder / "written")
+    pathlib.Path(builder.data_path).rename(folder / DATASET)
+    remove_folder(folder / "written")
 
 
 def generate_examples(images: Sequence[CaptionedImage], resolution: int, progress: tqdm) -> Iterator[dict[str, Any]]:
@@ -169,10 +174,16 @@ def generate_examples(images: Sequence[CaptionedImage], resolution: int, progres
         yield {"key": image.key, "caption": image.caption, "image": io.BytesIO(png)}
 
 
-def put_in_place(partial: Path, folder: Path) -> None:
+def put_in_place(partial: pathlib.Path, folder: Path) -> None:
     """Gives a finished data set its name; if another process was faster, its data set stays."""
+    if not isinstance(folder, pathlib.Path):
+        # A bucket has no folders to rename: the manifest comes last and says that all is there.
+        files = [file.relative_to(partial) for file in partial.rglob("*") if file.is_file()]
+        for name in sorted(files, key=lambda name: name.name == MANIFEST):
+            put_in_bucket(partial / name, folder / name)
+        return
     if folder.exists() and not is_complete(folder):
-        shutil.rmtree(folder)
+        remove_folder(folder)
     try:
         partial.rename(folder)
     except OSError:
@@ -180,6 +191,6 @@ def put_in_place(partial: Path, folder: Path) -> None:
             raise
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file: pathlib.Path, content: Any) -> None:
     """Writes readable JSON."""
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

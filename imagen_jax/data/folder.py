@@ -1,7 +1,7 @@
-"""A user's own captioned images: a folder in which ``apple.jpg`` lies beside ``apple.txt``."""
+"""A user's own captioned images: a folder, maybe in a bucket, in which ``apple.jpg`` lies beside ``apple.txt``."""
 
+from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -9,6 +9,7 @@ from imagen_jax.array_types import HostPixels
 from imagen_jax.data.captioned_image import CaptionedImage
 from imagen_jax.data.pixels import crop_centre_square, lay_on_white, resize_area, to_image, to_pixels
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, files_below, read_files, to_path
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -24,45 +25,58 @@ def folder_images(folder: str | Path) -> list[CaptionedImage]:
     """
     if not str(folder):
         raise UserError("no folder of images is given: name it in --config.data.options.folder=FOLDER")
-    folder = Path(folder).expanduser()
+    folder = to_path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your images and their .txt captions")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
+    files = files_below(folder)
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
         raise UserError(
             f"{folder} holds no images: put some there ({' '.join(IMAGE_SUFFIXES)}), each with a .txt caption"
         )
-    return [read_captioned_image(folder, file) for file in files]
+    return [
+        # The image itself is read when it is rendered.
+        CaptionedImage(
+            key=file.relative_to(folder).as_posix(),
+            caption=caption,
+            concept=caption.casefold(),
+            fingerprint=files[file],
+            render=partial(render_file, file),
+        )
+        for file, caption in zip(images, read_captions(images, files), strict=True)
+    ]
 
 
-def read_captioned_image(folder: Path, file: Path) -> CaptionedImage:
-    """Reads the caption of one image file; the image itself is read when it is rendered."""
-    caption = read_caption(file)
-    status = file.stat()
-    return CaptionedImage(
-        key=file.relative_to(folder).as_posix(),
-        caption=caption,
-        concept=caption.casefold(),
-        fingerprint=f"{status.st_size} {status.st_mtime_ns}",
-        render=partial(render_file, file),
-    )
+def read_captions(images: Sequence[Path], files: Collection[Path]) -> list[str]:
+    """Returns the first lines of the ``.txt`` files beside images.
 
-
-def read_caption(file: Path) -> str:
-    """Returns the first line of the ``.txt`` file beside an image.
+    Args:
+        images: image files.
+        files: all files of the folder.
 
     Raises:
-        UserError: there is none, or it is empty or not UTF-8.
+        UserError: there is none beside an image, or it is empty or not UTF-8.
     """
-    captions = file.with_suffix(".txt")
+    texts = [image.with_suffix(".txt") for image in images]
+    for image, text in zip(images, texts, strict=True):
+        # The second: on some disks apple.TXT is found as apple.txt.
+        if text not in files and not text.is_file():
+            raise UserError(f"{image} has no caption: write one into the first line of {text.name} beside it")
+    return [read_first_line(text, content) for text, content in zip(texts, read_files(texts), strict=True)]
+
+
+def read_first_line(text: Path, content: bytes) -> str:
+    """Returns the first line of a caption file.
+
+    Raises:
+        UserError: it is empty or not UTF-8.
+    """
     try:
-        lines = captions.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{file} has no caption: write one into the first line of {captions.name} beside it") from error
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{captions} is not UTF-8 text: save it as UTF-8") from error
+        raise UserError(f"{text} is not UTF-8 text: save it as UTF-8") from error
     if not lines or not lines[0].strip():
-        raise UserError(f"the first line of {captions} is empty: write the caption of {file.name} there")
+        raise UserError(f"the first line of {text} is empty: write the caption of the image beside it there")
     return lines[0].strip()
 
 
@@ -73,7 +87,7 @@ def render_file(file: Path, resolution: int) -> HostPixels:
         UserError: the file is no image, or smaller than ``resolution``.
     """
     try:
-        with Image.open(file) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
             pixels = crop_centre_square(lay_on_white(ImageOps.exif_transpose(image)))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as an image: repair or remove it ({error})") from error

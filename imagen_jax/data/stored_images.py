@@ -1,13 +1,14 @@
 """Reads a prepared data set: any example at any time, no TensorFlow."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import tensorflow_datasets as tfds
 
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
+from imagen_jax.storage.local_copies import local_folder
+from imagen_jax.storage.paths import Path, to_path
 
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
@@ -41,10 +42,13 @@ class StoredImage(NamedTuple):
 
 
 class StoredImages:
-    """One split of a prepared data set, as a sequence that can be read from several threads and sent to processes."""
+    """One split of a prepared data set, as a sequence that can be read from several threads and sent to processes.
+
+    ArrayRecord reads files of this machine only, so of a data set in a bucket a copy is made first.
+    """
 
     def __init__(self, dataset: Path, split: Split):
-        self._records = tfds.builder_from_directory(dataset).as_data_source(
+        self._records = tfds.builder_from_directory(local_folder(dataset)).as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
 
@@ -65,16 +69,18 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
     Raises:
         UserError: the folder holds no data set, or the split is empty.
     """
-    count = read_manifest(Path(folder))["counts"][split]
+    folder = to_path(folder)
+    count = read_manifest(folder)["counts"][split]
     if not count:
         raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
-    return StoredImages(Path(folder) / DATASET, split)
+    return StoredImages(folder / DATASET, split)
 
 
 def captions_of(folder: str | Path, split: Split) -> list[str]:
     """Returns the captions of one split, in the order of ``load_split``, without touching an image."""
-    read_manifest(Path(folder))
-    return json.loads((Path(folder) / CAPTIONS).read_text(encoding="utf-8"))[split]
+    folder = to_path(folder)
+    read_manifest(folder)
+    return json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

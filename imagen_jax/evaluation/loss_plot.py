@@ -1,7 +1,6 @@
 """The loss of one or more runs as a picture."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
+
+from imagen_jax.storage.paths import Path, writing
 
 SMOOTHED_SHARE = 0.05
 """The window of the running mean, as a share of the run."""
@@ -39,9 +40,12 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: P
                 plot_run(axis, lines)
             else:
                 axis.text(0.5, 0.5, "no log lines yet", ha="center", transform=axis.transAxes)
-        figure.savefig(path, dpi=120)
+        with writing(path) as file:
+            figure.savefig(file, dpi=120)
     except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}): make room or choose another folder") from error
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
+        ) from error
     finally:
         plt.close(figure)
 

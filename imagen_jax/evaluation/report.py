@@ -6,12 +6,12 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, write_whole
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -58,12 +58,12 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
         UserError: it can't be written.
     """
     text = json.dumps(round_numbers(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
+        write_whole(path, text.encode())
     except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}): make room or choose another --out") from error
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or choose another --out"
+        ) from error
 
 
 def round_numbers(value: Any) -> Any:

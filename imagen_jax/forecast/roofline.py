@@ -7,7 +7,7 @@
 It holds if the three overlap perfectly, and the exchanges of one another not at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.forecast.chips import Chip
@@ -55,8 +55,8 @@ def seconds_of(one: Collective, pod: Pod, devices: Sequence[Any]) -> float:
     slices = {getattr(chip, "slice_index", 0) for chip in chips}
     within = len(chips) // len(slices)
     seconds = 0.0
-    if within > 1:
-        coords = [tuple(chip.coords) for chip in chips if getattr(chip, "slice_index", 0) == min(slices)]
+    coords = {tuple(chip.coords) for chip in chips if getattr(chip, "slice_index", 0) == min(slices)}
+    if len(coords) > 1:
         seconds += one._replace(group=one.group[:within]).moved / links_bandwidth(coords, pod.sides, pod.chip)
     if len(slices) > 1:
         outside = one._replace(group=one.group[: len(slices)], size=one.size // within)
@@ -64,7 +64,7 @@ def seconds_of(one: Collective, pod: Pod, devices: Sequence[Any]) -> float:
     return seconds
 
 
-def links_bandwidth(coords: Sequence[Sequence[int]], sides: Sequence[int], chip: Chip) -> float:
+def links_bandwidth(coords: Iterable[Sequence[int]], sides: Sequence[int], chip: Chip) -> float:
     """Bytes a second that a chip can send to the others of its group, over all links that lead to them.
 
     A side of the pod that the group takes whole, and that closes to a ring, is gone round both ways. Any other is a

@@ -4,13 +4,13 @@ The names in the file are diffusers' own (its class UNet2DConditionModel); every
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.models.deepfloyd_unet import ACTIVATIONS, DeepFloydUNet
+from imagen_jax.storage.paths import Path
 from imagen_jax.weights.json_settings import (
     COUNT,
     COUNT_OR_COUNTS,

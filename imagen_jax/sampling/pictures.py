@@ -1,11 +1,10 @@
 """Pictures as people see them: 8-bit pixels, PNG files that say how they were made, and labelled grids."""
 
 import hashlib
-import os
+import io
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -40,12 +40,11 @@ def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
     info = PngInfo()
     for key, value in metadata.items():
         info.add_itxt(key, value)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", pnginfo=info)
     try:
-        Image.fromarray(pixels).save(unfinished, format="PNG", pnginfo=info)
-        os.replace(unfinished, path)
+        write_whole(path, file.getvalue())
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise UserError(
             f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
         ) from error
@@ -53,7 +52,7 @@ def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
 
 def read_png_metadata(path: Path) -> dict[str, str]:
     """The text chunks of a PNG."""
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:
         return {key: str(value) for key, value in getattr(image, "text", {}).items()}
 
 
@@ -138,11 +137,11 @@ def make_folder(folder: Path) -> None:
         UserError: it can't be made or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"the output folder {folder} can't be written to ({error.strerror}): choose another folder"
+            f"the output folder {folder} can't be written to ({error.strerror or error}): choose another folder"
         ) from None

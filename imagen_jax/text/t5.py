@@ -11,7 +11,6 @@ compute type, for bfloat16 weights are what one loads of the large sizes.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import gathering, gathering_table, label
+from imagen_jax.storage.paths import Path
 from imagen_jax.weights.json_settings import COUNT, POSITIVE, check_kinds, read_settings
 
 ARCHITECTURE = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}

@@ -11,13 +11,14 @@ T5X's (``t5_1_1_xxl/checkpoint_1000000``)
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, read_ranges, size_of, to_path
 from imagen_jax.text.t5 import T5Config
 from imagen_jax.text.t5_weights import T5X
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder, find_files
@@ -27,6 +28,7 @@ TOKENIZERS = ("spiece.model", "sentencepiece.model")
 
 PROBES = 64
 PROBE_BYTES = 1 << 16
+READERS = 16
 
 
 class T5Files(NamedTuple):
@@ -62,7 +64,7 @@ def find_t5(folder: Path, tokenizer: str = "") -> T5Files:
 def find_tokenizer(folder: Path, tokenizer: str) -> Path:
     """The sentencepiece model: the one named, that in the folder, or that in ``tokenizer`` beside the folder."""
     if tokenizer:
-        return Path(tokenizer)
+        return to_path(tokenizer)
     places = [*(folder / name for name in TOKENIZERS), folder.parent / "tokenizer" / TOKENIZERS[0]]
     return next((place for place in places if place.is_file()), places[0])
 
@@ -137,19 +139,23 @@ def fingerprint(paths: list[Path], probes: int) -> str:
         UserError: a file is missing.
     """
     digest = hashlib.sha256()
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is missing: give the folder that T5 was downloaded to, with its tokenizer in it")
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        for block in probe(path, probes):
-            digest.update(block)
+    # Side by side, for a bucket takes its time to answer.
+    with ThreadPoolExecutor(READERS) as readers:
+        for path, (size, blocks) in zip(paths, readers.map(lambda path: probe(path, probes), paths), strict=True):
+            digest.update(f"{path.name} {size}".encode())
+            for block in blocks:
+                digest.update(block)
     return digest.hexdigest()[:8]
 
 
-def probe(path: Path, probes: int) -> Iterator[bytes]:
-    """Blocks of a file, evenly spaced from its first byte to its last; all of a small one."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for start in np.linspace(0, max(size - PROBE_BYTES, 0), probes).astype(np.int64):
-            file.seek(int(start))
-            yield file.read(PROBE_BYTES)
+def probe(path: Path, probes: int) -> tuple[int, list[bytes]]:
+    """The size of a file, and blocks of it, evenly spaced from its first byte to its last; all of a small one.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: give the folder that T5 was downloaded to, with its tokenizer in it")
+    size = size_of(path)
+    starts = np.linspace(0, max(size - PROBE_BYTES, 0), probes).astype(np.int64).tolist()
+    return size, read_ranges(path, starts, PROBE_BYTES) if size else []

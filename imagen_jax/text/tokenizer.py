@@ -1,7 +1,6 @@
 """Captions to token ids, and token ids to padded arrays."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import sentencepiece
@@ -9,6 +8,7 @@ import tokenizers
 from jaxtyping import Bool, Int
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """``tokenize(captions)``: the ids of each caption, special tokens included, neither truncated nor padded.
@@ -28,7 +28,7 @@ def load_tokenizer(path: Path) -> Tokenize:
 
     The file may ask for truncation and padding; both are switched off, so that neither ever happens unseen.
     """
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     tokenizer.no_truncation()
     tokenizer.no_padding()
 

@@ -5,7 +5,8 @@
         ema_params/     the averaged parameters, on their own: sampling reads nothing else
         _CHECKPOINT_METADATA    with the position in the data, so that the two can't come apart
 
-A folder gets its name only when all in it is written, so a run killed while writing leaves the checkpoint before it.
+A folder gets its name only when all in it is written, so a run killed while writing leaves the checkpoint before it. In
+a bucket it has its name from the first, and a file in it says when all is written.
 Reading changes nothing on the disk: one may sample from a run that trains.
 """
 
@@ -16,7 +17,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +25,12 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
+from imagen_jax.storage.buckets import is_refusal, tell
+from imagen_jax.storage.paths import Path, absolute, in_bucket, remove_folder, to_path
+
+COMMITTED = "commit_success.txt"
+"""What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
 
 SPARE_ROOM = 1.2
 """Free disk space wanted before writing, over the size of the state."""
@@ -51,7 +57,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: str | Path, keep: int = 2) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(to_path(folder))
         self._keep = keep
         self._writer: ocp.training.Checkpointer | None = None
 
@@ -192,6 +198,8 @@ class CheckpointStore:
         return self._writer
 
     def _check_room(self, state: Any) -> None:
+        if in_bucket(self.folder):
+            return
         wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         free = float(shutil.disk_usage(existing).free)
@@ -206,10 +214,15 @@ class CheckpointStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns a disk's refusal into a sentence; writing goes on in the background, so it may come late."""
+        """Turns a disk's or a bucket's refusal into a sentence; writing goes on in the background: it may come late."""
         try:
             yield
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if in_bucket(self.folder) and is_refusal(error):
+                raise UserError(
+                    f"a checkpoint can't be written into {self.folder} ({tell(error)}): {MENDS_OF_BUCKETS}, then run "
+                    "again to continue from the last one"
+                ) from error
             code = disk_error_code(error)
             if code is None:
                 raise
@@ -228,7 +241,8 @@ def list_steps(folder: Path) -> list[Path]:
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether all parts of a checkpoint are there; one half copied or half deleted is no checkpoint."""
-    return all((checkpoint / part).exists() for part in PARTS)
+    parts = (*PARTS, COMMITTED) if in_bucket(checkpoint) else PARTS
+    return all((checkpoint / part).exists() for part in parts)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -236,7 +250,7 @@ def remove_leftovers(folder: Path) -> None:
     if jax.process_index() == 0:
         halves = [path for path in list_steps(folder) if not is_complete(path)]
         for path in [*folder.glob("*.orbax-checkpoint-tmp*"), *halves]:
-            shutil.rmtree(path)
+            remove_folder(path)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("leftovers of checkpoints removed")
 
@@ -286,7 +300,7 @@ def shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def disk_error_code(error: OSError | ValueError) -> int | None:
+def disk_error_code(error: Exception) -> int | None:
     """The number of the operating system's error behind an error of Orbax; None where there is none."""
     if isinstance(error, OSError):
         return error.errno

@@ -1,24 +1,30 @@
 """What a run tells people: a line of JSON for each log, TensorBoard where wanted, a progress bar."""
 
 import json
-import os
+import pathlib
 import resource
 import sys
+import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
 
 FILE_NAME = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_UPLOADS = 30.0
 
 
 class MetricsWriter:
     """Writes ``metrics.jsonl``, one object a line, each with its ``step``; where asked, TensorBoard events too.
+
+    A bucket can't lengthen an object: there the whole of it is written again, every ``SECONDS_BETWEEN_UPLOADS`` at
+    most, on ``flush`` and at the end.
 
     Args:
         workdir: the run's folder.
@@ -30,11 +36,11 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False) -> None:
-        workdir.mkdir(parents=True, exist_ok=True)
+        create_folder(workdir)
         path = workdir / FILE_NAME
         keep_lines_until(path, first_step)
         self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
-        self._file = path.open("a", encoding="utf-8")
+        self._file = ObjectOfLines(path) if in_bucket(path) else path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -45,12 +51,50 @@ class MetricsWriter:
             self._events.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics of a step, at once."""
+        """Writes the metrics of a step: to a disk at once, to a bucket soon."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Returns when all lines are where they belong.
+
+        A checkpoint must not come before the lines that lead to it: a run that is cut continues after the checkpoint.
+        """
+        if isinstance(self._file, ObjectOfLines):
+            self._file.upload()
+        if isinstance(self._events, EventsForBucket):
+            self._events.flush()
+
+
+class ObjectOfLines:
+    """The lines of an object in a bucket, kept here too, since they go there all together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = [path.read_bytes()] if path.exists() else []
+        self._uploaded = len(self._lines)
+        self._next_upload = time.monotonic()
+
+    def write(self, line: str) -> None:
+        """Adds a line."""
+        self._lines.append(line.encode())
+
+    def flush(self) -> None:
+        """Uploads if the last time is long ago."""
+        if time.monotonic() >= self._next_upload:
+            self.upload()
+
+    def upload(self) -> None:
+        """Uploads if there are new lines."""
+        if len(self._lines) > self._uploaded:
+            write_whole(self._path, b"".join(self._lines))
+            self._uploaded = len(self._lines)
+            self._next_upload = time.monotonic() + SECONDS_BETWEEN_UPLOADS
+
+    close = upload
 
 
 def read_metrics(workdir: Path) -> list[dict[str, int | float]]:
@@ -73,20 +117,52 @@ def keep_lines_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def open_tensorboard(folder: Path, first_step: int) -> Any:
-    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more."""
+    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(
             "training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
         ) from error
+    if in_bucket(folder):
+        return EventsForBucket(SummaryWriter, folder, first_step)
     return SummaryWriter(str(folder), purge_step=first_step + 1)
+
+
+class EventsForBucket:
+    """TensorBoard's event files, written on this machine and uploaded on ``flush`` and ``close``.
+
+    tensorboardX can write to a bucket, but then keeps all in memory and uploads it once more when Python ends.
+    """
+
+    def __init__(self, open_writer: Callable[..., Any], folder: Path, first_step: int) -> None:
+        self._folder = folder
+        self._local = tempfile.TemporaryDirectory()
+        self._writer = open_writer(self._local.name, purge_step=first_step + 1)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Adds a number."""
+        self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Uploads what there is."""
+        self._writer.flush()
+        for file in pathlib.Path(self._local.name).iterdir():
+            write_whole(self._folder / file.name, file.read_bytes())
+
+    def close(self) -> None:
+        """Uploads, and ends."""
+        self._writer.close()
+        self.flush()
+        self._local.cleanup()
 
 
 class Progress:

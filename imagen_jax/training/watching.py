@@ -3,18 +3,21 @@
 Neither touches the devices' work: the trace wraps the compiled step, and the watchdog is a thread that only reads.
 """
 
+import pathlib
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from imagen_jax import processes
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, files_below, in_bucket, write_whole
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Batch, TrainStep
 
@@ -70,17 +73,23 @@ def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, step
     first, last = traced
     if first <= done or last > steps:
         raise UserError(f"--profile_steps={first},{last} is outside of what this run does, steps {done + 1} to {steps}")
+    # The profiler writes to disks only.
+    written = pathlib.Path(tempfile.mkdtemp(prefix="trace-")) if in_bucket(folder) else folder
     number = done
 
     def traced_step(state: TrainState, batch: Batch) -> Any:
         nonlocal number
         number += 1
         if number == first:
-            jax.profiler.start_trace(str(folder))
+            jax.profiler.start_trace(str(written))
         result = step(state, batch)
         if number == last:
             jax.block_until_ready(result)
             jax.profiler.stop_trace()
+            if written != folder:
+                for file in files_below(written):
+                    write_whole(folder / file.relative_to(written).as_posix(), file.read_bytes())
+                shutil.rmtree(written)
             print(f"The trace of steps {first} to {last} lies in {folder}.")
         return result
 

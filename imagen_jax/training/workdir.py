@@ -5,14 +5,13 @@ continue the same run.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.keep_checkpoints", "training.tensorboard", "sampling.", "preview.", "mesh.",
@@ -78,13 +77,11 @@ def keep_config(workdir: Path, config: ConfigDict) -> None:
     if path.exists():
         check_same_run(read_config(workdir).to_dict(), json.loads(text), workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(text)
-        os.replace(unfinished, path)
+        create_folder(workdir)
+        write_whole(path, text.encode())
     except OSError as error:
         raise UserError(
-            f"the workdir {workdir} can't be written to ({error.strerror}): choose another --workdir"
+            f"the workdir {workdir} can't be written to ({error.strerror or error}): choose another --workdir"
         ) from None
 
 

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path
 
 
 class Kind(NamedTuple):

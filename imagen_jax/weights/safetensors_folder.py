@@ -11,8 +11,8 @@ keep all pages that were ever read, and XXL would weigh twice as much while it l
 """
 
 import json
+import pathlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
@@ -20,6 +20,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.paths import Path
 
 # The first that is there is read: full precision before half.
 SINGLES = (
@@ -50,9 +52,13 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class Location(NamedTuple):
-    """Where a tensor lies: from which byte of which file, and what its bytes mean."""
+    """Where a tensor lies: from which byte of which file, and what its bytes mean.
+
+    ``path`` is the file's name, and ``copy`` the file that is read: on this machine it is the same.
+    """
 
     path: Path
+    copy: pathlib.Path
     offset: int
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -89,10 +95,10 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
                 raise UserError(f"{self.folder / shard} lacks the tensor {name} that {index} names: copy it again")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        path, offset, dtype, shape = self.locations[name]
+        _, copy, offset, dtype, shape = self.locations[name]
         if 0 in shape:
             return np.zeros(shape, dtype)
-        return np.asarray(np.memmap(path, dtype, "r", offset, shape))
+        return np.asarray(np.memmap(copy, dtype, "r", offset, shape))
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
         return name in self.locations
@@ -147,7 +153,7 @@ def read_index(folder: Path) -> tuple[str, dict[str, str]]:
         UserError: the index is not what one is, or points out of the folder.
     """
     indexes = [(name, read_shards(folder / name)) for name in INDEXES if (folder / name).is_file()]
-    complete = [index for index in indexes if all((folder / shard).is_file() for shard in index[1].values())]
+    complete = [index for index in indexes if all((folder / shard).is_file() for shard in set(index[1].values()))]
     return [*complete, *indexes, (INDEXES[0], {})][0]
 
 
@@ -163,7 +169,7 @@ def read_shards(path: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of safetensors ({error!r}): download it again") from None
     for shard in shards.values():
-        if Path(shard).name != shard:
+        if pathlib.PurePath(shard).name != shard:
             raise UserError(f"{path} names the shard {shard!r}, which is not a file beside it: download it again")
     return shards
 
@@ -175,9 +181,11 @@ def read_header(path: Path) -> dict[str, Location]:
         UserError: it is not a whole safetensors file, or has a tensor of a type that NumPy does not know.
     """
     try:
-        # The library checks the header, and that the file is as long as it says: what it passes is read with ease.
-        safe_open(path, framework="np")
-        with path.open("rb") as file:
+        # A file of this machine, for it is mapped. The library checks the header, and that the file is as long as it
+        # says: what it passes is read with ease.
+        copy = local_copy(path)
+        safe_open(copy, framework="np")
+        with copy.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
     except (SafetensorError, OSError) as error:
@@ -186,5 +194,5 @@ def read_header(path: Path) -> dict[str, Location]:
     locations = {}
     for name, entry in header.items():
         dtype = choose(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
-        locations[name] = Location(path, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]))
+        locations[name] = Location(path, copy, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]))
     return locations

@@ -10,7 +10,6 @@ msgpack nor zarr can hold more than numbers and text, so nothing is run.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import tensorstore
 from flax.serialization import msgpack_restore
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, array_store, files_in
 
 CHECKPOINT = "checkpoint"
 TENSORFLOW = b"model_checkpoint_path"
@@ -71,7 +71,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
 
     def files_of(self, name: str) -> list[Path]:
         """The files that a tensor alone lies in; none for a small one."""
-        return sorted(path for path in (self.folder / name).glob("*") if path.is_file())
+        return files_in(self.folder / name)
 
     def open_array(self, name: str) -> Any:
         """Opens the zarr array of a tensor; no chunk is read.
@@ -82,8 +82,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
         path = self.folder / name
         if not path.is_dir():
             raise UserError(f"the folder {path} of a tensor that {CHECKPOINT} names is missing: download it too")
-        kvstore = {"driver": "file", "path": str(path)}
-        spec = {"driver": "zarr", "kvstore": kvstore, "fill_missing_data_reads": False}
+        spec = {"driver": "zarr", "kvstore": array_store(path), "fill_missing_data_reads": False}
         return self.wait(name, tensorstore.open(spec, open=True, read=True))
 
     def wait(self, name: str, future: Any) -> Any:
@@ -110,7 +109,9 @@ def read_leaves(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): give the folder of a T5X checkpoint") from None
+        raise UserError(
+            f"{path} can't be read ({error.strerror or error}): give the folder of a T5X checkpoint"
+        ) from None
     if content.startswith(TENSORFLOW):
         raise UserError(f"{path} belongs to a checkpoint of TensorFlow: download the one that was converted for T5X")
     try:

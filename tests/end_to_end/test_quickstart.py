@@ -1,12 +1,65 @@
-"""The quickstart's smoke size trains, is cut and resumed, samples, and is evaluated."""
+"""The quickstart's smoke size trains, is cut and resumed, samples, and is evaluated, on a disk and in a bucket.
 
+Both in one file, for the second test then finds the first one's programs compiled.
+"""
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from configs import quickstart
-from tests.end_to_end.smoke_runs import check_cascade_of_two
+from imagen_jax.cascades import load_cascade
+from imagen_jax.evaluate import evaluate
+from imagen_jax.train import train
+from tests.end_to_end.smoke_runs import check_cascade_of_two, losses, plain
 
 pytestmark = pytest.mark.slow
 
 
 def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog):
     check_cascade_of_two(quickstart.get_config, tmp_path, data_dir, own_images, caplog)
+
+
+def make_config(images, data):
+    """The quickstart's base on pictures that are quickly drawn."""
+    config = quickstart.get_config("base,smoke")
+    config.data.update({"source": "folder", "data_dir": str(data)})
+    config.data.options = {"folder": str(images)}
+    return config
+
+
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fake_buckets, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    objects = fake_buckets.buckets[bucket.parts[2]]
+    for file in own_images.iterdir():
+        (bucket / "images" / file.name).write_bytes(file.read_bytes())
+
+    whole = train(make_config(own_images, tmp_path / "data"), tmp_path / "base")
+    workdir = bucket / "runs" / "base"
+    config = make_config(bucket / "images", bucket / "data")
+    config.training.steps = 1
+    train(config, workdir)
+    config.training.steps = 2
+    resumed = train(config, workdir)
+    assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+    assert losses(workdir) == losses(tmp_path / "base")
+    assert f"{workdir} continues after step 1." in capsys.readouterr().out
+    kept = {name.removeprefix("runs/base/").split("/")[0] for name in objects if name.startswith("runs/base/")}
+    assert kept == {"checkpoints", "config.json", "metrics.jsonl", "previews"}
+    assert {name.split("/")[3] for name in objects if name.startswith("runs/base/checkpoints/")} == {"1", "2"}
+
+    train(config, workdir)
+    assert f"{workdir} is trained already: 2 steps." in capsys.readouterr().out
+
+    (ours,) = next(load_cascade([tmp_path / "base"], batch_size=2).draw(["panda", "red apple"]))
+    (theirs,) = next(load_cascade([str(workdir)], batch_size=2).draw(["panda", "red apple"]))
+    assert np.array_equal(ours, theirs)
+
+    out = bucket / "out" / "report.json"
+    report = evaluate([str(workdir)], out, ["pixels"], samples=4, seed=0, batch_size=2)
+    assert report["stages"]["base"]["steps"] == 2
+    assert {"out/report.json", "out/loss.png", "out/recall.png"} <= set(objects)
+    with (out.parent / "recall.png").open("rb") as file:
+        assert Image.open(file).size[0] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data"], "a folder of this machine came of it"
+    assert not [name for name in objects if "unfinished" in name]

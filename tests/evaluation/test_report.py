@@ -48,14 +48,16 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     write_report(path, {"good": 1})
 
-    def write_half(self, text, **options):
-        self.write_bytes(text[: len(text) // 2].encode())
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(UserError, match=r"report\.json can't be written \(No space left on device\): make room"):
         write_report(path, {"new": 2})
     assert read_strictly(path) == {"good": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

@@ -1,0 +1,177 @@
+"""Both kinds of path, and what differs between them.
+
+A path of this machine is a ``pathlib.Path``, one in a bucket an ``epath.Path``; both are read, listed and joined alike.
+``Path`` here is the pair of them, for annotations. It can't be called: text becomes a path in ``to_path`` alone, since
+``pathlib.Path`` would take ``gs://BUCKET/x`` for the folder ``gs:`` of this machine.
+
+Nothing is ever half written under its own name: on a disk it is written beside it and renamed, and a bucket shows an
+object only when its last byte has come.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from etils import epath
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage.buckets import (
+    PREFIX,
+    check_bucket,
+    file_system,
+    object_info,
+    objects_below,
+    open_bucket_path,
+    read_object_ranges,
+    read_objects,
+)
+
+Path: TypeAlias = pathlib.Path | epath.Path
+
+SCHEME_OF_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def to_path(place: str | Path) -> Path:
+    """The path that a text names, of this machine or in a bucket.
+
+    Raises:
+        UserError: it names a place of another kind, or a bucket that can't be opened.
+    """
+    if isinstance(place, epath.Path):
+        return place
+    text = str(place)
+    if text.startswith(PREFIX):
+        return open_bucket_path(text)
+    if SCHEME_OF_TEXT.match(text):
+        raise UserError(f"{text} is neither a folder of this machine nor in a bucket: give one, as in {PREFIX}BUCKET/x")
+    return pathlib.Path(place)
+
+
+def in_bucket(path: Path) -> bool:
+    """Whether a path lies in a bucket."""
+    return isinstance(path, epath.Path)
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root of its file system on."""
+    return path if isinstance(path, epath.Path) else path.absolute()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        OSError: it is not there.
+    """
+    return object_info(path).size if isinstance(path, epath.Path) else path.stat().st_size
+
+
+def read_ranges(path: Path, starts: Sequence[int], length: int) -> list[bytes]:
+    """``length`` bytes of a file, or what is left, from each of ``starts`` on; of an object side by side."""
+    if isinstance(path, epath.Path):
+        return read_object_ranges(path, starts, length)
+    blocks = []
+    with path.open("rb") as file:
+        for start in starts:
+            file.seek(start)
+            blocks.append(file.read(length))
+    return blocks
+
+
+def files_below(folder: Path) -> dict[Path, str]:
+    """All files below a folder, in order, each with a mark that changes when the file is written again."""
+    if isinstance(folder, epath.Path):
+        found = objects_below(folder)
+        marks = {folder / name: f"{info.size} {info.generation}" for name, info in found.items()}
+    else:
+        statuses = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+        marks = {path: f"{status.st_size} {status.st_mtime_ns}" for path, status in statuses.items()}
+    return dict(sorted(marks.items()))
+
+
+def read_files(paths: Sequence[Path]) -> list[bytes]:
+    """The contents of many small files; of those in a bucket many are asked for at once.
+
+    Raises:
+        FileNotFoundError: one is not there.
+    """
+    in_buckets = [path for path in paths if isinstance(path, epath.Path)]
+    contents = dict(zip(in_buckets, read_objects(in_buckets), strict=True))
+    return [contents[path] if path in contents else path.read_bytes() for path in paths]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files that lie in a folder, not deeper, by name; none where there is no such folder."""
+    if isinstance(folder, epath.Path):
+        return [folder / name for name in objects_below(folder) if "/" not in name]
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def array_store(folder: Path) -> dict[str, str]:
+    """What tensorstore calls a folder."""
+    if isinstance(folder, epath.Path):
+        bucket, *names = folder.parts[2:]
+        return {"driver": "gcs", "bucket": bucket, "path": "/".join(names) + "/"}
+    return {"driver": "file", "path": str(folder)}
+
+
+def create_folder(folder: Path) -> None:
+    """Makes a folder and those above it; a bucket, which has none, must be there and is never made.
+
+    Raises:
+        OSError: it can't be made.
+        UserError: there is no such bucket.
+    """
+    if isinstance(folder, epath.Path):
+        check_bucket(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    if isinstance(folder, epath.Path):
+        folder.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is seen only when it is whole.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with writing(path) as file:
+        file.write_bytes(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[pathlib.Path]:
+    """Gives a file of this machine to write, of the same ending, which becomes ``path`` when the block ends well.
+
+    Raises:
+        OSError: it can't be written, or the bucket does not take it.
+    """
+    if isinstance(path, epath.Path):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / path.name
+            yield file
+            file_system().put_file(str(file), str(path))
+        return
+    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

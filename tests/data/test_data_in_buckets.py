@@ -1,0 +1,72 @@
+"""Images and data sets in a bucket: the same examples as on a disk."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.folder import folder_images
+from imagen_jax.data.stored_images import captions_of, load_split
+from imagen_jax.errors import UserError
+from tests.storage.uploads import upload
+
+
+def test_images_in_a_bucket_are_those_of_the_folder(picture_folder, bucket):
+    ours = folder_images(picture_folder)
+    theirs = folder_images(str(upload(picture_folder, bucket / "pictures")))
+    assert [(one.key, one.caption, one.concept) for one in ours] == [
+        (one.key, one.caption, one.concept) for one in theirs
+    ]
+    assert all(np.array_equal(one.render(8), other.render(8)) for one, other in zip(ours, theirs, strict=True))
+    (bucket / "pictures" / "bear.png").write_bytes((picture_folder / "cat.png").read_bytes())
+    changed = folder_images(bucket / "pictures")
+    assert [one.key for one, other in zip(theirs, changed, strict=True) if one.fingerprint != other.fingerprint] == [
+        "bear.png"
+    ]
+
+
+def test_a_caption_that_is_missing_and_a_folder_that_is_not_there_are_named(picture_folder, bucket):
+    (picture_folder / "cat.txt").unlink()
+    upload(picture_folder, bucket)
+    with pytest.raises(UserError, match=rf"{bucket}/cat\.png has no caption"):
+        folder_images(bucket)
+    with pytest.raises(UserError, match=f"there is no folder {bucket}/none"):
+        folder_images(bucket / "none")
+
+
+def prepare(folder, data_dir):
+    return prepare_data("folder", 8, data_dir, validation_fraction=0.3, folder=str(folder))
+
+
+def test_a_data_set_is_drawn_once_and_read_elsewhere(picture_folder, bucket, fake_buckets, monkeypatch, capsys):
+    here = prepare(picture_folder, str(picture_folder.parent / "data"))
+    folder = prepare(picture_folder, str(bucket / "data"))
+    assert folder.name == here.name and folder.parent == bucket / "data"
+    names = list(fake_buckets.buckets[bucket.parts[2]])
+    assert names[-1] == f"data/{folder.name}/manifest.json", "it says that all else is there, and so comes last"
+    load_split(folder, "train")
+    assert capsys.readouterr().out == "", "what was made here need not be copied"
+
+    # Another machine, which has no copies.
+    monkeypatch.setenv("IMAGEN_JAX_CACHE", str(picture_folder.parent / "other_cache"))
+    fake_buckets.log.clear()
+    assert prepare(picture_folder, bucket / "data") == folder
+    assert not [line for line in fake_buckets.log if "POST" in line]
+    for split in ("train", "validation"):
+        assert captions_of(str(folder), split) == captions_of(here, split)
+        assert list(load_split(folder, split)) == list(load_split(here, split))
+    assert f"of {folder}/captioned_images to " in capsys.readouterr().out
+    # Worker processes get the place of the copy, not a connection.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(len, (load_split(folder, "train"),)) == len(captions_of(here, "train"))
+
+
+def test_a_data_set_that_was_half_uploaded_is_none(picture_folder, bucket, fake_buckets):
+    fake_buckets.denied.add("manifest.json")
+    with pytest.raises(UserError, match="cannot write the data set into"):
+        prepare(picture_folder, bucket / "data")
+    fake_buckets.denied.clear()
+    with pytest.raises(UserError, match="holds no prepared data set"):
+        captions_of(bucket / "data" / prepare(picture_folder, picture_folder.parent / "here").name, "train")
+    assert captions_of(prepare(picture_folder, bucket / "data"), "train")

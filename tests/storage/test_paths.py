@@ -1,0 +1,134 @@
+"""Paths of both kinds: what a text names, and files that are whole or not there."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage import buckets
+from imagen_jax.storage.paths import (
+    absolute,
+    array_store,
+    create_folder,
+    files_below,
+    files_in,
+    in_bucket,
+    read_files,
+    read_ranges,
+    remove_folder,
+    size_of,
+    to_path,
+    write_whole,
+    writing,
+)
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request, tmp_path):
+    """A folder of either kind."""
+    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket") / "some" / "folder"
+
+
+def test_a_bucket_stays_a_bucket(bucket):
+    path = to_path(f"{bucket}/runs/base")
+    assert str(path) == f"{bucket}/runs/base" == str(absolute(path)) == str(to_path(path)) == str(path.expanduser())
+    assert in_bucket(path) and path.name == "base" and path.parent.parent == bucket
+
+
+def test_what_is_of_this_machine_stays_so(tmp_path):
+    assert to_path("runs/base") == pathlib.Path("runs/base") and not in_bucket(to_path("runs/base"))
+    assert absolute(to_path("runs")) == pathlib.Path.cwd() / "runs"
+    assert to_path(str(tmp_path)) == tmp_path == to_path(tmp_path) and isinstance(to_path(tmp_path), pathlib.Path)
+
+
+@pytest.mark.parametrize("text", ["s3://name/x", "https://example.org/x", "file:///x", "gs:/name/x"])
+def test_other_places_are_refused(text):
+    with pytest.raises(UserError, match="neither a folder of this machine nor in a bucket"):
+        to_path(text)
+    with pytest.raises(UserError, match="neither a folder of this machine nor in a bucket"):
+        to_path(pathlib.Path(text))
+
+
+@pytest.mark.parametrize("rest", ["", "/x", "A/x", "a b/x", "x"])
+def test_what_can_be_no_bucket_is_refused(rest):
+    with pytest.raises(UserError, match="names no bucket"):
+        to_path(buckets.PREFIX + rest)
+
+
+def test_without_gcsfs_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install "gcsfs'):
+        to_path(f"{buckets.PREFIX}some-bucket/x")
+
+
+def test_files_are_written_whole_listed_and_read(folder):
+    create_folder(folder / "deep")
+    for name in ("b.txt", "a.txt", "deep/c.txt"):
+        write_whole(folder / name, name.encode() * 3)
+    assert [path.name for path in files_in(folder)] == ["a.txt", "b.txt"]
+    assert files_in(folder / "none") == []
+    assert [path.relative_to(folder).as_posix() for path in files_below(folder)] == ["a.txt", "b.txt", "deep/c.txt"]
+    assert read_files([folder / "b.txt", folder / "deep/c.txt"]) == [b"b.txt" * 3, b"deep/c.txt" * 3]
+    assert size_of(folder / "a.txt") == 15
+    assert read_ranges(folder / "a.txt", [0, 5, 12], 4) == [b"a.tx", b"a.tx", b"txt"]
+    remove_folder(folder / "deep")
+    assert [path.name for path in files_below(folder)] == ["a.txt", "b.txt"]
+
+
+def test_a_page_of_a_listing_is_not_all_of_it(bucket):
+    names = [f"{number:02d}" for number in range(23)]
+    for name in names:
+        (bucket / "many" / name).write_bytes(b"x")
+    assert [path.name for path in files_in(bucket / "many")] == names
+    assert sorted(path.name for path in (bucket / "many").iterdir()) == names
+
+
+def test_a_mark_changes_with_every_write(folder):
+    create_folder(folder)
+    write_whole(folder / "a.png", b"one")
+    (before,) = files_below(folder).values()
+    write_whole(folder / "a.png", b"two")
+    (after,) = files_below(folder).values()
+    assert before != after
+
+
+def test_what_is_not_written_to_its_end_is_not_there(folder):
+    create_folder(folder)
+    write_whole(folder / "a.txt", b"old")
+
+    def write_half():
+        with writing(folder / "a.txt") as file:
+            file.write_bytes(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert read_files(files_in(folder)) == [b"old"]
+
+
+def test_a_large_file_goes_in_chunks(bucket, tmp_path):
+    content = bytes(range(256)) * (1 << 14)
+    (tmp_path / "large").write_bytes(content)
+    with (bucket / "large").open("wb") as file:
+        for start in range(0, len(content), 1 << 20):
+            file.write(content[start : start + (1 << 20)])
+    assert (bucket / "large").read_bytes() == content
+
+
+def test_what_others_write_is_seen_at_once(bucket, fake_buckets):
+    (bucket / "run" / "one").write_bytes(b"1")
+    assert [path.name for path in files_in(bucket / "run")] == ["one"] and not (bucket / "run" / "two").exists()
+    fake_buckets.put(bucket.parts[2], "run/two", b"2", {})
+    assert (bucket / "run" / "two").exists() and [path.name for path in (bucket / "run").iterdir()] == ["one", "two"]
+
+
+def test_a_bucket_that_is_not_there_is_never_made(fake_buckets, bucket):
+    with pytest.raises(UserError, match=r"there is no bucket .*absent"):
+        create_folder(to_path(f"{buckets.PREFIX}absent/runs"))
+    assert "absent" not in fake_buckets.buckets
+
+
+def test_tensorstore_is_told_where_a_folder_is(bucket, tmp_path):
+    assert array_store(bucket / "a" / "b") == {"driver": "gcs", "bucket": bucket.parts[2], "path": "a/b/"}
+    assert array_store(tmp_path) == {"driver": "file", "path": str(tmp_path)}

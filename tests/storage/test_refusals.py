@@ -1,0 +1,82 @@
+"""What a bucket refuses is a sentence, whichever library asked; and what lies there reads as from a disk."""
+
+import numpy as np
+import pytest
+import tensorstore
+from absl import flags
+from ml_collections import ConfigDict
+
+from imagen_jax.command_line import run_guarded
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.report import write_report
+from imagen_jax.sampling.pictures import make_folder, read_png_metadata, save_png
+from imagen_jax.storage.buckets import PREFIX
+from imagen_jax.storage.paths import array_store, to_path
+from imagen_jax.training.workdir import keep_config, read_config
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def open_array(folder):
+    spec = {"driver": "zarr", "kvstore": array_store(folder), "dtype": "float32", "metadata": {"shape": [2]}}
+    tensorstore.open(spec, create=True).result().write(np.ones(2, np.float32)).result()
+
+
+ASKED = {
+    "gcsfs writes": lambda bucket: (bucket / "denied").write_bytes(b"x"),
+    "tensorstore writes": lambda bucket: open_array(bucket / "denied"),
+    "gcsfs deletes": lambda bucket: (bucket / "kept-denied").unlink(),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_a_refusal_that_nobody_expected_is_a_sentence(what, bucket, fake_buckets, capsys):
+    fake_buckets.put(bucket.parts[2], "kept-denied", b"x", {})
+    fake_buckets.denied.add("denied")
+    with pytest.raises(SystemExit) as stop:
+        run_guarded(lambda arguments: ASKED[what](bucket), [])
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "a bucket refused (" in line and "gcloud auth application-default login" in line
+
+
+def test_our_own_mistake_is_no_refusal(bucket):
+    with pytest.raises(KeyError):
+        run_guarded(lambda arguments: {}[bucket.name], [])
+
+
+def test_a_workdir_in_a_bucket(bucket, fake_buckets):
+    config = ConfigDict({"seed": 0, "training": {"steps": 5}})
+    keep_config(bucket / "run", config)
+    keep_config(bucket / "run", config)
+    assert read_config(bucket / "run").training.steps == 5
+    with pytest.raises(UserError, match=r"config\.seed=0, not 1"):
+        keep_config(bucket / "run", ConfigDict({"seed": 1, "training": {"steps": 5}}))
+    with pytest.raises(UserError, match=f"{bucket}/none holds no config"):
+        read_config(bucket / "none")
+    fake_buckets.denied.add("closed")
+    with pytest.raises(UserError, match="can't be written to"):
+        keep_config(bucket / "closed", config)
+    with pytest.raises(UserError, match="there is no bucket"):
+        keep_config(to_path(f"{PREFIX}absent/run"), config)
+
+
+def test_pictures_and_reports_in_a_bucket(bucket, fake_buckets):
+    make_folder(bucket / "out")
+    save_png(bucket / "out" / "a.png", np.zeros((4, 4, 3), np.uint8), {"prompt": "红苹果"})
+    assert read_png_metadata(bucket / "out" / "a.png") == {"prompt": "红苹果"}
+    write_report(bucket / "out" / "report.json", {"good": 1})
+    assert [path.name for path in (bucket / "out").iterdir()] == ["a.png", "report.json"]
+    fake_buckets.denied.add("closed")
+    with pytest.raises(UserError, match=r"the output folder .*closed can't be written to"):
+        make_folder(bucket / "closed")
+    for write in (
+        lambda: save_png(bucket / "closed.png", np.zeros((4, 4, 3), np.uint8), {}),
+        lambda: write_report(bucket / "closed.json", {}),
+    ):
+        with pytest.raises(UserError, match="can't be written"):
+            write()
