@@ -43,6 +43,7 @@ HOMES = {
         "storage/",
         "text/minilm.py",
         "training/metrics.py",
+        "training/watching.py",
         "weights/safetensors_folder.py",
         "weights/torch_file.py",
         "weights/torch_pickle.py",

@@ -84,7 +84,7 @@ class EfficientUNet(nn.Module):
 
         def run_blocks(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
             def make_attention(kind: type[Attention], name: str) -> Any:
-                weights_again = self.remat != "none"
+                weights_again = self.remat == "attention"
                 return recompute(kind, self.remat)(
                     self.heads, recompute_weights=weights_again, dtype=self.dtype, name=name
                 )

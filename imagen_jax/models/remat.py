@@ -5,27 +5,37 @@ them where it could compute.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
+from jax.extend.core import Primitive
 
 from imagen_jax.errors import choose
 
 Block = TypeVar("Block", bound=nn.Module)
 Policy = Callable[..., bool]
 
+
+def keep_products(primitive: Primitive, *_: Any, **parameters: Any) -> bool:
+    """Keeps what kernels make: convolutions and matrix products, but for those of an attention, example by example."""
+    if primitive is jax.lax.dot_general_p:
+        _, batched = parameters["dimension_numbers"]
+        return not any(batched)
+    return primitive is jax.lax.conv_general_dilated_p
+
+
 POLICIES: dict[str, Policy | None] = {
     "none": None,
     "attention": None,
-    "elementwise": jax.checkpoint_policies.dots_saveable,
+    "elementwise": keep_products,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 """What ``network.remat`` may say.
 
 none: all that the gradient needs is kept.
-attention: the weights of attentions are computed again, for they are many and cheap.
-elementwise: these, and of each block all but the results of convolutions and matrix products.
+attention: the weights of attentions are computed again, for they are many and cheap (``attention.SelfAttention``).
+elementwise: these, and all else but the results of convolutions and dense layers.
 blocks: all but the inputs of blocks and attentions; each is computed twice.
 """
 

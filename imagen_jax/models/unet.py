@@ -81,7 +81,7 @@ class UNet(nn.Module):
                 return x
             heads = x.shape[-1] // self.head_channels
             make = recompute(SelfAttention, self.remat)
-            return make(heads, recompute_weights=self.remat != "none", dtype=self.dtype, name=name)(x, text)
+            return make(heads, recompute_weights=self.remat == "attention", dtype=self.dtype, name=name)(x, text)
 
         x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
         x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)
