@@ -1,6 +1,10 @@
 """What a job on a TPU pod will cost, foretold without the pod.
 
-``chips`` (what each generation of TPU can do, and who says so).
+    topology -> devices that only compile -> jobs -> compiled program -> its memory, costs and exchanges -> the least time
 
-May import: ``counting``, ``sharding``, ``stages`` and what stands before them.
+``chips`` (what each generation of TPU can do, and who says so), ``topologies`` (the devices of a pod that is not here),
+``collectives`` (what the chips say to each other, from the program's text), ``roofline`` (the least time), ``report``
+(all of it, as a dict and as lines).
+
+May import: ``jobs`` and what stands before it.
 """

@@ -111,7 +111,7 @@ def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: st
     return report | {"advice": give_advice(job, memory)}
 
 
-def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, float]:
+def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, int | float]:
     """Bytes of a chip's memory by kind, and what stays free.
 
     Raises:
@@ -130,9 +130,9 @@ def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, float]
     return kinds | {"total": total, "available": available, "free_share": 1 - total / available}
 
 
-def count_collectives(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
+def count_collectives(collectives: Sequence[Collective]) -> dict[str, dict[str, int | float]]:
     """The number of exchanges of each kind in a run, and the bytes that a chip sends in them."""
-    counted = {kind: {"count": 0, "bytes_moved": 0.0} for kind in KINDS}
+    counted: dict[str, dict[str, int | float]] = {kind: {"count": 0, "bytes_moved": 0.0} for kind in KINDS}
     for one in collectives:
         counted[one.kind]["count"] += one.times
         counted[one.kind]["bytes_moved"] += one.moved
@@ -163,7 +163,7 @@ def share_work(cycles: Counter[str]) -> dict[str, float]:
     return {kind: cycles[kind] / total for kind in WORK if total}
 
 
-def give_advice(job: Job, memory: Mapping[str, float]) -> list[str]:
+def give_advice(job: Job, memory: Mapping[str, int | float]) -> list[str]:
     """What to change where memory is short, most promising first."""
     if memory["free_share"] >= HEAD_ROOM:
         return []
@@ -216,7 +216,7 @@ def format_report(report: Report) -> Iterator[str]:
     yield f"compiled in     {report['compile_seconds']:.0f} s"
 
 
-def format_memory(memory: Mapping[str, float], fits: bool) -> Iterator[str]:
+def format_memory(memory: Mapping[str, int | float], fits: bool) -> Iterator[str]:
     """The lines about memory."""
     kinds = ", ".join(
         f"{kind} {memory[kind] / 2**30:.1f}"

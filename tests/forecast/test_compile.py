@@ -1,0 +1,163 @@
+"""A small network, compiled by the real TPU compiler for chips that are not here."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from configs.imagen import base_64
+from imagen_jax.errors import UserError
+from imagen_jax.forecast.chips import CHIPS
+from imagen_jax.forecast.report import compile_job, format_report, read_shortage
+from imagen_jax.forecast.topologies import describe_pod, require_libtpu
+from imagen_jax.jobs import embedding_job, sampling_job, training_job
+from imagen_jax.sharding.mesh import make_mesh
+
+with_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed: extra [tpu]"
+)
+
+
+def small_config():
+    """The base on one level, wide enough that kernels are cut."""
+    config = base_64.get_config("300m,smoke")
+    config.network.update({"channels": 128, "channel_multipliers": (1,), "attention_resolutions": (8,)})
+    config.network.update({"head_channels": 64, "text_channels": 128, "dtype": "bfloat16"})
+    config.training.batch_size = 16
+    config.mesh.fsdp = 4
+    return config
+
+
+@pytest.mark.slow
+@with_compiler
+def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up():
+    config = small_config()
+    pod = describe_pod("v4:2x2x1")
+    job = training_job(config, pod.devices)
+    report, text = compile_job(job, pod)
+    assert "ENTRY" in text
+
+    exchanged = report["collectives"]
+    assert exchanged["all-gather"]["count"] > 0 and exchanged["reduce-scatter"]["count"] > 0
+    assert exchanged["all-to-all"]["count"] == exchanged["collective-permute"]["count"] == 0
+    # Each cut kernel is gathered once in bfloat16 and its gradient summed once: 3/4 of 2 bytes each go out.
+    state = job.lowered.in_avals[0][0]
+    cut = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.size >= 2**14 and leaf.ndim > 1)
+    assert exchanged["all-gather"]["bytes_moved"] == pytest.approx(cut * 2 * 3 / 4, rel=0.02)
+    assert exchanged["reduce-scatter"]["bytes_moved"] == pytest.approx(cut * 2 * 3 / 4, rel=0.02)
+
+    memory = report["memory"]
+    kinds = ("arguments", "results", "temporaries", "program")
+    assert memory["total"] == sum(memory[kind] for kind in kinds) and report["fits"] and report["advice"] == []
+    assert memory["arguments"] > job.state_bytes / 4, "a chip holds its part of the state, and of the batch"
+    assert 1 < report["compiled_over_model_flops"] < 1.1
+    times = report["roofline_seconds"]
+    assert times["compute"] == report["flops_per_chip"] / 275e12
+    assert times["memory"] == report["bytes_accessed_per_chip"] / 1.2e12
+    slowest = max(times["compute"], times["memory"], times["interconnect"])
+    assert report["images_per_second_per_chip"] == pytest.approx(16 / 4 / slowest)
+    assert report["mfu"] == pytest.approx(report["model_flops_per_chip"] / 275e12 / slowest)
+    assert sum(report["work"].values()) == pytest.approx(1)
+    assert json.loads(json.dumps(report)) == report
+
+    lines = list(format_report(report))
+    assert lines[0] == "training step of 16 images on v4:2x2x1 (4 chips: fsdp=4)"
+    assert any("fits" in line for line in lines) and any("all-gather" in line for line in lines)
+
+
+@with_compiler
+def test_a_program_that_does_not_fit_says_so_and_what_helps():
+    """The compiler's refusal is pretended, since a program that large takes minutes: its words are those it used."""
+    refusal = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 45.10G of "
+        "31.25G hbm. Exceeded hbm capacity by 13.85G."
+    )
+
+    class Refused:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(refusal)
+
+    pod = describe_pod("v4:2x2x1")
+    job = training_job(small_config(), pod.devices)._replace(lowered=Refused(), state_bytes=200 * 2**30)
+    job = job._replace(mesh=pretend_mesh(data=2, fsdp=2))
+    report, text = compile_job(job, pod)
+    assert text == "" and not report["fits"]
+    assert report["memory"]["total"] == round(45.10 * 2**30)
+    lines = list(format_report(report))
+    assert "45.10 of 32 GiB a chip: does not fit" in lines[1]
+    assert [line.split(":")[0].strip() for line in lines[2:5]] == [
+        "raise --config.mesh.fsdp", "set --config.network.remat=elementwise, or blocks",
+        "raise --config.training.accumulate",
+    ]  # fmt: skip
+
+    job = job._replace(lowered=type("Broken", (), {"compile": lambda self: (_ for _ in ()).throw(
+        jax.errors.JaxRuntimeError("INTERNAL: something else"))})())  # fmt: skip
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        compile_job(job, pod)
+
+
+def pretend_mesh(**sizes):
+
+    return make_mesh(sizes, jax.devices()[:4])
+
+
+def test_a_shortage_is_read_in_any_unit():
+    assert read_shortage("Used 512.50M of 31.25G hbm") == 512.5 * 2**20
+    assert read_shortage("Used 1.5T of 31.25G hbm") == 1.5 * 2**40
+    assert read_shortage("vmem is short") is None
+
+
+@with_compiler
+@pytest.mark.parametrize("name", CHIPS)
+def test_pods_of_every_generation_are_known(name):
+    sides = {"v4": (2, 2, 2), "v5p": (2, 2, 2), "v5e": (4, 4), "v6e": (4, 4)}[name]
+    pod = describe_pod(f"{name}:{'x'.join(map(str, sides))}", slices=2)
+    assert {device.device_kind for device in pod.devices} == {CHIPS[name].device_kind}
+    assert {device.slice_index for device in pod.devices} == {0, 1}
+    places = {tuple(device.coords)[: len(sides)] for device in pod.devices}
+    assert len(places) == len(pod.devices) / 2 and tuple(max(axis) + 1 for axis in zip(*places, strict=True)) == sides
+
+
+@pytest.mark.parametrize(
+    ("topology", "slices", "told"),
+    [
+        ("v4", 1, "is no topology"),
+        ("v4-512", 1, "is no topology"),
+        ("v9:4x4x4", 1, "unknown TPU generation 'v9'"),
+        ("v4:4x4x4", 0, "--slices of at least 1"),
+        pytest.param("v4:5x7x3", 1, "knows no v4:5x7x3", marks=with_compiler),
+    ],
+)
+def test_a_pod_that_is_none_is_a_sentence(topology, slices, told):
+    with pytest.raises(UserError, match=told):
+        describe_pod(topology, slices)
+
+
+def test_without_the_compiler_the_line_that_installs_it_is_given(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
+        require_libtpu()
+
+
+@with_compiler
+def test_the_sampler_counts_all_its_steps_and_both_branches_of_guidance():
+    config = small_config()
+    config.sampling.steps = 3
+    pod = describe_pod("v4:2x2x1")
+    job = sampling_job(config, pod.devices, batch=8)
+    config.sampling.guidance = 1.0
+    unguided = sampling_job(config, pod.devices, batch=8)
+    assert job.repeats == 3 and job.model_flops == 2 * unguided.model_flops
+    assert "3 steps" in job.name and not job.trains
+
+
+@with_compiler
+def test_the_encoder_is_cut_over_all_chips():
+    job = embedding_job("small", describe_pod("v5e:2x4").devices, batch=16, tokens=32)
+    assert (job.batch, job.unit, dict(job.mesh.shape)["fsdp"]) == (16 * 32, "token", 8)
+    # 8 layers, each token: two operations a weight, and the attention's products on top.
+    weights = 8 * (4 * 512 * 384 + 3 * 512 * 1024)
+    assert job.model_flops == 16 * 32 * (2 * weights + 8 * 4 * 32 * 384)
+    with pytest.raises(UserError, match="size of T5"):
+        embedding_job("huge", describe_pod("v5e:2x4").devices, batch=16, tokens=32)
