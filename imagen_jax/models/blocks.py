@@ -48,9 +48,12 @@ class ResidualBlock(nn.Module):
         h = convolution(self.channels, outputs="hidden", dtype=self.dtype, name="conv_in")(h)
         h = constrain(h, "batch", "height", "width", "hidden")
         scale_shift = dense(2 * self.channels, dtype=self.dtype, name="embedding")(self.embedding_activation(embedding))
-        # Whole on each device: cut over its channels, scales would lie on some devices and shifts on the others.
-        scale_shift = constrain(scale_shift, "batch", "channels")
-        scale, shift = jnp.split(scale_shift[:, None, None, :], 2, axis=-1)
+        # Whole on each device, and so are their gradients: cut over the channels of both, scales would lie on some
+        # devices and shifts on the others.
+        scale, shift = (
+            constrain(half, "batch", "height", "width", "channels")
+            for half in jnp.split(constrain(scale_shift, "batch", "channels")[:, None, None, :], 2, axis=-1)
+        )
         h = self.activation(GroupNorm(name="norm_out")(h) * (1 + scale) + shift)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = convolution(self.channels, zero=True, inputs="hidden", dtype=self.dtype, name="conv_out")(h)

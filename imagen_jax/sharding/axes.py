@@ -12,6 +12,7 @@ kernel that merely lies in parts makes it cut the features to match, with hundre
 Without a mesh around (``jax.set_mesh``) all of this does nothing: a network needs none.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -133,7 +134,9 @@ def stored_cut(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list
     """The mesh axes that each axis of a kernel is cut over while it lies in memory.
 
     ``fsdp`` cuts the input axis, the first that is no tap of a convolution: cut along the output axis, many kernels
-    would have parts narrower than the 128 lanes that memory is laid out in. Where it does not divide, the next.
+    would have parts narrower than the 128 lanes that memory is laid out in. Where it does not divide, the next. So does
+    ``tensor`` for a kernel that is computed with whole: else the compiler shares the work on its gradient among the
+    devices of ``tensor``, and then has to exchange what each has for what it shall have.
 
     Raises:
         UserError: an unknown name, or the mesh cuts no axis evenly; says which sizes would.
@@ -146,15 +149,16 @@ def stored_cut(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list
             raise UserError(
                 f"config.mesh.tensor={mesh.shape[TENSOR]} does not divide an axis of {size} {name}: choose a divisor"
             )
-    if mesh.shape[FSDP] == 1:
-        return cuts
+    over = [axis for axis in (FSDP, TENSOR) if mesh.shape[axis] > 1 and (axis == FSDP or not any(cuts))]
+    parts = math.prod(mesh.shape[axis] for axis in over)
     for index, (name, size) in enumerate(zip(axes, shape, strict=True)):
-        if name != "taps" and size % (mesh.shape[FSDP] * (mesh.shape[TENSOR] if cuts[index] else 1)) == 0:
-            cuts[index] = (*cuts[index], FSDP)
+        if name != "taps" and size % (parts * (mesh.shape[TENSOR] if cuts[index] else 1)) == 0:
+            cuts[index] = (*cuts[index], *over)
             return cuts
+    wanted = " × ".join(f"config.mesh.{axis}={mesh.shape[axis]}" for axis in over)
     raise UserError(
-        f"config.mesh.fsdp={mesh.shape[FSDP]} divides no axis of a kernel of shape {tuple(shape)}: choose a power of "
-        "two that does, and leave the rest of the devices to config.mesh.data"
+        f"{wanted} divides no axis of a kernel of shape {tuple(shape)}: choose a power of two that does, and leave the "
+        "rest of the devices to config.mesh.data"
     )
 
 
@@ -183,13 +187,14 @@ def gather(kernel: jax.Array, axes: Sequence[str], dtype: DTypeLike) -> jax.Arra
     """A kernel as it is used: in the compute type, and whole but for a cut over ``tensor``.
 
     Gathered after the conversion, so bfloat16 costs half of the traffic. The gradient is summed over the devices in the
-    kernel's own type: in bfloat16, every further device would add less to a sum that has only eight bits.
+    compute type too, for the compiler sums what each device's convolution made before anything is done with it.
     """
     mesh = present_mesh()
-    stored = None if mesh is None else stored_cut(kernel.shape, axes, mesh)
-    if mesh is None or stored is None or not any(FSDP in cut for cut in stored):
+    if mesh is None:
         return kernel.astype(dtype)
-    used = [tuple(axis for axis in cut if axis != FSDP) for cut in stored]
+    stored, used = stored_cut(kernel.shape, axes, mesh), computed_cut(axes, mesh)
+    if stored == used or not any(stored):
+        return kernel.astype(dtype)
     return convert_and_place(kernel, dtype, as_spec(stored), as_spec(used))
 
 

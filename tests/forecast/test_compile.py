@@ -66,6 +66,18 @@ def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up():
     assert any("fits" in line for line in lines) and any("all-gather" in line for line in lines)
 
 
+@pytest.mark.slow
+@with_compiler
+def test_with_a_tensor_axis_too_nothing_but_gathers_and_sums():
+    config = small_config()
+    config.mesh.update({"fsdp": 2, "tensor": 2})
+    pod = describe_pod("v4:2x2x1")
+    report, _ = compile_job(training_job(config, pod.devices), pod)
+    exchanged = report["collectives"]
+    assert exchanged["all-to-all"]["count"] == exchanged["collective-permute"]["count"] == 0
+    assert exchanged["all-reduce"]["bytes_moved"] > 0, "what the halves of a block's channels make is summed"
+
+
 @with_compiler
 def test_a_program_that_does_not_fit_says_so_and_what_helps():
     """The compiler's refusal is pretended, since a program that large takes minutes: its words are those it used."""

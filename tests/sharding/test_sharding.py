@@ -53,11 +53,12 @@ def test_a_misspelt_axis_names_the_nearest():
     [
         ((3, 3, 64, 128), CONVOLUTION, [(), (), ("fsdp",), ("tensor",)]),
         ((3, 3, 64, 128), ("taps", "taps", "hidden", "channels"), [(), (), ("tensor", "fsdp"), ()]),
-        ((3, 3, 6, 1024), ("taps", "taps", "channels", "channels"), [(), (), (), ("fsdp",)]),
+        ((3, 3, 64, 128), ("taps", "taps", "channels", "channels"), [(), (), ("fsdp", "tensor"), ()]),
+        ((3, 3, 6, 1024), ("taps", "taps", "channels", "channels"), [(), (), (), ("fsdp", "tensor")]),
         ((128, 8, 32), ("channels", "heads", "head_channels"), [("fsdp",), ("tensor",), ()]),
         ((8, 8), ("channels", "hidden"), [(), ()]),
     ],
-    ids=["input axis", "both on one", "input axis does not divide", "heads", "small"],
+    ids=["input axis", "both on one", "computed with whole", "input axis does not divide", "heads", "small"],
 )
 def test_a_kernel_is_cut_along_its_input_axis_and_where_its_names_say(shape, axes, cut):
     assert stored_cut(shape, axes, make_mesh({"data": 1, "fsdp": 4, "tensor": 2})) == cut
@@ -65,7 +66,7 @@ def test_a_kernel_is_cut_along_its_input_axis_and_where_its_names_say(shape, axe
 
 @pytest.mark.parametrize(
     ("shape", "mesh", "told"),
-    [((3, 3, 63, 129), {"data": 4, "fsdp": 2}, "fsdp=2 divides no axis"),
+    [((3, 3, 63, 129), {"data": 4, "fsdp": 2}, "fsdp=2 divides no axis of a kernel"),
      ((3, 3, 64, 129), {"data": 4, "tensor": 2}, "tensor=2 does not divide an axis of 129 hidden")],
 )  # fmt: skip
 def test_a_kernel_that_cannot_be_cut_is_named(shape, mesh, told):
