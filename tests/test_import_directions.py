@@ -13,7 +13,8 @@ PACKAGE = "imagen_jax"
 LAYERS = [
     {"array_types", "errors"},
     {"storage"},
-    {"processes", "sharding", "weights"},
+    {"processes", "sharding"},
+    {"weights"},
     {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
     {"evaluation"},

@@ -8,7 +8,8 @@
 ``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet`` (DeepFloyd IF's). ``deepfloyd_weights`` says
 which tensor of IF's files is which parameter. ``NETWORKS`` names them for configs.
 
-May import: ``array_types``, ``errors``, ``weights``. Nobody outside the mains imports it: networks travel as arguments.
+May import: ``array_types``, ``errors``, ``sharding`` (axes), ``weights``. Nobody outside the mains imports it: networks
+travel as arguments.
 """
 
 import flax.linen as nn

@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 from flax.core import meta
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from imagen_jax.errors import UserError, choose
 
@@ -183,12 +183,13 @@ def constrain(x: jax.Array, *axes: str) -> jax.Array:
     return x if mesh is None else jax.lax.with_sharding_constraint(x, as_spec(computed_cut(axes, mesh)))
 
 
-def gather(kernel: jax.Array, axes: Sequence[str], dtype: DTypeLike) -> jax.Array:
+def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Array:
     """A kernel as it is used: in the compute type, and whole but for a cut over ``tensor``.
 
     Gathered after the conversion, so bfloat16 costs half of the traffic. The gradient is summed over the devices in the
     compute type too, for the compiler sums what each device's convolution made before anything is done with it.
     """
+    kernel = jnp.asarray(kernel)
     mesh = present_mesh()
     if mesh is None:
         return kernel.astype(dtype)
@@ -223,9 +224,13 @@ def gathering(axes: Sequence[str]) -> Any:
     """What a Flax layer takes as ``promote_dtype``: converts its inputs and bias, gathers its kernel."""
 
     def promote(
-        inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: DTypeLike
+        inputs: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None, *, dtype: DTypeLike
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        return inputs.astype(dtype), gather(kernel, axes, dtype), None if bias is None else bias.astype(dtype)
+        return (
+            jnp.asarray(inputs, dtype),
+            gather(kernel, axes, dtype),
+            None if bias is None else jnp.asarray(bias, dtype),
+        )
 
     return promote
 
@@ -233,7 +238,7 @@ def gathering(axes: Sequence[str]) -> Any:
 def gathering_table(axes: Sequence[str]) -> Any:
     """The same for Flax's embedding, which converts nothing but its table."""
 
-    def promote(table: jax.Array, *, dtype: DTypeLike, inexact: bool = False) -> tuple[jax.Array]:
+    def promote(table: ArrayLike, *, dtype: DTypeLike, inexact: bool = False) -> tuple[jax.Array]:
         return (gather(table, axes, dtype),)
 
     return promote

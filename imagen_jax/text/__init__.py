@@ -15,5 +15,5 @@ The way of a caption, one file a step::
 
 A new encoder brings its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 
-May import from the package: ``array_types``, ``errors`` and ``weights``.
+May import from the package: ``array_types``, ``errors``, ``sharding`` (axes), ``storage`` and ``weights``.
 """

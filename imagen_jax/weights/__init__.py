@@ -7,5 +7,5 @@
 tensor where it belongs), ``places`` (one device, or cut over a mesh). Which tensor is which parameter is said beside
 the network: ``text/t5_weights``, ``models/deepfloyd_weights``.
 
-May import: ``array_types``, ``errors``.
+May import: ``array_types``, ``errors``, ``sharding`` (names of axes come off new parameters) and ``storage``.
 """

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
 from imagen_jax.errors import UserError
+from imagen_jax.sharding.axes import remove_labels
 
 Place = Callable[[str, np.ndarray], Any]
 """``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it."""
@@ -28,7 +29,7 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
 
     A path looks like ``layer_0/expand/bias``.
     """
-    return flatten_shapes(jax.eval_shape(init, jax.random.key(0), *inputs)["params"])
+    return flatten_shapes(remove_labels(jax.eval_shape(init, jax.random.key(0), *inputs)["params"]))
 
 
 def flatten_shapes(shapes: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:

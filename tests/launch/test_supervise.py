@@ -89,6 +89,8 @@ def test_a_signal_goes_on_to_the_command_and_ends_both(tmp_path, name):
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
+        # Tests that run in the background of a shell ignore SIGINT, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(tmp_path / "began")
     supervisor.send_signal(getattr(signal, name))
