@@ -36,7 +36,7 @@ common = set(flags.FLAGS)
 for name, more in MORE.items():
     module = importlib.import_module(f"imagen_jax.{name}")
     texts = {flag.name for flag in flags.FLAGS.get_flags_for_module(f"imagen_jax.{name}")
-             if flag.flag_type() not in ("int", "bool")}
+             if flag.flag_type() not in ("int", "float", "bool")}
     assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
     for place in sorted(texts & PLACES):
         values = {flag: "local" for flag in texts & PLACES - {"text_encoder"}} | {place: "ELSEWHERE"}
