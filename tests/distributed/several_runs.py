@@ -9,6 +9,7 @@ All have the same config, so that what the first compiles serves the others; onl
 import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from absl import flags
 
@@ -16,8 +17,8 @@ from imagen_jax import processes, train
 from imagen_jax.command_line import run_main
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.stages import build_stage
-from imagen_jax.train import compile_train_step, make_training
 from imagen_jax.training.watching import Watch
+from imagen_jax.training_setup import make_training
 
 PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
@@ -47,9 +48,10 @@ def main(arguments):
         make_batches = train.make_batches
         train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
     training = cache(lambda: make_training(train.CONFIG.value, build_stage(train.CONFIG.value)))
-    compiled = cache(lambda: compile_train_step(training().step, training().state, training().batch))
-    train.make_training = lambda *_: training()
-    train.compile_train_step = lambda *_: compiled()
+    compiled = cache(lambda: training().lower().compile())
+    train.make_training = lambda *_: SimpleNamespace(
+        **training()._asdict(), lower=lambda: SimpleNamespace(compile=compiled)
+    )
     for number, workdir in enumerate(train.WORKDIR.value.split(",")):
         if number or not PREVIEW.value:
             train.make_preview = lambda *_: lambda *_: None

@@ -57,7 +57,6 @@ def compile_with(flags: str) -> subprocess.CompletedProcess[str]:
             "JAX_PLATFORMS": "cpu",
             "LIBTPU_INIT_ARGS": flags,
             "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another worker may compile at this moment
             "TPU_ACCELERATOR_TYPE": "v5p-16",
             "TPU_WORKER_HOSTNAMES": "localhost",
             # Other processes of this machine may compile for TPUs too.
