@@ -131,7 +131,7 @@ def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
     (sentence,) = re.findall(r"\[0\] error: (.*)", killed.told)
     assert f"process 1 has given no sign of life for 4 s (last step {STALLED - 2})" in sentence
     assert "run the same command" in sentence
-    assert "[0] ended with status 3" in killed.told and "Traceback" not in killed.told
+    assert "[0] ended with status 3" in killed.told and "Traceback (most recent call last)" not in killed.told
 
 
 def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, killed):
