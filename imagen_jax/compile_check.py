@@ -17,7 +17,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax.storage.paths import to_path, write_whole
+from imagen_jax.storage.paths import create_folder, to_path, write_whole
 
 # Before JAX looks for devices: of a TPU that were here, the compiler alone is wanted.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     print(*format_report(report), sep="\n")
     for path, text in ((OUT.value, json.dumps(report, indent=2) + "\n"), (PROGRAM.value, program)):
         if path is not None:
-            to_path(path).parent.mkdir(parents=True, exist_ok=True)
+            create_folder(to_path(path).parent)
             write_whole(to_path(path), text.encode())
 
 
@@ -70,12 +70,12 @@ def make_job(pod: Pod) -> Job:
     if ENCODER.value is not None:
         return embedding_job(ENCODER.value, pod.devices, BATCH.value or 512, TOKENS.value)
     config = CONFIG.value
+    if SLICES.value > 1:
+        config.mesh.slice = SLICES.value
     if SAMPLE.value:
         return sampling_job(config, pod.devices, BATCH.value or len(pod.devices))
     if BATCH.value is not None:
         config.training.batch_size = BATCH.value
-    if SLICES.value > 1:
-        config.mesh.slice = SLICES.value
     return training_job(config, pod.devices)
 
 

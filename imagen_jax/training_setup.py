@@ -74,12 +74,13 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
     shapes = jax.eval_shape(make_state)
     placement = place_state(shapes, parameter_axes(stage), mesh)
     batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
-    cut = batch_placement(mesh, config.training.batch_size)
-    if config.training.accumulate < 1 or config.training.batch_size % (config.training.accumulate * count_parts(mesh)):
+    batch_size, pieces = config.training.batch_size, config.training.accumulate
+    cut = batch_placement(mesh, batch_size)
+    each = batch_size // count_parts(mesh)
+    if pieces < 1 or each % pieces:
         raise UserError(
-            f"config.training.accumulate={config.training.accumulate} does not cut a batch of "
-            f"{config.training.batch_size} over {count_parts(mesh)} devices: choose a divisor of "
-            f"{config.training.batch_size // count_parts(mesh)}"
+            f"config.training.accumulate={pieces} does not cut a batch of {batch_size} over {count_parts(mesh)} "
+            f"devices: choose a divisor of {each}"
         )
     return Training(
         step,

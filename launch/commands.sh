@@ -24,6 +24,12 @@ need() {
     done
 }
 
+# Usage: check_name NAME   Makes sure that Google takes it.
+check_name() {
+    [[ $1 =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+        fail "--name=$1: names have small letters, digits and hyphens, and begin with a letter."
+}
+
 # Prints a word as a shell reads it back: itself where that is safe, else between single quotes.
 quote() {
     if [[ $1 =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then

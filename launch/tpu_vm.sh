@@ -63,8 +63,7 @@ read_flags() {
 
 check_flags() {
     need "$command" name zone
-    [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
-        fail "--name=$name: names have small letters, digits and hyphens, and begin with a letter."
+    check_name "$name"
     [[ $node_count =~ ^[1-9][0-9]*$ ]] || fail "--node_count=$node_count is no number of slices: give 1 or more."
     [[ $poll_seconds =~ ^[0-9]+$ ]] || fail "--poll_seconds=$poll_seconds is no number of seconds."
     case $command in

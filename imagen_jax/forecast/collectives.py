@@ -66,6 +66,12 @@ class Instruction(NamedTuple):
     operation: str
     line: str
 
+    @property
+    def origin(self) -> str:
+        """What it was made of, by the names in the program; empty where it does not say."""
+        found = re.search(r'op_name="([^"]*)"', self.line)
+        return found[1] if found else ""
+
 
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 BODY = re.compile(r"^\s+(?:ROOT )?%[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
@@ -153,8 +159,7 @@ def read_collective(one: Instruction, kind: str, times: int) -> Collective:
         size = sum(sizes)
     if one.operation.startswith("reduce-scatter"):
         size *= len(group)
-    origin = re.search(r'op_name="([^"]*)"', one.line)
-    return Collective(kind, size, group, times, origin[1] if origin else "")
+    return Collective(kind, size, group, times, one.origin)
 
 
 def size_of(kind: str, dimensions: str) -> int:

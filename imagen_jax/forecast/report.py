@@ -151,8 +151,7 @@ def count_cycles(text: str) -> Counter[str]:
     cycles: Counter[str] = Counter()
     for one in instructions:
         if found := re.search(r'"estimated_cycles":"(\d+)"', one.line):
-            name = re.search(r'op_name="([^"]*)"', one.line)
-            kind = next(kind for kind, pattern in WORK.items() if re.search(pattern, name[1] if name else ""))
+            kind = next(kind for kind, pattern in WORK.items() if re.search(pattern, one.origin))
             cycles[kind] += int(found[1]) * runs[one.computation]
     return cycles
 

@@ -50,7 +50,8 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
     Raises:
         UserError: a parameter can't be cut as the mesh wants; says which one.
     """
-    names = {path_of(path): leaf for path, leaf in flatten(axes, is_leaf=is_axes)}
+    named, _ = jax.tree_util.tree_flatten_with_path(axes, is_leaf=is_axes)
+    names = {path_of(path): leaf for path, leaf in named}
 
     def place(path: Any, array: jax.ShapeDtypeStruct) -> NamedSharding:
         found = find_parameter(path_of(path), names)
@@ -69,14 +70,9 @@ def is_axes(leaf: Any) -> bool:
     return leaf is None or isinstance(leaf, tuple)
 
 
-def flatten(tree: Any, is_leaf: Any) -> list[tuple[Any, Any]]:
-    """The leaves of a tree with their paths."""
-    return jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
-
-
 def path_of(path: Any) -> Path:
     """A path of JAX's as names."""
-    return tuple(str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", "")))) for entry in path)
+    return tuple(jax.tree_util.keystr(path, simple=True, separator="/").split("/"))
 
 
 def find_parameter(path: Path, names: Mapping[Path, Any]) -> Path | None:

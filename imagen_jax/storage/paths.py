@@ -155,6 +155,16 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write_bytes(content)
 
 
+def copy_files(source: pathlib.Path, folder: Path) -> None:
+    """Writes all files below a folder of this machine below another folder, of whichever kind.
+
+    Raises:
+        OSError: one can't be written.
+    """
+    for file in files_below(source):
+        write_whole(folder / file.relative_to(source).as_posix(), file.read_bytes())
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[pathlib.Path]:
     """Gives a file of this machine to write, of the same ending, which becomes ``path`` when the block ends well.

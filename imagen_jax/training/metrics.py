@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
+from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 
 FILE_NAME = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 30.0
@@ -155,8 +155,7 @@ class EventsForBucket:
     def flush(self) -> None:
         """Uploads what there is."""
         self._writer.flush()
-        for file in pathlib.Path(self._local.name).iterdir():
-            write_whole(self._folder / file.name, file.read_bytes())
+        copy_files(pathlib.Path(self._local.name), self._folder)
 
     def close(self) -> None:
         """Uploads, and ends."""

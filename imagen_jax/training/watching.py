@@ -17,7 +17,7 @@ import jax
 
 from imagen_jax import processes
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path, files_below, in_bucket, write_whole
+from imagen_jax.storage.paths import Path, copy_files, in_bucket
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Batch, TrainStep
 
@@ -87,8 +87,7 @@ def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, step
             jax.block_until_ready(result)
             jax.profiler.stop_trace()
             if written != folder:
-                for file in files_below(written):
-                    write_whole(folder / file.relative_to(written).as_posix(), file.read_bytes())
+                copy_files(written, folder)
                 shutil.rmtree(written)
             print(f"The trace of steps {first} to {last} lies in {folder}.")
         return result

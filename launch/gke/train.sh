@@ -60,8 +60,7 @@ read_flags() {
 check_flags() {
     local number
     need "$command" name
-    [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
-        fail "--name=$name: names have small letters, digits and hyphens, and begin with a letter."
+    check_name "$name"
     for number in slices max_restarts slice host; do
         [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is no number."
     done

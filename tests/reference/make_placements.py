@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.mesh import MESH_AXES, fit_sizes
-from imagen_jax.sharding.placement import describe_placements, place_state
+from imagen_jax.sharding.placement import describe_placements, path_of, place_state
 from imagen_jax.stages import abstract_params, build_stage, parameter_axes
 from tests.reference.make_counts import PRESETS, make_config
 
@@ -38,7 +38,7 @@ def place_params(config: ConfigDict, mesh: AbstractMesh) -> dict[str, list[str]]
         described = describe_placements(place_state(params, parameter_axes(stage), mesh))
     except UserError as error:
         return {"refused": [str(error)]}
-    paths = ["/".join(str(entry.key) for entry in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    paths = ["/".join(path_of(path)) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     table: dict[str, list[str]] = {}
     for path in paths:
         table.setdefault(json.dumps(described.get(path, "whole")), []).append(path)
