@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 
 SUPERVISE = Path(__file__).parent.parent.parent / "launch" / "supervise.sh"
 QUICK = ("--first_wait=0", "--longest_wait=0")
+HEARS_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""Becomes the command that follows, which hears SIGINT."""
 
 
 def write_command(folder: Path, *statuses: int) -> list[str]:
@@ -85,13 +90,13 @@ def test_a_signal_goes_on_to_the_command_and_ends_both(tmp_path, name):
         "touch began\nwhile :; do sleep 0.05; done\n"
     )
     supervisor = subprocess.Popen(
-        ["bash", SUPERVISE, f"--status_file={tmp_path / 'ended'}", "bash", "command.sh"],
+        # Tests that run in the background of a shell ignore SIGINT, and so would what they start.
+        [sys.executable, "-c", HEARS_SIGINT, "bash", SUPERVISE, f"--status_file={tmp_path / 'ended'}", "bash",
+         "command.sh"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
-        # Tests that run in the background of a shell ignore SIGINT, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    )  # fmt: skip
     wait_for(tmp_path / "began")
     supervisor.send_signal(getattr(signal, name))
     told, _ = supervisor.communicate(timeout=20)
