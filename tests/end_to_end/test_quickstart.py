@@ -45,7 +45,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fa
     assert losses(workdir) == losses(tmp_path / "base")
     assert f"{workdir} continues after step 1." in capsys.readouterr().out
     kept = {name.removeprefix("runs/base/").split("/")[0] for name in objects if name.startswith("runs/base/")}
-    assert kept == {"checkpoints", "config.json", "metrics.jsonl", "previews"}
+    assert kept == {"began.json", "checkpoints", "config.json", "metrics.jsonl", "previews"}
     assert {name.split("/")[3] for name in objects if name.startswith("runs/base/checkpoints/")} == {"1", "2"}
 
     train(config, workdir)

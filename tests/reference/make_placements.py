@@ -6,7 +6,9 @@ Paths with one placement stand in one list; an axis is cut over the mesh axes th
 """
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh
@@ -30,27 +32,33 @@ def mesh_of(config: ConfigDict, chips: int, **sizes: int) -> AbstractMesh:
     return AbstractMesh(tuple(fitted[name] for name in MESH_AXES), MESH_AXES)
 
 
-def place_params(config: ConfigDict, mesh: AbstractMesh) -> dict[str, list[str]]:
-    """The paths of the parameters under each placement, or the sentence that refuses the mesh."""
+@cache
+def trace(preset: str) -> tuple[ConfigDict, Any, Any]:
+    """A preset's config, and the shapes and the names of the axes of its parameters."""
+    config = make_config(preset)
     stage = build_stage(config)
-    params = abstract_params(stage)
+    return config, abstract_params(stage), parameter_axes(stage)
+
+
+def place_params(params: Any, axes: Any, mesh: AbstractMesh) -> dict[str, list[str]]:
+    """The paths of the parameters under each placement, or the sentence that refuses the mesh."""
     try:
-        described = describe_placements(place_state(params, parameter_axes(stage), mesh))
+        described = describe_placements(place_state(params, axes, mesh))
     except UserError as error:
         return {"refused": [str(error)]}
-    paths = ["/".join(path_of(path)) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     table: dict[str, list[str]] = {}
-    for path in paths:
-        table.setdefault(json.dumps(described.get(path, "whole")), []).append(path)
+    for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = "/".join(path_of(path))
+        table.setdefault(json.dumps(described.get(name, "whole")), []).append(name)
     return table
 
 
 def make_placements(preset: str) -> dict:
     """Both tables of a preset: as its config says, and with a tensor axis."""
-    config = make_config(preset)
+    config, params, axes = trace(preset)
     return {
-        "as configured": place_params(config, mesh_of(config, CHIPS)),
-        f"with mesh.tensor={TENSOR}": place_params(config, mesh_of(config, CHIPS, tensor=TENSOR)),
+        "as configured": place_params(params, axes, mesh_of(config, CHIPS)),
+        f"with mesh.tensor={TENSOR}": place_params(params, axes, mesh_of(config, CHIPS, tensor=TENSOR)),
     }
 
 

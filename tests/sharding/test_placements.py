@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from imagen_jax.sharding.placement import path_of, place_state
-from imagen_jax.stages import abstract_params, build_stage, initial_params, parameter_axes
+from imagen_jax.stages import build_stage, initial_params, parameter_axes
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config
-from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of
+from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of, trace
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -69,8 +69,7 @@ def test_the_step_and_the_key_are_whole():
 def test_every_network_names_the_axes_of_its_kernels():
     """The names come with the layer; a kernel without them would stop here."""
     for preset in PRESETS:
-        stage = build_stage(make_config(preset))
-        axes, params = parameter_axes(stage), abstract_params(stage)
+        _, params, axes = trace(preset)
         named = jax.tree.map(lambda array, names: (array.ndim, names), params, axes, is_leaf=lambda x: x is None)
         for ndim, names in jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple)):
             assert names is None or len(names) == ndim
