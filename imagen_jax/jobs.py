@@ -36,7 +36,6 @@ class Job(NamedTuple):
         model_flops: operations that the model takes for all of them: matrix products and convolutions, none of them
             computed twice.
         state_bytes: of all arrays that are cut over ``fsdp``, not cut.
-        repeats: how often the loop runs that does nearly all of the work; 1 where there is none.
         trains: whether it is a training step.
     """
 
@@ -47,7 +46,6 @@ class Job(NamedTuple):
     unit: str
     model_flops: int
     state_bytes: int
-    repeats: int = 1
     trains: bool = False
 
 
@@ -68,7 +66,6 @@ def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
         "image",
         batch * count_training_operations(config),
         bytes_of(training.state),
-        repeats=config.training.accumulate,
         trains=True,
     )
 
@@ -102,7 +99,6 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
         "image",
         batch * operations,
         bytes_of(params),
-        repeats=sampled.settings.steps,
     )
 
 

@@ -1,6 +1,6 @@
-"""What the chips of a compiled program say to each other, read from its text.
+"""What the chips of a compiled program say to each other.
 
-    text -> computations (with how often loops run them) -> collectives: kind, bytes, which chips
+    instructions (with how often loops run them) -> collectives: kind, bytes, which chips
 
 A chip of a group of n sends, and receives as much (Thakur, Rabenseifner and Gropp 2005, section 3; the best that is
 possible for the reductions):
@@ -12,11 +12,12 @@ possible for the reductions):
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from imagen_jax.forecast.programs import Instruction
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
@@ -51,33 +52,6 @@ class Collective(NamedTuple):
         return self.times * self.size * share.get(self.kind, (members - 1) / members)
 
 
-class Instruction(NamedTuple):
-    """A line of a program's text.
-
-    Attributes:
-        computation: that it belongs to.
-        result: type of what it makes.
-        operation: its name, such as ``fusion``.
-        line: the whole.
-    """
-
-    computation: str
-    result: str
-    operation: str
-    line: str
-
-    @property
-    def origin(self) -> str:
-        """What it was made of, by the names in the program; empty where it does not say."""
-        found = re.search(r'op_name="([^"]*)"', self.line)
-        return found[1] if found else ""
-
-
-HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-BODY = re.compile(r"^\s+(?:ROOT )?%[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 PIECES = re.compile(r"channel_id=(\d+),.*async_collective_fusion_config")
 """An exchange that goes on while the chip computes is written several times: where it begins, in the fusions that carry
 it on, and where it ends, each time with the same number."""
@@ -85,24 +59,16 @@ it on, and where it ends, each time with the same number."""
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
-def read_instructions(text: str) -> Iterator[Instruction]:
-    """The instructions of a program's text, each with its computation; the entry is called ``ENTRY``."""
-    computation = ""
-    for line in text.splitlines():
-        if header := HEADER.match(line):
-            computation = "ENTRY" if header[1] else header[2]
-        elif body := BODY.match(line):
-            yield Instruction(computation, body[1], body[2], line)
+def find_collectives(instructions: Iterable[Instruction], runs: Mapping[str, int]) -> list[Collective]:
+    """All exchanges of a compiled program.
 
-
-def find_collectives(text: str) -> list[Collective]:
-    """All exchanges of a compiled program, from its text.
+    Args:
+        instructions: of the program.
+        runs: how often each of its computations is run.
 
     Raises:
         ValueError: a form that is not known here.
     """
-    instructions = list(read_instructions(text))
-    runs = count_runs(instructions)
     found, seen = [], set()
     for one in instructions:
         kind = kind_of(one)
@@ -115,27 +81,6 @@ def find_collectives(text: str) -> list[Collective]:
             seen.add(pieces[1])
         found.append(read_collective(one, kind, runs[one.computation]))
     return found
-
-
-def count_runs(instructions: Sequence[Instruction]) -> Counter[str]:
-    """How often each computation is run when the entry is run once; a loop of unknown length counts once."""
-    calls: dict[str, list[tuple[str, int]]] = {}
-    for one in instructions:
-        called = CALLED.findall(one.line)
-        if found := BRANCHES.search(one.line):
-            called += [name.strip(" %") for name in found[1].split(",")]
-        if called:
-            trips = TRIPS.search(one.line) if one.operation == "while" else None
-            calls.setdefault(one.computation, []).extend((name, int(trips[1]) if trips else 1) for name in called)
-    runs: Counter[str] = Counter()
-
-    def run(computation: str, times: int) -> None:
-        runs[computation] += times
-        for name, repeats in calls.get(computation, ()):
-            run(name, times * repeats)
-
-    run("ENTRY", 1)
-    return runs
 
 
 def kind_of(one: Instruction) -> str | None:

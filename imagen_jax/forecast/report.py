@@ -4,17 +4,19 @@ import importlib.metadata
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from imagen_jax.errors import UserError
-from imagen_jax.forecast.collectives import (
-    KINDS,
-    Collective,
+from imagen_jax.forecast.collectives import KINDS, Collective, find_collectives
+from imagen_jax.forecast.programs import (
+    Costs,
+    Instruction,
+    count_costs,
     count_runs,
-    find_collectives,
+    find_loops,
     read_instructions,
 )
 from imagen_jax.forecast.roofline import Roofline, estimate
@@ -84,14 +86,16 @@ def describe_job(job: Job, pod: Pod) -> Report:
 
 def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: str) -> Report:
     """What the compiler says of a program, and the least time that follows from it."""
-    collectives = find_collectives(text)
-    costs: Mapping[str, float] = compiled.cost_analysis() or {}
-    # What a loop does is counted once.
-    flops, accessed = costs["flops"] * job.repeats, costs["bytes accessed"] * job.repeats
+    instructions = list(read_instructions(text))
+    loops = find_loops(instructions)
+    runs = count_runs(instructions, loops)
+    collectives = find_collectives(instructions, runs)
+    analysis: Mapping[str, float] = compiled.cost_analysis() or {}
+    flops, accessed = count_costs(Costs(analysis["flops"], analysis["bytes accessed"]), text, loops, runs)
     roofline = estimate(pod, list(job.mesh.devices.flat), flops, accessed, collectives)
     memory = describe_memory(compiled, pod)
     model_flops = job.model_flops / len(pod.devices)
-    cycles = count_cycles(text)
+    cycles = count_cycles(instructions, runs)
     report = {
         "memory": memory,
         "fits": memory["free_share"] >= 0,
@@ -105,6 +109,7 @@ def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: st
         "roofline_seconds": roofline._asdict() | {"bound": roofline.bound},
         f"{job.unit}s_per_second_per_chip": job.batch / len(pod.devices) / roofline.seconds,
         "mfu": predict_mfu(model_flops, roofline, pod),
+        "loops": [loop.trips for loop in loops],
         "work": share_work(cycles),
         "cycles_per_chip": sum(cycles.values()),
     }
@@ -144,10 +149,8 @@ def predict_mfu(model_flops: float, roofline: Roofline, pod: Pod) -> float:
     return model_flops / pod.chip.flops_per_second / roofline.seconds
 
 
-def count_cycles(text: str) -> Counter[str]:
+def count_cycles(instructions: Iterable[Instruction], runs: Mapping[str, int]) -> Counter[str]:
     """The compiler's own estimate of a chip's cycles, by what they are spent on; empty where it says none."""
-    instructions = list(read_instructions(text))
-    runs = count_runs(instructions)
     cycles: Counter[str] = Counter()
     for one in instructions:
         if found := re.search(r'"estimated_cycles":"(\d+)"', one.line):
@@ -212,6 +215,8 @@ def format_report(report: Report) -> Iterator[str]:
     if report["work"]:
         shares = sorted(report["work"].items(), key=lambda item: -item[1])
         yield "the compiler's cycles: " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in shares if share)
+    if unknown := report["loops"].count(None):
+        yield f"beware          {unknown} loops of unknown length count as if they turned once"
     yield f"compiled in     {report['compile_seconds']:.0f} s"
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from imagen_jax.forecast.collectives import Collective, find_collectives, read_group, size_of
+from imagen_jax.forecast.programs import count_runs, find_loops, read_instructions
 
 PROGRAM = """HloModule jit_step, is_scheduled=true, num_partitions=8
 
@@ -48,7 +49,9 @@ ENTRY %main.1_spmd (param: f32[4]) -> f32[4] {
 
 def test_each_exchange_is_found_with_its_bytes_group_and_repeats():
     everyone = tuple(range(8))
-    assert sorted(find_collectives(PROGRAM)) == sorted(
+    instructions = list(read_instructions(PROGRAM))
+    runs = count_runs(instructions, find_loops(instructions))
+    assert sorted(find_collectives(instructions, runs)) == sorted(
         [
             Collective("reduce-scatter", 2048 * 2048 * 2, everyone, 1, ""),
             Collective("all-gather", 1024 * 16 * 4, (0, 1, 2, 3), 5, "jit(step)/while/gather"),

@@ -160,8 +160,27 @@ def test_the_sampler_counts_all_its_steps_and_both_branches_of_guidance():
     job = sampling_job(config, pod.devices, batch=8)
     config.sampling.guidance = 1.0
     unguided = sampling_job(config, pod.devices, batch=8)
-    assert job.repeats == 3 and job.model_flops == 2 * unguided.model_flops
+    assert job.model_flops == 2 * unguided.model_flops
     assert "3 steps" in job.name and not job.trains
+    report, _ = compile_job(job, pod)
+    assert report["loops"] == [3]
+    assert report["compiled_over_model_flops"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
+@with_compiler
+def test_what_is_done_piece_by_piece_is_counted_as_often():
+    """Twice the images in two pieces: twice the gradients are summed, and each image takes what it took."""
+    pod, config = describe_pod("v4:2x2x1"), small_config()
+    whole, _ = compile_job(training_job(config, pod.devices), pod)
+    config.training.update({"batch_size": 32, "accumulate": 2})
+    pieces, _ = compile_job(training_job(config, pod.devices), pod)
+    assert (whole["loops"], pieces["loops"]) == ([], [2])
+    assert pieces["flops_per_chip"] == pytest.approx(2 * whole["flops_per_chip"], rel=0.02)
+    summed = [report["collectives"]["reduce-scatter"] for report in (whole, pieces)]
+    assert summed[1]["count"] == 2 * summed[0]["count"]
+    assert summed[1]["bytes_moved"] == 2 * summed[0]["bytes_moved"]
+    assert pieces["cycles_per_chip"] > 1.5 * whole["cycles_per_chip"]
 
 
 @with_compiler

@@ -1,0 +1,195 @@
+"""A compiled program, read from its text.
+
+    text -> instructions -> loops (what each runs, and how often) -> runs of each computation -> costs of all of it
+
+XLA counts what a loop does once, however often it turns. A TPU program does not say how often either, but it can be
+read: JAX's loops count a number up until it reaches another, and both are constants of the program.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+from jax._src.lib import _jax, hlo  # pinned: JAX offers no other way to ask what a part of a program costs
+
+ENTRY = "ENTRY"
+"""What the computation is called here that a program begins with."""
+
+
+class Instruction(NamedTuple):
+    """A line of a program's text.
+
+    Attributes:
+        computation: that it belongs to.
+        name: what others call it.
+        result: type of what it makes.
+        operation: such as ``fusion``.
+        line: the whole.
+    """
+
+    computation: str
+    name: str
+    result: str
+    operation: str
+    line: str
+
+    @property
+    def origin(self) -> str:
+        """What it was made of, by the names in the program; empty where it does not say."""
+        found = re.search(r'op_name="([^"]*)"', self.line)
+        return found[1] if found else ""
+
+    @property
+    def operands(self) -> list[str]:
+        """The names of what it works on; of a constant its value."""
+        inside = self.line.split(f" {self.operation}(", 1)[1].split(")", 1)[0]
+        return [operand.split("*/")[-1].strip(" %") for operand in inside.split(",")]
+
+
+class Loop(NamedTuple):
+    """A loop of a program.
+
+    Attributes:
+        computation: where it stands.
+        body: the computation that it runs.
+        trips: how often; None where that is no constant that can be read.
+    """
+
+    computation: str
+    body: str
+    trips: int | None
+
+
+class Costs(NamedTuple):
+    """Operations, and bytes read and written in memory, of a chip in one run of a program."""
+
+    flops: float
+    accessed: float
+
+
+HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+BODY = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+PLACE = re.compile(r"index=(\d+)")
+
+Instructions = Sequence[Instruction]
+
+
+def read_instructions(text: str) -> Iterator[Instruction]:
+    """The instructions of a program's text, each with its computation."""
+    computation = ""
+    for line in text.splitlines():
+        if header := HEADER.match(line):
+            computation = ENTRY if header[1] else header[2]
+        elif body := BODY.match(line):
+            yield Instruction(computation, body[1], body[2], body[3], line)
+
+
+def find_loops(instructions: Instructions) -> list[Loop]:
+    """The loops of a program."""
+    named = {(one.computation, one.name): one for one in instructions}
+    loops = []
+    for one in instructions:
+        if one.operation == "while" and (found := LOOP.search(one.line)):
+            known = TRIPS.search(one.line)
+            trips = int(known[1]) if known else read_trips(one, found[1], found[2], instructions, named)
+            loops.append(Loop(one.computation, found[2], trips))
+    return loops
+
+
+def read_trips(
+    loop: Instruction,
+    condition: str,
+    body: str,
+    instructions: Instructions,
+    named: Mapping[tuple[str, str], Instruction],
+) -> int | None:
+    """How often a loop turns that counts up by one from a constant to below another; None for any other.
+
+    Args:
+        loop: the instruction.
+        condition: the computation that says whether it goes on.
+        body: the computation that it runs.
+        instructions: of the program.
+        named: the same, by computation and name.
+    """
+
+    def constant(computation: str, name: str) -> int | None:
+        one = named.get((computation, name))
+        while one is not None and one.operation == "copy":
+            one = named.get((computation, one.operands[0]))
+        return int(one.operands[0]) if one is not None and one.operation == "constant" else None
+
+    def operand(computation: str, one: Instruction, place: int) -> Instruction | None:
+        return named.get((computation, one.operands[place]))
+
+    def root(computation: str) -> Instruction | None:
+        return next((one for one in instructions if one.computation == computation and "ROOT %" in one.line), None)
+
+    asked, made, begun = root(condition), root(body), operand(loop.computation, loop, 0)
+    if asked is None or made is None or begun is None or "direction=LT" not in asked.line:
+        return None
+    counter = operand(condition, asked, 0)
+    place = PLACE.search(counter.line) if counter else None
+    if place is None or made.operation != "tuple" or begun.operation != "tuple":
+        return None
+    number = int(place[1])
+    counted = operand(body, made, number)
+    if counted is None or counted.operation != "add" or constant(body, counted.operands[1]) != 1:
+        return None
+    first, last = constant(loop.computation, begun.operands[number]), constant(condition, asked.operands[1])
+    return None if first is None or last is None else last - first
+
+
+def count_runs(instructions: Instructions, loops: Sequence[Loop]) -> Counter[str]:
+    """How often each computation is run when the program is run once; a loop of unknown length counts once."""
+    trips = {loop.body: loop.trips or 1 for loop in loops}
+    calls: dict[str, list[str]] = {}
+    for one in instructions:
+        called = CALLED.findall(one.line)
+        if found := BRANCHES.search(one.line):
+            called += [name.strip(" %") for name in found[1].split(",")]
+        calls.setdefault(one.computation, []).extend(called)
+    runs: Counter[str] = Counter()
+
+    def run(computation: str, times: int) -> None:
+        runs[computation] += times
+        for name in calls.get(computation, ()):
+            run(name, times * trips.get(name, 1))
+
+    run(ENTRY, 1)
+    return runs
+
+
+def count_costs(once: Costs, text: str, loops: Sequence[Loop], runs: Mapping[str, int]) -> Costs:
+    """What a program costs with its loops turning as often as they do.
+
+    Args:
+        once: what XLA says of the program, each loop counted once.
+        text: of the program.
+        loops: of it.
+        runs: how often each computation is run.
+    """
+    flops, accessed = once
+    for loop in loops:
+        again = runs[loop.computation] * ((loop.trips or 1) - 1)
+        if again:
+            body = analyse_body(text, loop.body)
+            flops += again * body.flops
+            accessed += again * body.accessed
+    return Costs(flops, accessed)
+
+
+def analyse_body(text: str, computation: str) -> Costs:
+    """What XLA says of one run of a computation: of the program that would begin with it."""
+    body = re.sub(r"^HloModule .*$", "HloModule body", text, count=1, flags=re.MULTILINE)
+    body = re.sub(r"^ENTRY ", "", body, count=1, flags=re.MULTILINE)
+    body = re.sub(rf"^%{re.escape(computation)} \(", rf"ENTRY %{computation} (", body, count=1, flags=re.MULTILINE)
+    client = jax.local_devices(backend="cpu")[0].client
+    costs = _jax.hlo_module_cost_analysis(client, hlo.hlo_module_from_text(body))
+    return Costs(costs["flops"], costs["bytes accessed"])
