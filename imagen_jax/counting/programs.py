@@ -75,11 +75,19 @@ def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> P
 
 def count_training_operations(config: ConfigDict) -> int:
     """Counted operations of one image in a training step, none of them done twice, whatever ``network.remat`` says."""
-    config = config.copy_and_resolve_references()
+    config = write_out(config)
     if "remat" in config.network:
         config.network.remat = "none"
     program = training_program(build_stage(config), config)
     return count_operations(program.function, *program.arguments)
+
+
+def write_out(config: ConfigDict) -> ConfigDict:
+    """A copy whose network is no loop: of a loop XLA counts one turn."""
+    config = config.copy_and_resolve_references()
+    if "scan" in config.network:
+        config.network.scan = False
+    return config
 
 
 def measure_operations(program: Program) -> Operations:
@@ -94,7 +102,7 @@ def format_operations(config: ConfigDict, batch_size: int = 1) -> Iterator[str]:
 
     In float32, since a processor that computes bfloat16 by converting would have the conversions counted too.
     """
-    config = config.copy_and_resolve_references()
+    config = write_out(config)
     config.network.dtype = "float32"
     stage = build_stage(config)
     yield f"{'operations an image':>24} {'counted':>20} {'compiled':>20} {'ratio':>7}"

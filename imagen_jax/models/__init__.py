@@ -4,7 +4,8 @@
     -> U-Net or Efficient U-Net (blocks, attention, layers) -> output shaped like the image
 
 ``layers`` (normalisation, up and down), ``attention`` (self-attention with text in its keys, cross-attention),
-``conditioning`` (time, pooled text, low-resolution image), ``blocks`` (residual block), ``unet`` (ADM, Imagen's base),
+``conditioning`` (time, pooled text, low-resolution image), ``blocks`` (residual block), ``equal_blocks`` (several of
+them as one loop), ``remat`` (what is computed again for the gradient), ``unet`` (ADM, Imagen's base),
 ``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet`` (DeepFloyd IF's). ``deepfloyd_weights`` says
 which tensor of IF's files is which parameter. ``NETWORKS`` names them for configs.
 

@@ -4,6 +4,7 @@ Against the ADM U-Net: most blocks and parameters sit at low resolutions; a leve
 way down and *after* them on the way up, so that no block runs at the resolution it leaves; skips are scaled by 1/√2.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from imagen_jax.array_types import Images, LowResolution, PerExample, Text
 from imagen_jax.models.attention import Attention, CrossAttention, FeedForward, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
+from imagen_jax.models.equal_blocks import run_blocks
 from imagen_jax.models.layers import (
     Embedding,
     FeatureMap,
@@ -45,6 +47,7 @@ class EfficientUNet(nn.Module):
             and wide channels are what matrix units and small machines are fast at (Hoogeboom et al. 2023).
         input_gates: adds the input images to the output, see ``InputGates`` (Imagen: no). Needs out_channels = 3.
         remat: what is computed again for the gradient, see ``models.remat``.
+        scan: whether the equal blocks of a level are one loop of the program, see ``models.equal_blocks``.
         dtype: compute type; parameters are float32.
     """
 
@@ -62,6 +65,7 @@ class EfficientUNet(nn.Module):
     patch: int = 1
     input_gates: bool = False
     remat: str = "none"
+    scan: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -82,18 +86,19 @@ class EfficientUNet(nn.Module):
 
         make_block = recompute(ResidualBlock, self.remat, static=(3,))
 
-        def run_blocks(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
+        def run_level(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
             def make_attention(kind: type[Attention], name: str) -> Any:
                 weights_again = self.remat == "attention"
                 return recompute(kind, self.remat)(
                     self.heads, recompute_weights=weights_again, dtype=self.dtype, name=name
                 )
 
-            for index in range(self.blocks[level]):
-                block = make_block(
-                    self.channels[level], dropout=self.dropout, dtype=self.dtype, name=f"{name}_{level}_{index}"
-                )
-                x = block(x, embedding, train)
+            width = self.channels[level]
+            make = partial(make_block, width, dropout=self.dropout, dtype=self.dtype)
+            names = [f"{name}_{level}_{index}" for index in range(self.blocks[level])]
+            if names and x.shape[-1] != width:
+                x = make(name=names.pop(0))(x, embedding, train)
+            x = run_blocks(self, make, names, x, embedding, train, self.scan)
             if self.self_attention[level]:
                 x = make_attention(SelfAttention, f"{name}_{level}_self_attention")(x, text)
             if self.cross_attention[level] and text is not None:
@@ -108,12 +113,12 @@ class EfficientUNet(nn.Module):
         skips = []
         for level, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
             x = convolution(width, stride=stride, dtype=self.dtype, name=f"down_{level}_conv")(x)
-            x = run_blocks(x, level, "down")
+            x = run_level(x, level, "down")
             skips.append(x)
 
         for level, stride in reversed(list(enumerate(self.strides))):
             x = jnp.concatenate([x, skips.pop() * 2**-0.5], axis=-1)
-            x = run_blocks(x, level, "up")
+            x = run_level(x, level, "up")
             width = self.channels[max(level - 1, 0)]
             if level > 0 or stride > 1:
                 x = UpsamplingConvolution(width, stride, dtype=self.dtype, name=f"up_{level}_conv")(x)

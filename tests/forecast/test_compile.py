@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from configs.imagen import base_64
+from configs.imagen import base_64, super_res_256
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.chips import CHIPS
 from imagen_jax.forecast.report import compile_job, format_report, read_shortage
@@ -76,6 +76,27 @@ def test_with_a_tensor_axis_too_nothing_but_gathers_and_sums():
     exchanged = report["collectives"]
     assert exchanged["all-to-all"]["count"] == exchanged["collective-permute"]["count"] == 0
     assert exchanged["all-reduce"]["bytes_moved"] > 0, "what the halves of a block's channels make is summed"
+
+
+@pytest.mark.slow
+@with_compiler
+def test_a_loop_over_equal_blocks_gathers_and_sums_what_they_do_written_out():
+    """Each turn its own kernels: were they gathered before the loop, a chip would hold those of all blocks."""
+    pod, reports = describe_pod("v4:2x2x1"), []
+    for scan in (False, True):
+        config = super_res_256.get_config("as_printed,smoke")
+        config.network.update({"channels": (128,), "blocks": (4,), "strides": (2,), "self_attention": (False,)})
+        config.network.update({"cross_attention": (False,), "text_channels": 128, "dtype": "bfloat16", "scan": scan})
+        config.training.batch_size = 16
+        config.mesh.fsdp = 4
+        report, _ = compile_job(training_job(config, pod.devices), pod)
+        reports.append(report)
+    plain, looped = reports
+    assert sorted(looped["loops"]) == [3, 3, 4, 4]
+    assert looped["collectives"] == plain["collectives"]
+    assert looped["collectives"]["all-to-all"]["count"] == looped["collectives"]["collective-permute"]["count"] == 0
+    assert looped["memory"]["program"] < plain["memory"]["program"]
+    assert looped["memory"]["temporaries"] < plain["memory"]["temporaries"]
 
 
 @with_compiler
