@@ -6,17 +6,19 @@ All have the same config, so that what the first compiles serves the others; onl
 ``--stall`` has a process wait for ever for its batch of a step, as for a disk that is gone.
 """
 
+import os
 import time
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 from absl import flags
+from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
 
 from imagen_jax import processes, train
 from imagen_jax.command_line import run_main
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.stages import build_stage
+from imagen_jax.storage.paths import to_path
 from imagen_jax.training.watching import Watch
 from imagen_jax.training_setup import make_training
 
@@ -42,6 +44,11 @@ class StallingBatches:
         self.batches.set_state(state)
 
 
+async def ordinary(file_system, bucket):
+    """What kind a bucket is. gcsfs would ask by gRPC, which the imitated buckets do not speak."""
+    return BucketType.NON_HIERARCHICAL
+
+
 def main(arguments):
     join_as_flagged()
     if STALL.value and int(STALL.value[0]) == processes._company.index:
@@ -52,10 +59,12 @@ def main(arguments):
     train.make_training = lambda *_: SimpleNamespace(
         **training()._asdict(), lower=lambda: SimpleNamespace(compile=compiled)
     )
+    if "STORAGE_EMULATOR_HOST" in os.environ:
+        ExtendedGcsFileSystem._get_bucket_type = ordinary
     for number, workdir in enumerate(train.WORKDIR.value.split(",")):
         if number or not PREVIEW.value:
             train.make_preview = lambda *_: lambda *_: None
-        train.train(train.CONFIG.value, Path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
+        train.train(train.CONFIG.value, to_path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
 
 
 if __name__ == "__main__":
