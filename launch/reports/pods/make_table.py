@@ -1,6 +1,7 @@
 """Writes the table of the reports in this folder into its README: python launch/reports/pods/make_table.py."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,15 @@ def make_row(name: str, report: dict[str, Any]) -> list[str]:
     ]
 
 
+def split_numbers(name: str) -> list[str | int]:
+    """A name's words and numbers in turn, so that 64 comes before 256."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
 def make_table() -> str:
     """A row for each report, by name."""
-    rows = [make_row(path.stem, json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))]
+    paths = sorted(FOLDER.glob("*.json"), key=lambda path: split_numbers(path.stem))
+    rows = [make_row(path.stem, json.loads(path.read_text())) for path in paths]
     lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
