@@ -1,0 +1,303 @@
+"""COCO 2014 (Lin et al. 2014), the captions (Chen et al. 2015): photographs, each with five sentences or more.
+
+The folder, maybe in a bucket, holds what cocodataset.org gives, extracted or not: ``annotations/`` or
+``annotations_trainval2014.zip``, ``train2014/`` or ``train2014.zip``, ``val2014/`` or ``val2014.zip``. Where there are
+both a zip and its folder, the images come from the zip: one that is not whole says so, a folder that is not does not.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from imagen_jax.data.records import Damage, Part, Record
+from imagen_jax.data.splits import Split
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.buckets import object_info
+from imagen_jax.storage.paths import Path, in_bucket, to_path
+
+ATTRIBUTION = (
+    "COCO 2014 (https://cocodataset.org): captions by the COCO Consortium, CC BY 4.0; "
+    "the photographs are their photographers', from Flickr, each under its own licence"
+)
+
+OFFICIAL_SPLITS: dict[str, Split] = {"train2014": "train", "val2014": "validation"}
+ANNOTATIONS_ZIP = "annotations_trainval2014.zip"
+KARPATHY_FILE = "dataset_coco.json"
+KARPATHY_DOWNLOAD = "caption_datasets.zip from https://cs.stanford.edu/people/karpathy/deepimagesent"
+
+KARPATHY_VALIDATION = {"val": "test", "test": "val"}
+"""What may validate, and what is then left out."""
+
+DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+"""What ``zipfile`` raises of one member: a wrong checksum, broken data, an unknown compression, a wrong offset."""
+
+
+class CocoImage(NamedTuple):
+    """One photograph, without its bytes.
+
+    Attributes:
+        file: within the folder of COCO, such as ``train2014/COCO_train2014_000000000009.jpg``.
+        captions: stripped, none of them empty; maybe there are none.
+        metadata: its ``coco_id``, and what else is known of it.
+    """
+
+    file: str
+    captions: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+class ImageGroup(NamedTuple):
+    """Images that are cut into parts together.
+
+    Attributes:
+        name: what the parts' names begin with.
+        folder: the official one of all its images, such as ``train2014``.
+        split: what they do.
+        images: in the order of their ids.
+    """
+
+    name: str
+    folder: str
+    split: Split
+    images: list[CocoImage]
+
+
+def coco_parts(
+    folder: str | Path, splits: str = "plain", images_per_part: int = 1000, validation: str = "val"
+) -> list[Part]:
+    """Lists COCO's images in parts: those of one split that follow each other in the order of their ids.
+
+    A fingerprint covers the annotations of its part and the size and time of the zip of images. Extracted images are
+    not looked at: their names and annotations suffice, and 120,000 files would take minutes to ask.
+
+    Args:
+        folder: where the downloads are.
+        splits: ``plain``: train2014 trains and val2014 validates. ``karpathy``: as ``dataset_coco.json`` says, in the
+            folder or in ``annotations/`` (Karpathy & Fei-Fei 2015): its train and restval train. Captions are then
+            that file's too, and it knows neither size nor licence of an image.
+        images_per_part: at most.
+        validation: what of Karpathy's validates, ``val`` or ``test``; the other is left out.
+
+    Raises:
+        UserError: something that was to be downloaded is missing or is something else, or an option is unknown.
+    """
+    if not str(folder):
+        raise UserError("no folder of COCO is given: name it in --config.data.options.folder=FOLDER")
+    if images_per_part < 1:
+        raise UserError(f"images_per_part of COCO is {images_per_part}: choose 1 or more")
+    folder = to_path(folder).expanduser()
+    list_groups = choose({"plain": plain_groups, "karpathy": karpathy_groups}, splits, "splits of COCO")
+    choose(KARPATHY_VALIDATION, validation, "validation of COCO")
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}: give the one that holds the downloads of https://cocodataset.org, "
+            f"{ANNOTATIONS_ZIP}, train2014.zip and val2014.zip"
+        )
+    return [
+        part
+        for group in list_groups(folder, validation)
+        for part in cut_into_parts(group, find_images(folder, group.folder), images_per_part)
+    ]
+
+
+def plain_groups(folder: Path, validation: str) -> Iterator[ImageGroup]:
+    """Gives the images of train2014, then those of val2014.
+
+    Raises:
+        UserError: their captions are missing or are something else, or another ``validation`` is asked for.
+    """
+    if validation != "val":
+        raise UserError(f"validation={validation} needs splits=karpathy: the official split has no test captions")
+    for name, split in OFFICIAL_SPLITS.items():
+        place, content = read_captions_file(folder, f"annotations/captions_{name}.json")
+        yield ImageGroup(name, name, split, parse_captions(place, content, name))
+
+
+def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
+    """Lists the images of Karpathy's train, restval and what validates, each by official folder.
+
+    Raises:
+        UserError: his file is missing or is something else.
+    """
+    roles: dict[str, Split] = {"train": "train", "restval": "train", validation: "validation"}
+    left_out = KARPATHY_VALIDATION[validation]
+    places = [folder / KARPATHY_FILE, folder / "annotations" / KARPATHY_FILE]
+    place = next((place for place in places if place.is_file()), None)
+    if place is None:
+        raise UserError(f"{folder} holds no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
+    images = defaultdict(list)
+    try:
+        for entry in json.loads(place.read_bytes())["images"]:
+            if entry["filepath"] not in OFFICIAL_SPLITS or entry["split"] not in {*roles, left_out}:
+                raise KeyError(entry["filepath"], entry["split"])
+            captions = clean(sentence["raw"] for sentence in entry["sentences"])
+            image = CocoImage(f"{entry['filepath']}/{entry['filename']}", captions, {"coco_id": int(entry["cocoid"])})
+            images[entry["split"], entry["filepath"]].append(image)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{place} does not hold Karpathy's splits of COCO: take it from {KARPATHY_DOWNLOAD}") from error
+    return [
+        ImageGroup(f"karpathy-{split}-{official}", official, role, sort_by_id(images[split, official]))
+        for split, role in roles.items()
+        for official in OFFICIAL_SPLITS
+    ]
+
+
+def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
+    """Returns how messages name the place of an annotations file, and its content.
+
+    Raises:
+        UserError: it is neither extracted nor in the zip, or the zip is damaged.
+    """
+    file, archive = folder / name, folder / ANNOTATIONS_ZIP
+    if file.is_file():
+        return str(file), file.read_bytes()
+    if not archive.is_file():
+        raise UserError(
+            f"{folder} holds neither {name} nor {ANNOTATIONS_ZIP}: download {ANNOTATIONS_ZIP} from "
+            "https://cocodataset.org/#download and put it there, extracted or not"
+        )
+    with open_images(archive) as read_member:
+        try:
+            return f"{name} in {archive}", read_member(name)
+        except (KeyError, OSError, *DAMAGED_MEMBER) as error:
+            raise UserError(f"{archive} gives no {name}: download it again ({error})") from error
+
+
+def parse_captions(place: str, content: bytes, official: str) -> list[CocoImage]:
+    """Reads an official file of captions into images in the order of their ids.
+
+    Args:
+        place: how messages name the file.
+        content: its JSON.
+        official: the folder of its images, such as ``train2014``.
+
+    Raises:
+        UserError: it is no JSON, or not a file of captions, or one of an image that it does not list.
+    """
+    try:
+        document = json.loads(content)
+        licences = {licence["id"]: licence["url"] for licence in document.get("licenses", ())}
+        captions: dict[int, list[str]] = {int(image["id"]): [] for image in document["images"]}
+        for annotation in sorted(document["annotations"], key=lambda annotation: annotation["id"]):
+            captions[annotation["image_id"]].append(annotation["caption"])
+        return sort_by_id(
+            CocoImage(f"{official}/{image['file_name']}", clean(captions[image["id"]]), describe(image, licences))
+            for image in document["images"]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{place} is no whole captions file of COCO: put captions_{official}.json of {ANNOTATIONS_ZIP} there"
+        ) from error
+
+
+def describe(image: Mapping[str, Any], licences: Mapping[int, str]) -> dict[str, Any]:
+    """Returns the metadata of an image: of an official file's entry what it knows."""
+    known = {name: image[name] for name in ("width", "height") if name in image}
+    licence = licences.get(image.get("license", -1))
+    return {"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})}
+
+
+def clean(captions: Iterable[str]) -> tuple[str, ...]:
+    """Makes every run of white space one space, strips, and leaves out what is then empty."""
+    return tuple(filter(None, (" ".join(caption.split()) for caption in captions)))
+
+
+def sort_by_id(images: Iterable[CocoImage]) -> list[CocoImage]:
+    """Puts images in the order of their ids."""
+    return sorted(images, key=lambda image: image.metadata["coco_id"])
+
+
+def find_images(folder: Path, official: str) -> Path:
+    """Returns the zip or the folder that holds the images of an official split.
+
+    Raises:
+        UserError: there is neither.
+    """
+    archive, extracted = folder / f"{official}.zip", folder / official
+    if archive.is_file():
+        return archive
+    if extracted.is_dir():
+        return extracted
+    raise UserError(
+        f"{folder} holds neither {archive.name} nor a folder {official}: download {archive.name} from "
+        "https://cocodataset.org/#download and put it there, extracted or not"
+    )
+
+
+def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> Iterator[Part]:
+    """Cuts a group of images into parts, each of which carries its own images only."""
+    mark = mark_of(container)
+    for number, start in enumerate(range(0, len(group.images), images_per_part)):
+        images = tuple(group.images[start : start + images_per_part])
+        content = json.dumps([group.split, mark, images], sort_keys=True)
+        yield Part(
+            name=f"{group.name}-{number:05d}",
+            fingerprint=hashlib.sha256(content.encode("utf-8")).hexdigest(),
+            read=partial(read_images, container, group.split, images),
+        )
+
+
+def mark_of(container: Path) -> str:
+    """Returns a mark that changes when a zip is written again; for a folder it is always the same."""
+    if container.suffix != ".zip":
+        return "extracted"
+    if in_bucket(container):
+        info = object_info(container)
+        return f"{info.size} {info.generation}"
+    status = container.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) -> Iterator[Record | Damage]:
+    """Reads images of one container, in order.
+
+    Args:
+        container: a zip, which is opened once, or the folder of extracted images.
+        split: of all of them.
+        images: which.
+
+    Raises:
+        UserError: the container can't be opened, or is gone.
+    """
+    with open_images(container) as read_file:
+        for image in images:
+            key = os.path.splitext(os.path.basename(image.file))[0]
+            if not image.captions:
+                yield Damage(key, "no caption")
+                continue
+            try:
+                encoded = read_file(image.file)
+            except (KeyError, OSError, *DAMAGED_MEMBER) as error:
+                if not container.exists():
+                    raise UserError(f"{container} is gone: bring it back and run the same command again") from error
+                missing = isinstance(error, KeyError | FileNotFoundError)
+                yield Damage(key, "no image file" if missing else "damaged image file", str(error))
+                continue
+            yield Record(key, image.captions, encoded, image.metadata, split=split)
+
+
+@contextmanager
+def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
+    """Gives a function that reads a file by its name within the folder of COCO.
+
+    Raises:
+        UserError: the zip can't be opened, or the folder is not there.
+    """
+    if container.suffix != ".zip":
+        if not container.is_dir():
+            raise UserError(f"there is no folder {container} any more: bring it back and run the same command again")
+        yield lambda name: (container.parent / name).read_bytes()
+        return
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(container.open("rb"))))
+        except (OSError, *DAMAGED_MEMBER) as error:
+            raise UserError(f"{container} can't be opened: download it again, whole ({error})") from error
+        yield archive.read
