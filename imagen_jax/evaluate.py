@@ -87,7 +87,7 @@ def evaluate(
     config = read_config(to_path(workdirs[0]))
     require_sections(config, ("data",), to_path(workdirs[0]), "an evaluation: the stage was imported, not trained here")
     folder = open_data(config)
-    captions = captions_of(folder, "train")
+    captions = [of_image[0] for of_image in captions_of(folder, "train")]
     picked = np.random.default_rng(seed).permutation(len(captions))[:samples]
     steps = cascade.total_steps * -(-len(picked) // cascade.batch_size)
     with tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True) as bar:

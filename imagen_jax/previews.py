@@ -82,7 +82,7 @@ def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tup
     transform = make_super_resolution_example(low_resolution, resolution)
     prepared = [transform.prepare(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
     arrays = transform.finish(np.stack([image.pixels for image in prepared]))
-    return [image.caption for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
+    return [image.captions[0] for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
 
 
 def enlarge_pixels(image: SmallImages, resolution: int) -> Images:

@@ -163,7 +163,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
             config.data.validation_fraction,
             **config.data.options.to_dict(),
         )
-        captions = [caption for split in SPLITS for caption in captions_of(folder, split)]
+        captions = [caption for split in SPLITS for of_image in captions_of(folder, split) for caption in of_image]
         prompts = config.preview.prompts
         return folder, EmbeddingStore.build_or_open(
             folder / "embeddings", [*captions, *prompts], load_encoder(config.text)

@@ -25,7 +25,17 @@ LAYERS = [
     {"previews", "run_log", "stage_files"},
     {"deepfloyd_if"},
     {"weight_formats"},
-    {"compile_check", "count", "embed_captions", "evaluate", "export_weights", "import_weights", "sample", "train"},
+    {
+        "compile_check",
+        "count",
+        "embed_captions",
+        "evaluate",
+        "export_weights",
+        "import_weights",
+        "prepare_data",
+        "sample",
+        "train",
+    },  # fmt: skip
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 
@@ -39,7 +49,10 @@ HOMES = {
     "pathlib": (
         "command_line.py",
         "data/builder.py",
+        "data/conversion.py",
         "data/openmoji.py",
+        "data/preparation.py",
+        "data/shards.py",
         "evaluation/efficientnet_lite0.py",
         "storage/",
         "text/minilm.py",

@@ -1,13 +1,23 @@
 """Captioned images: from where they lie to batches on the devices.
 
-    source -> builder -> stored images -> transform -> batches -> device feed
+    source -> a data set on disk -> stored images -> transform -> batches -> device feed
 
-- ``sources``: the table of sources; ``openmoji`` and ``folder`` are in it. Each lists ``captioned_image``s: a key, a
-  caption, and how to draw it at any resolution.
-- ``splits``: train or validation, by a stable hash. ``builder``: draws a source once (``rendering``) and keeps it as
-  ArrayRecord files. ``stored_images``: reads them, any example at any time.
-- ``transforms``: what an example goes through (``pixels``: decode, crop, make smaller). ``batches``: shuffle, split by
-  process, make ahead, resume exactly. ``device_feed``: host batch to global array.
+Sources of any size, which ``prepare_data`` prepares before training, in parallel and resumable:
+
+- ``parted_sources``: their table; ``coco``, ``tux_paint`` and ``synthetic`` are in it. Each lists ``Part``s, of which a
+  worker reads ``records``: a key, captions, an image's file, and what else is known of it.
+- ``conversion``: a part becomes a shard of each split. Every image is looked into (``image_files``), judged
+  (``filters``), counted (``statistics``) and written (``shards``).
+- ``preparation``: all parts, without repetitions (``duplicates``), become the data set.
+
+Sources of a few thousand pictures that are drawn at the size asked for, when training begins:
+
+- ``sources``: their table; ``openmoji`` and ``folder`` are in it. Each lists ``captioned_image``s: a key, a caption, and
+  how to draw it at any resolution. ``builder``: draws a source once (``rendering``), or finds what is prepared.
+
+What both become: ``stored_images`` (any example at any time, train or validation by ``splits``), ``transforms`` (what an
+example goes through; ``pixels``: decode, crop, make smaller), ``batches`` (shuffle, split by process, make ahead, resume
+exactly), ``device_feed`` (host batch to global array).
 
 May import: ``array_types``, ``errors``. Alone in the house it knows ``tensorflow_datasets`` and ``grain``, and
 TensorFlow is never imported.

@@ -67,20 +67,46 @@ class BatchMaker:
             pixels = [self.transform.vary(*each) for each in zip(pixels, generators, strict=True)]
         return {
             **self.transform.finish(np.stack(pixels)),
-            "caption": np.array([image.caption for image in images]),
+            "caption": np.array([self._caption_at(*each) for each in zip(places, images, strict=True)]),
             "key": np.array([image.key for image in images]),
         }
+
+    def _caption_at(self, place: int, image: PreparedImage) -> str:
+        """One of an image's captions: at each visit another, by chance."""
+        if len(image.captions) == 1:
+            return image.captions[0]
+        # Beside the draws of the transform, which so stay the same whatever captions there are.
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped())
+        return image.captions[generator.integers(len(image.captions))]
 
     def _image_at(self, place: int) -> PreparedImage:
         epoch, index = divmod(place, len(self.source))
         if self.shuffle:
-            index = int(order_of_epoch(len(self.source), self.seed, epoch)[index])
+            index = shuffled(index, len(self.source), self.seed, epoch)
         if self.remembered is None:
             return self.transform.prepare(self.source[index])
         # Two threads may prepare the same image; either result will do.
         if index not in self.remembered:
             self.remembered[index] = self.transform.prepare(self.source[index])
         return self.remembered[index]
+
+
+LONGEST_ORDER = 2**21
+"""Examples; the order of more is not written down, 8 bytes each, but computed place by place, in about 8 µs."""
+
+
+def shuffled(place: int, count: int, seed: int, epoch: int) -> int:
+    """Which of ``count`` examples an epoch reads at a place."""
+    if count <= LONGEST_ORDER:
+        return int(order_of_epoch(count, seed, epoch)[place])
+    return cipher_of_epoch(count, seed, epoch)[place]
+
+
+@lru_cache(maxsize=4)
+def cipher_of_epoch(count: int, seed: int, epoch: int) -> grain.MapDataset:
+    """The same as a sequence that takes no memory: Grain's index shuffle, a block cipher of the place."""
+    key = int(np.random.default_rng([seed, epoch]).integers(2**32))
+    return grain.MapDataset.range(count).shuffle(seed=key)
 
 
 # A batch may straddle two epochs, and two threads may be in different ones.

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from imagen_jax.data.captioned_image import CaptionedImage
 from imagen_jax.data.rendering import render_in_threads
+from imagen_jax.data.shards import write_json
 from imagen_jax.data.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, read_manifest
@@ -35,6 +36,9 @@ FORMAT = 1
 """Of the folder; another number makes all data sets anew."""
 
 LARGEST_RESOLUTION = 1024
+
+PREPARED = "prepared"
+"""The data source that is a data set already: its option ``folder`` says where."""
 
 
 class CaptionedImages(tfds.core.GeneratorBasedBuilder):
@@ -85,6 +89,8 @@ def prepare_data(
         UserError: an unknown source or option, an impossible resolution, an unwritable folder, a source without
             training images, or what the source raises about its images.
     """
+    if source_name == PREPARED:
+        return check_prepared(resolution, **options)
     if not 1 <= resolution <= LARGEST_RESOLUTION:
         raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {LARGEST_RESOLUTION}")
     images = list_images(source_name, options)
@@ -110,6 +116,28 @@ def prepare_data(
             raise UserError(
                 f"cannot write the data set into {data_dir}: {error}; free space or choose another data_dir"
             ) from error
+    return folder
+
+
+def check_prepared(resolution: int, folder: str | Path = "") -> Path:
+    """The folder of a data set that ``python -m imagen_jax.prepare_data`` has made.
+
+    Raises:
+        UserError: there is none, it is damaged, or some of its images are smaller than ``resolution``.
+    """
+    folder = to_path(folder).expanduser()
+    manifest = read_manifest(folder)
+    if "shards" not in manifest:
+        raise UserError(f"{folder} was not made by imagen_jax.prepare_data: set data.source to {manifest['source']!r}")
+    for shard in manifest["shards"]:
+        file = folder / shard["file"]
+        if not file.is_file() or size_of(file) != shard["bytes"]:
+            raise UserError(f"{file} is missing or damaged: prepare the data set anew, or copy it again")
+    if manifest["least_side"] < resolution:
+        raise UserError(
+            f"{folder} has images of only {manifest['least_side']} pixels, fewer than data.resolution={resolution}: "
+            f"prepare it with --least_side={resolution}, or lower the resolution"
+        )
     return folder
 
 
@@ -189,8 +217,3 @@ def put_in_place(partial: pathlib.Path, folder: Path) -> None:
     except OSError:
         if not is_complete(folder):
             raise
-
-
-def write_json(file: pathlib.Path, content: Any) -> None:
-    """Writes readable JSON."""
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import tensorflow_datasets as tfds
 
+from imagen_jax.data.shards import DATASET
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_folder
-from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.storage.paths import Path, read_files, to_path
 
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
-DATASET = "captioned_images"
 
 
 Item = TypeVar("Item", covariant=True)
@@ -32,12 +32,12 @@ class StoredImage(NamedTuple):
 
     Attributes:
         key: its name in its source.
-        caption: what it shows.
-        encoded: the image as a PNG or JPEG file's bytes.
+        captions: what it shows, once or more.
+        encoded: the image as a PNG, JPEG or WebP file's bytes.
     """
 
     key: str
-    caption: str
+    captions: tuple[str, ...]
     encoded: bytes
 
 
@@ -60,7 +60,10 @@ class StoredImages:
         if not 0 <= index < len(self):
             raise IndexError(index)
         record = self._records[index]
-        return StoredImage(record["key"].decode("utf-8"), record["caption"].decode("utf-8"), record["image"])
+        captions = record["captions"] if "captions" in record else [record["caption"]]
+        return StoredImage(
+            record["key"].decode("utf-8"), tuple(caption.decode("utf-8") for caption in captions), record["image"]
+        )
 
 
 def load_split(folder: str | Path, split: Split) -> StoredImages:
@@ -76,11 +79,14 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
     return StoredImages(folder / DATASET, split)
 
 
-def captions_of(folder: str | Path, split: Split) -> list[str]:
-    """Returns the captions of one split, in the order of ``load_split``, without touching an image."""
+def captions_of(folder: str | Path, split: Split) -> list[tuple[str, ...]]:
+    """Returns the captions of each image of one split, in the order of ``load_split``, without touching an image."""
     folder = to_path(folder)
-    read_manifest(folder)
-    return json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split]
+    manifest = read_manifest(folder)
+    if "shards" in manifest:
+        files = [folder / shard["captions"] for shard in manifest["shards"] if shard["split"] == split]
+        return [tuple(json.loads(line)) for content in read_files(files) for line in content.decode().splitlines()]
+    return [(caption,) for caption in json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split]]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

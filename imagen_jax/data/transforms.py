@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.pixels import SquarePixels, decode_pixels, resize_area, to_image, to_pixels
+from imagen_jax.data.pixels import SquarePixels, crop_centre_square, decode_pixels, resize_area, to_image, to_pixels
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.errors import UserError
 
@@ -26,12 +26,12 @@ class PreparedImage(NamedTuple):
 
     Attributes:
         key: its name in its source.
-        caption: what it shows.
+        captions: what it shows, once or more.
         pixels: the image.
     """
 
     key: str
-    caption: str
+    captions: tuple[str, ...]
     pixels: HostPixels
 
 
@@ -90,11 +90,11 @@ def make_super_resolution_example(low_resolution: int, resolution: int, crop: in
 
 
 def prepare_image(stored: StoredImage, resolution: int) -> PreparedImage:
-    """Decodes a stored image and makes it ``resolution`` high and wide."""
-    pixels = decode_pixels(stored.encoded)
+    """Decodes a stored image, crops its centre square, and makes that ``resolution`` high and wide."""
+    pixels = crop_centre_square(decode_pixels(stored.encoded, resolution))
     if pixels.shape[:2] != (resolution, resolution):
         pixels = to_pixels(resize_area(to_image(pixels), resolution))
-    return PreparedImage(stored.key, stored.caption, pixels)
+    return PreparedImage(stored.key, stored.captions, pixels)
 
 
 def crop_on_grid(pixels: HostPixels, generator: np.random.Generator, size: int, grid: int) -> SquarePixels:

@@ -24,7 +24,7 @@ def png_of(pixels: np.ndarray) -> bytes:
 @pytest.fixture(scope="session")
 def stored_images() -> list[StoredImage]:
     """Ten images of 16 px, each of other noise."""
-    return [StoredImage(f"key-{name}", f"a {name}", png_of(noise(seed, 16))) for seed, name in enumerate(NAMES)]
+    return [StoredImage(f"key-{name}", (f"a {name}",), png_of(noise(seed, 16))) for seed, name in enumerate(NAMES)]
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ def test_what_was_drawn_is_what_is_read(few_openmoji, tmp_path):
         stored = load_split(folder, split)
         assert len(stored) == len(expected) > 0
         assert [each.key for each in stored] == [image.key for image in expected]
-        assert [each.caption for each in stored] == [image.caption for image in expected] == captions_of(folder, split)
+        assert (
+            [each.captions for each in stored] == [(image.caption,) for image in expected] == captions_of(folder, split)
+        )
         for each, image in zip(stored, expected, strict=True):
             np.testing.assert_array_equal(decode(each), image.render(24))
 

@@ -34,7 +34,7 @@ def test_a_smaller_example_holds_block_means_to_the_nearest_byte(stored_images):
 
 def test_key_and_caption_come_along(stored_images):
     prepared = make_example(8).prepare(stored_images[2])
-    assert (prepared.key, prepared.caption) == ("key-cat", "a cat")
+    assert (prepared.key, prepared.captions) == ("key-cat", ("a cat",))
 
 
 def test_a_larger_example_than_stored_is_refused(stored_images):

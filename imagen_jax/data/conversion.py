@@ -1,0 +1,184 @@
+"""One part of a source becomes one shard of each split: what a worker process does.
+
+    part -> records -> checked, filtered, split -> PART/train.array_record, train.jsonl, train.hashes.npy, … report.json
+
+The report is written last, so a part that has one is whole; one without is made anew. The same part gives the same
+bytes on every machine.
+"""
+
+import hashlib
+import pathlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from imagen_jax.data.filters import Filters
+from imagen_jax.data.image_files import LOOKS, CheckedImage, DamagedImageError, ImageRules, check_image
+from imagen_jax.data.records import Damage, Part, Record
+from imagen_jax.data.shards import ShardWriter, read_json, write_json, write_lines
+from imagen_jax.data.splits import SPLITS, Split, split_of
+from imagen_jax.data.statistics import count_record, empty_histograms, sort_values
+from imagen_jax.storage.paths import remove_folder
+
+REPORT = "report.json"
+QUARANTINE = "quarantine.jsonl"
+DIGEST = 16
+"""Bytes of a hash that tells a key or a file from others."""
+HASHES = 2 * DIGEST + LOOKS
+"""Bytes of a record's hashes: of its key, its file and its looks."""
+
+
+LARGEST_SIDE = 2**31
+"""Pixels; no image has more, and a part without images has no smaller one."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is done to every record.
+
+    Attributes:
+        images: how images are stored.
+        filters: which are good enough.
+        validation_fraction: expected share of concepts that validate, where the source does not say.
+    """
+
+    images: ImageRules = field(default_factory=ImageRules)
+    filters: Filters = field(default_factory=Filters)
+    validation_fraction: float = 0.05
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record that is stored."""
+
+    record: Record
+    image: CheckedImage
+    captions: list[str]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A record that a filter drops, by the rule's name."""
+
+    rule: str
+
+
+def records_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Where a part's records of a split are."""
+    return folder / f"{split}.array_record"
+
+
+def captions_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Where their captions are."""
+    return folder / f"{split}.jsonl"
+
+
+def hashes_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Where their hashes are: a row of bytes for each, of its key, its file and its looks."""
+    return folder / f"{split}.hashes.npy"
+
+
+def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict[str, Any]:
+    """Makes a part's shards in ``folder``, or finds them there; returns its report.
+
+    Raises:
+        UserError: nothing of the part can be read, see ``Part``.
+        OSError: ``folder`` can't be written to.
+    """
+    done = read_json(folder / REPORT)
+    if done is not None and done["fingerprint"] == part.fingerprint:
+        return done
+    if folder.exists():
+        remove_folder(folder)
+    folder.mkdir(parents=True)
+    tally = Tally()
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(closing(ShardWriter(records_file(folder, split), captions_file(folder, split))))
+            for split in SPLITS
+        }
+        for item in judge_records(part, conversion):
+            tally.add(item)
+            if isinstance(item, Kept):
+                record = item.record
+                writers[item.split].write(record.key, item.captions, item.image.encoded, record.metadata)
+    for split, rows in tally.hashes.items():
+        np.save(hashes_file(folder, split), np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), HASHES))
+    write_lines(folder / QUARANTINE, (asdict(damage) for damage in tally.damages))
+    report = {"part": part.name, "fingerprint": part.fingerprint, **tally.report()}
+    write_json(folder / REPORT, report)
+    return report
+
+
+class Tally:
+    """What has become of the records of a part so far."""
+
+    def __init__(self) -> None:
+        self.damages: list[Damage] = []
+        self.hashes: dict[str, list[bytes]] = {split: [] for split in SPLITS}
+        self._dropped: Counter[str] = Counter()
+        self._histograms = empty_histograms()
+        self._least_side = LARGEST_SIDE
+
+    def add(self, item: "Kept | Dropped | Damage") -> None:
+        """Counts one more."""
+        if isinstance(item, Damage):
+            self.damages.append(item)
+        elif isinstance(item, Dropped):
+            self._dropped[item.rule] += 1
+        else:
+            record, image = item.record, item.image
+            self.hashes[item.split].append(digest(record.key.encode()) + digest(record.encoded) + image.looks)
+            self._least_side = min(self._least_side, image.width, image.height)
+            count_record(self._histograms, image.source_width, image.source_height, item.captions)
+
+    def report(self) -> dict[str, Any]:
+        """The counts, as JSON can hold them."""
+        return {
+            "counts": {split: len(rows) for split, rows in self.hashes.items()},
+            "damaged": dict(sorted(Counter(damage.reason for damage in self.damages).items())),
+            "dropped": dict(sorted(self._dropped.items())),
+            "least_side": self._least_side,
+            "statistics": sort_values(self._histograms),
+        }
+
+
+def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped | Damage]:
+    """What becomes of each record of a part."""
+    seen: set[bytes] = set()
+    for item in part.read():
+        if isinstance(item, Damage):
+            yield item
+            continue
+        key = digest(item.key.encode())
+        if key in seen:
+            yield Damage(item.key, "key appears twice")
+            continue
+        seen.add(key)
+        yield judge_record(item, conversion)
+
+
+def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Damage:
+    """What becomes of a record: kept, dropped by a rule, or damaged."""
+    try:
+        image = check_image(record.encoded, conversion.images)
+    except DamagedImageError as error:
+        return Damage(record.key, error.reason, error.detail)
+    rule = conversion.filters.reason_to_drop(image.source_width, image.source_height, record.metadata)
+    captions = conversion.filters.good_captions(record.captions)
+    if rule is None and not captions:
+        rule = "no caption of the length asked for"
+    if rule is not None:
+        return Dropped(rule)
+    split = record.split or split_of(record.concept or record.key, conversion.validation_fraction)
+    return Kept(record, image, captions, split)
+
+
+def digest(content: bytes) -> bytes:
+    """The first bytes of a sha256."""
+    return hashlib.sha256(content).digest()[:DIGEST]

@@ -1,0 +1,62 @@
+"""Which records say again what an earlier one said: by their keys, their files, or their looks.
+
+Looks are 256 bits of edges and some mean colours (``image_files.hash_looks``). Copies differ in a few bits. Two that
+differ in at most 7 are equal in one of 8 bands of 32 bits, so only those that share a band are compared (Manku et al.
+2007, section 3).
+"""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from imagen_jax.data.image_files import EDGES
+
+BANDS = 8
+FEW_BITS = BANDS - 1
+"""In so many bits the edges of copies may differ."""
+
+NEAR_COLOUR = 8
+"""By so much of 255 the mean colours of copies may differ."""
+
+COMMON = 1000
+"""A band that so many share says nothing: a white border, an even sky."""
+
+LEAST_DIFFERENCES = 24
+"""Looks with fewer ones, or fewer zeros, are of pictures that hardly have any contrast, and are compared with none."""
+
+Rows = UInt8[np.ndarray, "count bytes"]
+
+
+def repeated(rows: Rows) -> Bool[np.ndarray, " count"]:
+    """Which rows equal an earlier one."""
+    found = np.ones(len(rows), bool)
+    if len(rows):
+        whole = np.ascontiguousarray(rows).view([("row", np.void, rows.shape[1])]).reshape(-1)
+        _, first = np.unique(whole["row"], return_index=True)
+        found[first] = False
+    return found
+
+
+def alike(looks: Rows) -> Bool[np.ndarray, " count"]:
+    """Which looks are nearly those of an earlier row."""
+    found = np.zeros(len(looks), bool)
+    edges, colours = looks[:, :EDGES], looks[:, EDGES:].astype(np.int16)
+    ones = np.bitwise_count(edges).sum(axis=1)
+    telling = np.flatnonzero((ones >= LEAST_DIFFERENCES) & (ones <= 8 * EDGES - LEAST_DIFFERENCES))
+    bands = np.ascontiguousarray(edges[telling]).reshape(-1).view(np.uint32).reshape(len(telling), BANDS)
+    for band in bands.T:
+        order = np.argsort(band, kind="stable")
+        ends = np.flatnonzero(np.diff(band[order])) + 1
+        for group in np.split(telling[order], ends):
+            if 1 < len(group) <= COMMON:
+                mark_alike(edges, colours, group, found)
+    return found
+
+
+def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: np.ndarray) -> None:
+    """Marks those of a group of rows, in ascending order, that are nearly as an earlier one of it."""
+    for place, row in enumerate(group[1:], start=1):
+        if not found[row]:
+            earlier = group[:place]
+            few = np.bitwise_count(edges[earlier] ^ edges[row]).sum(axis=1) <= FEW_BITS
+            near = np.abs(colours[earlier] - colours[row]).max(axis=1) <= NEAR_COLOUR
+            found[row] = bool((few & near).any())

@@ -1,0 +1,112 @@
+"""Which images and captions are good enough: each rule by name, and what it drops is counted under that name.
+
+A caption that a rule drops leaves its image the others; without any caption left the image is dropped too.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from imagen_jax.errors import UserError
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*")
+
+
+class Condition(NamedTuple):
+    """A bound on what the metadata say, such as ``aesthetic >= 5``.
+
+    Attributes:
+        column: of the metadata.
+        comparison: a key of ``COMPARISONS``.
+        bound: a number, or words for ``==`` and ``!=``.
+    """
+
+    column: str
+    comparison: str
+    bound: float | str
+
+    def holds(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether a record has the column, and meets the bound; numbers that are written as words count as numbers."""
+        value = metadata.get(self.column)
+        if isinstance(self.bound, float):
+            try:
+                value = float(value)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                return False
+        elif value is None:
+            return False
+        return COMPARISONS[self.comparison](value, self.bound)
+
+    def __str__(self) -> str:
+        bound = f"{self.bound:g}" if isinstance(self.bound, float) else self.bound
+        return f"{self.column}{self.comparison}{bound}"
+
+
+def parse_condition(text: str) -> Condition:
+    """Reads a condition such as ``aesthetic>=5`` or ``pwatermark<0.5`` or ``license!=unknown``.
+
+    Raises:
+        UserError: it is none, or asks which of two words is greater.
+    """
+    found = CONDITION.fullmatch(text)
+    if not found:
+        raise UserError(f"{text!r} is no condition on metadata: write one such as aesthetic>=5 or license!=unknown")
+    column, comparison, bound = found.groups()
+    try:
+        return Condition(column, comparison, float(bound))
+    except ValueError:
+        if comparison not in ("==", "!="):
+            raise UserError(f"{text!r} compares with a word: give a number, or use == or !=") from None
+        return Condition(column, comparison, bound)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Rules; the defaults let everything pass.
+
+    Attributes:
+        least_side: pixels of the shorter side, as the image came.
+        largest_aspect: longer side by shorter side; None: any.
+        fewest_words: of a caption, as white space parts it.
+        most_words: likewise; None: any number.
+        conditions: on the metadata; a record without the column is dropped.
+    """
+
+    least_side: int = 1
+    largest_aspect: float | None = None
+    fewest_words: int = 1
+    most_words: int | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ``UserError`` where nothing could pass."""
+        if self.largest_aspect is not None and self.largest_aspect < 1:
+            raise UserError(f"no image has a longer side {self.largest_aspect} times its shorter: choose 1 or more")
+        if self.most_words is not None and self.most_words < self.fewest_words:
+            raise UserError(f"no caption has at least {self.fewest_words} words and at most {self.most_words}")
+
+    def reason_to_drop(self, width: int, height: int, metadata: Mapping[str, Any]) -> str | None:
+        """The name of the first rule that an image fails; None where it passes all."""
+        if min(width, height) < self.least_side:
+            return f"shorter side under {self.least_side} px"
+        if self.largest_aspect is not None and max(width, height) > self.largest_aspect * min(width, height):
+            return f"longer side over {self.largest_aspect:g} times the shorter"
+        for condition in self.conditions:
+            if not condition.holds(metadata):
+                return f"not {condition}"
+        return None
+
+    def good_captions(self, captions: Sequence[str]) -> list[str]:
+        """Those with neither too few words nor too many."""
+        most = float("inf") if self.most_words is None else self.most_words
+        return [caption for caption in captions if self.fewest_words <= len(caption.split()) <= most]

@@ -1,0 +1,178 @@
+"""Image files as they come: looked into once, before they are stored, so that training meets none that can't be read.
+
+    bytes -> opened, its size and frames checked -> decoded whole -> as it came, or in a plain form
+
+Plain is 8 bits a channel, grey or RGB, upright, opaque, one frame. What is plain and small enough is stored as it came:
+encoding it again would cost quality. The rest is turned upright, laid on white, made smaller, and encoded anew.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from imagen_jax.array_types import HostPixels
+from imagen_jax.data.pixels import area_means, lay_on_white, shrink
+from imagen_jax.errors import UserError
+
+AS_THEY_COME = ("JPEG", "PNG", "WEBP")
+"""Formats that are stored as they come, if plain."""
+
+LOSSY = ("JPEG", "WEBP", "MPO")
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how a photo is to be turned; 1 is upright."""
+
+HASH_SIDE = 16
+EDGES = HASH_SIDE * HASH_SIDE // 8
+"""Bytes of what ``hash_looks`` returns of the edges."""
+COLOUR_SIDE = 4
+LOOKS = EDGES + COLOUR_SIDE * COLOUR_SIDE * 3
+"""Bytes of what it returns."""
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """How images are stored.
+
+    Attributes:
+        shorter_side: larger ones are made smaller until their shorter side is this many pixels; None: as they are.
+        largest: pixels; more are taken for a decompression bomb. At most 64 million, where Pillow begins to warn soon.
+        quality: of JPEG, where a lossy image is encoded anew, 1 to 100.
+    """
+
+    shorter_side: int | None = None
+    largest: int = 64_000_000
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        """Raises ``UserError`` where a number is out of range."""
+        if self.shorter_side is not None and self.shorter_side < 1:
+            raise UserError(
+                f"images can't be stored with a shorter side of {self.shorter_side} pixels: choose 1 or more"
+            )
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"a JPEG quality of {self.quality} is out of range: choose 1 to 100")
+
+
+class CheckedImage(NamedTuple):
+    """An image that can be read.
+
+    Attributes:
+        encoded: what is stored.
+        width: of it, in pixels.
+        height: likewise.
+        source_width: of the image as it came, upright.
+        source_height: likewise.
+        looks: ``LOOKS`` bytes that are alike for images that look alike, see ``hash_looks``.
+    """
+
+    encoded: bytes
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    looks: bytes
+
+
+class DamagedImageError(Exception):
+    """An image that is left out.
+
+    Attributes:
+        reason: the same for all of a kind.
+        detail: what there is to say of this one.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def check_image(encoded: bytes, rules: ImageRules) -> CheckedImage:
+    """Decodes an image whole and gives what is to be stored of it.
+
+    Raises:
+        DamagedImageError: it is empty, no image, too large, animated, or can't be decoded to its end.
+    """
+    pixels, plain, lossy = decode_whole(encoded, rules.largest)
+    height, width, _ = pixels.shape
+    looks = hash_looks(pixels)
+    if rules.shorter_side is not None and min(width, height) > rules.shorter_side:
+        pixels, plain = shrink(pixels, rules.shorter_side), False
+    if not plain:
+        encoded = encode(pixels, lossy, rules.quality)
+    return CheckedImage(encoded, pixels.shape[1], pixels.shape[0], width, height, looks)
+
+
+def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
+    """The pixels of an image, upright and opaque; whether its file is plain; and whether it is of a lossy format.
+
+    Raises:
+        DamagedImageError: see ``check_image``.
+    """
+    if not encoded:
+        raise DamagedImageError("image is empty")
+    try:
+        # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+            if width * height > largest:
+                raise DamagedImageError("image is too large", f"{width}×{height} pixels")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
+                raise DamagedImageError("image is animated", f"{frames} frames")
+            plain = image.format in AS_THEY_COME and image.mode in ("RGB", "L") and not image.has_transparency_data
+            plain = plain and image.getexif().get(ORIENTATION, 1) == 1
+            image.load()
+            pixels = lay_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
+            return pixels, plain, image.format in LOSSY and not image.has_transparency_data
+    except (DamagedImageError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise DamagedImageError("not an image", f"begins with {encoded[:16]!r}") from None
+    except Image.DecompressionBombError as error:
+        raise DamagedImageError("image is too large", str(error)) from None
+    except Exception as error:
+        # Decoders of a dozen formats raise what they please on bytes that nobody meant.
+        raise DamagedImageError("image can't be decoded", f"{type(error).__name__}: {error}") from None
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """An image with 16 bits a channel as one with 8, to the nearest; others as they are.
+
+    Raises:
+        DamagedImageError: it has numbers without a range, such as floats.
+    """
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DamagedImageError("image has no 8-bit form", f"mode {image.mode}")
+    return image
+
+
+def encode(pixels: np.ndarray, lossy: bool, quality: int) -> bytes:
+    """Pixels as a JPEG with all of its colours, or as a PNG."""
+    buffer = io.BytesIO()
+    if lossy:
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    else:
+        Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def hash_looks(pixels: HostPixels) -> bytes:
+    """What is alike for pictures that look alike: ``EDGES`` bytes, then the mean colours of 4 × 4 fields.
+
+    The edges are 256 bits: of 16 × 17 means of grey, whether each is darker than its right neighbour ("dHash"). The
+    same picture, larger, smaller or encoded anew, differs in a few; others differ in about 128. A picture without
+    edges, such as a plain one, has only zeros. The colours tell a red light from a green one.
+    """
+    image = pixels.astype(np.float32)
+    # To whole levels, so that what is equally bright but for rounding is so.
+    grey = np.rint(area_means(image, HASH_SIDE, HASH_SIDE + 1).mean(axis=-1))
+    colours = np.rint(area_means(image, COLOUR_SIDE, COLOUR_SIDE)).astype(np.uint8)
+    return np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes() + colours.tobytes()

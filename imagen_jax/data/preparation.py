@@ -1,0 +1,340 @@
+"""A source of any size becomes a data set: in parallel, resumable, and counted.
+
+    parts -> workers -> OUT/parts/00003/ (a shard of each split, a report) -> repetitions left out, files named
+    -> OUT/captioned_images/, captions/, quarantine.jsonl, manifest.json (written last: it says "complete")
+
+Run again after it was cut, it makes only the parts that have no report yet, and what comes of it is the same, byte for
+byte. What nobody can read is left out and named; when it is too much, preparation stops.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tqdm import tqdm
+
+from imagen_jax.data.conversion import (
+    DIGEST,
+    QUARANTINE,
+    Conversion,
+    captions_file,
+    convert_part,
+    hashes_file,
+    records_file,
+)
+from imagen_jax.data.duplicates import alike, repeated
+from imagen_jax.data.records import Part
+from imagen_jax.data.shards import (
+    DATASET,
+    ONE_BY_ONE,
+    checksum_of,
+    read_json,
+    read_lines,
+    shard_name,
+    write_dataset_info,
+    write_json,
+    write_lines,
+)
+from imagen_jax.data.splits import SPLITS
+from imagen_jax.data.statistics import add_up, sort_values
+from imagen_jax.data.stored_images import MANIFEST
+from imagen_jax.errors import UserError
+
+FORMAT = 2
+PARTS = "parts"
+JOB = "job.json"
+CAPTIONS_FOLDER = "captions"
+
+ENOUGH_TO_JUDGE = 1000
+"""Records, after which too large a share of bad ones stops the work at once."""
+
+DUPLICATES = ("keys", "files", "looks")
+"""What ``Preparation.duplicates`` may say: each is also what stands before it."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is made of which source.
+
+    Attributes:
+        source: its name.
+        options: of the source, as JSON can hold them.
+        attribution: its line of credit and licence.
+        parts: of the source.
+        conversion: what is done to every record.
+        duplicates: "keys": of records with one key the first stays; "files": also of those with the same image file;
+            "looks": also of those that look the same.
+        largest_bad_share: of all records; more that can't be read stop the work.
+    """
+
+    source: str
+    options: Mapping[str, Any]
+    attribution: str
+    parts: Sequence[Part]
+    conversion: Conversion = field(default_factory=Conversion)
+    duplicates: str = "files"
+    largest_bad_share: float = 0.1
+
+    def describe(self) -> dict[str, Any]:
+        """What makes one data set another, as JSON can hold it."""
+        rules = json.loads(json.dumps(asdict(self.conversion), default=str))
+        parts = [[part.name, part.fingerprint] for part in self.parts]
+        return {
+            "format": FORMAT,
+            "source": self.source,
+            "options": dict(self.options),
+            "conversion": rules,
+            "duplicates": self.duplicates,
+            "parts": hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+        }
+
+
+def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[str, Any]:
+    """Makes the data set in ``out``, unless it is there already, and returns its manifest.
+
+    Args:
+        preparation: what is made.
+        out: folder of the data set.
+        workers: processes that work at once; 0: this one.
+
+    Raises:
+        UserError: ``out`` holds another data set or can't be written to, another process is at it, too much of the
+            source is bad, nothing is left to train on, or what a part raises.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with alone_in(out):
+            begin(preparation, out)
+            manifest = read_json(out / MANIFEST)
+            if manifest is None:
+                reports = convert_all(preparation, out / PARTS, workers)
+                manifest = assemble(preparation, out, reports)
+            shutil.rmtree(out / PARTS, ignore_errors=True)
+            return manifest
+    except OSError as error:
+        raise UserError(
+            f"the data set can't be written into {out} ({error}): make room or choose another --out; the same command "
+            "continues"
+        ) from error
+
+
+@contextmanager
+def alone_in(out: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out of a folder while the block runs; a lock dies with whoever holds it.
+
+    Raises:
+        UserError: another process is in it.
+    """
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process prepares {out} right now: wait for it, or choose another --out") from None
+        yield
+
+
+def begin(preparation: Preparation, out: pathlib.Path) -> None:
+    """Writes down what is made in ``out``, or checks that it is the same that was begun there.
+
+    Raises:
+        UserError: it is something else.
+    """
+    wanted = preparation.describe()
+    begun = read_json(out / JOB)
+    if begun is None:
+        write_json(out / JOB, wanted)
+    elif begun != wanted:
+        names = [name for name in wanted if begun.get(name) != wanted[name]]
+        what = "the source's files have changed" if names == ["parts"] else f"with another {' and '.join(names)}"
+        raise UserError(f"{out} holds a data set that was begun otherwise ({what}): choose another --out")
+
+
+def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) -> list[dict[str, Any]]:
+    """Converts all parts and returns their reports, in order.
+
+    Raises:
+        UserError: too much is bad, a worker is gone, or what a part raises.
+    """
+    jobs = [(part, folder / f"{number:05d}", preparation.conversion) for number, part in enumerate(preparation.parts)]
+    reports: dict[int, dict[str, Any]] = {}
+    with tqdm(total=len(jobs), desc=f"preparing {preparation.source}", unit="part") as progress:
+
+        def note(number: int, report: dict[str, Any]) -> None:
+            reports[number] = report
+            progress.update()
+            kept, bad = count_of(reports.values())
+            progress.set_postfix_str(f"{kept} kept, {bad} bad", refresh=False)
+            if kept + bad >= ENOUGH_TO_JUDGE:
+                check_share(preparation, reports.values())
+
+        if not workers:
+            for number, job in enumerate(jobs):
+                note(number, convert_part(*job))
+        else:
+            # Fresh processes: a fork would copy the threads' locks of whatever this one has run.
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                waiting: dict[Future[dict[str, Any]], int] = {
+                    pool.submit(convert_part, *job): number for number, job in enumerate(jobs)
+                }
+                try:
+                    for done in as_completed(waiting):
+                        note(waiting[done], done.result())
+                except BrokenProcessPool as error:
+                    raise UserError(
+                        "a worker was killed, perhaps for want of memory: run the same command, with fewer --workers"
+                    ) from error
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+    ordered = [reports[number] for number in range(len(jobs))]
+    check_share(preparation, ordered)
+    return ordered
+
+
+def count_of(reports: Any) -> tuple[int, int]:
+    """How many records are good, kept or dropped, and how many are bad."""
+    good = sum(sum(report["counts"].values()) + sum(report["dropped"].values()) for report in reports)
+    return good, sum(sum(report["damaged"].values()) for report in reports)
+
+
+def check_share(preparation: Preparation, reports: Any) -> None:
+    """Checks that not too much is bad.
+
+    Raises:
+        UserError: it is; says what is bad.
+    """
+    good, bad = count_of(reports)
+    if bad > preparation.largest_bad_share * (good + bad):
+        reasons = add_counts(report["damaged"] for report in reports)
+        named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        raise UserError(
+            f"{bad} of {good + bad} records can't be read ({named}): mend the source, or raise --largest_bad_share"
+        )
+
+
+def add_counts(counts: Any) -> dict[str, int]:
+    """Counts by name, added up."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items()))
+
+
+def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Makes the data set of converted parts, without repetitions, and writes its manifest.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    folders = [out / PARTS / f"{number:05d}" for number in range(len(reports))]
+    kept, repetitions = find_repetitions(folders, preparation.duplicates)
+    if not any(rows.any() for rows in kept["train"]):
+        raise UserError(
+            f"data source {preparation.source!r} gives no training images: loosen the filters, or add images"
+        )
+    unfinished = out / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shards = []
+    for split in SPLITS:
+        used = [(folder, rows) for folder, rows in zip(folders, kept[split], strict=True) if rows.any()]
+        for number, (folder, rows) in enumerate(used):
+            shards.append(place_shard(folder, split, rows, unfinished, number, len(used)))
+    counts: dict[str, list[int]] = {
+        split: [shard["records"] for shard in shards if shard["split"] == split] for split in SPLITS
+    }
+    write_dataset_info(unfinished / DATASET, counts)
+    quarantine = [
+        {"part": report["part"], **row}
+        for report, folder in zip(reports, folders, strict=True)
+        for row in read_lines(folder / QUARANTINE)
+    ]
+    write_lines(unfinished / QUARANTINE, quarantine)
+    for name in (DATASET, CAPTIONS_FOLDER, QUARANTINE):
+        shutil.rmtree(out / name, ignore_errors=True)
+        os.replace(unfinished / name, out / name)
+    unfinished.rmdir()
+    manifest = {
+        **preparation.describe(),
+        "attribution": preparation.attribution,
+        "counts": {split: sum(counts[split]) for split in SPLITS},
+        "least_side": min(report["least_side"] for report in reports),
+        "shards": shards,
+        "damaged": add_counts(report["damaged"] for report in reports),
+        "dropped": add_counts(report["dropped"] for report in reports),
+        "repeated": repetitions,
+        "statistics": sort_values(add_up(report["statistics"] for report in reports)),
+    }
+    write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def find_repetitions(
+    folders: Sequence[pathlib.Path], duplicates: str
+) -> tuple[dict[str, list[np.ndarray]], dict[str, int]]:
+    """Which records of each part stay, by split, and how many go, by what they repeat."""
+    hashes = {split: [np.load(hashes_file(folder, split)) for folder in folders] for split in SPLITS}
+    everything = np.concatenate([rows for split in SPLITS for rows in hashes[split]])
+    gone = np.zeros(len(everything), bool)
+    counted = {}
+    tests = {
+        "keys": lambda rows: repeated(rows[:, :DIGEST]),
+        "files": lambda rows: repeated(rows[:, DIGEST : 2 * DIGEST]),
+        "looks": lambda rows: alike(rows[:, 2 * DIGEST :]),
+    }
+    for name in DUPLICATES[: DUPLICATES.index(duplicates) + 1]:
+        left = np.flatnonzero(~gone)
+        again = left[tests[name](everything[left])]
+        gone[again] = True
+        counted[name] = len(again)
+    lengths = [len(rows) for split in SPLITS for rows in hashes[split]]
+    pieces = np.split(~gone, np.cumsum(lengths)[:-1])
+    return {split: pieces[number * len(folders) :][: len(folders)] for number, split in enumerate(SPLITS)}, counted
+
+
+def place_shard(
+    part: pathlib.Path, split: str, rows: np.ndarray, out: pathlib.Path, number: int, total: int
+) -> dict[str, Any]:
+    """Puts a part's shard where it belongs, without the records that go, and says what it is."""
+    records = out / DATASET / shard_name(split, number, total)
+    captions = out / CAPTIONS_FOLDER / f"{split}-{number:05d}.jsonl"
+    for file, source in ((records, records_file(part, split)), (captions, captions_file(part, split))):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if rows.all():
+            # A second name for the same bytes, so that the part stays whole until all is done.
+            os.link(source, file)
+    if not rows.all():
+        copy_records(records_file(part, split), records, rows)
+        write_lines(
+            captions, (line for line, stays in zip(read_lines(captions_file(part, split)), rows, strict=True) if stays)
+        )
+    return {
+        "file": records.relative_to(out).as_posix(),
+        "captions": captions.relative_to(out).as_posix(),
+        "split": split,
+        "records": int(rows.sum()),
+        "bytes": records.stat().st_size,
+        "sha256": checksum_of(records),
+    }
+
+
+def copy_records(source: pathlib.Path, target: pathlib.Path, rows: np.ndarray) -> None:
+    """Copies some records of a shard as they are."""
+    reader = ArrayRecordReader(str(source))
+    writer = ArrayRecordWriter(str(target), ONE_BY_ONE)
+    for row in np.flatnonzero(rows):
+        (record,) = reader.read([int(row)])
+        writer.write(record)
+    writer.close()
+    reader.close()

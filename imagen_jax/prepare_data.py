@@ -1,0 +1,127 @@
+"""Makes a data set of captioned images that training reads: checked, filtered, split, and counted.
+
+    python -m imagen_jax.prepare_data --source=coco --option=folder=COCO --out=DATA
+    python -m imagen_jax.prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \
+        --shorter_side=256 --least_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
+    python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
+
+Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from imagen_jax.command_line import run_main
+from imagen_jax.data.conversion import Conversion
+from imagen_jax.data.filters import Filters, parse_condition
+from imagen_jax.data.image_files import ImageRules
+from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
+from imagen_jax.data.preparation import DUPLICATES, Preparation, prepare
+from imagen_jax.data.statistics import quantile
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.local_copies import working_folder
+from imagen_jax.storage.paths import copy_files, in_bucket, to_path
+
+SOURCE = flags.DEFINE_enum("source", None, sorted(PARTED_SOURCES), "Where the images come from.", required=True)
+OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the source, such as folder=COCO; once for each.")
+OUT = flags.DEFINE_string("out", None, "Folder of the data set.", required=True)
+WORKERS = flags.DEFINE_integer(
+    "workers", os.cpu_count() or 1, "Processes that work at once; 0: none beside this.", lower_bound=0
+)
+SHORTER_SIDE = flags.DEFINE_integer(
+    "shorter_side", None, "Store larger images smaller, with a shorter side of so many pixels.", lower_bound=1
+)
+VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction", 0.05, "Share that validates, where the source does not say.", 0.0, 0.999
+)
+LEAST_SIDE = flags.DEFINE_integer("least_side", 1, "Drop images whose shorter side has fewer pixels.", lower_bound=1)
+LARGEST_ASPECT = flags.DEFINE_float("largest_aspect", None, "Drop images that are longer by a larger factor.")
+FEWEST_WORDS = flags.DEFINE_integer("fewest_words", 1, "Drop captions with fewer words.", lower_bound=1)
+MOST_WORDS = flags.DEFINE_integer("most_words", None, "Drop captions with more words.")
+CONDITION = flags.DEFINE_multi_string("condition", [], "Keep images whose metadata meet it, such as aesthetic>=5.")
+DUPLICATES_FLAG = flags.DEFINE_enum(
+    "duplicates", "files", DUPLICATES, "Drop repetitions: of keys, also of image files, also of looks."
+)
+LARGEST_BAD_SHARE = flags.DEFINE_float(
+    "largest_bad_share", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prepares ``--source`` in ``--out``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
+    source = choose(PARTED_SOURCES, SOURCE.value, "data source")
+    options = parse_options(SOURCE.value, OPTION.value)
+    preparation = Preparation(
+        SOURCE.value,
+        options,
+        source.attribution,
+        list_parts(SOURCE.value, options),
+        read_conversion(),
+        DUPLICATES_FLAG.value,
+        LARGEST_BAD_SHARE.value,
+    )
+    out = to_path(OUT.value)
+    place = working_folder(out) / out.name if in_bucket(out) else out
+    manifest = prepare(preparation, place, WORKERS.value)
+    if in_bucket(out):
+        copy_files(place, out)
+    print(*format_manifest(manifest, OUT.value), sep="\n")
+
+
+def read_conversion() -> Conversion:
+    """What the flags ask to be done to every record."""
+    filters = Filters(
+        LEAST_SIDE.value,
+        LARGEST_ASPECT.value,
+        FEWEST_WORDS.value,
+        MOST_WORDS.value,
+        tuple(parse_condition(text) for text in CONDITION.value),
+    )
+    return Conversion(ImageRules(SHORTER_SIDE.value), filters, VALIDATION_FRACTION.value)
+
+
+def parse_options(source_name: str, given: Sequence[str]) -> dict[str, Any]:
+    """The options of a source, of the types that their defaults have.
+
+    Raises:
+        UserError: one is not NAME=VALUE, or its value not of its type.
+    """
+    parameters = inspect.signature(PARTED_SOURCES[source_name].list_parts).parameters
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
+        default = parameters[name].default if name in parameters else ""
+        try:
+            options[name] = int(value) if isinstance(default, int) else value
+        except ValueError:
+            raise UserError(f"the option {name}={value} is no whole number") from None
+    return options
+
+
+def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
+    """What was made, in a few lines."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    yield f"{out}: {counts} images in {len(manifest['shards'])} shards, {size / 2**30:.2f} GiB"
+    statistics = manifest["statistics"]
+    named = {"side": "px of the shorter side", "aspect": "width by height", "words": "words a caption"}
+    for name, meaning in named.items():
+        low, middle, high = (quantile(statistics[name], share) for share in (0.05, 0.5, 0.95))
+        yield f"    {meaning}: {middle:g}, nine tenths from {low:g} to {high:g}"
+    for title in ("damaged", "dropped", "repeated"):
+        told = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
+        if told:
+            yield f"    {title}: {told}" + (" (quarantine.jsonl names them)" if title == "damaged" else "")
+    yield f"    {manifest['attribution']}"
+
+
+if __name__ == "__main__":
+    run_main(main)
