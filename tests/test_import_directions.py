@@ -35,7 +35,7 @@ LAYERS = [
         "prepare_data",
         "sample",
         "train",
-    },  # fmt: skip
+    },
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 

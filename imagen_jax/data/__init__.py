@@ -12,13 +12,13 @@ Sources of any size, which ``prepare_data`` prepares before training, in paralle
 
 Sources of a few thousand pictures that are drawn at the size asked for, when training begins:
 
-- ``sources``: their table; ``openmoji`` and ``folder`` are in it. Each lists ``captioned_image``s: a key, a caption, and
-  how to draw it at any resolution. ``builder``: draws a source once (``rendering``), or finds what is prepared.
+- ``sources``: their table; ``openmoji`` and ``folder`` are in it. Each lists ``captioned_image``s: a key, a caption,
+  and how to draw it at any resolution. ``builder``: draws them once (``rendering``), or finds what is prepared.
 
-What both become: ``stored_images`` (any example at any time, train or validation by ``splits``), ``transforms`` (what an
-example goes through; ``pixels``: decode, crop, make smaller), ``batches`` (shuffle, split by process, make ahead, resume
-exactly), ``device_feed`` (host batch to global array).
+What both become: ``stored_images`` (any example at any time, train or validation by ``splits``), ``transforms`` (what
+an example goes through; ``pixels``: decode, crop, make smaller), ``batches`` (shuffle, split by process, make ahead,
+resume exactly), ``device_feed`` (host batch to global array).
 
-May import: ``array_types``, ``errors``. Alone in the house it knows ``tensorflow_datasets`` and ``grain``, and
-TensorFlow is never imported.
+May import: ``array_types``, ``errors``, ``storage``. Alone in the house it knows ``tensorflow_datasets`` and ``grain``,
+and TensorFlow is never imported.
 """
