@@ -26,7 +26,7 @@ from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.local_copies import working_folder
 from imagen_jax.storage.paths import copy_files, in_bucket, to_path
 
-SOURCE = flags.DEFINE_enum("source", None, sorted(PARTED_SOURCES), "Where the images come from.", required=True)
+SOURCE = flags.DEFINE_string("source", None, f"Where the images come from: {', '.join(PARTED_SOURCES)}.", required=True)
 OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the source, such as folder=COCO; once for each.")
 OUT = flags.DEFINE_string("out", None, "Folder of the data set.", required=True)
 WORKERS = flags.DEFINE_integer(
@@ -90,9 +90,10 @@ def parse_options(source_name: str, given: Sequence[str]) -> dict[str, Any]:
     """The options of a source, of the types that their defaults have.
 
     Raises:
-        UserError: one is not NAME=VALUE, or its value not of its type.
+        UserError: there is no such source, an option is not NAME=VALUE, or its value not of its type.
     """
-    parameters = inspect.signature(PARTED_SOURCES[source_name].list_parts).parameters
+    source = choose(PARTED_SOURCES, source_name, "data source")
+    parameters = inspect.signature(source.list_parts).parameters
     options: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -1,0 +1,76 @@
+"""What the prepare_data command makes of a tree as COCO has it trains, and resumes bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import own_images as own_images_config
+from imagen_jax.data.stored_images import captions_of
+from imagen_jax.data.synthetic import synthetic_parts
+from imagen_jax.train import train
+from tests.end_to_end.smoke_runs import losses, plain
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def write_coco(folder):
+    """Thirty images to train on and ten to validate, two captions each; one file is cut off, one caption empty."""
+    (records,) = [list(part.read()) for part in synthetic_parts(count=40, resolution=48)]
+    (folder / "annotations").mkdir(parents=True)
+    for split, chosen in (("train2014", records[:30]), ("val2014", records[30:])):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for number, record in enumerate(chosen):
+            name = f"COCO_{split}_{number:012d}.jpg"
+            content = record.encoded[:500] if number == 3 else record.encoded
+            (folder / split / name).write_bytes(content)
+            images.append({"id": number, "file_name": name, "width": 48, "height": 48, "license": 1})
+            for which, caption in enumerate([*record.captions, "" if number == 4 else "some shape"]):
+                annotations.append({"id": 10 * number + which, "image_id": number, "caption": caption})
+        content = {"images": images, "annotations": annotations, "licenses": [{"id": 1, "url": "CC0", "name": "CC0"}]}
+        (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def prepare(out, *flags):
+    command = [sys.executable, "-m", "imagen_jax.prepare_data", f"--out={out}", "--workers=2", *flags]
+    return subprocess.run(
+        command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True
+    )
+
+
+def make_config(folder):
+    config = own_images_config.get_config("base,smoke")
+    config.data.update({"source": "prepared", "data_dir": "unused"})
+    config.data.options.folder = str(folder)
+    return config
+
+
+def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
+    coco = write_coco(tmp_path / "coco")
+    ended = prepare(tmp_path / "data", "--source=coco", f"--option=folder={coco}", "--duplicates=keys")
+    assert ended.returncode == 0, ended.stderr
+    assert f"{tmp_path / 'data'}: 29 train, 9 validation images in 2 shards" in ended.stdout
+    assert "damaged: 2 image can't be decoded (quarantine.jsonl names them)" in ended.stdout
+    captions = captions_of(tmp_path / "data", "train")
+    assert len(captions) == 29 and sorted(map(len, captions)) == [1] + [2] * 28
+
+    whole = train(make_config(tmp_path / "data"), tmp_path / "whole")
+    assert set(losses(tmp_path / "whole")) == {1, 2}
+    config = make_config(tmp_path / "data")
+    config.training.steps = 1
+    train(config, tmp_path / "cut")
+    resumed = train(make_config(tmp_path / "data"), tmp_path / "cut")
+    assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    ended = prepare(tmp_path / "data", "--source=coco", "--option=folder=nowhere")
+    assert ended.returncode == 2 and "nowhere" in ended.stderr and "Traceback" not in ended.stderr
