@@ -57,6 +57,8 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.5"],
     # Google Cloud Storage's buckets as paths, gs://BUCKET/…; arrays go there through tensorstore, which needs no more.
     "gcs": ["gcsfs>=2026.10,<2027"],
+    # Tables of images that are Parquet files.
+    "parquet": ["pyarrow>=26.0.1,<27"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": ["beartype>=0.23.1", "mypy>=2.4.1", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.6,<0.18"],
     # The libraries that the parity tests compare with; nothing in the package imports them.
