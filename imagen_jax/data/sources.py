@@ -50,4 +50,4 @@ def check_options(source_name: str, function: Callable[..., Any], options: Mappi
             raise UserError(f"unknown option {name!r} of data source {source_name!r}{nearest_name(name, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
-            raise UserError(f"data source {source_name!r} needs the option {name!r}: set data.options.{name}")
+            raise UserError(f"data source {source_name!r} needs the option {name!r}: set it")

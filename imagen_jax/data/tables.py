@@ -85,7 +85,7 @@ def table_parts(
         UserError: a file or folder is not there, or the table can't be read, has no row or lacks a column.
     """
     if not str(table):
-        raise UserError("no table of images is given: name it in --config.data.options.table=FILE")
+        raise UserError("no table of images is given: name it in --option=table=FILE")
     path = to_path(table).expanduser()
     if not path.is_file():
         raise UserError(f"there is no table {path}: give the file that lists your images")
@@ -218,7 +218,7 @@ def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
         UserError: there is no such folder, or no image in it.
     """
     if not str(folder):
-        raise UserError("no folder of images is given: name it in --config.data.options.folder=FOLDER")
+        raise UserError("no folder of images is given: name it in --option=folder=FOLDER")
     folder = to_path(folder).expanduser()
     check_folder(folder)
     check_images_per_part(images_per_part)

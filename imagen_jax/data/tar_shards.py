@@ -58,7 +58,7 @@ def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "*.t
         UserError: there is no such folder, or no shard in it.
     """
     if not str(folder):
-        raise UserError("no folder of tar shards is given: name it in --config.data.options.folder=FOLDER")
+        raise UserError("no folder of tar shards is given: name it in --option=folder=FOLDER")
     folder = to_path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your tar shards")

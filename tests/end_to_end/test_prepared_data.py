@@ -1,15 +1,21 @@
 """What the prepare_data command makes of a tree as COCO has it trains, and resumes bit for bit."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
+from imagen_jax.data.conversion import Conversion
+from imagen_jax.data.parted_sources import list_parts
+from imagen_jax.data.preparation import Preparation
+from imagen_jax.data.preparation import prepare as run_preparation
 from imagen_jax.data.stored_images import captions_of
 from imagen_jax.data.synthetic import synthetic_parts
 from imagen_jax.train import train
@@ -69,6 +75,60 @@ def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     train(config, tmp_path / "cut")
     resumed = train(make_config(tmp_path / "data"), tmp_path / "cut")
     assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+
+
+def write_shards(folder):
+    """Five shards of ten records, three of the fifty damaged: a page for an image, no caption, and a shard cut off."""
+    (records,) = [list(part.read()) for part in synthetic_parts(count=50, resolution=48)]
+    folder.mkdir()
+    for shard in range(5):
+        file = folder / f"{shard:05d}.tar"
+        with tarfile.open(file, "w") as archive:
+            for number, record in enumerate(records[10 * shard :][:10], start=10 * shard):
+                members = {
+                    "jpg": b"<html>404</html>" if number == 13 else record.encoded,
+                    "json": json.dumps({"aesthetic": number / 5}).encode(),
+                    "txt": record.captions[0].encode(),
+                }
+                if number == 24:
+                    del members["txt"]
+                for ending, content in members.items():
+                    member = tarfile.TarInfo(f"{number:09d}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        if shard == 4:
+            with tarfile.open(file) as archive:
+                end = archive.getmember("000000049.jpg").offset_data + 100
+            os.truncate(file, end)
+    return folder
+
+
+def write_own(folder):
+    """A dozen images with their captions beside them, in two subfolders."""
+    (records,) = [list(part.read()) for part in synthetic_parts(count=12, resolution=48, encoding="png")]
+    for number, record in enumerate(records):
+        place = folder / ("a" if number % 2 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(record.encoded)
+        (place / f"{number}.txt").write_text(record.captions[0])
+    return folder
+
+
+def test_tar_shards_and_a_folder_are_prepared_and_train(tmp_path):
+    options = {"tar_shards": write_shards(tmp_path / "shards"), "folder": write_own(tmp_path / "own")}
+    expected = {"tar_shards": 47, "folder": 12}
+    for source, folder in options.items():
+        chosen = {"folder": str(folder)}
+        parts = list_parts(source, chosen)
+        prepared = Preparation(source, chosen, "Ours", parts, Conversion(validation_fraction=0.2), duplicates="keys")
+        manifest = run_preparation(prepared, tmp_path / source, workers=0)
+        assert sum(manifest["counts"].values()) == expected[source]
+        config = make_config(tmp_path / source)
+        config.training.update({"steps": 1, "batch_size": 8})
+        train(config, tmp_path / f"{source}_run")
+        assert set(losses(tmp_path / f"{source}_run")) == {1}
+    damaged = json.loads((tmp_path / "tar_shards" / "manifest.json").read_text())["damaged"]
+    assert damaged == {"no caption": 1, "not an image": 1, "shard is damaged": 1}
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
