@@ -65,6 +65,7 @@ def common() -> ConfigDict:
                 "options": {},  # of the encoder; T5 takes folder, tokenizer, max_tokens, dtype
                 "width": 384,
                 "length": 12,
+                "embeddings": "stored",  # or "computed", for each batch anew
                 "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
             },
             "stage": {

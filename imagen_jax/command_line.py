@@ -11,13 +11,14 @@
 
 import errno
 import hashlib
+import inspect
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -174,3 +175,27 @@ def processor_name() -> str:
         return os.uname().machine
     told = sorted({line for line in lines if re.match(r"(model name|flags|Features)\s*:", line)})
     return f"{os.uname().machine}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
+
+
+def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
+    """Options for a function, of the types that its defaults have.
+
+    Args:
+        function: takes them by name.
+        given: each as NAME=VALUE.
+
+    Raises:
+        UserError: one is not NAME=VALUE, or its value not of its type.
+    """
+    parameters = inspect.signature(function).parameters
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
+        default = parameters[name].default if name in parameters else ""
+        try:
+            options[name] = int(value) if isinstance(default, int) else value
+        except ValueError:
+            raise UserError(f"the option {name}={value} is no whole number") from None
+    return options

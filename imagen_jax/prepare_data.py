@@ -8,20 +8,18 @@
 Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl.
 """
 
-import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 
-from imagen_jax.command_line import run_main
+from imagen_jax.command_line import parse_options, run_main
 from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
 from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
 from imagen_jax.data.preparation import DUPLICATES, Preparation, prepare
-from imagen_jax.data.statistics import quantile
+from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.local_copies import working_folder
 from imagen_jax.storage.paths import copy_files, in_bucket, to_path
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
     source = choose(PARTED_SOURCES, SOURCE.value, "data source")
-    options = parse_options(SOURCE.value, OPTION.value)
+    options = parse_options(source.list_parts, OPTION.value)
     preparation = Preparation(
         SOURCE.value,
         options,
@@ -84,44 +82,6 @@ def read_conversion() -> Conversion:
         tuple(parse_condition(text) for text in CONDITION.value),
     )
     return Conversion(ImageRules(SHORTER_SIDE.value), filters, VALIDATION_FRACTION.value)
-
-
-def parse_options(source_name: str, given: Sequence[str]) -> dict[str, Any]:
-    """The options of a source, of the types that their defaults have.
-
-    Raises:
-        UserError: there is no such source, an option is not NAME=VALUE, or its value not of its type.
-    """
-    source = choose(PARTED_SOURCES, source_name, "data source")
-    parameters = inspect.signature(source.list_parts).parameters
-    options: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
-        default = parameters[name].default if name in parameters else ""
-        try:
-            options[name] = int(value) if isinstance(default, int) else value
-        except ValueError:
-            raise UserError(f"the option {name}={value} is no whole number") from None
-    return options
-
-
-def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
-    """What was made, in a few lines."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
-    size = sum(shard["bytes"] for shard in manifest["shards"])
-    yield f"{out}: {counts} images in {len(manifest['shards'])} shards, {size / 2**30:.2f} GiB"
-    statistics = manifest["statistics"]
-    named = {"side": "px of the shorter side", "aspect": "width by height", "words": "words a caption"}
-    for name, meaning in named.items():
-        low, middle, high = (quantile(statistics[name], share) for share in (0.05, 0.5, 0.95))
-        yield f"    {meaning}: {middle:g}, nine tenths from {low:g} to {high:g}"
-    for title in ("damaged", "dropped", "repeated"):
-        told = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
-        if told:
-            yield f"    {title}: {told}" + (" (quarantine.jsonl names them)" if title == "damaged" else "")
-    yield f"    {manifest['attribution']}"
 
 
 if __name__ == "__main__":

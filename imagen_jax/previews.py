@@ -23,14 +23,14 @@ from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.stages import Stage
 from imagen_jax.storage.paths import Path, create_folder
-from imagen_jax.text.embedding_store import EmbeddingStore
+from imagen_jax.text.embedding_store import Embeddings
 from imagen_jax.training.loop import Moment
 
 HELD_OUT_EXAMPLES = 4
 
 
 def make_preview(
-    config: ConfigDict, stage: Stage, folder: Path, store: EmbeddingStore, workdir: Path
+    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, Moment], None]:
     """Makes the hook that draws with the averaged parameters and writes ``previews/<step>.png``.
 

@@ -19,15 +19,15 @@ from imagen_jax.data.batches import make_batches
 from imagen_jax.data.builder import prepare_data
 from imagen_jax.data.device_feed import to_devices
 from imagen_jax.data.splits import SPLITS
-from imagen_jax.data.stored_images import captions_of, load_split
+from imagen_jax.data.stored_images import captions_of, identify, load_split
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, choose
 from imagen_jax.previews import make_preview
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.run_log import open_log
 from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.text.embedding_store import EmbeddingStore
+from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore, recall
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.state import TrainState
@@ -54,6 +54,14 @@ MAY_DIFFER = ("data.data_dir", "data.options.folder", "text.options.folder", "te
 """Keys of which each host may have its own value: where its disk has what all need."""
 
 
+EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
+"""What ``text.embeddings`` may say.
+
+stored: all captions are embedded before training, or are found embedded, and read batch by batch.
+computed: the captions of each batch are embedded when it comes; the encoder stays in memory.
+"""
+
+
 class Data(NamedTuple):
     """What a stage trains on.
 
@@ -65,7 +73,7 @@ class Data(NamedTuple):
 
     folder: Path
     batches: Batches
-    store: EmbeddingStore
+    store: Embeddings
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -155,7 +163,7 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
 def prepare(config: ConfigDict, stage: Stage) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
 
-    def build_or_open() -> tuple[Path, EmbeddingStore]:
+    def build_or_open() -> tuple[Path, Embeddings]:
         folder = prepare_data(
             config.data.source,
             config.data.resolution,
@@ -163,15 +171,18 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
             config.data.validation_fraction,
             **config.data.options.to_dict(),
         )
-        captions = [caption for split in SPLITS for of_image in captions_of(folder, split) for caption in of_image]
-        prompts = config.preview.prompts
+        encoder, prompts = load_encoder(config.text), config.preview.prompts
+        if choose(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
+            return folder, ComputedEmbeddings(encoder)
+        embedded = recall(folder / "embeddings" / encoder.name, identify(folder))
+        captions = [] if embedded else [one for split in SPLITS for all in captions_of(folder, split) for one in all]
         return folder, EmbeddingStore.build_or_open(
-            folder / "embeddings", [*captions, *prompts], load_encoder(config.text)
+            folder / "embeddings", [*captions, *prompts], encoder, also=[embedded] if embedded else []
         )
 
     folder, store = processes.take_turns(build_or_open)
     # Their names hold a hash of what is in them.
-    processes.agree({"the data set": folder.name, "the embeddings": store.path.name})
+    processes.agree({"the data set": folder.name, "the embeddings": store.name})
     batches = make_batches(
         load_split(folder, "train"),
         make_transform(stage, config.stage.crop),
@@ -192,7 +203,7 @@ def make_transform(stage: Stage, crop: int | None) -> Transform:
     return make_super_resolution_example(stage.low_resolution, stage.resolution, crop)
 
 
-def make_feed(stage: Stage, store: EmbeddingStore, batch: Batch) -> Callable[[Mapping[str, Any]], Batch]:
+def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mapping[str, Any]], Batch]:
     """Makes the way from a host batch to the devices: captions become embeddings, arrays become global arrays."""
     placement = batch.image.sharding
 

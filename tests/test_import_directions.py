@@ -55,6 +55,8 @@ HOMES = {
         "data/shards.py",
         "evaluation/efficientnet_lite0.py",
         "storage/",
+        "text/embedding_bucket.py",
+        "text/embedding_store.py",
         "text/minilm.py",
         "training/metrics.py",
         "training/watching.py",

@@ -43,6 +43,7 @@ def common() -> ConfigDict:
                 "options": {"folder": "", "tokenizer": "", "dtype": "bfloat16", "max_tokens": 128},
                 "width": 4096,
                 "length": 128,
+                "embeddings": "stored",  # or "computed", for each batch anew
                 "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
             },
             "stage": {
@@ -146,7 +147,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if network.text_channels is not None:
         network.text_channels = 16
     network.update({"text_heads": 2, "dtype": "float32"})
-    config.text = ConfigDict({"encoder": "minilm", "options": {}, "width": 384, "length": 12, "null": "zeros"})
+    config.text = ConfigDict(
+        {"encoder": "minilm", "options": {}, "width": 384, "length": 12, "null": "zeros", "embeddings": "stored"}
+    )
     config.data.update({"resolution": SMALL[config.data.resolution], "validation_fraction": 0.1, "num_workers": 0})
     for key in ("resolution", "low_resolution", "crop"):
         if config.stage[key] is not None:

@@ -1,6 +1,8 @@
 """Reads a prepared data set: any example at any time, no TensorFlow."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import tensorflow_datasets as tfds
@@ -9,7 +11,7 @@ from imagen_jax.data.shards import DATASET
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_folder
-from imagen_jax.storage.paths import Path, read_files, to_path
+from imagen_jax.storage.paths import Path, to_path
 
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
@@ -81,12 +83,31 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
 
 def captions_of(folder: str | Path, split: Split) -> list[tuple[str, ...]]:
     """Returns the captions of each image of one split, in the order of ``load_split``, without touching an image."""
+    return list(read_captions(folder, split))
+
+
+def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]:
+    """The same one by one, so that a data set of any size takes little memory."""
     folder = to_path(folder)
     manifest = read_manifest(folder)
-    if "shards" in manifest:
-        files = [folder / shard["captions"] for shard in manifest["shards"] if shard["split"] == split]
-        return [tuple(json.loads(line)) for content in read_files(files) for line in content.decode().splitlines()]
-    return [(caption,) for caption in json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split]]
+    if "shards" not in manifest:
+        yield from ((caption,) for caption in json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split])
+        return
+    for shard in manifest["shards"]:
+        if shard["split"] == split:
+            # Not splitlines: a caption may hold a character that it takes for the end of a line.
+            for line in (folder / shard["captions"]).read_bytes().split(b"\n")[:-1]:
+                yield tuple(json.loads(line))
+
+
+def identify(folder: Path) -> str:
+    """Sixteen hexadecimal digits that tell a data set from others.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    read_manifest(folder)
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,128 +1,184 @@
-"""A data set's captions, embedded once and kept: unpadded bfloat16 tokens in one safetensors file.
+"""A data set's captions, embedded once and kept: unpadded bfloat16 tokens, found by the captions' hashes.
 
-The file of an encoder and a set of captions is ``<encoder name>.<hash of the set>.safetensors`` and holds
+    captions -> hashes -> buckets (ranges of hashes, a few thousand captions each) -> encoded, longest with longest
+    -> FOLDER/ENCODER/SET/00003.safetensors, … store.json (written last: it says "complete")
 
-    captions  UTF-8 JSON list of the distinct captions, sorted, as bytes
-    offsets   (captions + 1,) int64: the tokens of caption i are rows offsets[i] to offsets[i + 1]
-    tokens    (all tokens, width) bfloat16
-
-with the encoder's name and a checksum of all three in its metadata. Unpadded and in half the bytes, a caption of ten
-tokens takes a twenty-fifth of what 128 padded float32 tokens would.
+Each distinct caption is encoded once, whichever images have it, and a bucket that is there is not made again: so the
+work can be cut and continued, and shared among processes. Unpadded and in half the bytes, a caption of ten tokens takes
+a twenty-fifth of what 128 padded float32 tokens would; it is read where it lies, and memory holds none of it.
 """
 
-import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import pathlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 from absl import logging
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy
-from imagen_jax.storage.paths import Path, create_folder, to_path, writing
+from imagen_jax.storage.paths import Path, create_folder, size_of, to_path, write_whole
+from imagen_jax.text.embedding_bucket import Bucket, Hash, checksum_of, hash_caption, map_bucket, write_bucket
 from imagen_jax.text.encoder import TextEncoder
 
 BATCH = 64
-HASH_DIGITS = 16
-CHECKED_ROWS = 65536
+BUCKET_CAPTIONS = 4096
+"""Captions of a bucket, about: of T5-XXL 0.4 GB."""
+
+STORE = "store.json"
+CHECKED_BYTES = 2**30
+"""A store of up to so many bytes is compared with its checksums whenever it is opened; a larger one when asked."""
+
+NAME_DIGITS = 16
+OPEN_BUCKETS = 256
+PIECE = 2**20
+"""Characters of captions that are held for each run through them before they go to files."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One complete set of captions: a folder of buckets.
+
+    Attributes:
+        folder: where they are.
+        encoder_name: of the encoder that made them.
+        width: of each token.
+        captions: how many distinct ones.
+        lengths: how many of them have how many tokens.
+        files: names and checksums of the buckets, in the order of their ranges.
+    """
+
+    folder: Path
+    encoder_name: str
+    width: int
+    captions: int
+    lengths: Mapping[int, int]
+    files: tuple[tuple[str, str], ...]
+
+    def find(self, wanted: Hash) -> np.ndarray | None:
+        """A caption's embedding by its hash; None where there is none."""
+        return mapped(self.folder, *self.files[bucket_of(wanted, len(self.files))]).find(wanted)
+
+
+@lru_cache(maxsize=OPEN_BUCKETS)
+def mapped(folder: Path, name: str, checksum: str) -> Bucket:
+    """A bucket's file, mapped; a copy of it where it lies in Google's storage. Another checksum is another file."""
+    return map_bucket(local_copy(folder / name))
+
+
+def bucket_of(wanted: Hash, buckets: int) -> int:
+    """Which of so many equal ranges a hash lies in."""
+    return wanted[0] * buckets >> 64
+
+
+@runtime_checkable
+class Embeddings(Protocol):
+    """What training takes captions' embeddings from."""
+
+    @property
+    def name(self) -> str:
+        """What tells these embeddings from others."""
+        ...
+
+    def lookup(self, captions: Sequence[str], length: int) -> Text:
+        """Returns NumPy float32 embeddings ``(batch, length, width)``, zero at padding, and their mask."""
+        ...
+
+
+@dataclass(frozen=True)
+class ComputedEmbeddings:
+    """Embeddings that are computed whenever they are wanted, and kept nowhere.
+
+    They are rounded as stored ones are, so that both are equal but for what the encoder's other batches do to its last
+    bits.
+    """
+
+    encoder: TextEncoder
+
+    @property
+    def name(self) -> str:
+        """The encoder's."""
+        return f"{self.encoder.name}, computed"
+
+    def lookup(self, captions: Sequence[str], length: int) -> Text:
+        """See ``Embeddings``; of a caption with more tokens the first ``length`` remain."""
+        text = self.encoder.encode(captions)
+        hidden, mask = np.asarray(text.embeddings)[:, :length], np.asarray(text.mask)[:, :length]
+        short = ((0, 0), (0, length - mask.shape[1]))
+        rounded = np.where(mask[..., None], hidden, 0).astype(ml_dtypes.bfloat16).astype(np.float32)
+        return Text(np.pad(rounded, (*short, (0, 0))), np.pad(mask, short))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingStore:
-    """The embeddings of a set of captions, read from their file caption by caption.
+    """Embeddings by caption.
 
     Attributes:
-        path: the file.
-        encoder_name: the name of the encoder that made it.
-        captions: the distinct captions, sorted.
-        offsets: ``(captions + 1,)``: where each caption's tokens begin and end.
-        tokens: the file's ``(all tokens, width)`` bfloat16 tensor; indexing it by a slice reads those rows.
+        encoder_name: the encoder that made them.
+        width: the size of each token's embedding.
+        layers: the sets of captions that are looked through, in order.
     """
 
-    path: Path
     encoder_name: str
-    captions: tuple[str, ...]
-    offsets: np.ndarray
-    tokens: Any
+    width: int
+    layers: tuple[Layer, ...]
     lengths_warned_of: set[int] = field(default_factory=set, repr=False)
 
     @classmethod
-    def build_or_open(cls, folder: str | Path, captions: Iterable[str], encoder: TextEncoder) -> "EmbeddingStore":
-        """Opens the store of exactly these captions in ``folder``, or builds it.
+    def build_or_open(
+        cls,
+        folder: str | Path,
+        captions: Iterable[str],
+        encoder: TextEncoder,
+        *,
+        also: "Sequence[Layer]" = (),
+    ) -> "EmbeddingStore":
+        """Opens what ``folder`` has of these captions, and encodes those that it has not.
 
-        Captions that another of this encoder's stores in ``folder`` has are copied; only those that none has are
-        encoded. The encoder is not called, and so reads no weights, unless there are such.
+        The encoder is not called, and so reads no weights, unless there are such.
+
+        Args:
+            folder: of all stores of a data set.
+            captions: those that will be looked up.
+            encoder: embeds them.
+            also: layers that are known to be needed.
 
         Raises:
             UserError: there are no captions, a file there is damaged, or ``folder`` cannot be written to.
         """
-        captions = sorted(set(captions))
-        if not captions:
+        wanted = sorted(set(captions))
+        if not wanted and not also:
             raise UserError("there are no captions to embed: check that the data set has some")
-        folder = to_path(folder)
-        path = folder / make_file_name(encoder.name, captions)
-        if not path.exists():
-            # Created before the encoding, so that a folder that cannot be written to costs no time.
-            unfinished = create_unfinished(path)
-            try:
-                embeddings = copy_known(folder, captions, encoder.name)
-                missing = [caption for caption in captions if caption not in embeddings]
-                embeddings |= encode_all(missing, encoder)
-                write_store(path, encoder.name, {caption: embeddings[caption] for caption in captions})
-            finally:
-                unfinished.unlink(missing_ok=True)
-        return cls.open(path)
-
-    @classmethod
-    def open(cls, path: str | Path) -> "EmbeddingStore":
-        """Opens a store's file after verifying its checksum.
-
-        Raises:
-            UserError: the file is not a store, or is damaged.
-        """
-        path = to_path(path)
-        try:
-            file = safe_open(local_copy(path), framework="numpy")
-            metadata = file.metadata() or {}
-            captions, offsets = file.get_tensor("captions"), file.get_tensor("offsets")
-            tokens = file.get_slice("tokens")
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path} is no readable embedding store ({error}): delete it and it is built anew"
-            ) from error
-        rows = tokens.get_shape()[0]
-        chunks = (tokens[start : min(start + CHECKED_ROWS, rows)] for start in range(0, rows, CHECKED_ROWS))
-        encoder_name = metadata.get("encoder", "")
-        if compute_checksum(encoder_name, captions, offsets, chunks) != metadata.get("sha256"):
-            raise UserError(
-                f"the embedding store {path} is damaged (its checksum differs): delete it and it is built anew"
-            )
-        return cls(path, encoder_name, tuple(json.loads(captions.tobytes())), offsets, tokens)
+        place = to_path(folder) / encoder.name
+        known = [*also, *(layer for layer in open_layers(place) if layer not in also)]
+        used: dict[Path, Layer] = {layer.folder: layer for layer in also}
+        missing = []
+        for caption in wanted:
+            hashed = hash_caption(caption)
+            holder = next((layer for layer in known if layer.find(hashed) is not None), None)
+            if holder is None:
+                missing.append(caption)
+            else:
+                used[holder.folder] = holder
+        if missing:
+            made = build_layer(place, lambda: missing, encoder)
+            used[made.folder] = made
+        return cls(encoder.name, encoder.width, tuple(used.values()))
 
     @property
-    def width(self) -> int:
-        """The size of each token's embedding."""
-        return self.tokens.get_shape()[1]
-
-    @property
-    def longest(self) -> int:
-        """The number of tokens of the longest caption."""
-        return int(np.diff(self.offsets).max())
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """The place of each caption in ``captions``."""
-        return {caption: row for row, caption in enumerate(self.captions)}
+    def name(self) -> str:
+        """What tells these embeddings from others: the encoder, and the sets of captions."""
+        return "+".join([self.encoder_name, *sorted(layer.folder.name for layer in self.layers)])
 
     def embedding(self, caption: str) -> np.ndarray:
         """Returns one caption's ``(tokens, width)`` bfloat16 embedding, unpadded.
@@ -130,12 +186,13 @@ class EmbeddingStore:
         Raises:
             UserError: the store does not hold the caption.
         """
-        row = self.rows.get(caption)
-        if row is None:
-            raise UserError(
-                f"the embedding store {self.path} has no caption {caption!r}: build it with all captions you look up"
-            )
-        return self.tokens[int(self.offsets[row]) : int(self.offsets[row + 1])]
+        hashed = hash_caption(caption)
+        for layer in self.layers:
+            found = layer.find(hashed)
+            if found is not None:
+                return found
+        places = " and ".join(str(layer.folder) for layer in self.layers)
+        raise UserError(f"{places} has no caption {caption!r}: embed all captions that you look up")
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
         """Returns NumPy float32 embeddings ``(batch, length, width)``, zero at padding, and their mask.
@@ -160,41 +217,175 @@ class EmbeddingStore:
 
     def warn_of_truncation(self, length: int) -> None:
         """Warns, once for each length, how many captions do not fit it."""
-        too_long = int((np.diff(self.offsets) > length).sum())
+        lengths: Counter[int] = Counter()
+        for layer in self.layers:
+            lengths.update(layer.lengths)
+        too_long = sum(count for tokens, count in lengths.items() if tokens > length)
         if too_long and length not in self.lengths_warned_of:
             self.lengths_warned_of.add(length)
             logging.warning(
                 "%d of %d captions have more than %d tokens (up to %d) and are truncated; a greater length keeps them",
-                too_long, len(self.captions), length, self.longest,
+                too_long, lengths.total(), length, max(lengths),
             )  # fmt: skip
 
 
-def make_file_name(encoder_name: str, captions: list[str]) -> str:
-    """Returns the name of the file that keeps these sorted, distinct captions as the encoder embeds them."""
-    digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
-    return f"{encoder_name}.{digest[:HASH_DIGITS]}.safetensors"
+def open_layers(place: Path) -> list[Layer]:
+    """The complete layers of one encoder, by name."""
+    if not place.is_dir():
+        return []
+    return [open_layer(file.parent) for file in sorted(place.glob(f"*/{STORE}"))]
 
 
-def copy_known(folder: Path, captions: list[str], encoder_name: str) -> dict[str, np.ndarray]:
-    """Returns the embeddings of those captions that the encoder's stores in ``folder`` hold."""
-    known: dict[str, np.ndarray] = {}
-    for path in sorted(folder.glob(f"{glob.escape(encoder_name)}.{'?' * HASH_DIGITS}.safetensors")):
-        store = EmbeddingStore.open(path)
-        wanted = [caption for caption in captions if caption in store.rows and caption not in known]
-        known |= {caption: store.embedding(caption) for caption in wanted}
-    return known
+def open_layer(folder: Path, verify: bool = False) -> Layer:
+    """Opens a layer after checking that its files are whole.
+
+    Args:
+        folder: of the layer.
+        verify: compare with the checksums, whatever the size.
+
+    Raises:
+        UserError: it is not complete, or damaged.
+    """
+    try:
+        said = json.loads((folder / STORE).read_text(encoding="utf-8"))
+        buckets = said["buckets"]
+        verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
+        for bucket in buckets:
+            file = folder / bucket["file"]
+            if size_of(file) != bucket["bytes"] or (verify and checksum_of(local_copy(file)) != bucket["sha256"]):
+                raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
+        lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
+        files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
+        return Layer(folder, said["encoder"], said["width"], said["captions"], lengths, files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
 
 
-def encode_all(captions: list[str], encoder: TextEncoder) -> dict[str, np.ndarray]:
+def remember(place: Path, data: str, layer: Layer) -> None:
+    """Notes that a layer has all captions of a data set, so that nobody needs to look them up to know."""
+    write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
+
+
+def recall(place: Path, data: str) -> Layer | None:
+    """The layer that has all captions of a data set; None where none is known to.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    note = place / f"{data}.json"
+    return open_layer(place / json.loads(note.read_bytes())["layer"]) if note.is_file() else None
+
+
+def build_layer(
+    place: Path,
+    read_captions: Callable[[], Iterable[str]],
+    encoder: TextEncoder,
+    *,
+    share: tuple[int, int] = (0, 1),
+    meet: Callable[[], None] = lambda: None,
+) -> Layer:
+    """Embeds captions and keeps them, or finds them kept.
+
+    Args:
+        place: folder of the encoder's layers.
+        read_captions: gives all captions, repeated ones too, as often as it is called.
+        encoder: embeds them.
+        share: which of how many processes this one is; each makes every so manieth bucket.
+        meet: waits for the other processes.
+
+    Raises:
+        UserError: there are no captions, or ``place`` cannot be written to.
+    """
+    buckets = max(1, -(-sum(1 for _ in read_captions()) // BUCKET_CAPTIONS))
+    with tempfile.TemporaryDirectory() as temporary:
+        spread = spread_captions(read_captions(), pathlib.Path(temporary), buckets)
+        names, count = hashlib.sha256(f"{buckets}".encode()), 0
+        for texts in spread:
+            distinct = read_texts(texts)
+            names.update(json.dumps(distinct).encode())
+            count += len(distinct)
+        if not count:
+            raise UserError("there are no captions to embed: check that the data set has some")
+        folder = place / names.hexdigest()[:NAME_DIGITS]
+        if not (folder / STORE).exists():
+            check_writable(folder)
+            index, processes = share
+            with tqdm(total=count, desc=f"Embedding captions with {encoder.name}", unit="caption") as progress:
+                for number, texts in enumerate(spread):
+                    distinct = read_texts(texts)
+                    if number % processes == index:
+                        build_bucket(folder, number, distinct, encoder, progress)
+                    else:
+                        progress.update(len(distinct))
+            meet()
+            if index == 0:
+                describe_layer(folder, buckets, encoder)
+            meet()
+    return open_layer(folder)
+
+
+def spread_captions(captions: Iterable[str], folder: pathlib.Path, buckets: int) -> list[pathlib.Path]:
+    """Writes captions into a file for each bucket, a line of JSON each."""
+    files = [folder / f"{number:05d}.jsonl" for number in range(buckets)]
+    waiting: dict[int, list[str]] = {}
+    held = 0
+
+    def empty() -> None:
+        for number, lines in waiting.items():
+            with files[number].open("a", encoding="utf-8") as stream:
+                stream.writelines(lines)
+        waiting.clear()
+
+    for caption in captions:
+        waiting.setdefault(bucket_of(hash_caption(caption), buckets), []).append(json.dumps(caption) + "\n")
+        held += len(caption)
+        if held > PIECE * 64:
+            empty()
+            held = 0
+    empty()
+    return files
+
+
+def read_texts(file: pathlib.Path) -> list[str]:
+    """The distinct captions of a bucket, sorted."""
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8") as stream:
+        return sorted({json.loads(line) for line in stream})
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that a folder can be written to, so that where it can't no time is spent on encoding.
+
+    Raises:
+        UserError: it can't.
+    """
+    probe = folder / f"{os.getpid()}.unfinished"
+    try:
+        create_folder(folder)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"embeddings cannot be written to {folder} ({error}): choose another folder") from error
+
+
+def build_bucket(folder: Path, number: int, captions: list[str], encoder: TextEncoder, progress: Any) -> None:
+    """Makes a bucket, unless it is there."""
+    path = folder / f"{number:05d}.safetensors"
+    if path.exists():
+        progress.update(len(captions))
+        return
+    write_bucket(path, encode_all(captions, encoder, progress), encoder.width)
+
+
+def encode_all(captions: list[str], encoder: TextEncoder, progress: Any) -> dict[str, np.ndarray]:
     """Encodes captions in batches of like length and returns the unpadded bfloat16 tokens of each."""
-    by_length = sorted(captions, key=len)
     embeddings: dict[str, np.ndarray] = {}
-    with tqdm(total=len(captions), desc=f"Embedding captions with {encoder.name}", disable=not captions) as progress:
-        for batch in split_into_batches(by_length):
-            text = encoder.encode(batch)
-            hidden, mask = np.asarray(text.embeddings).astype(ml_dtypes.bfloat16), np.asarray(text.mask)
-            embeddings |= {caption: hidden[row][mask[row]] for row, caption in enumerate(batch)}
-            progress.update(len(batch))
+    for batch in split_into_batches(sorted(captions, key=len)):
+        text = encoder.encode(batch)
+        hidden, mask = np.asarray(text.embeddings).astype(ml_dtypes.bfloat16), np.asarray(text.mask)
+        embeddings |= {caption: hidden[row][mask[row]] for row, caption in enumerate(batch)}
+        progress.update(len(batch))
     return embeddings
 
 
@@ -204,45 +395,20 @@ def split_into_batches(captions: list[str]) -> Iterator[list[str]]:
         yield captions[start : start + BATCH]
 
 
-def create_unfinished(path: Path) -> Path:
-    """Creates an empty file beside ``path``, and their folder, and returns where it is.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        create_folder(path.parent)
-        unfinished.touch()
-    except OSError as error:
-        raise UserError(f"embeddings cannot be written to {path.parent} ({error}): choose another folder") from error
-    return unfinished
-
-
-def write_store(path: Path, encoder_name: str, embeddings: dict[str, np.ndarray]) -> None:
-    """Writes a store, of which no reader ever sees half.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    captions = np.frombuffer(json.dumps(list(embeddings)).encode(), np.uint8)
-    offsets = np.cumsum([0, *map(len, embeddings.values())], dtype=np.int64)
-    tokens = np.concatenate(list(embeddings.values()))
-    metadata = {"encoder": encoder_name, "sha256": compute_checksum(encoder_name, captions, offsets, [tokens])}
-    try:
-        with writing(path) as file:
-            save_file({"captions": captions, "offsets": offsets, "tokens": tokens}, file, metadata)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"the embedding store {path} cannot be written ({error}): make room there or choose another folder"
-        ) from error
-
-
-def compute_checksum(encoder_name: str, captions: np.ndarray, offsets: np.ndarray, tokens: Iterable[np.ndarray]) -> str:
-    """Returns the sha256 of a store's content; ``tokens`` comes in consecutive chunks of rows."""
-    checksum = hashlib.sha256(encoder_name.encode())
-    for array in (captions, offsets):
-        checksum.update(np.ascontiguousarray(array).view(np.uint8).data)
-    for chunk in tokens:
-        checksum.update(np.ascontiguousarray(chunk).view(np.uint8).data)
-    return checksum.hexdigest()
+def describe_layer(folder: Path, buckets: int, encoder: TextEncoder) -> None:
+    """Writes what says that a layer is complete."""
+    lengths: Counter[int] = Counter()
+    described = []
+    for number in range(buckets):
+        name = f"{number:05d}.safetensors"
+        file = local_copy(folder / name)
+        lengths.update(np.diff(map_bucket(file).offsets).tolist())
+        described.append({"file": name, "bytes": file.stat().st_size, "sha256": checksum_of(file)})
+    content = {
+        "encoder": encoder.name,
+        "width": encoder.width,
+        "captions": lengths.total(),
+        "lengths": {str(tokens): count for tokens, count in sorted(lengths.items())},
+        "buckets": described,
+    }
+    write_whole(folder / STORE, (json.dumps(content, indent=1) + "\n").encode())

@@ -16,6 +16,7 @@ from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.parted_sources import list_parts
 from imagen_jax.data.preparation import Preparation
 from imagen_jax.data.preparation import prepare as run_preparation
+from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of
 from imagen_jax.data.synthetic import synthetic_parts
 from imagen_jax.train import train
@@ -45,8 +46,8 @@ def write_coco(folder):
     return folder
 
 
-def prepare(out, *flags):
-    command = [sys.executable, "-m", "imagen_jax.prepare_data", f"--out={out}", "--workers=2", *flags]
+def run(module, *flags):
+    command = [sys.executable, "-m", f"imagen_jax.{module}", *flags]
     return subprocess.run(
         command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True
     )
@@ -61,18 +62,27 @@ def make_config(folder):
 
 def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     coco = write_coco(tmp_path / "coco")
-    ended = prepare(tmp_path / "data", "--source=coco", f"--option=folder={coco}", "--duplicates=keys")
+    data = f"--out={tmp_path / 'data'}"
+    ended = run("prepare_data", data, "--source=coco", f"--option=folder={coco}", "--duplicates=keys", "--workers=2")
     assert ended.returncode == 0, ended.stderr
     assert f"{tmp_path / 'data'}: 29 train, 9 validation images in 2 shards" in ended.stdout
     assert "damaged: 2 image can't be decoded (quarantine.jsonl names them)" in ended.stdout
     captions = captions_of(tmp_path / "data", "train")
     assert len(captions) == 29 and sorted(map(len, captions)) == [1] + [2] * 28
 
+    ended = run("embed_captions", f"--data={tmp_path / 'data'}", "--encoder=minilm")
+    every = [caption for split in SPLITS for of_image in captions_of(tmp_path / "data", split) for caption in of_image]
+    distinct = set(every)
+    assert ended.returncode == 0 and f": {len(distinct)} captions, " in ended.stdout, ended.stderr
+
     whole = train(make_config(tmp_path / "data"), tmp_path / "whole")
     assert set(losses(tmp_path / "whole")) == {1, 2}
     config = make_config(tmp_path / "data")
     config.training.steps = 1
     train(config, tmp_path / "cut")
+    stores = (tmp_path / "data" / "embeddings").rglob("store.json")
+    counts = sorted(json.loads(store.read_text())["captions"] for store in stores)
+    assert counts == sorted([len(distinct), len(set(config.preview.prompts))]), "the prompts alone were left to embed"
     resumed = train(make_config(tmp_path / "data"), tmp_path / "cut")
     assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
 
@@ -132,5 +142,5 @@ def test_tar_shards_and_a_folder_are_prepared_and_train(tmp_path):
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
-    ended = prepare(tmp_path / "data", "--source=coco", "--option=folder=nowhere")
+    ended = run("prepare_data", f"--out={tmp_path / 'data'}", "--source=coco", "--option=folder=nowhere")
     assert ended.returncode == 2 and "nowhere" in ended.stderr and "Traceback" not in ended.stderr

@@ -1,6 +1,8 @@
 """The store: what goes in comes out, once encoded is never encoded again, and damage is seen. No real encoder."""
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,16 @@ import pytest
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
-from imagen_jax.text.embedding_store import EmbeddingStore
+from imagen_jax.text import embedding_store
+from imagen_jax.text.embedding_bucket import map_bucket
+from imagen_jax.text.embedding_store import (
+    ComputedEmbeddings,
+    EmbeddingStore,
+    build_layer,
+    open_layer,
+    recall,
+    remember,
+)
 
 WIDTH = 16
 
@@ -42,8 +53,9 @@ def test_round_trip(tmp_path):
     assert text.embeddings.shape == (4, 12, WIDTH) and text.embeddings.dtype == np.float32
     assert letters(text) == ["ox", "panda", "red apple", "ox"]
     assert not text.embeddings[~text.mask].any()
-    assert store.captions == ("ox", "panda", "red apple")
-    assert (store.encoder_name, store.width, store.longest) == ("counting", WIDTH, 9)
+    assert (store.encoder_name, store.width) == ("counting", WIDTH)
+    (layer,) = store.layers
+    assert (layer.captions, layer.lengths) == (3, {2: 1, 5: 1, 9: 1})
 
 
 def test_embeddings_are_kept_to_bfloat16s_eight_bits(tmp_path):
@@ -59,13 +71,18 @@ def test_embeddings_are_kept_to_bfloat16s_eight_bits(tmp_path):
         np.testing.assert_allclose(store.lookup([caption], 3).embeddings[0], values, rtol=2**-8, atol=0)
 
 
+def files_of(store):
+    return [layer.folder / name for layer in store.layers for name, _ in layer.files]
+
+
 def test_file_holds_tokens_without_padding_in_two_bytes_a_number(tmp_path):
     captions = ["x" * 30, *(f"{index:02d}" for index in range(100))]
     store = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder())
     tokens = 30 + 100 * 2
     overhead = 4096
-    assert tokens * WIDTH * 2 < store.path.stat().st_size < tokens * WIDTH * 2 + overhead
-    assert [path.name for path in tmp_path.iterdir()] == [store.path.name]
+    (file,) = files_of(store)
+    assert tokens * WIDTH * 2 < file.stat().st_size < tokens * WIDTH * 2 + overhead
+    assert sorted(path.name for path in file.parent.iterdir()) == ["00000.safetensors", "store.json"]
 
 
 def test_each_distinct_caption_is_encoded_once(tmp_path):
@@ -95,7 +112,7 @@ def test_encoders_do_not_share_embeddings(tmp_path):
     first = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder("one"))
     encoder = CountingEncoder("one-more")
     second = EmbeddingStore.build_or_open(tmp_path, ["ox"], encoder)
-    assert encoder.encoded == ["ox"] and first.path != second.path
+    assert encoder.encoded == ["ox"] and first.name != second.name
 
 
 def test_too_long_captions_lose_their_end_and_are_warned_of_once(tmp_path, caplog):
@@ -114,22 +131,23 @@ def test_unknown_caption_is_named(tmp_path):
         store.lookup(["ox", "yak"], 4)
 
 
-@pytest.mark.parametrize("position", ["header", "captions", "tokens"])
+@pytest.mark.parametrize("position", [9, 0.5, -5])
 def test_damaged_file_is_refused(tmp_path, position):
-    path = EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder()).path
+    (path,) = files_of(EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder()))
     content = bytearray(path.read_bytes())
-    place = {"header": 9, "captions": content.rindex(b"panda"), "tokens": len(content) - 5}[position]
-    content[place] ^= 1
+    content[int(len(content) * position) if isinstance(position, float) else position] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="delete it and it is built anew"):
+    with pytest.raises(UserError, match="and it is built anew"):
         EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder())
 
 
 def test_file_cut_short_is_refused(tmp_path):
-    path = EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder()).path
+    (path,) = files_of(EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder()))
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="no readable embedding store"):
-        EmbeddingStore.open(path)
+    with pytest.raises(UserError, match="is damaged"):
+        open_layer(path.parent)
+    with pytest.raises(UserError, match="no readable file of embeddings"):
+        map_bucket(path)
 
 
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
@@ -138,14 +156,79 @@ def test_folder_that_cannot_be_written_to_is_named(tmp_path):
         EmbeddingStore.build_or_open(tmp_path / "file" / "store", ["ox"], CountingEncoder())
 
 
-def test_interrupted_encoding_leaves_no_store(tmp_path):
-    class FailingEncoder(CountingEncoder):
-        def encode(self, captions, length=None):
-            raise KeyboardInterrupt
+class InterruptedEncoder(CountingEncoder):
+    """Is interrupted after a number of batches."""
 
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def encode(self, captions, length=None):
+        if not self.batches:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        return super().encode(captions, length)
+
+
+def content_of(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_cut_run_continues_at_the_bucket_and_the_files_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "BUCKET_CAPTIONS", 50)
+    captions = [f"caption {index}" for index in range(300)]
+    whole = EmbeddingStore.build_or_open(tmp_path / "whole", captions, CountingEncoder())
+    assert len(files_of(whole)) == 6
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingStore.build_or_open(tmp_path, ["ox"], FailingEncoder())
-    assert list(tmp_path.iterdir()) == []
+        EmbeddingStore.build_or_open(tmp_path / "cut", captions, InterruptedEncoder(3))
+    assert not list((tmp_path / "cut").rglob("store.json"))
+    encoder = CountingEncoder()
+    resumed = EmbeddingStore.build_or_open(tmp_path / "cut", captions, encoder)
+    assert 100 < len(encoder.encoded) < 250, "some buckets were there"
+    assert content_of(tmp_path / "cut") == content_of(tmp_path / "whole")
+    assert letters(resumed.lookup(captions[::37], 12)) == captions[::37] and resumed.name == whole.name
+
+
+def test_processes_share_the_buckets_and_make_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "BUCKET_CAPTIONS", 50)
+    captions = [f"caption {index % 200}" for index in range(300)]
+    whole = build_layer(tmp_path / "whole", lambda: captions, CountingEncoder())
+    encoders = [CountingEncoder(), CountingEncoder()]
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        layers = list(
+            pool.map(
+                lambda index: build_layer(
+                    tmp_path / "shared", lambda: captions, encoders[index], share=(index, 2), meet=barrier.wait
+                ),
+                range(2),
+            )
+        )
+    assert all(encoder.encoded for encoder in encoders)
+    assert sorted(encoders[0].encoded + encoders[1].encoded) == sorted(set(captions)), "each once"
+    assert content_of(tmp_path / "shared") == content_of(tmp_path / "whole")
+    assert layers[0].folder.name == whole.folder.name
+
+
+def test_what_has_all_captions_of_a_data_set_is_remembered(tmp_path):
+    layer = build_layer(tmp_path, lambda: ["ox", "panda"], CountingEncoder())
+    assert recall(tmp_path, "data") is None
+    remember(tmp_path, "data", layer)
+    encoder = CountingEncoder()
+    store = EmbeddingStore.build_or_open(
+        tmp_path.parent, [], CountingEncoder(tmp_path.name), also=[recall(tmp_path, "data")]
+    )
+    assert letters(store.lookup(["panda"], 5)) == ["panda"] and encoder.encoded == []
+
+
+def test_computed_embeddings_are_the_stored_ones(tmp_path):
+    captions = ["ox", "panda", "red apple"]
+    stored = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder()).lookup(captions, 4)
+    for length in (4, 12):
+        stored = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder()).lookup(captions, length)
+        computed = ComputedEmbeddings(CountingEncoder()).lookup(captions, length)
+        np.testing.assert_array_equal(computed.embeddings, stored.embeddings)
+        np.testing.assert_array_equal(computed.mask, stored.mask)
 
 
 def test_no_captions_are_refused(tmp_path):

@@ -55,8 +55,9 @@ def test_embeddings_are_kept_in_the_bucket(bucket, fake_buckets, tmp_path, monke
     folder = bucket / "data" / "embeddings"
     store = EmbeddingStore.build_or_open(str(folder), ["ox", "panda"], CountingEncoder())
     assert letters(store.lookup(["panda", "ox"], 5)) == ["panda", "ox"]
-    assert [path.name for path in folder.iterdir()] == [store.path.name]
-    # Another machine opens it, and copies what it has into the store of more captions.
+    (layer,) = store.layers
+    assert sorted(path.name for path in layer.folder.iterdir()) == ["00000.safetensors", "store.json"]
+    # Another machine opens it, and embeds what is new.
     monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "other_cache"))
     encoder = CountingEncoder()
     assert letters(EmbeddingStore.build_or_open(folder, ["ox", "panda"], encoder).lookup(["ox"], 2)) == ["ox"]

@@ -2,17 +2,18 @@
 
 import pytest
 
-from imagen_jax.data.parted_sources import list_parts
+from imagen_jax.command_line import parse_options
+from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
 from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError
-from imagen_jax.prepare_data import format_manifest, parse_options
 from tests.data.part_sources import parts
 
 
 def test_options_have_the_types_of_their_defaults():
     given = ["count=12", "encoding=png"]
-    assert parse_options("synthetic", given) == {"count": 12, "encoding": "png"}
-    assert parse_options("coco", ["folder=a=b"]) == {"folder": "a=b"}
+    assert parse_options(PARTED_SOURCES["synthetic"].list_parts, given) == {"count": 12, "encoding": "png"}
+    assert parse_options(PARTED_SOURCES["coco"].list_parts, ["folder=a=b"]) == {"folder": "a=b"}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_options_have_the_types_of_their_defaults():
 )
 def test_a_mistake_says_what_is_right(source, given, told):
     with pytest.raises(UserError, match=told):
-        list_parts(source, parse_options(source, given))
+        list_parts(source, parse_options(PARTED_SOURCES.get(source, PARTED_SOURCES["coco"]).list_parts, given))
 
 
 def test_what_was_made_is_said_in_a_few_lines(tmp_path):
