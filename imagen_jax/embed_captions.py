@@ -21,7 +21,8 @@ from imagen_jax.data.stored_images import identify, read_captions
 from imagen_jax.errors import UserError, choose
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.storage.paths import to_path
-from imagen_jax.text.embedding_store import BATCH, build_layer, open_layer, recall, remember
+from imagen_jax.text.embedding_layer import open_layer, recall, remember
+from imagen_jax.text.embedding_store import BATCH, build_layer
 from imagen_jax.text.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
 
 DATA = flags.DEFINE_string("data", None, "Folder of the data set, as prepare_data made it.", required=True)

@@ -27,7 +27,8 @@ from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.run_log import open_log
 from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore, recall
+from imagen_jax.text.embedding_layer import recall
+from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.state import TrainState

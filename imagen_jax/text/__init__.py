@@ -12,7 +12,8 @@ The way of a caption, one file a step::
     batched_encoder.py     any tokenizer, network and weights -> an encoder with few compilations
     encoder.py             the one interface, TextEncoder, and the choice of an encoder by name
     embedding_bucket.py    one file of embeddings, unpadded, mapped into memory
-    embedding_store.py     a data set's captions in such files, encoded once; or each batch's, computed as it comes
+    embedding_layer.py     a set of captions in such files
+    embedding_store.py     a data set's embeddings, encoded once; or each batch's, computed as it comes
 
 A new encoder brings its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 

@@ -14,9 +14,8 @@ import os
 import pathlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
@@ -27,58 +26,18 @@ from tqdm import tqdm
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy
-from imagen_jax.storage.paths import Path, create_folder, size_of, to_path, write_whole
-from imagen_jax.text.embedding_bucket import Bucket, Hash, checksum_of, hash_caption, map_bucket, write_bucket
+from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
+from imagen_jax.text.embedding_bucket import checksum_of, hash_caption, map_bucket, write_bucket
+from imagen_jax.text.embedding_layer import STORE, Layer, bucket_of, open_layer, open_layers
 from imagen_jax.text.encoder import TextEncoder
 
 BATCH = 64
 BUCKET_CAPTIONS = 4096
 """Captions of a bucket, about: of T5-XXL 0.4 GB."""
 
-STORE = "store.json"
-CHECKED_BYTES = 2**30
-"""A store of up to so many bytes is compared with its checksums whenever it is opened; a larger one when asked."""
-
 NAME_DIGITS = 16
-OPEN_BUCKETS = 256
 PIECE = 2**20
 """Characters of captions that are held for each run through them before they go to files."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One complete set of captions: a folder of buckets.
-
-    Attributes:
-        folder: where they are.
-        encoder_name: of the encoder that made them.
-        width: of each token.
-        captions: how many distinct ones.
-        lengths: how many of them have how many tokens.
-        files: names and checksums of the buckets, in the order of their ranges.
-    """
-
-    folder: Path
-    encoder_name: str
-    width: int
-    captions: int
-    lengths: Mapping[int, int]
-    files: tuple[tuple[str, str], ...]
-
-    def find(self, wanted: Hash) -> np.ndarray | None:
-        """A caption's embedding by its hash; None where there is none."""
-        return mapped(self.folder, *self.files[bucket_of(wanted, len(self.files))]).find(wanted)
-
-
-@lru_cache(maxsize=OPEN_BUCKETS)
-def mapped(folder: Path, name: str, checksum: str) -> Bucket:
-    """A bucket's file, mapped; a copy of it where it lies in Google's storage. Another checksum is another file."""
-    return map_bucket(local_copy(folder / name))
-
-
-def bucket_of(wanted: Hash, buckets: int) -> int:
-    """Which of so many equal ranges a hash lies in."""
-    return wanted[0] * buckets >> 64
 
 
 @runtime_checkable
@@ -227,53 +186,6 @@ class EmbeddingStore:
                 "%d of %d captions have more than %d tokens (up to %d) and are truncated; a greater length keeps them",
                 too_long, lengths.total(), length, max(lengths),
             )  # fmt: skip
-
-
-def open_layers(place: Path) -> list[Layer]:
-    """The complete layers of one encoder, by name."""
-    if not place.is_dir():
-        return []
-    return [open_layer(file.parent) for file in sorted(place.glob(f"*/{STORE}"))]
-
-
-def open_layer(folder: Path, verify: bool = False) -> Layer:
-    """Opens a layer after checking that its files are whole.
-
-    Args:
-        folder: of the layer.
-        verify: compare with the checksums, whatever the size.
-
-    Raises:
-        UserError: it is not complete, or damaged.
-    """
-    try:
-        said = json.loads((folder / STORE).read_text(encoding="utf-8"))
-        buckets = said["buckets"]
-        verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
-        for bucket in buckets:
-            file = folder / bucket["file"]
-            if size_of(file) != bucket["bytes"] or (verify and checksum_of(local_copy(file)) != bucket["sha256"]):
-                raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
-        lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
-        files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
-        return Layer(folder, said["encoder"], said["width"], said["captions"], lengths, files)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
-
-
-def remember(place: Path, data: str, layer: Layer) -> None:
-    """Notes that a layer has all captions of a data set, so that nobody needs to look them up to know."""
-    write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
-
-
-def recall(place: Path, data: str) -> Layer | None:
-    """The layer that has all captions of a data set; None where none is known to.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    note = place / f"{data}.json"
-    return open_layer(place / json.loads(note.read_bytes())["layer"]) if note.is_file() else None
 
 
 def build_layer(

@@ -12,13 +12,11 @@ from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
 from imagen_jax.text import embedding_store
 from imagen_jax.text.embedding_bucket import map_bucket
+from imagen_jax.text.embedding_layer import open_layer, recall, remember
 from imagen_jax.text.embedding_store import (
     ComputedEmbeddings,
     EmbeddingStore,
     build_layer,
-    open_layer,
-    recall,
-    remember,
 )
 
 WIDTH = 16
