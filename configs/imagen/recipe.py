@@ -126,7 +126,7 @@ def super_resolution(low_resolution: int, resolution: int, crop: int | None = No
             "text_channels": 512,
             "dropout": 0.0,
             "remat": "none",  # what is computed again for the gradient, see models/remat.py
-            "scan": False,  # whether equal blocks are one loop of the program: compiles sooner
+            "scan": False,  # whether equal blocks are one loop of the program; with remat, or memory is short
             "dtype": "bfloat16",
         }
     )
