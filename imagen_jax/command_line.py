@@ -177,6 +177,13 @@ def processor_name() -> str:
     return f"{os.uname().machine}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
 
 
+READ_OPTION: dict[type, Callable[[str], Any]] = {
+    int: int,
+    bool: lambda value: {"true": True, "false": False}[value.lower()],
+}
+NAME_OF_OPTION = {int: "whole number", bool: "True or False"}
+
+
 def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
     """Options for a function, of the types that its defaults have.
 
@@ -195,7 +202,7 @@ def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[st
             raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
         default = parameters[name].default if name in parameters else ""
         try:
-            options[name] = int(value) if isinstance(default, int) else value
-        except ValueError:
-            raise UserError(f"the option {name}={value} is no whole number") from None
+            options[name] = READ_OPTION.get(type(default), str)(value)
+        except (ValueError, KeyError):
+            raise UserError(f"the option {name}={value} is no {NAME_OF_OPTION[type(default)]}") from None
     return options

@@ -20,7 +20,7 @@ from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import identify, read_captions
 from imagen_jax.errors import UserError, choose
 from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.storage.paths import to_path
+from imagen_jax.storage.paths import create_folder, to_path
 from imagen_jax.text.embedding_layer import open_layer, recall, remember
 from imagen_jax.text.embedding_store import BATCH, build_layer
 from imagen_jax.text.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"{place} has no embeddings of all captions of {data}: run this without --verify")
         print(f"{open_layer(layer.folder, verify=True).folder} is whole: {layer.captions:,} captions")
         return
+    processes.agree({"the data set": identify(data), "the encoder": encoder.name})
+    create_folder(place)
+    processes.check_shared(place)
     layer = build_layer(
         place,
         lambda: all_captions(DATA.value),

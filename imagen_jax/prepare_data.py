@@ -18,11 +18,11 @@ from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
 from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.data.preparation import DUPLICATES, Preparation, prepare
+from imagen_jax.data.preparation import DUPLICATES, Preparation, check_begun, prepare, upload
 from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.local_copies import working_folder
-from imagen_jax.storage.paths import copy_files, in_bucket, to_path
+from imagen_jax.storage.paths import in_bucket, to_path
 
 SOURCE = flags.DEFINE_string("source", None, f"Where the images come from: {', '.join(PARTED_SOURCES)}.", required=True)
 OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the source, such as folder=COCO; once for each.")
@@ -65,10 +65,13 @@ def main(arguments: Sequence[str]) -> None:
         LARGEST_BAD_SHARE.value,
     )
     out = to_path(OUT.value)
-    place = working_folder(out) / out.name if in_bucket(out) else out
-    manifest = prepare(preparation, place, WORKERS.value)
     if in_bucket(out):
-        copy_files(place, out)
+        check_begun(preparation, out)
+        place = working_folder(out) / out.name
+        manifest = prepare(preparation, place, WORKERS.value)
+        upload(place, out)
+    else:
+        manifest = prepare(preparation, out, WORKERS.value)
     print(*format_manifest(manifest, OUT.value), sep="\n")
 
 

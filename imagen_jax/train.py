@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from imagen_jax import processes
 from imagen_jax.command_line import run_main
 from imagen_jax.data.batches import make_batches
-from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.builder import PREPARED, prepare_data
 from imagen_jax.data.device_feed import to_devices
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify, load_split
@@ -61,6 +61,10 @@ EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
 stored: all captions are embedded before training, or are found embedded, and read batch by batch.
 computed: the captions of each batch are embedded when it comes; the encoder stays in memory.
 """
+
+
+MOST_CAPTIONS = 1_000_000
+"""More captions than that are not embedded on the way to a training: process 0 would, and the others wait."""
 
 
 class Data(NamedTuple):
@@ -177,13 +181,19 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
             return folder, ComputedEmbeddings(encoder)
         embedded = recall(folder / "embeddings" / encoder.name, identify(folder))
         captions = [] if embedded else [one for split in SPLITS for all in captions_of(folder, split) for one in all]
+        if len(captions) > MOST_CAPTIONS:
+            raise UserError(
+                f"{folder} has {len(captions):,} captions, and {encoder.name} has embedded none of them yet: run "
+                f"python -m imagen_jax.embed_captions --data={folder} first, or set --config.text.embeddings=computed"
+            )
         return folder, EmbeddingStore.build_or_open(
             folder / "embeddings", [*captions, *prompts], encoder, also=[embedded] if embedded else []
         )
 
     folder, store = processes.take_turns(build_or_open)
-    # Their names hold a hash of what is in them.
-    processes.agree({"the data set": folder.name, "the embeddings": store.name})
+    # Names hold a hash of what is in them, but for those that users give.
+    prepared = config.data.source == PREPARED
+    processes.agree({"the data set": identify(folder) if prepared else folder.name, "the embeddings": store.name})
     batches = make_batches(
         load_split(folder, "train"),
         make_transform(stage, config.stage.crop),
@@ -193,6 +203,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
         process_count=jax.process_count(),
         cache=config.data.cache,
         num_workers=config.data.num_workers,
+        data=identify(folder) if prepared else None,
     )
     return Data(folder, batches, store)
 

@@ -172,6 +172,7 @@ def make_batches(
     process_count: int = 1,
     cache: bool = False,
     num_workers: int = 0,
+    data: str | None = None,
 ) -> Batches:
     """Makes dicts of ``image``, maybe ``low_res`` (share, height, width, 3), ``caption`` and ``key`` (arrays of str).
 
@@ -189,6 +190,7 @@ def make_batches(
         process_count: number of shares.
         cache: keep prepared images in memory, height × width × 3 bytes each: 1,800 take 22 MB at 64 px, 350 MB at 256.
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
+        data: tells the data set from others, so that no run continues on another.
 
     Raises:
         UserError: the batch does not divide among the processes or is larger than the split, the seed is negative, or
@@ -205,7 +207,15 @@ def make_batches(
     remembered: dict[int, PreparedImage] | None = {} if cache else None
     maker = BatchMaker(source, transform, batch_size, seed, shuffle, process_index, process_count, remembered)
     count = ENDLESS if repeat else len(source) // batch_size
-    identity = {"examples": len(source), "batch_size": batch_size, "seed": seed, "shuffle": shuffle, "repeat": repeat}
+    identity: dict[str, Any] = {
+        "examples": len(source),
+        "batch_size": batch_size,
+        "seed": seed,
+        "shuffle": shuffle,
+        "repeat": repeat,
+    }
+    if data is not None:
+        identity["data"] = data
     return Batches(grain.MapDataset.range(count).map(maker), identity, num_workers)
 
 

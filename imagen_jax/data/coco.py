@@ -278,6 +278,8 @@ def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) ->
                 if not container.exists():
                     raise UserError(f"{container} is gone: bring it back and run the same command again") from error
                 missing = isinstance(error, KeyError | FileNotFoundError)
+                if isinstance(error, OSError) and not missing:
+                    raise  # The disk fails, not the file.
                 yield Damage(key, "no image file" if missing else "damaged image file", str(error))
                 continue
             yield Record(key, image.captions, encoded, image.metadata, split=split)

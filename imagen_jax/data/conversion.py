@@ -8,6 +8,7 @@ bytes on every machine.
 
 import hashlib
 import pathlib
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -22,10 +23,12 @@ from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.shards import ShardWriter, read_json, write_json, write_lines
 from imagen_jax.data.splits import SPLITS, Split, split_of
 from imagen_jax.data.statistics import count_record, empty_histograms, sort_values
+from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import remove_folder
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
+UNFINISHED = ".unfinished"
 DIGEST = 16
 """Bytes of a hash that tells a key or a file from others."""
 HASHES = 2 * DIGEST + LOOKS
@@ -93,9 +96,18 @@ def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> di
     done = read_json(folder / REPORT)
     if done is not None and done["fingerprint"] == part.fingerprint:
         return done
+    # Under a name of its own until it is whole, so that nobody who makes the same part writes into it.
+    unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    unfinished.mkdir(parents=True)
+    report = write_part(part, unfinished, conversion)
     if folder.exists():
         remove_folder(folder)
-    folder.mkdir(parents=True)
+    unfinished.rename(folder)
+    return report
+
+
+def write_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict[str, Any]:
+    """Makes a part's shards in a new folder; returns its report."""
     tally = Tally()
     with ExitStack() as stack:
         writers = {
@@ -151,7 +163,7 @@ class Tally:
 def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped | Damage]:
     """What becomes of each record of a part."""
     seen: set[bytes] = set()
-    for item in part.read():
+    for item in read_part(part):
         if isinstance(item, Damage):
             yield item
             continue
@@ -161,6 +173,18 @@ def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped
             continue
         seen.add(key)
         yield judge_record(item, conversion)
+
+
+def read_part(part: Part) -> Iterator[Record | Damage]:
+    """The records of a part.
+
+    Raises:
+        UserError: the disk or the bucket that it lies on fails.
+    """
+    try:
+        yield from part.read()
+    except OSError as error:
+        raise UserError(f"{part.name} can't be read ({error}): mend that, and run the same command again") from error
 
 
 def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Damage:

@@ -39,16 +39,16 @@ def repeated(rows: Rows) -> Bool[np.ndarray, " count"]:
 def alike(looks: Rows) -> Bool[np.ndarray, " count"]:
     """Which looks are nearly those of an earlier row."""
     found = np.zeros(len(looks), bool)
-    edges, colours = looks[:, :EDGES], looks[:, EDGES:].astype(np.int16)
+    edges, colours = looks[:, :EDGES], looks[:, EDGES:]
     ones = np.bitwise_count(edges).sum(axis=1)
     telling = np.flatnonzero((ones >= LEAST_DIFFERENCES) & (ones <= 8 * EDGES - LEAST_DIFFERENCES))
     bands = np.ascontiguousarray(edges[telling]).reshape(-1).view(np.uint32).reshape(len(telling), BANDS)
     for band in bands.T:
         order = np.argsort(band, kind="stable")
-        ends = np.flatnonzero(np.diff(band[order])) + 1
-        for group in np.split(telling[order], ends):
-            if 1 < len(group) <= COMMON:
-                mark_alike(edges, colours, group, found)
+        begins = np.concatenate([[0], np.flatnonzero(np.diff(band[order])) + 1, [len(order)]])
+        lengths = np.diff(begins)
+        for place in np.flatnonzero((lengths > 1) & (lengths <= COMMON)):
+            mark_alike(edges, colours, telling[order[begins[place] : begins[place + 1]]], found)
     return found
 
 
@@ -58,5 +58,6 @@ def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: np.nd
         if not found[row]:
             earlier = group[:place]
             few = np.bitwise_count(edges[earlier] ^ edges[row]).sum(axis=1) <= FEW_BITS
-            near = np.abs(colours[earlier] - colours[row]).max(axis=1) <= NEAR_COLOUR
+            differences = np.abs(colours[earlier].astype(np.int16) - colours[row])
+            near = differences.max(axis=1) <= NEAR_COLOUR
             found[row] = bool((few & near).any())

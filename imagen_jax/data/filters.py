@@ -41,7 +41,7 @@ class Condition(NamedTuple):
         if isinstance(self.bound, float):
             try:
                 value = float(value)  # type: ignore[arg-type]
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return False
         elif value is None:
             return False

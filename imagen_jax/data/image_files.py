@@ -15,11 +15,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.pixels import area_means, lay_on_white, shrink
+from imagen_jax.data.pixels import lay_on_white, shrink
 from imagen_jax.errors import UserError
 
 AS_THEY_COME = ("JPEG", "PNG", "WEBP")
 """Formats that are stored as they come, if plain."""
+
+LONGEST_SIDE = 2**16
+"""Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
 
 LOSSY = ("JPEG", "WEBP", "MPO")
 ORIENTATION = 0x0112
@@ -119,7 +122,7 @@ def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
         # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
             width, height = image.size
-            if width * height > largest:
+            if width * height > largest or max(width, height) > LONGEST_SIDE:
                 raise DamagedImageError("image is too large", f"{width}×{height} pixels")
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
@@ -171,8 +174,9 @@ def hash_looks(pixels: HostPixels) -> bytes:
     same picture, larger, smaller or encoded anew, differs in a few; others differ in about 128. A picture without
     edges, such as a plain one, has only zeros. The colours tell a red light from a green one.
     """
-    image = pixels.astype(np.float32)
-    # To whole levels, so that what is equally bright but for rounding is so.
-    grey = np.rint(area_means(image, HASH_SIDE, HASH_SIDE + 1).mean(axis=-1))
-    colours = np.rint(area_means(image, COLOUR_SIDE, COLOUR_SIDE)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    # In whole numbers, so that every machine finds the same.
+    small = image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.HAMMING)
+    grey = np.asarray(small).astype(np.int16).sum(axis=-1)
+    colours = np.asarray(image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.HAMMING))
     return np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes() + colours.tobytes()

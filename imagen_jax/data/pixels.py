@@ -4,7 +4,6 @@ Pixels are 0 to 255 as stored, images float32 in [-1, 1] as networks see them; `
 """
 
 import io
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -91,7 +90,8 @@ def resize_area(image: ImagesOfAny, resolution: int) -> Float32[np.ndarray, "*ba
         )
     if height % resolution == 0:
         return _mean_of_blocks(image, height // resolution)
-    return area_means(image, resolution, resolution)
+    columns = _mean_of_rows(image, resolution)
+    return _mean_of_rows(columns.swapaxes(-3, -2), resolution).swapaxes(-3, -2)
 
 
 def _mean_of_blocks(image: np.ndarray, factor: int) -> np.ndarray:
@@ -105,20 +105,24 @@ def _mean_of_blocks(image: np.ndarray, factor: int) -> np.ndarray:
     return blocks / np.float32(factor**2)
 
 
-def area_means(
-    image: ImagesOfAny, new_height: int, new_width: int
-) -> Float32[np.ndarray, "*batch {new_height} {new_width} 3"]:
-    """The exact means of the areas that a grid of any size cuts images of any shape into."""
-    *batch, height, width, channels = image.shape
-    rows = area_weights(height, new_height) @ image.reshape(*batch, height, width * channels)
-    return area_weights(width, new_width) @ rows.reshape(*batch, new_height, width, channels)
+def _mean_of_rows(image: np.ndarray, size: int) -> np.ndarray:
+    # The integral up to a fractional edge is the cumulative sum, interpolated; a mean is a difference of two integrals.
+    height = image.shape[-3]
+    cumulative = np.cumsum(image, axis=-3, dtype=np.float64)
+    cumulative = np.concatenate([np.zeros_like(cumulative[..., :1, :, :]), cumulative], axis=-3)
+    edges = np.arange(size + 1) * height / size
+    whole = np.minimum(edges.astype(int), height - 1)
+    fraction = np.expand_dims(edges - whole, (-2, -1))
+    integral = cumulative[..., whole, :, :] * (1 - fraction) + cumulative[..., whole + 1, :, :] * fraction
+    return (np.diff(integral, axis=-3) * (size / height)).astype(np.float32)
 
 
 def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Makes an image of any shape smaller until its shorter side has so many pixels, and rounds to 8 bits.
+    """Makes an image of any shape smaller until its shorter side has so many pixels, antialiased.
 
-    Each new pixel is the exact mean of the area that it covers, as ``resize_area`` has it. The longer side is rounded
-    to a whole pixel, so the picture is stretched by at most half of one.
+    By Pillow's Hamming filter in whole numbers: nearly as sharp as bicubic, it overshoots nowhere, and gives the same
+    bytes on every machine. The longer side is rounded to a whole pixel, so the picture is stretched by at most half of
+    one.
 
     Args:
         pixels: its shorter side has at least ``shorter_side`` pixels.
@@ -126,15 +130,5 @@ def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_heig
     """
     height, width, _ = pixels.shape
     scale = shorter_side / min(height, width)
-    new_height, new_width = max(round(height * scale), shorter_side), max(round(width * scale), shorter_side)
-    means = area_means(pixels.astype(np.float32), new_height, new_width)
-    return np.clip(np.rint(means), 0, 255).astype(np.uint8)
-
-
-@lru_cache(maxsize=64)
-def area_weights(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
-    """What share each of ``old`` pixels in a row has in each of ``new`` that cover the same length; rows sum to 1."""
-    edges = np.arange(new + 1) * (old / new)
-    places = np.arange(old)
-    covered = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return (np.clip(covered, 0, 1) * (new / old)).astype(np.float32)
+    size = (max(round(width * scale), shorter_side), max(round(height * scale), shorter_side))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.HAMMING))

@@ -13,13 +13,14 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ from tqdm import tqdm
 
 from imagen_jax.data.conversion import (
     DIGEST,
+    HASHES,
     QUARANTINE,
+    UNFINISHED,
     Conversion,
     captions_file,
     convert_part,
@@ -52,13 +55,16 @@ from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST
 from imagen_jax.errors import UserError
+from imagen_jax.storage.local_copies import put_in_bucket
+from imagen_jax.storage.paths import Path, size_of
 
 FORMAT = 2
 PARTS = "parts"
 JOB = "job.json"
+LOCK = ".lock"
 CAPTIONS_FOLDER = "captions"
 
-ENOUGH_TO_JUDGE = 1000
+ENOUGH_TO_JUDGE = 10_000
 """Records, after which too large a share of bad ones stops the work at once."""
 
 DUPLICATES = ("keys", "files", "looks")
@@ -119,6 +125,8 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
         with alone_in(out):
             begin(preparation, out)
             manifest = read_json(out / MANIFEST)
+            for left_over in (out / PARTS).glob(f"*{UNFINISHED}"):
+                shutil.rmtree(left_over)
             if manifest is None:
                 reports = convert_all(preparation, out / PARTS, workers)
                 manifest = assemble(preparation, out, reports)
@@ -131,6 +139,15 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
         ) from error
 
 
+def upload(place: pathlib.Path, out: Path) -> None:
+    """Puts a finished data set into a bucket, what says that it is complete last; what is there already stays."""
+    files = [file for file in place.rglob("*") if file.is_file() and file.name != LOCK]
+    for file in sorted(files, key=lambda file: (file.name == MANIFEST, file)):
+        target = out / file.relative_to(place).as_posix()
+        if file.name in (JOB, MANIFEST, QUARANTINE) or not target.exists() or size_of(target) != file.stat().st_size:
+            put_in_bucket(file, target)
+
+
 @contextmanager
 def alone_in(out: pathlib.Path) -> Iterator[None]:
     """Keeps other processes out of a folder while the block runs; a lock dies with whoever holds it.
@@ -138,7 +155,7 @@ def alone_in(out: pathlib.Path) -> Iterator[None]:
     Raises:
         UserError: another process is in it.
     """
-    with (out / ".lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -152,14 +169,23 @@ def begin(preparation: Preparation, out: pathlib.Path) -> None:
     Raises:
         UserError: it is something else.
     """
+    if not check_begun(preparation, out):
+        write_json(out / JOB, preparation.describe())
+
+
+def check_begun(preparation: Preparation, out: Path) -> bool:
+    """Whether a data set was begun in ``out``, after checking that it is this one.
+
+    Raises:
+        UserError: it is another.
+    """
     wanted = preparation.describe()
     begun = read_json(out / JOB)
-    if begun is None:
-        write_json(out / JOB, wanted)
-    elif begun != wanted:
+    if begun is not None and begun != wanted:
         names = [name for name in wanted if begun.get(name) != wanted[name]]
         what = "the source's files have changed" if names == ["parts"] else f"with another {' and '.join(names)}"
         raise UserError(f"{out} holds a data set that was begun otherwise ({what}): choose another --out")
+    return begun is not None
 
 
 def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) -> list[dict[str, Any]]:
@@ -170,14 +196,17 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
     """
     jobs = [(part, folder / f"{number:05d}", preparation.conversion) for number, part in enumerate(preparation.parts)]
     reports: dict[int, dict[str, Any]] = {}
+    good = bad = 0
     with tqdm(total=len(jobs), desc=f"preparing {preparation.source}", unit="part") as progress:
 
         def note(number: int, report: dict[str, Any]) -> None:
+            nonlocal good, bad
             reports[number] = report
+            more, worse = count_of([report])
+            good, bad = good + more, bad + worse
             progress.update()
-            kept, bad = count_of(reports.values())
-            progress.set_postfix_str(f"{kept} kept, {bad} bad", refresh=False)
-            if kept + bad >= ENOUGH_TO_JUDGE:
+            progress.set_postfix_str(f"{good:,} read, {bad:,} bad", refresh=False)
+            if good + bad >= ENOUGH_TO_JUDGE and bad > preparation.largest_bad_share * (good + bad):
                 check_share(preparation, reports.values())
 
         if not workers:
@@ -185,7 +214,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                 note(number, convert_part(*job))
         else:
             # Fresh processes: a fork would copy the threads' locks of whatever this one has run.
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_parent) as pool:
                 waiting: dict[Future[dict[str, Any]], int] = {
                     pool.submit(convert_part, *job): number for number, job in enumerate(jobs)
                 }
@@ -201,6 +230,18 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
     ordered = [reports[number] for number in range(len(jobs))]
     check_share(preparation, ordered)
     return ordered
+
+
+def die_with_parent() -> None:
+    """Ends this worker when the process that started it is gone, however it went: it would write on unguarded."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def count_of(reports: Any) -> tuple[int, int]:
@@ -255,11 +296,11 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
         split: [shard["records"] for shard in shards if shard["split"] == split] for split in SPLITS
     }
     write_dataset_info(unfinished / DATASET, counts)
-    quarantine = [
+    quarantine = (
         {"part": report["part"], **row}
         for report, folder in zip(reports, folders, strict=True)
         for row in read_lines(folder / QUARANTINE)
-    ]
+    )
     write_lines(unfinished / QUARANTINE, quarantine)
     for name in (DATASET, CAPTIONS_FOLDER, QUARANTINE):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -284,21 +325,22 @@ def find_repetitions(
     folders: Sequence[pathlib.Path], duplicates: str
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, int]]:
     """Which records of each part stay, by split, and how many go, by what they repeat."""
-    hashes = {split: [np.load(hashes_file(folder, split)) for folder in folders] for split in SPLITS}
-    everything = np.concatenate([rows for split in SPLITS for rows in hashes[split]])
-    gone = np.zeros(len(everything), bool)
+    lengths = [len(np.load(hashes_file(folder, split), "r")) for split in SPLITS for folder in folders]
+    gone = np.zeros(sum(lengths), bool)
     counted = {}
     tests = {
-        "keys": lambda rows: repeated(rows[:, :DIGEST]),
-        "files": lambda rows: repeated(rows[:, DIGEST : 2 * DIGEST]),
-        "looks": lambda rows: alike(rows[:, 2 * DIGEST :]),
+        "keys": (slice(0, DIGEST), repeated),
+        "files": (slice(DIGEST, 2 * DIGEST), repeated),
+        "looks": (slice(2 * DIGEST, HASHES), alike),
     }
     for name in DUPLICATES[: DUPLICATES.index(duplicates) + 1]:
+        columns, test = tests[name]
+        # Of all hashes only those of this test are in memory.
+        rows = [np.load(hashes_file(folder, split), "r")[:, columns] for split in SPLITS for folder in folders]
         left = np.flatnonzero(~gone)
-        again = left[tests[name](everything[left])]
+        again = left[test(np.concatenate(rows)[left])]
         gone[again] = True
         counted[name] = len(again)
-    lengths = [len(rows) for split in SPLITS for rows in hashes[split]]
     pieces = np.split(~gone, np.cumsum(lengths)[:-1])
     return {split: pieces[number * len(folders) :][: len(folders)] for number, split in enumerate(SPLITS)}, counted
 
@@ -312,13 +354,15 @@ def place_shard(
     for file, source in ((records, records_file(part, split)), (captions, captions_file(part, split))):
         file.parent.mkdir(parents=True, exist_ok=True)
         if rows.all():
-            # A second name for the same bytes, so that the part stays whole until all is done.
-            os.link(source, file)
+            link_or_copy(source, file)
     if not rows.all():
         copy_records(records_file(part, split), records, rows)
         write_lines(
             captions, (line for line, stays in zip(read_lines(captions_file(part, split)), rows, strict=True) if stays)
         )
+    written = ArrayRecordReader(str(records)).num_records()
+    if written != int(rows.sum()):
+        raise UserError(f"{records_file(part, split)} has {written} records instead of {len(rows)}: delete {part}")
     return {
         "file": records.relative_to(out).as_posix(),
         "captions": captions.relative_to(out).as_posix(),
@@ -327,6 +371,14 @@ def place_shard(
         "bytes": records.stat().st_size,
         "sha256": checksum_of(records),
     }
+
+
+def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a file a second name, so that the part stays whole until all is done; where that can't be, copies it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def copy_records(source: pathlib.Path, target: pathlib.Path, rows: np.ndarray) -> None:

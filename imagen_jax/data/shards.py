@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from imagen_jax.storage.paths import write_whole
+from imagen_jax.storage.paths import Path, write_whole
 
 DATASET = "captioned_images"
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -120,11 +120,11 @@ def write_json(file: pathlib.Path, content: Any) -> None:
     write_whole(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(file: pathlib.Path) -> Any:
-    """Reads what ``write_json`` wrote; None where there is no such file."""
+def read_json(file: Path) -> Any:
+    """Reads what ``write_json`` wrote; None where there is no such file, or no whole one."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 

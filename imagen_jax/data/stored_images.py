@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -50,9 +51,15 @@ class StoredImages:
     """
 
     def __init__(self, dataset: Path, split: Split):
+        allow_open_files()
         self._records = tfds.builder_from_directory(local_folder(dataset)).as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In the worker process that it was sent to."""
+        allow_open_files()
+        self.__dict__.update(state)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -66,6 +73,12 @@ class StoredImages:
         return StoredImage(
             record["key"].decode("utf-8"), tuple(caption.decode("utf-8") for caption in captions), record["image"]
         )
+
+
+def allow_open_files() -> None:
+    """Lets this process open as many files as it may: ArrayRecord keeps every shard open that it has read."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def load_split(folder: str | Path, split: Split) -> StoredImages:

@@ -7,7 +7,7 @@ Files of one record follow each other in the tar and share the name up to the fi
 import tarfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ HEADERS_OF_HEADERS = (
 def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "*.tar") -> list[Part]:
     """Lists the shards of a folder and its subfolders, by name: each is a part.
 
-    A record's key is its name in the tar, and so is its concept. Keys are looked at within one shard only. Other
+    A record's key is the shard's name and its own in the tar, since many number theirs anew in each shard. Other
     members than an image, the caption and ``.json`` are left out.
 
     Args:
@@ -83,8 +83,10 @@ def read_shard(folder: Path, name: str, caption: str = TEXT) -> Iterator[Record 
     try:
         with shard.open("rb") as stream:
             for group in read_groups(stream, wanted):
-                yield Damage(group.key, "key appears twice") if group.key in keys else read_record(group, caption)
+                item = Damage(group.key, "key appears twice") if group.key in keys else read_record(group, caption)
                 keys.add(group.key)
+                key = f"{name.removesuffix('.tar')}/{group.key}"
+                yield replace(item, key=key, concept=key) if isinstance(item, Record) else replace(item, key=key)
     except FileNotFoundError as error:
         if not in_bucket(folder) and not folder.is_dir():
             raise UserError(f"{folder} is gone: bring it back, and run the same command again") from error

@@ -2,10 +2,10 @@
 
     parameters of each block -> stacked -> a scan whose body is the block
 
-A program with the loop is smaller. A loop keeps all that its gradient needs of every turn, also what the compiler would
-rather compute again, so it wants ``network.remat`` (measured: ``launch/reports/pods``). The parameters stay those of the
-single blocks, and so do checkpoints, placements and exports: they are stacked where they are used, which costs little
-where each device holds a part of them.
+A program with the loop is smaller. A loop keeps all that its gradient needs of every turn, also what the compiler
+would rather compute again, so it wants ``network.remat`` (measured: ``launch/reports/pods``). The parameters stay those
+of the single blocks, and so do checkpoints, placements and exports: they are stacked where they are used, which costs
+little where each device holds a part of them.
 """
 
 from collections.abc import Callable, Sequence

@@ -56,8 +56,11 @@ class Bucket(NamedTuple):
         return None
 
 
-def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -> None:
+def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -> tuple[int, str]:
     """Writes the file of some captions' ``(tokens, width)`` embeddings, of which no reader ever sees half.
+
+    Returns:
+        Its size in bytes, and its sha256.
 
     Raises:
         UserError: the disk is full.
@@ -76,6 +79,7 @@ def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -
     try:
         with writing(path) as file:
             save_file(tensors, file)
+            return file.stat().st_size, checksum_of(file)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the embeddings {path} cannot be written ({error}): make room there or choose another folder"
@@ -89,19 +93,17 @@ def map_bucket(path: pathlib.Path) -> Bucket:
         UserError: it is not one of these, or is cut short.
     """
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+        # Mapped once: each map keeps the file open.
+        content = np.memmap(path, np.uint8, "r")
+        length = int.from_bytes(content[:8].tobytes(), "little")
+        header = json.loads(content[8 : 8 + length].tobytes())
         arrays = {}
         for name, dtype in TENSORS.items():
             begin, end = header[name]["data_offsets"]
             shape = tuple(header[name]["shape"])
             if int(np.prod(shape)) * dtype.itemsize != end - begin:
                 raise ValueError(f"{name} has another size than it says")
-            # NumPy maps no file for nothing.
-            arrays[name] = (
-                np.memmap(path, dtype, "r", 8 + length + begin, shape) if end > begin else np.zeros(shape, dtype)
-            )
+            arrays[name] = content[8 + length + begin : 8 + length + end].view(dtype).reshape(shape)
         return Bucket(**arrays)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -104,4 +104,7 @@ def recall(place: Path, data: str) -> Layer | None:
         UserError: it is damaged.
     """
     note = place / f"{data}.json"
-    return open_layer(place / json.loads(note.read_bytes())["layer"]) if note.is_file() else None
+    if not note.is_file():
+        return None
+    folder = place / json.loads(note.read_bytes())["layer"]
+    return open_layer(folder) if (folder / STORE).is_file() else None

@@ -10,11 +10,11 @@ a twenty-fifth of what 128 padded float32 tokens would; it is read where it lies
 
 import hashlib
 import json
-import os
 import pathlib
+import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
-from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.local_copies import cache_folder
 from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
-from imagen_jax.text.embedding_bucket import checksum_of, hash_caption, map_bucket, write_bucket
+from imagen_jax.text.embedding_bucket import hash_caption, write_bucket
 from imagen_jax.text.embedding_layer import STORE, Layer, bucket_of, open_layer, open_layers
 from imagen_jax.text.encoder import TextEncoder
 
@@ -209,7 +209,8 @@ def build_layer(
         UserError: there are no captions, or ``place`` cannot be written to.
     """
     buckets = max(1, -(-sum(1 for _ in read_captions()) // BUCKET_CAPTIONS))
-    with tempfile.TemporaryDirectory() as temporary:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="captions-", dir=cache_folder()) as temporary:
         spread = spread_captions(read_captions(), pathlib.Path(temporary), buckets)
         names, count = hashlib.sha256(f"{buckets}".encode()), 0
         for texts in spread:
@@ -272,22 +273,41 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: it can't.
     """
-    probe = folder / f"{os.getpid()}.unfinished"
+    probe = folder / f"{secrets.token_hex(8)}.unfinished"
     try:
         create_folder(folder)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"embeddings cannot be written to {folder} ({error}): choose another folder") from error
 
 
 def build_bucket(folder: Path, number: int, captions: list[str], encoder: TextEncoder, progress: Any) -> None:
     """Makes a bucket, unless it is there."""
-    path = folder / f"{number:05d}.safetensors"
-    if path.exists():
+    path = folder / bucket_name(number)
+    if path.exists() and description_of(path).exists():
         progress.update(len(captions))
         return
-    write_bucket(path, encode_all(captions, encoder, progress), encoder.width)
+    embeddings = encode_all(captions, encoder, progress)
+    size, checksum = write_bucket(path, embeddings, encoder.width)
+    lengths = Counter(len(rows) for rows in embeddings.values())
+    said = {"file": path.name, "bytes": size, "sha256": checksum, "lengths": sort_counts(lengths)}
+    write_whole(description_of(path), (json.dumps(said) + "\n").encode())
+
+
+def bucket_name(number: int) -> str:
+    """The name of a bucket's file."""
+    return f"{number:05d}.safetensors"
+
+
+def description_of(bucket: Path) -> Path:
+    """The file that says what a bucket's file is, so that nobody needs to fetch that to know."""
+    return bucket.with_name(bucket.name.replace(".safetensors", ".json"))
+
+
+def sort_counts(lengths: Mapping[int, int]) -> dict[str, int]:
+    """How many captions have how many tokens, in order, as JSON can hold it."""
+    return {str(tokens): count for tokens, count in sorted(lengths.items())}
 
 
 def encode_all(captions: list[str], encoder: TextEncoder, progress: Any) -> dict[str, np.ndarray]:
@@ -308,19 +328,28 @@ def split_into_batches(captions: list[str]) -> Iterator[list[str]]:
 
 
 def describe_layer(folder: Path, buckets: int, encoder: TextEncoder) -> None:
-    """Writes what says that a layer is complete."""
+    """Writes what says that a layer is complete.
+
+    Raises:
+        UserError: it is not.
+    """
     lengths: Counter[int] = Counter()
     described = []
     for number in range(buckets):
-        name = f"{number:05d}.safetensors"
-        file = local_copy(folder / name)
-        lengths.update(np.diff(map_bucket(file).offsets).tolist())
-        described.append({"file": name, "bytes": file.stat().st_size, "sha256": checksum_of(file)})
+        file = description_of(folder / bucket_name(number))
+        if not file.exists():
+            raise UserError(
+                f"{file} is not there, though the process whose share it is has ended: is {folder} one folder for all "
+                "hosts? Run the same command again where it is"
+            )
+        said = json.loads(file.read_bytes())
+        lengths.update({int(tokens): count for tokens, count in said.pop("lengths").items()})
+        described.append(said)
     content = {
         "encoder": encoder.name,
         "width": encoder.width,
         "captions": lengths.total(),
-        "lengths": {str(tokens): count for tokens, count in sorted(lengths.items())},
+        "lengths": sort_counts(lengths),
         "buckets": described,
     }
     write_whole(folder / STORE, (json.dumps(content, indent=1) + "\n").encode())

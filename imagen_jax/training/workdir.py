@@ -15,7 +15,7 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.keep_checkpoints", "training.tensorboard", "sampling.", "preview.", "mesh.",
-                  "network.remat", "network.scan", "data.data_dir", "data.num_workers")  # fmt: skip
+                  "network.remat", "data.data_dir", "data.num_workers")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 

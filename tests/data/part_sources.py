@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -79,3 +80,11 @@ def read_until_killed(folder, first, count):
 def listed(records):
     """A part of records at hand."""
     return Part("listed", "1", partial(iter, tuple(records)))
+
+
+def read_slowly(folder, first, count):
+    """Leaves word of which process reads, and takes a minute."""
+    (Path(folder) / f"worker-{os.getpid()}").touch()
+    for item in read(first, count):
+        time.sleep(6)
+        yield item

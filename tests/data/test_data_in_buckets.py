@@ -7,8 +7,13 @@ import pytest
 
 from imagen_jax.data.builder import prepare_data
 from imagen_jax.data.folder import folder_images
+from imagen_jax.data.preparation import Preparation, check_begun
+from imagen_jax.data.preparation import prepare as run_preparation
+from imagen_jax.data.preparation import upload as upload_data
 from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.errors import UserError
+from imagen_jax.storage.local_copies import working_folder
+from tests.data.part_sources import parts
 from tests.storage.uploads import upload
 
 
@@ -70,3 +75,22 @@ def test_a_data_set_that_was_half_uploaded_is_none(picture_folder, bucket, fake_
     with pytest.raises(UserError, match="holds no prepared data set"):
         captions_of(bucket / "data" / prepare(picture_folder, picture_folder.parent / "here").name, "train")
     assert captions_of(prepare(picture_folder, bucket / "data"), "train")
+
+
+def test_a_data_set_of_any_size_is_put_into_a_bucket(bucket, tmp_path, monkeypatch, capsys):
+    out = bucket / "data"
+    preparation = Preparation("pictures", {}, "Ours, CC0", parts(40), largest_bad_share=0.2)
+    place = working_folder(out) / out.name
+    run_preparation(preparation, place, workers=0)
+    upload_data(place, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl",
+    ]  # fmt: skip
+    assert prepare_data("prepared", 16, "nowhere", folder=str(out)) == out
+    keys = [one.key for one in load_split(out, "train")]
+    assert "Copying" not in capsys.readouterr().out, "what was made here is its own copy"
+    monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "another_machine"))
+    assert [one.key for one in load_split(out, "train")] == keys and len(keys) > 30
+    assert check_begun(preparation, out)
+    with pytest.raises(UserError, match="begun otherwise"):
+        check_begun(Preparation("pictures", {}, "Ours, CC0", parts(20)), out)

@@ -3,7 +3,12 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,3 +232,43 @@ def test_images_are_stored_smaller_when_asked(tmp_path):
     prepare(preparation(parts(20), Conversion(ImageRules(shorter_side=16))), tmp_path, workers=0)
     stored = load_split(tmp_path, "train")[0]
     assert Image.open(io.BytesIO(stored.encoded)).size == (16, 20)
+
+
+def test_no_run_continues_on_another_data_set(prepared):
+    split = load_split(prepared[0], "train")
+    batches = make_batches(split, make_example(16), 8, seed=1, data="one")
+    next(batches)
+    with pytest.raises(UserError, match="was made with data one and this run has another"):
+        make_batches(split, make_example(16), 8, seed=1, data="another").set_state(batches.get_state())
+
+
+SLOW = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from imagen_jax.data.preparation import Preparation, prepare
+from tests.data.part_sources import parts, read_slowly
+
+if __name__ == "__main__":
+    made = parts(40, 10, partial(read_slowly, sys.argv[1]))
+    prepare(Preparation("pictures", {}, "Ours", made, largest_bad_share=0.2), Path(sys.argv[1]) / "data", 2)
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(prepared, tmp_path):
+    """However it ends: else they would write on, where the next run writes too."""
+    script = tmp_path / "prepare_slowly.py"
+    script.write_text(SLOW)
+    checkout = Path(__file__).parents[2]
+    started = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env={**os.environ, "PYTHONPATH": str(checkout)}
+    )
+    while len(workers := list(tmp_path.glob("worker-*"))) < 2:
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{worker.name.removeprefix('worker-')}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "they live on"
+        time.sleep(0.05)

@@ -1,6 +1,7 @@
 """The store: what goes in comes out, once encoded is never encoded again, and damage is seen. No real encoder."""
 
 import logging
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,7 +81,7 @@ def test_file_holds_tokens_without_padding_in_two_bytes_a_number(tmp_path):
     overhead = 4096
     (file,) = files_of(store)
     assert tokens * WIDTH * 2 < file.stat().st_size < tokens * WIDTH * 2 + overhead
-    assert sorted(path.name for path in file.parent.iterdir()) == ["00000.safetensors", "store.json"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["00000.json", "00000.safetensors", "store.json"]
 
 
 def test_each_distinct_caption_is_encoded_once(tmp_path):
@@ -217,6 +218,15 @@ def test_what_has_all_captions_of_a_data_set_is_remembered(tmp_path):
         tmp_path.parent, [], CountingEncoder(tmp_path.name), also=[recall(tmp_path, "data")]
     )
     assert letters(store.lookup(["panda"], 5)) == ["panda"] and encoder.encoded == []
+    shutil.rmtree(layer.folder)
+    assert recall(tmp_path, "data") is None, "so that it is built anew, as the message about damage says"
+
+
+def test_a_bucket_of_another_host_that_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_store, "BUCKET_CAPTIONS", 2)
+    captions = ["ox", "panda", "yak", "cat", "hen"]
+    with pytest.raises(UserError, match="one folder for all hosts"):
+        build_layer(tmp_path, lambda: captions, CountingEncoder(), share=(0, 2))
 
 
 def test_computed_embeddings_are_the_stored_ones(tmp_path):

@@ -56,7 +56,7 @@ def test_embeddings_are_kept_in_the_bucket(bucket, fake_buckets, tmp_path, monke
     store = EmbeddingStore.build_or_open(str(folder), ["ox", "panda"], CountingEncoder())
     assert letters(store.lookup(["panda", "ox"], 5)) == ["panda", "ox"]
     (layer,) = store.layers
-    assert sorted(path.name for path in layer.folder.iterdir()) == ["00000.safetensors", "store.json"]
+    assert sorted(path.name for path in layer.folder.iterdir()) == ["00000.json", "00000.safetensors", "store.json"]
     # Another machine opens it, and embeds what is new.
     monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "other_cache"))
     encoder = CountingEncoder()
