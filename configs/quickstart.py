@@ -58,6 +58,7 @@ def common() -> ConfigDict:
                 "data_dir": "runs/data",
                 "validation_fraction": 0.05,
                 "cache": True,  # keep the decoded images in memory
+                "mirror": False,  # one in two pictures, where no caption speaks against it
                 "num_workers": 0,
             },
             "text": {

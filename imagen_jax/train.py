@@ -202,6 +202,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cache=config.data.cache,
+        mirror=config.data.mirror,
         num_workers=config.data.num_workers,
         data=identify(folder) if prepared else None,
     )

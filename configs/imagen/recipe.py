@@ -36,6 +36,7 @@ def common() -> ConfigDict:
                 "data_dir": "runs/data",
                 "validation_fraction": 0.01,
                 "cache": False,
+                "mirror": False,  # one in two pictures, where no caption speaks against it
                 "num_workers": 16,
             },
             "text": {

@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from imagen_jax.data.flips import mirror_by_chance
 from imagen_jax.data.stored_images import RandomAccess, StoredImage
 from imagen_jax.data.transforms import PreparedImage, Transform
 from imagen_jax.errors import UserError
@@ -44,6 +45,7 @@ class BatchMaker:
         process_index: which piece of each batch is made.
         process_count: number of pieces.
         remembered: prepared images by their index, filled as they come; None keeps none.
+        mirror: whether one in two pictures is mirrored, see ``flips``.
     """
 
     source: RandomAccess[StoredImage]
@@ -54,6 +56,7 @@ class BatchMaker:
     process_index: int
     process_count: int
     remembered: dict[int, PreparedImage] | None
+    mirror: bool = False
 
     def __call__(self, number: int) -> HostBatch:
         share = self.batch_size // self.process_count
@@ -63,8 +66,13 @@ class BatchMaker:
         pixels = [image.pixels for image in images]
         if self.transform.vary is not None:
             # Seeded by the place, so that a crop is the same whichever process cuts it and whatever came before.
-            generators = [np.random.Generator(np.random.Philox(key=[self.seed, place])) for place in places]
+            generators = [self._generator(place) for place in places]
             pixels = [self.transform.vary(*each) for each in zip(pixels, generators, strict=True)]
+        if self.mirror:
+            pixels = [
+                mirror_by_chance(each, image.captions, self._generator(place, MIRROR))
+                for each, image, place in zip(pixels, images, places, strict=True)
+            ]
         return {
             **self.transform.finish(np.stack(pixels)),
             "caption": np.array([self._caption_at(*each) for each in zip(places, images, strict=True)]),
@@ -75,9 +83,11 @@ class BatchMaker:
         """One of an image's captions: at each visit another, by chance."""
         if len(image.captions) == 1:
             return image.captions[0]
-        # Beside the draws of the transform, which so stay the same whatever captions there are.
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped())
-        return image.captions[generator.integers(len(image.captions))]
+        return image.captions[self._generator(place, CAPTION).integers(len(image.captions))]
+
+    def _generator(self, place: int, purpose: int = 0) -> np.random.Generator:
+        """A generator for a place; another for each purpose, so that the draws for one change those of no other."""
+        return np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped(purpose))
 
     def _image_at(self, place: int) -> PreparedImage:
         epoch, index = divmod(place, len(self.source))
@@ -90,6 +100,9 @@ class BatchMaker:
             self.remembered[index] = self.transform.prepare(self.source[index])
         return self.remembered[index]
 
+
+CAPTION, MIRROR = 1, 2
+"""Purposes of a place's generators, besides 0, the transform."""
 
 LONGEST_ORDER = 2**21
 """Examples; the order of more is not written down, 8 bytes each, but computed place by place, in about 8 µs."""
@@ -173,6 +186,7 @@ def make_batches(
     cache: bool = False,
     num_workers: int = 0,
     data: str | None = None,
+    mirror: bool = False,
 ) -> Batches:
     """Makes dicts of ``image``, maybe ``low_res`` (share, height, width, 3), ``caption`` and ``key`` (arrays of str).
 
@@ -190,6 +204,7 @@ def make_batches(
         process_count: number of shares.
         cache: keep prepared images in memory, height × width × 3 bytes each: 1,800 take 22 MB at 64 px, 350 MB at 256.
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
+        mirror: mirror one in two pictures, where no caption speaks against it.
         data: tells the data set from others, so that no run continues on another.
 
     Raises:
@@ -205,7 +220,7 @@ def make_batches(
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")
     remembered: dict[int, PreparedImage] | None = {} if cache else None
-    maker = BatchMaker(source, transform, batch_size, seed, shuffle, process_index, process_count, remembered)
+    maker = BatchMaker(source, transform, batch_size, seed, shuffle, process_index, process_count, remembered, mirror)
     count = ENDLESS if repeat else len(source) // batch_size
     identity: dict[str, Any] = {
         "examples": len(source),
