@@ -237,7 +237,8 @@ def make_batches(
 def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain.DatasetIterator:
     """Iterates from batch ``start`` on, making a few batches ahead in threads or worker processes."""
     # Few: Grain's default of 500 would hold 500 whole batches in memory.
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    # One thread a worker, so that workers are what there are of; without workers two threads.
+    options = grain.ReadOptions(num_threads=1 if num_workers else 2, prefetch_buffer_size=2)
     dataset = batches.slice(slice(start, None)).to_iter_dataset(options)
     if num_workers:
         # Grain hands absl's flags to its workers, and a program without an absl main has not parsed them.
