@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
-from imagen_jax.storage.buckets import object_info
-from imagen_jax.storage.paths import Path, in_bucket, to_path
+from imagen_jax.storage.paths import Path, mark_of, to_path
 
 ATTRIBUTION = (
     "COCO 2014 (https://cocodataset.org): captions by the COCO Consortium, CC BY 4.0; "
@@ -233,7 +232,7 @@ def find_images(folder: Path, official: str) -> Path:
 
 def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> Iterator[Part]:
     """Cuts a group of images into parts, each of which carries its own images only."""
-    mark = mark_of(container)
+    mark = mark_of(container) if container.suffix == ".zip" else "extracted"
     for number, start in enumerate(range(0, len(group.images), images_per_part)):
         images = tuple(group.images[start : start + images_per_part])
         content = json.dumps([group.split, mark, images], sort_keys=True)
@@ -242,17 +241,6 @@ def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> 
             fingerprint=hashlib.sha256(content.encode("utf-8")).hexdigest(),
             read=partial(read_images, container, group.split, images),
         )
-
-
-def mark_of(container: Path) -> str:
-    """Returns a mark that changes when a zip is written again; for a folder it is always the same."""
-    if container.suffix != ".zip":
-        return "extracted"
-    if in_bucket(container):
-        info = object_info(container)
-        return f"{info.size} {info.generation}"
-    status = container.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) -> Iterator[Record | Damage]:

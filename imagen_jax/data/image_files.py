@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.pixels import lay_on_white, shrink
+from imagen_jax.data.pixels import encode_jpeg, encode_png, lay_on_white, shrink
 from imagen_jax.errors import UserError
 
 AS_THEY_COME = ("JPEG", "PNG", "WEBP")
@@ -106,7 +106,7 @@ def check_image(encoded: bytes, rules: ImageRules) -> CheckedImage:
     if rules.shorter_side is not None and min(width, height) > rules.shorter_side:
         pixels, plain = shrink(pixels, rules.shorter_side), False
     if not plain:
-        encoded = encode(pixels, lossy, rules.quality)
+        encoded = encode_jpeg(pixels, rules.quality) if lossy else encode_png(pixels)
     return CheckedImage(encoded, pixels.shape[1], pixels.shape[0], width, height, looks)
 
 
@@ -155,16 +155,6 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise DamagedImageError("image has no 8-bit form", f"mode {image.mode}")
     return image
-
-
-def encode(pixels: np.ndarray, lossy: bool, quality: int) -> bytes:
-    """Pixels as a JPEG with all of its colours, or as a PNG."""
-    buffer = io.BytesIO()
-    if lossy:
-        Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=0)
-    else:
-        Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def hash_looks(pixels: HostPixels) -> bytes:

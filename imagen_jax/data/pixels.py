@@ -51,6 +51,13 @@ def encode_png(pixels: HostPixels) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(pixels: HostPixels, quality: int = 95) -> bytes:
+    """Encodes pixels as a JPEG file, with colours as sharp as brightness; ``quality`` is 1 to 100."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
 def lay_on_white(image: Image.Image) -> HostPixels:
     """Composites an image of any mode on white and returns its RGB pixels."""
     if not image.has_transparency_data:

@@ -43,7 +43,6 @@ from imagen_jax.data.records import Part
 from imagen_jax.data.shards import (
     DATASET,
     ONE_BY_ONE,
-    checksum_of,
     read_json,
     read_lines,
     shard_name,
@@ -56,7 +55,7 @@ from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import put_in_bucket
-from imagen_jax.storage.paths import Path, size_of
+from imagen_jax.storage.paths import Path, checksum_of, size_of
 
 FORMAT = 2
 PARTS = "parts"

@@ -6,7 +6,6 @@ captions/train-00003.jsonl                                             the capti
 quarantine.jsonl                                                       what was left out, and why
 """
 
-import hashlib
 import io
 import json
 import pathlib
@@ -126,9 +125,3 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-
-
-def checksum_of(file: pathlib.Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,16 +4,14 @@ For tests, benchmarks and a first run on a pod. Every image follows from the see
 them exists anywhere. Flat colours make smaller files than photographs do, which a benchmark of reading should know.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.pixels import encode_png
+from imagen_jax.data.pixels import encode_jpeg, encode_png
 from imagen_jax.data.records import Part, Record
 from imagen_jax.errors import UserError, choose
 
@@ -81,13 +79,6 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "triangle": _triangle,
 }
 """How far a point lies outside of a shape (below zero: inside) that fills -1…1, y downwards."""
-
-
-def encode_jpeg(pixels: HostPixels) -> bytes:
-    """Encodes pixels as a JPEG file of high quality, with colours as sharp as brightness."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
 
 
 ENCODINGS: dict[str, Callable[[HostPixels], bytes]] = {"jpeg": encode_jpeg, "png": encode_png}

@@ -23,8 +23,7 @@ from imagen_jax.data.record_fields import decode_text, parse_json_object, printa
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.table_rows import ROW_READERS, Place, Row, check_columns
 from imagen_jax.errors import UserError, choose
-from imagen_jax.storage.buckets import object_info
-from imagen_jax.storage.paths import SCHEME_OF_TEXT, Path, files_below, in_bucket, to_path
+from imagen_jax.storage.paths import SCHEME_OF_TEXT, Path, files_below, in_bucket, mark_of, to_path
 
 ATTRIBUTION = "The user's own images"
 
@@ -277,18 +276,6 @@ def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes
 def first_line(text: str) -> str:
     """The first line of a text, or nothing."""
     return next(iter(text.splitlines()), "")
-
-
-def mark_of(file: Path) -> str:
-    """Changes when a file is written again.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    if in_bucket(file):
-        return str(object_info(file))
-    status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def image_marks(folder: Path) -> Callable[[str], str]:

@@ -32,6 +32,11 @@ class ObjectInfo(NamedTuple):
     size: int
     generation: int
 
+    @property
+    def mark(self) -> str:
+        """What changes when the object is written again."""
+        return f"{self.size} {self.generation}"
+
 
 def open_bucket_path(text: str) -> epath.Path:
     """The path that ``gs://BUCKET/…`` names; nothing is asked of the bucket yet.

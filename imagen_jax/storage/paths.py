@@ -8,6 +8,7 @@ Nothing is ever half written under its own name: on a disk it is written beside 
 object only when its last byte has come.
 """
 
+import hashlib
 import os
 import pathlib
 import re
@@ -87,11 +88,28 @@ def files_below(folder: Path) -> dict[Path, str]:
     """All files below a folder, in order, each with a mark that changes when the file is written again."""
     if isinstance(folder, epath.Path):
         found = objects_below(folder)
-        marks = {folder / name: f"{info.size} {info.generation}" for name, info in found.items()}
+        marks = {folder / name: info.mark for name, info in found.items()}
     else:
-        statuses = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
-        marks = {path: f"{status.st_size} {status.st_mtime_ns}" for path, status in statuses.items()}
+        marks = {path: mark_of(path) for path in folder.rglob("*") if path.is_file()}
     return dict(sorted(marks.items()))
+
+
+def mark_of(file: Path) -> str:
+    """What changes when a file is written again: its size, and its time or generation.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if isinstance(file, epath.Path):
+        return object_info(file).mark
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def checksum_of(file: pathlib.Path) -> str:
+    """The sha256 of a file of this machine, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_files(paths: Sequence[Path]) -> list[bytes]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path, writing
+from imagen_jax.storage.paths import Path, checksum_of, writing
 
 Hash = tuple[int, int]
 TENSORS: dict[str, np.dtype] = {
@@ -109,9 +109,3 @@ def map_bucket(path: pathlib.Path) -> Bucket:
         raise UserError(
             f"{path} is no readable file of embeddings ({error}): delete its folder and it is built anew"
         ) from error
-
-
-def checksum_of(path: pathlib.Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

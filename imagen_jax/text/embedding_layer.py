@@ -14,8 +14,8 @@ import numpy as np
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy
-from imagen_jax.storage.paths import Path, size_of, write_whole
-from imagen_jax.text.embedding_bucket import Bucket, Hash, checksum_of, map_bucket
+from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
+from imagen_jax.text.embedding_bucket import Bucket, Hash, map_bucket
 
 STORE = "store.json"
 CHECKED_BYTES = 2**30
