@@ -177,11 +177,11 @@ def processor_name() -> str:
     return f"{os.uname().machine}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
 
 
-READ_OPTION: dict[type, Callable[[str], Any]] = {
-    int: int,
-    bool: lambda value: {"true": True, "false": False}[value.lower()],
+OPTION_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {
+    int: (int, "whole number"),
+    bool: (lambda value: {"true": True, "false": False}[value.lower()], "True or False"),
 }
-NAME_OF_OPTION = {int: "whole number", bool: "True or False"}
+"""How the value of an option is read whose default is of a type, and what it then is; others are text."""
 
 
 def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
@@ -201,8 +201,9 @@ def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[st
         if not equals:
             raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
         default = parameters[name].default if name in parameters else ""
+        read, kind = OPTION_TYPES.get(type(default), (str, "text"))
         try:
-            options[name] = READ_OPTION.get(type(default), str)(value)
+            options[name] = read(value)
         except (ValueError, KeyError):
-            raise UserError(f"the option {name}={value} is no {NAME_OF_OPTION[type(default)]}") from None
+            raise UserError(f"the option {name}={value} is no {kind}") from None
     return options

@@ -21,8 +21,8 @@ from imagen_jax.data.stored_images import identify, read_captions
 from imagen_jax.errors import UserError, choose
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.storage.paths import create_folder, to_path
-from imagen_jax.text.embedding_layer import open_layer, recall, remember
-from imagen_jax.text.embedding_store import BATCH, build_layer
+from imagen_jax.text.embedding_layer import recall, remember
+from imagen_jax.text.embedding_store import BATCH, build_layer, split_into_batches
 from imagen_jax.text.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
 
 DATA = flags.DEFINE_string("data", None, "Folder of the data set, as prepare_data made it.", required=True)
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str]) -> None:
         print(*plan(DATA.value, encoder), sep="\n")
         return
     if VERIFY.value:
-        layer = recall(place, identify(data))
+        layer = recall(place, identify(data), verify=True)
         if layer is None:
             raise UserError(f"{place} has no embeddings of all captions of {data}: run this without --verify")
-        print(f"{open_layer(layer.folder, verify=True).folder} is whole: {layer.captions:,} captions")
+        print(f"{layer.folder} is whole: {layer.captions:,} captions")
         return
     processes.agree({"the data set": identify(data), "the encoder": encoder.name})
     create_folder(place)
@@ -82,7 +82,7 @@ def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
     """What embedding all captions would take, from a sample of them; repeated ones are counted as if they were not."""
     count = sum(1 for _ in all_captions(data))
     sample = list(itertools.islice(all_captions(data), 0, None, max(1, count // SAMPLE)))[:SAMPLE]
-    batches = [sample[start : start + BATCH] for start in range(0, len(sample), BATCH)]
+    batches = list(split_into_batches(sample))
     for batch in batches:
         encoder.encode(batch)  # compiles
     began = time.perf_counter()

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
     source = choose(PARTED_SOURCES, SOURCE.value, "data source")
-    options = parse_options(source.list_parts, OPTION.value)
+    options = parse_options(source.list_all, OPTION.value)
     preparation = Preparation(
         SOURCE.value,
         options,

@@ -192,8 +192,8 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
 
     folder, store = processes.take_turns(build_or_open)
     # Names hold a hash of what is in them, but for those that users give.
-    prepared = config.data.source == PREPARED
-    processes.agree({"the data set": identify(folder) if prepared else folder.name, "the embeddings": store.name})
+    data = identify(folder) if config.data.source == PREPARED else None
+    processes.agree({"the data set": data or folder.name, "the embeddings": store.name})
     batches = make_batches(
         load_split(folder, "train"),
         make_transform(stage, config.stage.crop),
@@ -204,7 +204,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
         cache=config.data.cache,
         mirror=config.data.mirror,
         num_workers=config.data.num_workers,
-        data=identify(folder) if prepared else None,
+        data=data,
     )
     return Data(folder, batches, store)
 

@@ -5,7 +5,6 @@ The folder, maybe in a bucket, holds what cocodataset.org gives, extracted or no
 both a zip and its folder, the images come from the zip: one that is not whole says so, a folder that is not does not.
 """
 
-import hashlib
 import json
 import os
 import zipfile
@@ -16,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from imagen_jax.data.records import Damage, Part, Record
+from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, mark_of, to_path
@@ -235,10 +234,9 @@ def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> 
     mark = mark_of(container) if container.suffix == ".zip" else "extracted"
     for number, start in enumerate(range(0, len(group.images), images_per_part)):
         images = tuple(group.images[start : start + images_per_part])
-        content = json.dumps([group.split, mark, images], sort_keys=True)
         yield Part(
             name=f"{group.name}-{number:05d}",
-            fingerprint=hashlib.sha256(content.encode("utf-8")).hexdigest(),
+            fingerprint=fingerprint_of([group.split, mark, images]),
             read=partial(read_images, container, group.split, images),
         )
 

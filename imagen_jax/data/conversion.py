@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.data.filters import Filters
-from imagen_jax.data.image_files import LOOKS, CheckedImage, DamagedImageError, ImageRules, check_image
+from imagen_jax.data.image_files import LONGEST_SIDE, LOOKS, CheckedImage, DamagedImageError, ImageRules, check_image
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.shards import ShardWriter, read_json, write_json, write_lines
 from imagen_jax.data.splits import SPLITS, Split, split_of
@@ -33,10 +33,6 @@ DIGEST = 16
 """Bytes of a hash that tells a key or a file from others."""
 HASHES = 2 * DIGEST + LOOKS
 """Bytes of a record's hashes: of its key, its file and its looks."""
-
-
-LARGEST_SIDE = 2**31
-"""Pixels; no image has more, and a part without images has no smaller one."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,9 @@ class Tally:
         self.hashes: dict[str, list[bytes]] = {split: [] for split in SPLITS}
         self._dropped: Counter[str] = Counter()
         self._histograms = empty_histograms()
-        self._least_side = LARGEST_SIDE
+        self._least_side = LONGEST_SIDE  # that no image exceeds
 
-    def add(self, item: "Kept | Dropped | Damage") -> None:
+    def add(self, item: Kept | Dropped | Damage) -> None:
         """Counts one more."""
         if isinstance(item, Damage):
             self.damages.append(item)

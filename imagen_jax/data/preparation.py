@@ -8,14 +8,13 @@ byte. What nobody can read is left out and named; when it is too much, preparati
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from imagen_jax.data.conversion import (
     records_file,
 )
 from imagen_jax.data.duplicates import alike, repeated
-from imagen_jax.data.records import Part
+from imagen_jax.data.records import Part, fingerprint_of
 from imagen_jax.data.shards import (
     DATASET,
     ONE_BY_ONE,
@@ -103,7 +102,7 @@ class Preparation:
             "options": dict(self.options),
             "conversion": rules,
             "duplicates": self.duplicates,
-            "parts": hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+            "parts": fingerprint_of(parts),
         }
 
 
@@ -201,12 +200,12 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
         def note(number: int, report: dict[str, Any]) -> None:
             nonlocal good, bad
             reports[number] = report
-            more, worse = count_of([report])
+            more, worse = count_of(report)
             good, bad = good + more, bad + worse
             progress.update()
             progress.set_postfix_str(f"{good:,} read, {bad:,} bad", refresh=False)
-            if good + bad >= ENOUGH_TO_JUDGE and bad > preparation.largest_bad_share * (good + bad):
-                check_share(preparation, reports.values())
+            if good + bad >= ENOUGH_TO_JUDGE:
+                check_share(preparation, good, bad, reports.values())
 
         if not workers:
             for number, job in enumerate(jobs):
@@ -226,9 +225,8 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                     ) from error
                 finally:
                     pool.shutdown(wait=False, cancel_futures=True)
-    ordered = [reports[number] for number in range(len(jobs))]
-    check_share(preparation, ordered)
-    return ordered
+    check_share(preparation, good, bad, reports.values())
+    return [reports[number] for number in range(len(jobs))]
 
 
 def die_with_parent() -> None:
@@ -243,19 +241,17 @@ def die_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def count_of(reports: Any) -> tuple[int, int]:
-    """How many records are good, kept or dropped, and how many are bad."""
-    good = sum(sum(report["counts"].values()) + sum(report["dropped"].values()) for report in reports)
-    return good, sum(sum(report["damaged"].values()) for report in reports)
+def count_of(report: Mapping[str, Any]) -> tuple[int, int]:
+    """How many records of a part are good, kept or dropped, and how many are bad."""
+    return sum(report["counts"].values()) + sum(report["dropped"].values()), sum(report["damaged"].values())
 
 
-def check_share(preparation: Preparation, reports: Any) -> None:
-    """Checks that not too much is bad.
+def check_share(preparation: Preparation, good: int, bad: int, reports: Iterable[Mapping[str, Any]]) -> None:
+    """Checks that not too much of what the reports count is bad.
 
     Raises:
         UserError: it is; says what is bad.
     """
-    good, bad = count_of(reports)
     if bad > preparation.largest_bad_share * (good + bad):
         reasons = add_counts(report["damaged"] for report in reports)
         named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
@@ -264,7 +260,7 @@ def check_share(preparation: Preparation, reports: Any) -> None:
         )
 
 
-def add_counts(counts: Any) -> dict[str, int]:
+def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Counts by name, added up."""
     total: Counter[str] = Counter()
     for one in counts:

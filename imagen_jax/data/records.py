@@ -4,11 +4,18 @@ A part is what one worker turns into one shard, so it is some hundred to some te
 holds more than one part's list. It travels to another process, and so does what ``read`` needs.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from imagen_jax.data.splits import Split
+
+
+def fingerprint_of(content: Any) -> str:
+    """What tells one content, of what JSON can hold, from others."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,3 @@ class Part:
     name: str
     fingerprint: str
     read: Callable[[], Iterator[Record | Damage]]
-
-
-class PartedSource(NamedTuple):
-    """Where records come from.
-
-    Attributes:
-        list_parts: ``list_parts(**options)`` lists the parts, always in the same order.
-        attribution: the line of credit and licence that is kept beside the data.
-    """
-
-    list_parts: Callable[..., list[Part]]
-    attribution: str

@@ -2,26 +2,30 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from imagen_jax.data import folder, openmoji
 from imagen_jax.data.captioned_image import CaptionedImage
 from imagen_jax.errors import UserError, choose, nearest_name
 
+Item = TypeVar("Item")
 
-class Source(NamedTuple):
+
+@dataclass(frozen=True)
+class Source(Generic[Item]):
     """Where captioned images come from.
 
     Attributes:
-        list_images: ``list_images(**options)`` lists them, always in the same order.
+        list_all: ``list_all(**options)`` lists them, or parts of them, always in the same order.
         attribution: the line of credit and licence that is kept beside the data.
     """
 
-    list_images: Callable[..., Sequence[CaptionedImage]]
+    list_all: Callable[..., Sequence[Item]]
     attribution: str
 
 
-SOURCES = {
+SOURCES: dict[str, Source[CaptionedImage]] = {
     "openmoji": Source(openmoji.openmoji_images, openmoji.ATTRIBUTION),
     "folder": Source(folder.folder_images, "The user's own images"),
 }
@@ -33,21 +37,21 @@ def list_images(source_name: str, options: dict[str, Any]) -> Sequence[Captioned
     Raises:
         UserError: an unknown source or option, a missing option, or what the source itself raises.
     """
-    source = choose(SOURCES, source_name, "data source")
-    check_options(source_name, source.list_images, options)
-    return source.list_images(**options)
+    return list_all(SOURCES, source_name, options)
 
 
-def check_options(source_name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Checks that a source takes these options, and needs no others.
+def list_all(table: dict[str, Source[Item]], source_name: str, options: Mapping[str, Any]) -> Sequence[Item]:
+    """Lists all that the source of that name in a table gives.
 
     Raises:
-        UserError: it does not, or needs another.
+        UserError: an unknown source or option, a missing option, or what the source itself raises.
     """
-    parameters = inspect.signature(function).parameters
+    source = choose(table, source_name, "data source")
+    parameters = inspect.signature(source.list_all).parameters
     for name in options:
         if name not in parameters:
             raise UserError(f"unknown option {name!r} of data source {source_name!r}{nearest_name(name, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
             raise UserError(f"data source {source_name!r} needs the option {name!r}: set it")
+    return source.list_all(**options)

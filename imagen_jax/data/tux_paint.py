@@ -4,14 +4,12 @@ They are the files of the Debian package ``tuxpaint-stamps-default``. The first 
 its English caption; the lines after it are translations.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from imagen_jax.data.records import Damage, Part, Record
+from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, files_below, to_path
 
@@ -91,8 +89,8 @@ def make_part(name: str, stamps: tuple[Stamp, ...], marks: dict[Path, str]) -> P
         stamps: all of it.
         marks: of every file, what changes when it is written again.
     """
-    content = json.dumps([(stamp.key, marks[stamp.image], stamp.text and marks[stamp.text]) for stamp in stamps])
-    return Part(name, hashlib.sha256(content.encode("utf-8")).hexdigest(), partial(read_stamps, stamps))
+    content = [(stamp.key, marks[stamp.image], stamp.text and marks[stamp.text]) for stamp in stamps]
+    return Part(name, fingerprint_of(content), partial(read_stamps, stamps))
 
 
 def read_stamps(stamps: tuple[Stamp, ...]) -> Iterator[Record | Damage]:

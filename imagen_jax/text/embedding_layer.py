@@ -6,7 +6,7 @@ FOLDER/ENCODER/DATA.json                   which set has all captions of a data 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,7 +30,6 @@ class Layer:
 
     Attributes:
         folder: where they are.
-        encoder_name: of the encoder that made them.
         width: of each token.
         captions: how many distinct ones.
         lengths: how many of them have how many tokens.
@@ -38,7 +37,6 @@ class Layer:
     """
 
     folder: Path
-    encoder_name: str
     width: int
     captions: int
     lengths: Mapping[int, int]
@@ -60,11 +58,12 @@ def bucket_of(wanted: Hash, buckets: int) -> int:
     return wanted[0] * buckets >> 64
 
 
-def open_layers(place: Path) -> list[Layer]:
-    """The complete layers of one encoder, by name."""
+def open_layers(place: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
+    """The complete layers of one encoder: those that are open already, then the others by name."""
     if not place.is_dir():
-        return []
-    return [open_layer(file.parent) for file in sorted(place.glob(f"*/{STORE}"))]
+        return list(opened)
+    folders = {file.parent for file in place.glob(f"*/{STORE}")} - {layer.folder for layer in opened}
+    return [*opened, *map(open_layer, sorted(folders))]
 
 
 def open_layer(folder: Path, verify: bool = False) -> Layer:
@@ -87,7 +86,7 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
                 raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
         lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
         files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
-        return Layer(folder, said["encoder"], said["width"], said["captions"], lengths, files)
+        return Layer(folder, said["width"], said["captions"], lengths, files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
 
@@ -97,8 +96,8 @@ def remember(place: Path, data: str, layer: Layer) -> None:
     write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
 
 
-def recall(place: Path, data: str) -> Layer | None:
-    """The layer that has all captions of a data set; None where none is known to.
+def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
+    """The layer that has all captions of a data set, opened as ``open_layer`` does; None where none is known to.
 
     Raises:
         UserError: it is damaged.
@@ -107,4 +106,4 @@ def recall(place: Path, data: str) -> Layer | None:
     if not note.is_file():
         return None
     folder = place / json.loads(note.read_bytes())["layer"]
-    return open_layer(folder) if (folder / STORE).is_file() else None
+    return open_layer(folder, verify) if (folder / STORE).is_file() else None

@@ -36,8 +36,8 @@ BUCKET_CAPTIONS = 4096
 """Captions of a bucket, about: of T5-XXL 0.4 GB."""
 
 NAME_DIGITS = 16
-PIECE = 2**20
-"""Characters of captions that are held for each run through them before they go to files."""
+HELD = 2**26
+"""Characters of captions that are held before they go to the buckets' files."""
 
 
 @runtime_checkable
@@ -100,7 +100,7 @@ class EmbeddingStore:
         captions: Iterable[str],
         encoder: TextEncoder,
         *,
-        also: "Sequence[Layer]" = (),
+        also: Sequence[Layer] = (),
     ) -> "EmbeddingStore":
         """Opens what ``folder`` has of these captions, and encodes those that it has not.
 
@@ -119,7 +119,7 @@ class EmbeddingStore:
         if not wanted and not also:
             raise UserError("there are no captions to embed: check that the data set has some")
         place = to_path(folder) / encoder.name
-        known = [*also, *(layer for layer in open_layers(place) if layer not in also)]
+        known = open_layers(place, also)
         used: dict[Path, Layer] = {layer.folder: layer for layer in also}
         missing = []
         for caption in wanted:
@@ -252,7 +252,7 @@ def spread_captions(captions: Iterable[str], folder: pathlib.Path, buckets: int)
     for caption in captions:
         waiting.setdefault(bucket_of(hash_caption(caption), buckets), []).append(json.dumps(caption) + "\n")
         held += len(caption)
-        if held > PIECE * 64:
+        if held > HELD:
             empty()
             held = 0
     empty()

@@ -12,8 +12,8 @@ from tests.data.part_sources import parts
 
 def test_options_have_the_types_of_their_defaults():
     given = ["count=12", "encoding=png"]
-    assert parse_options(PARTED_SOURCES["synthetic"].list_parts, given) == {"count": 12, "encoding": "png"}
-    assert parse_options(PARTED_SOURCES["coco"].list_parts, ["folder=a=b"]) == {"folder": "a=b"}
+    assert parse_options(PARTED_SOURCES["synthetic"].list_all, given) == {"count": 12, "encoding": "png"}
+    assert parse_options(PARTED_SOURCES["coco"].list_all, ["folder=a=b"]) == {"folder": "a=b"}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_options_have_the_types_of_their_defaults():
 )
 def test_a_mistake_says_what_is_right(source, given, told):
     with pytest.raises(UserError, match=told):
-        list_parts(source, parse_options(PARTED_SOURCES.get(source, PARTED_SOURCES["coco"]).list_parts, given))
+        list_parts(source, parse_options(PARTED_SOURCES.get(source, PARTED_SOURCES["coco"]).list_all, given))
 
 
 def test_what_was_made_is_said_in_a_few_lines(tmp_path):

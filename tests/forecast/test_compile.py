@@ -13,10 +13,7 @@ from imagen_jax.forecast.report import compile_job, format_report, read_shortage
 from imagen_jax.forecast.topologies import describe_pod, require_libtpu
 from imagen_jax.jobs import embedding_job, sampling_job, training_job
 from imagen_jax.sharding.mesh import make_mesh
-
-with_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed: extra [tpu]"
-)
+from tests.forecast.compiler import with_compiler
 
 
 def small_config():

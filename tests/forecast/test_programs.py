@@ -1,7 +1,5 @@
 """The text of a program, and what its loops make of its costs."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -19,6 +17,7 @@ from imagen_jax.forecast.programs import (
 )
 from imagen_jax.forecast.topologies import describe_pod
 from imagen_jax.sharding.mesh import make_mesh
+from tests.forecast.compiler import with_compiler
 
 PROGRAM = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4]{0})->f32[4]{0}}
 
@@ -128,19 +127,7 @@ def costs_of(compiled):
     return loops, once, count_costs(once, text, loops, count_runs(instructions, loops))
 
 
-@pytest.mark.parametrize(
-    "platform",
-    [
-        "cpu",
-        pytest.param(
-            "tpu",
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("libtpu") is None,
-                reason="libtpu, the TPU compiler, is not installed: extra [tpu]",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("tpu", marks=with_compiler)])
 def test_a_loop_costs_what_the_same_does_written_out(platform):
     count, batch, width = 6, 512, 256
     devices = describe_pod("v4:2x2x1").devices if platform == "tpu" else jax.devices()

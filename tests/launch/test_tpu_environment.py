@@ -1,6 +1,5 @@
 """`tpu_environment.sh`, held against the real TPU compiler, which needs no TPU."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -9,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.forecast.compiler import with_compiler
+
 CHECKOUT = Path(__file__).parent.parent.parent
-# Without libtpu these tests have no compiler: it comes with the extra [tpu].
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
-)
 
 # Two layers whose weights are cut over eight chips, so that each begins with an all-gather.
 COMPILE = """
@@ -84,7 +81,7 @@ def test_each_flag_has_a_comment():
     assert [lines[number] for number in flags if not lines[number - 1].startswith("    # ")] == []
 
 
-@needs_compiler
+@with_compiler
 @pytest.mark.slow
 def test_the_compiler_takes_the_flags_and_they_make_all_gathers_asynchronous():
     def count_fused(compiled):
@@ -95,7 +92,7 @@ def test_the_compiler_takes_the_flags_and_they_make_all_gathers_asynchronous():
     assert count_fused(compile_with(read_environment()["LIBTPU_INIT_ARGS"])) > 0
 
 
-@needs_compiler
+@with_compiler
 @pytest.mark.slow
 def test_the_compiler_refuses_a_flag_that_it_does_not_know():
     compiled = compile_with("--xla_enable_async_all_gathers=true")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from configs.imagen import super_res_256
-from imagen_jax.counting.programs import count_training_operations, training_program
+from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.models.equal_blocks import run_blocks
-from imagen_jax.stages import abstract_params, build_stage, initial_params
+from imagen_jax.stages import abstract_params, build_stage
+from tests.models.gradients import lower_gradient
 
 
 def deep_config(scan, **network):
@@ -24,18 +25,8 @@ def deep_config(scan, **network):
 @functools.cache
 def run(scan, **network):
     """The loss, its gradient and the convolutions of the program, at parameters that are not zero."""
-    config = deep_config(scan, **network)
-    stage = build_stage(config)
-    program = training_program(stage, config, batch_size=2)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape),
-        initial_params(stage, jax.random.key(0)),
-    )
-    batch = jax.tree.map(
-        lambda shape: jax.random.normal(jax.random.key(2), shape.shape).astype(shape.dtype), program.arguments[1]
-    )
-    lowered = jax.jit(program.function).lower(params, batch, jax.random.key(1))
-    loss, gradient = lowered.compile()(params, batch, jax.random.key(1))
+    lowered, arguments = lower_gradient(deep_config(scan, **network))
+    loss, gradient = lowered.compile()(*arguments)
     return loss, gradient, lowered.as_text().count("stablehlo.convolution")
 
 

@@ -1,7 +1,6 @@
 """Recomputation changes what is kept, and nothing else."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from imagen_jax.counting.programs import count_training_operations, training_pro
 from imagen_jax.errors import UserError
 from imagen_jax.models.remat import POLICIES
 from imagen_jax.stages import build_stage, initial_params
+from tests.models.gradients import lower_gradient
 
 CONFIGS = {"unet": base_64.get_config, "efficient_unet": super_res_256.get_config}
 
@@ -23,18 +23,8 @@ def smoke_config(network, remat):
 
 
 def gradient_of(network, remat):
-    config = smoke_config(network, remat)
-    stage = build_stage(config)
-    program = training_program(stage, config, batch_size=2)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape),
-        initial_params(stage, jax.random.key(0)),
-    )
-    batch = jax.tree.map(
-        lambda shape: jax.random.normal(jax.random.key(2), shape.shape).astype(shape.dtype), program.arguments[1]
-    )
-    compiled = jax.jit(program.function).lower(params, batch, jax.random.key(1)).compile()
-    return compiled(params, batch, jax.random.key(1))
+    lowered, arguments = lower_gradient(smoke_config(network, remat))
+    return lowered.compile()(*arguments)
 
 
 @pytest.mark.parametrize(
