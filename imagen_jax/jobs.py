@@ -19,7 +19,7 @@ from imagen_jax.sampling.cascade import make_draw_stage
 from imagen_jax.sharding.axes import axes_of, remove_labels
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
-from imagen_jax.stages import Stage, abstract_batch, abstract_params, build_stage, parameter_axes
+from imagen_jax.stages import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
 from imagen_jax.text.t5 import SIZES, T5Encoder
 from imagen_jax.training_setup import make_training
 
@@ -106,7 +106,8 @@ def sampling_inputs(stage: Stage, batch: int) -> tuple[Any, ...]:
     """Shapes of what a sampler takes besides the parameters: text, unwanted text, keys, low-resolution images."""
     inputs = abstract_batch(stage, batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    return inputs.text, inputs.text, keys, inputs.low_resolution
+    text = jax.eval_shape(in_float32, inputs.text)
+    return text, text, keys, inputs.low_resolution
 
 
 def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: int) -> Job:

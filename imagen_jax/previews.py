@@ -23,7 +23,7 @@ from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.stages import Stage
 from imagen_jax.storage.paths import Path, create_folder
-from imagen_jax.text.embedding_store import Embeddings
+from imagen_jax.text.embedding_store import Embeddings, pad_text
 from imagen_jax.training.loop import Moment
 
 HELD_OUT_EXAMPLES = 4
@@ -47,7 +47,7 @@ def make_preview(
     captions, original = list(config.preview.prompts), None
     if stage.low_resolution is not None:
         captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
-    text: Text = jax.tree.map(jnp.asarray, store.lookup(captions, stage.text_length))
+    text: Text = jax.tree.map(jnp.asarray, pad_text(store.lookup(captions, stage.text_length), stage.text_length))
     keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
     here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 

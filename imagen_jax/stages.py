@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: clean images at the stage's resolution.
-        text: their encoded captions.
+        text: their encoded captions, in bfloat16, as they are stored.
         low_resolution: the same images smaller and clean, for a super-resolution stage; else None.
     """
 
@@ -191,9 +191,16 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
     def images(resolution: int) -> Any:
         return shape(resolution, resolution, 3)
 
-    text = Text(shape(stage.text_length, stage.text_width), shape(stage.text_length, dtype=jnp.bool_))
+    text = Text(
+        shape(stage.text_length, stage.text_width, dtype=jnp.bfloat16), shape(stage.text_length, dtype=jnp.bool_)
+    )
     low = None if stage.low_resolution is None else images(size * stage.low_resolution // stage.resolution)
     return Batch(images(size), text, low)
+
+
+def in_float32(text: Text) -> Text:
+    """A batch's text as networks take it; what they compute in is theirs to say."""
+    return text._replace(embeddings=text.embeddings.astype(jnp.float32))
 
 
 def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
@@ -267,7 +274,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
 
     def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
         text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
-        text = drop_text(batch.text, text_key, training.caption_dropout)
+        text = drop_text(in_float32(batch.text), text_key, training.caption_dropout)
         low_resolution = None
         if batch.low_resolution is not None:
             small = stage.enlarge(batch.low_resolution, batch.image.shape[1])

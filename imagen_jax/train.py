@@ -7,17 +7,18 @@ Run again it continues where the newest checkpoint is; a finished run returns at
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from imagen_jax import processes
+from imagen_jax.array_types import Text
 from imagen_jax.command_line import run_main
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.builder import PREPARED, prepare_data
-from imagen_jax.data.device_feed import to_devices
+from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify, load_split
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
@@ -222,7 +223,9 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
 
     def feed(examples: Mapping[str, Any]) -> Batch:
         text = store.lookup(list(examples["caption"]), stage.text_length)
-        return to_devices(Batch(examples["image"], text, examples.get("low_res")), placement)
+        on_devices: Any = map(to_devices_padded, *cast(Any, (text, batch.text)))
+        images = to_devices({name: examples[name] for name in ("image", "low_res") if name in examples}, placement)
+        return Batch(images["image"], Text(*on_devices), images.get("low_res"))
 
     return feed
 

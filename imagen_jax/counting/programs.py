@@ -16,6 +16,7 @@ from imagen_jax.stages import (
     abstract_params,
     apply_network,
     build_stage,
+    in_float32,
     make_loss,
 )
 
@@ -60,7 +61,7 @@ def forward_program(stage: Stage, batch_size: int = 1) -> Program:
 
     def forward(params: Params, batch: Batch, log_snr: PerExample) -> Images:
         low = None if batch.low_resolution is None else LowResolution(batch.low_resolution, log_snr)
-        return apply_network(stage, params, batch.text, low)(batch.image, log_snr)
+        return apply_network(stage, params, in_float32(batch.text), low)(batch.image, log_snr)
 
     return Program(forward, (abstract_params(stage), batch, levels), batch_size, stage.resolution)
 

@@ -1,8 +1,10 @@
 """From the batch on this host to the global batch on all devices."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import PyTree
@@ -26,3 +28,30 @@ def to_devices(host_batch: PyTree[np.ndarray], sharding: Sharding | PyTree) -> P
     return jax.tree.map(
         lambda array, place: jax.make_array_from_process_local_data(place, array), host_batch, shardings
     )
+
+
+def to_devices_padded(array: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """Makes a global array of the processes' shares of it, which may be of different lengths along the second axis.
+
+    Zeros fill it up to the length wanted on the devices themselves, so that only what there is travels to them.
+
+    Args:
+        array: this process's share of the first axis, at most as long along the second as is wanted.
+        wanted: the global array, with its placement, which cuts the first axis only.
+    """
+    assert wanted.sharding is not None
+    places = wanted.sharding.addressable_devices_indices_map(wanted.shape)
+    rows = {device: range(wanted.shape[0])[place[0]] for device, place in places.items()}
+    # A process's rows may lie apart from each other in the global array; its share has them in their order.
+    starts = sorted({each.start for each in rows.values()})
+    shares = dict(zip(starts, np.split(array, len(starts)), strict=True))
+    pieces = [
+        pad_second_axis(jax.device_put(shares[each.start], device), wanted.shape[1]) for device, each in rows.items()
+    ]
+    return jax.make_array_from_single_device_arrays(wanted.shape, wanted.sharding, pieces)
+
+
+@partial(jax.jit, static_argnums=1)
+def pad_second_axis(array: jax.Array, length: int) -> jax.Array:
+    """Fills an array up with zeros to a length along its second axis."""
+    return jnp.pad(array, [(0, length - size if axis == 1 else 0) for axis, size in enumerate(array.shape)])

@@ -5,15 +5,19 @@
     offsets  (captions + 1,) int64: the tokens of caption i are rows offsets[i] to offsets[i + 1]
     tokens   (all tokens, width) bfloat16
 
-A safetensors file, and mapped into memory: of a file of any size only the pages are read that a caption lies on. The
-captions themselves are not in it; that two of a billion have the same 128 bits happens with a chance of 1e-21.
+A safetensors file, whose first three tensors are mapped into memory; a caption's tokens are read when it is wanted,
+straight to where they are wanted. The captions themselves are not in it; that two of a billion have the same 128 bits
+happens with a chance of 1e-21.
 """
 
 import hashlib
 import json
+import os
 import pathlib
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -24,11 +28,12 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, checksum_of, writing
 
 Hash = tuple[int, int]
+TOKENS = np.dtype(ml_dtypes.bfloat16)
 TENSORS: dict[str, np.dtype] = {
     "high": np.dtype(np.uint64),
     "low": np.dtype(np.uint64),
     "offsets": np.dtype(np.int64),
-    "tokens": np.dtype(ml_dtypes.bfloat16),
+    "tokens": TOKENS,
 }
 
 
@@ -38,22 +43,67 @@ def hash_caption(caption: str) -> Hash:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
-class Bucket(NamedTuple):
-    """The tensors of a file, mapped."""
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """An open file, its index mapped.
+
+    Attributes:
+        high: see above.
+        low: see above.
+        offsets: see above.
+        width: of a token.
+        file: for reading tokens.
+        start: where they begin in it.
+    """
 
     high: np.ndarray
     low: np.ndarray
     offsets: np.ndarray
-    tokens: np.ndarray
+    width: int
+    file: BinaryIO
+    start: int
 
-    def find(self, wanted: Hash) -> np.ndarray | None:
-        """A caption's ``(tokens, width)`` bfloat16 embedding; None where it has none."""
-        row = int(np.searchsorted(self.high, np.uint64(wanted[0])))
-        while row < len(self.high) and int(self.high[row]) == wanted[0]:
-            if int(self.low[row]) == wanted[1]:
-                return np.asarray(self.tokens[int(self.offsets[row]) : int(self.offsets[row + 1])])
+    def find(self, wanted: Hash) -> "Found | None":
+        """Where a caption's embedding is; None where it has none."""
+        row = int(self.high.searchsorted(np.uint64(wanted[0])))
+        while row < len(self.high) and self.high.item(row) == wanted[0]:
+            if self.low.item(row) == wanted[1]:
+                first = self.offsets.item(row)
+                return Found(self, first, self.offsets.item(row + 1) - first)
             row += 1
         return None
+
+
+class Found(NamedTuple):
+    """A caption's embedding in its file.
+
+    Attributes:
+        bucket: the file.
+        first: its first row of ``tokens``.
+        tokens: how many it has.
+    """
+
+    bucket: Bucket
+    first: int
+    tokens: int
+
+    def read(self, into: np.ndarray) -> None:
+        """Reads as many tokens as there is room for.
+
+        Args:
+            into: ``(tokens or fewer, width)`` bfloat16, contiguous.
+
+        Raises:
+            UserError: the file can't be read any more, or has become shorter.
+        """
+        place = self.bucket.start + self.first * self.bucket.width * TOKENS.itemsize
+        try:
+            read = os.preadv(self.bucket.file.fileno(), [into.view(np.uint8).reshape(-1).data], place)
+        except OSError as error:
+            name = self.bucket.file.name
+            raise UserError(f"{name} can't be read any more ({error}): mend the disk and run again") from error
+        if read != into.nbytes:
+            raise UserError(f"{self.bucket.file.name} was cut short while it was read: delete its folder")
 
 
 def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -> tuple[int, str]:
@@ -86,15 +136,15 @@ def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -
         ) from error
 
 
-def map_bucket(path: pathlib.Path) -> Bucket:
-    """Maps a file.
+def open_bucket(path: pathlib.Path) -> Bucket:
+    """Opens a file.
 
     Raises:
         UserError: it is not one of these, or is cut short.
     """
     try:
-        # Mapped once: each map keeps the file open.
-        content = np.memmap(path, np.uint8, "r")
+        # A plain array of it, whose pieces are made ten times as fast.
+        content = np.asarray(np.memmap(path, np.uint8, "r"))
         length = int.from_bytes(content[:8].tobytes(), "little")
         header = json.loads(content[8 : 8 + length].tobytes())
         arrays = {}
@@ -104,8 +154,13 @@ def map_bucket(path: pathlib.Path) -> Bucket:
             if int(np.prod(shape)) * dtype.itemsize != end - begin:
                 raise ValueError(f"{name} has another size than it says")
             arrays[name] = content[8 + length + begin : 8 + length + end].view(dtype).reshape(shape)
-        return Bucket(**arrays)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokens = arrays.pop("tokens")
+        start = 8 + length + header["tokens"]["data_offsets"][0]
+        file = path.open("rb", buffering=0)
+        bucket = Bucket(**arrays, width=tokens.shape[1], file=file, start=start)
+        weakref.finalize(bucket, file.close)
+        return bucket
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{path} is no readable file of embeddings ({error}): delete its folder and it is built anew"
         ) from error

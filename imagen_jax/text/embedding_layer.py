@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
-from imagen_jax.text.embedding_bucket import Bucket, Hash, map_bucket
+from imagen_jax.text.embedding_bucket import Bucket, Found, Hash, open_bucket
 
 STORE = "store.json"
 CHECKED_BYTES = 2**30
@@ -42,15 +40,15 @@ class Layer:
     lengths: Mapping[int, int]
     files: tuple[tuple[str, str], ...]
 
-    def find(self, wanted: Hash) -> np.ndarray | None:
-        """A caption's embedding by its hash; None where there is none."""
-        return mapped(self.folder, *self.files[bucket_of(wanted, len(self.files))]).find(wanted)
+    def find(self, wanted: Hash) -> Found | None:
+        """Where a caption's embedding is, by its hash; None where there is none."""
+        return open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))]).find(wanted)
 
 
 @lru_cache(maxsize=OPEN_BUCKETS)
-def mapped(folder: Path, name: str, checksum: str) -> Bucket:
-    """A bucket's file, mapped; a copy of it where it lies in Google's storage. Another checksum is another file."""
-    return map_bucket(local_copy(folder / name))
+def open_once(folder: Path, name: str, checksum: str) -> Bucket:
+    """A bucket's file, open; a copy of it where it lies in Google's storage. Another checksum is another file."""
+    return open_bucket(local_copy(folder / name))
 
 
 def bucket_of(wanted: Hash, buckets: int) -> int:

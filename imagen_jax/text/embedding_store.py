@@ -27,7 +27,7 @@ from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import cache_folder
 from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
-from imagen_jax.text.embedding_bucket import hash_caption, write_bucket
+from imagen_jax.text.embedding_bucket import Found, hash_caption, write_bucket
 from imagen_jax.text.embedding_layer import STORE, Layer, bucket_of, open_layer, open_layers
 from imagen_jax.text.encoder import TextEncoder
 
@@ -50,8 +50,30 @@ class Embeddings(Protocol):
         ...
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
-        """Returns NumPy float32 embeddings ``(batch, length, width)``, zero at padding, and their mask."""
+        """Reads what captions mean, at most ``length`` tokens of each.
+
+        Returns:
+            NumPy arrays: bfloat16 embeddings ``(batch, tokens, width)``, zero at padding, and their mask; ``tokens`` is
+            as many as the longest of these captions has, rounded up to a multiple of 8.
+        """
         ...
+
+
+STORED = np.dtype(ml_dtypes.bfloat16)
+STEP = 8
+"""Tokens; lengths of batches are multiples of it, so that few programs are compiled that pad them."""
+
+
+def pad_text(text: Text, length: int) -> Text:
+    """Pads what ``lookup`` returned to ``length`` tokens, in float32, as a network takes it."""
+    more = ((0, 0), (0, length - text.mask.shape[1]))
+    embeddings = np.pad(np.asarray(text.embeddings, np.float32), (*more, (0, 0)))
+    return Text(embeddings, np.pad(text.mask, more))  # type: ignore[arg-type]
+
+
+def tokens_for(longest: int, length: int) -> int:
+    """To how many tokens a batch is padded on the host whose longest caption has so many."""
+    return min(-(-longest // STEP) * STEP, length)
 
 
 @dataclass(frozen=True)
@@ -73,9 +95,9 @@ class ComputedEmbeddings:
         """See ``Embeddings``; of a caption with more tokens the first ``length`` remain."""
         text = self.encoder.encode(captions)
         hidden, mask = np.asarray(text.embeddings)[:, :length], np.asarray(text.mask)[:, :length]
-        short = ((0, 0), (0, length - mask.shape[1]))
-        rounded = np.where(mask[..., None], hidden, 0).astype(ml_dtypes.bfloat16).astype(np.float32)
-        return Text(np.pad(rounded, (*short, (0, 0))), np.pad(mask, short))  # type: ignore[arg-type]
+        more = ((0, 0), (0, tokens_for(mask.shape[1], length) - mask.shape[1]))
+        rounded = np.where(mask[..., None], hidden, 0).astype(STORED)
+        return Text(np.pad(rounded, (*more, (0, 0))), np.pad(mask, more))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +161,8 @@ class EmbeddingStore:
         """What tells these embeddings from others: the encoder, and the sets of captions."""
         return "+".join([self.encoder_name, *sorted(layer.folder.name for layer in self.layers)])
 
-    def embedding(self, caption: str) -> np.ndarray:
-        """Returns one caption's ``(tokens, width)`` bfloat16 embedding, unpadded.
+    def find(self, caption: str) -> Found:
+        """Returns where one caption's embedding is.
 
         Raises:
             UserError: the store does not hold the caption.
@@ -154,7 +176,7 @@ class EmbeddingStore:
         raise UserError(f"{places} has no caption {caption!r}: embed all captions that you look up")
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
-        """Returns NumPy float32 embeddings ``(batch, length, width)``, zero at padding, and their mask.
+        """See ``Embeddings``.
 
         Of a caption with more tokens the first ``length`` remain, its closing token not among them; the first lookup at
         a length that is too short for some captions warns with their number.
@@ -165,12 +187,13 @@ class EmbeddingStore:
         if length < 1:
             raise UserError(f"captions cannot be padded to {length} tokens: ask for a length of at least 1")
         self.warn_of_truncation(length)
-        embeddings = np.zeros((len(captions), length, self.width), np.float32)
-        mask = np.zeros((len(captions), length), bool)
-        for row, caption in enumerate(captions):
-            tokens = self.embedding(caption)[:length]
-            embeddings[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = True
+        found = [self.find(caption) for caption in captions]
+        tokens = [min(one.tokens, length) for one in found]
+        longest = tokens_for(max(tokens), length)
+        embeddings = np.zeros((len(captions), longest, self.width), STORED)
+        for one, rows, count in zip(found, embeddings, tokens, strict=True):
+            one.read(rows[:count])
+        mask = np.arange(longest) < np.array(tokens)[:, None]
         # A Text of host arrays, for batches are put together on the host; the device feed makes them jax arrays.
         return Text(embeddings, mask)  # type: ignore[arg-type]
 
@@ -315,7 +338,7 @@ def encode_all(captions: list[str], encoder: TextEncoder, progress: Any) -> dict
     embeddings: dict[str, np.ndarray] = {}
     for batch in split_into_batches(sorted(captions, key=len)):
         text = encoder.encode(batch)
-        hidden, mask = np.asarray(text.embeddings).astype(ml_dtypes.bfloat16), np.asarray(text.mask)
+        hidden, mask = np.asarray(text.embeddings).astype(STORED), np.asarray(text.mask)
         embeddings |= {caption: hidden[row][mask[row]] for row, caption in enumerate(batch)}
         progress.update(len(batch))
     return embeddings

@@ -1,23 +1,26 @@
 """The store: what goes in comes out, once encoded is never encoded again, and damage is seen. No real encoder."""
 
 import logging
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
 from imagen_jax.text import embedding_store
-from imagen_jax.text.embedding_bucket import map_bucket
+from imagen_jax.text.embedding_bucket import open_bucket
 from imagen_jax.text.embedding_layer import open_layer, recall, remember
 from imagen_jax.text.embedding_store import (
     ComputedEmbeddings,
     EmbeddingStore,
     build_layer,
+    pad_text,
 )
 
 WIDTH = 16
@@ -49,12 +52,34 @@ def test_round_trip(tmp_path):
     captions = ["panda", "red apple", "ox", "panda"]
     store = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder())
     text = store.lookup(["ox", "panda", "red apple", "ox"], length=12)
-    assert text.embeddings.shape == (4, 12, WIDTH) and text.embeddings.dtype == np.float32
+    assert text.embeddings.shape == (4, 12, WIDTH) and text.embeddings.dtype == ml_dtypes.bfloat16
     assert letters(text) == ["ox", "panda", "red apple", "ox"]
     assert not text.embeddings[~text.mask].any()
     assert (store.encoder_name, store.width) == ("counting", WIDTH)
     (layer,) = store.layers
     assert (layer.captions, layer.lengths) == (3, {2: 1, 5: 1, 9: 1})
+
+
+def test_a_batch_is_as_long_as_its_longest_caption_needs_and_padded_to_the_length_asked_for(tmp_path):
+    captions = ["ox", "a red panda", "x" * 17, "y" * 30]
+    store = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder())
+    for chosen, length, tokens in ((["ox"], 30, 8), (captions[:2], 30, 16), (captions[:2], 12, 12), (captions, 20, 20)):
+        short = store.lookup(chosen, length)
+        assert short.embeddings.shape == (len(chosen), tokens, WIDTH) and short.mask.shape == (len(chosen), tokens)
+        text = pad_text(short, length)
+        assert text.embeddings.shape == (len(chosen), length, WIDTH) and text.embeddings.dtype == np.float32
+        assert letters(text) == [caption[:length] for caption in chosen]
+        assert not text.embeddings[~text.mask].any()
+
+
+def test_a_file_that_loses_its_end_while_it_is_open_is_told(tmp_path):
+    store = EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder())
+    found = [store.find(caption) for caption in ("ox", "panda")]
+    (path,) = files_of(store)
+    os.truncate(path, path.stat().st_size - 8)
+    (last,) = [one for one in found if one.first]
+    with pytest.raises(UserError, match="cut short"):
+        last.read(np.zeros((last.tokens, WIDTH), ml_dtypes.bfloat16))
 
 
 def test_embeddings_are_kept_to_bfloat16s_eight_bits(tmp_path):
@@ -146,7 +171,7 @@ def test_file_cut_short_is_refused(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         open_layer(path.parent)
     with pytest.raises(UserError, match="no readable file of embeddings"):
-        map_bucket(path)
+        open_bucket(path)
 
 
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
