@@ -59,6 +59,8 @@ def common() -> ConfigDict:
                 "validation_fraction": 0.05,
                 "cache": True,  # keep the decoded images in memory
                 "mirror": False,  # one in two pictures, where no caption speaks against it
+                "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
+                "largest_bad_share": 0.01,  # of the images: where more can't be read, training stops
                 "num_workers": 0,
             },
             "text": {

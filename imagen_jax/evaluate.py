@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.command_line import run_main
-from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError, choose
@@ -122,9 +122,11 @@ def evaluate(
 
 
 def open_data(config: ConfigDict) -> Path:
-    """The data set that a stage was trained on."""
+    """The data set that a stage was trained on; of several the first."""
     data = config.data
-    return prepare_data(data.source, data.resolution, data.data_dir, data.validation_fraction, **data.options.to_dict())
+    return open_data_sets(
+        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
+    ).folders[0]
 
 
 def draw(cascade: Cascade, captions: Sequence[str], seed: int) -> np.ndarray:

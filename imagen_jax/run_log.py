@@ -19,6 +19,8 @@ Of the numbers in ``metrics.jsonl`` that speak of time,
 - ``useful_seconds``: time inside steps whose result is in the run. A step that a restart does again counts once.
 - ``goodput``: ``useful_seconds`` over the wall time since the first start had its data ready, the time in which no
   process ran included.
+- ``epochs``: how often the data set was read through; of several data sets ``epochs_1``, ``epochs_2``, …
+- ``unreadable_images``: how many images this process could not read and left out, since this start.
 
 A restart's ``useful_seconds`` go on from those in the last line up to the checkpoint it continues from; so where
 ``log_every`` does not divide ``checkpoint_every``, the few steps between the two are missing.
@@ -26,7 +28,7 @@ A restart's ``useful_seconds`` go on from those in the last line up to the check
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import jax
@@ -44,7 +46,9 @@ BEGAN = "began.json"
 
 
 @contextmanager
-def open_log(config: ConfigDict, workdir: Path, done: int, clock: LoopClock) -> Iterator[list[Hook]]:
+def open_log(
+    config: ConfigDict, workdir: Path, done: int, clock: LoopClock, of_data: Callable[[], Mapping[str, float]] = dict
+) -> Iterator[list[Hook]]:
     """Opens what a run tells, as the hooks that write it; in all processes but the first there are none.
 
     Args:
@@ -52,6 +56,7 @@ def open_log(config: ConfigDict, workdir: Path, done: int, clock: LoopClock) -> 
         workdir: the run's folder.
         done: the step that the run continues from.
         clock: the loop's clock.
+        of_data: what is to be told of the reading.
     """
     if not processes.is_first():
         yield []
@@ -60,7 +65,7 @@ def open_log(config: ConfigDict, workdir: Path, done: int, clock: LoopClock) -> 
         with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
             goodput = Goodput(workdir)
             share_of_peak = make_share_of_peak(config)
-            act = make_logging(config.training.batch_size, writer, progress, clock, goodput, share_of_peak)
+            act = make_logging(config.training.batch_size, writer, progress, clock, goodput, share_of_peak, of_data)
             # The lines that lead to a checkpoint must be there before it.
             flush = Hook("log", config.training.checkpoint_every, lambda number, moment: writer.flush())
             yield [Hook("log", config.training.log_every, act), flush]
@@ -73,6 +78,7 @@ def make_logging(
     clock: LoopClock,
     goodput: "Goodput",
     share_of_peak: Callable[[float], float] | None,
+    of_data: Callable[[], Mapping[str, float]] = dict,
 ) -> Callable[[int, Moment], None]:
     """Makes the hook that writes a line of metrics and moves the progress bar.
 
@@ -83,6 +89,7 @@ def make_logging(
         clock: the loop's clock.
         goodput: of the run.
         share_of_peak: from steps a second to the share of the chips' peak; None where that is unknown.
+        of_data: what is to be told of the reading.
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
@@ -108,6 +115,7 @@ def make_logging(
                 "checkpoint_seconds": clock.outside_seconds.get("checkpoint", 0.0),
                 **goodput.of(clock.step_seconds),
                 "peak_memory_gib": peak_memory_gib(),
+                **of_data(),
             },
         )
         progress.update(number, metrics["loss"], rate)

@@ -16,11 +16,12 @@ from ml_collections import ConfigDict, config_flags
 from imagen_jax import processes
 from imagen_jax.array_types import Text
 from imagen_jax.command_line import run_main
-from imagen_jax.data.batches import make_batches
-from imagen_jax.data.builder import PREPARED, prepare_data
+from imagen_jax.data.batches import Batches, make_batches
+from imagen_jax.data.builder import PREPARED
+from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.splits import SPLITS
-from imagen_jax.data.stored_images import captions_of, identify, load_split
+from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError, choose
 from imagen_jax.previews import make_preview
@@ -30,8 +31,9 @@ from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.embedding_layer import recall
 from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
+from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.loop import Batches, Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
@@ -72,7 +74,7 @@ class Data(NamedTuple):
     """What a stage trains on.
 
     Attributes:
-        folder: the prepared data set.
+        folder: the data set that previews show; of several the first.
         batches: host batches of the training split.
         store: the embeddings of all its captions, and of the preview's prompts.
     """
@@ -122,7 +124,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         else:
             state = training.make_state()
         clock = LoopClock()
-        with open_log(config, workdir, done, clock) as logging:
+        with open_log(config, workdir, done, clock, lambda: data.batches.metrics) as logging:
             step: TrainStep = training.lower().compile()
             if processes.is_first():
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
@@ -169,34 +171,25 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
 def prepare(config: ConfigDict, stage: Stage) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
 
-    def build_or_open() -> tuple[Path, Embeddings]:
-        folder = prepare_data(
-            config.data.source,
-            config.data.resolution,
-            config.data.data_dir,
-            config.data.validation_fraction,
-            **config.data.options.to_dict(),
+    def build_or_open() -> tuple[DataSets, Embeddings]:
+        data = config.data
+        opened = open_data_sets(
+            data.source,
+            data.resolution,
+            data.data_dir,
+            data.validation_fraction,
+            data.options.to_dict(),
+            data.weights,
         )
-        encoder, prompts = load_encoder(config.text), config.preview.prompts
+        encoder = load_encoder(config.text)
         if choose(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return folder, ComputedEmbeddings(encoder)
-        embedded = recall(folder / "embeddings" / encoder.name, identify(folder))
-        captions = [] if embedded else [one for split in SPLITS for all in captions_of(folder, split) for one in all]
-        if len(captions) > MOST_CAPTIONS:
-            raise UserError(
-                f"{folder} has {len(captions):,} captions, and {encoder.name} has embedded none of them yet: run "
-                f"python -m imagen_jax.embed_captions --data={folder} first, or set --config.text.embeddings=computed"
-            )
-        return folder, EmbeddingStore.build_or_open(
-            folder / "embeddings", [*captions, *prompts], encoder, also=[embedded] if embedded else []
-        )
+            return opened, ComputedEmbeddings(encoder)
+        return opened, open_store(opened.folders, encoder, config.preview.prompts)
 
-    folder, store = processes.take_turns(build_or_open)
-    # Names hold a hash of what is in them, but for those that users give.
-    data = identify(folder) if config.data.source == PREPARED else None
-    processes.agree({"the data set": data or folder.name, "the embeddings": store.name})
+    data_sets, store = processes.take_turns(build_or_open)
+    processes.agree({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
-        load_split(folder, "train"),
+        data_sets.load("train"),
         make_transform(stage, config.stage.crop),
         config.training.batch_size,
         seed=config.seed,
@@ -205,9 +198,33 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
         cache=config.data.cache,
         mirror=config.data.mirror,
         num_workers=config.data.num_workers,
-        data=data,
+        # What is drawn has a name of its own for all that is in it, and earlier runs did not note it.
+        data=data_sets.name if config.data.source == PREPARED else None,
+        largest_bad_share=config.data.largest_bad_share,
     )
-    return Data(folder, batches, store)
+    return Data(data_sets.folders[0], batches, store)
+
+
+def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[str]) -> EmbeddingStore:
+    """Opens the embeddings of all captions of data sets and of some prompts, and makes those that are missing.
+
+    Raises:
+        UserError: too many are missing.
+    """
+    layers, captions = [], [*prompts]
+    for folder in folders:
+        embedded = recall(folder / "embeddings" / encoder.name, identify(folder))
+        if embedded:
+            layers.append(embedded)
+            continue
+        missing = [one for split in SPLITS for of_image in captions_of(folder, split) for one in of_image]
+        if len(missing) > MOST_CAPTIONS:
+            raise UserError(
+                f"{folder} has {len(missing):,} captions, and {encoder.name} has embedded none of them yet: run "
+                f"python -m imagen_jax.embed_captions --data={folder} first, or set --config.text.embeddings=computed"
+            )
+        captions += missing
+    return EmbeddingStore.build_or_open(folders[0] / "embeddings", captions, encoder, also=layers)
 
 
 def make_transform(stage: Stage, crop: int | None) -> Transform:

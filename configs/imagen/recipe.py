@@ -37,6 +37,8 @@ def common() -> ConfigDict:
                 "validation_fraction": 0.01,
                 "cache": False,
                 "mirror": False,  # one in two pictures, where no caption speaks against it
+                "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
+                "largest_bad_share": 0.01,  # of the images: where more can't be read, training stops
                 "num_workers": 16,
             },
             "text": {

@@ -6,20 +6,22 @@
 A batch is a pure function of the seed and its number, and Grain makes the coming ones ahead, in threads or worker
 processes. So the whole state is the number of batches handed out: what was made ahead can be neither lost nor seen
 twice, and a run may resume with another number of processes or workers.
+
+An image that can't be read ends no run: the next in stored order takes its place, it is told and counted, and only
+where they become too many the run stops.
 """
 
 import weakref
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
-from jaxtyping import Int
+from absl import flags, logging
 
 from imagen_jax.data.flips import mirror_by_chance
-from imagen_jax.data.stored_images import RandomAccess, StoredImage
+from imagen_jax.data.order import Order, Spot, quotas_of
+from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableError
 from imagen_jax.data.transforms import PreparedImage, Transform
 from imagen_jax.errors import UserError
 
@@ -27,6 +29,29 @@ HostBatch = dict[str, np.ndarray]
 
 ENDLESS = 2**48
 """Batches; at a thousand a second they last nine thousand years."""
+
+
+UNREADABLE = "unreadable"
+"""In a batch as it is made: what could not be read for it, until ``Batches`` has counted it."""
+
+TRIES = 100
+"""Images in a row; where none of them can be read, there is more amiss than single images."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets as one.
+
+    Attributes:
+        sources: the stored images of each.
+        weights: how often each is read, in any unit; empty: by their numbers of images. See ``order.quotas_of``.
+    """
+
+    sources: tuple[RandomAccess[StoredImage], ...]
+    weights: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
 
 
 @dataclass(frozen=True)
@@ -37,32 +62,33 @@ class BatchMaker:
     of all processes, in their order, are the batch that a single process would make.
 
     Attributes:
-        source: the stored images.
+        sources: the stored images, of one data set or several.
+        order: which of them stands at a place.
         transform: what they go through.
         batch_size: places of a global batch.
-        seed: of the order and of the transform's random step.
-        shuffle: whether each epoch has its own random order.
+        seed: of the transform's random step.
         process_index: which piece of each batch is made.
         process_count: number of pieces.
-        remembered: prepared images by their index, filled as they come; None keeps none.
+        remembered: prepared images by their spot, filled as they come; None keeps none.
         mirror: whether one in two pictures is mirrored, see ``flips``.
     """
 
-    source: RandomAccess[StoredImage]
+    sources: tuple[RandomAccess[StoredImage], ...]
+    order: Order
     transform: Transform
     batch_size: int
     seed: int
-    shuffle: bool
     process_index: int
     process_count: int
-    remembered: dict[int, PreparedImage] | None
+    remembered: dict[Spot, PreparedImage] | None
     mirror: bool = False
 
     def __call__(self, number: int) -> HostBatch:
         share = self.batch_size // self.process_count
         first = number * self.batch_size + self.process_index * share
         places = range(first, first + share)
-        images = [self._image_at(place) for place in places]
+        unreadable: list[str] = []
+        images = [self._image_at(place, unreadable) for place in places]
         pixels = [image.pixels for image in images]
         if self.transform.vary is not None:
             # Seeded by the place, so that a crop is the same whichever process cuts it and whatever came before.
@@ -77,6 +103,7 @@ class BatchMaker:
             **self.transform.finish(np.stack(pixels)),
             "caption": np.array([self._caption_at(*each) for each in zip(places, images, strict=True)]),
             "key": np.array([image.key for image in images]),
+            UNREADABLE: np.array(unreadable, dtype=np.str_),
         }
 
     def _caption_at(self, place: int, image: PreparedImage) -> str:
@@ -89,53 +116,65 @@ class BatchMaker:
         """A generator for a place; another for each purpose, so that the draws for one change those of no other."""
         return np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped(purpose))
 
-    def _image_at(self, place: int) -> PreparedImage:
-        epoch, index = divmod(place, len(self.source))
-        if self.shuffle:
-            index = shuffled(index, len(self.source), self.seed, epoch)
-        if self.remembered is None:
-            return self.transform.prepare(self.source[index])
-        # Two threads may prepare the same image; either result will do.
-        if index not in self.remembered:
-            self.remembered[index] = self.transform.prepare(self.source[index])
-        return self.remembered[index]
+    def _image_at(self, place: int, unreadable: list[str]) -> PreparedImage:
+        """The image at a place, or the next in stored order that can be read; adds to what can't."""
+        first = self.order.at(place)
+        count = len(self.sources[first.data_set])
+        for tried in range(min(TRIES, count)):
+            spot = first._replace(example=(first.example + tried) % count)
+            try:
+                return self._prepare(spot)
+            except UnreadableError as error:
+                unreadable.append(f"image {spot.example} of data set {spot.data_set + 1}: {error}")
+        raise UserError(
+            f"{min(TRIES, count)} images in a row can't be read, {unreadable[-1]}: mend the disk, or prepare the data "
+            "anew"
+        )
+
+    def _prepare(self, spot: Spot) -> PreparedImage:
+        if self.remembered is not None and spot in self.remembered:
+            return self.remembered[spot]
+        stored = self.sources[spot.data_set][spot.example]
+        try:
+            prepared = self.transform.prepare(stored)
+        except (OSError, SyntaxError) as error:
+            # What Pillow raises on bytes that it takes for no image, or no whole one.
+            raise UnreadableError(f"{stored.key}: {error}") from error
+        if self.remembered is not None:
+            # Two threads may prepare the same image; either result will do.
+            self.remembered[spot] = prepared
+        return prepared
 
 
 CAPTION, MIRROR = 1, 2
 """Purposes of a place's generators, besides 0, the transform."""
 
-LONGEST_ORDER = 2**21
-"""Examples; the order of more is not written down, 8 bytes each, but computed place by place, in about 8 µs."""
-
-
-def shuffled(place: int, count: int, seed: int, epoch: int) -> int:
-    """Which of ``count`` examples an epoch reads at a place."""
-    if count <= LONGEST_ORDER:
-        return int(order_of_epoch(count, seed, epoch)[place])
-    return cipher_of_epoch(count, seed, epoch)[place]
-
-
-@lru_cache(maxsize=4)
-def cipher_of_epoch(count: int, seed: int, epoch: int) -> grain.MapDataset:
-    """The same as a sequence that takes no memory: Grain's index shuffle, a block cipher of the place."""
-    key = int(np.random.default_rng([seed, epoch]).integers(2**32))
-    return grain.MapDataset.range(count).shuffle(seed=key)
-
-
-# A batch may straddle two epochs, and two threads may be in different ones.
-@lru_cache(maxsize=4)
-def order_of_epoch(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
-    """The shuffled order in which an epoch reads ``count`` examples."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
 
 class Batches:
-    """An iterator of batches whose place can be saved and restored."""
+    """An iterator of batches whose place can be saved and restored.
 
-    def __init__(self, dataset: grain.MapDataset, identity: dict[str, Any], num_workers: int):
+    Args:
+        dataset: batch by number.
+        order: that the batches are made in.
+        identity: what must be the same for a saved place to mean the same.
+        num_workers: worker processes.
+        largest_bad_share: of the images of all data sets, from 0 to 1: so many may be unreadable.
+    """
+
+    def __init__(
+        self,
+        dataset: grain.MapDataset,
+        order: Order,
+        identity: dict[str, Any],
+        num_workers: int,
+        largest_bad_share: float,
+    ):
         self._dataset = dataset
+        self._order = order
         self._identity = identity
         self._num_workers = num_workers
+        self._most_unreadable = largest_bad_share * sum(order.counts)
+        self._unreadable: set[str] = set()
         self._batches_read = 0
         self._iterator: grain.DatasetIterator | None = None
 
@@ -149,7 +188,31 @@ class Batches:
             weakref.finalize(self, self._iterator.close)
         batch = next(self._iterator)
         self._batches_read += 1
+        self._count_unreadable(batch.pop(UNREADABLE))
         return batch
+
+    def _count_unreadable(self, found: np.ndarray) -> None:
+        """Tells of what this process meets for the first time.
+
+        Raises:
+            UserError: it has met too much.
+        """
+        new = sorted(set(found.tolist()) - self._unreadable)
+        self._unreadable.update(new)
+        for one in new:
+            logging.warning("Left out: %s", one)
+        if len(self._unreadable) > self._most_unreadable:
+            raise UserError(
+                f"{len(self._unreadable)} of {sum(self._order.counts)} images can't be read, the last: {new[-1]}: "
+                "prepare the data anew, or let more be left out with data.largest_bad_share"
+            )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What is to be told of the reading: how often each data set was read, and what this process left out."""
+        epochs = self._order.epochs(self._batches_read * self._identity["batch_size"])
+        names = ["epochs"] if len(epochs) == 1 else [f"epochs_{number}" for number in range(1, len(epochs) + 1)]
+        return {**dict(zip(names, epochs, strict=True)), "unreadable_images": float(len(self._unreadable))}
 
     def get_state(self) -> dict[str, Any]:
         """Returns the place after the last batch handed out, as a dict that JSON can hold."""
@@ -174,7 +237,7 @@ class Batches:
 
 
 def make_batches(
-    source: RandomAccess[StoredImage],
+    source: RandomAccess[StoredImage] | Mixture,
     transform: Transform,
     batch_size: int,
     *,
@@ -187,14 +250,16 @@ def make_batches(
     num_workers: int = 0,
     data: str | None = None,
     mirror: bool = False,
+    largest_bad_share: float = 0.01,
 ) -> Batches:
     """Makes dicts of ``image``, maybe ``low_res`` (share, height, width, 3), ``caption`` and ``key`` (arrays of str).
 
     With ``repeat`` epoch follows upon epoch without end, and a batch may straddle two; every ``len(source)`` examples
-    are one epoch, each example once. Without, one epoch is read, bar an incomplete last batch.
+    are one epoch, each example once. Without, one epoch is read, bar an incomplete last batch. Of several data sets
+    each has epochs of its own, see ``order``.
 
     Args:
-        source: a split, as ``load_split`` opens it.
+        source: a split, as ``load_split`` opens it, or several.
         transform: from ``transforms``.
         batch_size: of the global batch, over all processes.
         seed: of the order and of random crops, at least 0.
@@ -206,11 +271,14 @@ def make_batches(
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
         mirror: mirror one in two pictures, where no caption speaks against it.
         data: tells the data set from others, so that no run continues on another.
+        largest_bad_share: of the images, from 0 to 1: where more can't be read, the iterator raises ``UserError``.
 
     Raises:
         UserError: the batch does not divide among the processes or is larger than the split, the seed is negative, or
-            ``cache`` is asked of worker processes, each of which would fill the memory anew.
+            ``cache`` is asked of worker processes, each of which would fill the memory anew. Later: too many images
+            can't be read, or a file of theirs is gone.
     """
+    mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"a batch of {batch_size} cannot be split among {process_count} processes: choose a multiple")
     if len(source) < batch_size:
@@ -219,9 +287,15 @@ def make_batches(
         raise UserError(f"the seed is {seed}: choose one of at least 0")
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")
-    remembered: dict[int, PreparedImage] | None = {} if cache else None
-    maker = BatchMaker(source, transform, batch_size, seed, shuffle, process_index, process_count, remembered, mirror)
-    count = ENDLESS if repeat else len(source) // batch_size
+    if not repeat and len(mixture.sources) > 1:
+        raise UserError("data sets that are read unlike often have no common end: repeat them")
+    counts = tuple(map(len, mixture.sources))
+    order = Order(counts, quotas_of(mixture.weights or tuple(map(float, counts))), seed, shuffle)
+    remembered: dict[Spot, PreparedImage] | None = {} if cache else None
+    maker = BatchMaker(
+        mixture.sources, order, transform, batch_size, seed, process_index, process_count, remembered, mirror
+    )
+    count = ENDLESS if repeat else len(mixture) // batch_size
     identity: dict[str, Any] = {
         "examples": len(source),
         "batch_size": batch_size,
@@ -231,7 +305,7 @@ def make_batches(
     }
     if data is not None:
         identity["data"] = data
-    return Batches(grain.MapDataset.range(count).map(maker), identity, num_workers)
+    return Batches(grain.MapDataset.range(count).map(maker), order, identity, num_workers, largest_bad_share)
 
 
 def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain.DatasetIterator:

@@ -27,7 +27,7 @@ from imagen_jax.data.rendering import render_in_threads
 from imagen_jax.data.shards import write_json
 from imagen_jax.data.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
-from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, read_manifest
+from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import put_in_bucket, working_folder
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
@@ -129,10 +129,13 @@ def check_prepared(resolution: int, folder: str | Path = "") -> Path:
     manifest = read_manifest(folder)
     if "shards" not in manifest:
         raise UserError(f"{folder} was not made by imagen_jax.prepare_data: set data.source to {manifest['source']!r}")
+    if manifest.get("format") != PREPARED_FORMAT:
+        raise UserError(f"{folder} was prepared by another version of imagen_jax: prepare it anew")
     for shard in manifest["shards"]:
-        file = folder / shard["file"]
-        if not file.is_file() or size_of(file) != shard["bytes"]:
-            raise UserError(f"{file} is missing or damaged: prepare the data set anew, or copy it again")
+        for kind, size in (("file", "bytes"), ("captions", "captions_bytes")):
+            file = folder / shard[kind]
+            if not file.is_file() or size_of(file) != shard[size]:
+                raise UserError(f"{file} is missing or damaged: prepare the data set anew, or copy it again")
     if manifest["least_side"] < resolution:
         raise UserError(
             f"{folder} has images of only {manifest['least_side']} pixels, fewer than data.resolution={resolution}: "
@@ -145,7 +148,7 @@ def is_complete(folder: Path) -> bool:
     """Says whether a folder holds a whole data set: its manifest, and every file that the manifest lists, whole."""
     try:
         sizes = read_manifest(folder)["file_sizes"]
-    except (UserError, json.JSONDecodeError):
+    except UserError:
         return False
     return all((folder / name).is_file() and size_of(folder / name) == size for name, size in sizes.items())
 

@@ -51,12 +51,11 @@ from imagen_jax.data.shards import (
 )
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.statistics import add_up, sort_values
-from imagen_jax.data.stored_images import MANIFEST
+from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import put_in_bucket
 from imagen_jax.storage.paths import Path, checksum_of, size_of
 
-FORMAT = 2
 PARTS = "parts"
 JOB = "job.json"
 LOCK = ".lock"
@@ -97,7 +96,7 @@ class Preparation:
         rules = json.loads(json.dumps(asdict(self.conversion), default=str))
         parts = [[part.name, part.fingerprint] for part in self.parts]
         return {
-            "format": FORMAT,
+            "format": PREPARED_FORMAT,
             "source": self.source,
             "options": dict(self.options),
             "conversion": rules,
@@ -364,6 +363,7 @@ def place_shard(
         "split": split,
         "records": int(rows.sum()),
         "bytes": records.stat().st_size,
+        "captions_bytes": captions.stat().st_size,
         "sha256": checksum_of(records),
     }
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import tensorflow_datasets as tfds
@@ -17,6 +17,8 @@ from imagen_jax.storage.paths import Path, to_path
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
 
+PREPARED_FORMAT = 3
+"""Of the folder that ``preparation`` makes; data sets of another number are to be prepared anew."""
 
 Item = TypeVar("Item", covariant=True)
 
@@ -44,17 +46,28 @@ class StoredImage(NamedTuple):
     encoded: bytes
 
 
+class UnreadableError(Exception):
+    """One image can't be read, though its file is there."""
+
+
 class StoredImages:
     """One split of a prepared data set, as a sequence that can be read from several threads and sent to processes.
 
     ArrayRecord reads files of this machine only, so of a data set in a bucket a copy is made first.
+
+    Args:
+        dataset: the folder that TFDS reads.
+        split: which.
+        sizes: of its files below the folder, in bytes.
     """
 
-    def __init__(self, dataset: Path, split: Split):
+    def __init__(self, dataset: Path, split: Split, sizes: Mapping[str, int]):
         allow_open_files()
-        self._records = tfds.builder_from_directory(local_folder(dataset)).as_data_source(
+        folder = local_folder(dataset)
+        self._records = tfds.builder_from_directory(folder).as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
+        self._sizes = {folder / name: size for name, size in sizes.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In the worker process that it was sent to."""
@@ -68,7 +81,16 @@ class StoredImages:
         # Python ends a `for` loop over a sequence at this error.
         if not 0 <= index < len(self):
             raise IndexError(index)
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except RuntimeError as error:
+            # ArrayRecord has a checksum for each record, and says so whether that differs or the file is gone.
+            for file, size in self._sizes.items():
+                if not file.is_file() or file.stat().st_size != size:
+                    raise UserError(
+                        f"{file} is gone or cut short since training began: copy it again, and run the same command"
+                    ) from error
+            raise UnreadableError(str(error)) from error
         captions = record["captions"] if "captions" in record else [record["caption"]]
         return StoredImage(
             record["key"].decode("utf-8"), tuple(caption.decode("utf-8") for caption in captions), record["image"]
@@ -91,7 +113,18 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
     count = read_manifest(folder)["counts"][split]
     if not count:
         raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
-    return StoredImages(folder / DATASET, split)
+    return StoredImages(folder / DATASET, split, sizes_of(folder, split))
+
+
+def sizes_of(folder: Path, split: Split) -> dict[str, int]:
+    """The size of each file of a split, below the folder that TFDS reads."""
+    manifest = read_manifest(folder)
+    if "shards" in manifest:
+        sizes = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
+    else:
+        sizes = manifest["file_sizes"]
+    files = {name.removeprefix(f"{DATASET}/"): size for name, size in sizes.items() if name.startswith(DATASET)}
+    return {name: size for name, size in files.items() if f"-{split}.array_record" in name}
 
 
 def captions_of(folder: str | Path, split: Split) -> list[tuple[str, ...]]:
@@ -130,6 +163,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: the folder holds no complete data set.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder} holds no prepared data set: prepare it first (prepare_data)") from error
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or not {"source", "counts"} <= manifest.keys():
+        raise UserError(f"{folder / MANIFEST} is damaged: prepare the data set anew, or copy it again")
+    return manifest

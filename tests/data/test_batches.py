@@ -1,10 +1,12 @@
 import json
+from collections import Counter
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from imagen_jax.data.batches import make_batches
+from imagen_jax.data.batches import Mixture, make_batches
+from imagen_jax.data.stored_images import UnreadableError
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 
@@ -162,3 +164,101 @@ def test_a_position_in_another_order_is_refused(stored_images):
     for options in ({"batch_size": 5, "seed": 0}, {"batch_size": 4, "seed": 1}):
         with pytest.raises(UserError, match="resume with the same, or start in a new workdir"):
             make_batches(stored_images, make_example(8), **options).set_state(state)
+
+
+@pytest.fixture
+def mixture(stored_images):
+    return Mixture((stored_images[:7], stored_images[7:]), (3.0, 1.0))
+
+
+def test_a_mixture_is_read_by_its_weights(mixture, stored_images):
+    batches = make_batches(mixture, make_example(8), 8, seed=0)
+    keys = Counter(keys_of(islice(batches, 512)))
+    first, second = ([keys[stored.key] for stored in source] for source in mixture.sources)
+    assert (sum(first), sum(second)) == (3072, 1024)
+    assert max(first) - min(first) <= 1 and max(second) - min(second) <= 1
+    assert batches.metrics == {"epochs_1": 3072 / 7, "epochs_2": 1024 / 3, "unreadable_images": 0.0}
+
+
+def test_a_mixture_without_weights_is_read_as_one(mixture):
+    batches = make_batches(Mixture(mixture.sources), make_example(8), 8, seed=0)
+    keys = Counter(keys_of(islice(batches, 512)))
+    # 4096 turns are not a multiple of 10, and each data set has whole turns.
+    assert all(abs(number - 409.6) < 1.5 for number in keys.values())
+
+
+def test_a_mixture_resumes_and_is_shared_among_processes(mixture):
+    alone = make_batches(mixture, CROPS, 8, seed=1)
+    shares = [make_batches(mixture, CROPS, 8, seed=1, process_index=index, process_count=2) for index in range(2)]
+    resumed = make_batches(mixture, CROPS, 8, seed=1, num_workers=1)
+    for number in range(6):
+        pieces = [next(share) for share in shares]
+        whole = next(alone)
+        assert_equal([whole], [{name: np.concatenate([piece[name] for piece in pieces]) for name in whole}])
+        if number == 2:
+            resumed.set_state(alone.get_state())
+    assert_equal(islice(resumed, 4), islice(make_batches(mixture, CROPS, 8, seed=1), 3, 7))
+
+
+def test_a_mixture_has_no_end(mixture):
+    with pytest.raises(UserError, match="repeat them"):
+        make_batches(mixture, make_example(8), 2, seed=0, repeat=False)
+
+
+class PartlyUnreadable:
+    """Images some of which raise, or are cut off."""
+
+    def __init__(self, images, raising=(), cut=()):
+        self.images, self.raising, self.cut = images, raising, cut
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        stored = self.images[index]
+        if index in self.raising:
+            raise UnreadableError("checksum differs")
+        return stored._replace(encoded=stored.encoded[:60]) if index in self.cut else stored
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images, caplog, num_workers):
+    source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
+    options = {"seed": 0, "shuffle": False, "num_workers": num_workers, "largest_bad_share": 0.3}
+    batches = make_batches(source, make_example(8), 5, **options)
+    with caplog.at_level("WARNING", logger="absl"):
+        keys = keys_of(islice(batches, 4))
+    names = [stored.key for stored in stored_images]
+    assert keys == 2 * [*names[:3], names[5], names[5], *names[5:9], names[0]]
+    assert batches.metrics == {"epochs": 2.0, "unreadable_images": 3.0}
+    told = [record.message for record in caplog.records if "Left out" in record.message]
+    assert len(told) == 3, "each is told once, however often it is met"
+    assert "Left out: image 3 of data set 1: checksum differs" in told
+    assert any("image 9 of data set 1: key-jay: " in line for line in told)
+
+
+def test_a_batch_is_the_same_whatever_was_left_out_before(stored_images):
+    source = PartlyUnreadable(stored_images, raising=(3,))
+    whole = make_batches(source, CROPS, 4, seed=2, largest_bad_share=0.2)
+    resumed = make_batches(source, CROPS, 4, seed=2, largest_bad_share=0.2)
+    for _ in range(5):
+        next(whole)
+    resumed.set_state(whole.get_state())
+    assert_equal(islice(resumed, 5), islice(whole, 5))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
+    source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
+    options = {"seed": 0, "num_workers": num_workers, "largest_bad_share": 0.2}
+    batches = make_batches(source, make_example(8), 5, **options)
+    with pytest.raises(UserError, match=r"3 of 10 images can't be read, the last: image .*data\.largest_bad_share"):
+        list(islice(batches, 4))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_where_nothing_can_be_read_the_run_ends(stored_images, num_workers):
+    source = PartlyUnreadable(stored_images, raising=range(10))
+    batches = make_batches(source, make_example(8), 5, seed=0, num_workers=num_workers, largest_bad_share=1.0)
+    with pytest.raises(UserError, match=r"10 images in a row can't be read, .*checksum differs"):
+        next(batches)

@@ -37,6 +37,10 @@ class StallingBatches:
             time.sleep(3600)
         return next(self.batches)
 
+    @property
+    def metrics(self):
+        return self.batches.metrics
+
     def get_state(self):
         return self.batches.get_state()
 
