@@ -268,6 +268,7 @@ def make_batches(
         process_index: which share of each batch this process reads.
         process_count: number of shares.
         cache: keep prepared images in memory, height × width × 3 bytes each: 1,800 take 22 MB at 64 px, 350 MB at 256.
+            With a random square along the longer side they are kept whole, so that the squares still vary.
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
         mirror: mirror one in two pictures, where no caption speaks against it.
         data: tells the data set from others, so that no run continues on another.
