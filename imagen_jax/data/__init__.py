@@ -4,7 +4,7 @@
 
 Sources of any size, which ``prepare_data`` prepares before training, in parallel and resumable:
 
-- ``parted_sources``: their table; ``coco``, ``tux_paint`` and ``synthetic`` are in it. Each lists ``Part``s, of which a
+- ``parted_sources``: their table; ``coco``, ``openmoji`` and ``synthetic`` are in it. Each lists ``Part``s, of which a
   worker reads ``records``: a key, captions, an image's file, and what else is known of it.
 - ``conversion``: a part becomes a shard of each split. Every image is looked into (``image_files``), judged
   (``filters``), counted (``statistics``) and written (``shards``).
