@@ -109,6 +109,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     """
     stage = build_stage(config)
     training = make_training(config, stage)
+    transform = make_transform(config, stage)
     share_workdir(workdir, config)
     with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -116,7 +117,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         if done >= config.training.steps:
             tell(f"{workdir} is trained already: {done} steps.")
             return checkpoints.restore(training.state)[0]
-        data = prepare(config, stage)
+        data = prepare(config, transform)
         if done:
             tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
@@ -168,9 +169,8 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
     processes.check_shared(workdir)
 
 
-def prepare(config: ConfigDict, stage: Stage) -> Data:
+def prepare(config: ConfigDict, transform: Transform) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
-    transform = make_transform(config, stage)
 
     def build_or_open() -> tuple[DataSets, Embeddings]:
         data = config.data

@@ -13,7 +13,7 @@ from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
 from imagen_jax.stages import build_stage
-from imagen_jax.train import make_transform
+from imagen_jax.train import make_transform, train
 from tests.data.conftest import png_of
 
 WINDOWS = make_example(16, "random")
@@ -219,6 +219,14 @@ def test_an_unknown_crop_is_refused(config, crop, message):
     config.data.crop = crop
     with pytest.raises(UserError, match=message):
         make_transform(config, build_stage(config))
+
+
+def test_a_refused_crop_leaves_no_workdir(tmp_path):
+    config = quickstart.get_config("base,smoke")
+    config.data.crop = "top"
+    with pytest.raises(UserError, match=r"unknown data\.crop"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_sources_that_store_squares_have_no_random_crop(config):
