@@ -69,7 +69,8 @@ class BatchMaker:
         seed: of the transform's random step.
         process_index: which piece of each batch is made.
         process_count: number of pieces.
-        remembered: prepared images by their spot, filled as they come; None keeps none.
+        remembered: prepared images by their spot, filled as they come; None keeps none. Where a random square is cut
+            along the longer side they are whole, so that the squares still vary.
         mirror: whether one in two pictures is mirrored, see ``flips``.
     """
 
@@ -268,7 +269,6 @@ def make_batches(
         process_index: which share of each batch this process reads.
         process_count: number of shares.
         cache: keep prepared images in memory, height × width × 3 bytes each: 1,800 take 22 MB at 64 px, 350 MB at 256.
-            With a random square along the longer side they are kept whole, so that the squares still vary.
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
         mirror: mirror one in two pictures, where no caption speaks against it.
         data: tells the data set from others, so that no run continues on another.
