@@ -58,6 +58,7 @@ def common() -> ConfigDict:
                 "data_dir": "runs/data",
                 "validation_fraction": 0.05,
                 "cache": True,  # keep the decoded images in memory
+                "crop": "centre",  # of pictures that are not square; or "random", along the longer side
                 "mirror": False,  # one in two pictures, where no caption speaks against it
                 "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
                 "largest_bad_share": 0.01,  # of the images: where more can't be read, training stops

@@ -109,6 +109,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     """
     stage = build_stage(config)
     training = make_training(config, stage)
+    transform = make_transform(config, stage)
     share_workdir(workdir, config)
     with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -116,7 +117,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         if done >= config.training.steps:
             tell(f"{workdir} is trained already: {done} steps.")
             return checkpoints.restore(training.state)[0]
-        data = prepare(config, stage)
+        data = prepare(config, transform)
         if done:
             tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
@@ -168,7 +169,7 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
     processes.check_shared(workdir)
 
 
-def prepare(config: ConfigDict, stage: Stage) -> Data:
+def prepare(config: ConfigDict, transform: Transform) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
 
     def build_or_open() -> tuple[DataSets, Embeddings]:
@@ -190,7 +191,7 @@ def prepare(config: ConfigDict, stage: Stage) -> Data:
     processes.agree({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
         data_sets.load("train"),
-        make_transform(stage, config.stage.crop),
+        transform,
         config.training.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
@@ -227,11 +228,23 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
     return EmbeddingStore.build_or_open(folders[0] / "embeddings", captions, encoder, also=layers)
 
 
-def make_transform(stage: Stage, crop: int | None) -> Transform:
-    """What one stored example goes through on its way into a batch of this stage."""
+def make_transform(config: ConfigDict, stage: Stage) -> Transform:
+    """What one stored example goes through on its way into a batch of this stage.
+
+    Raises:
+        UserError: ``data.crop`` is unknown, or of no use to a source that draws squares; or sizes do not fit.
+    """
+    square = config.data.crop
     if stage.low_resolution is None:
-        return make_example(stage.resolution)
-    return make_super_resolution_example(stage.low_resolution, stage.resolution, crop)
+        transform = make_example(stage.resolution, square)
+    else:
+        transform = make_super_resolution_example(stage.low_resolution, stage.resolution, config.stage.crop, square)
+    if square != "centre" and config.data.source != PREPARED:
+        raise UserError(
+            f"data.crop={square!r} finds nothing to cut, for data.source={config.data.source!r} stores squares: set "
+            f"data.crop='centre', or prepare the images (imagen_jax.prepare_data) and set data.source={PREPARED!r}"
+        )
+    return transform
 
 
 def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mapping[str, Any]], Batch]:

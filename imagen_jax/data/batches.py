@@ -69,7 +69,8 @@ class BatchMaker:
         seed: of the transform's random step.
         process_index: which piece of each batch is made.
         process_count: number of pieces.
-        remembered: prepared images by their spot, filled as they come; None keeps none.
+        remembered: prepared images by their spot, filled as they come; None keeps none. Where a random square is cut
+            along the longer side they are whole, so that the squares still vary.
         mirror: whether one in two pictures is mirrored, see ``flips``.
     """
 

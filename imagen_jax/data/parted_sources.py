@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imagen_jax.data import coco, synthetic, tables, tar_shards, tux_paint
+from imagen_jax.data import coco, openmoji, synthetic, tables, tar_shards, tux_paint
 from imagen_jax.data.records import Part
 from imagen_jax.data.sources import Source, list_all
 
 PARTED_SOURCES: dict[str, Source[Part]] = {
     "coco": Source(coco.coco_parts, coco.ATTRIBUTION),
     "folder": Source(tables.folder_parts, tables.ATTRIBUTION),
+    "openmoji": Source(openmoji.openmoji_parts, openmoji.ATTRIBUTION),
     "table": Source(tables.table_parts, tables.ATTRIBUTION),
     "tar_shards": Source(tar_shards.tar_shard_parts, tar_shards.ATTRIBUTION),
     "synthetic": Source(synthetic.synthetic_parts, synthetic.ATTRIBUTION),

@@ -95,10 +95,40 @@ def resize_area(image: ImagesOfAny, resolution: int) -> Float32[np.ndarray, "*ba
             f"an image of {width}×{height} pixels cannot be made {resolution}×{resolution}: "
             f"give a square one of at least {resolution} pixels, or ask for a smaller resolution"
         )
-    if height % resolution == 0:
-        return _mean_of_blocks(image, height // resolution)
-    columns = _mean_of_rows(image, resolution)
-    return _mean_of_rows(columns.swapaxes(-3, -2), resolution).swapaxes(-3, -2)
+    return resize_shorter_side(image, resolution)
+
+
+def resize_shorter_side(image: ImagesOfAny, shorter_side: int) -> Float32[np.ndarray, "*batch new_height new_width 3"]:
+    """Makes images of any shape smaller, as ``resize_area`` does, until their shorter side has so many pixels.
+
+    Args:
+        image: one or many, in any range.
+        shorter_side: in pixels, at most that of the image. The longer one is rounded, see ``size_of_smaller``.
+
+    Raises:
+        UserError: the image is smaller than that.
+    """
+    height, width = image.shape[-3:-1]
+    if min(height, width) < shorter_side:
+        raise UserError(
+            f"an image of {width}×{height} pixels cannot be made {shorter_side} pixels wide or high: "
+            "give a larger one, or ask for a smaller resolution"
+        )
+    new_height, new_width = size_of_smaller(height, width, shorter_side)
+    factor = height // new_height
+    if (height, width) == (factor * new_height, factor * new_width):
+        return _mean_of_blocks(image, factor)
+    columns = _mean_of_rows(image, new_height)
+    return _mean_of_rows(columns.swapaxes(-3, -2), new_width).swapaxes(-3, -2)
+
+
+def size_of_smaller(height: int, width: int, shorter_side: int) -> tuple[int, int]:
+    """The height and width of an image whose shorter side was made so many pixels.
+
+    The longer side is rounded to a whole pixel, so the picture is stretched by at most half of one.
+    """
+    scale = shorter_side / min(height, width)
+    return max(round(height * scale), shorter_side), max(round(width * scale), shorter_side)
 
 
 def _mean_of_blocks(image: np.ndarray, factor: int) -> np.ndarray:
@@ -128,14 +158,12 @@ def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_heig
     """Makes an image of any shape smaller until its shorter side has so many pixels, antialiased.
 
     By Pillow's Hamming filter in whole numbers: nearly as sharp as bicubic, it overshoots nowhere, and gives the same
-    bytes on every machine. The longer side is rounded to a whole pixel, so the picture is stretched by at most half of
-    one.
+    bytes on every machine.
 
     Args:
         pixels: its shorter side has at least ``shorter_side`` pixels.
-        shorter_side: in pixels, at least 1.
+        shorter_side: in pixels, at least 1. The longer one is rounded, see ``size_of_smaller``.
     """
     height, width, _ = pixels.shape
-    scale = shorter_side / min(height, width)
-    size = (max(round(width * scale), shorter_side), max(round(height * scale), shorter_side))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.HAMMING))
+    new_height, new_width = size_of_smaller(height, width, shorter_side)
+    return np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.HAMMING))

@@ -14,11 +14,20 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.pixels import SquarePixels, crop_centre_square, decode_pixels, resize_area, to_image, to_pixels
+from imagen_jax.data.pixels import (
+    SquarePixels,
+    crop_centre_square,
+    decode_pixels,
+    resize_area,
+    resize_shorter_side,
+    to_image,
+    to_pixels,
+)
 from imagen_jax.data.stored_images import StoredImage
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, choose
 
 PixelsOfBatch = UInt8[np.ndarray, "batch height width 3"]
+Vary = Callable[[HostPixels, np.random.Generator], SquarePixels]
 
 
 class PreparedImage(NamedTuple):
@@ -46,22 +55,29 @@ class Transform:
     """
 
     prepare: Callable[[StoredImage], PreparedImage]
-    vary: Callable[[HostPixels, np.random.Generator], SquarePixels] | None
+    vary: Vary | None
     finish: Callable[[PixelsOfBatch], dict[str, np.ndarray]]
 
 
-def make_example(resolution: int) -> Transform:
+def make_example(resolution: int, square: str = "centre") -> Transform:
     """Makes ``{"image"}``: float32 in [-1, 1], ``resolution`` high and wide.
 
     A larger stored image is made smaller by exact area means and rounded to 8 bits, as if it had been stored so.
 
     Args:
         resolution: height and width, at most that of the stored images.
+        square: how a picture that is not square becomes one, a key of ``SQUARES``.
+
+    Raises:
+        UserError: ``square`` is unknown.
     """
-    return Transform(partial(prepare_image, resolution=resolution), None, finish_example)
+    prepare, vary = choose(SQUARES, square, "data.crop")
+    return Transform(partial(prepare, resolution=resolution), vary, finish_example)
 
 
-def make_super_resolution_example(low_resolution: int, resolution: int, crop: int | None = None) -> Transform:
+def make_super_resolution_example(
+    low_resolution: int, resolution: int, crop: int | None = None, square: str = "centre"
+) -> Transform:
     """Makes ``{"image", "low_res"}``: an image and its exact area means, both float32 in [-1, 1].
 
     Args:
@@ -69,9 +85,10 @@ def make_super_resolution_example(low_resolution: int, resolution: int, crop: in
         resolution: height and width of the whole image, a multiple of ``low_resolution``.
         crop: height and width of a random crop of ``image``, for training; a multiple of the ratio of both. The crop
             lies on the grid of the low resolution, so ``low_res`` (``crop / ratio`` pixels) is its exact area mean.
+        square: how a picture that is not square becomes one, before that: a key of ``SQUARES``.
 
     Raises:
-        UserError: the sizes do not fit each other.
+        UserError: the sizes do not fit each other, or ``square`` is unknown.
     """
     factor = resolution // low_resolution
     if factor < 2 or resolution % low_resolution:
@@ -82,19 +99,52 @@ def make_super_resolution_example(low_resolution: int, resolution: int, crop: in
     if crop is not None and not (crop % factor == 0 and factor <= crop <= resolution):
         raise UserError(f"the crop of {crop} px does not fit: choose a multiple of {factor} up to {resolution}")
 
+    prepare, vary = choose(SQUARES, square, "data.crop")
+    crops = [vary, None if crop is None else partial(crop_on_grid, size=crop, grid=factor)]
     return Transform(
-        prepare=partial(prepare_image, resolution=resolution),
-        vary=None if crop is None else partial(crop_on_grid, size=crop, grid=factor),
+        prepare=partial(prepare, resolution=resolution),
+        vary=in_turn(*(step for step in crops if step is not None)),
         finish=partial(finish_super_resolution_example, factor=factor),
     )
 
 
-def prepare_image(stored: StoredImage, resolution: int) -> PreparedImage:
+def in_turn(*steps: Vary) -> Vary | None:
+    """Makes one step of several; of none, none."""
+    return partial(vary_in_turn, steps=steps) if steps else None
+
+
+def vary_in_turn(pixels: HostPixels, generator: np.random.Generator, steps: tuple[Vary, ...]) -> SquarePixels:
+    """Takes one step after the other."""
+    for step in steps:
+        pixels = step(pixels, generator)
+    return pixels
+
+
+def prepare_centre(stored: StoredImage, resolution: int) -> PreparedImage:
     """Decodes a stored image, crops its centre square, and makes that ``resolution`` high and wide."""
-    pixels = crop_centre_square(decode_pixels(stored.encoded, resolution))
-    if pixels.shape[:2] != (resolution, resolution):
-        pixels = to_pixels(resize_area(to_image(pixels), resolution))
+    return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded, resolution)), resolution)
+
+
+def prepare_whole(stored: StoredImage, resolution: int) -> PreparedImage:
+    """Decodes a stored image and makes its shorter side ``resolution`` pixels; nothing is cut off."""
+    return make_smaller(stored, decode_pixels(stored.encoded, resolution), resolution)
+
+
+def make_smaller(stored: StoredImage, pixels: HostPixels, resolution: int) -> PreparedImage:
+    """Makes the shorter side of a stored image's pixels ``resolution``, if it is not."""
+    if min(pixels.shape[:2]) != resolution:
+        pixels = to_pixels(resize_shorter_side(to_image(pixels), resolution))
     return PreparedImage(stored.key, stored.captions, pixels)
+
+
+def crop_along(pixels: HostPixels, generator: np.random.Generator) -> SquarePixels:
+    """Cuts out a random square as high or wide as the image's shorter side; a square image stays and draws nothing."""
+    height, width, _ = pixels.shape
+    size = min(height, width)
+    if height == width:
+        return pixels
+    start = int(generator.integers(max(height, width) - size + 1))
+    return pixels[start : start + size] if height > width else pixels[:, start : start + size]
 
 
 def crop_on_grid(pixels: HostPixels, generator: np.random.Generator, size: int, grid: int) -> SquarePixels:
@@ -113,3 +163,19 @@ def finish_super_resolution_example(pixels: PixelsOfBatch, factor: int) -> dict[
     """The arrays of a stage that makes images ``factor`` times as high and wide."""
     image = to_image(pixels)
     return {"image": image, "low_res": resize_area(image, image.shape[1] // factor)}
+
+
+class Squaring(NamedTuple):
+    """How a picture that is not square becomes one, in the first two steps of a transform.
+
+    Attributes:
+        prepare: decodes and resizes to a resolution, and cuts where nothing is random.
+        vary: cuts by chance, if that has not been done.
+    """
+
+    prepare: Callable[[StoredImage, int], PreparedImage]
+    vary: Vary | None
+
+
+SQUARES = {"centre": Squaring(prepare_centre, None), "random": Squaring(prepare_whole, crop_along)}
+"""What ``data.crop`` may say: the square in the middle, or one anywhere along the longer side, another each time."""

@@ -20,7 +20,7 @@ FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.p
 
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
-    "data": {"mirror": False, "weights": (), "largest_bad_share": 0.01},
+    "data": {"crop": "centre", "mirror": False, "weights": (), "largest_bad_share": 0.01},
     "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
     "training": {"accumulate": 1},

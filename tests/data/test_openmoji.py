@@ -1,10 +1,20 @@
+import json
+import pickle
 import sys
 
 import numpy as np
 import pytest
 
 from imagen_jax.data import openmoji
-from imagen_jax.data.openmoji import concept_of, openmoji_images, read_code_points
+from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.conversion import Conversion
+from imagen_jax.data.openmoji import concept_of, openmoji_images, openmoji_parts, read_code_points
+from imagen_jax.data.parted_sources import list_parts
+from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.sources import SOURCES, Source
+from imagen_jax.data.splits import SPLITS
+from imagen_jax.data.stored_images import load_split
 from imagen_jax.errors import UserError
 
 
@@ -85,3 +95,73 @@ def test_drawings_of_another_release_are_refused(monkeypatch, tmp_path):
     (tmp_path / "1F34E.svg").write_text("<svg/>", encoding="utf-8")
     with pytest.raises(UserError, match=r"not those of release 17\.0\.0: run pip install"):
         openmoji.check_drawings([tmp_path / "1F34E.svg"])
+
+
+@pytest.fixture
+def few(monkeypatch, toned):
+    """Sixty drawings, some with a skin tone, in place of all."""
+    images = toned[1400:1460]
+    monkeypatch.setattr(openmoji, "openmoji_images", lambda skin_tones: images)
+    monkeypatch.setitem(SOURCES, "openmoji", Source(lambda: images, openmoji.ATTRIBUTION))
+    return images
+
+
+def test_what_is_prepared_is_what_the_drawn_source_draws(few, tmp_path):
+    parts = openmoji_parts(resolution=24, images_per_part=25)
+    rules = Conversion(validation_fraction=0.3)
+    # Worker processes, so parts, drawings and all travel.
+    manifest = prepare(
+        Preparation("openmoji", {}, openmoji.ATTRIBUTION, parts, rules, "keys"), tmp_path / "prepared", workers=2
+    )
+    assert "CC BY-SA 4.0" in manifest["attribution"]
+    drawn = prepare_data("openmoji", 24, tmp_path, 0.3)
+    assert json.loads((drawn / "manifest.json").read_text(encoding="utf-8"))["counts"] == manifest["counts"]
+    for split in SPLITS:
+        ours, theirs = load_split(tmp_path / "prepared", split), load_split(drawn, split)
+        assert len(ours) == len(theirs) > 0
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one.key, one.captions) == (other.key, other.captions)
+            np.testing.assert_array_equal(decode_pixels(one.encoded), decode_pixels(other.encoded))
+
+
+def test_records_have_keys_captions_concepts_and_the_licence(few):
+    records = [record for part in openmoji_parts(8, images_per_part=7) for record in part.read()]
+    assert [(one.key, one.captions, one.concept) for one in records] == [
+        (image.key, (image.caption,), image.concept) for image in few
+    ]
+    assert len({record.concept for record in records}) < len(records), "skin tones share one"
+    assert all(one.metadata == {"width": 8, "height": 8, "license": "CC BY-SA 4.0"} for one in records)
+
+
+def test_parts_hold_all_drawings_and_travel(plain, toned):
+    parts = list_parts("openmoji", {})
+    assert len(parts) == 20 and len({part.name for part in parts}) == 20
+    record = next(pickle.loads(pickle.dumps(parts[3])).read())
+    assert (record.key, record.captions) == (plain[300].key, (plain[300].caption,))
+    np.testing.assert_array_equal(decode_pixels(record.encoded), plain[300].render(256))
+    assert len(list_parts("openmoji", {"skin_tones": True})) == 40
+
+
+def test_a_fingerprint_follows_the_resolution_and_the_drawings(few):
+    def fingerprints(**options):
+        return [part.fingerprint for part in openmoji_parts(images_per_part=30, **options)]
+
+    assert fingerprints() == fingerprints(resolution=256)
+    assert not set(fingerprints()) & set(fingerprints(resolution=255))
+    before = fingerprints()
+    few.pop()
+    after = fingerprints()
+    assert before[0] == after[0] and before[1] != after[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 0}, "choose 1 to 4096"),
+        ({"resolution": 4097}, "choose 1 to 4096"),
+        ({"images_per_part": 0}, "choose 1 or more"),
+    ],
+)
+def test_impossible_parts_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        openmoji_parts(**options)
