@@ -8,7 +8,7 @@ Sources of any size, which ``prepare_data`` prepares before training, in paralle
   worker reads ``records``: a key, captions, an image's file, and what else is known of it.
 - ``conversion``: a part becomes a shard of each split. Every image is looked into (``image_files``), judged
   (``filters``), counted (``statistics``) and written (``shards``).
-- ``preparation``: all parts, without repetitions (``duplicates``), become the data set.
+- ``preparation``: all parts, without repetitions (``repetitions``, ``duplicates``), become the data set.
 
 Sources of a few thousand pictures that are drawn at the size asked for, when training begins:
 
@@ -16,9 +16,9 @@ Sources of a few thousand pictures that are drawn at the size asked for, when tr
   and how to draw it at any resolution. ``builder``: draws them once (``rendering``), or finds what is prepared.
 
 What both become: ``stored_images`` (any example at any time, train or validation by ``splits``), ``transforms`` (what
-an example goes through; ``pixels``: decode, crop, make smaller; ``flips``: mirror), ``data_sets`` (what a run names, one
-or several), ``order`` (which example of which data set comes when), ``batches`` (split by process, make ahead, leave
-out what can't be read, resume exactly), ``device_feed`` (host batch to global array).
+an example goes through; ``pixels``: decode, crop, make smaller; ``flips``: mirror), ``data_sets`` (what a run names,
+one or several), ``order`` (which example of which data set comes when), ``batches`` (split by process, make ahead,
+leave out what can't be read, resume exactly), ``device_feed`` (host batch to global array).
 
 May import: ``array_types``, ``errors``, ``storage``. Alone in the house it knows ``tensorflow_datasets`` and ``grain``,
 and TensorFlow is never imported.
