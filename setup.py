@@ -60,7 +60,14 @@ EXTRAS = {
     # Tables of images that are Parquet files.
     "parquet": ["pyarrow>=26.0.1,<27"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-    "test": ["beartype>=0.23.1", "mypy>=2.4.1", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.6,<0.18"],
+    "test": [
+        "beartype>=0.23.1",
+        "hypothesis>=6.170.17",
+        "mypy>=2.4.1",
+        "pytest>=9.2",
+        "pytest-xdist>=3.8",
+        "ruff>=0.17.6,<0.18",
+    ],
     # The libraries that the parity tests compare with; nothing in the package imports them.
     "parity": ["diffusers==0.42.1", "torch==2.13.0", "transformers==5.23.0"],
 }

@@ -5,7 +5,8 @@
         --shorter_side=256 --least_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
     python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
 
-Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl.
+Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl,
+what repeats another record in DATA/repeated.jsonl.
 """
 
 import os
@@ -18,7 +19,8 @@ from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
 from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.data.preparation import DUPLICATES, Preparation, check_begun, prepare, upload
+from imagen_jax.data.preparation import Preparation, check_begun, prepare, upload
+from imagen_jax.data.repetitions import DUPLICATES
 from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.local_copies import working_folder

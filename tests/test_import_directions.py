@@ -52,6 +52,7 @@ HOMES = {
         "data/conversion.py",
         "data/openmoji.py",
         "data/preparation.py",
+        "data/repetitions.py",
         "data/shards.py",
         "evaluation/efficientnet_lite0.py",
         "storage/",

@@ -6,9 +6,10 @@ Sources of any size, which ``prepare_data`` prepares before training, in paralle
 
 - ``parted_sources``: their table; ``coco``, ``openmoji`` and ``synthetic`` are in it. Each lists ``Part``s, of which a
   worker reads ``records``: a key, captions, an image's file, and what else is known of it.
-- ``conversion``: a part becomes a shard of each split. Every image is looked into (``image_files``), judged
-  (``filters``), counted (``statistics``) and written (``shards``).
-- ``preparation``: all parts, without repetitions (``duplicates``), become the data set.
+- ``conversion``: a part becomes a shard of each split, in a process (``workers``) that ends when its parent does. Every
+  image is looked into (``image_files``), judged (``filters``), counted (``statistics``) and written (``shards``).
+  ``file_errors``: whether a file can't be read, or a disk.
+- ``preparation``: all parts, without repetitions (``repetitions``, ``duplicates``), become the data set.
 
 Sources of a few thousand pictures that are drawn at the size asked for, when training begins:
 

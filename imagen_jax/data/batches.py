@@ -23,6 +23,7 @@ from imagen_jax.data.flips import mirror_by_chance
 from imagen_jax.data.order import Order, Spot, quotas_of
 from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableError
 from imagen_jax.data.transforms import PreparedImage, Transform
+from imagen_jax.data.workers import die_with_parent
 from imagen_jax.errors import UserError
 
 HostBatch = dict[str, np.ndarray]
@@ -138,9 +139,11 @@ class BatchMaker:
         stored = self.sources[spot.data_set][spot.example]
         try:
             prepared = self.transform.prepare(stored)
-        except (OSError, SyntaxError) as error:
-            # What Pillow raises on bytes that it takes for no image, or no whole one.
-            raise UnreadableError(f"{stored.key}: {error}") from error
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            # Decoders raise what they please on bytes that nobody meant.
+            raise UnreadableError(f"{stored.key}: {type(error).__name__}: {error}") from error
         if self.remembered is not None:
             # Two threads may prepare the same image; either result will do.
             self.remembered[spot] = prepared
@@ -319,5 +322,11 @@ def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain
         # Grain hands absl's flags to its workers, and a program without an absl main has not parsed them.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+        workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(workers, begin_worker)
     return iter(dataset)
+
+
+def begin_worker(index: int, count: int) -> None:
+    """What a worker process does first; Grain's own live on when the training that started them is killed."""
+    die_with_parent()

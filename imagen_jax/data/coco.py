@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+from imagen_jax.data.file_errors import reason_of
+from imagen_jax.data.record_fields import scalars_of
 from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
@@ -35,6 +37,9 @@ KARPATHY_VALIDATION = {"val": "test", "test": "val"}
 
 DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 """What ``zipfile`` raises of one member: a wrong checksum, broken data, an unknown compression, a wrong offset."""
+
+NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers and depths."""
 
 
 class CocoImage(NamedTuple):
@@ -138,7 +143,7 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
             captions = clean(sentence["raw"] for sentence in entry["sentences"])
             image = CocoImage(f"{entry['filepath']}/{entry['filename']}", captions, {"coco_id": int(entry["cocoid"])})
             images[entry["split"], entry["filepath"]].append(image)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except NOT_THE_FILE as error:
         raise UserError(f"{place} does not hold Karpathy's splits of COCO: take it from {KARPATHY_DOWNLOAD}") from error
     return [
         ImageGroup(f"karpathy-{split}-{official}", official, role, sort_by_id(images[split, official]))
@@ -189,7 +194,7 @@ def parse_captions(place: str, content: bytes, official: str) -> list[CocoImage]
             CocoImage(f"{official}/{image['file_name']}", clean(captions[image["id"]]), describe(image, licences))
             for image in document["images"]
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except NOT_THE_FILE as error:
         raise UserError(
             f"{place} is no whole captions file of COCO: put captions_{official}.json of {ANNOTATIONS_ZIP} there"
         ) from error
@@ -199,7 +204,7 @@ def describe(image: Mapping[str, Any], licences: Mapping[int, str]) -> dict[str,
     """Returns the metadata of an image: of an official file's entry what it knows."""
     known = {name: image[name] for name in ("width", "height") if name in image}
     licence = licences.get(image.get("license", -1))
-    return {"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})}
+    return scalars_of({"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})})
 
 
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
@@ -264,9 +269,8 @@ def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) ->
                 if not container.exists():
                     raise UserError(f"{container} is gone: bring it back and run the same command again") from error
                 missing = isinstance(error, KeyError | FileNotFoundError)
-                if isinstance(error, OSError) and not missing:
-                    raise  # The disk fails, not the file.
-                yield Damage(key, "no image file" if missing else "damaged image file", str(error))
+                detail = reason_of(error) if isinstance(error, OSError) else str(error)
+                yield Damage(key, "no image file" if missing else "damaged image file", detail)
                 continue
             yield Record(key, image.captions, encoded, image.metadata, split=split)
 

@@ -1,6 +1,6 @@
 """One part of a source becomes one shard of each split: what a worker process does.
 
-    part -> records -> checked, filtered, split -> PART/train.array_record, train.jsonl, train.hashes.npy, … report.json
+    part -> records -> checked, filtered, split -> PART/train.array_record, train.jsonl, … report.json
 
 The report is written last, so a part that has one is whole; one without is made anew. The same part gives the same
 bytes on every machine.
@@ -12,23 +12,26 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from imagen_jax.data.filters import Filters
 from imagen_jax.data.image_files import LONGEST_SIDE, LOOKS, CheckedImage, DamagedImageError, ImageRules, check_image
+from imagen_jax.data.record_fields import is_utf8, printable
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.shards import ShardWriter, read_json, write_json, write_lines
 from imagen_jax.data.splits import SPLITS, Split, split_of
 from imagen_jax.data.statistics import count_record, empty_histograms, sort_values
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import remove_folder
+from imagen_jax.storage.paths import remove_folder, sync, sync_all
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
 UNFINISHED = ".unfinished"
+PART_FORMAT = 2
+"""Of a part's folder; a part of another number is made anew."""
 DIGEST = 16
 """Bytes of a hash that tells a key or a file from others."""
 HASHES = 2 * DIGEST + LOOKS
@@ -82,6 +85,11 @@ def hashes_file(folder: pathlib.Path, split: str) -> pathlib.Path:
     return folder / f"{split}.hashes.npy"
 
 
+def keys_file(folder: pathlib.Path, split: str) -> pathlib.Path:
+    """Where their keys are, a line of JSON each."""
+    return folder / f"{split}.keys.jsonl"
+
+
 def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict[str, Any]:
     """Makes a part's shards in ``folder``, or finds them there; returns its report.
 
@@ -90,7 +98,7 @@ def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> di
         OSError: ``folder`` can't be written to.
     """
     done = read_json(folder / REPORT)
-    if done is not None and done["fingerprint"] == part.fingerprint:
+    if done is not None and (done.get("format"), done["fingerprint"]) == (PART_FORMAT, part.fingerprint):
         return done
     # Under a name of its own until it is whole, so that nobody who makes the same part writes into it.
     unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -99,6 +107,7 @@ def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> di
     if folder.exists():
         remove_folder(folder)
     unfinished.rename(folder)
+    sync(folder.parent)
     return report
 
 
@@ -117,8 +126,11 @@ def write_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict
                 writers[item.split].write(record.key, item.captions, item.image.encoded, record.metadata)
     for split, rows in tally.hashes.items():
         np.save(hashes_file(folder, split), np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), HASHES))
+        write_lines(keys_file(folder, split), tally.keys[split])
     write_lines(folder / QUARANTINE, (asdict(damage) for damage in tally.damages))
-    report = {"part": part.name, "fingerprint": part.fingerprint, **tally.report()}
+    # Else a power cut could leave a report, and of the files only their names.
+    sync_all(folder)
+    report = {"part": part.name, "format": PART_FORMAT, "fingerprint": part.fingerprint, **tally.report()}
     write_json(folder / REPORT, report)
     return report
 
@@ -129,6 +141,7 @@ class Tally:
     def __init__(self) -> None:
         self.damages: list[Damage] = []
         self.hashes: dict[str, list[bytes]] = {split: [] for split in SPLITS}
+        self.keys: dict[str, list[str]] = {split: [] for split in SPLITS}
         self._dropped: Counter[str] = Counter()
         self._histograms = empty_histograms()
         self._least_side = LONGEST_SIDE  # that no image exceeds
@@ -142,6 +155,7 @@ class Tally:
         else:
             record, image = item.record, item.image
             self.hashes[item.split].append(digest(record.key.encode()) + digest(record.encoded) + image.looks)
+            self.keys[item.split].append(record.key)
             self._least_side = min(self._least_side, image.width, image.height)
             count_record(self._histograms, image.source_width, image.source_height, item.captions)
 
@@ -172,15 +186,25 @@ def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped
 
 
 def read_part(part: Part) -> Iterator[Record | Damage]:
-    """The records of a part.
+    """The records of a part, as UTF-8 can hold them.
 
     Raises:
         UserError: the disk or the bucket that it lies on fails.
     """
     try:
-        yield from part.read()
+        yield from map(as_utf8, part.read())
     except OSError as error:
         raise UserError(f"{part.name} can't be read ({error}): mend that, and run the same command again") from error
+
+
+def as_utf8(item: Record | Damage) -> Record | Damage:
+    """The same with its names written out where they hold lone surrogates; damage where a caption does."""
+    key = printable(item.key)
+    if isinstance(item, Damage):
+        return Damage(key, item.reason, printable(item.detail))
+    if not all(map(is_utf8, item.captions)):
+        return Damage(key, "caption is not UTF-8")
+    return replace(item, key=key, concept=printable(item.concept))
 
 
 def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Damage:

@@ -1,11 +1,11 @@
 """Records that lack the bytes of their images, and how they get them: some files at a time, also from a bucket."""
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from imagen_jax.data.file_errors import reason_of
 from imagen_jax.data.record_fields import captions_or_damage, scalars_of
 from imagen_jax.data.records import Damage, Record
 from imagen_jax.errors import UserError
@@ -13,9 +13,6 @@ from imagen_jax.storage.paths import Path, in_bucket, read_files
 
 FILES_AT_A_TIME = 16
 """That are held in memory at once, and asked of a bucket side by side."""
-
-OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EACCES, errno.EINVAL, errno.ELOOP)
-"""Errors that are one file's own; others are the disk's, and all files after it would have them."""
 
 Item = TypeVar("Item")
 
@@ -77,6 +74,7 @@ def read_content(folder: Path, file: Path) -> bytes | str:
     """The content of a file in a folder, or the reason why there is none.
 
     Raises:
+        OSError: it is not the file's own matter.
         UserError: the folder is gone.
     """
     try:
@@ -89,9 +87,7 @@ def read_content(folder: Path, file: Path) -> bytes | str:
             return "it is not in the bucket"
         if not folder.is_dir():
             raise UserError(f"{folder} is gone: bring it back, and run the same command again") from error
-        if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
-            raise
-        return getattr(error, "strerror", None) or str(error)
+        return reason_of(error)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

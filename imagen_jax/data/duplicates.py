@@ -1,4 +1,4 @@
-"""Which records say again what an earlier one said: by their keys, their files, or their looks.
+"""Which rows of hashes say again what an earlier one says, by equality or by looks.
 
 Looks are 256 bits of edges and some mean colours (``image_files.hash_looks``). Copies differ in a few bits. Two that
 differ in at most 7 are equal in one of 8 bands of 32 bits, so only those that share a band are compared (Manku et al.
@@ -6,7 +6,7 @@ differ in at most 7 are equal in one of 8 bands of 32 bits, so only those that s
 """
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Int64, UInt8
 
 from imagen_jax.data.image_files import EDGES
 
@@ -24,21 +24,24 @@ LEAST_DIFFERENCES = 24
 """Looks with fewer ones, or fewer zeros, are of pictures that hardly have any contrast, and are compared with none."""
 
 Rows = UInt8[np.ndarray, "count bytes"]
+Earlier = Int64[np.ndarray, " count"]
+"""For each row an earlier one that it repeats; -1: it repeats none."""
 
 
-def repeated(rows: Rows) -> Bool[np.ndarray, " count"]:
-    """Which rows equal an earlier one."""
-    found = np.ones(len(rows), bool)
-    if len(rows):
-        whole = np.ascontiguousarray(rows).view([("row", np.void, rows.shape[1])]).reshape(-1)
-        _, first = np.unique(whole["row"], return_index=True)
-        found[first] = False
+def repeated(rows: Rows) -> Earlier:
+    """Which rows equal an earlier one: the first such."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    whole = np.ascontiguousarray(rows).view([("row", np.void, rows.shape[1])]).reshape(-1)
+    _, first, which = np.unique(whole["row"], return_index=True, return_inverse=True)
+    found = first[which]
+    found[first] = -1
     return found
 
 
-def alike(looks: Rows) -> Bool[np.ndarray, " count"]:
+def alike(looks: Rows) -> Earlier:
     """Which looks are nearly those of an earlier row."""
-    found = np.zeros(len(looks), bool)
+    found = np.full(len(looks), -1)
     edges, colours = looks[:, :EDGES], looks[:, EDGES:]
     ones = np.bitwise_count(edges).sum(axis=1)
     telling = np.flatnonzero((ones >= LEAST_DIFFERENCES) & (ones <= 8 * EDGES - LEAST_DIFFERENCES))
@@ -52,12 +55,13 @@ def alike(looks: Rows) -> Bool[np.ndarray, " count"]:
     return found
 
 
-def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: np.ndarray) -> None:
-    """Marks those of a group of rows, in ascending order, that are nearly as an earlier one of it."""
+def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: Earlier) -> None:
+    """Notes those of a group of rows, in ascending order, that are nearly as an earlier one of it."""
     for place, row in enumerate(group[1:], start=1):
-        if not found[row]:
+        if found[row] < 0:
             earlier = group[:place]
             few = np.bitwise_count(edges[earlier] ^ edges[row]).sum(axis=1) <= FEW_BITS
             differences = np.abs(colours[earlier].astype(np.int16) - colours[row])
             near = differences.max(axis=1) <= NEAR_COLOUR
-            found[row] = bool((few & near).any())
+            if (few & near).any():
+                found[row] = earlier[np.argmax(few & near)]

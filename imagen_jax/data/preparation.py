@@ -1,10 +1,14 @@
 """A source of any size becomes a data set: in parallel, resumable, and counted.
 
     parts -> workers -> OUT/parts/00003/ (a shard of each split, a report) -> repetitions left out, files named
-    -> OUT/captioned_images/, captions/, quarantine.jsonl, manifest.json (written last: it says "complete")
+    -> OUT/captioned_images/, captions/, quarantine.jsonl, repeated.jsonl
+    -> OUT/manifest.json (written last: it says "complete")
 
 Run again after it was cut, it makes only the parts that have no report yet, and what comes of it is the same, byte for
 byte. What nobody can read is left out and named; when it is too much, preparation stops.
+
+Of records that repeat each other the first stays. ``repeated.jsonl`` has a line for each of the others: its ``key``,
+the ``test`` that found it (see ``Preparation.duplicates``), and as ``of`` the key of the one that stays in its place.
 """
 
 import fcntl
@@ -12,14 +16,13 @@ import json
 import os
 import pathlib
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -27,18 +30,15 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tqdm import tqdm
 
 from imagen_jax.data.conversion import (
-    DIGEST,
-    HASHES,
     QUARANTINE,
     UNFINISHED,
     Conversion,
     captions_file,
     convert_part,
-    hashes_file,
     records_file,
 )
-from imagen_jax.data.duplicates import alike, repeated
 from imagen_jax.data.records import Part, fingerprint_of
+from imagen_jax.data.repetitions import find_repetitions
 from imagen_jax.data.shards import (
     DATASET,
     ONE_BY_ONE,
@@ -52,20 +52,19 @@ from imagen_jax.data.shards import (
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
+from imagen_jax.data.workers import die_with_parent
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import put_in_bucket
-from imagen_jax.storage.paths import Path, checksum_of, size_of
+from imagen_jax.storage.paths import Path, checksum_of, size_of, sync, sync_all
 
 PARTS = "parts"
 JOB = "job.json"
 LOCK = ".lock"
 CAPTIONS_FOLDER = "captions"
+REPEATED = "repeated.jsonl"
 
 ENOUGH_TO_JUDGE = 10_000
 """Records, after which too large a share of bad ones stops the work at once."""
-
-DUPLICATES = ("keys", "files", "looks")
-"""What ``Preparation.duplicates`` may say: each is also what stands before it."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,11 @@ def upload(place: pathlib.Path, out: Path) -> None:
     files = [file for file in place.rglob("*") if file.is_file() and file.name != LOCK]
     for file in sorted(files, key=lambda file: (file.name == MANIFEST, file)):
         target = out / file.relative_to(place).as_posix()
-        if file.name in (JOB, MANIFEST, QUARANTINE) or not target.exists() or size_of(target) != file.stat().st_size:
+        if (
+            file.name in (JOB, MANIFEST, QUARANTINE, REPEATED)
+            or not target.exists()
+            or size_of(target) != file.stat().st_size
+        ):
             put_in_bucket(file, target)
 
 
@@ -228,18 +231,6 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
     return [reports[number] for number in range(len(jobs))]
 
 
-def die_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, however it went: it would write on unguarded."""
-
-    def wait() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def count_of(report: Mapping[str, Any]) -> tuple[int, int]:
     """How many records of a part are good, kept or dropped, and how many are bad."""
     return sum(report["counts"].values()) + sum(report["dropped"].values()), sum(report["damaged"].values())
@@ -274,7 +265,8 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
         UserError: nothing is left to train on.
     """
     folders = [out / PARTS / f"{number:05d}" for number in range(len(reports))]
-    kept, repetitions = find_repetitions(folders, preparation.duplicates)
+    repetitions = find_repetitions(folders, preparation.duplicates)
+    kept = repetitions.kept()
     if not any(rows.any() for rows in kept["train"]):
         raise UserError(
             f"data source {preparation.source!r} gives no training images: loosen the filters, or add images"
@@ -296,10 +288,13 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
         for row in read_lines(folder / QUARANTINE)
     )
     write_lines(unfinished / QUARANTINE, quarantine)
-    for name in (DATASET, CAPTIONS_FOLDER, QUARANTINE):
+    write_lines(unfinished / REPEATED, repetitions.rows())
+    sync_all(unfinished)
+    for name in (DATASET, CAPTIONS_FOLDER, QUARANTINE, REPEATED):
         shutil.rmtree(out / name, ignore_errors=True)
         os.replace(unfinished / name, out / name)
     unfinished.rmdir()
+    sync(out)
     manifest = {
         **preparation.describe(),
         "attribution": preparation.attribution,
@@ -308,35 +303,12 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
         "shards": shards,
         "damaged": add_counts(report["damaged"] for report in reports),
         "dropped": add_counts(report["dropped"] for report in reports),
-        "repeated": repetitions,
+        "repeated": repetitions.counts(preparation.duplicates),
         "statistics": sort_values(add_up(report["statistics"] for report in reports)),
     }
     write_json(out / MANIFEST, manifest)
+    sync(out)
     return manifest
-
-
-def find_repetitions(
-    folders: Sequence[pathlib.Path], duplicates: str
-) -> tuple[dict[str, list[np.ndarray]], dict[str, int]]:
-    """Which records of each part stay, by split, and how many go, by what they repeat."""
-    lengths = [len(np.load(hashes_file(folder, split), "r")) for split in SPLITS for folder in folders]
-    gone = np.zeros(sum(lengths), bool)
-    counted = {}
-    tests = {
-        "keys": (slice(0, DIGEST), repeated),
-        "files": (slice(DIGEST, 2 * DIGEST), repeated),
-        "looks": (slice(2 * DIGEST, HASHES), alike),
-    }
-    for name in DUPLICATES[: DUPLICATES.index(duplicates) + 1]:
-        columns, test = tests[name]
-        # Of all hashes only those of this test are in memory.
-        rows = [np.load(hashes_file(folder, split), "r")[:, columns] for split in SPLITS for folder in folders]
-        left = np.flatnonzero(~gone)
-        again = left[test(np.concatenate(rows)[left])]
-        gone[again] = True
-        counted[name] = len(again)
-    pieces = np.split(~gone, np.cumsum(lengths)[:-1])
-    return {split: pieces[number * len(folders) :][: len(folders)] for number, split in enumerate(SPLITS)}, counted
 
 
 def place_shard(

@@ -3,7 +3,8 @@
 captioned_images/captioned_images-train.array_record-00003-of-00010    records: key, captions, image, metadata
 captioned_images/dataset_info.json, features.json                      what TFDS reads to know what they are
 captions/train-00003.jsonl                                             the captions alone, a line a record
-quarantine.jsonl                                                       what was left out, and why
+quarantine.jsonl                                                       what can't be read, and why
+repeated.jsonl                                                         what repeats another record, and which
 """
 
 import io
@@ -17,6 +18,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from imagen_jax.data.record_fields import printable
 from imagen_jax.storage.paths import Path, write_whole
 
 DATASET = "captioned_images"
@@ -59,7 +61,8 @@ class ShardWriter:
             "captions": list(captions),
             # As a file object: TFDS encodes arrays with TensorFlow, but takes encoded images as they are.
             "image": io.BytesIO(encoded),
-            "metadata": json.dumps(metadata, ensure_ascii=False, sort_keys=True),
+            # A lone surrogate, which UTF-8 can't hold, becomes what JSON reads as one.
+            "metadata": printable(json.dumps(metadata, ensure_ascii=False, sort_keys=True)),
         }
         proto = self._serializer.get_tf_example(record_features().encode_example(example))
         # Else the order of its fields, and so the bytes, would be another in each process.
@@ -102,7 +105,7 @@ def write_dataset_info(folder: pathlib.Path, records_of_shards: Mapping[str, Seq
     )
 
 
-def write_lines(file: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(file: pathlib.Path, rows: Iterable[Any]) -> None:
     """Writes JSON, a line a row."""
     with file.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)

@@ -16,8 +16,9 @@ def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
     for name, meaning in named.items():
         low, middle, high = (quantile(statistics[name], share) for share in (0.05, 0.5, 0.95))
         yield f"    {meaning}: {middle:g}, nine tenths from {low:g} to {high:g}"
+    named_in = {"damaged": " (quarantine.jsonl names them)", "repeated": " (repeated.jsonl names them)"}
     for title in ("damaged", "dropped", "repeated"):
         told = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
         if told:
-            yield f"    {title}: {told}" + (" (quarantine.jsonl names them)" if title == "damaged" else "")
+            yield f"    {title}: {told}" + named_in.get(title, "")
     yield f"    {manifest['attribution']}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
+from imagen_jax.data.file_errors import reason_of
 from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, files_below, to_path
@@ -94,7 +95,11 @@ def make_part(name: str, stamps: tuple[Stamp, ...], marks: dict[Path, str]) -> P
 
 
 def read_stamps(stamps: tuple[Stamp, ...]) -> Iterator[Record | Damage]:
-    """Reads stamps, in order."""
+    """Reads stamps, in order.
+
+    Raises:
+        OSError: the disk fails, not a file.
+    """
     for stamp in stamps:
         try:
             caption = read_caption(stamp.text.read_bytes()) if stamp.text else ""
@@ -102,7 +107,7 @@ def read_stamps(stamps: tuple[Stamp, ...]) -> Iterator[Record | Damage]:
         except UnicodeDecodeError as error:
             yield Damage(stamp.key, "caption is not UTF-8", str(error))
         except OSError as error:
-            yield Damage(stamp.key, "file can't be read", str(error))
+            yield Damage(stamp.key, "file can't be read", reason_of(error))
         else:
             if caption:
                 yield Record(stamp.key, (caption,), encoded, concept=caption.casefold())

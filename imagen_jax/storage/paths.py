@@ -5,7 +5,7 @@ A path of this machine is a ``pathlib.Path``, one in a bucket an ``epath.Path``;
 ``pathlib.Path`` would take ``gs://BUCKET/x`` for the folder ``gs:`` of this machine.
 
 Nothing is ever half written under its own name: on a disk it is written beside it and renamed, and a bucket shows an
-object only when its last byte has come.
+object only when its last byte has come. A disk has it whole before the name is given, so a power cut leaves no half.
 """
 
 import hashlib
@@ -199,7 +199,31 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
     unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")
     try:
         yield unfinished
+        sync(unfinished)
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until the disk has a file's content, or what a folder lists, so that a power cut loses neither.
+
+    Raises:
+        OSError: the disk can't take it.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sync_all(folder: pathlib.Path) -> None:
+    """The same for all that is below a folder, and the folder itself.
+
+    Raises:
+        OSError: the disk can't take it.
+    """
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)

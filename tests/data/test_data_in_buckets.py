@@ -84,7 +84,7 @@ def test_a_data_set_of_any_size_is_put_into_a_bucket(bucket, tmp_path, monkeypat
     run_preparation(preparation, place, workers=0)
     upload_data(place, out)
     assert sorted(path.name for path in out.iterdir()) == [
-        "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl",
+        "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl", "repeated.jsonl",
     ]  # fmt: skip
     assert prepare_data("prepared", 16, "nowhere", folder=str(out)) == out
     keys = [one.key for one in load_split(out, "train")]

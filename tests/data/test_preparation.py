@@ -75,7 +75,7 @@ def test_the_manifest_counts_and_its_checksums_hold(prepared):
     assert statistics["words"] == {"3": 90, "4": 90} and statistics["aspect"] == {"0.81": 90}
     assert manifest["attribution"] == "Ours, CC0"
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".lock", "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl",
+        ".lock", "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl", "repeated.jsonl",
     ]  # fmt: skip
 
 
@@ -167,6 +167,9 @@ def test_filters_drop_and_count(tmp_path):
     assert (kept.key, kept.captions) == ("image-00034", ("picture 34 is green",))
 
 
+REPEATED = {"keys": (0, "keys", 0), "files": (2, "files", 0), "looks": (3, "looks", 1)}
+
+
 @pytest.mark.parametrize(
     ("duplicates", "kept"), [("keys", [0, 1, 2, 3, 5]), ("files", [0, 1, 3, 5]), ("looks", [0, 1, 5])]
 )
@@ -185,6 +188,45 @@ def test_repetitions_go_and_the_first_stays(tmp_path, duplicates, kept):
     assert [one.key for one in load_split(tmp_path, "train")] == [f"image-{number:05d}" for number in kept]
     assert captions_of(tmp_path, "train") == [record(number).captions for number in kept]
     assert sum(manifest["repeated"].values()) == 6 - len(kept)
+    expected = [REPEATED[name] for name in list(REPEATED)[: list(REPEATED).index(duplicates) + 1]]
+    rows = [json.loads(line) for line in (tmp_path / "repeated.jsonl").read_text().splitlines()]
+    assert sorted((row["key"], row["test"], row["of"]) for row in rows) == [
+        (f"image-{key:05d}", test, f"image-{of:05d}") for key, test, of in expected
+    ]
+
+
+def test_what_repeats_a_repetition_is_told_to_repeat_what_stays(tmp_path):
+    """Across parts and tests: the third has the file of the second, which looks as the first."""
+    small = Image.fromarray(draw_smooth(1)).resize((160, 120), Image.Resampling.BICUBIC)
+    files = [encode(draw_smooth(1)), encode(np.asarray(small)), encode(np.asarray(small))]
+    of_parts = [listed([record(number, encoded=file)]) for number, file in enumerate(files)]
+    manifest = prepare(preparation(of_parts, Conversion(validation_fraction=0.0), duplicates="looks"), tmp_path, 0)
+    assert manifest["repeated"] == {"keys": 0, "files": 1, "looks": 1}
+    rows = [json.loads(line) for line in (tmp_path / "repeated.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"key": "image-00001", "test": "looks", "of": "image-00000"},
+        {"key": "image-00002", "test": "files", "of": "image-00000"},
+    ]
+
+
+def test_every_file_is_on_the_disk_before_what_says_so(tmp_path, monkeypatch):
+    """A power cut can't be had here; so it is the order in which the disk is asked."""
+    asked, fsync = [], os.fsync
+
+    def note(opened):
+        asked.append(Path(os.readlink(f"/proc/self/fd/{opened}")).name)
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", note)
+    prepare(preparation(parts(20)), tmp_path, 0)
+    report, manifest = (
+        next(place for place, name in enumerate(asked) if name.endswith(f"unfinished.{said}"))
+        for said in ("report.json", "manifest.json")
+    )
+    of_part = {f"{split}{ending}" for split in SPLITS for ending in (".array_record", ".jsonl", ".hashes.npy")}
+    assert of_part | {"quarantine.jsonl"} <= set(asked[:report])
+    of_all = {"captioned_images-train.array_record-00000-of-00001", "train-00000.jsonl", "repeated.jsonl"}
+    assert of_all <= set(asked[report:manifest])
 
 
 def test_too_much_that_is_bad_stops_and_says_what(tmp_path):

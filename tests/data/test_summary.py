@@ -33,6 +33,7 @@ def test_a_mistake_says_what_is_right(source, given, told):
 
 def test_what_was_made_is_said_in_a_few_lines(tmp_path):
     manifest = prepare(Preparation("pictures", {}, "Ours, CC0", parts(40)), tmp_path, workers=0)
+    manifest["repeated"] = {"keys": 0, "files": 2}
     first, *rest = format_manifest(manifest, "DATA")
     assert first.startswith("DATA: 34 train, 2 validation images in ")
     assert rest == [
@@ -40,5 +41,6 @@ def test_what_was_made_is_said_in_a_few_lines(tmp_path):
         "    width by height: 0.81, nine tenths from 0.81 to 0.81",
         "    words a caption: 3, nine tenths from 3 to 4",
         "    damaged: 1 image can't be decoded, 2 no caption, 1 not an image (quarantine.jsonl names them)",
+        "    repeated: 2 files (repeated.jsonl names them)",
         "    Ours, CC0",
     ]

@@ -1,8 +1,11 @@
+import errno
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 
+from imagen_jax.data.conversion import read_part
 from imagen_jax.data.records import Damage, Record
 from imagen_jax.data.tux_paint import tux_paint_parts
 from imagen_jax.errors import UserError
@@ -82,6 +85,24 @@ def test_a_file_that_went_away_is_damage(stamps):
     damage, owl, *_ = part.read()
     assert (damage.key, damage.reason) == ("animals/bear", "file can't be read")
     assert owl.captions == ("An owl.",)
+
+
+def test_a_disk_that_fails_ends_the_reading_and_one_file_does_not(stamps, monkeypatch):
+    (part,) = tux_paint_parts(stamps)
+
+    def fail_with(number):
+        def read_bytes(path):
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    for number in (errno.EACCES, errno.EIO, errno.ELOOP):
+        fail_with(number)
+        assert next(part.read()) == Damage("animals/bear", "file can't be read", os.strerror(number))
+    for number in (errno.EMFILE, errno.ESTALE, errno.ENOSPC):
+        fail_with(number)
+        with pytest.raises(UserError, match=rf"stamps-00000 can't be read .*{os.strerror(number)}"):
+            next(read_part(part))
 
 
 def test_no_stamps_are_named(tmp_path):
