@@ -59,6 +59,8 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.10,<2027"],
     # Tables of images that are Parquet files.
     "parquet": ["pyarrow>=26.0.1,<27"],
+    # The page of imagen_jax.serve.
+    "web": ["starlette>=1.10,<2", "uvicorn>=0.54,<1"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": [
         "beartype>=0.23.1",
@@ -81,6 +83,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
+    package_data={"imagen_jax.web": ["page/*"]},
     install_requires=SAMPLE,
     extras_require=EXTRAS,
 )

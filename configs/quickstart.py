@@ -116,6 +116,10 @@ def common() -> ConfigDict:
                 "thresholding": "static",
                 "percentile": 99.5,
                 "largest_bound": 1e9,  # of dynamic thresholding; the paper has none
+                "gamma": 0.0,  # of ancestral sampling: 0 the smallest variance, 1 the largest
+                "eta": 0.0,  # of ddim: 0 draws no noise, 1 as much as ancestral sampling
+                "guidance_interval": (),  # two log-SNRs, outside of which there is no guidance; (): everywhere
+                "guide_at_once": False,  # ask the network once with twice the batch, instead of twice
                 "augmentation_level": 0.0,
             },
             "preview": {

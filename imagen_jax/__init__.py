@@ -3,7 +3,7 @@
 Captions and images go in on the left, a trained cascade comes out on the right::
 
     train.py    data -> text -> diffusion (loss) -> models -> training (step, state, checkpoints)
-    sample.py   training.checkpoints -> sampling (steps, guidance, cascade) -> PNG
+    sample.py   training.checkpoints -> sampling (steps, guidance, edits, cascade) -> pictures; serve.py as a page
     evaluate.py sampling -> evaluation (features, caption recall, report)
     compile_check.py    config -> jobs (programs) -> forecast (memory, exchanges, the least time) of a pod not here
     import_weights.py  weights from elsewhere -> training.checkpoints; export_weights.py the other way
@@ -14,4 +14,17 @@ Imports point one way, and ``tests/test_import_directions.py`` holds them to it:
                         <- evaluation <- stages <- jobs, forecast <- the mains
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+FOR_NOTEBOOKS = {"load_cascade": "imagen_jax.cascades", "Edit": "imagen_jax.edits", "Wish": "imagen_jax.cascades"}
+"""What is reached from the package itself, and the module that has it, imported when it is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    """``imagen_jax.load_cascade`` and the like, without loading all of JAX for whoever wants the version."""
+    if name in FOR_NOTEBOOKS:
+        return getattr(import_module(FOR_NOTEBOOKS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

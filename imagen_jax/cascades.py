@@ -1,212 +1,294 @@
 """A cascade ready to draw: stages from their workdirs, the text encoder, and one compiled program a stage.
 
-workdirs -> config, EMA parameters -> SamplingStage of each -> Cascade
-prompts -> text encoder -> keys of prompts -> batches of one size -> stage after stage -> images
+workdirs -> config, EMA parameters -> TrainedStage of each -> Cascade
+wishes (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
+
+A picture is a function of the weights, its wish, the seed and the edit: not of its neighbours or of the batch size.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
+from PIL import Image
 
-from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.array_types import Keys, Text
 from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import (
-    DrawStage,
-    SamplingSettings,
+    Calls,
+    Inputs,
+    OnEstimate,
     SamplingStage,
     check_order,
-    draw_cascade,
     keys_of_prompts,
     make_draw_stage,
+    make_invert_stage,
+    starting_noise,
 )
-from imagen_jax.sampling.sampler import SPACINGS, OnStep
-from imagen_jax.sampling.step_rules import STEP_RULES
-from imagen_jax.sampling.thresholding import THRESHOLDS
-from imagen_jax.stages import Stage, abstract_params, build_stage, load_encoder, make_denoiser
+from imagen_jax.sampling.edits import Known, between
+from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.sampling.sampler import OnStep, fold_into_each
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
+from imagen_jax.stages import load_encoder, parameter_axes
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.workdir import read_config, require_sections
+from imagen_jax.trained_stages import TrainedStage, load_stage, make_sampling_stage, make_settings
 
 NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
 """What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
 
+MOST_ADJUSTED = 16
+"""Settings of one cascade whose programs are kept."""
+
 HostImages = Float[np.ndarray, "batch height width 3"]
 
 
-def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
-    """Makes the settings that ``config.sampling`` describes.
-
-    Raises:
-        UserError: an unknown sampler or thresholding, or a number out of its range.
-    """
-    level = sampling["augmentation_level"]
-    if not 0.0 <= level <= 1.0:
-        raise UserError(f"the augmentation level lies between 0 (clean) and 1 (noise), not at {level}")
-    return SamplingSettings(
-        steps=sampling["steps"],
-        rule=choose(STEP_RULES, sampling["sampler"], "sampler")(),
-        guidance_weight=float(sampling["guidance"]),
-        threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(
-            sampling["percentile"], sampling["largest_bound"]
-        ),
-        augmentation_level=level,
-        spread=choose(SPACINGS, sampling["spacing"], "spacing"),
-    )
-
-
-def make_sampling_stage(stage: Stage, params: Any, settings: SamplingSettings) -> SamplingStage:
-    """Shows a stage to the cascade."""
-
-    def denoiser_of(params: Any, text: Text, low_resolution: LowResolution | None):
-        return make_denoiser(stage, params, text, low_resolution)
-
-    rule = settings.rule
-    if stage.learns_variance and rule.reads_variance:
-        settings = settings._replace(rule=rule._replace(name="ancestral, learned variance"))
-    return SamplingStage(
-        denoiser_of,
-        params,
-        stage.resolution,
-        stage.low_resolution,
-        stage.schedule,
-        stage.augmentation_schedule,
-        settings,
-        stage.enlarge,
-    )
-
-
-class TrainedStage(NamedTuple):
-    """One stage as training left it.
+@dataclass(frozen=True)
+class Wish:
+    """One picture that is wanted.
 
     Attributes:
-        name: its workdir.
-        config: its config.
-        stage: the stage.
-        params: the moving average of its parameters.
-        step: updates made.
+        prompt: what it shows.
+        index: its number among those of its prompt.
+        to_prompt: a second prompt that it lies on the way to; None for its own.
+        to_seed: a second seed that its noise lies on the way to; None for its own.
+        share: of that way, from 0 to 1.
     """
 
-    name: str
-    config: ConfigDict
-    stage: Stage
-    params: Any
-    step: int
-
-
-def load_stage(workdir: Path) -> TrainedStage:
-    """Loads a stage from its workdir, from the newest checkpoint.
-
-    Raises:
-        UserError: no config or no checkpoint there, or they do not fit each other.
-    """
-    config = read_config(workdir)
-    require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
-    stage = build_stage(config)
-    with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        params, step = checkpoints.restore_ema(abstract_params(stage))
-    return TrainedStage(str(workdir), config, stage, params, step)
+    prompt: str
+    index: int = 0
+    to_prompt: str | None = None
+    to_seed: int | None = None
+    share: float = 0.0
 
 
 @dataclass
 class Cascade:
-    """Stages that draw one after the other.
+    """Stages that draw one after the other, on all devices of this process.
 
     Attributes:
-        stages: what is sampled, base first.
-        names: what to call each stage, in errors.
-        lengths: tokens that each stage's captions are padded to.
-        null_captions: for each stage the caption that stands for none; None where zeros do.
+        trained: the stages, base first; their parameters on the host, and on the devices only while they draw.
         encoder: the text encoder they were trained with.
+        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
         batch_size: pictures drawn at once; the last batch is filled up, so that one compiled program serves all.
+        on_step: called after each denoising step.
+        on_estimate: called with what the pictures look like, at each step.
     """
 
-    stages: Sequence[SamplingStage]
-    names: Sequence[str]
-    lengths: Sequence[int]
-    null_captions: Sequence[str | None]
+    trained: Sequence[TrainedStage]
     encoder: TextEncoder
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     on_step: OnStep | None = None
-    _draws: list[DrawStage] = field(init=False, repr=False)
+    on_estimate: OnEstimate | None = None
+    _programs: dict[Any, Callable] = field(init=False, repr=False, default_factory=dict)
+    _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_order(self.stages, self.names)
         if self.batch_size < 1:
             raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
-        self._draws = [make_draw_stage(stage, self.on_step) for stage in self.stages]
+        self.mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+        # Every device has its share of a batch.
+        parts = count_parts(self.mesh)
+        self.batch_size = -(-self.batch_size // parts) * parts
+        self.stages: list[SamplingStage] = []
+        for one, picked in zip(self.trained, self.picked(), strict=True):
+            self.stages.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
+
+    def picked(self) -> list[dict[str, Any]]:
+        """The overrides of each stage."""
+        return [pick_for_stage(self.overrides, number, len(self.trained)) for number in range(len(self.trained))]
 
     @property
-    def total_steps(self) -> int:
+    def names(self) -> list[str]:
+        """What to call each stage."""
+        return [one.name for one in self.trained]
+
+    def count_steps(self, edit: Edit = NO_EDIT) -> int:
         """Denoising steps of all stages for one batch."""
-        return sum(stage.settings.steps for stage in self.stages)
+        rows = [edit.walk(stage.settings.spacing(stage.schedule, stage.settings.steps)) for stage in self.stages]
+        return sum(len(row) - 1 for row in rows)
 
     def describe(self) -> dict[str, str]:
         """The settings of each stage in words, as a picture's metadata and a report have them."""
-        described = {}
-        for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
-            settings = stage.settings
-            described[f"stage_{number}"] = (
-                f"{to_path(name).name}: {stage.resolution} px, {settings.steps} steps of {settings.rule.name}, "
-                f"guidance {settings.guidance_weight:g}, augmentation level {settings.augmentation_level:g}"
-            )
-        return described
+        return {
+            f"stage_{number}": f"{to_path(name).name}: {stage.resolution} px, {stage.settings.describe()}"
+            for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True))
+        }
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        indices: Sequence[int] | None = None,
-        seed: int = 0,
-        negative_prompt: str | None = None,
-    ) -> Iterator[list[HostImages]]:
-        """Draws a picture for each prompt, and yields them batch by batch: for each stage, its images of the batch.
+    def adjusted(self, **overrides: Any) -> "Cascade":
+        """The same cascade with other settings; asked for again, with what has been compiled for them.
 
         Args:
-            prompts: one for each picture.
-            indices: the picture's number among those of its prompt; 0 for each where left out.
-            seed: the picture is a function of weights, prompt, seed and index (and the negative prompt).
-            negative_prompt: what guidance leads away from, instead of no caption.
+            **overrides: keys of ``config.sampling``, such as ``steps=50`` or ``guidance=[7.0, 3.0]``.
 
         Raises:
-            UserError: there is no prompt.
+            UserError: a value is out of its range, or there is not one for each stage.
         """
-        if not prompts:
+        if not overrides:
+            return self
+        name = repr(sorted(overrides.items()))
+        if name not in self._adjusted:
+            if len(self._adjusted) >= MOST_ADJUSTED:
+                self._adjusted.pop(next(iter(self._adjusted)))
+            self._adjusted[name] = replace(self, overrides={**self.overrides, **overrides})
+        return self._adjusted[name]
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        samples_per_prompt: int = 1,
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """Draws pictures of the last stage's size, for notebooks and scripts.
+
+        Args:
+            prompts: one or several.
+            samples_per_prompt: pictures of each, which come one after the other.
+            seed: another one gives other pictures.
+            negative_prompt: what guidance leads away from.
+            edit: begins with a picture, or keeps a part of one.
+            **settings: see ``adjusted``.
+
+        Raises:
+            UserError: there is no prompt, or what ``adjusted`` raises.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        wishes = [Wish(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
+        drawn = self.adjusted(**settings).draw(wishes, seed, negative_prompt, edit)
+        return [Image.fromarray(pixels) for stages in drawn for pixels in to_pixels(stages[-1])]
+
+    def draw(
+        self, wishes: Sequence[Wish | str], seed: int = 0, negative_prompt: str | None = None, edit: Edit = NO_EDIT
+    ) -> Iterator[list[HostImages]]:
+        """Draws a picture for each wish, and yields them batch by batch: for each stage, its images of the batch.
+
+        Args:
+            wishes: one for each picture; a text is a prompt.
+            seed: another one gives other pictures.
+            negative_prompt: what guidance leads away from, instead of no caption.
+            edit: what the pictures begin with.
+
+        Raises:
+            UserError: there is no wish, the stages do not follow each other, or a negative prompt would do nothing.
+        """
+        check_order(self.stages, self.names, edit.image is not None)
+        if not wishes:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
         if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in self.stages):
             raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
-        indices = [0] * len(prompts) if indices is None else indices
-        for start in range(0, len(prompts), self.batch_size):
-            batch = list(prompts[start : start + self.batch_size])
-            picked = list(indices[start : start + self.batch_size])
-            missing = self.batch_size - len(batch)
-            filled = batch + batch[-1:] * missing
-            keys = keys_of_prompts(seed, filled, picked + picked[-1:] * missing)
-            drawn = draw_cascade(self.stages, self._draws, self.encode(filled, negative_prompt), keys)
-            yield [np.asarray(images)[: len(batch)] for images in drawn]
+        for start in range(0, len(wishes), self.batch_size):
+            batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + self.batch_size]]
+            filled = batch + batch[-1:] * (self.batch_size - len(batch))
+            yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
 
-    def encode(self, prompts: list[str], negative_prompt: str | None) -> list[tuple[Text, Text]]:
-        """Encodes prompts for each stage, and beside them what guidance leads away from."""
-        encode = functools.cache(self.encoder.encode)
-        texts = []
-        for length, null_caption in zip(self.lengths, self.null_captions, strict=True):
-            text = encode(tuple(prompts), length)
-            caption = null_caption if negative_prompt is None else negative_prompt
-            unwanted = null_text(text)
-            if caption is not None:
-                # One caption for all: encoded once, for the encoder may be the larger half of the work.
-                unwanted = jax.tree.map(
-                    lambda array: jnp.repeat(array, len(prompts), axis=0), encode((caption,), length)
-                )
-            texts.append((text, unwanted))
-        return texts
+    def _draw_batch(
+        self, wishes: Sequence[Wish], seed: int, negative_prompt: str | None, edit: Edit
+    ) -> Iterator[HostImages]:
+        """Draws one batch, and yields each stage's images in turn."""
+        cut = batch_placement(self.mesh, len(wishes))
+        images = edit.first_condition(self.stages[0].low_resolution, len(wishes))
+        for number, one in enumerate(self.trained):
+            inputs = self.inputs(number, wishes, seed, negative_prompt, edit)._replace(low=images)
+            with jax.set_mesh(self.mesh):
+                params = jax.device_put(one.params, self._placement(one))
+                inputs = jax.device_put(inputs, cut)
+                if edit.invert is not None:
+                    known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
+                    inverted = self._program(number, edit, make_invert_stage)(params, inputs._replace(text=known))
+                    inputs = inputs._replace(start=inverted)
+                images = self._program(number, edit, make_draw_stage)(params, inputs)
+            yield np.asarray(images)
+
+    def inputs(
+        self,
+        number: int,
+        wishes: Sequence[Wish],
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+    ) -> Inputs:
+        """What a stage draws a batch from, bar the images of the stage before.
+
+        Args:
+            number: of the stage.
+            wishes: of the batch.
+            seed: of the noise.
+            negative_prompt: what guidance leads away from, instead of no caption.
+            edit: what the pictures begin with.
+        """
+        one, stage = self.trained[number], self.stages[number]
+        shares = jnp.asarray([wish.share for wish in wishes], jnp.float32)
+        keys = fold_into_each(keys_of_wishes(wishes, seed), number)
+        text = self._encode(one, [edit.prompt_of(wish.prompt, number) for wish in wishes])
+        if any(wish.to_prompt is not None for wish in wishes):
+            second = self._encode(one, [edit.prompt_of(wish.to_prompt or wish.prompt, number) for wish in wishes])
+            text = mix_texts(text, second, shares)
+        start = None
+        if any(wish.to_seed is not None for wish in wishes):
+            to_keys = fold_into_each(keys_of_wishes(wishes, seed, to=True), number)
+            noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
+            start = between(noises[0], noises[1], shares)
+        picture, known = edit.pictures(stage.resolution, len(wishes))
+        unwanted = self._unwanted(one, text, negative_prompt)
+        return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
+
+    def _program(self, number: int, edit: Edit, make: Callable[..., Callable]) -> Callable:
+        """What a stage does to a batch, compiled once for each way to walk."""
+        key = (number, make.__name__, edit.strength, edit.returns)
+        if key not in self._programs:
+            calls = Calls(self.on_step, self.on_estimate)
+            self._programs[key] = make(self.stages[number], calls, edit.walk)
+        return self._programs[key]
+
+    def _placement(self, one: TrainedStage) -> Any:
+        return place_state(jax.eval_shape(lambda: one.params), parameter_axes(one.stage), self.mesh)
+
+    def _encode(self, one: TrainedStage, captions: Sequence[str]) -> Text:
+        return self._encode_all(tuple(captions), one.stage.text_length)
+
+    @functools.cached_property
+    def _encode_all(self) -> Callable[[tuple[str, ...], int], Text]:
+        # All stages have the captions of a batch in common.
+        return functools.lru_cache(maxsize=4)(self.encoder.encode)
+
+    def _unwanted(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
+        """What guidance leads away from."""
+        null_caption = choose(NULL_CAPTIONS, one.config.text.null, "text.null")
+        caption = null_caption if negative_prompt is None else negative_prompt
+        if caption is None:
+            return null_text(text)
+        # One caption for all: encoded once, for the encoder may be the larger half of the work.
+        count = text.mask.shape[0]
+        return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
+
+
+def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
+    """One key for each picture; ``to`` asks for those of the second seeds."""
+    prompts, indices = [wish.prompt for wish in wishes], [wish.index for wish in wishes]
+    if not to:
+        return keys_of_prompts(seed, prompts, indices)
+    seeds = [seed if wish.to_seed is None else wish.to_seed for wish in wishes]
+    keys = [keys_of_prompts(of_wish, [wish.prompt], [wish.index]) for of_wish, wish in zip(seeds, wishes, strict=True)]
+    return jnp.concatenate(keys)
+
+
+def mix_texts(first: Text, second: Text, shares: Float[jax.Array, " batch"]) -> Text:
+    """Texts on the way from one to another: token by token, where either has one."""
+    share = shares[:, None, None]
+    return Text((1.0 - share) * first.embeddings + share * second.embeddings, first.mask | second.mask)
 
 
 def load_cascade(
@@ -214,6 +296,7 @@ def load_cascade(
     overrides: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     on_step: OnStep | None = None,
+    dtype: str | None = None,
 ) -> Cascade:
     """Loads a cascade from the workdirs of its stages, base first.
 
@@ -222,27 +305,22 @@ def load_cascade(
         overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
         batch_size: pictures drawn at once.
         on_step: called after each denoising step.
+        dtype: what the networks compute in, "float32" or "bfloat16"; None leaves it to each stage's config.
 
     Raises:
         UserError: a workdir without a usable stage, stages that do not follow each other, text encoders that differ.
     """
-    trained = [load_stage(to_path(workdir)) for workdir in workdirs]
-    stages = []
-    for number, one in enumerate(trained):
-        sampling = one.config.sampling.to_dict() | pick_for_stage(overrides or {}, number, len(trained))
-        stages.append(make_sampling_stage(one.stage, one.params, make_settings(sampling)))
-    names = [one.name for one in trained]
-    check_order(stages, names)
+    trained = [load_stage(to_path(workdir), dtype) for workdir in workdirs]
+    check_order([one.stage for one in trained], [one.name for one in trained], has_picture=True)
     encoders = [load_encoder(one.config.text) for one in trained]
     if len({encoder.name for encoder in encoders}) > 1:
+        names = [one.name for one in trained]
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
         raise UserError(
             f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
             "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
         )
-    lengths = [one.stage.text_length for one in trained]
-    null_captions = [choose(NULL_CAPTIONS, one.config.text.null, "text.null") for one in trained]
-    return Cascade(stages, names, lengths, null_captions, encoders[0], batch_size, on_step)
+    return Cascade(trained, encoders[0], dict(overrides or {}), batch_size, on_step)
 
 
 def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from imagen_jax.cascades import TrainedStage
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.deepfloyd_weights import (
@@ -29,6 +28,7 @@ from imagen_jax.stage_files import NO_CHOICES, ImportChoices, name_params, write
 from imagen_jax.stages import abstract_params, build_stage
 from imagen_jax.storage.paths import Path, absolute
 from imagen_jax.text.t5_files import find_tokenizer
+from imagen_jax.trained_stages import TrainedStage
 from imagen_jax.weights.json_settings import FLAG, POSITIVE, SHARE, TEXT, check_kinds, read_settings
 from imagen_jax.weights.named_tensors import flatten_shapes
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
@@ -136,6 +136,10 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
             "network": network | {"dtype": choices.dtype or "float32"},
             "sampling": {
                 "sampler": "ancestral",
+                "gamma": 0.0,
+                "eta": 0.0,
+                "guidance_interval": (),
+                "guide_at_once": False,
                 "steps": STEPS[stage],
                 "spacing": "discrete",
                 "guidance": GUIDANCE[stage],

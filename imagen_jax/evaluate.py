@@ -89,7 +89,7 @@ def evaluate(
     folder = open_data(config)
     captions = [of_image[0] for of_image in captions_of(folder, "train")]
     picked = np.random.default_rng(seed).permutation(len(captions))[:samples]
-    steps = cascade.total_steps * -(-len(picked) // cascade.batch_size)
+    steps = cascade.count_steps() * -(-len(picked) // cascade.batch_size)
     with tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True) as bar:
         drawn = draw(cascade, [captions[index] for index in picked], seed)
     sampled = time.perf_counter()

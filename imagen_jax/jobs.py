@@ -11,16 +11,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from imagen_jax.cascades import make_sampling_stage, make_settings
 from imagen_jax.counting.operations import count_operations
 from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.errors import UserError, choose
-from imagen_jax.sampling.cascade import make_draw_stage
+from imagen_jax.sampling.cascade import Inputs, make_draw_stage
 from imagen_jax.sharding.axes import axes_of, remove_labels
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
 from imagen_jax.stages import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
 from imagen_jax.text.t5 import SIZES, T5Encoder
+from imagen_jax.trained_stages import make_sampling_stage, make_settings
 from imagen_jax.training_setup import make_training
 
 
@@ -83,14 +83,14 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
     """
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
-    sampled = make_sampling_stage(stage, None, make_settings(config.sampling.to_dict()))
+    sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))
     draw: Any = make_draw_stage(sampled)
     shapes = abstract_params(stage)
     params = place_shapes(shapes, place_state(shapes, parameter_axes(stage), mesh))
     inputs = place_shapes(sampling_inputs(stage, batch), batch_placement(mesh, batch))
     with jax.set_mesh(mesh):
-        lowered = draw.lower(params, *inputs)
-    operations = count_operations(draw, params, *sampling_inputs(stage, 1))
+        lowered = draw.lower(params, inputs)
+    operations = count_operations(draw, params, sampling_inputs(stage, 1))
     return Job(
         f"sampler, {sampled.settings.steps} steps of {sampled.settings.rule.name},",
         lowered,
@@ -102,12 +102,12 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
     )
 
 
-def sampling_inputs(stage: Stage, batch: int) -> tuple[Any, ...]:
-    """Shapes of what a sampler takes besides the parameters: text, unwanted text, keys, low-resolution images."""
+def sampling_inputs(stage: Stage, batch: int) -> Inputs:
+    """Shapes of what a sampler takes besides the parameters."""
     inputs = abstract_batch(stage, batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     text = jax.eval_shape(in_float32, inputs.text)
-    return text, text, keys, inputs.low_resolution
+    return Inputs(text, text, keys, inputs.low_resolution)
 
 
 def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: int) -> Job:

@@ -14,16 +14,16 @@ from ml_collections import ConfigDict
 
 from imagen_jax import processes
 from imagen_jax.array_types import Images, SmallImages, Text
-from imagen_jax.cascades import make_sampling_stage, make_settings
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
-from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
+from imagen_jax.sampling.cascade import Inputs, keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.stages import Stage
 from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.text.embedding_store import Embeddings, pad_text
+from imagen_jax.trained_stages import make_sampling_stage, make_settings
 from imagen_jax.training.loop import Moment
 
 HELD_OUT_EXAMPLES = 4
@@ -42,7 +42,7 @@ def make_preview(
         workdir: the run's folder.
     """
     settings = make_settings(config.sampling.to_dict())
-    draw = make_draw_stage(make_sampling_stage(stage, None, settings))
+    draw = make_draw_stage(make_sampling_stage(stage, settings))
     small: SmallImages | None = None
     captions, original = list(config.preview.prompts), None
     if stage.low_resolution is not None:
@@ -53,7 +53,7 @@ def make_preview(
 
     def draw_everywhere(params: Any, inputs: Any) -> Images:
         text, no_text, numbers, small = inputs
-        return draw(params, text, no_text, jax.random.wrap_key_data(numbers), small)
+        return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
     def preview(number: int, moment: Moment) -> None:
         placement: Any = moment.state.step.sharding

@@ -1,78 +1,153 @@
-"""Draws pictures for prompts with a trained cascade.
+"""Draws pictures for prompts with a trained cascade, or edits a picture with it.
 
     python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
+    python -m imagen_jax.sample --stages=BASE,LARGE --prompts_file=captions.txt --samples_per_prompt=4 --out=pictures
+    python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --strength=0.6 --out=edited
+    python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
+    python -m imagen_jax.sample --stages=LARGE --image=small.png --out=enlarged
 
-Writes one PNG a picture, with its prompt, seed and settings in the file's metadata, and ``grid.png`` of all.
-Settings that are not given are those of each stage's config.
+Writes one file a picture, with its prompt, seed and settings in its metadata, and ``grid.png`` of the first. Settings
+that are not given are those of each stage's config. Cut at any time, the same command continues.
 """
 
 import contextlib
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from imagen_jax.cascades import Cascade, load_cascade
+from imagen_jax import processes
+from imagen_jax.cascades import Cascade, Wish, load_cascade
 from imagen_jax.command_line import run_main
+from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.pictures import file_name, labelled_grid, make_folder, save_png, to_pixels
-from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.picture_folder import FORMATS, PictureFolder
+from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.prompts import check_readable, read_prompts
+from imagen_jax.sampling.pictures import make_folder, to_pixels
+from imagen_jax.storage.paths import to_path
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
+PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, or a column of JSON lines or CSV.")
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
+LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "What the stages after the first are told instead.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
-GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
-STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
-SAMPLER = flags.DEFINE_list("sampler", None, "ancestral or ddim. One, or one for each stage.")
-THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One, or one for each stage.")
-AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
 SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.")
 SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Pictures for each prompt.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures drawn at once.", lower_bound=1)
+FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Of the files; npz is one array of all pictures.")
+GRID = flags.DEFINE_bool("grid", True, "Also write grid.png, of the first 64 pictures.")
+DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
+
+GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
+GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs, outside of which there is no guidance.")
+GUIDE_AT_ONCE = flags.DEFINE_bool("guide_at_once", None, "Ask networks once with twice the batch: faster, more memory.")
+STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
+SAMPLER = flags.DEFINE_list(
+    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One, or one for each stage."
+)
+SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras or discrete. One, or one a stage.")
+GAMMA = flags.DEFINE_list("gamma", None, "Of ancestral: 0 the smallest variance, 1 the largest.")
+ETA = flags.DEFINE_list("eta", None, "Of ddim: 0 draws no noise, 1 as much as ancestral.")
+THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One, or one for each stage.")
+PERCENTILE = flags.DEFINE_list("percentile", None, "Of dynamic thresholding, such as 99.5.")
+AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
+
+IMAGE = flags.DEFINE_string("image", None, "A picture to edit; or to enlarge, where the first stage is no base.")
+MASK = flags.DEFINE_string("mask", None, "With --image: white where something is to be drawn anew.")
+STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is noised; 1 leaves nothing of it.")
+RETURNS = flags.DEFINE_integer("returns", 1, "With --mask: how often each stretch of steps is taken.", lower_bound=1)
+INVERT = flags.DEFINE_string("invert", None, "With --image: its caption; begins with the noise that gives the picture.")
+TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to go to from each --prompt.")
+TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.")
+BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Draws and writes."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
-    prompts = [prompt.strip() for prompt in PROMPTS.value if prompt.strip()]
-    if not prompts:
-        raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+    wishes = list_wishes(read_all_prompts())
     if not STAGES.value:
         raise UserError(
             "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
         )
+    edit = read_edit()
     out = to_path(OUT.value)
     make_folder(out)
-    check_readable([*prompts, *filter(None, [NEGATIVE_PROMPT.value])])
-
-    overrides = read_overrides()
-    wanted = [(prompt, index) for prompt in prompts for index in range(SAMPLES.value)]
+    join_as_flagged()
     with contextlib.ExitStack() as stack:
-        cascade = load_cascade(STAGES.value, overrides, min(BATCH_SIZE.value, len(wanted)), lambda step: bar.update())
-        steps = cascade.total_steps * -(-len(wanted) // cascade.batch_size)
-        bar = stack.enter_context(tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True))
+        size = min(BATCH_SIZE.value, len(wishes))
+        cascade = load_cascade(STAGES.value, read_overrides(), size, lambda step: bar.update(), DTYPE.value)
+        settings = describe_settings(cascade, edit)
+        folder = processes.take_turns(
+            lambda: PictureFolder(out, wishes, SEED.value, cascade.batch_size, FORMAT.value, settings)
+        )
+        missing = folder.missing(jax.process_index(), jax.process_count())
+        steps = cascade.count_steps(edit) * len(missing)
+        bar = stack.enter_context(
+            tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True, disable=not processes.is_first())
+        )
         started = time.perf_counter()
-        images = draw_and_write(cascade, wanted, out)
+        drawn = draw_and_write(cascade, folder, missing, edit)
     seconds = time.perf_counter() - started
-    labels = [prompt for prompt, _ in wanted]
-    columns = SAMPLES.value if SAMPLES.value > 1 else min(4, len(wanted))
-    save_png(out / "grid.png", labelled_grid(to_pixels(images), labels, columns), {"prompt": "; ".join(prompts)})
-    print(f"{len(wanted)} picture(s) in {seconds:.1f} s, and grid.png, in {out}")
+    processes.meet("all pictures are drawn")
+    if processes.is_first():
+        by_prompt = SAMPLES.value * (BETWEEN.value if is_between() else 1)
+        folder.finish(by_prompt if by_prompt > 1 else min(4, len(wishes)), GRID.value)
+        there = f" ({len(wishes) - drawn} were there or are drawn elsewhere)" if drawn < len(wishes) else ""
+        print(f"{drawn} picture(s){there} in {seconds:.1f} s, in {out}{', and grid.png' if GRID.value else ''}")
 
 
-def check_readable(prompts: Sequence[str]) -> None:
-    """Checks that every prompt is text.
+def read_all_prompts() -> list[str]:
+    """The prompts of the command line, then those of the file.
 
     Raises:
-        UserError: one holds bytes that are no UTF-8.
+        UserError: there is none, or one can't be read.
     """
+    prompts = [prompt.strip() for prompt in PROMPTS.value if prompt.strip()]
+    if PROMPTS_FILE.value is not None:
+        prompts += read_prompts(to_path(PROMPTS_FILE.value))
+    if not prompts and IMAGE.value is None:
+        raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+    others = (NEGATIVE_PROMPT.value, LATER_PROMPT.value, TO_PROMPT.value, INVERT.value)
+    check_readable([*prompts, *filter(None, others)])
+    return prompts or [""]
+
+
+def is_between() -> bool:
+    """Whether pictures lie on the way to something."""
+    return TO_PROMPT.value is not None or TO_SEED.value is not None
+
+
+def list_wishes(prompts: Sequence[str]) -> list[Wish]:
+    """The pictures that are wanted; of a prompt that comes again, others than before."""
+    seen: Counter[str] = Counter()
+    shares = np.linspace(0.0, 1.0, BETWEEN.value).tolist() if is_between() else [0.0]
+    wishes = []
     for prompt in prompts:
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")
+        for index in range(seen[prompt], seen[prompt] + SAMPLES.value):
+            wishes += [Wish(prompt, index, TO_PROMPT.value, TO_SEED.value, share) for share in shares]
+        seen[prompt] += SAMPLES.value
+    return wishes
+
+
+def read_edit() -> Edit:
+    """What the flags say of a picture to begin with.
+
+    Raises:
+        UserError: a file can't be read, or the flags do not go together.
+    """
+    image = None if IMAGE.value is None else read_picture(to_path(IMAGE.value))
+    mask = None if MASK.value is None else read_mask(to_path(MASK.value))
+    return Edit(image, mask, STRENGTH.value, RETURNS.value, INVERT.value, LATER_PROMPT.value)
 
 
 def read_overrides() -> dict[str, list]:
@@ -85,33 +160,60 @@ def read_overrides() -> dict[str, list]:
         "guidance": (GUIDANCE, float),
         "steps": (STEPS, int),
         "sampler": (SAMPLER, str),
+        "spacing": (SPACING, str),
+        "gamma": (GAMMA, float),
+        "eta": (ETA, float),
         "thresholding": (THRESHOLDING, str),
+        "percentile": (PERCENTILE, float),
         "augmentation_level": (AUGMENTATION, float),
+        "guidance_interval": (GUIDANCE_INTERVAL, float),
     }
-    overrides = {}
+    overrides: dict[str, list] = {}
     for key, (flag, read) in readers.items():
         if flag.value is not None:
             try:
                 overrides[key] = [read(value) for value in flag.value]
             except ValueError:
                 raise UserError(f"--{key}={','.join(flag.value)} is not a number: give for example --{key}=3") from None
+    if "guidance_interval" in overrides:
+        # One for all stages.
+        overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]
+    if GUIDE_AT_ONCE.value is not None:
+        overrides["guide_at_once"] = [GUIDE_AT_ONCE.value]
     return overrides
 
 
-def draw_and_write(cascade: Cascade, wanted: Sequence[tuple[str, int]], out: Path) -> np.ndarray:
-    """Draws every picture, writes each as soon as its batch is done, and returns the last stage's, in order."""
-    drawn = []
-    prompts, indices = [prompt for prompt, _ in wanted], [index for _, index in wanted]
-    batches = cascade.draw(prompts, indices, SEED.value, NEGATIVE_PROMPT.value)
-    for number, stages in enumerate(batches):
-        for place, image in enumerate(stages[-1]):
-            prompt, index = wanted[number * cascade.batch_size + place]
-            metadata = {"prompt": prompt, "seed": str(SEED.value), "index": str(index), **cascade.describe()}
-            if NEGATIVE_PROMPT.value is not None:
-                metadata["negative_prompt"] = NEGATIVE_PROMPT.value
-            save_png(out / file_name(prompt, SEED.value, index), to_pixels(image[None])[0], metadata)
-        drawn.append(stages[-1])
-    return np.concatenate(drawn)
+def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
+    """What the pictures depend on besides their wishes and the seed, as JSON can hold it."""
+    digests = {
+        name: None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        for name, array in (("image", edit.image), ("mask", edit.mask))
+    }
+    return {
+        **cascade.describe(),
+        "trained_steps": [one.step for one in cascade.trained],
+        "dtypes": [one.config.network.dtype for one in cascade.trained],
+        "overrides": dict(cascade.overrides),
+        "negative_prompt": NEGATIVE_PROMPT.value,
+        "later_prompt": edit.later_prompt,
+        **digests,
+        "strength": edit.strength,
+        "returns": edit.returns,
+        "invert": edit.invert,
+    }
+
+
+def draw_and_write(cascade: Cascade, folder: PictureFolder, missing: Sequence[int], edit: Edit) -> int:
+    """Draws the missing batches, writes each as soon as it is done, and returns the number of pictures."""
+    metadata = {"seed": str(SEED.value), **cascade.describe()}
+    if NEGATIVE_PROMPT.value is not None:
+        metadata["negative_prompt"] = NEGATIVE_PROMPT.value
+    drawn = 0
+    for number in missing:
+        (stages,) = cascade.draw(folder.batches[number], SEED.value, NEGATIVE_PROMPT.value, edit)
+        folder.write(number, to_pixels(stages[-1]), metadata)
+        drawn += len(stages[-1])
+    return drawn
 
 
 if __name__ == "__main__":

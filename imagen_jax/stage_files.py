@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from imagen_jax.cascades import TrainedStage
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
 from imagen_jax.storage.paths import Path, absolute, write_whole, writing
+from imagen_jax.trained_stages import TrainedStage
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights

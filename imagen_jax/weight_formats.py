@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from imagen_jax import deepfloyd_if, stage_files
 from imagen_jax.array_types import DTYPES
-from imagen_jax.cascades import TrainedStage, load_stage, make_settings
 from imagen_jax.errors import UserError, choose
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
 from imagen_jax.stages import load_encoder
 from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.trained_stages import TrainedStage, load_stage, make_settings
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 

@@ -4,7 +4,8 @@
 #     bash launch/test.sh
 #     bash launch/test.sh tests/sampling -k ddim
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
-#                                             with libtpu; all of them are installed into .venv. On Debian, as root, also Tux Paint's stamps
+#                                             with libtpu; all of them are installed into .venv,
+#                                             and on Debian, as root, the stamps of Tux Paint
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"

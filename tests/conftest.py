@@ -59,3 +59,11 @@ def bucket(fake_buckets, tmp_path_factory, monkeypatch, request):
     yield to_path("gs:" + f"//{name}")
     fake_buckets.denied.clear()
     assert fake_buckets.unexpected == []
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """Compiles without most of XLA's optimizations: for tests of many small programs, of which none runs for long."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

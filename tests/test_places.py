@@ -24,11 +24,13 @@ ELSEWHERE = "s3://some-bucket/folder"
 PROGRAM = """
 import importlib, sys
 from absl import flags
+from imagen_jax import process_flags
 from imagen_jax.errors import UserError
 
-PLACES = {"workdir", "stages", "out", "source", "text_encoder"}
+PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
-          "features", "format", "dtype", "text_dtype", "profile_steps"}
+          "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
+          "to_prompt", "dtype", "text_dtype", "profile_steps"}
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": []}
 
@@ -39,7 +41,8 @@ for name, more in MORE.items():
              if flag.flag_type() not in ("int", "float", "bool")}
     assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
     for place in sorted(texts & PLACES):
-        values = {flag: "local" for flag in texts & PLACES - {"text_encoder"}} | {place: "ELSEWHERE"}
+        given = {flag: "local" for flag in texts & PLACES - {"text_encoder", "prompts_file", "image", "mask"}}
+        values = given | {place: "ELSEWHERE"}
         flags.FLAGS.unparse_flags()
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
         try:
@@ -62,7 +65,7 @@ def test_no_flag_takes_another_place_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 10
+    assert len(told) == 13
     for line in told:
         assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

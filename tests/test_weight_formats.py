@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import quickstart
 from imagen_jax import stage_files, weight_formats
-from imagen_jax.cascades import load_cascade, load_stage
+from imagen_jax.cascades import Wish, load_cascade
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
@@ -21,6 +21,7 @@ from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import fold_into_each
 from imagen_jax.stage_files import ImportChoices
 from imagen_jax.stages import build_stage, initial_params
+from imagen_jax.trained_stages import load_stage
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 from imagen_jax.weight_formats import export_stage, import_stage
@@ -63,11 +64,13 @@ def source(sources, tmp_path):
 @pytest.mark.parametrize("number", [0, 1])
 def test_pictures_equal_those_of_diffusers(golden, workdirs, number):
     cascade = load_cascade(workdirs, {"steps": list(STEPS.values())}, batch_size=2)
-    stage, text = cascade.stages[number], cascade.encode(list(PROMPTS), None)[number]
+    stage, inputs = cascade.stages[number], cascade.inputs(number, [Wish(prompt) for prompt in PROMPTS])
     keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0, 0]), number)
     small = None if number == 0 else jnp.asarray(golden["stage_1/images"])
     with jax.default_matmul_precision("highest"):
-        drawn = np.asarray(make_draw_stage(stage)(stage.params, *text, keys, small))
+        drawn = np.asarray(
+            make_draw_stage(stage)(cascade.trained[number].params, inputs._replace(keys=keys, low=small))
+        )
     expected = golden[f"stage_{number + 1}/images"].astype(np.float32)
     difference = np.abs(to_pixels(drawn).astype(int) - to_pixels(expected).astype(int))
     assert expected.std() > 0.2 and difference.max() <= 2

@@ -1,20 +1,24 @@
 """Stage after stage: each one's images are the next one's low-resolution condition (Imagen, section 2.4)."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.array_types import Denoiser, Images, Keys, LowResolution, SmallImages, Text
+from imagen_jax.array_types import Denoiser, Estimate, Images, Keys, LowResolution, PerExample, SmallImages, Text
 from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
+from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.guidance import guide
-from imagen_jax.sampling.sampler import OnStep, Spread, fold_into_each, normal_for_each, sample, spread_uniformly
-from imagen_jax.sampling.step_rules import StepRule
+from imagen_jax.sampling.edits import Known, Walk, invert, keep_known, walk_all
+from imagen_jax.sampling.estimates import split_estimate
+from imagen_jax.sampling.guidance import Interval, guide, guide_at_once, within
+from imagen_jax.sampling.sampler import OnStep, fold_into_each, normal_for_each, sample
+from imagen_jax.sampling.spacings import Spacing, space_uniformly
+from imagen_jax.sampling.step_rules import StepRule, ddim
 from imagen_jax.sampling.thresholding import Threshold, bound
 
 Params = Any
@@ -25,11 +29,13 @@ class SamplingSettings(NamedTuple):
 
     Attributes:
         steps: number of denoising steps, at least 1.
-        rule: one step, see ``step_rules``.
+        rule: one step, see ``step_rules`` and ``solvers``.
         guidance_weight: w in the paper's convention, see ``guidance``.
         threshold: bound on the estimate, see ``thresholding``.
         augmentation_level: how noisy the low-resolution condition is made, in [0, 1]; a base ignores it.
-        spread: which log-SNRs the steps are taken at.
+        spacing: which log-SNRs the steps are taken at.
+        interval: log-SNRs between which guidance is applied; None for all.
+        guide_at_once: whether guidance asks the network once with twice the batch, instead of twice.
     """
 
     steps: int
@@ -37,7 +43,16 @@ class SamplingSettings(NamedTuple):
     guidance_weight: float
     threshold: Threshold
     augmentation_level: float = 0.0
-    spread: Spread = spread_uniformly
+    spacing: Spacing = space_uniformly
+    interval: Interval | None = None
+    guide_at_once: bool = False
+
+    def describe(self) -> str:
+        """The settings in words."""
+        words = [f"{self.steps} steps of {self.rule.name}", f"guidance {self.guidance_weight:g}"]
+        if self.interval is not None:
+            words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
+        return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
 
 
 class SamplingStage(NamedTuple):
@@ -45,7 +60,6 @@ class SamplingStage(NamedTuple):
 
     Attributes:
         make_denoiser: ``(params, text, low_resolution) -> Denoiser``.
-        params: what ``make_denoiser`` takes.
         resolution: height and width of its images.
         low_resolution: height and width of its condition; None for a base.
         schedule: time to log-SNR.
@@ -55,7 +69,6 @@ class SamplingStage(NamedTuple):
     """
 
     make_denoiser: Callable[[Params, Text, LowResolution | None], Denoiser]
-    params: Params
     resolution: int
     low_resolution: int | None
     schedule: Schedule
@@ -64,25 +77,88 @@ class SamplingStage(NamedTuple):
     enlarge: Enlarge = leave_small
 
 
-DrawStage = Callable[[Params, Text, Text, Keys, SmallImages | None], Images]
-"""``draw(params, text, unwanted, keys, low) -> images``, see ``make_draw_stage``."""
+class Inputs(NamedTuple):
+    """What a stage draws from; all of it arrays.
+
+    Attributes:
+        text: what is wanted, encoded.
+        unwanted: what guidance leads away from: the null text, or a caption of what is not wanted.
+        keys: one for each picture.
+        low: images of the stage before, in [-1, 1]; None for a base.
+        picture: clean images that are noised to the first of the log-SNRs to begin with; None for noise alone.
+        start: images that are so noisy already, instead.
+        known: what must be in the pictures; None for nothing.
+    """
+
+    text: Text
+    unwanted: Text
+    keys: Keys
+    low: SmallImages | None = None
+    picture: Images | None = None
+    start: Images | None = None
+    known: Known | None = None
 
 
-def check_order(stages: Sequence[SamplingStage], names: Sequence[str]) -> None:
+OnEstimate = Callable[[Any], None]
+"""Called on the host with the images as the denoiser sees them, at each call of it."""
+
+LARGEST_SHOWN = 256
+
+
+class Calls(NamedTuple):
+    """What is told on the host while a stage draws.
+
+    Attributes:
+        on_step: see ``sample``.
+        on_estimate: see ``OnEstimate``.
+    """
+
+    on_step: OnStep | None = None
+    on_estimate: OnEstimate | None = None
+
+
+NO_CALLS = Calls()
+
+DrawStage = Callable[[Params, Inputs], Images]
+"""``draw(params, inputs) -> images``, see ``make_draw_stage``."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What is known of a stage's place in the cascade."""
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of its images."""
+        ...
+
+    @property
+    def low_resolution(self) -> int | None:
+        """Height and width of its condition; None for a base."""
+        ...
+
+
+def check_order(stages: Sequence[Sized], names: Sequence[str], has_picture: bool = False) -> None:
     """Checks that a base comes first and that each later stage takes what the one before it makes.
+
+    Args:
+        stages: as they are to be drawn.
+        names: of them.
+        has_picture: whether there is a picture for the first stage to enlarge.
 
     Raises:
         UserError: they don't; names the stage and its resolutions.
     """
     if not stages:
         raise UserError("there is no stage to sample: name at least one workdir in --stages")
-    made: int | None = None
+    made: int | None = stages[0].low_resolution if has_picture else None
     for stage, name in zip(stages, names, strict=True):
         if stage.low_resolution != made:
             wanted = "no image (it is a base)" if stage.low_resolution is None else f"{stage.low_resolution}-px images"
             given = "it comes first" if made is None else f"the stage before it makes {made}-px images"
             raise UserError(
-                f"the stage {name} takes {wanted}, but {given}: list --stages from the base to the largest resolution"
+                f"the stage {name} takes {wanted}, but {given}: list --stages from the base to the largest resolution, "
+                "or give the picture that the first one is to enlarge (--image)"
             )
         made = stage.resolution
 
@@ -101,55 +177,100 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
     return jax.vmap(fold)(jnp.asarray(words), jnp.asarray(indices, jnp.uint32))
 
 
-def make_draw_stage(stage: SamplingStage, on_step: OnStep | None = None) -> DrawStage:
-    """Makes ``draw(params, text, unwanted, keys, low) -> images``, jitted: a stage's whole loop as one program.
+def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawStage:
+    """Makes ``draw(params, inputs) -> images``, jitted: a stage's whole loop as one program.
 
-    ``unwanted`` is the text of the unconditional denoiser, which guidance leads away from: the null text, or a caption
-    of what is not wanted. ``low`` are the images of the stage before, in [-1, 1]; None for a base. The result is
-    clipped to [-1, 1].
+    The result is clipped to [-1, 1].
+
+    Args:
+        stage: the stage.
+        calls: what is told while it draws.
+        walk: what is made of the log-SNRs of the stage's spacing, see ``edits``.
     """
     settings = stage.settings
     if settings.steps < 1:
         raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
     shape = (stage.resolution, stage.resolution, 3)
-    log_snrs = settings.spread(stage.schedule, settings.steps)
+    log_snrs = walk(settings.spacing(stage.schedule, settings.steps))
 
-    def draw(params: Params, text: Text, unwanted: Text, keys: Keys, low: SmallImages | None) -> Images:
-        low_resolution = None
-        if low is not None:
-            low = stage.enlarge(low, stage.resolution)
-            noise = normal_for_each(fold_into_each(keys, 1), low.shape[1:])
-            level = jnp.full((low.shape[0],), settings.augmentation_level)
-            low_resolution = augment(low, noise, level, stage.augmentation_schedule)
-        denoise = bound(
-            guide(
-                stage.make_denoiser(params, text, low_resolution),
-                stage.make_denoiser(params, unwanted, low_resolution),
-                settings.guidance_weight,
-            ),
-            settings.threshold,
-        )
-        images = sample(denoise, settings.rule, log_snrs, fold_into_each(keys, 0), shape, on_step)
+    def draw(params: Params, inputs: Inputs) -> Images:
+        start = inputs.start
+        if start is None and inputs.picture is not None:
+            noise = starting_noise(inputs.keys, stage.resolution)
+            start = add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
+        keys = fold_into_each(inputs.keys, 0)
+        denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
+        images = sample(denoise, settings.rule, log_snrs, keys, shape, calls.on_step, start)
         return jnp.clip(images, -1.0, 1.0)
 
     return jax.jit(draw)
 
 
-def draw_cascade(
-    stages: Sequence[SamplingStage],
-    draws: Sequence[DrawStage],
-    texts: Sequence[tuple[Text, Text]],
-    keys: Keys,
-) -> Iterator[Images]:
-    """Draws one batch, and yields each stage's images in turn.
+def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
+    """Makes a denoiser that shows the host what it says, at most ``LARGEST_SHOWN`` pixels high and wide."""
+    if on_estimate is None:
+        return denoise
 
-    Args:
-        stages: base first; see ``check_order``.
-        draws: ``make_draw_stage`` of each, made once for many batches.
-        texts: the batch's captions, encoded for each stage, and beside them what guidance leads away from.
-        keys: one for each picture, see ``keys_of_prompts``.
+    def telling(noisy: Images, log_snr: PerExample) -> Estimate:
+        estimate = denoise(noisy, log_snr)
+        image, _ = split_estimate(estimate)
+        stride = -(-image.shape[1] // LARGEST_SHOWN)
+        jax.debug.callback(on_estimate, image[:, ::stride, ::stride])
+        return estimate
+
+    return telling
+
+
+def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawStage:
+    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
+
+    Raises:
+        UserError: the stage's rule is not deterministic DDIM, the only one that goes both ways.
     """
-    images: Images | None = None
-    for number, (stage, draw, (text, unwanted)) in enumerate(zip(stages, draws, texts, strict=True)):
-        images = draw(stage.params, text, unwanted, fold_into_each(keys, number), images)
-        yield images
+    settings = stage.settings
+    if settings.rule.name != ddim().name:
+        raise UserError(f"only ddim can be inverted, not {settings.rule.name}: set --sampler=ddim --eta=0")
+    log_snrs = walk(settings.spacing(stage.schedule, settings.steps))
+
+    def invert_picture(params: Params, inputs: Inputs) -> Images:
+        assert inputs.picture is not None
+        return invert(make_denoiser(stage, params, inputs), log_snrs, inputs.picture)
+
+    return jax.jit(invert_picture)
+
+
+def starting_noise(keys: Keys, resolution: int) -> Images:
+    """The noise that a stage begins with."""
+    return normal_for_each(fold_into_each(fold_into_each(keys, 0), 0), (resolution, resolution, 3))
+
+
+def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoiser:
+    """The denoiser of a stage: under its condition, guided, bounded, and knowing what is known."""
+    settings = stage.settings
+    low_resolution = None
+    if inputs.low is not None:
+        low = stage.enlarge(inputs.low, stage.resolution)
+        noise = normal_for_each(fold_into_each(inputs.keys, 1), low.shape[1:])
+        level = jnp.full((low.shape[0],), settings.augmentation_level)
+        low_resolution = augment(low, noise, level, stage.augmentation_schedule)
+    denoise = bound(guided(stage, params, inputs, low_resolution), settings.threshold)
+    return denoise if inputs.known is None else keep_known(denoise, inputs.known)
+
+
+def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution: LowResolution | None) -> Denoiser:
+    """The denoiser of a stage with classifier-free guidance as its settings say."""
+    settings = stage.settings
+    conditional = stage.make_denoiser(params, inputs.text, low_resolution)
+    if settings.guidance_weight == 1.0:
+        return conditional
+    if settings.guide_at_once:
+        texts, twice = jax.tree.map(
+            lambda wanted, other: jnp.concatenate([wanted, other]),
+            (inputs.text, low_resolution),
+            (inputs.unwanted, low_resolution),
+        )
+        denoise = guide_at_once(stage.make_denoiser(params, texts, twice), settings.guidance_weight)
+    else:
+        unconditional = stage.make_denoiser(params, inputs.unwanted, low_resolution)
+        denoise = guide(conditional, unconditional, settings.guidance_weight)
+    return within(settings.interval, denoise, conditional)

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,6 +18,9 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Pixels = UInt8[np.ndarray, "height width 3"]
+
+IMAGE_DESCRIPTION = 0x010E
+"""EXIF's tag of a picture's title."""
 
 SMALLEST_SHOWN = 128
 """Pictures smaller than this are enlarged in a grid, by a whole factor."""
@@ -37,17 +42,34 @@ def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
     Raises:
         UserError: it can't be written.
     """
-    info = PngInfo()
-    for key, value in metadata.items():
-        info.add_itxt(key, value)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", pnginfo=info)
     try:
-        write_whole(path, file.getvalue())
+        write_whole(path, encode_picture(pixels, "png", metadata))
     except OSError as error:
         raise UserError(
             f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
         ) from error
+
+
+def encode_picture(pixels: Pixels, form: str, metadata: Mapping[str, str]) -> bytes:
+    """A picture as a file's bytes, with what it is in it: PNG's text chunks, or EXIF's description as JSON.
+
+    Args:
+        pixels: of the picture.
+        form: "png", "jpg" (quality 95, colours as sharp as brightness) or "webp" (without loss).
+        metadata: what to say of it.
+    """
+    file = io.BytesIO()
+    if form == "png":
+        info = PngInfo()
+        for key, value in metadata.items():
+            info.add_itxt(key, value)
+        Image.fromarray(pixels).save(file, format="PNG", pnginfo=info)
+        return file.getvalue()
+    exif = Image.Exif()
+    exif[IMAGE_DESCRIPTION] = json.dumps(dict(metadata))
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if form == "jpg" else {"lossless": True}
+    Image.fromarray(pixels).save(file, format={"jpg": "JPEG", "webp": "WEBP"}[form], exif=exif, **options)
+    return file.getvalue()
 
 
 def read_png_metadata(path: Path) -> dict[str, str]:
@@ -57,11 +79,11 @@ def read_png_metadata(path: Path) -> dict[str, str]:
 
 
 def file_name(prompt: str, seed: int, index: int) -> str:
-    """A file name for a picture: readable, safe on any file system, and unique to prompt, seed and index."""
+    """A name for a picture's file, without suffix: readable, safe everywhere, unique to prompt, seed and index."""
     slug = re.sub(r"[^\w]+", "_", without_accents(prompt.lower())).strip("_")[:LONGEST_SLUG]
     safe = slug.encode("ascii", "ignore").decode().strip("_") or "picture"
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
-    return f"{safe}-{digest}-seed{seed}-{index}.png"
+    return f"{safe}-{digest}-seed{seed}-{index}"
 
 
 def labelled_grid(

@@ -1,55 +1,37 @@
-"""The reverse process as one ``lax.scan``: a few hundred steps, compiled once."""
+"""The reverse process as one ``lax.scan``: as many steps as wished, compiled once.
+
+    noise, or an image noised to a level -> one step of a rule after the other, along a row of log-SNRs -> images
+
+Where the row goes back (its next log-SNR is lower), noise is added instead, and the rule begins anew: that is how
+edits come to terms with what they must keep, see ``edits``.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Int
 
-from imagen_jax.array_types import Denoiser, Images, Keys
-from imagen_jax.diffusion.schedules import Schedule
-from imagen_jax.errors import UserError
-from imagen_jax.sampling.step_rules import StepRule
-
-LogSnrs = Float[Array, " knots"]
-
-DISCRETE_STEPS = 1000
-
-Spread = Callable[[Schedule, int], LogSnrs]
-"""``spread(schedule, steps)``: the ``steps + 1`` log-SNRs that a sampler walks through, from noise to clean."""
+from imagen_jax.array_types import Denoiser, Images, Keys, PerExample
+from imagen_jax.diffusion.process import signal_and_noise_scale
+from imagen_jax.sampling.solvers import dpm_solver_2m, dpm_solver_2m_sde, heun, unipc
+from imagen_jax.sampling.spacings import LogSnrs
+from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim
 
 OnStep = Callable[[Any], None]
 """Called on the host after each step with the step's number."""
 
-
-def spread_uniformly(schedule: Schedule, steps: int) -> LogSnrs:
-    """The log-SNRs at ``steps + 1`` times evenly spread from 1 (noise) to 0 (clean)."""
-    return schedule(jnp.linspace(1.0, 0.0, steps + 1))
-
-
-def spread_over_steps(schedule: Schedule, steps: int) -> LogSnrs:
-    """The log-SNRs at every ``1000 // steps``-th of a discrete process's thousand steps, and of the clean image.
-
-    The cleanest of the thousand is always among them. The noisiest is not, unless all are taken: sampling begins at the
-    one of number ``(steps - 1) · (1000 // steps)``, as if it were pure noise ("leading" spacing, Lin et al. 2023, table
-    2). Far from 999 that is a different process, and refused.
-
-    Raises:
-        UserError: more than a thousand steps, or so many that the first lies below 900.
-    """
-    first = (steps - 1) * (DISCRETE_STEPS // steps)
-    if steps > DISCRETE_STEPS or (steps > 10 and first < 900):
-        raise UserError(
-            f"{steps} steps of a process of {DISCRETE_STEPS} would begin at number {first}, where there is less than "
-            f"pure noise: take a number of --steps that divides {DISCRETE_STEPS}, such as 100 or 250"
-        )
-    numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
-    return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
-
-
-SPACINGS: dict[str, Spread] = {"uniform": spread_uniformly, "discrete": spread_over_steps}
-"""What ``sampling.spacing`` may be."""
+STEP_RULES: dict[str, Callable[[float, float], StepRule]] = {
+    "ancestral": lambda gamma, eta: ancestral(gamma),
+    "ddim": lambda gamma, eta: ddim(eta),
+    "dpm_solver_2m": lambda gamma, eta: dpm_solver_2m(),
+    "dpm_solver_2m_sde": lambda gamma, eta: dpm_solver_2m_sde(),
+    "heun": lambda gamma, eta: heun(),
+    "unipc": lambda gamma, eta: unipc(),
+}
+"""``STEP_RULES[name](gamma, eta)``; "ancestral" reads γ, "ddim" reads η."""
 
 
 def fold_into_each(keys: Keys, number: int | Int[Array, ""]) -> Keys:
@@ -62,6 +44,15 @@ def normal_for_each(keys: Keys, shape: tuple[int, ...]) -> Images:
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
+def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExample, noise: Images) -> Images:
+    """Images at a log-SNR noised on to a lower one, as the forward process goes there (Kingma et al. 2021, eq. 3)."""
+    alpha, sigma = signal_and_noise_scale(log_snr)
+    noisier_alpha, noisier_sigma = signal_and_noise_scale(noisier_log_snr)
+    shrunk = noisier_alpha / alpha
+    added = jnp.sqrt(jax.nn.relu(jnp.square(noisier_sigma) - jnp.square(shrunk * sigma)))
+    return shrunk * noisy + added * noise
+
+
 def sample(
     denoise: Denoiser,
     rule: StepRule,
@@ -69,34 +60,43 @@ def sample(
     keys: Keys,
     shape: tuple[int, int, int],
     on_step: OnStep | None = None,
+    start: Images | None = None,
 ) -> Images:
     """Draws images: noise at ``log_snrs[0]``, then one step of ``rule`` to each next log-SNR.
 
     Args:
         denoise: see ``Denoiser``; guided and thresholded as wished.
-        rule: how a step goes, see ``step_rules``.
-        log_snrs: ``(steps + 1,)``, increasing.
+        rule: how a step goes, see ``step_rules`` and ``solvers``.
+        log_snrs: ``(steps + 1,)``, increasing, bar where noise is to be added again.
         keys: one for each example; an image depends on its own key alone.
         shape: height, width and channels of one image.
         on_step: called on the host after each step with the step's number, for a progress bar.
+        start: images as noisy as ``log_snrs[0]`` says, to begin with; noise where there are none.
 
     Returns:
-        ``(batch, *shape)``, as the last step left them: about [-1, 1], not clipped.
+        ``(batch, *shape)`` in float32, as the last step left them: about [-1, 1], not clipped.
     """
 
     def take_step(carry, step):
         noisy, memory = carry
         number, log_snr, next_log_snr = step
         noise = normal_for_each(fold_into_each(keys, number + 1), shape)
-        batch = noisy.shape[0]
-        noisy, memory = rule.step(
-            denoise, noisy, jnp.full((batch,), log_snr), jnp.full((batch,), next_log_snr), noise, memory
-        )
+        here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
+
+        def go_on():
+            return rule.step(denoise, noisy, here, there, noise, memory)
+
+        def go_back():
+            noisier = add_more_noise(noisy, here, there, noise)
+            return noisier, rule.init(noisier)
+
+        carry = jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
         if on_step is not None:
             jax.debug.callback(on_step, number)
-        return (noisy, memory), None
+        return carry, None
 
-    noisy = normal_for_each(fold_into_each(keys, 0), shape)
+    goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
+    begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
     steps = (jnp.arange(log_snrs.shape[0] - 1), log_snrs[:-1], log_snrs[1:])
-    (noisy, _), _ = jax.lax.scan(take_step, (noisy, rule.init(noisy)), steps)
+    (noisy, _), _ = jax.lax.scan(take_step, (begun, rule.init(begun)), steps)
     return noisy

@@ -16,7 +16,8 @@ DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws 
     z_s = α_s x̂ + sqrt(σ_s² - (η σ̃)²) ε̂ + η σ̃ ε                                                 (4)
 
 A rule is a pair of pure functions, as optax's are: ``init(noisy)`` makes the memory a multi-step rule carries (empty
-for these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs.
+for these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs. ``solvers`` has rules that
+need fewer steps.
 """
 
 from collections.abc import Callable
@@ -99,6 +100,3 @@ def ddim(eta: float = 0.0) -> StepRule:
         return next_alpha * image + kept * noise_from_image(image, noisy, log_snr) + fresh * noise, memory
 
     return StepRule(f"ddim (η = {eta:g})", no_memory, step)
-
-
-STEP_RULES: dict[str, Callable[..., StepRule]] = {"ancestral": ancestral, "ddim": ddim}

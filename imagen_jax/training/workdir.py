@@ -24,7 +24,14 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
     "training": {"accumulate": 1},
-    "sampling": {"largest_bound": 1e9, "spacing": "uniform"},
+    "sampling": {
+        "largest_bound": 1e9,
+        "spacing": "uniform",
+        "gamma": 0.0,
+        "eta": 0.0,
+        "guidance_interval": (),
+        "guide_at_once": False,
+    },
 }
 """Keys that a run of version 0.1.0 has not, and what they say of it."""
 

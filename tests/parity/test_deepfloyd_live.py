@@ -102,7 +102,7 @@ def test_the_files_that_the_commands_write_equal_the_pipelines_pictures(written_
         f"--steps={reference.STEPS['stage_1']}", *(f"--prompt={prompt}" for prompt in reference.PROMPTS))  # fmt: skip
     expected = to_pixels(reference.draw("stage_1", base)).astype(int)
     for prompt, theirs in zip(reference.PROMPTS, expected, strict=True):
-        with Image.open(tmp_path / "pictures" / file_name(prompt, reference.SEED, 0)) as picture:
+        with Image.open(tmp_path / "pictures" / f"{file_name(prompt, reference.SEED, 0)}.png") as picture:
             assert np.abs(np.asarray(picture).astype(int) - theirs).max() <= 2
 
 

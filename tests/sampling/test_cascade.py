@@ -10,13 +10,14 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import (
+    Inputs,
     SamplingSettings,
     SamplingStage,
     check_order,
-    draw_cascade,
     keys_of_prompts,
     make_draw_stage,
 )
+from imagen_jax.sampling.sampler import fold_into_each
 from imagen_jax.sampling.step_rules import ddim
 from imagen_jax.sampling.thresholding import no_threshold, static_threshold
 from tests.reference.imagen_statements import cosine_alpha_sigma
@@ -26,7 +27,7 @@ TEXT = Text(jnp.ones((3, 2, 4)), jnp.ones((3, 2), bool))
 
 def make_stage(resolution, low_resolution, make_denoiser, level=0.0, weight=1.0, threshold=no_threshold, steps=3):
     settings = SamplingSettings(steps, ddim(), weight, threshold, level)
-    return SamplingStage(make_denoiser, jnp.asarray(0.25), resolution, low_resolution, cosine, cosine, settings)
+    return SamplingStage(make_denoiser, resolution, low_resolution, cosine, cosine, settings)
 
 
 def paint_params(params, text, low_resolution):
@@ -40,8 +41,12 @@ def repeat_low_resolution(params, text, low_resolution):
 
 
 def draw(stages, keys):
-    draws = [make_draw_stage(stage) for stage in stages]
-    return list(draw_cascade(stages, draws, [(TEXT, null_text(TEXT))] * len(stages), keys))
+    """Each stage's images, of which the next one's are made."""
+    images = [None]
+    for number, stage in enumerate(stages):
+        inputs = Inputs(TEXT, null_text(TEXT), fold_into_each(keys, number), images[-1])
+        images.append(make_draw_stage(stage)(jnp.asarray(0.25), inputs))
+    return images[1:]
 
 
 def test_each_stage_gets_the_images_of_the_one_before():

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import ImageWithVariance
-from imagen_jax.diffusion.process import noise_from_image
+from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.guidance import guide
+from imagen_jax.sampling.guidance import Interval, guide, guide_at_once, guide_by_classifier, within
+from imagen_jax.sampling.sampler import sample
+from imagen_jax.sampling.spacings import space_as_karras
+from imagen_jax.sampling.step_rules import ddim
 from imagen_jax.sampling.thresholding import THRESHOLDS, bound, dynamic_threshold
 from tests.reference.imagen_statements import dynamic_threshold as stated_threshold
 from tests.reference.imagen_statements import guided_noise
@@ -87,3 +91,80 @@ def test_guidance_and_threshold_keep_the_variance_of_the_conditional_estimate():
     image, gamma = guided(NOISY, LOG_SNR)
     np.testing.assert_allclose(image, np.full(NOISY.shape, 0.9), rtol=1e-6)
     np.testing.assert_allclose(gamma, np.full(NOISY.shape, 0.25))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_one_call_of_both_guides_as_two_do(learned):
+    gammas = jax.random.uniform(jax.random.key(8), (6, 4, 4, 3))
+
+    def say(image, gamma):
+        return ImageWithVariance(image, gamma) if learned else image
+
+    def both(noisy, log_snr):
+        np.testing.assert_array_equal(noisy, jnp.concatenate([NOISY, NOISY]))
+        np.testing.assert_array_equal(log_snr, jnp.concatenate([LOG_SNR, LOG_SNR]))
+        return say(jnp.concatenate([CONDITIONAL, UNCONDITIONAL]), gammas)
+
+    once = guide_at_once(both, 3.0)(NOISY, LOG_SNR)
+    twice = guide(lambda *_: say(CONDITIONAL, gammas[:3]), lambda *_: say(UNCONDITIONAL, gammas[3:]), 3.0)(
+        NOISY, LOG_SNR
+    )
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+
+@pytest.mark.parametrize(
+    ("log_snr", "is_guided"), [(-4.1, False), (-4.0, True), (1.0, True), (3.0, True), (3.1, False)]
+)
+def test_guidance_keeps_to_its_interval(log_snr, is_guided):
+    denoise = within(Interval(-4.0, 3.0), lambda *_: CONDITIONAL, lambda *_: UNCONDITIONAL)
+    expected = CONDITIONAL if is_guided else UNCONDITIONAL
+    np.testing.assert_array_equal(denoise(NOISY, jnp.full((3,), log_snr)), expected)
+
+
+def test_no_interval_is_everywhere():
+    assert within(None, ddim, sample) is ddim
+
+
+def gaussian_estimate(mean, deviation):
+    def denoise(noisy, log_snr):
+        alpha, sigma = signal_and_noise_scale(log_snr)
+        gain = alpha * deviation**2 / (jnp.square(alpha) * deviation**2 + jnp.square(sigma))
+        return mean + gain * (noisy - alpha * mean)
+
+    return denoise
+
+
+def test_a_classifier_leads_the_samples_to_its_class():
+    """Two classes, x ~ N(±0.5, 0.2²), each as frequent: with the exact p(y | z) at scale 1 it is sampling one class."""
+    means, deviation, shape = (-0.5, 0.5), 0.2, (1, 1, 1)
+
+    def log_likelihood(noisy, log_snr, mean):
+        alpha, sigma = signal_and_noise_scale(log_snr)
+        spread = jnp.square(alpha) * deviation**2 + jnp.square(sigma)
+        return (-jnp.square(noisy - alpha * mean) / spread / 2).sum((1, 2, 3))
+
+    def log_probability(noisy, log_snr):
+        of_each = jnp.stack([log_likelihood(noisy, log_snr, mean) for mean in means])
+        return jax.nn.log_softmax(of_each, axis=0)[1]
+
+    def any_class(noisy, log_snr):
+        shares = jax.nn.softmax(jnp.stack([log_likelihood(noisy, log_snr, mean) for mean in means]), axis=0)
+        answers = jnp.stack([gaussian_estimate(mean, deviation)(noisy, log_snr) for mean in means])
+        return (shares[:, :, None, None, None] * answers).sum(0)
+
+    def draw(denoise):
+        keys = jax.random.split(jax.random.key(1), 2000)
+        return np.asarray(sample(denoise, ddim(), space_as_karras(cosine, 100), keys, shape)).ravel()
+
+    free = draw(any_class)
+    assert np.mean(free > 0) == pytest.approx(0.5, abs=0.05)
+    led = draw(guide_by_classifier(any_class, log_probability, 1.0))
+    # Of that class 0.62% lie on the other side.
+    assert np.mean(led > 0) == pytest.approx(0.9938, abs=0.004)
+    assert led.mean() == pytest.approx(0.5, abs=0.02) and led.std() == pytest.approx(deviation, abs=0.02)
+    strongly = draw(guide_by_classifier(any_class, log_probability, 5.0))
+    assert strongly.mean() > led.mean() and strongly.std() < led.std()
+
+
+def test_a_classifier_at_scale_zero_is_never_asked():
+    assert guide_by_classifier(ddim, sample, 0.0) is ddim

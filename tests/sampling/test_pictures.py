@@ -34,7 +34,7 @@ def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
 def test_file_names_are_safe(prompt):
     name = file_name(prompt, 3, 0)
     assert name.isascii() and name.isprintable() and "/" not in name and not name.startswith(".") and len(name) < 120
-    assert name.endswith("-seed3-0.png")
+    assert name.endswith("-seed3-0")
 
 
 def test_file_names_tell_prompts_apart():

@@ -9,8 +9,9 @@ from imagen_jax.array_types import ImageWithVariance
 from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, cosine, discrete_cosine, number_of_step
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.sampler import fold_into_each, normal_for_each, sample, spread_over_steps, spread_uniformly
-from imagen_jax.sampling.step_rules import STEP_RULES, ancestral, ddim
+from imagen_jax.sampling.sampler import STEP_RULES, fold_into_each, normal_for_each, sample
+from imagen_jax.sampling.spacings import space_over_steps, space_uniformly
+from imagen_jax.sampling.step_rules import ancestral, ddim
 from tests.reference.imagen_statements import cosine_alpha_sigma, posterior
 
 SHAPE = (4, 4, 3)
@@ -40,7 +41,7 @@ def gaussian_denoiser(mean, deviation):
 @pytest.mark.parametrize("stop", [1, 3, 7])
 def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
     """With x known, DDIM must stay on z_t = α_t x + σ_t ε for the ε it started with, however coarse its steps."""
-    log_snrs = spread_uniformly(SCHEDULES[schedule], 7)[: stop + 1]
+    log_snrs = space_uniformly(SCHEDULES[schedule], 7)[: stop + 1]
     noise = normal_for_each(fold_into_each(keys(5), 0), SHAPE)
     alpha, _ = signal_and_noise_scale(log_snrs[:1])
     started = (noise - alpha * know_the_image(noise, None)) / signal_and_noise_scale(log_snrs[:1])[1]
@@ -85,7 +86,7 @@ def test_a_learned_variance_lies_between_the_bounds_value_by_value_and_the_last_
 @pytest.mark.parametrize("steps", [1, 27, 100, 1000])
 def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
     numbers = [number * (1000 // steps) for number in range(steps)][::-1]
-    log_snrs = np.asarray(spread_over_steps(discrete_cosine, steps))
+    log_snrs = np.asarray(space_over_steps(discrete_cosine, steps))
     np.testing.assert_allclose(number_of_step(discrete_cosine)(jnp.asarray(log_snrs[:-1])), numbers, atol=1e-3)
     assert log_snrs[-1] == pytest.approx(LOG_SNR_LIMIT, abs=1e-3) and len(log_snrs) == steps + 1
 
@@ -93,7 +94,7 @@ def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
 @pytest.mark.parametrize("steps", [1001, 300, 501])
 def test_discrete_spacing_that_skips_the_noise_is_refused(steps):
     with pytest.raises(UserError, match="--steps that divides 1000"):
-        spread_over_steps(discrete_cosine, steps)
+        space_over_steps(discrete_cosine, steps)
 
 
 def test_ddim_with_full_noise_is_ancestral():
@@ -107,7 +108,7 @@ def test_ddim_with_full_noise_is_ancestral():
 
 @pytest.mark.parametrize("rule", [ddim(), ddim(0.5), ancestral(0.0), ancestral(0.5)])
 def test_many_steps_draw_from_a_gaussian(rule):
-    images = sample(gaussian_denoiser(0.3, 0.4), rule, spread_uniformly(cosine, 200), keys(400), SHAPE)
+    images = sample(gaussian_denoiser(0.3, 0.4), rule, space_uniformly(cosine, 200), keys(400), SHAPE)
     assert float(images.mean()) == pytest.approx(0.3, abs=0.02)
     assert float(images.std()) == pytest.approx(0.4, abs=0.02)
 
@@ -115,7 +116,9 @@ def test_many_steps_draw_from_a_gaussian(rule):
 @pytest.mark.parametrize("name", STEP_RULES)
 def test_a_picture_depends_on_its_own_key_alone(name):
     def draw(picked):
-        return sample(gaussian_denoiser(0.0, 1.0), STEP_RULES[name](), spread_uniformly(cosine, 5), picked, SHAPE)
+        return sample(
+            gaussian_denoiser(0.0, 1.0), STEP_RULES[name](0.0, 0.0), space_uniformly(cosine, 5), picked, SHAPE
+        )
 
     alone, together = draw(keys(6)[2:3]), draw(keys(6))
     np.testing.assert_allclose(alone[0], together[2], atol=1e-6)
@@ -131,7 +134,7 @@ def test_fresh_noise_at_every_step():
             init=lambda noisy: jnp.zeros(()),
             step=lambda d, z, a, b, noise, memory: (noise, memory),
         )
-        seen.append(sample(know_the_image, rule, spread_uniformly(cosine, steps), keys(1), SHAPE))
+        seen.append(sample(know_the_image, rule, space_uniformly(cosine, steps), keys(1), SHAPE))
     start = normal_for_each(fold_into_each(keys(1), 0), SHAPE)
     arrays = [np.asarray(array).ravel() for array in (*seen, start)]
     assert np.abs(np.corrcoef(arrays) - np.eye(3)).max() < 0.5
@@ -139,7 +142,7 @@ def test_fresh_noise_at_every_step():
 
 def test_each_step_reports_its_number():
     told = []
-    images = sample(know_the_image, ddim(), spread_uniformly(cosine, 4), keys(1), SHAPE, lambda n: told.append(int(n)))
+    images = sample(know_the_image, ddim(), space_uniformly(cosine, 4), keys(1), SHAPE, lambda n: told.append(int(n)))
     jax.block_until_ready(images)
     jax.effects_barrier()
     assert sorted(told) == [0, 1, 2, 3]

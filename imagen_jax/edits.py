@@ -1,0 +1,155 @@
+"""What a user brings to an edit, and what it means for each stage of a cascade.
+
+a picture, a mask, numbers -> each stage's resolution -> what it begins with, what it must keep, which steps it takes
+
+``sampling.edits`` has the ideas and their sources; here are pixels and choices.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from imagen_jax.array_types import HostPixels, Images, SmallImages
+from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_area, to_image
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.edits import Row, Walk, going_back, last_of
+from imagen_jax.sampling.spacings import LogSnrs
+from imagen_jax.storage.paths import Path
+
+Mask = Float[np.ndarray, "mask_height mask_width"]
+
+LARGEST_PICTURE = 64 * 2**20
+"""Pixels of a picture or mask."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit of one picture; its parts go together.
+
+    Attributes:
+        image: the picture; of one that is not square the centre square. Where the first stage is no base, it is what
+            that stage makes larger.
+        mask: 1 where something new is to be drawn and 0 where the picture stays, as large as it; None draws all anew.
+        strength: share of the steps that is taken, from the picture noised so far; 1 begins with noise alone.
+        returns: how often every stretch of steps is taken, so that what is new fits what is kept.
+        invert: a caption of the picture: sampling begins with the noise that gives the picture under it.
+        later_prompt: what the stages after the first are told instead of the prompt.
+    """
+
+    image: HostPixels | None = None
+    mask: Mask | None = None
+    strength: float = 1.0
+    returns: int = 1
+    invert: str | None = None
+    later_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None and (self.mask is not None or self.strength != 1.0 or self.invert is not None):
+            raise UserError("there is no picture to edit: give one, as in --image=photo.png")
+        if self.mask is not None and self.image is not None and self.mask.shape != self.image.shape[:2]:
+            raise UserError(
+                f"the mask has {self.mask.shape[1]}×{self.mask.shape[0]} pixels and the picture "
+                f"{self.image.shape[1]}×{self.image.shape[0]}: make them equal"
+            )
+        if self.mask is not None and not (self.mask > 0.5).any():
+            raise UserError("the mask leaves nothing to draw: paint white what is to be drawn anew")
+        if self.invert is not None and (self.mask is not None or self.strength != 1.0):
+            raise UserError("an inverted picture begins with its own noise: leave --mask and --strength out")
+        if self.returns > 1 and self.mask is None:
+            raise UserError("--returns makes what is drawn fit what is kept, so it takes a --mask")
+        # Made here, so that a number out of range is told at once.
+        _ = (last_of(self.strength), going_back(self.returns))
+
+    @property
+    def walk(self) -> Walk:
+        """Which steps are taken of those of a stage."""
+
+        def walk(log_snrs: LogSnrs) -> Row:
+            return going_back(self.returns)(last_of(self.strength)(log_snrs))
+
+        return walk
+
+    def prompt_of(self, prompt: str, number: int) -> str:
+        """What a stage is told."""
+        return prompt if number == 0 or self.later_prompt is None else self.later_prompt
+
+    def first_condition(self, low_resolution: int | None, count: int) -> SmallImages | None:
+        """What the first stage makes larger: the picture, or nothing where that stage is a base."""
+        if low_resolution is None or self.square is None:
+            return None
+        return repeat(resize(self.square, low_resolution), count)
+
+    def pictures(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
+        """What a stage begins with, and what it must keep: a picture and where."""
+        if self.square is None or not (self.mask is not None or self.strength < 1.0 or self.invert is not None):
+            return None, None
+        picture = repeat(resize(self.square, resolution), count)
+        begins = picture if self.strength < 1.0 or self.invert is not None else None
+        if self.mask is None:
+            return begins, None
+        return begins, (picture, repeat(keep_where(self.mask, resolution), count))
+
+    @cached_property
+    def square(self) -> Float[np.ndarray, "size size 3"] | None:
+        """The picture's centre square, in [-1, 1]."""
+        return None if self.image is None else to_image(crop_centre_square(self.image))
+
+
+NO_EDIT = Edit()
+
+
+def resize(square: Float[np.ndarray, "size size 3"], resolution: int) -> Float[np.ndarray, "new new 3"]:
+    """Makes a square picture so large: by exact area means where it gets smaller, else by Lanczos."""
+    if square.shape[0] >= resolution:
+        return resize_area(square, resolution)
+    channels = [Image.fromarray(square[..., channel]) for channel in range(3)]
+    larger = [each.resize((resolution, resolution), Image.Resampling.LANCZOS) for each in channels]
+    return np.clip(np.stack([np.asarray(each) for each in larger], axis=-1), -1.0, 1.0)
+
+
+def keep_where(mask: Mask, resolution: int) -> Float[np.ndarray, "new new 3"]:
+    """1 where a stage keeps the picture: where nothing at all of a pixel is to be drawn anew."""
+    white = ((mask > 0.5) * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    drawn = crop_centre_square(white).astype(np.float32) / 255
+    return (resize(drawn, resolution) <= 1e-6).astype(np.float32)
+
+
+def repeat(array: Float[np.ndarray, "height width 3"], count: int) -> Images:
+    """One picture for all of a batch."""
+    return jnp.repeat(jnp.asarray(array)[None], count, axis=0)
+
+
+def read_picture(path: Path) -> HostPixels:
+    """Reads a picture; transparency is laid on white.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return decode_pixels(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the picture {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
+
+
+def read_mask(path: Path) -> Mask:
+    """Reads a mask, see ``decode_mask``.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return decode_mask(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the mask {path} can't be read ({error}): give a PNG file") from error
+
+
+def decode_mask(encoded: bytes) -> Mask:
+    """Decodes a mask: white where something is to be drawn anew; of a transparent one what is opaque and white."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        rgba = np.asarray(image.convert("RGBA"), np.float32) / 255.0
+    return rgba[..., :3].mean(-1) * rgba[..., 3]

@@ -1,0 +1,179 @@
+"""A folder that fills with pictures, and can be left and come back to.
+
+    OUT/sampling.json      what the pictures were drawn with; other settings are refused
+    OUT/*.png              one a picture, its name and its metadata say which
+    OUT/pictures.npz       or all of them as one array, and until then OUT/batches/00012.npy
+    OUT/grid.png           the first of them with their prompts
+
+A batch is drawn whole or not at all, and always of the same wishes, so a run that was cut gives the same bytes as one
+that was not.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from imagen_jax.cascades import Wish
+from imagen_jax.errors import UserError, choose
+from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png
+from imagen_jax.storage.paths import Path, files_in, remove_folder, write_whole, writing
+
+FORMATS = ("png", "jpg", "webp", "npz")
+SETTINGS = "sampling.json"
+BATCHES = "batches"
+MOST_IN_GRID = 64
+
+Pixels = UInt8[np.ndarray, "batch height width 3"]
+
+
+class PictureFolder:
+    """Where the pictures of some wishes go.
+
+    Args:
+        out: the folder; made where there is none.
+        wishes: all of them, in order.
+        seed: of the names.
+        batch_size: wishes that are drawn together.
+        form: one of ``FORMATS``.
+        settings: all else that the pictures depend on, as JSON can hold it.
+
+    Raises:
+        UserError: the folder can't be written to, holds pictures of other settings, or two wishes are the same.
+    """
+
+    def __init__(
+        self, out: Path, wishes: Sequence[Wish], seed: int, batch_size: int, form: str, settings: Mapping[str, Any]
+    ):
+        choose(dict.fromkeys(FORMATS), form, "format")
+        self.out, self.form, self.settings = out, form, dict(settings)
+        make_folder(out)
+        self.batches = [list(wishes[first : first + batch_size]) for first in range(0, len(wishes), batch_size)]
+        self.names = [[file_name_of(wish, seed, form) for wish in batch] for batch in self.batches]
+        flat = [name for names in self.names for name in names]
+        if len(set(flat)) < len(flat):
+            raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
+        self._compare_settings({**self.settings, "seed": seed, "format": form, "batch_size": batch_size})
+
+    def _compare_settings(self, settings: dict[str, Any]) -> None:
+        path = self.out / SETTINGS
+        try:
+            before = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            before = None
+        except ValueError:
+            raise UserError(f"{path} is damaged: delete it, or choose another --out") from None
+        settings = json.loads(json.dumps(settings))
+        if before is None:
+            write_whole(path, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+            return
+        differing = [key for key in {**settings, **before} if settings.get(key) != before.get(key)]
+        if differing:
+            key = differing[0]
+            raise UserError(
+                f"{self.out} holds pictures drawn with {key} {before.get(key)!r}, and this run has "
+                f"{settings.get(key)!r}: choose another --out"
+            )
+
+    def missing(self, share: int = 0, shares: int = 1) -> list[int]:
+        """The numbers of the batches that are not there yet, of every ``shares``-th from ``share`` on."""
+        mine = range(share, len(self.batches), shares)
+        if self.form == "npz":
+            if (self.out / "pictures.npz").exists():
+                return []
+            folder = self.out / BATCHES
+            there = {file.name for file in files_in(folder)} if folder.exists() else set()
+            return [number for number in mine if batch_name(number) not in there]
+        there = {file.name for file in files_in(self.out)}
+        return [number for number in mine if not there.issuperset(self.names[number])]
+
+    def write(self, number: int, pictures: Pixels, metadata: Mapping[str, str]) -> None:
+        """Writes a batch.
+
+        Args:
+            number: of the batch.
+            pictures: one for each of its wishes.
+            metadata: of all of them, besides what each one shows.
+
+        Raises:
+            UserError: they can't be written.
+        """
+        try:
+            if self.form == "npz":
+                buffer = io.BytesIO()
+                np.save(buffer, pictures)
+                (self.out / BATCHES).mkdir(exist_ok=True)
+                write_whole(self.out / BATCHES / batch_name(number), buffer.getvalue())
+                return
+            for wish, name, pixels in zip(self.batches[number], self.names[number], pictures, strict=True):
+                said = {"prompt": wish.prompt, "index": str(wish.index), **metadata}
+                if wish.to_prompt is not None or wish.to_seed is not None:
+                    said["on_the_way_to"] = f"{wish.share:g} of the way to {wish.to_prompt or wish.to_seed}"
+                write_whole(self.out / name, encode_picture(pixels, self.form, said))
+        except OSError as error:
+            raise UserError(
+                f"{self.out} can't be written to ({error.strerror or error}): make room; the same command continues"
+            ) from error
+
+    def finish(self, columns: int, grid: bool = True) -> None:
+        """Puts batches together, and writes the grid of the first pictures; to be called when none is missing.
+
+        Args:
+            columns: of the grid.
+            grid: whether there is to be one.
+        """
+        if self.form == "npz" and not (self.out / "pictures.npz").exists():
+            self._put_together()
+        if not grid:
+            return
+        wishes = [wish for batch in self.batches for wish in batch][:MOST_IN_GRID]
+        pictures = np.stack([pixels for pixels, _ in zip(self._read(), wishes, strict=False)])
+        sheet = labelled_grid(pictures, [wish.prompt for wish in wishes], columns)
+        save_png(self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(wish.prompt for wish in wishes))})
+
+    def _read(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """The pictures as they were written, in order."""
+        if self.form == "npz":
+            with (self.out / "pictures.npz").open("rb") as file:
+                yield from np.load(file)["arr_0"]
+            return
+        for names in self.names:
+            for name in names:
+                with (self.out / name).open("rb") as file, Image.open(file) as image:
+                    yield np.asarray(image.convert("RGB"))
+
+    def _put_together(self) -> None:
+        """All batches as ``arr_0`` of one NPZ file, as NumPy would save it, without having all of them in memory."""
+        files = [self.out / BATCHES / batch_name(number) for number in range(len(self.batches))]
+        with files[0].open("rb") as stream:
+            first = np.load(stream)
+        count = sum(map(len, self.batches))
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape[1:])}
+        with writing(self.out / "pictures.npz") as place, zipfile.ZipFile(place, "w", allowZip64=True) as archive:
+            # A date of its own would make two equal runs differ.
+            entry = zipfile.ZipInfo("arr_0.npy", (1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for file in files:
+                    with file.open("rb") as batch:
+                        stream.write(np.load(batch).tobytes())
+        remove_folder(self.out / BATCHES)
+
+
+def batch_name(number: int) -> str:
+    """The file of a batch."""
+    return f"{number:06d}.npy"
+
+
+def file_name_of(wish: Wish, seed: int, form: str) -> str:
+    """The file of a picture; unique to its wish and seed."""
+    name = file_name(wish.prompt, seed, wish.index)
+    if wish.to_prompt is not None or wish.to_seed is not None:
+        to = file_name(wish.to_prompt or wish.prompt, wish.to_seed if wish.to_seed is not None else seed, wish.index)
+        name = f"{name}-to-{to}-{wish.share:.4f}"
+    return f"{name}.{form}"

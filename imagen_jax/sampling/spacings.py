@@ -1,0 +1,88 @@
+r"""Which log-SNRs a sampler walks through.
+
+    uniform     evenly spread in time
+    discrete    every so-manieth of a thousand steps, as diffusers spaces those of DeepFloyd IF
+    log_snr     evenly spread in λ (Lu et al. 2022, "DPM-Solver", section 3.4)
+    karras      σ̃ = exp(-λ/2) evenly spread in its seventh root (Karras et al. 2022, equation 5):
+
+    σ̃_i = (σ̃_max^(1/ρ) + i/(n-1) (σ̃_min^(1/ρ) - σ̃_max^(1/ρ)))^ρ,   ρ = 7                      (1)
+
+The last two begin and end at the noise levels of Karras et al. 2022, table 1, σ̃ = 80 and 0.002, where the schedule
+reaches that far, and then step onto the clean image.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from imagen_jax.array_types import Scalar
+from imagen_jax.diffusion.schedules import Schedule
+from imagen_jax.errors import UserError
+
+LogSnrs = Float[Array, " knots"]
+
+Spacing = Callable[[Schedule, int], LogSnrs]
+"""``space(schedule, steps)``: the ``steps + 1`` log-SNRs from noise to clean."""
+
+DISCRETE_STEPS = 1000
+
+NOISIEST = -2.0 * float(np.log(80.0))
+CLEANEST = -2.0 * float(np.log(0.002))
+"""Log-SNRs."""
+
+KARRAS_RHO = 7.0
+
+
+def space_uniformly(schedule: Schedule, steps: int) -> LogSnrs:
+    """The log-SNRs at ``steps + 1`` times evenly spread from 1 (noise) to 0 (clean)."""
+    return schedule(jnp.linspace(1.0, 0.0, steps + 1))
+
+
+def space_over_steps(schedule: Schedule, steps: int) -> LogSnrs:
+    """The log-SNRs at every ``1000 // steps``-th of a discrete process's thousand steps, and of the clean image.
+
+    The cleanest of the thousand is always among them. The noisiest is not, unless all are taken: sampling begins at the
+    one of number ``(steps - 1) · (1000 // steps)``, as if it were pure noise ("leading" spacing, Lin et al. 2023, table
+    2). Far from 999 that is a different process, and refused.
+
+    Raises:
+        UserError: more than a thousand steps, or so many that the first lies below 900.
+    """
+    first = (steps - 1) * (DISCRETE_STEPS // steps)
+    if steps > DISCRETE_STEPS or (steps > 10 and first < 900):
+        raise UserError(
+            f"{steps} steps of a process of {DISCRETE_STEPS} would begin at number {first}, where there is less than "
+            f"pure noise: take a number of --steps that divides {DISCRETE_STEPS}, such as 100 or 250"
+        )
+    numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
+    return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
+
+
+def space_in_log_snr(schedule: Schedule, steps: int) -> LogSnrs:
+    """``steps`` log-SNRs evenly spread, and that of the clean image."""
+    noisiest, cleanest, clean = ends(schedule)
+    return jnp.append(jnp.linspace(noisiest, cleanest, steps), clean)
+
+
+def space_as_karras(schedule: Schedule, steps: int) -> LogSnrs:
+    """The log-SNRs of equation (1), and that of the clean image."""
+    noisiest, cleanest, clean = ends(schedule)
+    roots = jnp.linspace(jnp.exp(-noisiest / 2 / KARRAS_RHO), jnp.exp(-cleanest / 2 / KARRAS_RHO), steps)
+    return jnp.append(-2.0 * KARRAS_RHO * jnp.log(roots), clean)
+
+
+def ends(schedule: Schedule) -> tuple[Scalar, Scalar, Scalar]:
+    """Where a walk begins, where it is all but clean, and where it ends."""
+    noise, clean = schedule(jnp.asarray(1.0)), schedule(jnp.asarray(0.0))
+    return jnp.maximum(noise, NOISIEST), jnp.minimum(clean, CLEANEST), clean
+
+
+SPACINGS: dict[str, Spacing] = {
+    "uniform": space_uniformly,
+    "discrete": space_over_steps,
+    "log_snr": space_in_log_snr,
+    "karras": space_as_karras,
+}
+"""What ``sampling.spacing`` may be."""

@@ -1,0 +1,60 @@
+"""Serves a web page that draws with a trained cascade: for one person on this machine, unless told otherwise.
+
+    python -m imagen_jax.serve --stages=runs/base,runs/super_resolution
+
+It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from imagen_jax.cascades import load_cascade
+from imagen_jax.command_line import run_main
+from imagen_jax.errors import UserError
+
+STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
+PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
+DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
+LARGEST_STEPS = flags.DEFINE_integer("largest_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
+LARGEST_QUEUE = flags.DEFINE_integer("largest_queue", 8, "Pictures that may wait.", lower_bound=1)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serves until it is interrupted."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: name the stages as in --stages=runs/base,runs/large")
+    if not STAGES.value:
+        raise UserError(
+            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
+        )
+    try:
+        import uvicorn
+
+        from imagen_jax.web.app import make_app
+    except ImportError as error:
+        raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
+    from imagen_jax.web.jobs import Jobs
+    from imagen_jax.web.orders import Limits
+
+    limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
+    jobs = Jobs(load_cascade(STAGES.value, batch_size=1, dtype=DTYPE.value), limits)
+    hosts = LOOPBACK if HOST.value in LOOPBACK else ("*",)
+    config = uvicorn.Config(make_app(jobs, limits, hosts), host=HOST.value, port=PORT.value, log_level="warning")
+    try:
+        socket = config.bind_socket()
+    except SystemExit:
+        raise UserError(f"{HOST.value}:{PORT.value} can't be listened on: choose another --port") from None
+    port = socket.getsockname()[1]
+    print(
+        f"Open http://{'localhost' if HOST.value in LOOPBACK else HOST.value}:{port} in a browser; Ctrl-C ends.",
+        flush=True,
+    )
+    uvicorn.Server(config).run(sockets=[socket])
+
+
+if __name__ == "__main__":
+    run_main(main)

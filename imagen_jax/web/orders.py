@@ -1,0 +1,184 @@
+"""What a browser asks for, checked: nothing of it is trusted."""
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.edits import NO_EDIT, Edit, decode_mask
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.cascade import SamplingStage
+from imagen_jax.sampling.sampler import STEP_RULES
+from imagen_jax.sampling.spacings import SPACINGS
+
+LONGEST_PROMPT = 2000
+LARGEST_SEED = 2**32 - 1
+LARGEST_SIDE = 4096
+"""Pixels of a picture or mask that is sent."""
+
+
+class Limits(NamedTuple):
+    """How much one page may ask for.
+
+    Attributes:
+        steps: of each stage.
+        waiting: jobs in the queue.
+        body: bytes of a request.
+        kept: finished jobs in the history.
+    """
+
+    steps: int = 250
+    waiting: int = 8
+    body: int = 24 * 2**20
+    kept: int = 60
+
+
+class Order(NamedTuple):
+    """One picture that is asked for.
+
+    Attributes:
+        prompt: what it shows.
+        negative_prompt: what guidance leads away from; None for nothing.
+        seed: of the noise.
+        settings: keys of ``config.sampling``, each with one value for each stage.
+        edit: what it begins with.
+        told: the settings as the history shows them and the page can ask for again.
+    """
+
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    settings: dict[str, list[Any]]
+    edit: Edit
+    told: dict[str, Any]
+
+
+def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the page shows of each stage: its size, and the settings it has when nothing is asked for.
+
+    Args:
+        stages: of the cascade.
+        configs: ``config.sampling`` of each.
+    """
+    named = ("guidance", "steps", "sampler", "spacing", "thresholding", "augmentation_level")
+    return [
+        {
+            "resolution": stage.resolution,
+            "low_resolution": stage.low_resolution,
+            **{name: config[name] for name in named},
+        }
+        for stage, config in zip(stages, configs, strict=True)
+    ]
+
+
+def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> Order:
+    """Reads an order.
+
+    Args:
+        asked: the JSON of the request.
+        stages: of the cascade.
+        limits: what may be asked for.
+
+    Raises:
+        UserError: something is missing, of another type or out of its range; says what.
+    """
+    if not isinstance(asked, dict):
+        raise UserError("an order is a JSON object")
+    prompt = read_text(asked, "prompt")
+    negative = read_text(asked, "negative_prompt") or None
+    seed = read_number(asked.get("seed", 0), "seed", 0, LARGEST_SEED, whole=True)
+    settings = read_settings(asked.get("stages", []), len(stages), limits)
+    edit = read_edit(asked)
+    if not prompt and edit.image is None:
+        raise UserError("there is nothing to draw: write a prompt")
+    told = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "stages": asked.get("stages", [])}
+    if edit is not NO_EDIT:
+        told |= {
+            "strength": edit.strength,
+            "returns": edit.returns,
+            "edited": "mask" if edit.mask is not None else "image",
+        }
+    return Order(prompt, negative, int(seed), settings, edit, told)
+
+
+def read_text(asked: Mapping[str, Any], name: str) -> str:
+    """A text of the order, without the space around it."""
+    text = asked.get(name, "")
+    if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
+        raise UserError(f"the {name.replace('_', ' ')} is a text of up to {LONGEST_PROMPT} characters")
+    # Lone surrogates, which JSON can hold and UTF-8 can't.
+    return text.encode("utf-8", "replace").decode().strip()
+
+
+def read_number(value: Any, name: str, least: float | int, most: float | int, whole: bool = False) -> float | int:
+    """A number of the order."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UserError(f"{name} lies between {least:g} and {most:g}, not at {value!r}")
+    if whole and value != int(value):
+        raise UserError(f"{name} is a whole number, not {value!r}")
+    return value
+
+
+def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any]]:
+    """The settings of each stage; those that are not asked for are the stage's own."""
+    if not isinstance(asked, list) or len(asked) not in (0, stages) or not all(isinstance(one, dict) for one in asked):
+        raise UserError(f"the settings are a list of one object for each of {stages} stage(s)")
+    readers = {
+        "guidance": lambda value: float(read_number(value, "guidance", -100, 100)),
+        "steps": lambda value: int(read_number(value, "steps", 1, limits.steps, whole=True)),
+        "augmentation_level": lambda value: float(read_number(value, "the augmentation level", 0, 1)),
+        "sampler": lambda value: read_choice(value, "sampler", STEP_RULES),
+        "spacing": lambda value: read_choice(value, "spacing", SPACINGS),
+        "thresholding": lambda value: read_choice(value, "thresholding", ("none", "static", "dynamic")),
+    }
+    settings = {}
+    for name, read in readers.items():
+        values = [one[name] for one in asked if name in one]
+        if values and len(values) != stages:
+            raise UserError(f"{name} is given for {len(values)} of {stages} stages: give it for all")
+        if values:
+            settings[name] = [read(value) for value in values]
+    return settings
+
+
+def read_choice(value: Any, name: str, known: Any) -> str:
+    """One of several names."""
+    if value not in list(known):
+        raise UserError(f"{name} is one of {', '.join(known)}, not {value!r}")
+    return value
+
+
+def read_edit(asked: Mapping[str, Any]) -> Edit:
+    """The picture and mask that an order begins with, if it does."""
+    if not asked.get("image"):
+        return NO_EDIT
+    image = decode_data_url(asked["image"], "picture", decode_pixels)
+    mask = decode_data_url(asked["mask"], "mask", decode_mask) if asked.get("mask") else None
+    strength = float(read_number(asked.get("strength", 1.0), "strength", 0.01, 1))
+    returns = int(read_number(asked.get("returns", 1), "returns", 1, 10, whole=True)) if mask is not None else 1
+    return Edit(image, mask, strength, returns)
+
+
+def decode_data_url(url: Any, name: str, decode: Any) -> np.ndarray:
+    """An image that a browser sent as ``data:image/png;base64,…``.
+
+    Raises:
+        UserError: it is no image, or larger than ``LARGEST_SIDE``.
+    """
+    try:
+        head, _, content = url.partition(",")
+        if not head.startswith("data:image/"):
+            raise ValueError("no data URL of an image")
+        encoded = base64.b64decode(content, validate=True)
+        with Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+        if max(width, height) > LARGEST_SIDE:
+            raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
+        return decode(encoded)
+    except (AttributeError, ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+        raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error

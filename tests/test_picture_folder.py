@@ -1,0 +1,112 @@
+"""A folder that fills with pictures: whatever it was cut at, it ends the same."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.cascades import Wish
+from imagen_jax.errors import UserError
+from imagen_jax.picture_folder import FORMATS, PictureFolder
+
+WISHES = [Wish(prompt, index) for prompt in ("a cat", "un café ☕", "日本語") for index in range(3)]
+
+
+def pictures_of(batch):
+    """A picture that no other wish has."""
+    seeds = [int(hashlib.sha256(f"{wish.prompt} {wish.index}".encode()).hexdigest()[:8], 16) for wish in batch]
+    return np.stack([np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8) for seed in seeds])
+
+
+def fill(out, form="png", wishes=WISHES, stop_after=None, **changed):
+    options = {"seed": 3, "batch_size": 4, "settings": {"steps": 5}, **changed}
+    folder = PictureFolder(out, wishes, form=form, **options)
+    missing = folder.missing()
+    for number in missing[:stop_after]:
+        folder.write(number, pictures_of(folder.batches[number]), {"seed": "3"})
+    if stop_after is None:
+        folder.finish(3)
+    return missing
+
+
+def content_of(folder):
+    return {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_cut_at_any_batch_it_ends_the_same(tmp_path, form):
+    assert fill(tmp_path / "whole", form) == [0, 1, 2]
+    for stop in (0, 1, 2, 3):
+        fill(tmp_path / f"{stop}", form, stop_after=stop)
+        assert fill(tmp_path / f"{stop}", form) == [0, 1, 2][stop:]
+        assert content_of(tmp_path / f"{stop}") == content_of(tmp_path / "whole")
+    assert fill(tmp_path / "whole", form) == []
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpg"])
+def test_each_file_holds_its_picture_and_what_it_is(tmp_path, form):
+    fill(tmp_path, form)
+    files = [file for file in tmp_path.iterdir() if file.suffix == f".{form}" and file.name != "grid.png"]
+    assert len(files) == len(WISHES)
+    for file in files:
+        with Image.open(file) as image:
+            said = image.text if form == "png" else json.loads(image.getexif()[0x010E])
+            pixels = np.asarray(image.convert("RGB"))
+        expected = pictures_of([Wish(said["prompt"], int(said["index"]))])[0]
+        assert said["seed"] == "3"
+        if form != "jpg":
+            np.testing.assert_array_equal(pixels, expected)
+        else:
+            assert np.abs(pixels.astype(int) - expected).mean() < 12
+
+
+def test_an_array_of_all_pictures_is_in_order(tmp_path):
+    fill(tmp_path, "npz")
+    with np.load(tmp_path / "pictures.npz") as arrays:
+        np.testing.assert_array_equal(arrays["arr_0"], pictures_of(WISHES))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", "pictures.npz", "sampling.json"]
+
+
+def test_hosts_share_the_batches(tmp_path):
+    folder = PictureFolder(tmp_path, WISHES, 0, 2, "png", {})
+    assert [folder.missing(share, 3) for share in range(3)] == [[0, 3], [1, 4], [2]]
+
+
+def test_a_batch_of_which_a_picture_is_gone_is_drawn_again(tmp_path):
+    fill(tmp_path)
+    before = content_of(tmp_path)
+    gone = next(name for name in before if name.startswith("un_cafe") and name.endswith("-1.png"))
+    os.remove(tmp_path / gone)
+    assert fill(tmp_path) == [1]
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [({"seed": 4}, "seed"), ({"settings": {"steps": 6}}, "steps"), ({"batch_size": 3}, "batch_size"),
+     ({"settings": {"steps": 5, "invert": "x"}}, "invert"), ({"form": "webp"}, "format")],
+)  # fmt: skip
+def test_pictures_of_other_settings_are_not_mixed(tmp_path, changed, key):
+    fill(tmp_path)
+    with pytest.raises(UserError, match=f"drawn with {key} .*choose another --out"):
+        fill(tmp_path, **changed)
+
+
+def test_more_prompts_go_on_in_the_same_folder(tmp_path):
+    fill(tmp_path, wishes=WISHES[:4])
+    assert fill(tmp_path) == [1, 2]
+
+
+def test_damaged_settings_are_a_sentence(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "sampling.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        fill(tmp_path)
+
+
+def test_two_equal_wishes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="given twice"):
+        PictureFolder(tmp_path, [WISHES[0], WISHES[0]], 0, 2, "png", {})

@@ -1,0 +1,186 @@
+"""The page's server, asked over HTTP as a browser asks it, with a small untrained cascade behind."""
+
+import base64
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from imagen_jax.cascades import load_cascade
+from imagen_jax.sampling.pictures import read_png_metadata
+from imagen_jax.web.app import make_app
+from imagen_jax.web.jobs import Jobs
+from imagen_jax.web.orders import Limits
+from tests.small_cascades import write_cascade
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+LIMITS = Limits(steps=20, waiting=2, body=100_000, kept=3)
+STAGES = [{"steps": 2, "guidance": 2.0}, {"steps": 2, "guidance": 1.0}]
+
+
+class Server:
+    """A server in a thread, and how to ask it."""
+
+    def __init__(self, app):
+        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.02)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+
+    def ask(self, path, data=None, method=None, **headers):
+        headers = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def order(self, **asked):
+        status, body = self.ask("orders", json.dumps({"prompt": "panda", "stages": STAGES, **asked}).encode())
+        return status, json.loads(body)
+
+    def follow(self, name):
+        """All that is told of a job until it is over."""
+        status, body = self.ask(f"jobs/{name}")
+        assert status == 200
+        return [json.loads(line[6:]) for line in body.decode().split("\n\n") if line]
+
+    def end(self):
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory):
+    return load_cascade(write_cascade(tmp_path_factory.mktemp("cascade")), batch_size=1)
+
+
+@pytest.fixture
+def served(cascade):
+    server = Server(make_app(Jobs(cascade, LIMITS), LIMITS, ["127.0.0.1"]))
+    yield server
+    server.end()
+
+
+def data_url(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+BLACK = data_url(np.zeros((4, 4, 3), np.uint8))
+
+
+def pixels_of(encoded):
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
+
+
+def test_the_page_and_what_it_loads_are_there(served):
+    for path, words in (("", b"<form"), ("page.js", b"EventSource"), ("page.css", b"#history")):
+        status, body = served.ask(path)
+        assert status == 200 and words in body
+    facts = json.loads(served.ask("stages")[1])
+    assert [stage["resolution"] for stage in facts["stages"]] == [8, 16] and "unipc" in facts["samplers"]
+    assert facts["largest_steps"] == 20
+
+
+def test_an_order_forms_becomes_a_picture_and_stays_in_the_history(served, cascade, tmp_path):
+    status, told = served.order(seed=4)
+    assert status == 202
+    events = served.follow(told["id"])
+    assert events[-1]["state"] == "done" and events[-1]["step"] == events[-1]["steps"] == 4
+    previews = [event["preview"] for event in events if event.get("preview")]
+    assert previews and all(pixels_of(base64.b64decode(one.partition(",")[2])).shape[2] == 3 for one in previews)
+    status, picture = served.ask(events[-1]["picture"])
+    expected = cascade.sample("panda", seed=4, steps=[2, 2], guidance=[2.0, 1.0])[0]
+    np.testing.assert_array_equal(pixels_of(picture), np.asarray(expected))
+    (tmp_path / "picture.png").write_bytes(picture)
+    said = read_png_metadata(tmp_path / "picture.png")
+    assert said["prompt"] == "panda" and said["seed"] == "4" and "2 steps" in said["stage_0"]
+    history = json.loads(served.ask("history")[1])
+    assert [one["settings"]["seed"] for one in history] == [4]
+    assert served.follow(told["id"])[-1]["state"] == "done", "what is over can be asked for again"
+
+
+def test_an_edit_keeps_what_is_not_painted(served):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    mask = np.zeros((16, 16, 3), np.uint8)
+    mask[:, 8:] = 255
+    _, told = served.order(image=data_url(picture), mask=data_url(mask), returns=2, strength=1)
+    last = served.follow(told["id"])[-1]
+    assert last["state"] == "done" and last["settings"]["edited"] == "mask"
+    drawn = pixels_of(served.ask(last["picture"])[1])
+    assert np.abs(drawn[:, :8] - picture[:, :8]).max() <= 1 and np.abs(drawn[:, 8:] - picture[:, 8:]).mean() > 5
+
+
+def test_the_queue_and_the_history_have_an_end(served):
+    answers = [served.order(seed=number, stages=[{"steps": 20, "guidance": 2.0}] * 2) for number in range(6)]
+    accepted = [told["id"] for status, told in answers if status == 202]
+    refused = [told["problem"] for status, told in answers if status == 429]
+    assert 2 <= len(accepted) <= 3 and "2 pictures are waiting already" in refused[0]
+    assert served.ask(f"jobs/{accepted[-1]}", method="DELETE")[0] == 204
+    states = [served.follow(name)[-1]["state"] for name in accepted]
+    assert states == ["done"] * (len(accepted) - 1) + ["cancelled"]
+    for number in range(5):
+        served.follow(served.order(seed=number)[1]["id"])
+    assert len(json.loads(served.ask("history")[1])) <= LIMITS.kept + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"prompt": ""}, "write a prompt"),
+        ({"prompt": "x" * 2001}, "up to 2000 characters"),
+        ({"prompt": 3}, "up to 2000 characters"),
+        ({"seed": -1}, "seed lies between"),
+        ({"seed": 1.5}, "whole number"),
+        ({"seed": True}, "seed lies between"),
+        ({"stages": [{"steps": 21}, {"steps": 1}]}, "steps lies between 1 and 20"),
+        ({"stages": [{"steps": 2}]}, "each of 2 stage"),
+        ({"stages": [{"steps": 2}, {}]}, "give it for all"),
+        ({"stages": [{"sampler": "euler"}] * 2}, "sampler is one of"),
+        ({"stages": [{"guidance": 1e9}] * 2}, "guidance lies between"),
+        ({"stages": "many"}, "a list of one object"),
+        ({"image": "data:image/png;base64,AAAA"}, "picture can't be read"),
+        ({"image": "https://somewhere/picture.png"}, "picture can't be read"),
+        ({"image": BLACK, "mask": data_url(np.zeros((5, 4, 3), np.uint8))}, "make them equal"),
+        ({"image": BLACK, "mask": BLACK}, "nothing to draw"),
+        ({"image": BLACK, "strength": 0}, "strength lies between"),
+        ({"image": data_url(np.zeros((5000, 2, 3), np.uint8))}, "4096 at most"),
+    ],
+)  # fmt: skip
+def test_orders_that_make_no_sense_are_refused_in_a_sentence(served, asked, words):
+    status, told = served.order(**asked)
+    assert status == 400 and words in told["problem"]
+
+
+def test_what_is_no_order_is_refused(served):
+    assert served.ask("orders", b"{")[0] == 400
+    assert served.ask("orders", b"[" * 50_000)[0] == 400
+    assert served.ask("orders", b"{}", **{"Content-Type": "text/plain"})[0] == 415
+    assert served.ask("orders", json.dumps({"prompt": "a" * 200_000}).encode())[0] == 413
+    assert served.ask("jobs/none")[0] == 404 and served.ask("pictures/none.png")[0] == 404
+    assert served.ask("stages", Host="elsewhere.example")[0] == 400
+    assert served.ask("../setup.py")[0] == 404 and served.ask("%2e%2e/app.py")[0] == 404
+
+
+def test_a_fault_of_one_picture_is_not_the_end(served, cascade, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(type(cascade), "_draw_batch", fail)
+    last = served.follow(served.order()[1]["id"])[-1]
+    assert last["state"] == "failed" and "terminal" in last["problem"] and "out of memory" in caplog.text
+    monkeypatch.undo()
+    assert served.follow(served.order()[1]["id"])[-1]["state"] == "done"
