@@ -30,6 +30,7 @@ from imagen_jax.sampling.cascade import (
     keys_of_prompts,
     make_draw_stage,
     make_invert_stage,
+    row_of,
     starting_noise,
 )
 from imagen_jax.sampling.edits import Known, between
@@ -69,6 +70,11 @@ class Wish:
     to_seed: int | None = None
     share: float = 0.0
 
+    @property
+    def is_between(self) -> bool:
+        """Whether it lies on the way to something."""
+        return self.to_prompt is not None or self.to_seed is not None
+
 
 @dataclass
 class Cascade:
@@ -100,12 +106,9 @@ class Cascade:
         parts = count_parts(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
         self.stages: list[SamplingStage] = []
-        for one, picked in zip(self.trained, self.picked(), strict=True):
+        for number, one in enumerate(self.trained):
+            picked = pick_for_stage(self.overrides, number, len(self.trained))
             self.stages.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
-
-    def picked(self) -> list[dict[str, Any]]:
-        """The overrides of each stage."""
-        return [pick_for_stage(self.overrides, number, len(self.trained)) for number in range(len(self.trained))]
 
     @property
     def names(self) -> list[str]:
@@ -114,8 +117,7 @@ class Cascade:
 
     def count_steps(self, edit: Edit = NO_EDIT) -> int:
         """Denoising steps of all stages for one batch."""
-        rows = [edit.walk(stage.settings.spacing(stage.schedule, stage.settings.steps)) for stage in self.stages]
-        return sum(len(row) - 1 for row in rows)
+        return sum(len(row_of(stage, edit.walk)) - 1 for stage in self.stages)
 
     def describe(self) -> dict[str, str]:
         """The settings of each stage in words, as a picture's metadata and a report have them."""

@@ -6,6 +6,7 @@ a picture, a mask, numbers -> each stage's resolution -> what it begins with, wh
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,8 +24,8 @@ from imagen_jax.storage.paths import Path
 
 Mask = Float[np.ndarray, "mask_height mask_width"]
 
-LARGEST_PICTURE = 64 * 2**20
-"""Pixels of a picture or mask."""
+NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What reading and decoding an image leads to that is none."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,12 @@ class Edit:
 
     def pictures(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
         """What a stage begins with, and what it must keep: a picture and where."""
-        if self.square is None or not (self.mask is not None or self.strength < 1.0 or self.invert is not None):
+        begins_with_it = self.strength < 1.0 or self.invert is not None
+        if self.square is None or not (begins_with_it or self.mask is not None):
             return None, None
         picture = repeat(resize(self.square, resolution), count)
-        begins = picture if self.strength < 1.0 or self.invert is not None else None
-        if self.mask is None:
-            return begins, None
-        return begins, (picture, repeat(keep_where(self.mask, resolution), count))
+        known = None if self.mask is None else (picture, repeat(keep_where(self.mask, resolution), count))
+        return picture if begins_with_it else None, known
 
     @cached_property
     def square(self) -> Float[np.ndarray, "size size 3"] | None:
@@ -130,10 +130,7 @@ def read_picture(path: Path) -> HostPixels:
     Raises:
         UserError: it can't be read.
     """
-    try:
-        return decode_pixels(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the picture {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
+    return read_with(decode_pixels, path, "picture")
 
 
 def read_mask(path: Path) -> Mask:
@@ -142,10 +139,15 @@ def read_mask(path: Path) -> Mask:
     Raises:
         UserError: it can't be read.
     """
+    return read_with(decode_mask, path, "mask")
+
+
+def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> np.ndarray:
+    """Reads a file and decodes it; its name is for errors."""
     try:
-        return decode_mask(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the mask {path} can't be read ({error}): give a PNG file") from error
+        return decode(path.read_bytes())
+    except NO_IMAGE as error:
+        raise UserError(f"the {name} {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
 
 
 def decode_mask(encoded: bytes) -> Mask:

@@ -22,7 +22,7 @@ from PIL import Image
 from imagen_jax.cascades import Wish
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png
-from imagen_jax.storage.paths import Path, files_in, remove_folder, write_whole, writing
+from imagen_jax.storage.paths import Path, create_folder, files_in, remove_folder, write_whole, writing
 
 FORMATS = ("png", "jpg", "webp", "npz")
 SETTINGS = "sampling.json"
@@ -51,14 +51,14 @@ class PictureFolder:
         self, out: Path, wishes: Sequence[Wish], seed: int, batch_size: int, form: str, settings: Mapping[str, Any]
     ):
         choose(dict.fromkeys(FORMATS), form, "format")
-        self.out, self.form, self.settings = out, form, dict(settings)
+        self.out, self.form = out, form
         make_folder(out)
         self.batches = [list(wishes[first : first + batch_size]) for first in range(0, len(wishes), batch_size)]
         self.names = [[file_name_of(wish, seed, form) for wish in batch] for batch in self.batches]
         flat = [name for names in self.names for name in names]
         if len(set(flat)) < len(flat):
             raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
-        self._compare_settings({**self.settings, "seed": seed, "format": form, "batch_size": batch_size})
+        self._compare_settings({**settings, "seed": seed, "format": form, "batch_size": batch_size})
 
     def _compare_settings(self, settings: dict[str, Any]) -> None:
         path = self.out / SETTINGS
@@ -107,12 +107,12 @@ class PictureFolder:
             if self.form == "npz":
                 buffer = io.BytesIO()
                 np.save(buffer, pictures)
-                (self.out / BATCHES).mkdir(exist_ok=True)
+                create_folder(self.out / BATCHES)
                 write_whole(self.out / BATCHES / batch_name(number), buffer.getvalue())
                 return
             for wish, name, pixels in zip(self.batches[number], self.names[number], pictures, strict=True):
                 said = {"prompt": wish.prompt, "index": str(wish.index), **metadata}
-                if wish.to_prompt is not None or wish.to_seed is not None:
+                if wish.is_between:
                     said["on_the_way_to"] = f"{wish.share:g} of the way to {wish.to_prompt or wish.to_seed}"
                 write_whole(self.out / name, encode_picture(pixels, self.form, said))
         except OSError as error:
@@ -173,7 +173,7 @@ def batch_name(number: int) -> str:
 def file_name_of(wish: Wish, seed: int, form: str) -> str:
     """The file of a picture; unique to its wish and seed."""
     name = file_name(wish.prompt, seed, wish.index)
-    if wish.to_prompt is not None or wish.to_seed is not None:
+    if wish.is_between:
         to = file_name(wish.to_prompt or wish.prompt, wish.to_seed if wish.to_seed is not None else seed, wish.index)
         name = f"{name}-to-{to}-{wish.share:.4f}"
     return f"{name}.{form}"

@@ -113,12 +113,12 @@ def read_all_prompts() -> list[str]:
         UserError: there is none, or one can't be read.
     """
     prompts = [prompt.strip() for prompt in PROMPTS.value if prompt.strip()]
+    others = (NEGATIVE_PROMPT.value, LATER_PROMPT.value, TO_PROMPT.value, INVERT.value)
+    check_readable([*prompts, *filter(None, others)])
     if PROMPTS_FILE.value is not None:
         prompts += read_prompts(to_path(PROMPTS_FILE.value))
     if not prompts and IMAGE.value is None:
         raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
-    others = (NEGATIVE_PROMPT.value, LATER_PROMPT.value, TO_PROMPT.value, INVERT.value)
-    check_readable([*prompts, *filter(None, others)])
     return prompts or [""]
 
 

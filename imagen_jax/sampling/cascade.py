@@ -13,7 +13,7 @@ from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.edits import Known, Walk, invert, keep_known, walk_all
+from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.guidance import Interval, guide, guide_at_once, within
 from imagen_jax.sampling.sampler import OnStep, fold_into_each, normal_for_each, sample
@@ -177,6 +177,18 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
     return jax.vmap(fold)(jnp.asarray(words), jnp.asarray(indices, jnp.uint32))
 
 
+def row_of(stage: SamplingStage, walk: Walk) -> Row:
+    """The log-SNRs that a stage walks along.
+
+    Raises:
+        UserError: it is to take no step.
+    """
+    settings = stage.settings
+    if settings.steps < 1:
+        raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
+    return walk(settings.spacing(stage.schedule, settings.steps))
+
+
 def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawStage:
     """Makes ``draw(params, inputs) -> images``, jitted: a stage's whole loop as one program.
 
@@ -187,11 +199,8 @@ def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = 
         calls: what is told while it draws.
         walk: what is made of the log-SNRs of the stage's spacing, see ``edits``.
     """
-    settings = stage.settings
-    if settings.steps < 1:
-        raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
     shape = (stage.resolution, stage.resolution, 3)
-    log_snrs = walk(settings.spacing(stage.schedule, settings.steps))
+    log_snrs = row_of(stage, walk)
 
     def draw(params: Params, inputs: Inputs) -> Images:
         start = inputs.start
@@ -200,7 +209,7 @@ def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = 
             start = add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
         keys = fold_into_each(inputs.keys, 0)
         denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
-        images = sample(denoise, settings.rule, log_snrs, keys, shape, calls.on_step, start)
+        images = sample(denoise, stage.settings.rule, log_snrs, keys, shape, calls.on_step, start)
         return jnp.clip(images, -1.0, 1.0)
 
     return jax.jit(draw)
@@ -227,10 +236,9 @@ def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk 
     Raises:
         UserError: the stage's rule is not deterministic DDIM, the only one that goes both ways.
     """
-    settings = stage.settings
-    if settings.rule.name != ddim().name:
-        raise UserError(f"only ddim can be inverted, not {settings.rule.name}: set --sampler=ddim --eta=0")
-    log_snrs = walk(settings.spacing(stage.schedule, settings.steps))
+    if stage.settings.rule.name != ddim().name:
+        raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
+    log_snrs = row_of(stage, walk)
 
     def invert_picture(params: Params, inputs: Inputs) -> Images:
         assert inputs.picture is not None

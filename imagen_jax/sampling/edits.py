@@ -131,14 +131,12 @@ def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int
         alpha, sigma = signal_and_noise_scale(there)
         cleaner_alpha, cleaner_sigma = signal_and_noise_scale(here)
 
-        def improve(_, noise: Images) -> Images:
-            noisy = alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
-            return noise_from_image(split_estimate(denoise(noisy, there))[0], noisy, there)
+        def improve(_, noisy: Images) -> Images:
+            noise = noise_from_image(split_estimate(denoise(noisy, there))[0], noisy, there)
+            return alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
 
-        # Where it begins the noise is as the denoiser sees it in the images at hand, taken for noisier ones.
-        first = noise_from_image(split_estimate(denoise(cleaner, there))[0], cleaner, there)
-        noise = jax.lax.fori_loop(1, iterations, improve, first)
-        return alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise, None
+        # The first guess is the images at hand, taken for noisier ones.
+        return jax.lax.fori_loop(0, iterations, improve, cleaner), None
 
     pairs = (log_snrs[1:][::-1], log_snrs[:-1][::-1])
     noisy, _ = jax.lax.scan(step_back, images, pairs)

@@ -31,10 +31,9 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, PerExample
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
-from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.spacings import NOISIEST
-from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, no_memory
+from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean, no_memory
 
 LONG_AGO = -1e12
 """A log-SNR so far away that an answer said to be from there weighs nothing."""
@@ -60,11 +59,6 @@ def never_asked(noisy: Images, log_snr: float = LONG_AGO) -> Answer:
 def for_images(numbers: PerExample) -> Float[Array, "batch 1 1 1"]:
     """A number for each example, shaped to multiply images."""
     return numbers[:, None, None, None]
-
-
-def is_clean(log_snr: PerExample) -> Array:
-    """Whether a step ends on the clean image."""
-    return log_snr > 0.99 * LOG_SNR_LIMIT
 
 
 def extrapolate(rule: StepRule, name: str) -> StepRule:

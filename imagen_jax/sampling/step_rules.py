@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from imagen_jax.array_types import Denoiser, Images, PerExample
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
@@ -61,6 +62,11 @@ def fraction_replaced(log_snr: PerExample, next_log_snr: PerExample) -> Images:
     return -jnp.expm1(log_snr - next_log_snr)[:, None, None, None]
 
 
+def is_clean(log_snr: PerExample) -> Bool[Array, " batch"]:
+    """Whether a step to this log-SNR ends on the clean image."""
+    return log_snr > 0.99 * LOG_SNR_LIMIT
+
+
 def ancestral(gamma: float = 0.0) -> StepRule:
     """Ancestral sampling. Equations (1) to (3).
 
@@ -78,8 +84,7 @@ def ancestral(gamma: float = 0.0) -> StepRule:
         interpolation = gamma if learned is None else learned
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
         if learned is not None:
-            is_last = next_log_snr[:, None, None, None] > 0.99 * LOG_SNR_LIMIT
-            deviation = jnp.where(is_last, 0.0, deviation)
+            deviation = jnp.where(is_clean(next_log_snr)[:, None, None, None], 0.0, deviation)
         return mean + deviation * noise, memory
 
     return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step, reads_variance=True)

@@ -1,7 +1,6 @@
 """A queue of orders, one worker that draws them, and what became of the last ones."""
 
 import base64
-import io
 import queue
 import secrets
 import threading
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import encode_picture, to_pixels
 from imagen_jax.web.orders import Limits, Order
@@ -23,7 +22,8 @@ WAITING, DRAWING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "faile
 OVER = (DONE, FAILED, CANCELLED)
 
 
-@dataclass
+# A job is itself alone: comparing two would compare their pictures.
+@dataclass(eq=False)
 class Job:
     """One order and how far it is.
 
@@ -147,9 +147,8 @@ class Jobs:
 
     def _show_estimate(self, images: Any) -> None:
         if self._drawn is not None:
-            buffer = io.BytesIO()
-            Image.fromarray(to_pixels(np.asarray(images))[0]).save(buffer, format="PNG")
-            self._change(self._drawn, preview="data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
+            png = encode_png(to_pixels(np.asarray(images))[0])
+            self._change(self._drawn, preview="data:image/png;base64," + base64.b64encode(png).decode())
 
     def _change(self, job: Job, **values: Any) -> None:
         for name, value in values.items():

@@ -1,7 +1,6 @@
 """What a browser asks for, checked: nothing of it is trusted."""
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.edits import NO_EDIT, Edit, decode_mask
+from imagen_jax.edits import NO_EDIT, NO_IMAGE, Edit, decode_mask
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
@@ -180,5 +179,5 @@ def decode_data_url(url: Any, name: str, decode: Any) -> np.ndarray:
         if max(width, height) > LARGEST_SIDE:
             raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
         return decode(encoded)
-    except (AttributeError, ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+    except (AttributeError, *NO_IMAGE) as error:
         raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error

@@ -124,6 +124,12 @@ def test_an_edit_keeps_what_is_not_painted(served):
     assert np.abs(drawn[:, :8] - picture[:, :8]).max() <= 1 and np.abs(drawn[:, 8:] - picture[:, 8:]).mean() > 5
 
 
+def test_orders_that_differ_in_their_pictures_alone_are_followed_while_they_wait(served):
+    pictures = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 90, 180)]
+    names = [served.order(image=data_url(picture), strength=0.5)[1]["id"] for picture in pictures]
+    assert [served.follow(name)[-1]["state"] for name in reversed(names)] == ["done"] * 3
+
+
 def test_the_queue_and_the_history_have_an_end(served):
     answers = [served.order(seed=number, stages=[{"steps": 20, "guidance": 2.0}] * 2) for number in range(6)]
     accepted = [told["id"] for status, told in answers if status == 202]

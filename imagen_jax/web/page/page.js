@@ -113,7 +113,8 @@ function follow(id) {
     }
     if (job.state === "done") {
       end();
-      finish(job);
+      present(job, `Drawn in ${job.seconds} s, seed ${job.settings.seed}.`);
+      showHistory();
     }
     if (job.state === "failed" || job.state === "cancelled") {
       end();
@@ -133,14 +134,13 @@ function show(address) {
   byId("blank").hidden = true;
 }
 
-function finish(job) {
+function present(job, words) {
   shown = job.picture;
   show(shown);
   byId("result").alt = job.settings.prompt;
-  byId("status").textContent = `Drawn in ${job.seconds} s, seed ${job.settings.seed}.`;
+  byId("status").textContent = words;
   byId("save").href = shown;
   byId("after").hidden = false;
-  showHistory();
 }
 
 async function showHistory() {
@@ -180,20 +180,12 @@ function takeAgain(job) {
       if (input) input.value = value;
     }
   });
-  finishWithoutHistory(job);
-}
-
-function finishWithoutHistory(job) {
-  shown = job.picture;
-  show(shown);
-  byId("status").textContent = describe(job);
-  byId("save").href = shown;
-  byId("after").hidden = false;
+  present(job, describe(job));
 }
 
 // The picture to begin with: its centre square, and a mask painted over it.
 
-function begin_edit(image) {
+function beginEdit(image) {
   edited = image;
   const side = Math.min(image.naturalWidth, image.naturalHeight);
   const size = Math.max(SHEET, Math.min(side, 1024));
@@ -209,7 +201,7 @@ function begin_edit(image) {
 
 function load(address, isOurs) {
   const image = new Image();
-  image.onload = () => begin_edit(image);
+  image.onload = () => beginEdit(image);
   image.onerror = () => { byId("problem").textContent = "this file is no picture that a browser can show"; };
   image.src = address;
   if (!isOurs) image.addEventListener("load", () => URL.revokeObjectURL(address), {once: true});
