@@ -70,6 +70,8 @@ EXTRAS = {
         "pytest-xdist>=3.8",
         "ruff>=0.17.6,<0.18",
     ],
+    # The tests of the pages in a real browser.
+    "browser": ["selenium==4.51.0"],
     # The libraries that the parity tests compare with; nothing in the package imports them.
     "parity": ["diffusers==0.42.1", "torch==2.13.0", "transformers==5.23.0"],
 }

@@ -5,7 +5,7 @@
 #     bash launch/test.sh tests/sampling -k ddim
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
 #                                             with libtpu; all of them are installed into .venv,
-#                                             and on Debian, as root, the stamps of Tux Paint
+#                                             and on Debian, as root, the stamps of Tux Paint and Chromium
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
@@ -19,15 +19,16 @@ for argument in "$@"; do
     esac
 done
 
-# Real pictures for the data sources, 200 MB. Without them one test is skipped, and says so.
-install_stamps() {
-    local package=tuxpaint-stamps-default
-    if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]] || dpkg -s "$package" >/dev/null 2>&1; then
+# Real pictures for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped, and
+# say so.
+install_debian_packages() {
+    local packages=(tuxpaint-stamps-default chromium chromium-driver)
+    if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]] || dpkg -s "${packages[@]}" >/dev/null 2>&1; then
         return
     fi
-    say "Installing $package"
-    { apt-get -qq update && apt-get -qq install --no-install-recommends "$package"; } >.venv/install_stamps.log 2>&1 ||
-        say "It can't be installed (.venv/install_stamps.log says why): its test is skipped"
+    say "Installing ${packages[*]}"
+    { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } >.venv/debian.log 2>&1 ||
+        say "They can't be installed (.venv/debian.log says why): tests are skipped"
 }
 
 set_up
@@ -44,8 +45,9 @@ say "pytest"
 "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 if [[ $with_references == true ]]; then
     install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
-    install_stamps
-    say "pytest, against the reference libraries and on real pictures"
+    install_extra browser 1 "selenium"
+    install_debian_packages
+    say "pytest, against the reference libraries, on real pictures and in a browser"
     "$python" -m pytest -m references -rs --durations 10
 fi
 say "All passed after $(minutes)"

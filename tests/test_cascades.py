@@ -11,8 +11,6 @@ from imagen_jax.edits import Edit
 from imagen_jax.errors import UserError
 from tests.small_cascades import write_cascade
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
 
 

@@ -64,7 +64,6 @@ def place(tmp_path_factory, fake_buckets):
         "IMAGEN_JAX_CACHE": str(folder / "cache"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     fake_buckets.buckets["pod"] = {}
     yield SimpleNamespace(

@@ -56,7 +56,6 @@ def environment(tmp_path_factory):
         **os.environ,
         "PYTHONPATH": str(CHECKOUT),
         "IMAGEN_JAX_CACHE": str(tmp_path_factory.mktemp("cache")),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": "",
     }
 

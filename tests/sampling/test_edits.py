@@ -14,8 +14,6 @@ from imagen_jax.sampling.spacings import space_as_karras, space_uniformly
 from imagen_jax.sampling.step_rules import ancestral, ddim
 from tests.sampling.test_solvers import mixture_estimate
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SHAPE = (4, 4, 3)
 PICTURE = jax.random.uniform(jax.random.key(5), (3, *SHAPE), minval=-0.9, maxval=0.9)
 

@@ -13,8 +13,6 @@ from imagen_jax.sampling.solvers import exponential_moments
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.step_rules import ancestral, ddim
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 MEANS, DEVIATIONS, SHARES = np.array([-0.7, 0.1, 0.8]), np.array([0.1, 0.3, 0.05]), np.array([0.3, 0.5, 0.2])
 SHAPE = (2, 2, 3)
 

@@ -3,14 +3,11 @@
 import base64
 import io
 import json
-import threading
-import time
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from imagen_jax.cascades import load_cascade
@@ -19,23 +16,17 @@ from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.orders import Limits
 from tests.small_cascades import write_cascade
-
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+from tests.web.served import serving
 
 LIMITS = Limits(steps=20, waiting=2, body=100_000, kept=3)
 STAGES = [{"steps": 2, "guidance": 2.0}, {"steps": 2, "guidance": 1.0}]
 
 
-class Server:
-    """A server in a thread, and how to ask it."""
+class Served:
+    """How to ask a server."""
 
-    def __init__(self, app):
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-        self.thread = threading.Thread(target=self.server.run)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.02)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+    def __init__(self, port):
+        self.port = port
 
     def ask(self, path, data=None, method=None, **headers):
         headers = {"Content-Type": "application/json", **headers}
@@ -56,10 +47,6 @@ class Server:
         assert status == 200
         return [json.loads(line[6:]) for line in body.decode().split("\n\n") if line]
 
-    def end(self):
-        self.server.should_exit = True
-        self.thread.join()
-
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
@@ -68,9 +55,8 @@ def cascade(tmp_path_factory):
 
 @pytest.fixture
 def served(cascade):
-    server = Server(make_app(Jobs(cascade, LIMITS), LIMITS, ["127.0.0.1"]))
-    yield server
-    server.end()
+    with serving(make_app(Jobs(cascade, LIMITS), LIMITS, ["127.0.0.1"])) as port:
+        yield Served(port)
 
 
 def data_url(pixels):

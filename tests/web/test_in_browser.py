@@ -1,0 +1,188 @@
+"""The page in a real browser: a prompt becomes a picture, what is painted is drawn anew, and settings come back.
+
+    bash launch/test.sh --with-references
+
+``PICTURES=folder`` keeps what the browser shows.
+"""
+
+import base64
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.cascades import load_cascade
+from imagen_jax.web.app import make_app
+from imagen_jax.web.jobs import Jobs
+from imagen_jax.web.orders import Limits
+from tests.small_cascades import write_cascade
+from tests.web.served import serving
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the extra 'browser'")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SECONDS = 120
+
+pytestmark = [
+    pytest.mark.references,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver is on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    cascade = load_cascade(write_cascade(tmp_path_factory.mktemp("cascade")), batch_size=1)
+    limits = Limits(steps=20)
+    with serving(make_app(Jobs(cascade, limits), limits, ["127.0.0.1"])) as port:
+        yield port
+
+
+@pytest.fixture
+def browser(port, tmp_path):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1300,1250",
+                     "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.get(f"http://127.0.0.1:{port}/")
+    wait(driver, lambda: by_id(driver, "stages").find_elements(By.TAG_NAME, "fieldset"))
+    yield driver
+    complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
+    driver.quit()
+    # What a browser says of a refused order is the answer's status.
+    assert [line for line in complaints if "/orders" not in line] == []
+
+
+def by_id(browser, name):
+    return browser.find_element(By.ID, name)
+
+
+def wait(browser, is_so):
+    return WebDriverWait(browser, SECONDS, 0.05).until(lambda _: is_so())
+
+
+def write(browser, name, text):
+    field = by_id(browser, name)
+    field.clear()
+    field.send_keys(text)
+
+
+def draw(browser):
+    """Presses the button, and returns the picture when it is there."""
+    before = len(by_id(browser, "history").find_elements(By.TAG_NAME, "li"))
+    by_id(browser, "draw").click()
+    wait(browser, lambda: len(by_id(browser, "history").find_elements(By.TAG_NAME, "li")) > before)
+    wait(browser, lambda: browser.execute_script("const i = document.getElementById('result'); return i.complete"))
+    return shown_pixels(browser)
+
+
+def shown_pixels(browser):
+    """The picture on show, as the browser decoded it."""
+    url = browser.execute_script("""
+        const image = document.getElementById("result"), canvas = document.createElement("canvas");
+        Object.assign(canvas, {width: image.naturalWidth, height: image.naturalHeight});
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return canvas.toDataURL();
+    """)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")).astype(int)
+
+
+def keep_screen(browser, name):
+    if folder := os.environ.get("PICTURES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def test_a_prompt_becomes_a_picture_and_a_painted_mask_an_edit(browser):
+    write(browser, "prompt", "red apple")
+    write(browser, "seed", "7")
+    picture = draw(browser)
+    assert picture.shape == (16, 16, 3) and picture.std() > 5
+    assert "seed 7" in by_id(browser, "status").text
+    keep_screen(browser, "picture")
+
+    by_id(browser, "again").click()
+    wait(browser, lambda: by_id(browser, "drawing").is_displayed())
+    sheet = by_id(browser, "mask")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", sheet)
+    browser.execute_script("const b = document.getElementById('brush'); b.value = 40;")
+    side = sheet.size["width"]
+    # A stroke from top to bottom, a quarter of the side from the right.
+    stroke = webdriver.ActionChains(browser, duration=20)
+    stroke.move_to_element_with_offset(sheet, side // 4, -side // 2 + 4).click_and_hold()
+    for _ in range(12):
+        stroke.move_by_offset(0, (side - 8) // 12)
+    stroke.release().perform()
+    write(browser, "prompt", "blue square")
+    keep_screen(browser, "mask")
+    edit = draw(browser)
+    assert np.abs(edit[:, :8] - picture[:, :8]).max() <= 2, "what is not painted stays"
+    assert np.abs(edit[:, 11:13] - picture[:, 11:13]).mean() > 5, "what is painted is drawn anew"
+    assert "painted into" in by_id(browser, "history").text
+    keep_screen(browser, "edit")
+
+
+def test_settings_are_taken_again_from_the_history(browser):
+    write(browser, "prompt", "panda")
+    write(browser, "steps-0", "3")
+    write(browser, "seed", "11")
+    picture = draw(browser)
+    write(browser, "prompt", "rocket")
+    write(browser, "steps-0", "5")
+    assert not np.array_equal(draw(browser), picture)
+    browser.execute_script("document.getElementById('history').children[1].querySelector('button').click()")
+    assert by_id(browser, "prompt").get_property("value") == "panda"
+    assert by_id(browser, "steps-0").get_property("value") == "3"
+    np.testing.assert_array_equal(draw(browser), picture)
+
+
+def test_what_is_refused_is_said_in_the_page(browser):
+    by_id(browser, "draw").click()
+    wait(browser, lambda: "write a prompt" in by_id(browser, "problem").text)
+    write(browser, "prompt", "<b>panda</b> \N{PANDA FACE}")
+    draw(browser)
+    assert by_id(browser, "problem").text == ""
+    assert "<b>panda</b> \N{PANDA FACE}" in by_id(browser, "history").text, "a prompt is text and no markup"
+
+
+def test_a_picture_of_ones_own_is_changed(browser, tmp_path):
+    image = Image.new("RGBA", (60, 40), (0, 90, 200, 255))
+    image.save(tmp_path / "own.png")
+    by_id(browser, "file").send_keys(str(tmp_path / "own.png"))
+    wait(browser, lambda: by_id(browser, "drawing").is_displayed())
+    write(browser, "prompt", "blue square")
+    browser.execute_script("""
+        const slider = document.getElementById("strength");
+        slider.value = 0.05;
+        slider.dispatchEvent(new Event("input"));
+    """)
+    drawn = draw(browser)
+    red, green, blue = drawn.mean((0, 1))
+    assert red + 20 < green < blue - 20, "little strength changes little, even with random weights"
+    assert "strength 0.05" in by_id(browser, "history").text
+
+
+@pytest.mark.parametrize("width", [420, 1000, 1300])
+def test_nothing_is_cut_or_sticks_out_of_its_box(browser, tmp_path, width):
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "own.png")
+    by_id(browser, "file").send_keys(str(tmp_path / "own.png"))
+    wait(browser, lambda: by_id(browser, "drawing").is_displayed())
+    browser.set_window_size(width, 1400)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    outside = browser.execute_script("""
+        return [...document.querySelectorAll("fieldset *, form > *")].filter((one) => {
+          const inner = one.getBoundingClientRect(), outer = one.closest("fieldset:not(:scope), form");
+          const box = (outer === one ? one.parentElement : outer).getBoundingClientRect();
+          return inner.width && (inner.right > box.right + 1 || inner.left < box.left - 1);
+        }).map((one) => one.id || one.tagName);
+    """)
+    assert outside == []
+    keep_screen(browser, f"width_{width}")
