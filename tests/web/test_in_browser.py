@@ -102,6 +102,7 @@ def keep_screen(browser, name):
 
 
 def test_a_prompt_becomes_a_picture_and_a_painted_mask_an_edit(browser):
+    assert not by_id(browser, "after").is_displayed(), "nothing can be saved yet"
     write(browser, "prompt", "red apple")
     write(browser, "seed", "7")
     picture = draw(browser)
