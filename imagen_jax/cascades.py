@@ -34,6 +34,7 @@ from imagen_jax.sampling.cascade import (
     starting_noise,
 )
 from imagen_jax.sampling.edits import Known, between
+from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
 from imagen_jax.sharding.mesh import make_mesh
@@ -87,6 +88,7 @@ class Cascade:
         batch_size: pictures drawn at once; the last batch is filled up, so that one compiled program serves all.
         on_step: called after each denoising step.
         on_estimate: called with what the pictures look like, at each step.
+        classifier: what leads the stages of its resolution besides their texts.
     """
 
     trained: Sequence[TrainedStage]
@@ -95,6 +97,7 @@ class Cascade:
     batch_size: int = 8
     on_step: OnStep | None = None
     on_estimate: OnEstimate | None = None
+    classifier: ClassifierGuidance | None = None
     _programs: dict[Any, Callable] = field(init=False, repr=False, default_factory=dict)
     _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
 
@@ -108,7 +111,16 @@ class Cascade:
         self.stages: list[SamplingStage] = []
         for number, one in enumerate(self.trained):
             picked = pick_for_stage(self.overrides, number, len(self.trained))
-            self.stages.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
+            settings = make_settings(one.config.sampling.to_dict() | picked)
+            if self.classifier is not None and self.classifier.resolution == one.stage.resolution:
+                settings = settings._replace(classifier=self.classifier)
+            self.stages.append(make_sampling_stage(one.stage, settings))
+        if self.classifier is not None and not any(stage.settings.classifier for stage in self.stages):
+            sizes = ", ".join(str(stage.resolution) for stage in self.stages)
+            raise UserError(
+                f"the classifier knows images of {self.classifier.resolution} px, and the stages make some of {sizes}: "
+                "train one of such a resolution"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -299,6 +311,7 @@ def load_cascade(
     batch_size: int = 8,
     on_step: OnStep | None = None,
     dtype: str | None = None,
+    classifier: ClassifierGuidance | None = None,
 ) -> Cascade:
     """Loads a cascade from the workdirs of its stages, base first.
 
@@ -308,6 +321,7 @@ def load_cascade(
         batch_size: pictures drawn at once.
         on_step: called after each denoising step.
         dtype: what the networks compute in, "float32" or "bfloat16"; None leaves it to each stage's config.
+        classifier: what leads the stages of its resolution besides their texts, see ``classifiers.load_guidance``.
 
     Raises:
         UserError: a workdir without a usable stage, stages that do not follow each other, text encoders that differ.
@@ -322,7 +336,7 @@ def load_cascade(
             f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
             "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
         )
-    return Cascade(trained, encoders[0], dict(overrides or {}), batch_size, on_step)
+    return Cascade(trained, encoders[0], dict(overrides or {}), batch_size, on_step, classifier=classifier)
 
 
 def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:

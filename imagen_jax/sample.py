@@ -24,12 +24,14 @@ from tqdm import tqdm
 
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade, Wish, load_cascade
+from imagen_jax.classifiers import load_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import FORMATS, PictureFolder
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
+from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import make_folder, to_pixels
 from imagen_jax.storage.paths import to_path
 
@@ -60,6 +62,10 @@ THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic.
 PERCENTILE = flags.DEFINE_list("percentile", None, "Of dynamic thresholding, such as 99.5.")
 AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
 
+CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that leads the pictures besides.")
+CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the class that they are led towards.")
+SCALE = flags.DEFINE_float("classifier_scale", 1.0, "With --classifier: how strongly; below 0 leads away.")
+
 IMAGE = flags.DEFINE_string("image", None, "A picture to edit; or to enlarge, where the first stage is no base.")
 MASK = flags.DEFINE_string("mask", None, "With --image: white where something is to be drawn anew.")
 STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is noised; 1 leaves nothing of it.")
@@ -85,7 +91,9 @@ def main(arguments: Sequence[str]) -> None:
     join_as_flagged()
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(wishes))
-        cascade = load_cascade(STAGES.value, read_overrides(), size, lambda step: bar.update(), DTYPE.value)
+        cascade = load_cascade(
+            STAGES.value, read_overrides(), size, lambda step: bar.update(), DTYPE.value, read_classifier()
+        )
         settings = describe_settings(cascade, edit)
         folder = processes.take_turns(
             lambda: PictureFolder(out, wishes, SEED.value, cascade.batch_size, FORMAT.value, settings)
@@ -148,6 +156,19 @@ def read_edit() -> Edit:
     image = None if IMAGE.value is None else read_picture(to_path(IMAGE.value))
     mask = None if MASK.value is None else read_mask(to_path(MASK.value))
     return Edit(image, mask, STRENGTH.value, RETURNS.value, INVERT.value, LATER_PROMPT.value)
+
+
+def read_classifier() -> ClassifierGuidance | None:
+    """The classifier that the flags name.
+
+    Raises:
+        UserError: it can't be used, or one flag is given without the other.
+    """
+    if CLASSIFIER.value is None:
+        if CLASS.value is not None:
+            raise UserError("--classifier_class names a class of --classifier: name its workdir too")
+        return None
+    return load_guidance(to_path(CLASSIFIER.value), CLASS.value or "", SCALE.value)
 
 
 def read_overrides() -> dict[str, list]:

@@ -19,8 +19,8 @@ LAYERS = [
     {"sampling", "training"},
     {"evaluation"},
     {"command_line", "process_flags", "stages"},
-    {"counting", "edits", "prompts", "trained_stages", "training_setup"},
-    {"cascades", "jobs"},
+    {"classifiers", "counting", "edits", "prompts", "trained_stages", "training_setup"},
+    {"cascades", "classifier_training", "jobs"},
     {"forecast"},
     {"picture_folder", "previews", "web", "run_log", "stage_files"},
     {"deepfloyd_if"},
@@ -36,6 +36,7 @@ LAYERS = [
         "sample",
         "serve",
         "train",
+        "train_classifier",
     },
 ]
 LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}

@@ -27,11 +27,12 @@ from absl import flags
 from imagen_jax import process_flags
 from imagen_jax.errors import UserError
 
-PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask"}
+PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
-          "to_prompt", "dtype", "text_dtype", "profile_steps"}
+          "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class"}
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
+        "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": []}
 
 common = set(flags.FLAGS)
@@ -41,7 +42,8 @@ for name, more in MORE.items():
              if flag.flag_type() not in ("int", "float", "bool")}
     assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
     for place in sorted(texts & PLACES):
-        given = {flag: "local" for flag in texts & PLACES - {"text_encoder", "prompts_file", "image", "mask"}}
+        given = {flag: "local" for flag in texts & PLACES - {"text_encoder", "prompts_file", "image", "mask",
+                                                            "classifier"}}
         values = given | {place: "ELSEWHERE"}
         flags.FLAGS.unparse_flags()
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
@@ -65,7 +67,7 @@ def test_no_flag_takes_another_place_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 13
+    assert len(told) == 15
     for line in told:
         assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

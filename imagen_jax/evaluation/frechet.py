@@ -18,19 +18,19 @@ class Moments(NamedTuple):
     """What is kept of features, in float64; those of parts can be merged in any order.
 
     Attributes:
-        count: of pictures.
+        pictures: how many.
         mean: of their features.
         scatter: sum over pictures of the outer products of their deviations from the mean.
     """
 
-    count: int
+    pictures: int
     mean: Float[np.ndarray, " features"]
     scatter: Float[np.ndarray, "features features"]
 
     @property
     def covariance(self) -> Float[np.ndarray, "features features"]:
         """The unbiased covariance; of at least two pictures."""
-        return self.scatter / (self.count - 1)
+        return self.scatter / (self.pictures - 1)
 
 
 def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
@@ -52,10 +52,10 @@ def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
 
 def merge(first: Moments, second: Moments) -> Moments:
     """The moments of two parts together (Chan, Golub & LeVeque 1979, equation 2.1)."""
-    count = first.count + second.count
+    count = first.pictures + second.pictures
     apart = second.mean - first.mean
-    mean = first.mean + apart * (second.count / count)
-    between = np.outer(apart, apart) * (first.count * second.count / count)
+    mean = first.mean + apart * (second.pictures / count)
+    between = np.outer(apart, apart) * (first.pictures * second.pictures / count)
     return Moments(count, mean, first.scatter + second.scatter + between)
 
 
@@ -69,8 +69,8 @@ def frechet_distance(first: Moments, second: Moments) -> float:
         UserError: a set has fewer than two pictures, or their features differ in width.
     """
     for one in (first, second):
-        if one.count < 2:
-            raise UserError(f"a distance takes at least 2 pictures on each side, not {one.count}")
+        if one.pictures < 2:
+            raise UserError(f"a distance takes at least 2 pictures on each side, not {one.pictures}")
     if first.mean.shape != second.mean.shape:
         raise UserError(
             f"features of width {first.mean.size} can't be compared with those of width {second.mean.size}: measure "

@@ -6,8 +6,9 @@
 ``layers`` (normalisation, up and down), ``attention`` (self-attention with text in its keys, cross-attention),
 ``conditioning`` (time, pooled text, low-resolution image), ``blocks`` (residual block), ``equal_blocks`` (several of
 them as one loop), ``remat`` (what is computed again for the gradient), ``unet`` (ADM, Imagen's base),
-``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet`` (DeepFloyd IF's). ``deepfloyd_weights`` says
-which tensor of IF's files is which parameter. ``NETWORKS`` names them for configs.
+``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet`` (DeepFloyd IF's), ``noise_classifier`` (for
+guidance). ``deepfloyd_weights`` says which tensor of IF's files is which parameter. ``NETWORKS`` names the denoising
+ones for configs.
 
 May import: ``array_types``, ``errors``, ``sharding`` (axes), ``weights``. Nobody outside the mains imports it: networks
 travel as arguments.

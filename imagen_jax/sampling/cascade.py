@@ -15,7 +15,7 @@ from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
 from imagen_jax.sampling.estimates import split_estimate
-from imagen_jax.sampling.guidance import Interval, guide, guide_at_once, within
+from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
 from imagen_jax.sampling.sampler import OnStep, fold_into_each, normal_for_each, sample
 from imagen_jax.sampling.spacings import Spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule, ddim
@@ -36,6 +36,7 @@ class SamplingSettings(NamedTuple):
         spacing: which log-SNRs the steps are taken at.
         interval: log-SNRs between which guidance is applied; None for all.
         guide_at_once: whether guidance asks the network once with twice the batch, instead of twice.
+        classifier: what leads the pictures besides; None for nothing.
     """
 
     steps: int
@@ -46,12 +47,15 @@ class SamplingSettings(NamedTuple):
     spacing: Spacing = space_uniformly
     interval: Interval | None = None
     guide_at_once: bool = False
+    classifier: ClassifierGuidance | None = None
 
     def describe(self) -> str:
         """The settings in words."""
         words = [f"{self.steps} steps of {self.rule.name}", f"guidance {self.guidance_weight:g}"]
         if self.interval is not None:
             words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
+        if self.classifier is not None:
+            words.append(f"a classifier's {self.classifier.scale:g} towards {self.classifier.wanted}")
         return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
 
 
@@ -261,7 +265,8 @@ def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoi
         noise = normal_for_each(fold_into_each(inputs.keys, 1), low.shape[1:])
         level = jnp.full((low.shape[0],), settings.augmentation_level)
         low_resolution = augment(low, noise, level, stage.augmentation_schedule)
-    denoise = bound(guided(stage, params, inputs, low_resolution), settings.threshold)
+    denoise = guide_by_classifier(guided(stage, params, inputs, low_resolution), settings.classifier)
+    denoise = bound(denoise, settings.threshold)
     return denoise if inputs.known is None else keep_known(denoise, inputs.known)
 
 

@@ -41,6 +41,22 @@ LogProbability = Callable[[Images, PerExample], PerExample]
 """``log_probability(noisy, log_snr)``: of what is wanted, for each of some noisy images."""
 
 
+class ClassifierGuidance(NamedTuple):
+    """Where a classifier leads a stage.
+
+    Attributes:
+        log_probability: of what is wanted; differentiable in the images.
+        scale: s of equation (2); 0 for no guidance.
+        resolution: height and width of the images that it knows.
+        wanted: in words, for the pictures' metadata.
+    """
+
+    log_probability: LogProbability
+    scale: float
+    resolution: int
+    wanted: str
+
+
 def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
     """Makes the guided denoiser of equation (1), stated for the clean image, which is the same (see ``process.py``).
 
@@ -102,16 +118,16 @@ def within(interval: Interval | None, guided: Denoiser, plain: Denoiser) -> Deno
     return denoise
 
 
-def guide_by_classifier(denoise: Denoiser, log_probability: LogProbability, scale: float) -> Denoiser:
+def guide_by_classifier(denoise: Denoiser, classifier: ClassifierGuidance | None) -> Denoiser:
     """Makes the guided denoiser of equation (2).
 
     Args:
         denoise: any denoiser.
-        log_probability: of what is wanted; it is told how noisy the images are.
-        scale: s, 0 for no guidance; then the classifier is never run.
+        classifier: what leads it; None, or a scale of 0: nothing, and the classifier is never run.
     """
-    if scale == 0.0:
+    if classifier is None or classifier.scale == 0.0:
         return denoise
+    log_probability, scale = classifier.log_probability, classifier.scale
 
     def guided(noisy: Images, log_snr: PerExample) -> Estimate:
         image, gamma = split_estimate(denoise(noisy, log_snr))

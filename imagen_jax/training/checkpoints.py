@@ -147,11 +147,7 @@ class CheckpointStore:
             UserError: there is no such checkpoint, it does not fit the shapes, or it can't be read.
         """
         path = self._find(step)
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        placed = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here), abstract_params
-        )
-        return read_parts(path, {"ema_params": placed})["ema_params"], int(path.name)
+        return read_parts(path, {"ema_params": place_here(abstract_params)})["ema_params"], int(path.name)
 
     def wait(self) -> None:
         """Waits until all is written.
@@ -253,6 +249,14 @@ def remove_leftovers(folder: Path) -> None:
             remove_folder(path)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("leftovers of checkpoints removed")
+
+
+def place_here(shapes: Any) -> Any:
+    """Shapes with their shardings; those without one get this process's first device."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here), shapes
+    )
 
 
 def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> dict[str, Any]:

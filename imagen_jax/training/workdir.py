@@ -49,10 +49,7 @@ def read_config(workdir: Path) -> ConfigDict:
     """
     path = config_path(workdir)
     try:
-        config = json.loads(path.read_text())
-        for section in ADDED_LATER.keys() & config.keys():
-            config[section] = ADDED_LATER[section] | config[section]
-        return ConfigDict(config)
+        return ConfigDict(with_later_keys(json.loads(path.read_text())))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
@@ -60,6 +57,11 @@ def read_config(workdir: Path) -> ConfigDict:
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the keys that were added since its run began."""
+    return config | {section: ADDED_LATER[section] | config[section] for section in ADDED_LATER.keys() & config.keys()}
 
 
 def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, purpose: str) -> None:
@@ -83,7 +85,7 @@ def keep_config(workdir: Path, config: ConfigDict) -> None:
     text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
     path = config_path(workdir)
     if path.exists():
-        check_same_run(read_config(workdir).to_dict(), json.loads(text), workdir)
+        check_same_run(read_config(workdir).to_dict(), with_later_keys(json.loads(text)), workdir)
     try:
         create_folder(workdir)
         write_whole(path, text.encode())

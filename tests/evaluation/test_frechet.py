@@ -39,7 +39,7 @@ def test_parts_in_any_order_are_the_whole():
     whole = moments_of(features)
     first, second, third = (moments_of(part) for part in (features[:7], features[7:60], features[60:]))
     for merged in (merge(merge(first, second), third), merge(third, merge(second, first))):
-        assert merged.count == 100
+        assert merged.pictures == 100
         np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
         np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-9)
 

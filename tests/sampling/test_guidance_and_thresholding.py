@@ -9,7 +9,7 @@ from imagen_jax.array_types import ImageWithVariance
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.guidance import Interval, guide, guide_at_once, guide_by_classifier, within
+from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
 from imagen_jax.sampling.sampler import sample
 from imagen_jax.sampling.spacings import space_as_karras
 from imagen_jax.sampling.step_rules import ddim
@@ -158,13 +158,15 @@ def test_a_classifier_leads_the_samples_to_its_class():
 
     free = draw(any_class)
     assert np.mean(free > 0) == pytest.approx(0.5, abs=0.05)
-    led = draw(guide_by_classifier(any_class, log_probability, 1.0))
+    towards_one = ClassifierGuidance(log_probability, 1.0, 1, "the second class")
+    led = draw(guide_by_classifier(any_class, towards_one))
     # Of that class 0.62% lie on the other side.
     assert np.mean(led > 0) == pytest.approx(0.9938, abs=0.004)
     assert led.mean() == pytest.approx(0.5, abs=0.02) and led.std() == pytest.approx(deviation, abs=0.02)
-    strongly = draw(guide_by_classifier(any_class, log_probability, 5.0))
+    strongly = draw(guide_by_classifier(any_class, towards_one._replace(scale=5.0)))
     assert strongly.mean() > led.mean() and strongly.std() < led.std()
 
 
 def test_a_classifier_at_scale_zero_is_never_asked():
-    assert guide_by_classifier(ddim, sample, 0.0) is ddim
+    assert guide_by_classifier(ddim, ClassifierGuidance(sample, 0.0, 1, "")) is ddim
+    assert guide_by_classifier(ddim, None) is ddim

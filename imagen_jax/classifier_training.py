@@ -1,0 +1,146 @@
+"""How a classifier of noisy images learns, and how good it is then.
+
+config -> classifier, batches of a data set -> labels by key -> run_loop -> checkpoints, metrics.jsonl
+                                            validation split -> accuracy.json
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from imagen_jax.classifiers import (
+    NO_CLASS,
+    Classifier,
+    LabelledImages,
+    build_classifier,
+    initial_params,
+    make_loss,
+)
+from imagen_jax.data.batches import make_batches
+from imagen_jax.data.data_sets import DataSets, open_data_sets
+from imagen_jax.data.transforms import make_example
+from imagen_jax.diffusion.process import add_noise
+from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.training.checkpoints import CheckpointStore, place_here
+from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.metrics import MetricsWriter, Progress
+from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.state import TrainState, initial_state
+from imagen_jax.training.step import make_train_step
+from imagen_jax.training.workdir import keep_config
+
+TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""At which the accuracy is measured: 0 is clean."""
+
+
+def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains to ``config.training.steps``, from the newest checkpoint if there is one.
+
+    Returns:
+        What ``accuracy.json`` holds.
+
+    Raises:
+        UserError: whatever the user can mend: config, data, workdir, space.
+    """
+    classifier = build_classifier(config)
+    keep_config(workdir, config)
+    data, training = config.data, config.training
+    data_sets = open_data_sets(
+        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
+    )
+    batches = make_batches(
+        data_sets.load("train"),
+        make_example(classifier.resolution),
+        training.batch_size,
+        seed=config.seed,
+        cache=data.cache,
+        mirror=data.mirror,
+    )
+    optimizer = make_optimizer(**config.optimizer.to_dict())
+    step = make_train_step(
+        make_loss(classifier), optimizer, ema_decay=training.ema_decay, ema_warm_up=training.ema_warm_up
+    )
+    params_key, run_key = jax.random.split(jax.random.key(config.seed))
+    make_state = jax.jit(lambda: initial_state(initial_params(classifier, params_key), optimizer, run_key))
+    with CheckpointStore(workdir / "checkpoints", keep=training.keep_checkpoints) as checkpoints:
+        done = checkpoints.latest_step() or 0
+        if done:
+            state, data_state = checkpoints.restore(place_here(jax.eval_shape(make_state)))
+            batches.set_state(data_state)
+        else:
+            state = make_state()
+        with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
+
+            def log(number: int, moment: Moment) -> None:
+                loss = float(moment.metrics["loss"])
+                writer.write(number, {"loss": loss})
+                clock = moment.clock
+                bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
+
+            def save(number: int, moment: Moment) -> None:
+                checkpoints.save(number, moment.state, moment.data_state)
+
+            hooks = [Hook("log", training.log_every, log), Hook("checkpoint", training.checkpoint_every, save)]
+            state = run_loop(
+                state,
+                jax.jit(step, donate_argnums=0),
+                batches,
+                steps=training.steps,
+                put=lambda batch: label(batch, classifier),
+                hooks=hooks,
+                clock=LoopClock(),
+            )
+    accuracy = measure_accuracy(classifier, state, data_sets)
+    write_whole(workdir / "accuracy.json", (json.dumps(accuracy, indent=2) + "\n").encode())
+    return accuracy
+
+
+def label(batch: Mapping[str, Any], classifier: Classifier) -> LabelledImages:
+    """A host batch as the classifier learns from it."""
+    labels = np.array([classifier.classes.label_of(key) for key in batch["key"]], np.int32)
+    return LabelledImages(jnp.asarray(batch["image"]), jnp.asarray(labels))
+
+
+def measure_accuracy(classifier: Classifier, state: TrainState, data_sets: DataSets) -> dict[str, Any]:
+    """How often the averaged parameters tell the class of images of the validation split.
+
+    Returns:
+        ``told_right`` by time, the share in [0, 1]; ``chance``, the share of the largest class; ``images``.
+    """
+    images, labels = read_validation(classifier, data_sets)
+    if not len(labels):
+        raise UserError("no image of the validation split has a class: set --config.data.validation_fraction higher")
+    noise = jax.random.normal(jax.random.key(0), images.shape)
+    guess = jax.jit(lambda noisy, log_snr: classifier.network.apply({"params": state.ema_params}, noisy, log_snr))
+    told_right = {}
+    for time in TIMES:
+        log_snr = jnp.broadcast_to(classifier.schedule(jnp.asarray(time)), labels.shape)
+        guesses = np.asarray(guess(add_noise(images, noise, log_snr), log_snr)).argmax(1)
+        told_right[str(time)] = float((guesses == labels).mean())
+    return {
+        "told_right": told_right,
+        "chance": float(np.bincount(labels).max() / len(labels)),
+        "images": len(labels),
+        "classes": list(classifier.classes.names),
+    }
+
+
+def read_validation(classifier: Classifier, data_sets: DataSets) -> tuple[jax.Array, np.ndarray]:
+    """The images of the validation split that have a class, and their labels."""
+    transform = make_example(classifier.resolution)
+    images, labels = [], []
+    for source in data_sets.load("validation").sources:
+        for place in range(len(source)):
+            stored = source[place]
+            number = classifier.classes.label_of(stored.key)
+            if number != NO_CLASS:
+                images.append(transform.finish(transform.prepare(stored).pixels[None])["image"][0])
+                labels.append(number)
+    shape = (0, classifier.resolution, classifier.resolution, 3)
+    return jnp.asarray(np.stack(images)) if images else jnp.zeros(shape), np.array(labels, np.int32)

@@ -1,0 +1,41 @@
+"""A classifier of noisy images, for guidance: what a picture will be, seen through the noise."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from imagen_jax.array_types import Images, PerExample
+from imagen_jax.models.blocks import ResidualBlock
+from imagen_jax.models.conditioning import NoiseLevelEmbedding
+from imagen_jax.models.layers import GroupNorm, convolution, dense
+
+
+class NoiseClassifier(nn.Module):
+    """The downward half of a U-Net, then the mean over all places (Dhariwal & Nichol 2021, section 4).
+
+    They pool by attention; the mean is enough for what is small. All in float32.
+
+    Attributes:
+        classes: number of classes.
+        channels: of each level; each but the first has half the height and width of the one before.
+        blocks: residual blocks a level.
+        dropout: rate in the residual blocks, in [0, 1).
+    """
+
+    classes: int
+    channels: tuple[int, ...]
+    blocks: int = 1
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, noisy: Images, log_snr: PerExample, train: bool = False) -> Float[Array, "batch classes"]:
+        width = 4 * self.channels[0]
+        embedding = NoiseLevelEmbedding(self.channels[0], width, name="time")(log_snr)
+        h = convolution(self.channels[0], dtype=jnp.float32, name="conv_in")(noisy)
+        for level, channels in enumerate(self.channels):
+            for number in range(self.blocks):
+                resample = "down" if level and not number else "none"
+                block = ResidualBlock(channels, resample, self.dropout, name=f"level_{level}_block_{number}")
+                h = block(h, embedding, train)
+        h = nn.swish(GroupNorm(name="norm_out")(h)).mean((1, 2))
+        return dense(self.classes, zero=True, dtype=jnp.float32, name="logits")(h)
