@@ -25,12 +25,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "classes": "openmoji_groups",
                 "resolution": 32,  # of the stage that it leads
                 "schedule": "cosine",  # of that stage
-                "channels": (32, 64, 96),
+                "channels": (48, 96),
                 "blocks": 1,
+                "patch": 2,
                 "dropout": 0.1,
             },
             "training": {
-                "steps": 1500,
+                "steps": 1000,
                 "batch_size": 64,
                 "log_every": 20,
                 "checkpoint_every": 250,
@@ -42,13 +43,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "name": "adam",
                 "learning_rate": 1e-3,
                 "warm_up_steps": 50,
-                "decay_steps": 1500,
+                "decay_steps": 1000,
                 "clip_norm": 1.0,
             },
         }
     )
     if smoke:
-        config.classifier.update({"resolution": 8, "channels": (8, 8)})
+        config.classifier.update({"resolution": 8, "channels": (8, 8), "patch": 1})
         config.data.resolution = 16
         config.training.update({"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2})
         config.optimizer.update({"warm_up_steps": 1, "decay_steps": 5})

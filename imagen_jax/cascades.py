@@ -76,6 +76,14 @@ class Wish:
         """Whether it lies on the way to something."""
         return self.to_prompt is not None or self.to_seed is not None
 
+    @property
+    def label(self) -> str:
+        """What to write under it."""
+        if not self.is_between:
+            return self.prompt
+        to = self.to_prompt if self.to_prompt is not None else f"seed {self.to_seed}"
+        return f"{self.prompt}, {self.share:.0%} {to}"
+
 
 @dataclass
 class Cascade:

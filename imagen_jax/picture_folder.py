@@ -133,7 +133,7 @@ class PictureFolder:
             return
         wishes = [wish for batch in self.batches for wish in batch][:MOST_IN_GRID]
         pictures = np.stack([pixels for pixels, _ in zip(self._read(), wishes, strict=False)])
-        sheet = labelled_grid(pictures, [wish.prompt for wish in wishes], columns)
+        sheet = labelled_grid(pictures, [wish.label for wish in wishes], columns)
         save_png(self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(wish.prompt for wish in wishes))})
 
     def _read(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:

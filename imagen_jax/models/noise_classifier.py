@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from imagen_jax.array_types import Images, PerExample
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import NoiseLevelEmbedding
-from imagen_jax.models.layers import GroupNorm, convolution, dense
+from imagen_jax.models.layers import GroupNorm, convolution, dense, pixels_to_channels
 
 
 class NoiseClassifier(nn.Module):
@@ -19,19 +19,21 @@ class NoiseClassifier(nn.Module):
         classes: number of classes.
         channels: of each level; each but the first has half the height and width of the one before.
         blocks: residual blocks a level.
+        patch: height and width of the blocks of pixels that the first convolution sees as one.
         dropout: rate in the residual blocks, in [0, 1).
     """
 
     classes: int
     channels: tuple[int, ...]
     blocks: int = 1
+    patch: int = 1
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, noisy: Images, log_snr: PerExample, train: bool = False) -> Float[Array, "batch classes"]:
         width = 4 * self.channels[0]
         embedding = NoiseLevelEmbedding(self.channels[0], width, name="time")(log_snr)
-        h = convolution(self.channels[0], dtype=jnp.float32, name="conv_in")(noisy)
+        h = convolution(self.channels[0], dtype=jnp.float32, name="conv_in")(pixels_to_channels(noisy, self.patch))
         for level, channels in enumerate(self.channels):
             for number in range(self.blocks):
                 resample = "down" if level and not number else "none"
