@@ -6,6 +6,7 @@ and values, the pooled text is normalised last, and stage II divides each sum of
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -27,8 +28,8 @@ from imagen_jax.models.unet import walk_levels
 
 
 def gelu(x: FeatureMap | Embedding) -> FeatureMap | Embedding:
-    """The exact GELU, by the error function."""
-    return nn.gelu(x, approximate=False)
+    """The exact GELU, by the error function; Linen's is by its complement, which takes an exponential besides."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 
 
 def unchanged(x: Embedding) -> Embedding:

@@ -30,7 +30,33 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
         groups = next(g for g in range(min(self.groups, x.shape[-1]), 0, -1) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name="norm")(x).astype(x.dtype)
+        return NormalisedGroups(groups, name="norm")(x.astype(jnp.float32)).astype(x.dtype)
+
+
+class NormalisedGroups(nn.Module):
+    """Groups of channels with mean 0 and variance 1 over all places (Wu & He 2018, equation 1), scaled and shifted.
+
+    As Linen's own. It sums over the places of each channel first and over the few channels of a group then, which a CPU
+    does faster than both at once.
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+
+        def over_group(of_channel: Float[Array, "batch channels"]) -> Float[Array, "batch channels"]:
+            of_group = of_channel.reshape(x.shape[0], self.groups, -1).mean(axis=2)
+            return jnp.repeat(of_group, channels // self.groups, axis=1, total_repeat_length=channels)
+
+        mean = over_group(x.mean(axis=(1, 2)))
+        variance = jnp.maximum(over_group(jnp.square(x).mean(axis=(1, 2))) - jnp.square(mean), 0.0)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
+        return (x - mean[:, None, None]) * factor[:, None, None] + bias[None, None, None]
 
 
 def convolution(

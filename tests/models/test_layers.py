@@ -1,5 +1,6 @@
 """The pieces of the networks against NumPy."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,3 +118,34 @@ def test_sinusoids_have_geometric_frequencies():
     features = np.asarray(sinusoids(jnp.asarray([2.0]), 6, longest_period=100.0))[0]
     angles = 2.0 / 100.0 ** (np.arange(3) / 3)
     np.testing.assert_allclose(features, np.concatenate([np.cos(angles), np.sin(angles)]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((3, 8, 6, 64), 32), ((2, 5, 1, 24), 24), ((1, 4, 4, 6), 6)])
+def test_group_norm_and_its_gradients_equal_linens(shape, groups):
+    x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), shape)
+    ours, linens = GroupNorm(), nn.GroupNorm(groups, epsilon=1e-5)
+    params = {
+        name: 1.0 + jax.random.normal(jax.random.key(number), shape[-1:])
+        for number, name in enumerate(("scale", "bias"))
+    }
+
+    def loss(apply, params, x):
+        return jnp.sum(jnp.sin(apply(params, x)))
+
+    def apply_ours(params, x):
+        return ours.apply({"params": {"norm": params}}, x)
+
+    def apply_linens(params, x):
+        return linens.apply({"params": params}, x)
+
+    np.testing.assert_allclose(apply_ours(params, x), apply_linens(params, x), atol=2e-5)
+    gradients = [jax.grad(loss, argnums=(1, 2))(apply, params, x) for apply in (apply_ours, apply_linens)]
+    for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+    assert jax.tree.structure(ours.init(jax.random.key(0), x)["params"]["norm"]) == jax.tree.structure(params)
+
+
+def test_group_norm_of_a_constant_is_its_bias():
+    x = jnp.full((1, 4, 4, 8), 7.0)
+    normalised = GroupNorm().apply({"params": {"norm": {"scale": jnp.ones(8), "bias": jnp.arange(8.0)}}}, x)
+    np.testing.assert_allclose(normalised, jnp.broadcast_to(jnp.arange(8.0), x.shape), atol=1e-2)

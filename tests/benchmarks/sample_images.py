@@ -1,0 +1,173 @@
+"""How fast pictures are sampled: against diffusers' IFPipeline, and how much of the time is spent outside the loop.
+
+From the repository's root::
+
+    python -m tests.benchmarks.sample_images against_diffusers FOLDER   # one network, both programs, in turn, medians
+    python -m tests.benchmarks.sample_images outside --stages=BASE,SUPER_RESOLUTION
+
+``against_diffusers`` needs the extra ``parity``. It writes a DeepFloyd IF base of middle size with random weights into
+FOLDER as diffusers does, imports it as ``imagen_jax.import_weights`` does, and draws the same prompts with the same
+steps and guidance from both, the text encoded beforehand. ``outside`` draws with a trained cascade as
+``imagen_jax.sample`` does, writes PNG files, and counts the time that no compiled program ran.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from imagen_jax.cascades import Cascade, Wish, load_cascade
+from imagen_jax.picture_folder import PictureFolder
+from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.stage_files import ImportChoices
+from imagen_jax.storage.paths import to_path
+from imagen_jax.weight_formats import import_stage
+from tests.reference.deepfloyd_folders import SCHEDULER
+from tests.reference.deepfloyd_models import SETTINGS
+from tests.reference.t5_folders import write_t5_folder
+
+MIDDLE = SETTINGS["stage_1"] | {
+    "attention_head_dim": 48,
+    "block_out_channels": [96, 192, 288, 384],
+    "cross_attention_dim": 384,
+    "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+    "layers_per_block": 2,
+    "sample_size": 64,
+    "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+}
+"""Half the width and two thirds of the depth of IF-I-M."""
+
+GUIDANCE = 7.0
+
+
+def write_pipeline(folder: Path):
+    """Makes diffusers' pipeline of the network, and writes it."""
+    import torch
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    t5 = write_t5_folder(folder / "t5")
+    torch.manual_seed(0)
+    pipeline = IFPipeline(
+        tokenizer=T5Tokenizer.from_pretrained(t5, extra_ids=0),
+        text_encoder=T5EncoderModel.from_pretrained(t5),
+        unet=UNet2DConditionModel(**{key: value for key, value in MIDDLE.items() if not key.startswith("_")}).eval(),
+        scheduler=DDPMScheduler.from_config(SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder / "diffusers", safe_serialization=True)
+    (folder / "diffusers" / "tokenizer" / "spiece.model").write_bytes((t5 / "spiece.model").read_bytes())
+    return pipeline
+
+
+def against_diffusers(folder: Path, pictures: int, steps: int, rounds: int) -> None:
+    """Draws in turn, and prints medians and ratios."""
+    import torch
+
+    pipeline = write_pipeline(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    import_stage("deepfloyd_if", to_path(folder / "diffusers"), to_path(folder / "ours"), ImportChoices())
+    prompts = [f"red apple {number}" for number in range(pictures)]
+    positive, negative = pipeline.encode_prompt(prompts, device="cpu")
+    cascade = load_cascade([folder / "ours"], {"steps": steps, "guidance": GUIDANCE}, pictures)
+    at_once = cascade.adjusted(guide_at_once=True)
+
+    def theirs() -> None:
+        pipeline(prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=steps,
+                 guidance_scale=GUIDANCE, output_type="np")  # fmt: skip
+
+    ways: dict[str, Callable[[], object]] = {
+        "diffusers": theirs,
+        "ours": lambda: next(cascade.draw(prompts)),
+        "ours, guide_at_once": lambda: next(at_once.draw(prompts)),
+    }
+    first = {name: seconds_of(way) for name, way in ways.items()}
+    seconds = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds[name].append(seconds_of(way))
+    parameters = sum(tensor.numel() for tensor in pipeline.unet.parameters())
+    print(f"{parameters / 1e6:.0f}M parameters, {pictures} pictures, {steps} steps, {torch.get_num_threads()} threads")
+    base = statistics.median(seconds["diffusers"])
+    for name, of_way in seconds.items():
+        median = statistics.median(of_way)
+        print(
+            f"| {name} | {pictures / median:.3f} images/s | {base / median:.2f} | {min(of_way):.2f} to "
+            f"{max(of_way):.2f} s | first {first[name]:.1f} s |"
+        )
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def outside(workdirs: list[str], pictures: int, batch_size: int, steps: str) -> None:
+    """Draws as ``imagen_jax.sample`` does, and prints the share of the time that no compiled program ran."""
+    overrides = {"steps": [int(one) for one in steps.split(",")]} if steps else {}
+    cascade = load_cascade([to_path(workdir) for workdir in workdirs], overrides, batch_size)
+    inside = [0.0]
+    make_program = Cascade._program
+
+    def timed(self: Cascade, *which):
+        program = make_program(self, *which)
+
+        def run(*inputs):
+            jax.block_until_ready(inputs)
+            began = time.perf_counter()
+            images = jax.block_until_ready(program(*inputs))
+            inside[0] += time.perf_counter() - began
+            return images
+
+        return run
+
+    Cascade._program = timed
+    wishes = [Wish(f"red apple {number}") for number in range(pictures)]
+    for _ in range(2):
+        inside[0] = 0.0
+        with tempfile.TemporaryDirectory() as place:
+            folder = PictureFolder(to_path(place), wishes, 0, cascade.batch_size, "png", {})
+            began = time.perf_counter()
+            for number in folder.missing():
+                (stages,) = cascade.draw(folder.batches[number])
+                folder.write(number, to_pixels(stages[-1]), {"seed": "0", **cascade.describe()})
+            whole = time.perf_counter() - began
+    told = {
+        "pictures": pictures,
+        "batch_size": cascade.batch_size,
+        "stages": cascade.describe(),
+        "seconds": whole,
+        "share_outside": 1 - inside[0] / whole,
+    }
+    print(json.dumps(told, indent=2))
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["against_diffusers", "outside"])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--stages", default="runs/quickstart/base,runs/quickstart/super_resolution")
+    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--steps", default="")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    if asked.what == "against_diffusers":
+        against_diffusers(asked.folder, asked.pictures, int(asked.steps or 10), asked.rounds)
+    else:
+        outside(asked.stages.split(","), asked.pictures, asked.batch_size, asked.steps)
+
+
+if __name__ == "__main__":
+    main()
