@@ -50,7 +50,7 @@ show() {
         fi
         line+=" $word"
     done
-    printf '\n![%s](%s.png)\n\n```sh\n%s\n```\n' "$name" "$name" "${told# }${line# }" >>"$page"
+    printf '\n![%s](%s.png)\n\n```sh\n%s\n```\n' "$name" "$name" "${told# }${line/# python/python}" >>"$page"
 }
 
 # Usage: draw NAME ARGUMENT...
