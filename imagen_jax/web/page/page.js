@@ -6,6 +6,7 @@ const SHEET = 256;
 let facts = null;
 let edited = null;       // the picture to begin with, as an Image
 let painted = false;     // whether anything of the mask is
+let stroke = null;       // where the brush was last
 let shown = null;        // the address of the finished picture on show
 
 async function begin() {
@@ -215,13 +216,17 @@ function wipe() {
 
 function paint(event) {
   if (!(event.buttons & 1)) return;
+  // A quick hand is seen at a few places only: lines join them.
   const mask = byId("mask"), place = mask.getBoundingClientRect(), scale = mask.width / place.width;
   const brush = mask.getContext("2d");
-  brush.fillStyle = "#e23b2e";
+  const at = {x: (event.clientX - place.left) * scale, y: (event.clientY - place.top) * scale};
+  const from = event.type === "pointerdown" || !stroke ? at : stroke;
+  Object.assign(brush, {strokeStyle: "#e23b2e", lineCap: "round", lineWidth: 2 * Number(byId("brush").value) * mask.width / SHEET});
   brush.beginPath();
-  brush.arc((event.clientX - place.left) * scale, (event.clientY - place.top) * scale,
-            Number(byId("brush").value) * mask.width / SHEET, 0, 2 * Math.PI);
-  brush.fill();
+  brush.moveTo(from.x, from.y);
+  brush.lineTo(at.x + 0.01, at.y);
+  brush.stroke();
+  stroke = at;
   painted = true;
 }
 
