@@ -225,7 +225,7 @@ class Cascade:
         for number, one in enumerate(self.trained):
             inputs = self.inputs(number, wishes, seed, negative_prompt, edit)._replace(low=images)
             with jax.set_mesh(self.mesh):
-                params = jax.device_put(one.params, self._placement(one))
+                params = jax.device_put(one.params, self._placements[number])
                 inputs = jax.device_put(inputs, cut)
                 if edit.invert is not None:
                     known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
@@ -275,8 +275,13 @@ class Cascade:
             self._programs[key] = make(self.stages[number], calls, edit.walk)
         return self._programs[key]
 
-    def _placement(self, one: TrainedStage) -> Any:
-        return place_state(jax.eval_shape(lambda: one.params), parameter_axes(one.stage), self.mesh)
+    @functools.cached_property
+    def _placements(self) -> list[Any]:
+        # Naming a stage's axes traces its network: once is enough.
+        return [
+            place_state(jax.eval_shape(lambda one=one: one.params), parameter_axes(one.stage), self.mesh)
+            for one in self.trained
+        ]
 
     def _encode(self, one: TrainedStage, captions: Sequence[str]) -> Text:
         return self._encode_all(tuple(captions), one.stage.text_length)

@@ -13,15 +13,17 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from imagen_jax.cascades import Wish
+from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
-from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png
+from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.storage.paths import Path, create_folder, files_in, remove_folder, write_whole, writing
 
 FORMATS = ("png", "jpg", "webp", "npz")
@@ -163,6 +165,45 @@ class PictureFolder:
                     with file.open("rb") as batch:
                         stream.write(np.load(batch).tobytes())
         remove_folder(self.out / BATCHES)
+
+
+def draw_missing(
+    cascade: Cascade,
+    folder: PictureFolder,
+    missing: Sequence[int],
+    seed: int,
+    negative_prompt: str | None = None,
+    edit: Edit = NO_EDIT,
+) -> int:
+    """Draws batches and writes each, beside the next one's drawing; returns the number of pictures.
+
+    Args:
+        cascade: what draws.
+        folder: where they go.
+        missing: numbers of the batches.
+        seed: see ``Cascade.draw``.
+        negative_prompt: likewise.
+        edit: likewise.
+
+    Raises:
+        UserError: what ``Cascade.draw`` and ``PictureFolder.write`` raise.
+    """
+    metadata = {"seed": str(seed), **cascade.describe()}
+    if negative_prompt is not None:
+        metadata["negative_prompt"] = negative_prompt
+    drawn = 0
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for number in missing:
+            (stages,) = cascade.draw(folder.batches[number], seed, negative_prompt, edit)
+            drawn += len(stages[-1])
+            if writing is not None:
+                # At most one batch waits to be written; what went wrong with it is raised here.
+                writing.result()
+            writing = writer.submit(folder.write, number, to_pixels(stages[-1]), metadata)
+        if writing is not None:
+            writing.result()
+    return drawn
 
 
 def batch_name(number: int) -> str:

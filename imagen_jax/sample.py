@@ -28,11 +28,11 @@ from imagen_jax.classifiers import load_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
-from imagen_jax.picture_folder import FORMATS, PictureFolder
+from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
 from imagen_jax.sampling.guidance import ClassifierGuidance
-from imagen_jax.sampling.pictures import make_folder, to_pixels
+from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.storage.paths import to_path
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
             tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True, disable=not processes.is_first())
         )
         started = time.perf_counter()
-        drawn = draw_and_write(cascade, folder, missing, edit)
+        drawn = draw_missing(cascade, folder, missing, SEED.value, NEGATIVE_PROMPT.value, edit)
     seconds = time.perf_counter() - started
     processes.meet("all pictures are drawn")
     if processes.is_first():
@@ -222,19 +222,6 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
         "returns": edit.returns,
         "invert": edit.invert,
     }
-
-
-def draw_and_write(cascade: Cascade, folder: PictureFolder, missing: Sequence[int], edit: Edit) -> int:
-    """Draws the missing batches, writes each as soon as it is done, and returns the number of pictures."""
-    metadata = {"seed": str(SEED.value), **cascade.describe()}
-    if NEGATIVE_PROMPT.value is not None:
-        metadata["negative_prompt"] = NEGATIVE_PROMPT.value
-    drawn = 0
-    for number in missing:
-        (stages,) = cascade.draw(folder.batches[number], SEED.value, NEGATIVE_PROMPT.value, edit)
-        folder.write(number, to_pixels(stages[-1]), metadata)
-        drawn += len(stages[-1])
-    return drawn
 
 
 if __name__ == "__main__":

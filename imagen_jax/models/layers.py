@@ -50,8 +50,8 @@ class NormalisedGroups(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
 
         def over_group(of_channel: Float[Array, "batch channels"]) -> Float[Array, "batch channels"]:
-            of_group = of_channel.reshape(x.shape[0], self.groups, -1).mean(axis=2)
-            return jnp.repeat(of_group, channels // self.groups, axis=1, total_repeat_length=channels)
+            in_groups = of_channel.reshape(x.shape[0], self.groups, channels // self.groups)
+            return jnp.broadcast_to(in_groups.mean(axis=2, keepdims=True), in_groups.shape).reshape(of_channel.shape)
 
         mean = over_group(x.mean(axis=(1, 2)))
         variance = jnp.maximum(over_group(jnp.square(x).mean(axis=(1, 2))) - jnp.square(mean), 0.0)

@@ -22,8 +22,7 @@ from pathlib import Path
 import jax
 
 from imagen_jax.cascades import Cascade, Wish, load_cascade
-from imagen_jax.picture_folder import PictureFolder
-from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.picture_folder import PictureFolder, draw_missing
 from imagen_jax.stage_files import ImportChoices
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import import_stage
@@ -138,9 +137,7 @@ def outside(workdirs: list[str], pictures: int, batch_size: int, steps: str) -> 
         with tempfile.TemporaryDirectory() as place:
             folder = PictureFolder(to_path(place), wishes, 0, cascade.batch_size, "png", {})
             began = time.perf_counter()
-            for number in folder.missing():
-                (stages,) = cascade.draw(folder.batches[number])
-                folder.write(number, to_pixels(stages[-1]), {"seed": "0", **cascade.describe()})
+            draw_missing(cascade, folder, folder.missing(), seed=0)
             whole = time.perf_counter() - began
     told = {
         "pictures": pictures,
