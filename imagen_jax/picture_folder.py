@@ -24,7 +24,15 @@ from imagen_jax.cascades import Cascade, Wish
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
-from imagen_jax.storage.paths import Path, create_folder, files_in, remove_folder, write_whole, writing
+from imagen_jax.storage.paths import (
+    Path,
+    create_folder,
+    files_in,
+    remove_folder,
+    remove_unfinished,
+    write_whole,
+    writing,
+)
 
 FORMATS = ("png", "jpg", "webp", "npz")
 SETTINGS = "sampling.json"
@@ -131,6 +139,7 @@ class PictureFolder:
         """
         if self.form == "npz" and not (self.out / "pictures.npz").exists():
             self._put_together()
+        remove_unfinished(self.out)
         if not grid:
             return
         wishes = [wish for batch in self.batches for wish in batch][:MOST_IN_GRID]

@@ -75,6 +75,15 @@ def test_hosts_share_the_batches(tmp_path):
     assert [folder.missing(share, 3) for share in range(3)] == [[0, 3], [1, 4], [2]]
 
 
+def test_what_a_killed_program_was_writing_is_removed(tmp_path):
+    fill(tmp_path / "whole")
+    fill(tmp_path / "cut", stop_after=1)
+    (tmp_path / "cut" / ".599.unfinished.a_cat.png").write_bytes(b"half")
+    (tmp_path / "cut" / "notes.unfinished.txt").write_text("mine")
+    fill(tmp_path / "cut")
+    assert content_of(tmp_path / "cut") == content_of(tmp_path / "whole") | {"notes.unfinished.txt": b"mine"}
+
+
 def test_a_batch_of_which_a_picture_is_gone_is_drawn_again(tmp_path):
     fill(tmp_path)
     before = content_of(tmp_path)

@@ -183,6 +183,10 @@ def copy_files(source: pathlib.Path, folder: Path) -> None:
         write_whole(folder / file.relative_to(source).as_posix(), file.read_bytes())
 
 
+UNFINISHED = re.compile(r"\.\d+\.unfinished\.")
+"""How the name of a file begins that is being written."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[pathlib.Path]:
     """Gives a file of this machine to write, of the same ending, which becomes ``path`` when the block ends well.
@@ -196,7 +200,7 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
             yield file
             file_system().put_file(str(file), str(path))
         return
-    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")
+    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")  # as UNFINISHED has it
     try:
         yield unfinished
         sync(unfinished)
@@ -204,6 +208,19 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a program left of a file in a folder that it was writing when it was killed.
+
+    To be called when nobody writes there. A bucket has none.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    for path in files_in(folder):
+        if UNFINISHED.match(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync(path: pathlib.Path) -> None:
