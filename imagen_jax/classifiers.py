@@ -19,7 +19,7 @@ from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
 from imagen_jax.errors import UserError, choose
 from imagen_jax.models.noise_classifier import NoiseClassifier
-from imagen_jax.sampling.guidance import ClassifierGuidance
+from imagen_jax.sampling.guidance import LARGEST_GUIDANCE, ClassifierGuidance
 from imagen_jax.sharding.axes import remove_labels
 from imagen_jax.stages import build
 from imagen_jax.storage.paths import Path
@@ -133,8 +133,8 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
     require_sections(config, ("classifier",), workdir, "classifier guidance")
     classifier = build_classifier(config)
     label = choose({name: place for place, name in enumerate(classifier.classes.names)}, wanted, "class")
-    if not abs(scale) <= LARGEST_SCALE:
-        raise UserError(f"the classifier's scale is {scale}: give one such as 2, {LARGEST_SCALE:g} at most")
+    if not abs(scale) <= LARGEST_GUIDANCE:
+        raise UserError(f"the classifier's scale is {scale}: give one such as 2, {LARGEST_GUIDANCE:g} at most")
     shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params = jax.device_get(checkpoints.restore_ema(shapes)[0])
@@ -146,7 +146,3 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
         return jax.nn.log_softmax(logits)[:, label]
 
     return ClassifierGuidance(log_probability, scale, classifier.resolution, wanted)
-
-
-LARGEST_SCALE = 1e4
-"""Beyond it float32 has no digits left for the pictures."""

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from imagen_jax.array_types import DTYPES, LowResolution, Text
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
-from imagen_jax.sampling.guidance import Interval
+from imagen_jax.sampling.guidance import LARGEST_GUIDANCE, Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.thresholding import THRESHOLDS
@@ -20,9 +20,6 @@ from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config, require_sections
-
-LARGEST_GUIDANCE = 1e4
-"""Beyond it float32 has no digits left for the pictures."""
 
 
 def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:

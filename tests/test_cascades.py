@@ -54,10 +54,11 @@ def test_no_prompt_compiles_anything_anew(cascade):
 def test_no_network_is_traced_again_for_the_next_batch(workdirs, monkeypatch):
     cascade = load_cascade(workdirs, batch_size=2)
     list(cascade.draw(["panda"]))
-    networks = {type(one.stage.network) for one in cascade.trained}
-    for network in networks:
-        monkeypatch.setattr(network, "__call__", lambda *_, **__: pytest.fail("a network is traced"))
-    list(cascade.draw(["red apple", "rocket", "pizza"], seed=3))
+    traced = []
+    for network in {type(one.stage.network) for one in cascade.trained}:
+        monkeypatch.setattr(network, "__call__", lambda self, *_, **__: traced.append(self) or pytest.fail("traced"))
+    drawn = list(cascade.draw(["red apple", "rocket", "pizza"], seed=3))
+    assert traced == [] and sum(len(stages[-1]) for stages in drawn) == 3
 
 
 def test_settings_of_one_call_leave_the_cascade_as_it_was(cascade):

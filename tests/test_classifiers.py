@@ -9,8 +9,16 @@ import pytest
 from configs import openmoji_classifier
 from imagen_jax.cascades import load_cascade
 from imagen_jax.classifier_training import train_classifier
-from imagen_jax.classifiers import CLASSES, NO_CLASS, LabelledImages, build_classifier, load_guidance, make_loss
-from imagen_jax.data.openmoji_groups import GROUPS, group_of
+from imagen_jax.classifiers import (
+    CLASSES,
+    NO_CLASS,
+    LabelledImages,
+    build_classifier,
+    initial_params,
+    load_guidance,
+    make_loss,
+)
+from imagen_jax.data.openmoji_groups import GROUPS, SORTED_RUNS, group_of
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import to_pixels
 from tests.small_cascades import write_cascade
@@ -40,8 +48,6 @@ def test_groups_of_drawings(key, group):
 
 
 def test_runs_of_groups_do_not_overlap():
-    from imagen_jax.data.openmoji_groups import SORTED_RUNS
-
     for (first, last, _), (following, _, _) in zip(SORTED_RUNS, SORTED_RUNS[1:], strict=False):
         assert first <= last < following
 
@@ -86,11 +92,8 @@ def test_a_cut_training_goes_on_to_the_same(trained, data_dir, tmp_path):
 def test_images_without_a_class_are_not_learned_from():
     classifier = build_classifier(openmoji_classifier.get_config(",smoke"))
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=-1.0)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1,
-        classifier.network.init(jax.random.key(1), images, jax.numpy.zeros(4))["params"],
-        is_leaf=lambda leaf: False,
-    )
+    # The last layer begins as zeros, and nothing would reach the images.
+    params = jax.tree.map(lambda leaf: leaf + 0.1, initial_params(classifier, jax.random.key(1)))
     loss = make_loss(classifier)
     labels = jax.numpy.array([3, NO_CLASS, 1, NO_CLASS])
     gradient = jax.grad(lambda image: loss(params, LabelledImages(image, labels), jax.random.key(2)))(images)

@@ -24,6 +24,9 @@ from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
 from imagen_jax.diffusion.process import signal_and_noise_scale
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
+LARGEST_GUIDANCE = 1e4
+"""Of a weight or a scale; beyond it float32 has no digits left for the pictures."""
+
 
 class Interval(NamedTuple):
     """Log-SNRs between which guidance is applied, ends included.

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.cascades import Cascade, load_cascade
+from imagen_jax.cascades import load_cascade
 from imagen_jax.data.stored_images import captions_of
-from imagen_jax.evaluate import open_data, training_images
+from imagen_jax.evaluate import draw, open_data, training_images
 from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.evaluation.features import extract_features
 from imagen_jax.evaluation.frechet import frechet_distance, moments_of
@@ -86,7 +86,7 @@ def measure(folder: Path, workdirs: list[str], pictures: int, batch_size: int, g
             guidance=[guidance, *(one.guidance for one in others)],
         )
         began = time.perf_counter()
-        images = draw(adjusted, wanted)
+        images = draw(adjusted, wanted, seed=0)
         seconds = time.perf_counter() - began
         labels = [f"{caption}, {curve} {steps}" for caption in wanted[:SHOWN]]
         save_png(to_path(kept.with_suffix(".png")), labelled_grid(to_pixels(images[:SHOWN]), labels, SHOWN), {})
@@ -101,11 +101,6 @@ def count_evaluations(curve: str, steps: int) -> int:
     """Calls of the network for one picture, without guidance."""
     calls = SAMPLERS[curve][2]
     return calls * steps - (calls - 1)
-
-
-def draw(cascade: Cascade, captions: list[str]) -> np.ndarray:
-    """One picture of the last stage for each caption."""
-    return np.concatenate([stages[-1] for stages in cascade.draw(captions)])
 
 
 def plot(folder: Path) -> None:
