@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagen_jax.errors import UserError
+from imagen_jax.models.convolutions import convolve
 from imagen_jax.sharding.axes import gathering, label
 
 FeatureMap = Float[Array, "batch height width channels"]
@@ -90,6 +91,7 @@ def convolution(
         padding=[(size // 2, size // 2)] * 2,
         kernel_init=label(ZEROS if zero else LECUN_NORMAL, axes),
         promote_dtype=gathering(axes),
+        conv_general_dilated=convolve,
         dtype=dtype,
         name=name,
     )

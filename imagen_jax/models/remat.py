@@ -12,6 +12,7 @@ import jax
 from jax.extend.core import Primitive
 
 from imagen_jax.errors import choose
+from imagen_jax.models.convolutions import CONVOLUTION
 
 Block = TypeVar("Block", bound=nn.Module)
 Policy = Callable[..., bool]
@@ -22,8 +23,10 @@ def keep_products(primitive: Primitive, *_: Any, **parameters: Any) -> bool:
     if primitive is jax.lax.dot_general_p:
         _, batched = parameters["dimension_numbers"]
         return not any(batched)
-    return primitive is jax.lax.conv_general_dilated_p
+    return primitive is jax.lax.conv_general_dilated_p or KEEP_CONVOLUTIONS(primitive, *_, **parameters)
 
+
+KEEP_CONVOLUTIONS = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
 
 POLICIES: dict[str, Policy | None] = {
     "none": None,
