@@ -10,14 +10,19 @@ Captions and images go in on the left, a trained cascade comes out on the right:
 
 Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
 
-    array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data <- sampling, training
+    large_pages <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data <- sampling, training
                         <- evaluation <- stages <- jobs, forecast <- the mains
 """
 
 from importlib import import_module
 from typing import Any
 
+from imagen_jax.large_pages import begin_again_with_large_pages
+
 __version__ = "0.1.0"
+
+# Before anything else is imported, which would be for nothing.
+begin_again_with_large_pages()
 
 FOR_NOTEBOOKS = {"load_cascade": "imagen_jax.cascades", "Edit": "imagen_jax.edits", "Wish": "imagen_jax.cascades"}
 """What is reached from the package itself, and the module that has it, imported when it is asked for."""

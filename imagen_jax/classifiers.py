@@ -137,7 +137,8 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
         raise UserError(f"the classifier's scale is {scale}: give one such as 2, {LARGEST_GUIDANCE:g} at most")
     shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        params = jax.device_get(checkpoints.restore_ema(shapes)[0])
+        params, step = checkpoints.restore_ema(shapes)
+    params = jax.device_get(params)
 
     apply: Any = classifier.network.apply
 
@@ -145,4 +146,4 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
         logits = apply({"params": params}, noisy, log_snr)
         return jax.nn.log_softmax(logits)[:, label]
 
-    return ClassifierGuidance(log_probability, scale, classifier.resolution, wanted)
+    return ClassifierGuidance(log_probability, scale, classifier.resolution, wanted, step)

@@ -1,5 +1,6 @@
 """A whole cascade, small and untrained: what a picture depends on, and what edits make of it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,21 @@ def test_edits_that_do_not_go_together_are_refused(options, message):
 def test_bfloat16_is_near_float32(workdirs, cascade):
     low = load_cascade(workdirs, {"guidance": [2.0, 1.0], "steps": 3}, batch_size=1, dtype="bfloat16")
     assert 0 < distance(draw(low, ["panda"]), draw(cascade, ["panda"])) < 0.05
+
+
+def test_a_checkpoint_that_is_being_written_is_not_drawn_from(workdirs, tmp_path):
+    training = tmp_path / "base"
+    shutil.copytree(workdirs[0], training)
+    checkpoints = training / "checkpoints"
+    whole = checkpoints / "0"
+    # As a writer leaves it at first, and as a copy does that goes on.
+    shutil.copytree(whole, checkpoints / "7.orbax-checkpoint-tmp")
+    shutil.copytree(whole, checkpoints / "9")
+    (checkpoints / "9" / "_CHECKPOINT_METADATA").unlink()
+    assert load_cascade([training]).trained[0].step == 0
+    shutil.rmtree(whole)
+    with pytest.raises(UserError, match="holds no checkpoint: train it first"):
+        load_cascade([training])
 
 
 def test_the_readme_s_example_runs(workdirs):

@@ -115,7 +115,7 @@ def test_it_leads_the_stage_of_its_size_and_is_told_of(trained, tmp_path):
     towards = load_guidance(trained[0], FOOD, 50.0)
     led = load_cascade(workdirs, batch_size=1, classifier=towards)
     assert [stage.settings.classifier is not None for stage in led.stages] == [True, False]
-    assert "a classifier's 50 towards Food & Drink" in led.describe()["stage_0"]
+    assert "a classifier's 50 towards Food & Drink after 4 steps of training" in led.describe()["stage_0"]
     (small, _), (small_led, _) = next(free.draw(["panda"])), next(led.draw(["panda"]))
     assert np.abs(to_pixels(small).astype(int) - to_pixels(small_led)).mean() > 1
     log_snr = jax.numpy.full((1,), 2.0)

@@ -11,6 +11,7 @@ PACKAGE = "imagen_jax"
 
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
+    {"large_pages"},
     {"array_types", "errors"},
     {"storage"},
     {"processes", "sharding"},
@@ -57,6 +58,7 @@ HOMES = {
         "data/repetitions.py",
         "data/shards.py",
         "evaluation/efficientnet_lite0.py",
+        "large_pages.py",
         "storage/",
         "text/embedding_bucket.py",
         "text/embedding_store.py",
@@ -155,13 +157,15 @@ def find_violations(checkout: Path) -> list[str]:
     for file in sorted(root.rglob("*.py")):
         path = file.relative_to(root)
         package = [PACKAGE, *path.parent.parts]
-        # The package's own docstring module is nobody's neighbour and imports nothing of the house.
+        # The package's own docstring module is nobody's neighbour and imports only what must come before all else.
         unit = PACKAGE if path == Path("__init__.py") else unit_of(path)
         if unit not in LAYER_OF and unit != PACKAGE:
             violations.append(f"{path}: {unit} has no place in LAYERS")
             continue
         for name in imported_names(file.read_text(encoding="utf-8"), package):
             if unit == PACKAGE and name.startswith(f"{PACKAGE}."):
+                if LAYER_OF.get(name.split(".")[1]) == 0:
+                    continue
                 violations.append(f"{path}: imports {name}")
                 continue
             reasons = [wrong_direction(unit, name), away_from_home(path, name)]

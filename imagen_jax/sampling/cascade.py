@@ -55,7 +55,7 @@ class SamplingSettings(NamedTuple):
         if self.interval is not None:
             words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
         if self.classifier is not None:
-            words.append(f"a classifier's {self.classifier.scale:g} towards {self.classifier.wanted}")
+            words.append(self.classifier.describe())
         return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
 
 

@@ -52,12 +52,19 @@ class ClassifierGuidance(NamedTuple):
         scale: s of equation (2); 0 for no guidance.
         resolution: height and width of the images that it knows.
         wanted: in words, for the pictures' metadata.
+        trained_steps: of what gives the log-probability; None where it was not trained by us.
     """
 
     log_probability: LogProbability
     scale: float
     resolution: int
     wanted: str
+    trained_steps: int | None = None
+
+    def describe(self) -> str:
+        """In words, so that pictures which differ by it have other metadata."""
+        trained = "" if self.trained_steps is None else f" after {self.trained_steps} steps of training"
+        return f"a classifier's {self.scale:g} towards {self.wanted}{trained}"
 
 
 def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
