@@ -10,8 +10,8 @@ Captions and images go in on the left, a trained cascade comes out on the right:
 
 Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
 
-    large_pages <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data <- sampling, training
-                        <- evaluation <- stages <- jobs, forecast <- the mains
+    large_pages <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data
+                        <- sampling, training <- evaluation <- stages <- jobs, forecast <- the mains
 """
 
 from importlib import import_module

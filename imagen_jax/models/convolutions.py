@@ -10,7 +10,9 @@ XLA's own convolutions reach half of what a CPU can do, and a seventh of it in t
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, reduce
 from typing import Any
 
@@ -64,11 +66,26 @@ def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], pad
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
+_directly: ContextVar[bool] = ContextVar("directly", default=False)
+
+
+@contextmanager
+def convolving_directly() -> Iterator[None]:
+    """Inside, ``convolve`` is the compiler's own on CPUs too: for questions about a network, not how it is computed."""
+    before = _directly.set(True)
+    try:
+        yield
+    finally:
+        _directly.reset(before)
+
+
 PLAIN_OPTIONS = ("lhs_dilation", "rhs_dilation", "feature_group_count", "batch_group_count")
 
 
 def computes_on_cpu() -> bool:
-    """Whether what is traced now is to run on CPUs: those of the mesh that is set, else JAX's default device."""
+    """Whether what is traced now is for CPUs: those of the mesh that is set, else JAX's default device."""
+    if _directly.get():
+        return False
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None:
         return jax.default_backend() == "cpu"

@@ -11,6 +11,7 @@ from imagen_jax.models.convolutions import (
     convolve,
     convolve_by_patches,
     convolve_by_tiles,
+    convolving_directly,
     fastest_way,
 )
 
@@ -128,3 +129,11 @@ def test_the_devices_of_the_mesh_decide():
     )
     with jax.sharding.use_abstract_mesh(of_tpus):
         assert not computes_on_cpu()
+
+
+def test_a_network_may_be_asked_for_as_it_is_written():
+    x, kernel = example(16, 16, 3)
+    with convolving_directly():
+        program = str(jax.make_jaxpr(lambda x: ours(x, kernel, 1))(x))
+    assert "conv_general_dilated" in program and CONVOLUTION not in program
+    assert computes_on_cpu()
