@@ -6,6 +6,8 @@ import os
 # compilation cache saves a sixth more, once it is filled, and is one more thing to doubt.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# So do the direct convolutions, for ours are longer programs; tests/models/test_convolutions.py has ours.
+os.environ["IMAGEN_JAX_DIRECT_CONVOLUTIONS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax

@@ -10,6 +10,7 @@ XLA's own convolutions reach half of what a CPU can do, and a seventh of it in t
 """
 
 import operator
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -66,13 +67,14 @@ def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], pad
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-_directly: ContextVar[bool] = ContextVar("directly", default=False)
+# For programs that run so briefly that compiling ours, which are longer, would take the most of their time.
+_directly: ContextVar[bool] = ContextVar("directly", default=bool(os.environ.get("IMAGEN_JAX_DIRECT_CONVOLUTIONS")))
 
 
 @contextmanager
-def convolving_directly() -> Iterator[None]:
+def convolving_directly(directly: bool = True) -> Iterator[None]:
     """Inside, ``convolve`` is the compiler's own on CPUs too: for questions about a network, not how it is computed."""
-    before = _directly.set(True)
+    before = _directly.set(directly)
     try:
         yield
     finally:

@@ -55,6 +55,13 @@ CASES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Not as ``conftest`` has it for the other tests."""
+    with convolving_directly(False):
+        yield
+
+
 @pytest.fixture(params=CASES, name="case")
 def make_case(request):
     (height, width, size, stride, inputs, outputs), way = CASES[request.param]
