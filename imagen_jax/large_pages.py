@@ -1,9 +1,9 @@
-"""Large pages of memory for programs on CPUs, which takes a quarter off the time of a network's call.
+"""Large pages of memory for programs on CPUs, which saves time where a program is run again and again: in training.
 
 XLA takes the memory for a program's intermediate results from the C library at each call, and the kernel then maps it
 page by page, as it is touched: of 4 KiB each, that is a hundred thousand interruptions a call. glibc asks for pages of
 2 MiB where the environment variable ``GLIBC_TUNABLES`` says so, which it reads when a process begins, and never again
-(measured in ``tests/benchmarks/sample_images.md``).
+(measured in ``tests/benchmarks/convolutions.md``). A sampler is one program for all its steps, and gains little.
 """
 
 import os

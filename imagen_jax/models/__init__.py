@@ -10,8 +10,8 @@ gradient), ``unet`` (ADM, Imagen's base), ``efficient_unet`` (Imagen's super-res
 (DeepFloyd IF's), ``noise_classifier`` (for guidance). ``deepfloyd_weights`` says which tensor of IF's files is which
 parameter. ``NETWORKS`` names the denoising ones for configs.
 
-May import: ``array_types``, ``errors``, ``sharding`` (axes), ``weights``. Nobody outside the mains imports it: networks
-travel as arguments.
+May import: ``array_types``, ``errors``, ``sharding`` (axes), ``weights``. ``diffusion``, ``sampling`` and ``training``
+never import it: networks travel as arguments.
 """
 
 import flax.linen as nn

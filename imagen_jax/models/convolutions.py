@@ -5,8 +5,9 @@
          3×3 on 16 px and more               Winograd's, 2.25 times fewer multiplications (Lavin & Gray 2016, section 4)
          any other with 16 outputs and more  a matrix product with each place's patch
 
-XLA's own convolutions reach half of what a CPU can do, and a seventh of it in the gradient of kernels
-(``tests/benchmarks/convolutions.md``). Accelerators keep theirs: their programs don't change.
+XLA's own convolutions reach about half of that, and less in the gradient of kernels
+(``tests/benchmarks/convolutions.md``). Accelerators keep theirs: their programs don't change. So do CPUs with
+``IMAGEN_JAX_DIRECT_CONVOLUTIONS=1`` in the environment, for what computes so briefly that compiling would take longer.
 """
 
 import operator
@@ -42,6 +43,11 @@ TILE = 2
 """Height and width of what Winograd's algorithm makes at a time. With 4 it would be faster still, and ten times as far
 from exact."""
 
+PLAIN_OPTIONS = ("lhs_dilation", "rhs_dilation", "feature_group_count", "batch_group_count")
+"""Arguments that only the compiler's own convolution knows; 1 or None where they change nothing."""
+
+_directly: ContextVar[bool] = ContextVar("directly", default=bool(os.environ.get("IMAGEN_JAX_DIRECT_CONVOLUTIONS")))
+
 # F(2×2, 3×3): the transforms of an input tile, of the kernel and of the result.
 Transform = tuple[tuple[float, ...], ...]
 OF_INPUT: Transform = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
@@ -67,10 +73,6 @@ def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], pad
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
-# For programs that run so briefly that compiling ours, which are longer, would take the most of their time.
-_directly: ContextVar[bool] = ContextVar("directly", default=bool(os.environ.get("IMAGEN_JAX_DIRECT_CONVOLUTIONS")))
-
-
 @contextmanager
 def convolving_directly(directly: bool = True) -> Iterator[None]:
     """Inside, ``convolve`` is the compiler's own on CPUs too: for questions about a network, not how it is computed."""
@@ -79,9 +81,6 @@ def convolving_directly(directly: bool = True) -> Iterator[None]:
         yield
     finally:
         _directly.reset(before)
-
-
-PLAIN_OPTIONS = ("lhs_dilation", "rhs_dilation", "feature_group_count", "batch_group_count")
 
 
 def computes_on_cpu() -> bool:
