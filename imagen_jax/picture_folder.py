@@ -42,6 +42,16 @@ MOST_IN_GRID = 64
 Pixels = UInt8[np.ndarray, "batch height width 3"]
 
 
+def settings_of(cascade: Cascade) -> dict[str, Any]:
+    """What a cascade's pictures depend on besides their wishes and the seed, as JSON can hold it."""
+    return {
+        **cascade.describe(),
+        "trained_steps": [one.step for one in cascade.trained],
+        "dtypes": [one.config.network.dtype for one in cascade.trained],
+        "overrides": dict(cascade.overrides),
+    }
+
+
 class PictureFolder:
     """Where the pictures of some wishes go.
 

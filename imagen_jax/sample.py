@@ -22,13 +22,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from imagen_jax import processes
+from imagen_jax import processes, sampling_flags
 from imagen_jax.cascades import Cascade, Wish, load_cascade
 from imagen_jax.classifiers import load_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
-from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing
+from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing, settings_of
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
 from imagen_jax.sampling.guidance import ClassifierGuidance
@@ -46,21 +46,6 @@ SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Pictures for each promp
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures drawn at once.", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Of the files; npz is one array of all pictures.")
 GRID = flags.DEFINE_bool("grid", True, "Also write grid.png, of the first 64 pictures.")
-DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
-
-GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
-GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs, outside of which there is no guidance.")
-GUIDE_AT_ONCE = flags.DEFINE_bool("guide_at_once", None, "Ask networks once with twice the batch: faster, more memory.")
-STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
-SAMPLER = flags.DEFINE_list(
-    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One, or one for each stage."
-)
-SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras or discrete. One, or one a stage.")
-GAMMA = flags.DEFINE_list("gamma", None, "Of ancestral: 0 the smallest variance, 1 the largest.")
-ETA = flags.DEFINE_list("eta", None, "Of ddim: 0 draws no noise, 1 as much as ancestral.")
-THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One, or one for each stage.")
-PERCENTILE = flags.DEFINE_list("percentile", None, "Of dynamic thresholding, such as 99.5.")
-AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
 
 CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that leads the pictures besides.")
 CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the class that they are led towards.")
@@ -92,7 +77,12 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(wishes))
         cascade = load_cascade(
-            STAGES.value, read_overrides(), size, lambda step: bar.update(), DTYPE.value, read_classifier()
+            STAGES.value,
+            sampling_flags.read_overrides(),
+            size,
+            lambda step: bar.update(),
+            sampling_flags.DTYPE.value,
+            read_classifier(),
         )
         settings = describe_settings(cascade, edit)
         folder = processes.take_turns(
@@ -171,39 +161,6 @@ def read_classifier() -> ClassifierGuidance | None:
     return load_guidance(to_path(CLASSIFIER.value), CLASS.value or "", SCALE.value)
 
 
-def read_overrides() -> dict[str, list]:
-    """The keys of ``config.sampling`` that flags set, each a list of values.
-
-    Raises:
-        UserError: a value that is no number where one is wanted.
-    """
-    readers = {
-        "guidance": (GUIDANCE, float),
-        "steps": (STEPS, int),
-        "sampler": (SAMPLER, str),
-        "spacing": (SPACING, str),
-        "gamma": (GAMMA, float),
-        "eta": (ETA, float),
-        "thresholding": (THRESHOLDING, str),
-        "percentile": (PERCENTILE, float),
-        "augmentation_level": (AUGMENTATION, float),
-        "guidance_interval": (GUIDANCE_INTERVAL, float),
-    }
-    overrides: dict[str, list] = {}
-    for key, (flag, read) in readers.items():
-        if flag.value is not None:
-            try:
-                overrides[key] = [read(value) for value in flag.value]
-            except ValueError:
-                raise UserError(f"--{key}={','.join(flag.value)} is not a number: give for example --{key}=3") from None
-    if "guidance_interval" in overrides:
-        # One for all stages.
-        overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]
-    if GUIDE_AT_ONCE.value is not None:
-        overrides["guide_at_once"] = [GUIDE_AT_ONCE.value]
-    return overrides
-
-
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
     """What the pictures depend on besides their wishes and the seed, as JSON can hold it."""
     digests = {
@@ -211,10 +168,7 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
         for name, array in (("image", edit.image), ("mask", edit.mask))
     }
     return {
-        **cascade.describe(),
-        "trained_steps": [one.step for one in cascade.trained],
-        "dtypes": [one.config.network.dtype for one in cascade.trained],
-        "overrides": dict(cascade.overrides),
+        **settings_of(cascade),
         "negative_prompt": NEGATIVE_PROMPT.value,
         "later_prompt": edit.later_prompt,
         **digests,

@@ -19,11 +19,12 @@ LAYERS = [
     {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
     {"evaluation"},
-    {"command_line", "process_flags", "stages"},
+    {"command_line", "process_flags", "sampling_flags", "stages"},
     {"classifiers", "counting", "edits", "prompts", "trained_stages", "training_setup"},
     {"cascades", "classifier_training", "jobs"},
     {"forecast"},
     {"picture_folder", "previews", "web", "run_log", "stage_files"},
+    {"protocols"},
     {"deepfloyd_if"},
     {"weight_formats"},
     {

@@ -24,6 +24,7 @@ ELSEWHERE = "s3://some-bucket/folder"
 PROGRAM = """
 import importlib, sys
 from absl import flags
+import imagen_jax
 from imagen_jax import process_flags
 from imagen_jax.errors import UserError
 
@@ -35,11 +36,16 @@ MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": []}
 
+
+def texts_of(module):
+    return {flag.name for flag in flags.FLAGS.get_flags_for_module(module)
+            if flag.flag_type() not in ("int", "float", "bool")}
+
 common = set(flags.FLAGS)
 for name, more in MORE.items():
     module = importlib.import_module(f"imagen_jax.{name}")
-    texts = {flag.name for flag in flags.FLAGS.get_flags_for_module(f"imagen_jax.{name}")
-             if flag.flag_type() not in ("int", "float", "bool")}
+    texts = texts_of(f"imagen_jax.{name}")
+    assert texts_of("imagen_jax.sampling_flags") <= OTHERS
     assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
     for place in sorted(texts & PLACES):
         given = {flag: "local" for flag in texts & PLACES - {"text_encoder", "prompts_file", "image", "mask",
@@ -57,6 +63,9 @@ for name, more in MORE.items():
     for flag in [*flags.FLAGS]:
         if flag not in common and flag != "debug":
             delattr(flags.FLAGS, flag)
+    # Whoever shares its flags is to define them anew.
+    if sys.modules.pop("imagen_jax.sampling_flags", None):
+        del imagen_jax.sampling_flags
 """
 
 

@@ -1,0 +1,221 @@
+"""Features of many pictures, on disk in parts: cut at any time, what is there is kept, and hosts share the work.
+
+    pictures, by number -> prepared by threads -> batches of one size, over the devices of this host -> FOLDER/00012.npz
+    all parts -> features of all pictures, in order
+
+FOLDER/key.json says of which pictures and by which network; with others the folder is refused.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from imagen_jax import processes
+from imagen_jax.array_types import HostPixels
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.feature_network import FeatureNetwork
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+from imagen_jax.storage.paths import Path, create_folder, write_whole
+
+PART = 512
+BATCH = 32
+KEY = "key.json"
+READERS = 8
+
+ReadPicture = Callable[[int], HostPixels]
+"""From a picture's number to the picture; several threads call it at once."""
+
+
+class FeatureSet(NamedTuple):
+    """Features of pictures, in their order.
+
+    Attributes:
+        pooled: what pictures are compared by.
+        logits: class scores before the softmax, of networks that have them.
+    """
+
+    pooled: Float32[np.ndarray, "pictures features"]
+    logits: Float32[np.ndarray, "pictures classes"] | None
+
+
+def extract_in_parts(
+    network: FeatureNetwork, folder: Path, key: Mapping[str, Any], count: int, read: ReadPicture
+) -> FeatureSet:
+    """Extracts what is missing in a folder, and reads all of it; every process of the run calls it.
+
+    Args:
+        network: of which features.
+        folder: on a disk that all processes share.
+        key: what the pictures are, as JSON can hold it.
+        count: how many pictures.
+        read: reads one.
+
+    Raises:
+        UserError: there are none, the folder is of other pictures or another network, pictures differ in size, or
+            features are not finite.
+    """
+    if count < 1:
+        raise UserError("there are no pictures to extract features of: check the folder or the split")
+    processes.take_turns(lambda: claim(folder, {**network.key, **key}))
+    parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
+    mine = range(jax.process_index(), len(parts), jax.process_count())
+    missing = [number for number in mine if not is_whole(folder / name_of(number), len(parts[number]))]
+    if missing:
+        extract = compile_extraction(network)
+        total = sum(len(parts[number]) for number in missing)
+        with tqdm(desc=f"Features of {network.name}", total=total, unit="image", dynamic_ncols=True) as bar:
+            for number in missing:
+                features = join_parts(list(extract_part(network, extract, read, parts[number], bar.update)))
+                check_finite(features, parts[number])
+                write_part(folder / name_of(number), features)
+    processes.meet(f"features in {folder.name} are there")
+    return join_parts([read_part(folder / name_of(number)) for number in range(len(parts))])
+
+
+def claim(folder: Path, key: Mapping[str, Any]) -> None:
+    """Begins a folder, or checks that it is of the same pictures and network.
+
+    Raises:
+        UserError: it is not; names the first thing that differs.
+    """
+    create_folder(folder)
+    path = folder / KEY
+    wanted = json.loads(json.dumps(key))
+    if not path.exists():
+        write_whole(path, (json.dumps(wanted, indent=2, ensure_ascii=False) + "\n").encode())
+        return
+    try:
+        there = json.loads(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is damaged: delete the folder, and its features are made anew") from None
+    for name in {**wanted, **there}:
+        if wanted.get(name) != there.get(name):
+            raise UserError(
+                f"{folder} holds features with {name} {there.get(name)!r}, and these are with {wanted.get(name)!r}: "
+                "choose another folder, or delete it"
+            )
+
+
+def compile_extraction(network: FeatureNetwork) -> Callable[[np.ndarray], FeatureSet]:
+    """``network.extract``, compiled for batches that are cut over the devices of this process."""
+    mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+    size = -(-BATCH // count_parts(mesh)) * count_parts(mesh)
+    weights = jax.device_put(network.weights, replicated(mesh))
+    compiled = jax.jit(network.extract)
+
+    def extract(pictures: np.ndarray) -> FeatureSet:
+        filled = np.concatenate([pictures, np.repeat(pictures[-1:], size - len(pictures), axis=0)])
+        with jax.set_mesh(mesh):
+            made = compiled(weights, jax.device_put(filled, batch_placement(mesh, size)))
+        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(pictures)]
+        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(pictures)], logits)
+
+    return extract
+
+
+def extract_part(
+    network: FeatureNetwork,
+    extract: Callable[[np.ndarray], FeatureSet],
+    read: ReadPicture,
+    numbers: Sequence[int],
+    on_pictures: Callable[[int], Any],
+) -> Iterator[FeatureSet]:
+    """Extracts the features of a part batch by batch, while threads read and prepare the next batch."""
+    batches = [numbers[first : first + BATCH] for first in range(0, len(numbers), BATCH)]
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting = [pool.submit(lambda number: network.prepare(read(number)), number) for number in batches[0]]
+        for following in [*batches[1:], ()]:
+            prepared = [one.result() for one in waiting]
+            waiting = [pool.submit(lambda number: network.prepare(read(number)), number) for number in following]
+            yield extract(stack_alike(network, prepared))
+            on_pictures(len(prepared))
+
+
+def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared pictures as one array.
+
+    Raises:
+        UserError: they differ in size, as the network takes pictures as they are.
+    """
+    sizes = {picture.shape for picture in prepared}
+    if len(sizes) > 1:
+        said = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
+        raise UserError(
+            f"pictures differ in size, {said} pixels: {network.name} resized as {network.resize} takes batches of one "
+            "size; make them alike, or choose --resize=clean"
+        )
+    return np.stack(prepared)
+
+
+def check_finite(features: FeatureSet, numbers: Sequence[int]) -> None:
+    """Checks that features are finite.
+
+    Raises:
+        UserError: those of some pictures are not; says which is the first.
+    """
+    bad = np.flatnonzero(~np.isfinite(features.pooled).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{len(bad)} of {len(numbers)} pictures have features that are not finite numbers, the first is picture "
+            f"{numbers[int(bad[0])]}: look at it, and at the weights of the network"
+        )
+
+
+def name_of(number: int) -> str:
+    """The file of a part."""
+    return f"{number:05d}.npz"
+
+
+def write_part(path: Path, features: FeatureSet) -> None:
+    """Writes a part, under its name only when it is whole.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    arrays = {name: array for name, array in features._asdict().items() if array is not None}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    try:
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room; the same command continues"
+        ) from error
+
+
+def read_part(path: Path) -> FeatureSet:
+    """Reads a part.
+
+    Raises:
+        UserError: it is not there or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return FeatureSet(arrays["pooled"], arrays.get("logits"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} can't be read ({error}): delete it, and the same command makes it anew") from error
+
+
+def is_whole(path: Path, count: int) -> bool:
+    """Whether a part is there with so many pictures."""
+    if not path.exists():
+        return False
+    try:
+        return len(read_part(path).pooled) == count
+    except UserError:
+        return False
+
+
+def join_parts(parts: Sequence[FeatureSet]) -> FeatureSet:
+    """Parts one after the other."""
+    logits = [part.logits for part in parts if part.logits is not None]
+    return FeatureSet(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)

@@ -1,0 +1,135 @@
+"""What drawn pictures are compared with: real pictures, their captions, and a fingerprint that tells them from others.
+
+--dataset, --data_dir -> captions of each picture, in one order -> pictures at a resolution, when they are asked for
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from imagen_jax.array_types import HostPixels
+from imagen_jax.data import coco
+from imagen_jax.data.splits import Split
+from imagen_jax.data.stored_images import StoredImage, captions_of, identify, load_split
+from imagen_jax.data.transforms import prepare_centre
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.paths import Path, mark_of, to_path
+
+SQUARED = "the centre square, made smaller by area means"
+"""How a picture comes to the resolution of the drawn ones, as a report says it."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Pictures and their captions.
+
+    Attributes:
+        name: as a report names them.
+        fingerprint: changes when a picture or a caption does, as far as that can be told without reading them all.
+        captions: of each picture.
+        read: from a picture's number to the picture as it is stored; several threads call it at once.
+    """
+
+    name: str
+    fingerprint: str
+    captions: Sequence[tuple[str, ...]]
+    read: Callable[[int], StoredImage]
+
+    def picture(self, number: int, resolution: int) -> HostPixels:
+        """A picture as a square of a resolution.
+
+        Raises:
+            UserError: it can't be read, or is smaller; names it.
+        """
+        stored = self.read(number)
+        try:
+            return prepare_centre(stored, resolution).pixels
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"picture {stored.key} of {self.name} can't be decoded ({error}): get it again, for a reference "
+                "without it is another one"
+            ) from error
+
+    def key(self, resolution: int) -> dict[str, str | int]:
+        """What numbers that are made of all pictures depend on."""
+        return {
+            "pictures": self.name,
+            "fingerprint": self.fingerprint,
+            "count": len(self.captions),
+            "resolution": resolution,
+            "squared": SQUARED,
+        }
+
+
+def open_coco(folder: Path) -> Reference:
+    """The whole validation split of COCO 2014, from its downloads (see ``data.coco``); train2014 is not needed.
+
+    Raises:
+        UserError: a download is missing or damaged.
+    """
+    official = "val2014"
+    place, content = coco.read_captions_file(folder, f"annotations/captions_{official}.json")
+    images = coco.parse_captions(place, content, official)
+    container = coco.find_images(folder, official)
+
+    # Open for as long as the reference is: of a zip of 6 GB the table of contents alone takes seconds to read.
+    read_file = ExitStack().enter_context(coco.open_images(container))
+
+    def read(number: int) -> StoredImage:
+        image = images[number]
+        try:
+            return StoredImage(image.file, image.captions, read_file(image.file))
+        except (KeyError, OSError, *coco.DAMAGED_MEMBER) as error:
+            raise UserError(
+                f"{container} gives no whole {image.file} ({error}): get it again, for a reference without it is "
+                "another one"
+            ) from error
+
+    mark = mark_of(container) if container.suffix == ".zip" else ""
+    fingerprint = hashlib.sha256(content + mark.encode()).hexdigest()[:16]
+    return Reference("COCO 2014, validation", fingerprint, [image.captions for image in images], read)
+
+
+def open_prepared(folder: Path, split: Split = "validation") -> Reference:
+    """A split of a data set that ``prepare_data`` made, or that training drew.
+
+    Raises:
+        UserError: there is none, or the split is empty.
+    """
+    stored = load_split(folder, split)
+
+    name = "training" if split == "train" else split
+    return Reference(
+        f"{folder.name}, {name}", f"{identify(folder)}-{split}", captions_of(folder, split), stored.__getitem__
+    )
+
+
+DATASETS: dict[str, Callable[[Path], Reference]] = {
+    "coco2014": open_coco,
+    "prepared": open_prepared,
+    "prepared_train": lambda folder: open_prepared(folder, "train"),
+}
+"""What ``--dataset`` may name."""
+
+
+def open_reference(dataset: str, folder: str | Path) -> Reference:
+    """Opens what ``--dataset`` and ``--data_dir`` name.
+
+    Args:
+        dataset: a key of ``DATASETS``.
+        folder: where its files are.
+
+    Raises:
+        UserError: there is no such data set, or its files are missing or damaged.
+    """
+    opened = choose(DATASETS, dataset, "dataset")
+    if not str(folder):
+        raise UserError(f"--dataset={dataset} needs the folder of its files: name it in --data_dir")
+    return opened(to_path(folder).expanduser())
+
+
+def hash_lines(lines: Sequence[str]) -> str:
+    """The sha256 of texts in their order: what a report calls the hash of a list of captions."""
+    return hashlib.sha256("\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()).hexdigest()

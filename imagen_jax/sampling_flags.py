@@ -1,0 +1,54 @@
+"""The flags that set how stages draw, of every command that draws: keys of ``config.sampling`` by their names."""
+
+from absl import flags
+
+from imagen_jax.errors import UserError
+
+DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
+
+GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
+GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs, outside of which there is no guidance.")
+GUIDE_AT_ONCE = flags.DEFINE_bool("guide_at_once", None, "Ask networks once with twice the batch: faster, more memory.")
+STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
+SAMPLER = flags.DEFINE_list(
+    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One, or one for each stage."
+)
+SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras or discrete. One, or one a stage.")
+GAMMA = flags.DEFINE_list("gamma", None, "Of ancestral: 0 the smallest variance, 1 the largest.")
+ETA = flags.DEFINE_list("eta", None, "Of ddim: 0 draws no noise, 1 as much as ancestral.")
+THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One, or one for each stage.")
+PERCENTILE = flags.DEFINE_list("percentile", None, "Of dynamic thresholding, such as 99.5.")
+AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
+
+
+def read_overrides() -> dict[str, list]:
+    """The keys of ``config.sampling`` that flags set, each a list of values.
+
+    Raises:
+        UserError: a value that is no number where one is wanted.
+    """
+    readers = {
+        "guidance": (GUIDANCE, float),
+        "steps": (STEPS, int),
+        "sampler": (SAMPLER, str),
+        "spacing": (SPACING, str),
+        "gamma": (GAMMA, float),
+        "eta": (ETA, float),
+        "thresholding": (THRESHOLDING, str),
+        "percentile": (PERCENTILE, float),
+        "augmentation_level": (AUGMENTATION, float),
+        "guidance_interval": (GUIDANCE_INTERVAL, float),
+    }
+    overrides: dict[str, list] = {}
+    for key, (flag, read) in readers.items():
+        if flag.value is not None:
+            try:
+                overrides[key] = [read(value) for value in flag.value]
+            except ValueError:
+                raise UserError(f"--{key}={','.join(flag.value)} is not a number: give for example --{key}=3") from None
+    if "guidance_interval" in overrides:
+        # One for all stages.
+        overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]
+    if GUIDE_AT_ONCE.value is not None:
+        overrides["guide_at_once"] = [GUIDE_AT_ONCE.value]
+    return overrides
