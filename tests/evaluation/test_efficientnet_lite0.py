@@ -31,8 +31,9 @@ def test_class_scores_equal_torch(tensors, golden):
     np.testing.assert_allclose(apply(make_images()), golden["scores"], rtol=0, atol=1e-4)
 
 
-def test_features_equal_torch_at_the_resolution_of_the_network(golden):
-    features = jax.jit(lite.load_efficientnet_lite0())(jnp.asarray(make_images()))
+def test_features_equal_torch(tensors, golden):
+    variables = {"params": lite.convert(tensors)}
+    features = jax.jit(lambda images: lite.EfficientNetLite0().apply(variables, images))(make_images())
     assert features.shape == (4, lite.FEATURES) and features.dtype == jnp.float32
     np.testing.assert_allclose(features, golden["features"], rtol=0, atol=1e-4)
     assert np.std(golden["features"], axis=0).max() > 1, "the four images do differ, so the comparison means something"
