@@ -219,7 +219,7 @@ def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | 
 
 
 def trace_of_root(first: Gaussian, second: Gaussian) -> float:
-    """tr (Σ₁ Σ₂)^½: the sum of the roots of the eigenvalues of Rᵀ Σ₂ R, for any R with Σ₁ = R Rᵀ.
+    """The trace of (Σ₁ Σ₂)^½: the sum of the roots of the eigenvalues of Rᵀ Σ₂ R, for any R with Σ₁ = R Rᵀ.
 
     Those are real and need no square root of a matrix that is not symmetric. R is Cholesky's factor of a covariance
     that has full rank; of two that have not, it comes from the eigenvectors of the one of lower rank.
