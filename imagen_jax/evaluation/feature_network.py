@@ -44,6 +44,7 @@ class FeatureNetwork:
         resize: how pictures come to the network's size; a name that others know, such as "clean" or
             "legacy_tensorflow".
         sha256: of the file of weights; "" where there is none.
+        published: the sha256 of the file that numbers of others are made with; "" where there is none.
         extract: from weights and a batch of prepared pictures to features; pure, to be compiled.
         weights: the first argument of ``extract``: an argument, so that compiling doesn't fold them into the program.
         prepare: on the host, of one picture.
@@ -57,6 +58,7 @@ class FeatureNetwork:
     sha256: str
     extract: Callable[[Any, jax.Array], Features]
     weights: Any = None
+    published: str = ""
     prepare: Callable[[Picture], np.ndarray] = prepare_nothing
     distance: str = "Fréchet distance"
 

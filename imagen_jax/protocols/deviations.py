@@ -1,4 +1,4 @@
-"""The published protocols, and what an evaluation does otherwise: a number is named after a protocol only if nothing."""
+"""The published protocols, and what an evaluation does otherwise: only where that is nothing is a number a protocol's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class Protocol:
         features: feature networks, the first of which gives the headline number.
         guidance: weight of each stage, base first; () for those of the configs.
         augmentation_level: likewise of the later stages.
+        recalls: whether pictures look for their captions' own images among all of the reference.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Protocol:
     features: tuple[str, ...] = ("efficientnet_lite0", "pixels")
     guidance: tuple[float, ...] = ()
     augmentation_level: float | None = None
+    recalls: bool = False
 
 
 PROTOCOLS = {
@@ -35,6 +37,7 @@ PROTOCOLS = {
         "Pictures of training captions",
         "this project: do pictures follow their captions, and how far are they from the training images?",
         128,
+        recalls=True,
     ),
     "imagen": Protocol(
         "Zero-shot FID-30K on COCO 2014",

@@ -17,7 +17,7 @@ import numpy as np
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade
 from imagen_jax.evaluation.clip import Clip
-from imagen_jax.evaluation.clip_score import measure_clip_score, measure_r_precision
+from imagen_jax.evaluation.clip_score import clip_score, r_precision
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import FeatureSet
 from imagen_jax.protocols.caption_choice import CaptionChoice
@@ -98,10 +98,10 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
         ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), drawn.picture)
         theirs = reference_features(network, request.reference, resolution, request.cache)
         measured.features[network.name] = ours, theirs
-        numbers, headline, warnings = measure_features(network, ours, theirs, request.seed)
-        measured.numbers[network.name] = numbers
-        measured.headline += headline
-        measured.warnings += warnings
+        found = measure_features(network, ours, theirs)
+        measured.numbers[network.name] = found.numbers
+        measured.headline += found.headline
+        measured.warnings += found.warnings
     if request.clip is not None:
         folder = request.out / FEATURES / request.clip.name
         images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), drawn.picture).pooled
@@ -129,17 +129,14 @@ def measure_texts(
 ) -> tuple[dict[str, Any], list[Headline]]:
     """CLIP score, and R-precision where there are captions enough."""
     texts = clip.encode_texts(captions)
-    score = measure_clip_score(images, texts)
+    score = clip_score(images, texts)
     numbers: dict[str, Any] = {"clip_score": score.as_dict()}
-    headline = [Headline("CLIP score", score.cosine, "higher", score.standard_error, clip.name)]
+    headline = [Headline("CLIP score", score.cosine, "higher", score.cosine_error, clip.name)]
     if len(set(captions)) > 1:
-        precision = measure_r_precision(images, texts, seed=seed)
-        numbers["r_precision"] = precision.as_dict()
-        headline.append(
-            Headline(
-                "R-precision", precision.precision, "higher", None, f"{clip.name}, of {precision.candidates} captions"
-            )
-        )
+        found = r_precision(images, texts, captions, seed=seed)
+        numbers["r_precision"] = found.as_dict()
+        note = f"{clip.name}, among {found.candidates} captions"
+        headline.append(Headline("R-precision", found.precision, "higher", found.standard_error, note))
     return numbers, headline
 
 

@@ -1,9 +1,16 @@
-"""All measures of one feature network: from features of drawn and of real pictures to numbers, and what to say of them."""
+"""All measures of one feature network: features of drawn and of real pictures become numbers, and what to say of them."""
 
 from typing import Any, NamedTuple
 
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import FeatureSet
+from imagen_jax.evaluation.frechet import Moments, RunningMoments, describe_count, measure_frechet_distance
+from imagen_jax.evaluation.inception_score import SPLITS, inception_score
+from imagen_jax.evaluation.kernel_distance import kernel_distance
+from imagen_jax.evaluation.precision_recall import NEIGHBOURS, precision_recall
+
+ROWS = 4096
+"""Pictures whose moments are taken at a time."""
 
 
 class Headline(NamedTuple):
@@ -26,3 +33,69 @@ class Headline(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The fields that are there, by name."""
         return {name: value for name, value in self._asdict().items() if value not in (None, "")}
+
+
+class Measures(NamedTuple):
+    """What was measured in one network's features.
+
+    Attributes:
+        numbers: of each measure, all that it says.
+        headline: the numbers to begin a report with.
+        warnings: what a reader should know of them.
+    """
+
+    numbers: dict[str, Any]
+    headline: list[Headline]
+    warnings: list[str]
+
+
+def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureSet) -> Measures:
+    """Measures drawn pictures against real ones: Fréchet and kernel distance, precision and recall, Inception Score.
+
+    Those that take more pictures than there are, are left out, and a warning says so.
+
+    Args:
+        network: of the features.
+        ours: of drawn pictures.
+        theirs: of real ones.
+
+    Raises:
+        UserError: a feature is not finite.
+    """
+    count, real = len(ours.pooled), len(theirs.pooled)
+    note = f"{network.title}, resized as {network.resize}"
+    warnings = [f"{network.name}: {said}" for said in describe_count(min(count, real), network.width)]
+    fewest = min(count, real)
+    if fewest < 2:
+        return Measures({}, [], [f"{network.name}: of {fewest} picture(s) nothing can be measured: draw more"])
+    frechet = measure_frechet_distance(moments_in_blocks(ours), moments_in_blocks(theirs))
+    kernel = kernel_distance(ours.pooled, theirs.pooled)
+    numbers = {network.distance: frechet.as_dict(), "KID": kernel.as_dict()}
+    of_network = "" if network.distance == "FID" else f" in {network.name} features"
+    headline = [
+        Headline(network.distance, frechet.distance, "lower", None, note),
+        Headline(f"kernel distance{of_network}" if of_network else "KID", kernel.distance, "lower",
+                 kernel.standard_deviation, note),
+    ]  # fmt: skip
+    if fewest > NEIGHBOURS:
+        near = precision_recall(ours.pooled, theirs.pooled)
+        numbers["precision and recall"] = near.as_dict()
+        headline += [
+            Headline("precision", near.precision, "higher", None, note),
+            Headline("recall", near.recall, "higher", None, note),
+        ]
+    else:
+        warnings.append(f"{network.name}: precision and recall take more than {NEIGHBOURS} pictures, not {fewest}")
+    if ours.logits is not None and count >= SPLITS:
+        score = inception_score(ours.logits)
+        numbers["Inception Score"] = score.as_dict()
+        headline.append(Headline("Inception Score", score.score, "higher", score.standard_deviation, note))
+    return Measures(numbers, headline, warnings)
+
+
+def moments_in_blocks(features: FeatureSet) -> Moments:
+    """The moments of all features, in float64, a block at a time."""
+    moments = RunningMoments(features.pooled.shape[1])
+    for first in range(0, len(features.pooled), ROWS):
+        moments.add(features.pooled[first : first + ROWS])
+    return moments.result()

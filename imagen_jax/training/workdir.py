@@ -15,7 +15,8 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.tensorboard", "sampling.",
-                  "preview.", "mesh.", "network.remat", "data.data_dir", "data.num_workers", "data.largest_bad_share")  # fmt: skip
+                  "preview.", "mesh.", "network.remat", "data.data_dir", "data.num_workers",
+                  "data.largest_bad_share")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 

@@ -1,0 +1,91 @@
+"""DrawBench: so many pictures of each prompt, and a page that shows them beside those of other models.
+
+    prompts -> OUT/prompts.csv, OUT/pictures -> OUT/report.html, with the folders of other models beside it
+
+``imagen_jax.rate`` has people compare two such folders.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from imagen_jax.cascades import Cascade
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.drawbench import DrawBenchPrompt, own_prompts, read_drawbench, write_prompts
+from imagen_jax.evaluation.report import describe_machine, write_report
+from imagen_jax.evaluation.side_by_side import ModelPictures, pictures_by_prompt, write_side_by_side
+from imagen_jax.protocols.drawn import StepBar, draw_pictures, wishes_of
+from imagen_jax.protocols.evaluation import PICTURES, hash_parameters
+from imagen_jax.protocols.references import hash_lines
+from imagen_jax.storage.paths import Path, to_path
+
+PROMPTS = "prompts.csv"
+
+
+def read_prompts(path: str) -> list[DrawBenchPrompt]:
+    """DrawBench's prompts from its file, or our own where none is named.
+
+    Raises:
+        UserError: the file can't be read, or holds no prompts.
+    """
+    return read_drawbench(to_path(path)) if path else own_prompts()
+
+
+def draw_bench(
+    cascade: Cascade, steps: StepBar, prompts: Sequence[DrawBenchPrompt], out: Path, seed: int, samples: int
+) -> dict[str, Any]:
+    """Draws what is missing, and says what was drawn; every process of the run calls it.
+
+    Args:
+        cascade: what draws.
+        steps: shows how far it is.
+        prompts: each once.
+        out: folder of the evaluation.
+        seed: of the noise.
+        samples: pictures of each prompt.
+
+    Raises:
+        UserError: the folder is of other pictures, or what drawing raises.
+    """
+    texts = [prompt.prompt for prompt in prompts]
+    digest = hash_lines(texts)
+    drawn = draw_pictures(
+        cascade, steps, wishes_of(texts, samples), out / PICTURES, seed, {"prompts_sha256": digest, "samples": samples}
+    )
+    return {
+        "title": "DrawBench",
+        "prompts": {"count": len(prompts), "sha256": digest, "categories": len({one.category for one in prompts})},
+        "pictures": {"count": len(drawn.files), "of_each_prompt": samples, "seed": seed},
+        "sampling": cascade.describe(),
+        "weights": {
+            f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
+            for number, one in enumerate(cascade.trained)
+        },
+        "machine": describe_machine(),
+    }
+
+
+def write_bench(
+    out: Path, report: dict[str, Any], prompts: Sequence[DrawBenchPrompt], name: str, beside: Sequence[str]
+) -> None:
+    """Writes the prompts, ``report.json`` and the page.
+
+    Args:
+        out: folder of the evaluation.
+        report: from ``draw_bench``.
+        prompts: what was drawn.
+        name: of this model on the page.
+        beside: folders of other evaluations, whose pictures the page shows too.
+
+    Raises:
+        UserError: a folder holds no pictures of these prompts, or nothing can be written.
+    """
+    write_prompts(out / PROMPTS, prompts)
+    write_report(out / "report.json", report)
+    models = [ModelPictures(name, pictures_by_prompt(out / PICTURES), report["sampling"])]
+    for other in beside:
+        folder = to_path(other)
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder} to show beside: name the --out of another evaluation")
+        pictures = folder / PICTURES
+        models.append(ModelPictures(folder.name, pictures_by_prompt(pictures if pictures.is_dir() else folder)))
+    write_side_by_side(out / "report.html", models, prompts)
