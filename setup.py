@@ -59,7 +59,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.10,<2027"],
     # Tables of images that are Parquet files.
     "parquet": ["pyarrow>=26.0.1,<27"],
-    # The page of imagen_jax.serve.
+    # The pages of imagen_jax.serve and imagen_jax.rate.
     "web": ["starlette>=1.10,<2", "uvicorn>=0.54,<1"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": [
@@ -85,7 +85,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
-    package_data={"imagen_jax.web": ["page/*"]},
+    package_data={"imagen_jax.web": ["page/*", "rating_page/*"]},
     install_requires=SAMPLE,
     extras_require=EXTRAS,
 )

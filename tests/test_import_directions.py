@@ -34,6 +34,7 @@ LAYERS = [
         "export_weights",
         "import_weights",
         "prepare_data",
+        "rate",
         "sample",
         "serve",
         "train",
