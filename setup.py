@@ -60,7 +60,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.10,<2027"],
     # Tables of images that are Parquet files.
     "parquet": ["pyarrow>=26.0.1,<27"],
-    # The page of imagen_jax.serve.
+    # The pages of imagen_jax.serve and imagen_jax.rate.
     "web": ["starlette>=1.10,<2", "uvicorn>=0.54,<1"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": [
@@ -88,7 +88,7 @@ setup(
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
     package_data={
         "imagen_jax.evaluation": ["drawbench_prompts.csv", "pages/*"],
-        "imagen_jax.web": ["page/*"],
+        "imagen_jax.web": ["page/*", "rating_page/*"],
     },
     install_requires=SAMPLE,
     extras_require=EXTRAS,

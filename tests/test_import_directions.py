@@ -35,6 +35,7 @@ LAYERS = [
         "export_weights",
         "import_weights",
         "prepare_data",
+        "rate",
         "sample",
         "serve",
         "train",

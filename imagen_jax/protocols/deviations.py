@@ -1,4 +1,4 @@
-"""The published protocols, and what an evaluation does otherwise: only where that is nothing is a number a protocol's."""
+"""The published protocols, and what an evaluation does otherwise: where that is nothing, a number is a protocol's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

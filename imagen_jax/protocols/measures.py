@@ -1,4 +1,4 @@
-"""All measures of one feature network: features of drawn and of real pictures become numbers, and what to say of them."""
+"""All measures of one feature network: features of drawn and of real pictures become numbers, and words about them."""
 
 from typing import Any, NamedTuple
 

@@ -1,8 +1,11 @@
-"""The local web page: from a form in the browser to a picture, one at a time.
+"""The local web pages: one that draws, and one on which people compare what two models drew.
 
     page (HTML, script) -> app (routes, limits) -> orders (what is asked, checked) -> jobs (queue, one worker)
     -> a cascade -> previews while it forms, the picture, the history
 
-May import: ``errors``, ``storage``, ``data``, ``sampling``, ``edits``, ``cascades``. Alone in the house it knows
-``starlette``.
+    two folders -> pairs -> blinding (who sees what, when, on which side) -> rating_app (routes) and rating_page
+    -> ratings (the database) -> evaluation.win_rates
+
+May import: ``errors``, ``storage``, ``data``, ``sampling``, ``evaluation``, ``edits``, ``prompts``, ``cascades``. Alone
+in the house it knows ``starlette``.
 """

@@ -1,0 +1,243 @@
+"""Two folders of pictures as pairs to compare: what both drew for the same prompt.
+
+    files -> each decoded whole, its prompt and index read -> what both folders have -> pairs, with categories
+
+A folder is as ``sample`` or ``evaluate --protocol=drawbench`` leave it: PNG, JPEG or WebP with "prompt" and "index" in
+their metadata, and maybe ``prompts.csv``, in which each prompt has a category (DrawBench's own columns, ``Prompts`` and
+``Category``, are known too). All that is left out is said.
+"""
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from imagen_jax.data.file_errors import reason_of
+from imagen_jax.data.image_files import DamagedImageError, decode_whole
+from imagen_jax.data.table_rows import ROW_READERS
+from imagen_jax.errors import UserError
+from imagen_jax.prompts import check_readable
+from imagen_jax.sampling.pictures import IMAGE_DESCRIPTION
+from imagen_jax.storage.paths import Path, files_in
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+GRID = "grid.png"
+"""The overview that lies beside pictures, and is none of them."""
+
+PROMPTS = "prompts.csv"
+NO_CATEGORIES, NO_CATEGORY = "all", "other"
+"""Of all prompts where there is no ``prompts.csv``; of a prompt that it lacks."""
+
+LARGEST = 64_000_000
+"""Pixels of a picture; more are taken for a decompression bomb."""
+
+Key = tuple[str, int]
+"""A prompt and the index of one of its pictures."""
+
+
+class Found(NamedTuple):
+    """A picture that can be shown.
+
+    Attributes:
+        file: of it.
+        key: its prompt and index; None where its metadata do not say.
+        digest: of the file's content.
+    """
+
+    file: Path
+    key: Key | None
+    digest: str
+
+
+class Pair(NamedTuple):
+    """What a rater compares.
+
+    Attributes:
+        key: the same whenever the same pictures are paired.
+        prompt: of all its pictures.
+        category: of the prompt.
+        a: files of the first folder's pictures.
+        b: files of the second's, of the same indices.
+    """
+
+    key: str
+    prompt: str
+    category: str
+    a: tuple[Path, ...]
+    b: tuple[Path, ...]
+
+
+class Comparison(NamedTuple):
+    """All there is to compare.
+
+    Attributes:
+        names: of both folders, as short as tells them apart.
+        pairs: by prompt.
+        fingerprints: of each folder's pictures, with their prompts.
+        notes: what was left out, a sentence each.
+    """
+
+    names: tuple[str, str]
+    pairs: tuple[Pair, ...]
+    fingerprints: tuple[str, str]
+    notes: tuple[str, ...]
+
+
+def make_comparison(a: Path, b: Path, together: int = 1) -> Comparison:
+    """Pairs the pictures of two folders that have the same prompt and index.
+
+    Args:
+        a: a folder.
+        b: another one.
+        together: pictures of one prompt that a rater sees at once on each side, at most.
+
+    Raises:
+        UserError: a folder is missing or holds no such picture, both are the same or hold the same pictures, two
+            pictures of a folder have the same prompt and index, ``prompts.csv`` can't be read, or there is no pair.
+    """
+    for folder in (a, b):
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}: name one of pictures, as in --a=runs/drawbench/pictures")
+    if a.resolve() == b.resolve():
+        raise UserError(f"{a} is given twice: name the pictures of two models, as in --a=… --b=…")
+    ours, notes_a = read_pictures(a)
+    theirs, notes_b = read_pictures(b)
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise UserError(f"no prompt and index is in both {a} and {b}: draw the same prompts with both models")
+    marks = [mark_of([(*key, side[key].digest) for key in shared]) for side in (ours, theirs)]
+    if marks[0] == marks[1]:
+        raise UserError(f"{a} and {b} hold the same pictures: name the pictures of two models")
+    categories = read_categories(b) | read_categories(a)
+    pairs = []
+    for prompt, keys in groupby(shared, key=lambda key: key[0]):
+        category = categories.get(prompt, NO_CATEGORY) if categories else NO_CATEGORIES
+        while part := list(islice(keys, together)):
+            files = [tuple(side[key].file for key in part) for side in (ours, theirs)]
+            pairs.append(Pair(mark_of(part)[:32], prompt, category, *files))
+    notes = [*notes_a, *notes_b, *tell_unpaired(ours, theirs, (a, b))]
+    return Comparison(short_names(a, b), tuple(pairs), (marks[0], marks[1]), tuple(notes))
+
+
+def mark_of(told: Sequence[tuple[str | int, ...]]) -> str:
+    """A hash of names and numbers, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
+    """The pictures of a folder that can be shown and say what they show, and a sentence about each or all others.
+
+    Raises:
+        UserError: there is none, or two have the same prompt and index.
+    """
+    files = [file for file in files_in(folder) if file.suffix.lower() in SUFFIXES and file.name != GRID]
+    pictures: dict[Key, Found] = {}
+    silent, notes = [], []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        looked = threads.map(look_into, files)
+        # Where nobody watches, a bar would be noise.
+        for found in tqdm(looked, desc=f"Reading {folder.name}", total=len(files), unit="picture", disable=None):
+            if isinstance(found, str):
+                notes.append(found)
+            elif found.key is None:
+                silent.append(found.file.name)
+            elif found.key in pictures:
+                names = f"{pictures[found.key].file.name} and {found.file.name}"
+                raise UserError(f"{names} of {folder} have the same prompt and index: keep one of them there")
+            else:
+                pictures[found.key] = found
+    if silent:
+        notes.append(f"{len(silent)} of {folder} left out, as they say no prompt and index: {silent[0]} and so on")
+    if not pictures:
+        why = f" ({notes[0]})" if notes else ""
+        raise UserError(f"{folder} holds no PNG, JPEG or WebP that imagen_jax.sample wrote{why}: name another folder")
+    return pictures, notes
+
+
+def look_into(file: Path) -> Found | str:
+    """A picture that can be decoded to its end; else a sentence that says why not."""
+    try:
+        encoded = file.read_bytes()
+        decode_whole(encoded, LARGEST)
+    except (OSError, DamagedImageError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        return f"{file} is left out: {reason}"
+    return Found(file, read_key(encoded), hashlib.sha256(encoded).hexdigest())
+
+
+def read_key(encoded: bytes) -> Key | None:
+    """What a picture's metadata say it shows, as ``sampling.pictures.encode_picture`` writes them."""
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
+        said: Mapping[Any, object] = image.info
+        if "prompt" not in said:
+            # Behind a PNG's pixels, where other programs put its texts, they are found by decoding it again.
+            said = getattr(image, "text", {}) or read_description(image)
+    prompt, index = said.get("prompt"), said.get("index")
+    if not isinstance(prompt, str) or not prompt.strip() or not str(index).isdecimal():
+        return None
+    return prompt.strip(), int(str(index))
+
+
+def read_description(image: Image.Image) -> dict[str, object]:
+    """EXIF's description of a picture, where it is a JSON object."""
+    try:
+        said = json.loads(image.getexif().get(IMAGE_DESCRIPTION, ""))
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def read_categories(folder: Path) -> dict[str, str]:
+    """The category of each prompt, from a folder's ``prompts.csv``; nothing where there is none.
+
+    The columns are ``prompt`` or ``prompts`` and ``category``, in any case. A prompt in several rows is of the first
+    one's category.
+
+    Raises:
+        UserError: the table can't be read or lacks a column.
+    """
+    table = folder / PROMPTS
+    if not table.exists():
+        return {}
+    categories: dict[str, str] = {}
+    for row in ROW_READERS[".csv"](table, None, ()):
+        if row.problem:
+            raise UserError(f"{row.name} of {table} can't be read ({row.problem}, {row.detail}): mend it")
+        values = {name.strip().lower(): str(value).strip() for name, value in row.values.items()}
+        prompt, category = values.get("prompt", values.get("prompts")), values.get("category")
+        if prompt is None or category is None:
+            raise UserError(f"{table} has no columns prompt and category: name its columns so in the first line")
+        check_readable([prompt, category])
+        categories.setdefault(prompt, category or NO_CATEGORY)
+    return categories
+
+
+def tell_unpaired(ours: Mapping[Key, Found], theirs: Mapping[Key, Found], folders: tuple[Path, Path]) -> list[str]:
+    """Sentences about what only one of two folders has: whole prompts, and pictures of prompts that both have."""
+    notes = []
+    prompts = [{prompt for prompt, _ in side} for side in (ours, theirs)]
+    for mine, others, folder in zip(prompts, reversed(prompts), folders, strict=True):
+        if alone := sorted(mine - others):
+            notes.append(f"{len(alone)} prompts left out, as only {folder} has them: {alone[0]!r} and so on")
+    single = [key for key in ours.keys() ^ theirs.keys() if key[0] in prompts[0] & prompts[1]]
+    if single:
+        notes.append(f"{len(single)} pictures left out, as the other folder lacks their index")
+    return notes
+
+
+def short_names(a: Path, b: Path) -> tuple[str, str]:
+    """The last parts of two paths, as many as tell them apart."""
+    parts = [path.resolve().parts for path in (a, b)]
+    for length in range(1, max(map(len, parts)) + 1):
+        first, second = ("/".join(part[-length:]) for part in parts)
+        if first != second:
+            return first, second
+    return str(a), str(b)

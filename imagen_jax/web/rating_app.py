@@ -1,0 +1,186 @@
+"""The routes of the rating page.
+
+    GET  /                     the page
+    POST /next                 {"rater"}: the next pair of a rater, and how far they are
+    POST /answers              {"rater", "pair", "alignment", "fidelity"}: keeps an answer, then as above
+    GET  /pictures/NAME.png    a picture, encoded anew: without metadata, which would tell who drew it
+
+A pair says "left" and "right" and never whose; names of pairs and pictures follow from a secret (``blinding.py``), and
+no route knows results. Requests from other sites' pages are kept out as in ``app.py``. A rater is a name and nothing
+more: whoever may open the page can answer under any.
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from imagen_jax.data.image_files import DamagedImageError, decode_whole
+from imagen_jax.data.pixels import encode_png
+from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.web.app import read_body, refuse
+from imagen_jax.web.blinding import Dealt, deal, picture_name
+from imagen_jax.web.pairs import LARGEST, Pair
+from imagen_jax.web.ratings import ANSWERS, RatingStore
+
+PAGE = to_path(__file__).with_name("rating_page")
+LONGEST_NAME = 100
+LARGEST_BODY = 10_000
+"""Bytes of a request."""
+
+RATERS_IN_MEMORY = 1000
+"""Whose order of pairs is kept; others' is worked out again."""
+
+
+class RatingPage:
+    """What each route does.
+
+    Args:
+        store: where answers go.
+        pairs: what is rated.
+    """
+
+    def __init__(self, store: RatingStore, pairs: Sequence[Pair]):
+        self.store, self.pairs = store, pairs
+        self._dealt: OrderedDict[str, dict[str, Dealt]] = OrderedDict()
+        self._pictures = {
+            picture_name(store.secret, pair, side, number): file
+            for pair in pairs
+            for side, files in (("a", pair.a), ("b", pair.b))
+            for number, file in enumerate(files)
+        }
+
+    async def tell_next(self, request: Request) -> Response:
+        """The next pair that a rater has not rated."""
+        return await self._answer(request, self._find_next)
+
+    async def take_answer(self, request: Request) -> Response:
+        """Keeps an answer, and only then tells the next pair."""
+        return await self._answer(request, self._keep_answer)
+
+    async def give_picture(self, request: Request) -> Response:
+        """A picture's pixels, and nothing else of its file."""
+        file = self._pictures.get(request.path_params["name"])
+        if file is None:
+            return refuse("there is no such picture", 404)
+        try:
+            encoded = await asyncio.to_thread(encode_bare, file)
+        except (OSError, DamagedImageError) as error:
+            logging.error("%s can't be shown any more: %s", file, error)
+            return refuse("the picture can't be read any more: tell whoever runs this page", 404)
+        # Its name stands for these pixels for good, and it is asked for while the pair before it is on show.
+        return Response(encoded, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+
+    async def _answer(self, request: Request, act: Any) -> Response:
+        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            return refuse("a request is sent as application/json", 415)
+        body = await read_body(request, LARGEST_BODY)
+        if body is None:
+            return refuse(f"a request is at most {LARGEST_BODY} bytes large", 413)
+        try:
+            asked = json.loads(body)
+            if not isinstance(asked, dict):
+                raise UserError("a request is a JSON object")
+            rater = read_name(asked.get("rater"))
+        except (UserError, ValueError, RecursionError) as error:
+            return refuse(str(error) if isinstance(error, UserError) else "the request is no JSON", 400)
+        try:
+            return await asyncio.to_thread(act, rater, asked)
+        except UserError as error:
+            logging.error("%s", error)
+            return refuse("the database fails, and nothing of this is kept: tell whoever runs this page", 503)
+
+    def _find_next(self, rater: str, asked: dict[str, Any]) -> Response:
+        rated = self.store.rated(rater)
+        waiting = [dealt for dealt in self._deal(rater).values() if dealt.pair.key not in rated]
+        told: dict[str, Any] = {"rated": len(self.pairs) - len(waiting), "total": len(self.pairs)}
+        if waiting:
+            told |= self._show(waiting[0])
+        if waiting[1:]:
+            soon = self._show(waiting[1])
+            told["soon"] = [*soon["left"], *soon["right"]]
+        return JSONResponse(told)
+
+    def _keep_answer(self, rater: str, asked: dict[str, Any]) -> Response:
+        name, answers = asked.get("pair"), [asked.get(question) for question in ("alignment", "fidelity")]
+        dealt = self._deal(rater).get(name) if isinstance(name, str) else None
+        if dealt is None:
+            return refuse("there is no such pair for you: load the page again", 400)
+        if any(answer not in ANSWERS for answer in answers):
+            return refuse(f"both answers are one of {', '.join(ANSWERS)}", 400)
+        self.store.keep(rater, dealt.pair.key, dealt.left, *map(str, answers))
+        return self._find_next(rater, asked)
+
+    def _deal(self, rater: str) -> dict[str, Dealt]:
+        """A rater's pairs in their order, by the names that the browser has for them."""
+        dealt = self._dealt.pop(rater, None) or {one.name: one for one in deal(self.store.secret, rater, self.pairs)}
+        self._dealt[rater] = dealt
+        while len(self._dealt) > RATERS_IN_MEMORY:
+            self._dealt.popitem(last=False)
+        return dealt
+
+    def _show(self, dealt: Dealt) -> dict[str, Any]:
+        """A pair as the browser gets it."""
+        sides = dict(zip(("left", "right"), "ab" if dealt.left == "a" else "ba", strict=True))
+        pictures = {
+            place: [
+                f"pictures/{picture_name(self.store.secret, dealt.pair, side, number)}.png"
+                for number in range(len(dealt.pair.a))
+            ]
+            for place, side in sides.items()
+        }
+        return {"pair": dealt.name, "prompt": dealt.pair.prompt, **pictures}
+
+
+def make_rating_app(store: RatingStore, pairs: Sequence[Pair], hosts: Sequence[str]) -> Starlette:
+    """Makes the application.
+
+    Args:
+        store: where answers go.
+        pairs: what is rated.
+        hosts: names under which it may be asked; "*" for any.
+    """
+    page = RatingPage(store, pairs)
+    return Starlette(
+        routes=[
+            Route("/next", page.tell_next, methods=["POST"]),
+            Route("/answers", page.take_answer, methods=["POST"]),
+            Route("/pictures/{name}.png", page.give_picture),
+            Mount("/", StaticFiles(directory=str(PAGE), html=True)),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+    )
+
+
+def read_name(name: Any) -> str:
+    """A rater's name as it is kept: without the space around it.
+
+    Raises:
+        UserError: it is empty, too long or no text.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise UserError("who rates? Write a name")
+    if len(name) > LONGEST_NAME or any("\ud800" <= character <= "\udfff" for character in name):
+        raise UserError(f"a name is a text of up to {LONGEST_NAME} characters: write a shorter one")
+    return name.strip()
+
+
+def encode_bare(file: Path) -> bytes:
+    """A picture's pixels as a PNG without any metadata.
+
+    Raises:
+        OSError: the file can't be read.
+        DamagedImageError: it is no picture any more.
+    """
+    return encode_png(decode_whole(file.read_bytes(), LARGEST)[0])
