@@ -141,17 +141,23 @@ def convolve_by_patches(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     return product.reshape(batch, down, across, outputs)
 
 
-def convolve_by_tiles(x: Input, kernel: Kernel) -> Output:
+def convolve_by_tiles(x: Input, kernel: Kernel, padding: int = 1) -> Output:
     """A 3×3 convolution by Winograd's F(2×2, 3×3): 16 matrix products for each tile of 2×2 results, instead of 36.
 
     Each tile of 4×4 inputs, and the kernel, become 16 numbers a channel by sums and differences; these are multiplied,
     and become 2×2 results by sums and differences. In float32 the result is as near to the exact one as a direct
     convolution's, within a factor of three or so.
+
+    Args:
+        x: the input.
+        kernel: of 3×3 taps.
+        padding: rows and columns of zeros on each side; the result is as large as the input with 1.
     """
-    batch, height, width, _ = x.shape
+    batch, height, width = x.shape[0], x.shape[1] + 2 * padding - 2, x.shape[2] + 2 * padding - 2
     down, across = -(-height // TILE), -(-width // TILE)
     # A side that is no multiple of the tile gets a row or column more, which is cut off again.
-    padded = jnp.pad(x, ((0, 0), (1, 1 + down * TILE - height), (1, 1 + across * TILE - width), (0, 0)))
+    more = padding + down * TILE - height, padding + across * TILE - width
+    padded = jnp.pad(x, ((0, 0), (padding, more[0]), (padding, more[1]), (0, 0)))
     kernels = [combine(OF_KERNEL, list(row)) for row in combine(OF_KERNEL, list(kernel))]
 
     rows = combine(OF_INPUT, [padded[:, row : row + TILE * (down - 1) + 1 : TILE] for row in range(TILE + 2)])
