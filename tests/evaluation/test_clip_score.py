@@ -57,7 +57,9 @@ def test_pictures_of_nothing_are_right_as_often_as_chance():
 def test_with_all_captions_as_candidates_it_is_the_share_of_first_ranks():
     captions, noise = draw(60, 3), draw(60, 4)
     pictures = captions + 2.5 * noise
-    cosines = (pictures / np.linalg.norm(pictures, axis=1)[:, None]) @ (captions / np.linalg.norm(captions, axis=1)[:, None]).T
+    cosines = (pictures / np.linalg.norm(pictures, axis=1)[:, None]) @ (
+        captions / np.linalg.norm(captions, axis=1)[:, None]
+    ).T
     measured = r_precision(pictures, captions)
     assert measured.candidates == 60
     assert measured.precision == np.mean(cosines.argmax(1) == np.arange(60))

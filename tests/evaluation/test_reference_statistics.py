@@ -11,7 +11,13 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.reference_statistics import load_statistics, read_published_statistics, save_statistics
 
-KEY = {"network": "Inception-v3 of 2015-12-05", "resize": "clean", "sha256": "57d2", "data": "coco, validation", "n": 30}
+KEY = {
+    "network": "Inception-v3 of 2015-12-05",
+    "resize": "clean",
+    "sha256": "57d2",
+    "data": "coco, validation",
+    "n": 30,
+}
 
 
 @pytest.fixture
@@ -48,8 +54,8 @@ def test_a_file_is_free_of_pickles_and_has_the_names_of_the_field(path, moments)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"resize": "legacy_tensorflow"}, "its 'resize' is \"clean\" and here it is \"legacy_tensorflow\""),
-        ({"n": 30_000, "sha256": "57d3"}, "its 'sha256' is \"57d2\" and here it is \"57d3\""),
+        ({"resize": "legacy_tensorflow"}, 'its \'resize\' is "clean" and here it is "legacy_tensorflow"'),
+        ({"n": 30_000, "sha256": "57d3"}, 'its \'sha256\' is "57d2" and here it is "57d3"'),
         ({"guidance": 1.5}, "its 'guidance' is nothing and here it is 1.5"),
     ],
 )

@@ -1,7 +1,7 @@
 """Functions of a reference library that imports torchvision, without importing the library.
 
-torch-fidelity, pytorch-fid and clean-fid import torchvision, and with it their networks, before the first function; what
-computes a metric from features needs none of it, and runs where torchvision has no release for this torch.
+torch-fidelity, pytorch-fid and clean-fid import torchvision and their networks before the first function; what computes
+a metric from features needs none of it, and runs where torchvision has no release for this torch.
 """
 
 import ast
