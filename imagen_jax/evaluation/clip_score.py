@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.caption_recall import ROUNDING
-from imagen_jax.evaluation.frechet import check_finite, check_widths
+from imagen_jax.evaluation.frechet import check_finite
 
 HESSELS_FACTOR = 2.5
 CANDIDATES = 100
@@ -138,7 +138,6 @@ def r_precision(
     Raises:
         UserError: no picture has another caption than its own, or an embedding is not finite or is zero.
     """
-    check_widths(pictures.shape[1], captions.shape[1])
     ours, theirs = unit(pictures), unit(captions)
     count = len(ours)
     _, group = np.unique(np.arange(count) if texts is None else np.asarray(texts), return_inverse=True)

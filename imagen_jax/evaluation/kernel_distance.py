@@ -51,7 +51,7 @@ class KernelDistance:
 
 def kernel_distance(
     features: Float[np.ndarray, "pictures features"],
-    reference: Float[np.ndarray, "reference_pictures features"],
+    reference: Float[np.ndarray, "reference_pictures reference_features"],
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = SEED,

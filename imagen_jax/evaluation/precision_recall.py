@@ -54,7 +54,7 @@ class PrecisionRecall:
 
 def precision_recall(
     features: Float[np.ndarray, "pictures features"],
-    reference: Float[np.ndarray, "reference_pictures features"],
+    reference: Float[np.ndarray, "reference_pictures reference_features"],
     neighbours: int = NEIGHBOURS,
     block_bytes: int = BLOCK_BYTES,
 ) -> PrecisionRecall:

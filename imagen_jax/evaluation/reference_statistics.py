@@ -58,7 +58,7 @@ def load_statistics(path: Path, key: Key) -> Moments:
     with opened(path) as file:
         if "key" not in file or "pictures" not in file:
             raise UserError(
-                f"{path} does not say what its statistics are of: measure them anew, or name it as published"
+                f"{path} does not say what its statistics are of: measure them anew, or choose another file"
             )
         # As JSON has them: a tuple comes back as a list.
         theirs, ours = json.loads(str(file["key"])), json.loads(json.dumps(dict(key)))
@@ -107,10 +107,12 @@ def opened(path: Path) -> Iterator[NpzFile]:
         UserError: it can't be read, or what is asked for within the block is damaged.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, NpzFile):
                 raise UserError(f"{path} is a single array and not statistics: give an npz file with mu and sigma")
-            yield file
+            with file:
+                yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
     # ValueError is NumPy's for a header that is none or a pickle, and JSON's; EOFError that of an empty file.
