@@ -3,6 +3,7 @@
 const byId = (name) => document.getElementById(name);
 const QUESTIONS = ["alignment", "fidelity"];
 const KEYS = {1: "left", 2: "indifferent", 3: "right"};
+const GAP = 4;        // pixels between pictures of a set, as in rating.css
 const SILENT = "the server does not answer: is it still running? Nothing is lost; load the page again when it is";
 
 let rater = null;
@@ -61,6 +62,7 @@ async function show(told) {
   mark();
   const pictures = ["left", "right"].flatMap((side) => lay(side, told[side]));
   present("rating");
+  fit();
   // Nobody is to judge what they have not seen.
   const seen = await Promise.all(pictures.map((picture) => picture.decode())).then(() => true, () => false);
   if (shown !== told) return;
@@ -73,9 +75,23 @@ async function show(told) {
   for (const address of told.soon ?? []) new Image().src = address;
 }
 
+// As many columns as make the pictures largest; both sides have the same room, so the same size.
+function fit() {
+  for (const box of document.querySelectorAll(".pictures")) {
+    const count = box.childElementCount, {clientWidth: width, clientHeight: height} = box;
+    let best = {columns: 1, tile: 0};
+    for (let columns = 1; columns <= count; columns++) {
+      const rows = Math.ceil(count / columns);
+      const tile = Math.floor(Math.min((width - GAP * (columns - 1)) / columns, (height - GAP * (rows - 1)) / rows));
+      if (tile > best.tile) best = {columns, tile};
+    }
+    box.style.setProperty("--columns", best.columns);
+    box.style.setProperty("--tile", `${best.tile}px`);
+  }
+}
+
 function lay(side, addresses) {
   const box = byId(side);
-  box.style.setProperty("--columns", Math.ceil(Math.sqrt(addresses.length)));
   const pictures = addresses.map((address) => Object.assign(new Image(), {src: address, alt: `A picture on the ${side}`, draggable: false}));
   box.replaceChildren(...pictures);
   return pictures;
@@ -146,6 +162,7 @@ byId("leave").addEventListener("click", () => {
   present("start");
   byId("name").focus();
 });
+new ResizeObserver(fit).observe(byId("sides"));
 const known = localStorage.getItem("rater");
 if (known) enter(known);
 else present("start");
