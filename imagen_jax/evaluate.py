@@ -20,9 +20,7 @@ from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.command_line import run_main
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.errors import UserError, choose
-from imagen_jax.evaluation.clip import Clip
-from imagen_jax.evaluation.clip_weights import load_clip
-from imagen_jax.evaluation.feature_network import FeatureNetwork
+from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
 from imagen_jax.evaluation.inception_weights import load_inception
 from imagen_jax.process_flags import join_as_flagged
@@ -167,7 +165,7 @@ def load_network(name: str) -> FeatureNetwork:
     return choose(FEATURE_NETWORKS | {"inception": load_inception}, name, "feature network")()
 
 
-def find_clip() -> Clip | None:
+def find_clip() -> TextImageNetwork | None:
     """CLIP, where a flag names it.
 
     Raises:
@@ -175,6 +173,8 @@ def find_clip() -> Clip | None:
     """
     if CLIP.value == "none" or not (CLIP.value or CLIP_WEIGHTS.value):
         return None
+    from imagen_jax.evaluation.clip_weights import load_clip
+
     return load_clip(CLIP_WEIGHTS.value, *([CLIP.value] if CLIP.value else []))
 
 

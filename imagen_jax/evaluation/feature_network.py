@@ -5,9 +5,9 @@
 Numbers of two networks, of two files of weights or of two ways to resize don't compare, so each has a ``key``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -48,7 +48,8 @@ class FeatureNetwork:
         extract: from weights and a batch of prepared pictures to features; pure, to be compiled.
         weights: the first argument of ``extract``: an argument, so that compiling doesn't fold them into the program.
         prepare: on the host, of one picture.
-        distance: what the Fréchet distance of these features is called: "FID" for Inception's alone.
+        distance: what the Fréchet distance of these features is called: "FID" for Inception's alone, and "" where none
+            is to be made of them.
     """
 
     name: str
@@ -66,3 +67,22 @@ class FeatureNetwork:
     def key(self) -> dict[str, str | int]:
         """What numbers made with it depend on."""
         return {"network": self.title, "features": self.width, "resize": self.resize, "sha256": self.sha256}
+
+
+@runtime_checkable
+class TextImageNetwork(Protocol):
+    """What embeds pictures and texts into one space, such as CLIP."""
+
+    @property
+    def name(self) -> str:
+        """As a report names it."""
+        ...
+
+    @property
+    def image(self) -> FeatureNetwork:
+        """Of the pictures; ``pooled`` are the embeddings, of any length."""
+        ...
+
+    def encode_texts(self, captions: Sequence[str]) -> Float[np.ndarray, "texts features"]:
+        """Embeds texts."""
+        ...

@@ -16,9 +16,8 @@ import numpy as np
 
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade
-from imagen_jax.evaluation.clip import Clip
 from imagen_jax.evaluation.clip_score import clip_score, r_precision
-from imagen_jax.evaluation.feature_network import FeatureNetwork
+from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FeatureSet
 from imagen_jax.protocols.caption_choice import CaptionChoice
 from imagen_jax.protocols.deviations import Protocol, find_deviations
@@ -56,7 +55,7 @@ class Request:
     reference: Reference
     choice: CaptionChoice
     networks: Sequence[FeatureNetwork]
-    clip: Clip | None
+    clip: TextImageNetwork | None
     seed: int
     own_captions: bool = False
 
@@ -125,7 +124,7 @@ def reference_features(network: FeatureNetwork, reference: Reference, resolution
 
 
 def measure_texts(
-    clip: Clip, images: np.ndarray, captions: Sequence[str], seed: int
+    clip: TextImageNetwork, images: np.ndarray, captions: Sequence[str], seed: int
 ) -> tuple[dict[str, Any], list[Headline]]:
     """CLIP score, and R-precision where there are captions enough."""
     texts = clip.encode_texts(captions)

@@ -62,6 +62,8 @@ def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureS
     Raises:
         UserError: a feature is not finite.
     """
+    if not network.distance:
+        return Measures({}, [], [])
     count, real = len(ours.pooled), len(theirs.pooled)
     note = f"{network.title}, resized as {network.resize}"
     warnings = [f"{network.name}: {said}" for said in describe_count(min(count, real), network.width)]
