@@ -51,9 +51,8 @@ run_step "Drawing ${#prompts[@]} captions" imagen_jax.sample \
     --stages="$stages" "${prompts[@]/#/--prompt=}" --out="$run_dir/samples"
 cp "$run_dir/samples/grid.png" "$run_dir/samples.png"
 run_step "Measuring whether the pictures follow their captions" imagen_jax.evaluate \
-    --stages="$stages" --out="$run_dir/report.json"
+    --stages="$stages" --out="$run_dir/evaluation"
 
 say "Done after $(minutes)"
 say "The pictures:  $run_dir/samples.png"
-say "The loss:      $run_dir/loss.png"
-say "The report:    $run_dir/report.json"
+say "The report:    $run_dir/evaluation/report.html"

@@ -29,10 +29,11 @@ from imagen_jax import process_flags
 from imagen_jax.errors import UserError
 
 PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
-          "a", "b"}
+          "a", "b", "data_dir", "cache", "captions_file", "inception_weights", "clip_weights", "beside"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
-          "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host"}
+          "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host", "protocol", "dataset",
+          "resize", "clip", "sweep"}
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
@@ -78,7 +79,7 @@ def test_no_flag_takes_another_place_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 18
+    assert len(told) == 25
     for line in told:
         assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

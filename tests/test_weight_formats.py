@@ -16,6 +16,7 @@ from imagen_jax import stage_files, weight_formats
 from imagen_jax.cascades import Wish, load_cascade
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
+from imagen_jax.protocols.requests import Wanted
 from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import fold_into_each
@@ -145,7 +146,7 @@ def test_the_licence_goes_where_the_weights_go(source, tmp_path):
 
 def test_what_an_imported_stage_can_not_do_is_a_sentence(workdirs, sources, tmp_path):
     with pytest.raises(UserError, match="imported, not trained here"):
-        evaluate([str(workdirs[0])], tmp_path / "report.json", ["pixels"], samples=1, seed=0, batch_size=1)
+        evaluate([str(workdirs[0])], tmp_path / "evaluated", Wanted(features=["pixels"], samples=1), batch_size=1)
     with pytest.raises(UserError, match="--format=deepfloyd_if"):
         import_stage("imagen_jax", sources["stage_1"] / "unet", tmp_path / "out")
     write_json(tmp_path / "foreign" / "config.json", {"d_model": 3})

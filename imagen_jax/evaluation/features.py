@@ -51,7 +51,9 @@ def load_pixels() -> FeatureNetwork:
         small = jax.image.resize(darkness, (count, PIXEL_RESOLUTION, PIXEL_RESOLUTION, 3), "bilinear")
         return Features(small.reshape(count, -1))
 
-    return FeatureNetwork("pixels", "pixels at 32 px", PIXEL_RESOLUTION**2 * 3, "bilinear, antialiased", "", extract, distance="")
+    return FeatureNetwork(
+        "pixels", "pixels at 32 px", PIXEL_RESOLUTION**2 * 3, "bilinear, antialiased", "", extract, distance=""
+    )
 
 
 FEATURE_NETWORKS: dict[str, Callable[[], FeatureNetwork]] = {

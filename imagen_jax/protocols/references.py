@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data import coco
+from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import StoredImage, captions_of, identify, load_split
 from imagen_jax.data.transforms import prepare_centre
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, mark_of, to_path
+from imagen_jax.training.workdir import read_config, require_sections
 
 SQUARED = "the centre square, made smaller by area means"
 """How a picture comes to the resolution of the drawn ones, as a report says it."""
@@ -104,6 +106,21 @@ def open_prepared(folder: Path, split: Split = "validation") -> Reference:
     return Reference(
         f"{folder.name}, {name}", f"{identify(folder)}-{split}", captions_of(folder, split), stored.__getitem__
     )
+
+
+def open_training_data(workdir: Path) -> Reference:
+    """What a stage was trained on; of several data sets the first.
+
+    Raises:
+        UserError: the stage was imported, or its data set is gone.
+    """
+    config = read_config(workdir)
+    require_sections(config, ("data",), workdir, "an evaluation: the stage was imported, not trained here")
+    data = config.data
+    opened = open_data_sets(
+        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
+    )
+    return open_prepared(opened.folders[0], "train")
 
 
 DATASETS: dict[str, Callable[[Path], Reference]] = {

@@ -19,14 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.cascades import load_cascade
-from imagen_jax.data.stored_images import captions_of
-from imagen_jax.evaluate import draw, open_data, training_images
 from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.evaluation.features import extract_features
 from imagen_jax.evaluation.frechet import frechet_distance, moments_of
+from imagen_jax.protocols.references import open_training_data
 from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.storage.paths import to_path
-from imagen_jax.training.workdir import read_config
 
 REFERENCE = ("ancestral", "uniform", 256)
 SAMPLERS = {
@@ -58,13 +56,14 @@ def measure(folder: Path, workdirs: list[str], pictures: int, batch_size: int, g
     """Draws and measures every point that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     cascade = load_cascade([Path(workdir) for workdir in workdirs], batch_size=batch_size)
-    data = open_data(read_config(Path(workdirs[0])))
-    captions = [of_image[0] for of_image in captions_of(data, "train")]
+    data = open_training_data(to_path(workdirs[0]))
+    captions = [of_image[0] for of_image in data.captions]
     picked = np.random.default_rng(0).permutation(len(captions))[:pictures]
     wanted = [captions[index] for index in picked]
-    extract = load_efficientnet_lite0()
+    network = load_efficientnet_lite0()
     size = cascade.stages[-1].resolution
-    originals = extract_features(extract, training_images(data, size), len(captions))
+    everything = (data.picture(number, size) for number in range(len(captions)))
+    originals = extract_features(network, everything, len(captions)).pooled
     reference = moments_of(originals)
     about = {
         "pictures": pictures,
@@ -86,11 +85,11 @@ def measure(folder: Path, workdirs: list[str], pictures: int, batch_size: int, g
             guidance=[guidance, *(one.guidance for one in others)],
         )
         began = time.perf_counter()
-        images = draw(adjusted, wanted, seed=0)
+        images = to_pixels(np.concatenate([stages[-1] for stages in adjusted.draw(wanted, seed=0)]))
         seconds = time.perf_counter() - began
         labels = [f"{caption}, {curve} {steps}" for caption in wanted[:SHOWN]]
-        save_png(to_path(kept.with_suffix(".png")), labelled_grid(to_pixels(images[:SHOWN]), labels, SHOWN), {})
-        distance = frechet_distance(moments_of(extract_features(extract, images, len(images))), reference)
+        save_png(to_path(kept.with_suffix(".png")), labelled_grid(images[:SHOWN], labels, SHOWN), {})
+        distance = frechet_distance(moments_of(extract_features(network, images, len(images)).pooled), reference)
         point = {"curve": curve, "sampler": sampler, "spacing": spacing, "steps": steps,
                  "evaluations": count_evaluations(curve, steps), "distance": distance, "seconds": seconds}  # fmt: skip
         kept.write_text(json.dumps(point, indent=2) + "\n")

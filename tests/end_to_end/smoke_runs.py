@@ -8,6 +8,7 @@ from PIL import Image
 
 from imagen_jax.cascades import load_cascade
 from imagen_jax.evaluate import evaluate
+from imagen_jax.protocols.requests import Wanted
 from imagen_jax.train import train
 
 VARIANTS = ("base", "super_resolution")
@@ -70,13 +71,15 @@ def check_cascade_of_two(get_config, folder, data_dir, own_images, caplog):
     assert small.shape == (2, 8, 8, 3) and large.shape == (2, 16, 16, 3)
     assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
 
-    report = evaluate([str(workdir) for workdir in workdirs], folder / "out" / "report.json", ["pixels"],
-                      samples=4, seed=0, batch_size=2)  # fmt: skip
+    wanted = Wanted(features=["pixels"], samples=4)
+    report = evaluate([str(workdir) for workdir in workdirs], folder / "out", wanted, batch_size=2)
     assert (
         json.loads((folder / "out" / "report.json").read_text())["caption_recall_at_10"]
         == (report["caption_recall_at_10"])
     )
-    assert {path.name for path in (folder / "out").iterdir()} == {"report.json", "loss.png", "recall.png"}
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "captions.jsonl", "features", "loss.png", "pictures", "recall.png", "report.html", "report.json"
+    }  # fmt: skip
 
     again = next(load_cascade(workdirs, batch_size=3).draw(["panda", "tree", "red apple"]))[1]
     np.testing.assert_allclose(again[2], large[0], atol=1 / 255, err_msg="a picture depends on its neighbours")

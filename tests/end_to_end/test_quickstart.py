@@ -10,6 +10,7 @@ from PIL import Image
 from configs import quickstart
 from imagen_jax.cascades import load_cascade
 from imagen_jax.evaluate import evaluate
+from imagen_jax.protocols.requests import Wanted
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import check_cascade_of_two, losses, plain
 
@@ -55,11 +56,11 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fa
     (theirs,) = next(load_cascade([str(workdir)], batch_size=2).draw(["panda", "red apple"]))
     assert np.array_equal(ours, theirs)
 
-    out = bucket / "out" / "report.json"
-    report = evaluate([str(workdir)], out, ["pixels"], samples=4, seed=0, batch_size=2)
+    out = bucket / "out"
+    report = evaluate([str(workdir)], out, Wanted(features=["pixels"], samples=4), batch_size=2)
     assert report["stages"]["base"]["steps"] == 2
-    assert {"out/report.json", "out/loss.png", "out/recall.png"} <= set(objects)
-    with (out.parent / "recall.png").open("rb") as file:
+    assert {"out/report.json", "out/report.html", "out/loss.png", "out/recall.png"} <= set(objects)
+    with (out / "recall.png").open("rb") as file:
         assert Image.open(file).size[0] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data"], "a folder of this machine came of it"
     assert not [name for name in objects if "unfinished" in name]

@@ -1,0 +1,110 @@
+"""From what a person asks for, as names and paths, to what an evaluation needs: data sets, captions, networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imagen_jax import processes
+from imagen_jax.cascades import Cascade
+from imagen_jax.errors import choose
+from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
+from imagen_jax.evaluation.features import FEATURE_NETWORKS
+from imagen_jax.evaluation.inception_weights import load_inception
+from imagen_jax.prompts import read_prompts
+from imagen_jax.protocols.caption_choice import choose_captions, match_captions
+from imagen_jax.protocols.deviations import PROTOCOLS
+from imagen_jax.protocols.evaluation import Request
+from imagen_jax.protocols.references import open_reference, open_training_data
+from imagen_jax.storage.paths import Path, to_path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks for.
+
+    Attributes:
+        protocol: a key of ``deviations.PROTOCOLS``.
+        dataset: a key of ``references.DATASETS``; "" for the protocol's, or else what the base was trained on.
+        data_dir: the data set's folder.
+        cache: folder of the data sets' features; "" for one beside the evaluation's.
+        samples: captions to draw; None for as many as the protocol says.
+        captions_file: captions of the data set, a line each; "" for a choice by the seed.
+        features: feature networks, the first for the headline; () for the protocol's.
+        resize: how pictures come to Inception's size; "" for its default.
+        inception_weights: Inception's file; "" for its known place.
+        clip: CLIP's model, or "none"; "" for none, unless its weights are named.
+        clip_weights: CLIP's file or folder; "" for its known place.
+        seed: of the choice of captions and of their pictures.
+    """
+
+    protocol: str = "training_captions"
+    dataset: str = ""
+    data_dir: str = ""
+    cache: str = ""
+    samples: int | None = None
+    captions_file: str = ""
+    features: Sequence[str] = ()
+    resize: str = ""
+    inception_weights: str = ""
+    clip: str = ""
+    clip_weights: str = ""
+    seed: int = 0
+
+
+def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:
+    """Opens and loads what is named; every process of the run calls it.
+
+    Args:
+        cascade: what is evaluated.
+        out: folder of the evaluation.
+        wanted: what is asked for.
+
+    Raises:
+        UserError: a data set, a list of captions or a file of weights that can't be used.
+    """
+    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    networks = [load_network(name, wanted) for name in wanted.features or protocol.features]
+    clip = find_clip(wanted)
+    dataset = wanted.dataset or protocol.dataset
+    reference = processes.take_turns(
+        lambda: open_reference(dataset, wanted.data_dir) if dataset else open_training_data(to_path(cascade.names[0]))
+    )
+    if wanted.captions_file:
+        choice = match_captions(reference.captions, read_prompts(to_path(wanted.captions_file)))
+    else:
+        choice = choose_captions(reference.captions, wanted.samples or protocol.samples, wanted.seed)
+    return Request(
+        out=out,
+        cache=to_path(wanted.cache) if wanted.cache else out.parent / "reference_features",
+        protocol=protocol,
+        dataset=dataset,
+        reference=reference,
+        choice=choice,
+        networks=networks,
+        clip=clip,
+        seed=wanted.seed,
+        own_captions=bool(wanted.captions_file),
+    )
+
+
+def load_network(name: str, wanted: Wanted) -> FeatureNetwork:
+    """The feature network that is named.
+
+    Raises:
+        UserError: there is none of that name, or its weights are not there.
+    """
+    if name == "inception":
+        return load_inception(wanted.inception_weights, *([wanted.resize] if wanted.resize else []))
+    return choose(FEATURE_NETWORKS | {"inception": load_inception}, name, "feature network")()
+
+
+def find_clip(wanted: Wanted) -> TextImageNetwork | None:
+    """CLIP, where it is named.
+
+    Raises:
+        UserError: its weights can't be used.
+    """
+    if wanted.clip == "none" or not (wanted.clip or wanted.clip_weights):
+        return None
+    from imagen_jax.evaluation.clip_weights import load_clip
+
+    return load_clip(wanted.clip_weights, *([wanted.clip] if wanted.clip else []))
