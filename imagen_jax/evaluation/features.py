@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from imagen_jax.array_types import HostPixels
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.evaluation.feature_network import FeatureNetwork, Features
@@ -97,13 +96,13 @@ def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.n
 
 
 def extract_features(
-    network: FeatureNetwork, pictures: Iterable[HostPixels], total: int | None = None, show: bool = True
+    network: FeatureNetwork, pictures: Iterable[np.ndarray], total: int | None = None, show: bool = True
 ) -> FeatureSet:
     """Features of pictures that come one by one, with a progress bar.
 
     Args:
         network: from ``FEATURE_NETWORKS``.
-        pictures: all of one size, unless the network brings them to one.
+        pictures: of 8 bits, (height, width, 3); all of one size, unless the network brings them to one.
         total: how many, for the bar.
         show: whether there is to be a bar.
 
