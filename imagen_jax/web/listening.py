@@ -27,7 +27,9 @@ def serve(app: Starlette, host: str, port: int) -> None:
     config = uvicorn.Config(app, host=host, port=port, log_level="warning")
     try:
         socket = config.bind_socket()
-    except SystemExit:
+        # Now, so that a browser that is quick finds somebody, and a port that another program only bound is noticed.
+        socket.listen(config.backlog)
+    except (SystemExit, OSError):
         raise UserError(f"{host}:{port} can't be listened on: choose another --port") from None
     place = f"{'localhost' if host in LOOPBACK else host}:{socket.getsockname()[1]}"
     print(f"Open http://{place} in a browser; Ctrl-C ends.", flush=True)

@@ -144,46 +144,44 @@ class RatingStore:
 
     def _check(self, may_be_empty: bool) -> None:
         """Looks for damage, and whether it is a database of this kind or an empty one."""
-        (found,), *_ = self._ask("PRAGMA quick_check(1)")
+        # In one transaction, as another server may be making the tables.
+        with self._transaction("BEGIN"):
+            found, ours, tables = (
+                self._connection.execute(statement).fetchone()[0]
+                for statement in (
+                    "PRAGMA quick_check(1)",
+                    "PRAGMA application_id",
+                    "SELECT count(*) FROM sqlite_master",
+                )
+            )
         if found != "ok":
             raise UserError(f"{self.path} is damaged ({found}): bring back a copy or name another --out")
-        (ours,), *_ = self._ask("PRAGMA application_id")
-        if ours != OURS and (not may_be_empty or self._ask("SELECT name FROM sqlite_master")):
+        if ours != OURS and (tables or not may_be_empty):
             raise UserError(f"{self.path} is no database of ratings: name another file in --out")
-        self._ask("PRAGMA journal_mode = WAL")
-        self._ask("PRAGMA synchronous = FULL")
-        self._ask("PRAGMA foreign_keys = ON")
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._ask(f"PRAGMA {setting}")
 
     def _begin(self, comparison: Comparison) -> None:
         """Makes the tables, or compares them with what is to be rated."""
-        with self._explaining("written"), self._lock:
-            # At once exclusive: of two servers that begin it, one finds it made.
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._begin_within(comparison)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-
-    def _begin_within(self, comparison: Comparison) -> None:
-        ask = self._connection.execute
         told = dict(zip(("fingerprint_a", "fingerprint_b"), comparison.fingerprints, strict=True))
         told |= dict(zip(("name_a", "name_b"), comparison.names, strict=True))
         keys = {pair.key for pair in comparison.pairs}
-        if not ask("SELECT name FROM sqlite_master").fetchall():
-            for statement in TABLES.split(";"):
-                ask(statement)
-            told["secret"] = secrets.token_hex(32)
-            self._connection.executemany("INSERT INTO about VALUES (?, ?)", told.items())
-            ask(f"PRAGMA application_id = {OURS}")
-        else:
-            self._compare(told, keys)
-        # The categories are as prompts.csv has them now.
-        self._connection.executemany(
-            "INSERT INTO pairs VALUES (?, ?, ?) ON CONFLICT (pair) DO UPDATE SET category = excluded.category",
-            [(pair.key, pair.prompt, pair.category) for pair in comparison.pairs],
-        )
+        # At once exclusive: of two servers that begin it, one finds it made.
+        with self._transaction("BEGIN IMMEDIATE"):
+            ask, ask_for_each = self._connection.execute, self._connection.executemany
+            if ask("SELECT name FROM sqlite_master").fetchall():
+                self._compare(told, keys)
+            else:
+                for statement in TABLES.split(";"):
+                    ask(statement)
+                told["secret"] = secrets.token_hex(32)
+                ask_for_each("INSERT INTO about VALUES (?, ?)", told.items())
+                ask(f"PRAGMA application_id = {OURS}")
+            # The categories are as prompts.csv has them now.
+            ask_for_each(
+                "INSERT INTO pairs VALUES (?, ?, ?) ON CONFLICT (pair) DO UPDATE SET category = excluded.category",
+                [(pair.key, pair.prompt, pair.category) for pair in comparison.pairs],
+            )
 
     def _compare(self, told: dict[str, str], keys: set[str]) -> None:
         about = dict(self._connection.execute("SELECT name, value FROM about").fetchall())
@@ -202,6 +200,19 @@ class RatingStore:
         """Runs one statement, which is committed when it returns."""
         with self._explaining("read or written"), self._lock:
             return self._connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _transaction(self, beginning: str) -> Iterator[None]:
+        """All that is asked within is of one moment, and written as a whole or not at all."""
+        with self._explaining("read or written"), self._lock:
+            self._connection.execute(beginning)
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
