@@ -35,9 +35,6 @@ GAP = 7.0
 FAR = 1.6
 """Gaps from which on a thin line leads from a point to its label."""
 
-DETERMINISTIC = {"svg.hashsalt": "imagen_jax", "svg.fonttype": "path"}
-"""Else two files of the same plot differ in their random names."""
-
 
 @dataclass(frozen=True)
 class ParetoPoint:
@@ -92,7 +89,8 @@ def plot_pareto(
     # Not with_suffix, which would take the 5 of "guidance_1.5" for one.
     files = tuple(path_without_suffix.parent / f"{path_without_suffix.name}.{form}" for form in ("png", "svg"))
     png, svg = files
-    with plt.rc_context(DETERMINISTIC):
+    # Else two files of the same plot differ in their random names.
+    with plt.rc_context({"svg.hashsalt": "imagen_jax", "svg.fonttype": "path"}):
         figure, axis = plt.subplots(figsize=(8, 6), dpi=150, layout="constrained")
         try:
             draw_groups(axis, points)

@@ -102,7 +102,7 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
     addresses = embed(files)
     categories: dict[str, list[dict[str, Any]]] = {}
     for prompt in prompts:
-        entry = {"text": prompt.prompt, "cells": cells(prompt, models, addresses)}
+        entry: dict[str, Any] = {"text": prompt.prompt, "cells": cells(prompt, models, addresses)}
         categories.setdefault(prompt.category, []).append(entry)
     # Numbered as they stand on the page, where those of a category stand together.
     for number, entry in enumerate(itertools.chain(*categories.values()), start=1):
