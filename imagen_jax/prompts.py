@@ -6,12 +6,12 @@ from imagen_jax.data.table_rows import ROW_READERS, RowReader
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
-COLUMNS = ("prompt", "caption", "text")
-"""Of a table, in the order in which they are looked for."""
+COLUMNS = ("prompt", "prompts", "caption", "text")
+"""Of a table, in the order in which they are looked for, however they are capitalised; DrawBench has ``Prompts``."""
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Reads a file of prompts: a line each, or a table's column ``prompt``, ``caption`` or ``text``.
+    """Reads a file of prompts: a line each, or a table's column ``prompt``, ``prompts``, ``caption`` or ``text``.
 
     Args:
         path: JSON lines (``.jsonl``), ``.csv``, ``.tsv`` and ``.parquet`` are tables, all else is text. Empty lines of
@@ -46,7 +46,8 @@ def read_table(path: Path, read_rows: RowReader) -> list[str]:
     """The prompts of a table."""
     prompts = []
     for row in read_rows(path, None, ()):
-        found = [row.values[name] for name in COLUMNS if isinstance(row.values.get(name), str)]
+        values = {name.strip().lower(): value for name, value in row.values.items()}
+        found = [values[name] for name in COLUMNS if isinstance(values.get(name), str)]
         if row.problem or not found or not found[0].strip():
             what = row.problem or f"it has no {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
             raise UserError(f"{row.name} of {path} holds no prompt: {what}")

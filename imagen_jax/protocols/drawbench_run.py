@@ -1,6 +1,6 @@
 """DrawBench: so many pictures of each prompt, and a page that shows them beside those of other models.
 
-    prompts -> OUT/prompts.csv, OUT/pictures -> OUT/report.html, with the folders of other models beside it
+    prompts -> OUT/pictures, with prompts.csv -> OUT/report.html, with the folders of other models beside it
 
 ``imagen_jax.rate`` has people compare two such folders.
 """
@@ -79,7 +79,8 @@ def write_bench(
     Raises:
         UserError: a folder holds no pictures of these prompts, or nothing can be written.
     """
-    write_prompts(out / PROMPTS, prompts)
+    # Beside the pictures, where `imagen_jax.rate` looks for categories.
+    write_prompts(out / PICTURES / PROMPTS, prompts)
     write_report(out / "report.json", report)
     models = [ModelPictures(name, pictures_by_prompt(out / PICTURES), report["sampling"])]
     for other in beside:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data import coco
 from imagen_jax.data.data_sets import open_data_sets
+from imagen_jax.data.pixels import crop_centre_square, decode_pixels
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import StoredImage, captions_of, identify, load_split
-from imagen_jax.data.transforms import prepare_centre
+from imagen_jax.data.transforms import make_smaller
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, mark_of, to_path
 from imagen_jax.training.workdir import read_config, require_sections
@@ -47,7 +48,8 @@ class Reference:
         """
         stored = self.read(number)
         try:
-            return prepare_centre(stored, resolution).pixels
+            # Not decoded at half its size, as training may: that moves the centre by a fraction of a pixel.
+            return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded)), resolution).pixels
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(
                 f"picture {stored.key} of {self.name} can't be decoded ({error}): get it again, for a reference "
@@ -65,6 +67,38 @@ class Reference:
         }
 
 
+class CocoPictures:
+    """Pictures of COCO by number. Their zip stays open: of its 6 GB the table of contents alone takes seconds to read.
+
+    Args:
+        container: a zip, or the folder of extracted pictures.
+        images: all of them.
+
+    Raises:
+        UserError: the container can't be opened.
+    """
+
+    def __init__(self, container: Path, images: Sequence[coco.CocoImage]) -> None:
+        self.container, self.images = container, images
+        self._opened = ExitStack()
+        self._read_file = self._opened.enter_context(coco.open_images(container))
+
+    def __call__(self, number: int) -> StoredImage:
+        """Reads a picture.
+
+        Raises:
+            UserError: it is gone or damaged.
+        """
+        image = self.images[number]
+        try:
+            return StoredImage(image.file, image.captions, self._read_file(image.file))
+        except (KeyError, OSError, *coco.DAMAGED_MEMBER) as error:
+            raise UserError(
+                f"{self.container} gives no whole {image.file} ({error}): get it again, for a reference without it is "
+                "another one"
+            ) from error
+
+
 def open_coco(folder: Path) -> Reference:
     """The whole validation split of COCO 2014, from its downloads (see ``data.coco``); train2014 is not needed.
 
@@ -75,23 +109,10 @@ def open_coco(folder: Path) -> Reference:
     place, content = coco.read_captions_file(folder, f"annotations/captions_{official}.json")
     images = coco.parse_captions(place, content, official)
     container = coco.find_images(folder, official)
-
-    # Open for as long as the reference is: of a zip of 6 GB the table of contents alone takes seconds to read.
-    read_file = ExitStack().enter_context(coco.open_images(container))
-
-    def read(number: int) -> StoredImage:
-        image = images[number]
-        try:
-            return StoredImage(image.file, image.captions, read_file(image.file))
-        except (KeyError, OSError, *coco.DAMAGED_MEMBER) as error:
-            raise UserError(
-                f"{container} gives no whole {image.file} ({error}): get it again, for a reference without it is "
-                "another one"
-            ) from error
-
     mark = mark_of(container) if container.suffix == ".zip" else ""
     fingerprint = hashlib.sha256(content + mark.encode()).hexdigest()[:16]
-    return Reference("COCO 2014, validation", fingerprint, [image.captions for image in images], read)
+    captions = [image.captions for image in images]
+    return Reference("COCO 2014, validation", fingerprint, captions, CocoPictures(container, images))
 
 
 def open_prepared(folder: Path, split: Split = "validation") -> Reference:
