@@ -73,7 +73,9 @@ draw_with() {
 words=(--prompt="red apple" --prompt="panda" --prompt="sunflower" --prompt="pizza")
 
 section "Samplers" "Sixteen steps for the base, four to enlarge. The first two with noise at every step are random; the \
-others take one path from the same noise, DPM-Solver++ and UniPC along curves instead of lines."
+others take one path from the same noise, DPM-Solver++ and UniPC along curves instead of lines. How far pictures are from \
+the training images, by sampler and number of steps: [the curve](distance_by_steps.png), [the \
+table](../../../tests/benchmarks/distance_by_steps.md)."
 for sampler in ancestral dpm_solver_2m_sde ddim dpm_solver_2m heun unipc; do
     draw "sampler_$sampler" "${words[@]}" --sampler="$sampler" --steps=16,4
 done

@@ -30,7 +30,7 @@ def test_prompts_of_every_form_are_read_as_they_are(tmp_path, form):
         ("a.txt", b"", "holds no prompt"),
         ("a.txt", b"\n \n", "holds no prompt"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"title": "b"}\n', "line 2 of .*: it has no prompt, caption or text"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"title": "b"}\n', "line 2 of .*: it has no prompt, prompts, caption or text"),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "line 2 of .* holds no prompt"),
         ("a.jsonl", b'{"prompt": "\\ud800"}\n', "UTF-8"),
         ("a.csv", b"prompt\n\"\"\n", "holds no prompt"),

@@ -1,10 +1,16 @@
-"""How good the pictures are: features of images, what is near what, and a report.
+"""How good the pictures are: features of pictures, what is near what, and pages for people.
 
-    images -> feature network -> features -> caption recall, Fréchet distance -> report.json
-                                             metrics.jsonl -> loss plot
+    pictures -> feature network -> features -> distances, scores, recall -> numbers
+    numbers, facts -> report.json, report.html, plots
 
-``efficientnet_lite0`` (an ImageNet network whose weights come as a package), ``features`` (networks by name, extraction
-in batches), ``caption_recall`` (is text ignored?), ``frechet`` (how far are two sets of pictures?), ``loss_plot``,
-``report``.
-May import: ``array_types``, ``errors``, ``weights``, ``training.metrics``.
+Networks: ``feature_network`` (what one is), ``features`` (by name, extraction in batches), ``inception`` with
+``inception_weights`` and ``resizing`` (FID's), ``clip`` and its files, ``efficientnet_lite0`` (comes as a package).
+Measures: ``frechet``, ``kernel_distance``, ``inception_score``, ``precision_recall``, ``clip_score``,
+``caption_recall`` (is text ignored?), ``win_rates`` (of people's ratings); ``reference_statistics`` keeps moments.
+Prompts: ``drawbench``; others' numbers: ``published``.
+For people: ``report`` (JSON), ``html_report``, ``side_by_side`` on ``html_pages``; ``loss_plot``, ``metric_plot``,
+``pareto`` with ``label_places``, ``win_rate_plot``.
+
+May import: ``array_types``, ``errors``, ``storage``, ``weights``, ``sharding``, ``data``, ``models``,
+``training.metrics``.
 """

@@ -126,7 +126,7 @@ def plot(folder: Path) -> None:
     axes.minorticks_off()
     distances = [one["distance"] for one in points]
     axes.set_ylim(0.9 * min(distances), min(max(distances), 3 * reference) * 1.05)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", ncols=2)
     figure.savefig(folder / "distance_by_steps.png", dpi=110)
     print(json.dumps(about, indent=2))
     print(f"| sampler | {' | '.join(map(str, ticks))} |\n|{'---|' * (len(ticks) + 1)}")
