@@ -31,6 +31,19 @@ install_debian_packages() {
         say "They can't be installed (.venv/debian.log says why): tests are skipped"
 }
 
+install_reference_packages() {
+    local list=tests/reference/packages.txt folder=.venv/reference_packages
+    if cmp -s "$list" "$folder/installed.txt"; then
+        return
+    fi
+    say "Installing $(grep -c '^[a-z]' "$list") packages to compare metrics with"
+    rm -rf "$folder"
+    pip_install --target "$folder" --requirement "$list" || fail "they could not be installed: see .venv/install.log."
+    # One of them brings a package of that name, which would hide ours.
+    rm -rf "$folder/tests"
+    cp "$list" "$folder/installed.txt"
+}
+
 set_up
 if [[ $with_references == true ]]; then
     install_extra tpu 2 "the TPU compiler"
@@ -46,6 +59,7 @@ say "pytest"
 if [[ $with_references == true ]]; then
     install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
     install_extra browser 1 "selenium"
+    install_reference_packages
     install_debian_packages
     say "pytest, against the reference libraries, on real pictures and in a browser"
     "$python" -m pytest -m references -rs --durations 10

@@ -1,6 +1,8 @@
 """Eight devices on the CPU, and every shape that the package declares checked at every call."""
 
 import os
+import sys
+from pathlib import Path
 
 # For programs that a test starts too. The tests compile much and compute little: the second halves their time. A
 # compilation cache saves a sixth more, once it is filled, and is one more thing to doubt.
@@ -16,6 +18,11 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REFERENCE_PACKAGES = Path(__file__).parents[1] / ".venv" / "reference_packages"
+if REFERENCE_PACKAGES.is_dir():
+    # What launch/test.sh installs without its needs; last, so that it hides nothing.
+    sys.path.append(str(REFERENCE_PACKAGES))
 
 # Before any test imports the package: what is imported already is not checked.
 jaxtyping.install_import_hook("imagen_jax", "beartype.beartype")

@@ -21,7 +21,7 @@ def functions_of(package: str, module: str, given: Mapping[str, Any]) -> SimpleN
         given: what the functions find under the names that the file would have imported.
     """
     found = importlib.util.find_spec(package)
-    assert found is not None, f"{package} is not installed: pip install -e '.[parity]'"
+    assert found is not None, f"{package} is not installed: bash launch/test.sh --with-references"
     file = Path(found.submodule_search_locations[0]) / f"{module}.py"
     tree = ast.parse(file.read_text(encoding="utf-8"))
     tree.body = [
