@@ -18,11 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Num, UInt8
 from PIL import Image
 
-from imagen_jax.array_types import Images
 from imagen_jax.evaluation.feature_network import Picture, prepare_nothing
 
 Pictures = UInt8[Array, "batch height width 3"]
-Resized = Float[Array, "batch new_height new_width 3"]
+NetworkImages = Float[Array, "batch size size 3"]
 Places = Float32[np.ndarray, " places"]
 
 
@@ -35,7 +34,7 @@ class Resize(NamedTuple):
     """
 
     prepare: Callable[[Picture, int], np.ndarray]
-    finish: Callable[[Num[Array, "batch height width 3"], int], Images]
+    finish: Callable[[Num[Array, "batch height width 3"], int], NetworkImages]
 
 
 def nothing_yet(picture: Picture, size: int) -> np.ndarray:
@@ -52,12 +51,12 @@ def resize_clean(picture: Picture, size: int) -> Float32[np.ndarray, "size size 
     return np.clip(np.stack(channels, axis=-1), 0, 255)
 
 
-def centre(pictures: Float[Array, "batch height width 3"]) -> Images:
-    """0…255 to [-1, 1), 128 to zero, as the graph of Inception does it."""
+def centre(pictures: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
+    """0…255 to [-1, 1), 128 to zero, as the graph does it that FID was published with."""
     return (pictures - 128.0) / 128.0
 
 
-def resize_like_tensorflow(pictures: Pictures, size: int) -> Images:
+def resize_like_tensorflow(pictures: Pictures, size: int) -> NetworkImages:
     """TensorFlow 1's bilinear: corners of pixels, not centres, keep their places, and nothing is antialiased."""
 
     def places(length: int) -> Places:
@@ -66,7 +65,7 @@ def resize_like_tensorflow(pictures: Pictures, size: int) -> Images:
     return centre(interpolate(pictures.astype(jnp.float32), places))
 
 
-def resize_like_pytorch(pictures: Pictures, size: int) -> Images:
+def resize_like_pytorch(pictures: Pictures, size: int) -> NetworkImages:
     """PyTorch's bilinear without aligned corners: centres of pixels keep their places, and nothing is antialiased."""
 
     def places(length: int) -> Places:
@@ -76,22 +75,20 @@ def resize_like_pytorch(pictures: Pictures, size: int) -> Images:
     return 2.0 * interpolate(pictures.astype(jnp.float32) / 255.0, places) - 1.0
 
 
-def interpolate(
-    pictures: Float[Array, "batch height width 3"], places: Callable[[int], Places]
-) -> Float[Array, "batch size size 3"]:
+def interpolate(pictures: Float[Array, "batch height width 3"], places: Callable[[int], Places]) -> NetworkImages:
     """Linear interpolation across, then down, between the two pixels around each place.
 
     Args:
         pictures: of any size.
-        places: from a length to where in it the new pixels lie; the last pixel goes on beyond it.
+        places: from a length to where in it the new pixels lie; beyond its last pixel it is like the last.
     """
     for axis in (2, 1):
-        length = pictures.shape[axis]
-        wanted = places(length)
-        before = np.floor(wanted).astype(np.int32)
-        # The fraction is of the place as float32 has it, as both libraries take it.
+        wanted = places(pictures.shape[axis])
+        before = np.floor(wanted)
+        # Of the place as float32 has it, as both libraries take it.
         fraction = np.expand_dims(wanted - before, tuple(other for other in range(4) if other != axis))
-        first, second = (jnp.take(pictures, np.minimum(index, length - 1), axis=axis) for index in (before, before + 1))
+        indices = before.astype(np.int32)
+        first, second = (jnp.take(pictures, index, axis=axis, mode="clip") for index in (indices, indices + 1))
         pictures = first + (second - first) * fraction
     return pictures
 

@@ -141,7 +141,7 @@ def convolve_by_patches(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     return product.reshape(batch, down, across, outputs)
 
 
-def convolve_by_tiles(x: Input, kernel: Kernel, padding: int = 1) -> Output:
+def convolve_by_tiles(x: Input, kernel: Kernel, padding: int) -> Output:
     """A 3×3 convolution by Winograd's F(2×2, 3×3): 16 matrix products for each tile of 2×2 results, instead of 36.
 
     Each tile of 4×4 inputs, and the kernel, become 16 numbers a channel by sums and differences; these are multiplied,
