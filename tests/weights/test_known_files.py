@@ -60,7 +60,7 @@ def test_a_named_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_a_folder_is_no_file_of_weights(tmp_path):
-    with pytest.raises(UserError, match="can't be read .*--network_weights"):
+    with pytest.raises(UserError, match=r"can't be read .*--network_weights"):
         find_known_file(str(tmp_path), KNOWN, "network_weights")
 
 
