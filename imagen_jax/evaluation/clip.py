@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, TokenIds
 
-Sequences = Float[Array, "batch places width"]
+Sequences = Float[Array, "batch places tower_width"]
 Embeddings = Float[Array, "batch embedding"]
 
 EPSILON = 1e-5
@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
         query, key, value = project("query") / head_width**0.5, project("key"), project("value")
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
         if self.causal:
-            logits = jnp.where(jnp.tri(places, dtype=bool), logits, -jnp.inf)
+            logits = jnp.where(jnp.tri(places, dtype=bool)[None, None], logits, -jnp.inf)
         gathered = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
         return nn.Dense(width, name="output")(gathered.reshape(x.shape))
 
@@ -147,7 +147,7 @@ class ImageTower(nn.Module):
         class_token = self.param("class_token", LOW_STD, (tower.width,))
         patches = Patches(sizes.patch, tower.width, name="patches")(images)
         x = jnp.concatenate([jnp.broadcast_to(class_token, (len(images), 1, tower.width)), patches], axis=1)
-        x = make_norm("first_norm")(x + self.param("positions", LOW_STD, (places, tower.width)))
+        x = make_norm("first_norm")(x + self.param("positions", LOW_STD, (places, tower.width))[None])
         for index in range(tower.layers):
             x = Layer(tower, causal=False, name=f"layer_{index}")(x)
         return nn.Dense(sizes.embedding, use_bias=False, name="projection")(make_norm("last_norm")(x[:, 0]))
@@ -166,7 +166,7 @@ class TextTower(nn.Module):
         """Returns ``(batch, embedding)``."""
         sizes, tower = self.sizes, self.sizes.text
         x = nn.Embed(sizes.vocabulary, tower.width, name="tokens")(ids)
-        x += self.param("positions", LOW_STD, (sizes.context, tower.width))
+        x += self.param("positions", LOW_STD, (sizes.context, tower.width))[None]
         for index in range(tower.layers):
             x = Layer(tower, causal=True, name=f"layer_{index}")(x)
         ends = jnp.argmax(ids == sizes.end, axis=1)

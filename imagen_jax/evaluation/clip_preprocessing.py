@@ -16,7 +16,7 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in CLIP's training data, in [0, 1]: constants of its published code."""
 
 
-def resize_and_crop(picture: Picture, resolution: int) -> Picture:
+def resize_and_crop(picture: Picture, resolution: int) -> UInt8[np.ndarray, "resolution resolution 3"]:
     """The middle square of a picture whose shorter side was resized to ``resolution`` pixels.
 
     Where as many pixels can't be cut off on both sides, one more is cut off right or below.
@@ -31,4 +31,5 @@ def resize_and_crop(picture: Picture, resolution: int) -> Picture:
 
 def normalise(pictures: UInt8[Array, "batch height width 3"]) -> Images:
     """Pictures of 8 bits as the image tower wants them."""
-    return (pictures / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
+    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (MEAN, DEVIATION))
+    return (pictures / 255.0 - mean) / deviation

@@ -223,7 +223,7 @@ def build(files: ClipFiles, model: str) -> Clip:
         model: a name in ``SIZES``; "" for sizes that OpenAI does not have.
     """
     sizes, parameters = files.sizes, files.parameters
-    model = model or f"{sizes.image.width}x{sizes.image.layers}/{sizes.patch}"
+    model = model or f"{sizes.image.width}x{sizes.image.layers}-{sizes.patch}"
     name = "clip_" + model.lower().replace("/", "").replace("-", "_").replace("@", "_")
     title = f"CLIP {model}"
     image = FeatureNetwork(
