@@ -34,7 +34,7 @@ NASTY = [
     "",
     "a photo of a cat",
     "A Photo of a DOG, isn't it? They're we'll I'd 'S",
-    "naïve café, Ångström, ÀÉÎÕÜ ß ﬁ",
+    "naïve café, Ångström, ÀÉÎÕÜ ß",
     "cafe\u0301 n\u0303",
     "😀👩‍🚀🏳️‍🌈 emoji👍🏽",
     "一隻貓 ねこ 고양이 кошка γάτα قطة",
@@ -163,7 +163,7 @@ def test_a_folder_of_transformers_is_the_same_network(name, tmp_path):
     pictures, ids = make_inputs(clip.sizes.resolution, 49407)
     for found, expected in zip(embed(clip, pictures, ids), embed_with(model, pictures, ids), strict=True):
         assert_close(found, expected)
-    assert clip.logit_scale == pytest.approx(float(model.logit_scale.exp()))
+    assert clip.logit_scale == pytest.approx(np.exp(model.logit_scale.item()))
 
 
 @pytest.mark.slow
