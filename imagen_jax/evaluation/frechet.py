@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from imagen_jax.errors import UserError
 
@@ -204,6 +205,9 @@ def frechet_distance(first: Moments | Gaussian, second: Moments | Gaussian) -> f
 def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | Gaussian) -> FrechetDistance:
     """The same with what a report says of it.
 
+    On one thread: OpenBLAS's threads wait for each other by spinning, and on a machine that has other work took eight
+    times as long as one (``tests/benchmarks/frechet_distance.md``).
+
     Raises:
         UserError: a set has fewer than two pictures, or their features differ in width.
     """
@@ -214,7 +218,8 @@ def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | 
     first, second = (Gaussian(one.pictures, one.mean, one.covariance) for one in (measured, reference))
     of_means = float(np.sum(np.square(first.mean - second.mean)))
     traces = float(np.trace(first.covariance) + np.trace(second.covariance))
-    distance = max(0.0, of_means + traces - 2.0 * trace_of_root(first, second))
+    with threadpool_limits(1, "blas"):
+        distance = max(0.0, of_means + traces - 2.0 * trace_of_root(first, second))
     return FrechetDistance(distance, of_means, measured.pictures, reference.pictures, first.mean.size)
 
 

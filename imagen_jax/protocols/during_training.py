@@ -141,11 +141,10 @@ class TrainingEvaluation:
             return
         features = extract_features(self.network, pictures, show=False).pooled
         recall = measure_caption_recall(features, self.sample.own, self.features)
-        distance = frechet_distance(moments_of(features), moments_of(self.features))
-        self.writer.write(
-            number,
-            {"frechet_distance": distance, f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance},
-        )
+        line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
+        if self.network.distance:
+            line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
+        self.writer.write(number, line)
         self.writer.flush()
         subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
         plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)

@@ -117,7 +117,7 @@ def keep_lines_until(path: Path, step: int) -> None:
     """Drops the lines of steps after ``step``, and a line that was cut short."""
     if not path.exists():
         return
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
+    kept = [line for line in read_metrics(path.parent, path.name) if line["step"] <= step]
     write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 

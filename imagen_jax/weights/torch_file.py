@@ -5,6 +5,9 @@ There are two layouts:
     legacy, before PyTorch 1.6:  pickle(magic number), pickle(protocol), pickle(machine), pickle(state dict),
                                  pickle(storage keys), then for each storage: number of elements (8 bytes), elements
     zip:                         X/data.pkl with the state dict, X/data/KEY with the elements of a storage
+
+A TorchScript archive is a zip too, with a tree of modules for the state dict (see ``torch_script``); the code in it is
+not even read.
 """
 
 import math
@@ -16,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.errors import UserError
-from imagen_jax.weights.torch_pickle import Storage, Tensor, follow_pickle
+from imagen_jax.weights.torch_pickle import STATE_DICT, Storage, Tensor, follow_pickle
+from imagen_jax.weights.torch_script import CONSTANTS, MODULE_TREE, Module, tensors_below
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"
@@ -35,7 +39,7 @@ DAMAGE = (
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Reads a ``.pth`` file of either layout that holds a state dict: a dict of plain tensors.
+    """Reads a ``.pth`` or ``.pt`` file of either layout: a state dict (a dict of plain tensors), or TorchScript.
 
     Returns:
         Each tensor by its name, in the file's order, as an array of its own.
@@ -90,23 +94,29 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        # PyTorch never compresses, and what is not compressed can't grow when it is read.
-        if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
-            raise ValueError("it is compressed")
-        if "byteorder" in infos and archive.read(infos["byteorder"]) != b"little":
+
+        def read(name: str) -> bytes:
+            # PyTorch compresses code alone, and what is not compressed can't grow when it is read.
+            if infos[name].compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is compressed")
+            return archive.read(infos[name])
+
+        if "byteorder" in infos and read("byteorder") != b"little":
             raise ValueError("it is from a big-endian machine")
-        state = check_state(follow_pickle(BytesIO(archive.read(infos["data.pkl"])), path), path)
-        by_key = storages_of(state)
-        storages = {each: to_array(archive.read(infos[f"data/{key}"]), each) for key, each in by_key.items()}
+        grammar = MODULE_TREE if CONSTANTS in infos else STATE_DICT
+        state = check_state(follow_pickle(BytesIO(read("data.pkl")), path, grammar), path)
+        storages = {each: to_array(read(f"data/{key}"), each) for key, each in storages_of(state).items()}
     return state, storages
 
 
 def check_state(state: Any, path: Path) -> dict[str, Tensor]:
-    """Returns the state dict if it is one of tensors alone.
+    """Returns the state dict if it is one of tensors alone; of a tree of modules its tensors by their dotted names.
 
     Raises:
         UserError: it is something else; names the first thing in it that is no tensor.
     """
+    if isinstance(state, Module):
+        return dict(tensors_below(state))
     if not isinstance(state, dict):
         raise UserError(f"{path} holds no state dict: save model.state_dict() and nothing else")
     for name, tensor in state.items():

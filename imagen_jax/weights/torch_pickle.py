@@ -1,4 +1,4 @@
-"""Follows the pickle of a PyTorch state dict, and executes nothing.
+"""Follows the pickle of a PyTorch state dict, and executes nothing; ``torch_script`` adds what other files need.
 
 A pickle is a program. Here nobody runs it. Its instructions are walked one by one, the two dozen that a dict of plain
 tensors needs are followed on a stack of our own, every name that it asks for must be in a short table and is never
@@ -6,7 +6,7 @@ imported, and anything else is refused.
 """
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,36 +60,18 @@ KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 MARK = object()
 
 
-def follow_pickle(file: BytesIO, path: Path) -> Any:
-    """Follows one pickle's instructions, and leaves the file at its end.
+class Grammar(NamedTuple):
+    """What a pickle may say; everything else is refused.
 
-    Raises:
-        UserError: an instruction or a name that plain tensors do not need.
-        ValueError, LookupError, TypeError, AttributeError: the instructions make no sense.
+    Attributes:
+        literals: instructions that put their argument on the stack.
+        actions: what other instructions do to the stack.
+        knows: whether a name, as in "collections OrderedDict", may be asked for.
     """
-    stack: Stack = []
-    memory: dict[Any, Any] = {}
-    for opcode, argument, _ in pickletools.genops(file):
-        instruction = opcode.name
-        if instruction == "STOP":
-            break
-        if instruction in LITERALS:
-            stack.append(argument)
-        elif instruction in STORES:
-            memory[argument] = stack[-1]
-        elif instruction in RECALLS:
-            stack.append(memory[argument])
-        elif instruction == "GLOBAL" and argument in KNOWN_NAMES:
-            stack.append(Name(argument))
-        elif instruction in ACTIONS:
-            ACTIONS[instruction](stack)
-        elif instruction != "PROTO":
-            asked = str(argument).replace(" ", ".") if instruction == "GLOBAL" else f"the instruction {instruction}"
-            raise UserError(
-                f"{path} asks for {asked}, which a dict of plain tensors does not need: nothing of it was run; "
-                "find one with the state dict alone, from a source that you trust"
-            )
-    return stack.pop()
+
+    literals: Set[str]
+    actions: Mapping[str, Callable[[Stack], None]]
+    knows: Callable[[str], bool]
 
 
 def pop_to_mark(stack: Stack) -> Stack:
@@ -209,3 +191,38 @@ ACTIONS: dict[str, Callable[[Stack], None]] = {
     "BINPERSID": find_storage,
     "REDUCE": call,
 }
+
+STATE_DICT = Grammar(LITERALS, ACTIONS, KNOWN_NAMES.__contains__)
+"""What a dict of plain tensors needs."""
+
+
+def follow_pickle(file: BytesIO, path: Path, grammar: Grammar = STATE_DICT) -> Any:
+    """Follows one pickle's instructions, and leaves the file at its end.
+
+    Raises:
+        UserError: an instruction or a name that the grammar does not have.
+        ValueError, LookupError, TypeError, AttributeError: the instructions make no sense.
+    """
+    stack: Stack = []
+    memory: dict[Any, Any] = {}
+    for opcode, argument, _ in pickletools.genops(file):
+        instruction = opcode.name
+        if instruction == "STOP":
+            break
+        if instruction in grammar.literals:
+            stack.append(argument)
+        elif instruction in STORES:
+            memory[argument] = stack[-1]
+        elif instruction in RECALLS:
+            stack.append(memory[argument])
+        elif instruction == "GLOBAL" and grammar.knows(str(argument)):
+            stack.append(Name(str(argument)))
+        elif instruction in grammar.actions:
+            grammar.actions[instruction](stack)
+        elif instruction != "PROTO":
+            asked = str(argument).replace(" ", ".") if instruction == "GLOBAL" else f"the instruction {instruction}"
+            raise UserError(
+                f"{path} asks for {asked}, which a dict of plain tensors does not need: nothing of it was run; "
+                "find one with the state dict alone, from a source that you trust"
+            )
+    return stack.pop()

@@ -1,0 +1,73 @@
+"""The whole FID protocol at 200 pictures, against the reference libraries on the same files, run here and now.
+
+A COCO-shaped tree, a cascade of random weights, and random weights for Inception in the published file's layout.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.evaluate import evaluate
+from imagen_jax.models.convolutions import convolving_directly
+from imagen_jax.protocols.requests import Wanted
+from tests.protocols.coco_tree import write_coco
+from tests.reference.inception_weights import random_tensors
+from tests.small_cascades import write_cascade
+
+PICTURES = 200
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Not as ``conftest`` has it for the other tests."""
+    with convolving_directly(False):
+        yield
+
+
+def reference_features(weights, pictures):
+    """torch-fidelity's features and class scores of pictures of 8 bits."""
+    import torch
+
+    from tests.reference.make_inception_reference import load_torch_fidelity
+
+    network = load_torch_fidelity(weights).eval()
+    found = []
+    with torch.inference_mode():
+        for first in range(0, len(pictures), 25):
+            batch = torch.from_numpy(np.stack(pictures[first : first + 25])).permute(0, 3, 1, 2)
+            found.append([part.numpy() for part in network(batch)])
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+@pytest.mark.references
+def test_200_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_path):
+    from tests.reference.make_inception_reference import write_state
+    from tests.reference.reference_functions import pytorch_fid_functions, torch_fidelity_functions
+
+    weights = tmp_path / "pt_inception.pth"
+    write_state(weights, random_tensors())
+    coco = write_coco(tmp_path / "coco", PICTURES, side=16)
+    stages = [str(workdir) for workdir in write_cascade(tmp_path / "cascade")]
+    wanted = Wanted(protocol="imagen", data_dir=str(coco), samples=PICTURES, inception_weights=str(weights))
+    report = evaluate(stages, tmp_path / "out", wanted)
+    numbers = report["numbers"]["inception"]
+
+    drawn = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "pictures").glob("*.png"))]
+    originals = [np.asarray(Image.open(file)) for file in sorted((coco / "val2014").iterdir())]
+    squares = [one[:, (one.shape[1] - 16) // 2 :][:, :16] for one in originals]
+    ours, scores = reference_features(weights, drawn)
+    theirs, _ = reference_features(weights, squares)
+    statistics = [(one.mean(0), np.cov(one, rowvar=False)) for one in (ours.astype(float), theirs.astype(float))]
+    expected = pytorch_fid_functions().calculate_frechet_distance(*statistics[0], *statistics[1])
+    assert numbers["FID"]["distance"] == pytest.approx(expected, rel=1e-3)
+
+    kernel = torch_fidelity_functions("metric_kid")
+    subsets = {"kid_subset_size": PICTURES, "kid_subsets": 1, "verbose": False}
+    import torch
+
+    kid = kernel.kid_features_to_metric(torch.from_numpy(ours), torch.from_numpy(theirs), **subsets)
+    assert numbers["KID"]["distance"] == pytest.approx(kid["kernel_inception_distance_mean"], rel=1e-3)
+    assert scores.shape == (PICTURES, 1008)
+    (row,) = [row for row in report["table"] if row["ours"]]
+    assert row["value"] is not None and "200" in row["note"]
+    assert any("not the published ones" in said for said in report["warnings"])

@@ -1,0 +1,55 @@
+"""A stage that is measured while it trains: lines and a plot, the same when it was cut, and nothing where it is off."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import own_images
+from imagen_jax.train import train
+from tests.end_to_end.smoke_runs import draw_own_images
+
+
+def small(variant, folder, images):
+    config = own_images.get_config(f"{variant},smoke")
+    config.data.data_dir, config.data.options.folder = str(folder), str(images)
+    one_level = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,)}
+    config.network.update({**one_level, "cross_attention": (True,), "patch": 2})
+    config.training.update({"evaluate_every": 1, "preview_every": 1000, "ema_decay": 0.5})
+    config.preview.update({"samples": 10, "compared": 30, "features": "pixels"})
+    return config
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw_own_images(tmp_path_factory.mktemp("own_images"))
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("variant", ["base", "super_resolution"])
+def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(variant, tmp_path, images):
+    config = small(variant, tmp_path / "data", images)
+    train(config, tmp_path / "whole")
+    lines = lines_of(tmp_path / "whole")
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all("frechet_distance" not in line for line in lines), "pixels have none"
+    assert all(0 <= line["caption_recall_at_10"] <= 1 and line["chance"] == pytest.approx(10 / 30) for line in lines)
+    with Image.open(tmp_path / "whole" / "evaluations.png") as plot:
+        assert np.asarray(plot).std() > 5
+
+    config.training.steps = 1
+    train(config, tmp_path / "cut")
+    config.training.steps = 2
+    train(config, tmp_path / "cut")
+    assert lines_of(tmp_path / "cut") == lines
+
+
+def test_nothing_is_measured_where_it_is_off(tmp_path, images):
+    config = small("base", tmp_path / "data", images)
+    config.training.evaluate_every = 0
+    train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
