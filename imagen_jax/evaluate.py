@@ -46,6 +46,7 @@ RESIZE = flags.DEFINE_string("resize", "", "How pictures come to Inception's siz
 INCEPTION_WEIGHTS = flags.DEFINE_string("inception_weights", "", "Inception's file of weights.")
 CLIP = flags.DEFINE_string("clip", "", "CLIP model for the CLIP score, such as ViT-L/14; none: no such score.")
 CLIP_WEIGHTS = flags.DEFINE_string("clip_weights", "", "CLIP's file or folder of weights.")
+CLIP_VOCABULARY = flags.DEFINE_string("clip_vocabulary", "", "bpe_simple_vocab_16e6.txt.gz, beside OpenAI's weights.")
 SWEEP = flags.DEFINE_multi_string("sweep", [], "Settings to try, as in guidance=1,8/1.35,8; again for their product.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
@@ -137,7 +138,7 @@ def check_places() -> Path:
     Raises:
         UserError: one names a place of another kind than we know.
     """
-    named = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, INCEPTION_WEIGHTS, CLIP_WEIGHTS)
+    named = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
     for place in (*STAGES.value, *BESIDE.value, *(flag.value for flag in named)):
         to_path(place)
     return to_path(OUT.value)
@@ -173,6 +174,7 @@ def read_wanted() -> Wanted:
         inception_weights=INCEPTION_WEIGHTS.value,
         clip=CLIP.value,
         clip_weights=CLIP_WEIGHTS.value,
+        clip_vocabulary=CLIP_VOCABULARY.value,
         seed=SEED.value,
     )
 

@@ -131,7 +131,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
             if processes.is_first():
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
             preview = make_preview(config, stage, data.folder, data.store, workdir)
-            evaluation = make_evaluation(config, stage, data.folder, data.store, workdir, done)
+            evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
             with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog:
                 note = make_noting(watchdog)
                 hooks = [

@@ -4,7 +4,8 @@
     numbers, facts -> report.json, report.html, plots
 
 Networks: ``feature_network`` (what one is), ``features`` (by name, extraction in batches), ``inception`` with
-``inception_weights`` and ``resizing`` (FID's), ``clip`` and its files, ``efficientnet_lite0`` (comes as a package).
+``inception_weights`` and ``resizing`` (FID's), ``pretrained_clip`` with ``clip``,
+``clip_weights``, ``clip_tokenizer`` and ``clip_preprocessing``, ``efficientnet_lite0`` (comes as a package).
 Measures: ``frechet``, ``kernel_distance``, ``inception_score``, ``precision_recall``, ``clip_score``,
 ``caption_recall`` (is text ignored?), ``win_rates`` (of people's ratings); ``reference_statistics`` keeps moments.
 Prompts: ``drawbench``; others' numbers: ``published``.

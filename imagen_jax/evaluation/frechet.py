@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from imagen_jax.errors import UserError
 

@@ -74,15 +74,12 @@ class TrainingEvaluation:
         folder: the prepared data set.
         store: embeddings of its captions.
         workdir: the run's folder.
-        first_step: the step the run continues from; lines of later steps are dropped.
 
     Raises:
         UserError: the feature network can't be loaded.
     """
 
-    def __init__(
-        self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path, first_step: int
-    ) -> None:
+    def __init__(self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path) -> None:
         preview = config.preview
         network = choose(FEATURE_NETWORKS, preview.features, "preview.features")
         reference = open_prepared(folder, "train")
@@ -101,7 +98,6 @@ class TrainingEvaluation:
             self.network: FeatureNetwork = network()
             compared = (reference.picture(number, stage.resolution) for number in self.sample.compared)
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
-            self.writer = MetricsWriter(workdir, first_step, name=FILE_NAME)
 
     def _inputs(self, store: Embeddings, reference: Reference, seed: int) -> Any:
         """What the stage draws from, on the host: the same in each process."""
@@ -144,16 +140,17 @@ class TrainingEvaluation:
         line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
         if self.network.distance:
             line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
-        self.writer.write(number, line)
-        self.writer.flush()
+        # Lines of this step and later ones are of a run that was cut.
+        with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
+            writer.write(number, line)
         subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
         plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)
 
 
 def make_evaluation(
-    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path, first_step: int
+    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, Moment], None] | None:
     """The hook, or None where ``training.evaluate_every`` is 0. See ``TrainingEvaluation``."""
     if not config.training.evaluate_every:
         return None
-    return TrainingEvaluation(config, stage, folder, store, workdir, first_step)
+    return TrainingEvaluation(config, stage, folder, store, workdir)

@@ -9,6 +9,7 @@ from imagen_jax.errors import choose
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
 from imagen_jax.evaluation.inception_weights import load_inception
+from imagen_jax.evaluation.pretrained_clip import load_clip
 from imagen_jax.prompts import read_prompts
 from imagen_jax.protocols.caption_choice import choose_captions, match_captions
 from imagen_jax.protocols.deviations import PROTOCOLS
@@ -33,6 +34,7 @@ class Wanted:
         inception_weights: Inception's file; "" for its known place.
         clip: CLIP's model, or "none"; "" for none, unless its weights are named.
         clip_weights: CLIP's file or folder; "" for its known place.
+        clip_vocabulary: of CLIP's tokenizer, beside a file of OpenAI's; "" for its known place.
         seed: of the choice of captions and of their pictures.
     """
 
@@ -47,6 +49,7 @@ class Wanted:
     inception_weights: str = ""
     clip: str = ""
     clip_weights: str = ""
+    clip_vocabulary: str = ""
     seed: int = 0
 
 
@@ -105,6 +108,4 @@ def find_clip(wanted: Wanted) -> TextImageNetwork | None:
     """
     if wanted.clip == "none" or not (wanted.clip or wanted.clip_weights):
         return None
-    from imagen_jax.evaluation.clip_weights import load_clip
-
-    return load_clip(wanted.clip_weights, *([wanted.clip] if wanted.clip else []))
+    return load_clip(wanted.clip_weights, wanted.clip, wanted.clip_vocabulary)

@@ -30,6 +30,7 @@ def lines_of(workdir):
     return [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["base", "super_resolution"])
 def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(variant, tmp_path, images):
     config = small(variant, tmp_path / "data", images)
