@@ -46,8 +46,8 @@ def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> Feature
     Args:
         path: the file of weights, here or in a bucket; "" for the published one in its place, see
             ``weights.known_files``.
-        resize: how pictures come to 299×299, a name in ``resizing.RESIZES``; what is not square is squeezed. The
-            default is what FID was published with, and has been computed with most often since.
+        resize: how pictures come to 299×299, a name in ``resizing.RESIZES``; what is not square is squeezed. By
+            default as in the code FID was published with, so that the distance is the one of that name.
 
     Raises:
         UserError: the file is not there, is damaged or is of another network; there is no such way to resize.

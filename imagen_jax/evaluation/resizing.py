@@ -5,9 +5,9 @@
     clean               uint8 -> host: bicubic of Pillow, antialiased ------> (x - 128) / 128
 
 The first is that of the code FID was published with (Heusel et al. 2017), which hands TensorFlow's graph the pictures
-as they are, and of most numbers since: torch-fidelity, StyleGAN and guided diffusion's evaluator have it. The second
-is pytorch-fid's. Both skip pixels of pictures larger than the network's, which shows in the numbers (Parmar, Zhang &
-Zhu 2022); the third, theirs, does not. Numbers of one way don't compare with those of another.
+as they are; torch-fidelity, StyleGAN's metrics and guided diffusion's evaluator follow it. The second is pytorch-fid's.
+Both skip pixels of pictures larger than the network's, which shows in the numbers (Parmar, Zhang & Zhu 2022); the
+third, theirs, does not. Numbers of one way don't compare with those of another.
 """
 
 from collections.abc import Callable
