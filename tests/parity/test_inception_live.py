@@ -74,11 +74,7 @@ def test_features_of_clean_pictures_equal_what_clean_fid_makes_of_them(weights_f
 
 @pytest.mark.references
 def test_it_is_as_exact_as_torch(tmp_path):
-<<<<<<< HEAD
-    """Of pictures that need no resize; torch-fidelity's network in float64 is taken for exact."""
-=======
     """Of pictures that need no resize, and of a file as PyTorch writes it today; float64 is exact."""
->>>>>>> h-inception
     import torch
 
     from tests.reference.make_inception_reference import load_torch_fidelity, to_torch, write_state
