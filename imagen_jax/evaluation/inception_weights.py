@@ -67,6 +67,7 @@ def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> Feature
         width=FEATURES,
         resize=resize,
         sha256=file.sha256,
+        published=WEIGHTS.sha256,
         extract=extract,
         weights=convert(read_torch_file(file.path)),
         prepare=partial(way.prepare, size=RESOLUTION),

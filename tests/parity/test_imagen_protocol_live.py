@@ -1,4 +1,4 @@
-"""The whole FID protocol at 200 pictures, against the reference libraries on the same files, run here and now.
+"""The whole FID protocol at 80 pictures, against the reference libraries on the same files, run here and now.
 
 A COCO-shaped tree, a cascade of random weights, and random weights for Inception in the published file's layout.
 """
@@ -6,6 +6,7 @@ A COCO-shaped tree, a cascade of random weights, and random weights for Inceptio
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from imagen_jax.evaluate import evaluate
 from imagen_jax.models.convolutions import convolving_directly
@@ -14,7 +15,8 @@ from tests.protocols.coco_tree import write_coco
 from tests.reference.inception_weights import random_tensors
 from tests.small_cascades import write_cascade
 
-PICTURES = 200
+PICTURES = 80
+"""With 200 it takes seven minutes, and passes as well (on 26 November 2026)."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def reference_features(weights, pictures):
 
 
 @pytest.mark.references
-def test_200_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_path):
+def test_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_path):
     from tests.reference.make_inception_reference import write_state
     from tests.reference.reference_functions import pytorch_fid_functions, torch_fidelity_functions
 
@@ -58,7 +60,8 @@ def test_200_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_
     ours, scores = reference_features(weights, drawn)
     theirs, _ = reference_features(weights, squares)
     statistics = [(one.mean(0), np.cov(one, rowvar=False)) for one in (ours.astype(float), theirs.astype(float))]
-    expected = pytorch_fid_functions().calculate_frechet_distance(*statistics[0], *statistics[1])
+    with threadpool_limits(1, "blas"):
+        expected = pytorch_fid_functions().calculate_frechet_distance(*statistics[0], *statistics[1])
     assert numbers["FID"]["distance"] == pytest.approx(expected, rel=1e-3)
 
     kernel = torch_fidelity_functions("metric_kid")
@@ -69,5 +72,5 @@ def test_200_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_
     assert numbers["KID"]["distance"] == pytest.approx(kid["kernel_inception_distance_mean"], rel=1e-3)
     assert scores.shape == (PICTURES, 1008)
     (row,) = [row for row in report["table"] if row["ours"]]
-    assert row["value"] is not None and "200" in row["note"]
+    assert row["value"] is not None and str(PICTURES) in row["note"]
     assert any("not the published ones" in said for said in report["warnings"])
