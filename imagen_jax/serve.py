@@ -20,8 +20,6 @@ DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or
 LARGEST_STEPS = flags.DEFINE_integer("largest_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
 LARGEST_QUEUE = flags.DEFINE_integer("largest_queue", 8, "Pictures that may wait.", lower_bound=1)
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 def main(arguments: Sequence[str]) -> None:
     """Serves until it is interrupted."""
@@ -32,9 +30,8 @@ def main(arguments: Sequence[str]) -> None:
             "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
         )
     try:
-        import uvicorn
-
         from imagen_jax.web.app import make_app
+        from imagen_jax.web.listening import names_of, serve
     except ImportError as error:
         raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
     from imagen_jax.web.jobs import Jobs
@@ -42,18 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
     limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
     jobs = Jobs(load_cascade(STAGES.value, batch_size=1, dtype=DTYPE.value), limits)
-    hosts = LOOPBACK if HOST.value in LOOPBACK else ("*",)
-    config = uvicorn.Config(make_app(jobs, limits, hosts), host=HOST.value, port=PORT.value, log_level="warning")
-    try:
-        socket = config.bind_socket()
-    except SystemExit:
-        raise UserError(f"{HOST.value}:{PORT.value} can't be listened on: choose another --port") from None
-    port = socket.getsockname()[1]
-    print(
-        f"Open http://{'localhost' if HOST.value in LOOPBACK else HOST.value}:{port} in a browser; Ctrl-C ends.",
-        flush=True,
-    )
-    uvicorn.Server(config).run(sockets=[socket])
+    serve(make_app(jobs, limits, names_of(HOST.value)), HOST.value, PORT.value)
 
 
 if __name__ == "__main__":
