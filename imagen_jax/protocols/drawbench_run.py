@@ -5,6 +5,7 @@
 ``imagen_jax.rate`` has people compare two such folders.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,5 +89,15 @@ def write_bench(
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder} to show beside: name the --out of another evaluation")
         pictures = folder / PICTURES
-        models.append(ModelPictures(folder.name, pictures_by_prompt(pictures if pictures.is_dir() else folder)))
+        found = pictures_by_prompt(pictures if pictures.is_dir() else folder)
+        models.append(ModelPictures(folder.name, found, settings_of(folder / "report.json")))
     write_side_by_side(out / "report.html", models, prompts)
+
+
+def settings_of(report: Path) -> dict[str, Any]:
+    """How another evaluation drew, where its report can be read; else nothing, and the page says so."""
+    try:
+        settings = json.loads(report.read_bytes())["sampling"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
