@@ -84,7 +84,7 @@ def write_html_report(path: Path, report: Mapping[str, Any], figures: Mapping[st
         "table_title": published.TITLE,
         "column": published.COLUMN,
         "groups": by_group(report.get("table") or ()),
-        "sections": [section for key, value in others.items() for section in sections_of(in_words(key), value)],
+        "sections": all_sections(others),
     }
     return write_page(path, "report.html.jinja", values)
 
@@ -141,6 +141,14 @@ def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
         }
         groups.setdefault(row.get("group") or "", []).append(shown)
     return groups
+
+
+def all_sections(facts: Mapping[str, Any]) -> list[Section]:
+    """The sections of all facts; what is neither a mapping nor a list stands in one of its own, before the others."""
+    alone = {key: value for key, value in facts.items() if not isinstance(value, Mapping) and not is_list(value)}
+    nested = {key: value for key, value in facts.items() if key not in alone}
+    first = [section_of("In short", alone)] if alone else []
+    return [*first, *(section for key, value in nested.items() for section in sections_of(in_words(key), value))]
 
 
 def sections_of(title: str, value: Any) -> list[Section]:
