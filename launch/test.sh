@@ -62,6 +62,6 @@ if [[ $with_references == true ]]; then
     install_reference_packages
     install_debian_packages
     say "pytest, against the reference libraries, on real pictures and in a browser"
-    "$python" -m pytest -m references -rs --durations 10
+    "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m references -rs --durations 10
 fi
 say "All passed after $(minutes)"
