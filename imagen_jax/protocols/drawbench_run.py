@@ -15,7 +15,7 @@ from imagen_jax.evaluation.drawbench import DrawBenchPrompt, own_prompts, read_d
 from imagen_jax.evaluation.report import describe_machine, write_report
 from imagen_jax.evaluation.side_by_side import ModelPictures, pictures_by_prompt, write_side_by_side
 from imagen_jax.protocols.drawn import StepBar, draw_pictures, wishes_of
-from imagen_jax.protocols.evaluation import PICTURES, hash_parameters
+from imagen_jax.protocols.evaluation import PICTURES, describe_weights
 from imagen_jax.protocols.references import hash_lines
 from imagen_jax.storage.paths import Path, to_path
 
@@ -57,10 +57,7 @@ def draw_bench(
         "prompts": {"count": len(prompts), "sha256": digest, "categories": len({one.category for one in prompts})},
         "pictures": {"count": len(drawn.files), "of_each_prompt": samples, "seed": seed},
         "sampling": cascade.describe(),
-        "weights": {
-            f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
-            for number, one in enumerate(cascade.trained)
-        },
+        "weights": describe_weights(cascade),
         "machine": describe_machine(),
     }
 

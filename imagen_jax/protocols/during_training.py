@@ -106,8 +106,8 @@ class TrainingEvaluation:
         keys = keys_of_prompts(seed, list(self.sample.captions), [0] * len(self.sample.captions))
         small = None
         if self.stage.low_resolution is not None:
-            originals = (reference.picture(number, self.stage.resolution) for number in self.sample.compared)
-            images = [to_image(pixels) for pixels, _ in zip(originals, self.sample.captions, strict=False)]
+            own = self.sample.compared[: len(self.sample.captions)]
+            images = [to_image(reference.picture(number, self.stage.resolution)) for number in own]
             small = resize_area(np.stack(images), self.stage.low_resolution)
         return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 

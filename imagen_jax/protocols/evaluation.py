@@ -164,6 +164,14 @@ def hash_parameters(params: Any) -> str:
     return digest.hexdigest()
 
 
+def describe_weights(cascade: Cascade) -> dict[str, Any]:
+    """How long each stage was trained, and the hash of its parameters."""
+    return {
+        f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
+        for number, one in enumerate(cascade.trained)
+    }
+
+
 def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
     """Every fact that a reader needs to repeat it, as JSON can hold it."""
     resolution = cascade.stages[-1].resolution
@@ -186,10 +194,7 @@ def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
         "networks": {network["name"]: network for network in networks},
         "clip": None if request.clip is None else request.clip.image.key,
         "sampling": {"seed": request.seed, **cascade.describe()},
-        "weights": {
-            f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
-            for number, one in enumerate(cascade.trained)
-        },
+        "weights": describe_weights(cascade),
     }
 
 
