@@ -7,6 +7,7 @@ A picture is a function of the weights, its wish, the seed and the edit: not of 
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -300,6 +301,16 @@ class Cascade:
         # One caption for all: encoded once, for the encoder may be the larger half of the work.
         count = text.mask.shape[0]
         return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
+
+
+def wishes_of(prompts: Sequence[str], samples: int = 1) -> list[Wish]:
+    """So many pictures of each prompt; of a prompt that comes again, others than before."""
+    seen: Counter[str] = Counter()
+    wishes = []
+    for prompt in prompts:
+        wishes += [Wish(prompt, index) for index in range(seen[prompt], seen[prompt] + samples)]
+        seen[prompt] += samples
+    return wishes
 
 
 def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:

@@ -13,8 +13,8 @@ that are not given are those of each stage's config. Cut at any time, the same c
 import contextlib
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from absl import flags
 from tqdm import tqdm
 
 from imagen_jax import processes, sampling_flags
-from imagen_jax.cascades import Cascade, Wish, load_cascade
+from imagen_jax.cascades import Cascade, Wish, load_cascade, wishes_of
 from imagen_jax.classifiers import load_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
@@ -127,14 +127,12 @@ def is_between() -> bool:
 
 def list_wishes(prompts: Sequence[str]) -> list[Wish]:
     """The pictures that are wanted; of a prompt that comes again, others than before."""
-    seen: Counter[str] = Counter()
     shares = np.linspace(0.0, 1.0, BETWEEN.value).tolist() if is_between() else [0.0]
-    wishes = []
-    for prompt in prompts:
-        for index in range(seen[prompt], seen[prompt] + SAMPLES.value):
-            wishes += [Wish(prompt, index, TO_PROMPT.value, TO_SEED.value, share) for share in shares]
-        seen[prompt] += SAMPLES.value
-    return wishes
+    return [
+        replace(wish, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share)
+        for wish in wishes_of(prompts, SAMPLES.value)
+        for share in shares
+    ]
 
 
 def read_edit() -> Edit:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from imagen_jax.cascades import Cascade
+from imagen_jax.cascades import Cascade, wishes_of
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.drawbench import DrawBenchPrompt, own_prompts, read_drawbench, write_prompts
 from imagen_jax.evaluation.report import describe_machine, write_report
 from imagen_jax.evaluation.side_by_side import ModelPictures, pictures_by_prompt, write_side_by_side
-from imagen_jax.protocols.drawn import StepBar, draw_pictures, wishes_of
+from imagen_jax.protocols.drawn import StepBar, draw_pictures
 from imagen_jax.protocols.evaluation import PICTURES, describe_weights
 from imagen_jax.protocols.references import hash_lines
 from imagen_jax.storage.paths import Path, to_path

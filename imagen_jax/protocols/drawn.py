@@ -6,7 +6,6 @@ same digits.
 
 import io
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,16 +69,6 @@ def read_picture(file: Path) -> HostPixels:
         raise UserError(
             f"{file} is no whole picture ({error}): delete it, and the same command draws it again"
         ) from error
-
-
-def wishes_of(captions: Sequence[str], samples: int = 1) -> list[Wish]:
-    """So many pictures of each caption; of a caption that comes again, others than before."""
-    seen: Counter[str] = Counter()
-    wishes = []
-    for caption in captions:
-        wishes += [Wish(caption, index) for index in range(seen[caption], seen[caption] + samples)]
-        seen[caption] += samples
-    return wishes
 
 
 def draw_pictures(

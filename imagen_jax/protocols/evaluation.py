@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 from imagen_jax import processes
-from imagen_jax.cascades import Cascade
+from imagen_jax.cascades import Cascade, wishes_of
 from imagen_jax.evaluation.clip_score import clip_score, r_precision
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FeatureSet
 from imagen_jax.protocols.caption_choice import CaptionChoice
 from imagen_jax.protocols.deviations import Protocol, find_deviations
-from imagen_jax.protocols.drawn import Drawn, StepBar, draw_pictures, wishes_of
+from imagen_jax.protocols.drawn import Drawn, StepBar, draw_pictures
 from imagen_jax.protocols.feature_parts import extract_in_parts
 from imagen_jax.protocols.measures import Headline, measure_features
 from imagen_jax.protocols.references import Reference
