@@ -28,6 +28,11 @@ if REFERENCE_PACKAGES.is_dir():
 jaxtyping.install_import_hook("imagen_jax", "beartype.beartype")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names bytes by their place: compressed ones hold the time, and two workers must give a test the same name."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts slow tests last, so that a small mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

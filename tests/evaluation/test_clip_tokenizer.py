@@ -113,6 +113,7 @@ def test_captions_are_cleaned(caption, expected):
         (gzip.compress(b"#version\n\xff\xff \xff\n"), "is no vocabulary of CLIP"),
         (gzip.compress(b"#version\nab c\n"), "lacks the tokens ab: give the vocabulary that came with CLIP"),
     ],
+    ids=["no_gzip", "cut", "three_tokens_merged", "no_text", "an_unknown_token"],
 )
 def test_a_damaged_vocabulary_is_refused(tmp_path, content, complaint):
     path = tmp_path / "vocabulary.gz"
