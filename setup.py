@@ -47,6 +47,7 @@ EXTRAS = {
     # Data sets without TensorFlow, plots and reports. TFDS needs importlib_resources and does not declare it.
     "train": [
         "array_record>=0.8.6",
+        "ftfy>=6.3.1,<7",
         "grain>=0.2.18,<0.3",
         "importlib_resources>=7.1",
         "jinja2>=3.1.6,<4",

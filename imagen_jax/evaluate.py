@@ -47,6 +47,9 @@ INCEPTION_WEIGHTS = flags.DEFINE_string("inception_weights", "", "Inception's fi
 CLIP = flags.DEFINE_string("clip", "", "CLIP model for the CLIP score, such as ViT-L/14; none: no such score.")
 CLIP_WEIGHTS = flags.DEFINE_string("clip_weights", "", "CLIP's file or folder of weights.")
 CLIP_VOCABULARY = flags.DEFINE_string("clip_vocabulary", "", "bpe_simple_vocab_16e6.txt.gz, beside OpenAI's weights.")
+REFERENCE_STATISTICS = flags.DEFINE_string(
+    "reference_statistics", "", "An npz file of mu and sigma, as pytorch-fid makes them, to measure against as well."
+)
 SWEEP = flags.DEFINE_multi_string("sweep", [], "Settings to try, as in guidance=1,8/1.35,8; again for their product.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
@@ -138,8 +141,9 @@ def check_places() -> Path:
     Raises:
         UserError: one names a place of another kind than we know.
     """
-    named = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
-    for place in (*STAGES.value, *BESIDE.value, *(flag.value for flag in named)):
+    data = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, REFERENCE_STATISTICS)
+    weights = (INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
+    for place in (*STAGES.value, *BESIDE.value, *(flag.value for flag in (*data, *weights))):
         to_path(place)
     return to_path(OUT.value)
 
@@ -175,6 +179,7 @@ def read_wanted() -> Wanted:
         clip=CLIP.value,
         clip_weights=CLIP_WEIGHTS.value,
         clip_vocabulary=CLIP_VOCABULARY.value,
+        reference_statistics=REFERENCE_STATISTICS.value,
         seed=SEED.value,
     )
 

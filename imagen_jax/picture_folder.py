@@ -10,7 +10,6 @@ that was not.
 """
 
 import io
-import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from imagen_jax.storage.paths import (
     write_whole,
     writing,
 )
+from imagen_jax.storage.settings import keep_settings
 
 FORMATS = ("png", "jpg", "webp", "npz")
 SETTINGS = "sampling.json"
@@ -78,27 +78,12 @@ class PictureFolder:
         flat = [name for names in self.names for name in names]
         if len(set(flat)) < len(flat):
             raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
-        self._compare_settings({**settings, "seed": seed, "format": form, "batch_size": batch_size})
-
-    def _compare_settings(self, settings: dict[str, Any]) -> None:
-        path = self.out / SETTINGS
-        try:
-            before = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            before = None
-        except ValueError:
-            raise UserError(f"{path} is damaged: delete it, or choose another --out") from None
-        settings = json.loads(json.dumps(settings))
-        if before is None:
-            write_whole(path, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
-            return
-        differing = [key for key in {**settings, **before} if settings.get(key) != before.get(key)]
-        if differing:
-            key = differing[0]
-            raise UserError(
-                f"{self.out} holds pictures drawn with {key} {before.get(key)!r}, and this run has "
-                f"{settings.get(key)!r}: choose another --out"
-            )
+        keep_settings(
+            out / SETTINGS,
+            {**settings, "seed": seed, "format": form, "batch_size": batch_size},
+            "pictures drawn",
+            "choose another --out",
+        )
 
     def missing(self, share: int = 0, shares: int = 1) -> list[int]:
         """The numbers of the batches that are not there yet, of every ``shares``-th from ``share`` on."""

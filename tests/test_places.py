@@ -30,7 +30,7 @@ from imagen_jax.errors import UserError
 
 PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
           "a", "b", "data_dir", "cache", "captions_file", "inception_weights", "clip_weights", "clip_vocabulary",
-          "beside"}
+          "beside", "reference_statistics"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
           "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host", "protocol", "dataset",
@@ -80,7 +80,7 @@ def test_no_flag_takes_another_place_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 26
+    assert len(told) == 27
     for line in told:
         assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

@@ -2,19 +2,18 @@
 
     caption -> cleaned, in small letters -> words, digits and runs of signs -> bytes -> merged pairs -> ids
 
-OpenAI cleans captions with ftfy. What that does to sound text is done here too: quotation marks become straight,
-ligatures and full-width letters plain, control characters go. What it does to broken text is not: it guesses the
-letters of text that was decoded wrongly ("Ã©" for "é"), and such a caption has other tokens here. Hugging Face's own
-tokenizers clean nothing but white space, so a caption with curly quotes or ``&amp;`` has other tokens there.
+Captions are cleaned with ftfy, as OpenAI does: text that was decoded wrongly is mended ("Ã©" is "é"), quotation marks
+become straight, ligatures and full-width letters plain, control characters go. Hugging Face's own tokenizers clean
+nothing but white space, so a caption with curly quotes or ``&amp;`` has other tokens there.
 """
 
 import gzip
 import html
-import unicodedata
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import ftfy
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
 from imagen_jax.errors import UserError
@@ -41,29 +40,12 @@ TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) an
 PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-def plain_characters() -> dict[int, str]:
-    """What characters become, by their codes; "" where they go."""
-    ligatures = (0x132, 0x133, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB07))
-    wide = range(0xFF01, 0xFFF0)
-    plain = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*ligatures, *wide)}
-    controls = (*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, *range(0x206A, 0x2070), 0xFEFF)
-    plain |= dict.fromkeys((*controls, *range(0xFFF9, 0xFFFD)), "")
-    # Unicode has an apostrophe that is not straight in the one, and no long s in the other.
-    plain |= {0x149: "'n", 0xFB05: "ſt"}
-    plain |= dict.fromkeys((0x2BC, *range(0x2018, 0x201C)), "'") | dict.fromkeys(range(0x201C, 0x2020), '"')
-    return plain
-
-
-PLAIN = plain_characters()
-
-
 def clean(caption: str) -> str:
     """The caption as its tokens are made of: one line of small letters, one space between words."""
     # Halves of a character, as JSON may have them, are joined; half a character alone can't be encoded.
     whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    plain = unicodedata.normalize("NFC", html.unescape(whole).translate(PLAIN))
     # Once more, as OpenAI does: captions from the web are often escaped twice.
-    return " ".join(html.unescape(html.unescape(plain)).split()).lower()
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split()).lower()
 
 
 def load_openai_vocabulary(path: Path) -> Tokenize:

@@ -112,7 +112,7 @@ def check_finite(features: Float[np.ndarray, "pictures features"], before: int =
     if len(bad):
         raise UserError(
             f"{len(bad)} of {len(features)} pictures have features that are not finite numbers, the first of them "
-            f"picture {before + int(bad[0])}, counted from 0: look at it"
+            f"picture {before + int(bad[0])}, counted from 0: look at it, and at the weights of the network"
         )
 
 

@@ -57,6 +57,7 @@ def precision_recall(
     reference: Float[np.ndarray, "reference_pictures reference_features"],
     neighbours: int = NEIGHBOURS,
     block_bytes: int = BLOCK_BYTES,
+    reference_radii: Float[np.ndarray, " reference_pictures"] | None = None,
 ) -> PrecisionRecall:
     """Measures precision and recall in memory that doesn't grow with the product of the numbers of pictures.
 
@@ -65,6 +66,7 @@ def precision_recall(
         reference: of real ones.
         neighbours: k.
         block_bytes: memory of one block of distances.
+        reference_radii: what ``neighbourhood_radii`` gave for the reference and k, where it was kept.
 
     Raises:
         UserError: a side has k pictures or fewer, or a feature that is not finite, or their widths differ.
@@ -77,7 +79,8 @@ def precision_recall(
     # Distances don't depend on the origin, and what is lost to rounding does.
     centre = reference.mean(axis=0, dtype=np.float64)
     ours, theirs = features - centre, reference - centre
-    our_radii, their_radii = (squared_radii(one, neighbours, block_bytes) for one in (ours, theirs))
+    our_radii = squared_radii(ours, neighbours, block_bytes)
+    their_radii = squared_radii(theirs, neighbours, block_bytes) if reference_radii is None else reference_radii
     precise = np.zeros(len(ours), bool)
     recalled = np.zeros(len(theirs), bool)
     for rows, squared in squared_distances(ours, theirs, block_bytes):
@@ -89,6 +92,16 @@ def precision_recall(
 def share_of(members: Bool[np.ndarray, " pictures"]) -> float:
     """How many of them are true, in [0, 1]."""
     return float(np.mean(members))
+
+
+def neighbourhood_radii(
+    reference: Float[np.ndarray, "pictures features"], neighbours: int = NEIGHBOURS, block_bytes: int = BLOCK_BYTES
+) -> Float[np.ndarray, " pictures"]:
+    """Squared radii of the balls around the pictures of a reference, for ``precision_recall``.
+
+    They depend on the reference alone and take as long as all the rest, so they are worth keeping.
+    """
+    return squared_radii(reference - reference.mean(axis=0, dtype=np.float64), neighbours, block_bytes)
 
 
 def squared_radii(

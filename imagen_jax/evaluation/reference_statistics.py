@@ -20,6 +20,7 @@ from numpy.lib.npyio import NpzFile
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.frechet import Gaussian, Moments
 from imagen_jax.storage.paths import Path, writing
+from imagen_jax.storage.settings import first_difference
 
 Key = Mapping[str, str | int | float | bool | None]
 
@@ -60,29 +61,15 @@ def load_statistics(path: Path, key: Key) -> Moments:
             raise UserError(
                 f"{path} does not say what its statistics are of: measure them anew, or choose another file"
             )
-        # As JSON has them: a tuple comes back as a list.
-        theirs, ours = json.loads(str(file["key"])), json.loads(json.dumps(dict(key)))
-        check_key(path, theirs, ours)
+        different = first_difference(json.loads(str(file["key"])), key)
+        if different is not None:
+            raise UserError(
+                f"{path} holds statistics with {different.name} {different.before!r}, and here it is "
+                f"{different.now!r}: measure them anew, or choose another file"
+            )
         mean, covariance = read_arrays(path, file)
         pictures = int(file["pictures"])
     return Moments(pictures, mean, covariance * (pictures - 1))
-
-
-def check_key(path: Path, theirs: Key, ours: Key) -> None:
-    """Checks that statistics are of what we want them for.
-
-    Raises:
-        UserError: they are not; names the first entry that differs.
-    """
-    for name in [*ours, *theirs]:
-        if name not in theirs or name not in ours or theirs[name] != ours[name]:
-            their_value, our_value = (
-                json.dumps(one[name], ensure_ascii=False) if name in one else "nothing" for one in (theirs, ours)
-            )
-            raise UserError(
-                f"{path} holds statistics of another kind: its {name!r} is {their_value} and here it is {our_value}; "
-                "measure them anew, or choose another file"
-            )
 
 
 def read_published_statistics(path: Path) -> Gaussian:

@@ -23,7 +23,8 @@ from imagen_jax.protocols.caption_choice import CaptionChoice
 from imagen_jax.protocols.deviations import Protocol, find_deviations
 from imagen_jax.protocols.drawn import Drawn, StepBar, draw_pictures
 from imagen_jax.protocols.feature_parts import extract_in_parts
-from imagen_jax.protocols.measures import Headline, measure_features
+from imagen_jax.protocols.measured_references import measure_reference
+from imagen_jax.protocols.measures import Headline, PublishedStatistics, measure_features
 from imagen_jax.protocols.references import Reference
 from imagen_jax.storage.paths import Path, write_whole
 
@@ -46,6 +47,7 @@ class Request:
         clip: for the CLIP score and R-precision; None for neither.
         seed: of the choice of captions and of the pictures' noise.
         own_captions: whether the captions come from a file of the user's.
+        published: statistics of a file, in features of the first network, to measure against as well.
     """
 
     out: Path
@@ -58,11 +60,12 @@ class Request:
     clip: TextImageNetwork | None
     seed: int
     own_captions: bool = False
+    published: PublishedStatistics | None = None
 
 
 @dataclass
 class Measured:
-    """What came out.
+    """What came out; numbers and warnings on process 0 alone.
 
     Attributes:
         headline: the numbers that a report begins with.
@@ -93,34 +96,24 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
     drawn = draw_pictures(cascade, steps, wishes_of(captions), request.out / PICTURES, request.seed, chosen)
     ours_key = {"captions_sha256": request.choice.sha256, "pictures_sha256": fingerprint_of(drawn)}
     measured = Measured([], {}, [], {}, drawn)
-    for network in request.networks:
+    for place, network in enumerate(request.networks):
         ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), drawn.picture)
-        theirs = reference_features(network, request.reference, resolution, request.cache)
-        measured.features[network.name] = ours, theirs
-        found = measure_features(network, ours, theirs)
+        theirs = measure_reference(network, request.reference, resolution, request.cache)
+        measured.features[network.name] = ours, theirs.features
+        if not processes.is_first():
+            continue
+        found = measure_features(network, ours, theirs, None if place else request.published)
         measured.numbers[network.name] = found.numbers
         measured.headline += found.headline
         measured.warnings += found.warnings
     if request.clip is not None:
         folder = request.out / FEATURES / request.clip.name
         images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), drawn.picture).pooled
-        numbers, headline = measure_texts(request.clip, images, captions, request.seed)
-        measured.numbers[request.clip.name] = numbers
-        measured.headline += headline
+        if processes.is_first():
+            numbers, headline = measure_texts(request.clip, images, captions, request.seed)
+            measured.numbers[request.clip.name] = numbers
+            measured.headline += headline
     return measured
-
-
-def reference_features(network: FeatureNetwork, reference: Reference, resolution: int, cache: Path) -> FeatureSet:
-    """Features of all pictures of a reference, from the cache if they are there."""
-    key = reference.key(resolution)
-    digest = hashlib.sha256(json.dumps({**key, **network.key}, sort_keys=True).encode()).hexdigest()[:16]
-    return extract_in_parts(
-        network,
-        cache / f"{network.name}-{digest}",
-        key,
-        len(reference.captions),
-        lambda number: reference.picture(number, resolution),
-    )
 
 
 def measure_texts(
@@ -177,6 +170,7 @@ def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
     resolution = cascade.stages[-1].resolution
     networks = [network_facts(network) for network in request.networks]
     settings = [stage.settings for stage in cascade.stages]
+    published = request.published
     return {
         "protocol": {"name": request.protocol.title, "source": request.protocol.source},
         "deviations": find_deviations(
@@ -191,6 +185,7 @@ def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
         ),
         "captions": {"count": len(request.choice.captions), "sha256": request.choice.sha256, "seed": request.seed},
         "reference": request.reference.key(resolution),
+        "reference_statistics": None if published is None else {"file": published.name, "sha256": published.sha256},
         "networks": {network["name"]: network for network in networks},
         "clip": None if request.clip is None else request.clip.image.key,
         "sampling": {"seed": request.seed, **cascade.describe()},

@@ -7,7 +7,6 @@ FOLDER/key.json says of which pictures and by which network; with others the fol
 """
 
 import io
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,9 @@ from imagen_jax.array_types import HostPixels
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import BATCH, ExtractBatch, FeatureSet, compile_extraction, join_features
-from imagen_jax.storage.paths import Path, create_folder, write_whole
+from imagen_jax.evaluation.frechet import check_finite
+from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.storage.settings import keep_settings
 
 PART = 512
 KEY = "key.json"
@@ -50,7 +51,8 @@ def extract_in_parts(
     """
     if count < 1:
         raise UserError("there are no pictures to extract features of: check the folder or the split")
-    processes.take_turns(lambda: claim(folder, {**network.key, **key}))
+    mend = "choose another folder, or delete it, and its features are made anew"
+    processes.take_turns(lambda: keep_settings(folder / KEY, {**network.key, **key}, "features", mend))
     parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
     mine = range(jax.process_index(), len(parts), jax.process_count())
     missing = [number for number in mine if not is_whole(folder / name_of(number), len(parts[number]))]
@@ -60,34 +62,10 @@ def extract_in_parts(
         with tqdm(desc=f"Features of {network.name}", total=total, unit="image", dynamic_ncols=True) as bar:
             for number in missing:
                 features = join_features(list(extract_part(network, extract, read, parts[number], bar.update)))
-                check_finite(features, parts[number])
+                check_finite(features.pooled, parts[number].start)
                 write_part(folder / name_of(number), features)
     processes.meet(f"features in {folder.name} are there")
     return join_features([read_part(folder / name_of(number)) for number in range(len(parts))])
-
-
-def claim(folder: Path, key: Mapping[str, Any]) -> None:
-    """Begins a folder, or checks that it is of the same pictures and network.
-
-    Raises:
-        UserError: it is not; names the first thing that differs.
-    """
-    create_folder(folder)
-    path = folder / KEY
-    wanted = json.loads(json.dumps(key))
-    if not path.exists():
-        write_whole(path, (json.dumps(wanted, indent=2, ensure_ascii=False) + "\n").encode())
-        return
-    try:
-        there = json.loads(path.read_bytes())
-    except ValueError:
-        raise UserError(f"{path} is damaged: delete the folder, and its features are made anew") from None
-    for name in {**wanted, **there}:
-        if wanted.get(name) != there.get(name):
-            raise UserError(
-                f"{folder} holds features with {name} {there.get(name)!r}, and these are with {wanted.get(name)!r}: "
-                "choose another folder, or delete it"
-            )
 
 
 def extract_part(
@@ -108,20 +86,6 @@ def extract_part(
             on_pictures(len(prepared))
 
 
-def check_finite(features: FeatureSet, numbers: Sequence[int]) -> None:
-    """Checks that features are finite.
-
-    Raises:
-        UserError: those of some pictures are not; says which is the first.
-    """
-    bad = np.flatnonzero(~np.isfinite(features.pooled).all(axis=1))
-    if len(bad):
-        raise UserError(
-            f"{len(bad)} of {len(numbers)} pictures have features that are not finite numbers, the first is picture "
-            f"{numbers[int(bad[0])]}: look at it, and at the weights of the network"
-        )
-
-
 def name_of(number: int) -> str:
     """The file of a part."""
     return f"{number:05d}.npz"
@@ -133,9 +97,17 @@ def write_part(path: Path, features: FeatureSet) -> None:
     Raises:
         UserError: it can't be written.
     """
-    arrays = {name: array for name, array in features._asdict().items() if array is not None}
+    write_arrays(path, {name: array for name, array in features._asdict().items() if array is not None})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, under the file's name only when it is whole.
+
+    Raises:
+        UserError: it can't be written.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     try:
         write_whole(path, buffer.getvalue())
     except OSError as error:

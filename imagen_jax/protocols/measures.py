@@ -4,13 +4,11 @@ from typing import Any, NamedTuple
 
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import FeatureSet
-from imagen_jax.evaluation.frechet import Moments, RunningMoments, describe_count, measure_frechet_distance
+from imagen_jax.evaluation.frechet import Gaussian, describe_count, measure_frechet_distance
 from imagen_jax.evaluation.inception_score import SPLITS, inception_score
 from imagen_jax.evaluation.kernel_distance import kernel_distance
 from imagen_jax.evaluation.precision_recall import NEIGHBOURS, precision_recall
-
-ROWS = 4096
-"""Pictures whose moments are taken at a time."""
+from imagen_jax.protocols.measured_references import MeasuredReference, moments_in_blocks
 
 
 class Headline(NamedTuple):
@@ -35,6 +33,20 @@ class Headline(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value not in (None, "")}
 
 
+class PublishedStatistics(NamedTuple):
+    """Statistics that others made of their pictures.
+
+    Attributes:
+        name: of the file.
+        sha256: of the file.
+        statistics: mean and covariance of features.
+    """
+
+    name: str
+    sha256: str
+    statistics: Gaussian
+
+
 class Measures(NamedTuple):
     """What was measured in one network's features.
 
@@ -49,7 +61,9 @@ class Measures(NamedTuple):
     warnings: list[str]
 
 
-def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureSet) -> Measures:
+def measure_features(
+    network: FeatureNetwork, ours: FeatureSet, theirs: MeasuredReference, published: PublishedStatistics | None = None
+) -> Measures:
     """Measures drawn pictures against real ones: Fréchet and kernel distance, precision and recall, Inception Score.
 
     Those that take more pictures than there are, are left out, and a warning says so.
@@ -57,21 +71,24 @@ def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureS
     Args:
         network: of the features.
         ours: of drawn pictures.
-        theirs: of real ones.
+        theirs: real ones, as measured on the first process.
+        published: statistics of a file, in features of this network, that the drawn are measured against as well.
 
     Raises:
-        UserError: a feature is not finite.
+        UserError: a feature is not finite, or the file's are of another width.
     """
     if not network.distance:
         return Measures({}, [], [])
-    count, real = len(ours.pooled), len(theirs.pooled)
+    count, real = len(ours.pooled), len(theirs.features.pooled)
     note = f"{network.title}, resized as {network.resize}"
     warnings = [f"{network.name}: {said}" for said in describe_count(min(count, real), network.width)]
     fewest = min(count, real)
     if fewest < 2:
         return Measures({}, [], [f"{network.name}: of {fewest} picture(s) nothing can be measured: draw more"])
-    frechet = measure_frechet_distance(moments_in_blocks(ours), moments_in_blocks(theirs))
-    kernel = kernel_distance(ours.pooled, theirs.pooled)
+    assert theirs.moments is not None
+    moments = moments_in_blocks(ours)
+    frechet = measure_frechet_distance(moments, theirs.moments)
+    kernel = kernel_distance(ours.pooled, theirs.features.pooled)
     numbers = {network.distance: frechet.as_dict(), "KID": kernel.as_dict()}
     of_network = "" if network.distance == "FID" else f" in {network.name} features"
     headline = [
@@ -79,8 +96,13 @@ def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureS
         Headline(f"kernel distance{of_network}" if of_network else "KID", kernel.distance, "lower",
                  kernel.standard_deviation, note),
     ]  # fmt: skip
+    if published is not None:
+        against = measure_frechet_distance(moments, published.statistics)
+        name = f"{network.distance} against {published.name}"
+        numbers[name] = against.as_dict()
+        headline.append(Headline(name, against.distance, "lower", None, f"{note}; the file's statistics as they are"))
     if fewest > NEIGHBOURS:
-        near = precision_recall(ours.pooled, theirs.pooled)
+        near = precision_recall(ours.pooled, theirs.features.pooled, reference_radii=theirs.radii)
         numbers["precision and recall"] = near.as_dict()
         headline += [
             Headline("precision", near.precision, "higher", None, note),
@@ -93,11 +115,3 @@ def measure_features(network: FeatureNetwork, ours: FeatureSet, theirs: FeatureS
         numbers["Inception Score"] = score.as_dict()
         headline.append(Headline("Inception Score", score.score, "higher", score.standard_deviation, note))
     return Measures(numbers, headline, warnings)
-
-
-def moments_in_blocks(features: FeatureSet) -> Moments:
-    """The moments of all features, in float64, a block at a time."""
-    moments = RunningMoments(features.pooled.shape[1])
-    for first in range(0, len(features.pooled), ROWS):
-        moments.add(features.pooled[first : first + ROWS])
-    return moments.result()

@@ -1,5 +1,6 @@
 """From what a person asks for, as names and paths, to what an evaluation needs: data sets, captions, networks."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,12 @@ from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwo
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
 from imagen_jax.evaluation.inception_weights import load_inception
 from imagen_jax.evaluation.pretrained_clip import load_clip
+from imagen_jax.evaluation.reference_statistics import read_published_statistics
 from imagen_jax.prompts import read_prompts
 from imagen_jax.protocols.caption_choice import choose_captions, match_captions
 from imagen_jax.protocols.deviations import PROTOCOLS
 from imagen_jax.protocols.evaluation import Request
+from imagen_jax.protocols.measures import PublishedStatistics
 from imagen_jax.protocols.references import open_reference, open_training_data
 from imagen_jax.storage.paths import Path, to_path
 
@@ -35,6 +38,7 @@ class Wanted:
         clip: CLIP's model, or "none"; "" for none, unless its weights are named.
         clip_weights: CLIP's file or folder; "" for its known place.
         clip_vocabulary: of CLIP's tokenizer, beside a file of OpenAI's; "" for its known place.
+        reference_statistics: an npz file of mu and sigma, to measure against as well; "" for none.
         seed: of the choice of captions and of their pictures.
     """
 
@@ -50,6 +54,7 @@ class Wanted:
     clip: str = ""
     clip_weights: str = ""
     clip_vocabulary: str = ""
+    reference_statistics: str = ""
     seed: int = 0
 
 
@@ -86,7 +91,18 @@ def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:
         clip=clip,
         seed=wanted.seed,
         own_captions=bool(wanted.captions_file),
+        published=read_statistics(to_path(wanted.reference_statistics)) if wanted.reference_statistics else None,
     )
+
+
+def read_statistics(path: Path) -> PublishedStatistics:
+    """Statistics that others published, or a cache of ours kept.
+
+    Raises:
+        UserError: the file is not there or no statistics.
+    """
+    statistics = read_published_statistics(path)
+    return PublishedStatistics(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), statistics)
 
 
 def load_network(name: str, wanted: Wanted) -> FeatureNetwork:

@@ -20,8 +20,8 @@ from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.metrics import read_metrics
 
-CROSSWISE = ("CLIP score", "caption recall@10")
-"""What a sweep plots across, whichever is there first."""
+CROSSWISE = ("CLIP score", "caption recall@10", "precision")
+"""What a sweep plots across, whichever is there first: what guidance is to raise."""
 
 
 def run_evaluation(cascade: Cascade, steps: StepBar, request: Request) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def plot_points(path: Path, points: Sequence[Point], lines: Sequence[Mapping[str
     up = next((one["name"] for one in lines[0]["headline"] if one["better"] == "lower"), None)
     if across is None or up is None:
         raise UserError(
-            "the points have no score of pictures and captions to be plotted by: name CLIP's weights in --clip_weights"
+            "the points have nothing to be plotted by: name CLIP's weights in --clip_weights, or draw more --samples"
         )
     plotted = []
     for point, numbers in zip(points, measured, strict=True):

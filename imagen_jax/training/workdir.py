@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, create_folder, write_whole
+from imagen_jax.storage.settings import first_difference
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.tensorboard", "sampling.",
@@ -103,13 +104,16 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> N
     Raises:
         UserError: a key differs that a run can't change midway.
     """
-    before, after = dict(flatten(old)), dict(flatten(new))
-    for key in sorted({*before, *after}):
-        if before.get(key) != after.get(key) and not key.startswith(FREE_TO_CHANGE):
-            raise UserError(
-                f"{workdir} was trained with config.{key}={before.get(key)!r}, not {after.get(key)!r}: "
-                "use the value it began with, or another --workdir"
-            )
+    before, after = (
+        {key: value for key, value in sorted(flatten(config)) if not key.startswith(FREE_TO_CHANGE)}
+        for config in (old, new)
+    )
+    different = first_difference(before, after)
+    if different is not None:
+        raise UserError(
+            f"{workdir} was trained with config.{different.name}={different.before!r}, not {different.now!r}: "
+            "use the value it began with, or another --workdir"
+        )
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

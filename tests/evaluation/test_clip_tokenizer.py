@@ -98,6 +98,7 @@ def test_signs_and_letters_of_all_scripts_become_bytes(tokenize):
         ("ΟΔΟΣ", "οδος"),
         ("\ud83d\ude00 \ud83d", "😀 \ufffd"),
         ("a\u00a0b\u3000c\u2028d", "a b c d"),
+        ("a cafÃ© â€“ itâ€™s open", "a café – it's open"),
     ],
 )
 def test_captions_are_cleaned(caption, expected):

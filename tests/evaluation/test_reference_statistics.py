@@ -54,9 +54,9 @@ def test_a_file_is_free_of_pickles_and_has_the_names_of_the_field(path, moments)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"resize": "legacy_tensorflow"}, 'its \'resize\' is "clean" and here it is "legacy_tensorflow"'),
-        ({"n": 30_000, "sha256": "57d3"}, 'its \'sha256\' is "57d2" and here it is "57d3"'),
-        ({"guidance": 1.5}, "its 'guidance' is nothing and here it is 1.5"),
+        ({"resize": "legacy_tensorflow"}, "with resize 'clean', and here it is 'legacy_tensorflow'"),
+        ({"n": 30_000, "sha256": "57d3"}, "with sha256 '57d2', and here it is '57d3'"),
+        ({"guidance": 1.5}, "with guidance None, and here it is 1.5"),
     ],
 )
 def test_another_key_is_refused_by_its_first_difference(path, change, said):
@@ -65,7 +65,7 @@ def test_another_key_is_refused_by_its_first_difference(path, change, said):
 
 
 def test_an_entry_that_we_lack_is_a_difference(path):
-    with pytest.raises(UserError, match="its 'n' is 30 and here it is nothing"):
+    with pytest.raises(UserError, match="with n 30, and here it is None"):
         load_statistics(path, {name: value for name, value in KEY.items() if name != "n"})
 
 

@@ -262,8 +262,7 @@ def test_tokens_equal_openais(vocabulary, openai_tokenizer):
 def test_characters_are_cleaned_as_openai_cleans_them(openai_tokenizer):
     from imagen_jax.evaluation.clip_tokenizer import clean
 
-    # Of each block; 0x80 to 0x9F are what text decoded wrongly has, which only ftfy mends.
-    codes = [*range(0x80), *range(0xA0, 0x3000), *range(0xF900, 0x10000), *range(0x1F000, 0x1FB00)]
+    codes = [*range(0x3000), *range(0xF900, 0x10000), *range(0x1F000, 0x1FB00)]
     for code in codes:
         text = f"a{chr(code)}b"
         theirs = openai_tokenizer.whitespace_clean(openai_tokenizer.basic_clean(text)).lower()
@@ -272,9 +271,8 @@ def test_characters_are_cleaned_as_openai_cleans_them(openai_tokenizer):
 
 
 def test_tokens_equal_open_clips(vocabulary):
+    # Its tokenizer alone: the package imports torchvision, which has no release for this torch.
     package = importlib.util.find_spec("open_clip")
-    if package is None:
-        pytest.skip("the package open_clip_torch is not installed")
     spec = importlib.util.spec_from_file_location("open_clip_tokenizer", Path(package.origin).parent / "tokenizer.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

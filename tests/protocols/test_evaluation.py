@@ -128,6 +128,39 @@ def test_a_second_run_draws_nothing_and_gives_the_same_digits(places, report):
     assert again["numbers"]["efficientnet_lite0"] == report["numbers"]["efficientnet_lite0"]
 
 
+def test_the_reference_is_measured_once_and_statistics_of_a_file_beside_it(places, report, monkeypatch):
+    folder, stages, _ = places
+    (kept,) = (folder / "reference_features").glob("efficientnet_lite0-*")
+
+    def measure_again(*_):
+        raise AssertionError("the reference is measured a second time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("imagen_jax.protocols.measured_references.save_statistics", measure_again)
+        patch.setattr("imagen_jax.protocols.measured_references.neighbourhood_radii", measure_again)
+        beside = wanted(places, reference_statistics=str(kept / "statistics.npz"))
+        found = evaluate(stages, folder / "out", beside, batch_size=8)
+    numbers = found["numbers"]["efficientnet_lite0"]
+    (title,) = (name for name in numbers if name.endswith("against statistics.npz"))
+    distance = report["numbers"]["efficientnet_lite0"]["Fréchet distance"]["distance"]
+    assert numbers[title]["distance"] == distance == found["headline"][0]["value"]
+    assert found["reference_statistics"]["file"] == "statistics.npz"
+
+    whole = (kept / "statistics.npz").read_bytes(), (kept / "radii.npz").read_bytes()
+    for name in ("statistics.npz", "radii.npz"):
+        (kept / name).write_bytes((kept / name).read_bytes()[:200])
+    again = evaluate(stages, folder / "out", wanted(places), batch_size=8)
+    assert again["numbers"] == {"efficientnet_lite0": report["numbers"]["efficientnet_lite0"]}
+    assert ((kept / "statistics.npz").stat().st_size, (kept / "radii.npz").stat().st_size) == tuple(map(len, whole))
+
+
+def test_statistics_of_another_network_are_refused(places):
+    folder, stages, _ = places
+    np.savez(folder / "narrow.npz", mu=np.zeros(7), sigma=np.eye(7))
+    with pytest.raises(UserError, match="width 1280 can't be compared with those of width 7"):
+        evaluate(stages, folder / "out", wanted(places, reference_statistics=str(folder / "narrow.npz")), batch_size=8)
+
+
 def test_another_choice_of_captions_is_refused_in_the_same_folder(places, report):
     folder, stages, _ = places
     with pytest.raises(UserError, match="captions_sha256"):

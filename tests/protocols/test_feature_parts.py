@@ -72,7 +72,7 @@ def test_a_damaged_part_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("network", "key", "said"),
     [
-        (CORNER, {**KEY, "pictures": "others"}, "pictures 'seventy', and these are with 'others'"),
+        (CORNER, {**KEY, "pictures": "others"}, "holds features with pictures 'seventy', and this run has 'others'"),
         (FeatureNetwork("corner", "the first pixel", 3, "clean", "abc", look_at_corner), KEY, "resize 'none'"),
         (FeatureNetwork("corner", "the first pixel", 3, "none", "def", look_at_corner), KEY, "sha256 'abc'"),
     ],
@@ -90,7 +90,7 @@ def test_a_picture_with_features_that_are_no_numbers_is_named(tmp_path):
     broken = FeatureNetwork("broken", "a broken one", 3, "none", "", divide)
     black = np.maximum(PICTURES, 1)
     black[41, 0, 0, 1] = 0
-    with pytest.raises(UserError, match=r"1 of 20 pictures .* the first is picture 41"):
+    with pytest.raises(UserError, match=r"1 of 20 pictures .* the first of them picture 41"):
         extract(tmp_path, broken, read=lambda number: black[number])
 
 

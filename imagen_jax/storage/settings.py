@@ -1,0 +1,68 @@
+"""Settings beside what was made with them, so that nothing is continued with others.
+
+settings -> FOLDER/NAME.json -> the same settings, or a sentence with the first that differs
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path, create_folder, write_whole
+
+
+class Difference(NamedTuple):
+    """An entry in which two settings differ.
+
+    Attributes:
+        name: of the entry.
+        before: its value then; None where it was not there.
+        now: its value now; likewise.
+    """
+
+    name: str
+    before: Any
+    now: Any
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference | None:
+    """The first entry that differs, in the order of ``now``; None where none does.
+
+    An entry that is not there is one that is None. Tuples are lists, as JSON has them.
+    """
+    before, now = (json.loads(json.dumps(dict(one))) for one in (before, now))
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
+            return Difference(name, before.get(name), now.get(name))
+    return None
+
+
+def keep_settings(path: Path, settings: Mapping[str, Any], what: str, mend: str) -> None:
+    """Writes settings to a file, or checks that they are those of the file that is there.
+
+    Args:
+        path: of the file; its folder is made.
+        settings: as JSON can hold them.
+        what: lies in the folder, for the sentence.
+        mend: what to do otherwise, for the sentence.
+
+    Raises:
+        UserError: the settings there are others (names the first that differs, and both values), or damaged.
+        OSError: the file can't be written.
+    """
+    if not path.exists():
+        create_folder(path.parent)
+        write_whole(path, (json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n").encode())
+        return
+    try:
+        before = json.loads(path.read_bytes())
+        if not isinstance(before, dict):
+            raise ValueError(f"{before!r} is no set of settings")
+    except ValueError:
+        raise UserError(f"{path}, which says what the {what} there are, is damaged: {mend}") from None
+    different = first_difference(before, settings)
+    if different is not None:
+        raise UserError(
+            f"{path.parent} holds {what} with {different.name} {different.before!r}, and this run has "
+            f"{different.now!r}: {mend}"
+        )
