@@ -6,6 +6,7 @@
 | 1 | a mistake of ours: the traceback says where |
 | 2 | a mistake that the user can mend: the sentence says how |
 | 3 | another process of the run ended or never came: the sentence says which; the same command continues |
+| 75 | told to leave (SIGTERM), and all is kept: the same command continues |
 | 130 | interrupted |
 """
 
@@ -26,7 +27,8 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from imagen_jax import processes
-from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.errors import LeavingError, UserError, nearest_name
+from imagen_jax.preemption import AGAIN
 from imagen_jax.storage.buckets import explain_refusal, is_refusal
 from imagen_jax.storage.local_copies import cache_folder
 
@@ -114,6 +116,9 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
             processes.leave()
     except UserError as error:
         fail(str(error), error)
+    except LeavingError as error:
+        print(f"told to leave: {error}", file=sys.stderr, flush=True)
+        processes.exit_now(AGAIN)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr, flush=True)
         # At once: an orderly exit would pull the rug from under a thread that is compiling, and end in a crash.

@@ -1,4 +1,4 @@
-"""The error a user can mend: one sentence, no traceback."""
+"""The error a user can mend, and the ends that are none: one sentence, no traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,6 +8,13 @@ class UserError(Exception):
     """A mistake outside the code: its message is one sentence that says what is wrong and what mends it.
 
     The command lines print the message alone and exit with status 2 (see ``command_line.py``).
+    """
+
+
+class LeavingError(Exception):
+    """The program was told to leave, and all that it had done is kept: the same command goes on.
+
+    The command lines print the message and exit with ``preemption.AGAIN``.
     """
 
 

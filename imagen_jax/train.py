@@ -23,7 +23,8 @@ from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import LeavingError, UserError, choose
+from imagen_jax.preemption import listening
 from imagen_jax.previews import make_preview
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.protocols.during_training import make_evaluation
@@ -107,6 +108,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
 
     Raises:
         UserError: whatever the user can mend: config, data, workdir, space.
+        LeavingError: SIGTERM came; a checkpoint is written.
     """
     stage = build_stage(config)
     training = make_training(config, stage)
@@ -132,17 +134,21 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
             preview = make_preview(config, stage, data.folder, data.store, workdir)
             evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
-            with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog:
+            with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog, listening() as should_leave:
                 note = make_noting(watchdog)
                 hooks = [
                     note,
                     *logging,
-                    Hook("preview", config.training.preview_every, preview),
-                    *([Hook("evaluation", config.training.evaluate_every, evaluation)] if evaluation else []),
+                    Hook("preview", config.training.preview_every, preview, when_leaving=False),
+                    *(
+                        [Hook("evaluation", config.training.evaluate_every, evaluation, when_leaving=False)]
+                        if evaluation
+                        else []
+                    ),
                     Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
                     note,
                 ]
-                return run_loop(
+                state = run_loop(
                     state,
                     step,
                     data.batches,
@@ -150,7 +156,13 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                     put=make_feed(stage, data.store, training.batch),
                     hooks=hooks,
                     clock=clock,
+                    should_leave=should_leave,
                 )
+        checkpoints.wait()
+    reached = int(state.step)
+    if reached < config.training.steps:
+        raise LeavingError(f"the checkpoint of step {reached} is written; run the same command to continue")
+    return state
 
 
 def tell(sentence: str) -> None:

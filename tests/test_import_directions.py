@@ -15,7 +15,7 @@ LAYERS = [
     {"array_types", "errors"},
     {"storage"},
     {"processes", "sharding"},
-    {"weights"},
+    {"preemption", "weights"},
     {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
     {"evaluation"},

@@ -55,11 +55,13 @@ class Hook(NamedTuple):
         name: under which the clock counts its seconds.
         every: how often, in steps.
         act: ``(step number, moment) -> None``.
+        when_leaving: whether also after the step after which a run that was told to leave leaves; there is little time.
     """
 
     name: str
     every: int
     act: Callable[[int, Moment], None]
+    when_leaving: bool = True
 
 
 class LoopClock:
@@ -105,8 +107,9 @@ def run_loop(
     put: Callable[[Any], Batch],
     hooks: Sequence[Hook],
     clock: LoopClock,
+    should_leave: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
-    """Trains from ``state.step`` to ``steps``.
+    """Trains from ``state.step`` to ``steps``, or until it should leave.
 
     Args:
         state: where to start; consumed.
@@ -116,6 +119,7 @@ def run_loop(
         put: host batch to a batch on the devices.
         hooks: see ``Hook``; run in their order.
         clock: counts where the time goes.
+        should_leave: asked after each step, with its number.
     """
     first = int(state.step) + 1
     if first > steps:
@@ -141,12 +145,15 @@ def run_loop(
         clock.add_outside("input", max(fetched - done, 0.0))
         ended = max(fetched, done)
         moment = Moment(state, metrics, data_state, clock)
+        leaving = should_leave(number)
         for hook in hooks:
-            if number % hook.every == 0 or number == steps:
+            if number % hook.every == 0 or number == steps or (leaving and hook.when_leaving):
                 hook.act(number, moment)
                 acted = time.perf_counter()
                 clock.add_outside(hook.name, acted - ended)
                 ended = acted
+        if leaving:
+            break
     waiter.shutdown()
     return state
 

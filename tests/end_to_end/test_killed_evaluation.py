@@ -52,7 +52,7 @@ def start(places, environment, out, hosts=1):
 
 
 def finish(process, out):
-    assert process.wait(timeout=300) == 0, Path(f"{out}.txt").read_text()
+    assert process.wait(timeout=900) == 0, Path(f"{out}.txt").read_text()
     report = json.loads((out / "report.json").read_text())
     return {key: value for key, value in report.items() if key not in TIMES}
 

@@ -35,7 +35,7 @@ def rating(tmp_path):
 
 
 def run(rating, *arguments):
-    done = subprocess.run(command(*arguments), **rating, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command(*arguments), **rating, capture_output=True, timeout=900, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -57,7 +57,7 @@ def serving(rating, *arguments):
 def post(port, path, **asked):
     body, headers = json.dumps({"rater": "Ann", **asked}).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://localhost:{port}/{path}", body, headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=900) as answer:
         return json.loads(answer.read())
 
 
@@ -91,7 +91,7 @@ def test_a_killed_server_goes_on_and_tells_the_results(rating, tmp_path):
     assert "<svg" in (tmp_path / "win_rates.svg").read_text()
     (tmp_path / "ours").rename(tmp_path / "elsewhere")
     bare = [sys.executable, "-m", "imagen_jax.rate", "--results"]
-    assert subprocess.run(bare, **rating, capture_output=True, timeout=120, check=True).stdout == printed
+    assert subprocess.run(bare, **rating, capture_output=True, timeout=900, check=True).stdout == printed
 
 
 def test_a_port_is_ours_alone_and_others_pictures_are_refused(rating, tmp_path):

@@ -198,7 +198,7 @@ def test_training_goes_on_after_a_kill_as_if_there_had_been_none(embedded, envir
         )
     try:
         first = checkpoints / str(SAVED)
-        wait_until(lambda: first.exists() or killed.poll() is not None, 120, "no checkpoint came")
+        wait_until(lambda: first.exists() or killed.poll() is not None, 900, "no checkpoint came")
         workers = below(killed.pid)
     finally:
         killed.kill()

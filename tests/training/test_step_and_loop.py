@@ -148,6 +148,21 @@ def test_hooks_run_when_due_and_after_the_last_step():
     assert seen == [("often", 2), ("often", 4), ("rarely", 4), ("often", 5), ("rarely", 5)]
 
 
+def test_a_run_that_should_leave_leaves_after_that_step_with_the_hooks_that_it_has_time_for():
+    seen = []
+    hooks = [
+        Hook("slow", 4, lambda number, moment: seen.append(("slow", number)), when_leaving=False),
+        Hook("kept", 4, lambda number, moment: seen.append(("kept", number, int(moment.state.step)))),
+    ]
+    compiled, batches = compiled_step(), CountedBatches()
+    arguments = {"put": lambda batch: jax.device_put(batch, jax.devices()[0]), "hooks": hooks, "clock": LoopClock()}
+    state = run_loop(
+        start(optax.adam(0.1)), compiled, batches, steps=9, should_leave=lambda number: number == 6, **arguments
+    )
+    assert int(state.step) == 6
+    assert seen == [("slow", 4), ("kept", 4, 4), ("kept", 6, 6)]
+
+
 def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one():
     """Bit for bit: parameters, average, moments and losses; the position kept is that of the step, not of the batch
     that was fetched ahead."""

@@ -1,0 +1,139 @@
+"""A training that is told to leave (SIGTERM) keeps a checkpoint and leaves with status 75; the same command goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import own_images as own_images_config
+from imagen_jax.preemption import AGAIN
+from imagen_jax.train import train
+from tests.end_to_end.smoke_runs import plain
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).parents[2]
+STEPS = 60
+SETTINGS = {
+    "training.steps": STEPS,
+    "training.checkpoint_every": 1000,
+    "training.preview_every": 1000,
+    "training.log_every": 1,
+    "network.channels": (8,),
+    "network.blocks": (1,),
+    "network.strides": (1,),
+    "network.self_attention": (False,),
+    "network.cross_attention": (False,),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, own_images, data_dir):
+    """Starts ``train``, on a data set and with compiled programs that all starts share."""
+    folder = tmp_path_factory.mktemp("preempted")
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "IMAGEN_JAX_CACHE": str(folder), "XLA_FLAGS": ""}
+
+    def start(workdir, *more):
+        changes = [f"--config.{name}={value}" for name, value in settings(own_images, data_dir).items()]
+        command = [sys.executable, "-m", "imagen_jax.train", "--config=configs/own_images.py:base,smoke"]
+        path = folder / f"told_{time.monotonic_ns()}"
+        command += [f"--workdir={workdir}", *changes, *more]
+        with path.open("w") as told:
+            process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=told, stderr=told)
+        process.told = path
+        return process
+
+    return start
+
+
+def settings(own_images, data_dir):
+    return {**SETTINGS, "data.options.folder": str(own_images), "data.data_dir": str(data_dir)}
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory, own_images, data_dir):
+    """The config, the state and the losses of a training that nobody interrupted."""
+    config = own_images_config.get_config("base,smoke")
+    config.update_from_flattened_dict(settings(own_images, data_dir))
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    ended = run(workdir)
+    assert ended.wait(timeout=900) == 0, ended.told.read_text()
+    # It is done, and only read here.
+    return config, plain(train(config, workdir)), losses_of(workdir)
+
+
+def losses_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def wait_for_steps(process, count):
+    """Waits until so many steps are done: the progress bar says so."""
+    deadline = time.monotonic() + 900
+    while f"{count}/{STEPS}" not in process.told.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, process.told.read_text()
+        time.sleep(0.02)
+
+
+def steps_kept(workdir):
+    return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tmp_path):
+    config, state, losses = whole
+    left = run(tmp_path / "run")
+    wait_for_steps(left, 3)
+    left.send_signal(signal.SIGTERM)
+    assert left.wait(timeout=900) == AGAIN, left.told.read_text()
+    (kept,) = steps_kept(tmp_path / "run")
+    assert 3 <= kept < STEPS
+    assert f"told to leave: the checkpoint of step {kept} is written" in left.told.read_text()
+    assert "Traceback" not in left.told.read_text()
+
+    again = run(tmp_path / "run")
+    assert again.wait(timeout=900) == 0, again.told.read_text()
+    assert f"continues after step {kept}." in again.told.read_text()
+    assert losses_of(tmp_path / "run") == losses
+    assert all(np.array_equal(a, b) for a, b in zip(plain(train(config, tmp_path / "run")), state, strict=True))
+
+
+def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole, tmp_path):
+    _, _, losses = whole
+
+    def start_both():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        together = (f"--coordinator={address}", "--process_count=2")
+        return [run(tmp_path / "run", *together, f"--process_index={index}") for index in range(2)]
+
+    both = start_both()
+    wait_for_steps(both[0], 3)
+    both[1].send_signal(signal.SIGTERM)
+    told = [process.told for process in both]
+    assert [process.wait(timeout=900) for process in both] == [AGAIN, AGAIN], [one.read_text() for one in told]
+    (kept,) = steps_kept(tmp_path / "run")
+    assert 3 < kept < STEPS
+    assert all(f"the checkpoint of step {kept} is written" in one.read_text() for one in told)
+
+    both = start_both()
+    assert [process.wait(timeout=900) for process in both] == [0, 0], both[0].told.read_text()
+    assert [step for step, _ in losses_of(tmp_path / "run")] == [step for step, _ in losses]
+
+
+def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path):
+    early = run(tmp_path / "run")
+    deadline = time.monotonic() + 900
+    while not (tmp_path / "run" / "config.json").exists():
+        assert early.poll() is None and time.monotonic() < deadline, early.told.read_text()
+        time.sleep(0.01)
+    early.send_signal(signal.SIGTERM)
+    assert early.wait(timeout=30) == -signal.SIGTERM
+    assert not (tmp_path / "run" / "checkpoints").exists()
