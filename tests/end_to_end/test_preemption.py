@@ -20,7 +20,7 @@ from tests.end_to_end.smoke_runs import plain
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 150
 SETTINGS = {
     "training.steps": STEPS,
     "training.checkpoint_every": 1000,
@@ -74,10 +74,10 @@ def losses_of(workdir):
     return [(line["step"], line["loss"]) for line in lines]
 
 
-def wait_for_steps(process, count):
-    """Waits until so many steps are done: the progress bar says so."""
+def wait_for_the_first_step(process):
+    """Waits until the progress bar has the first step; those that follow it shows every few seconds."""
     deadline = time.monotonic() + 900
-    while f"{count}/{STEPS}" not in process.told.read_text():
+    while f"1/{STEPS}" not in process.told.read_text():
         assert process.poll() is None and time.monotonic() < deadline, process.told.read_text()
         time.sleep(0.02)
 
@@ -89,11 +89,11 @@ def steps_kept(workdir):
 def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tmp_path):
     config, state, losses = whole
     left = run(tmp_path / "run")
-    wait_for_steps(left, 3)
+    wait_for_the_first_step(left)
     left.send_signal(signal.SIGTERM)
     assert left.wait(timeout=900) == AGAIN, left.told.read_text()
     (kept,) = steps_kept(tmp_path / "run")
-    assert 3 <= kept < STEPS
+    assert 1 <= kept < STEPS
     assert f"told to leave: the checkpoint of step {kept} is written" in left.told.read_text()
     assert "Traceback" not in left.told.read_text()
 
@@ -115,12 +115,12 @@ def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole,
         return [run(tmp_path / "run", *together, f"--process_index={index}") for index in range(2)]
 
     both = start_both()
-    wait_for_steps(both[0], 3)
+    wait_for_the_first_step(both[0])
     both[1].send_signal(signal.SIGTERM)
     told = [process.told for process in both]
     assert [process.wait(timeout=900) for process in both] == [AGAIN, AGAIN], [one.read_text() for one in told]
     (kept,) = steps_kept(tmp_path / "run")
-    assert 3 < kept < STEPS
+    assert 1 < kept < STEPS
     assert all(f"the checkpoint of step {kept} is written" in one.read_text() for one in told)
 
     both = start_both()
