@@ -54,12 +54,12 @@ class Hook(NamedTuple):
     Attributes:
         name: under which the clock counts its seconds.
         every: how often, in steps.
-        act: ``(step number, moment) -> None``.
+        act: ``(step number, moment) -> None``; or a state, to go on from instead.
     """
 
     name: str
     every: int
-    act: Callable[[int, Moment], None]
+    act: Callable[[int, Moment], TrainState | None]
 
 
 class LoopClock:
@@ -143,7 +143,10 @@ def run_loop(
         moment = Moment(state, metrics, data_state, clock)
         for hook in hooks:
             if number % hook.every == 0 or number == steps:
-                hook.act(number, moment)
+                replaced = hook.act(number, moment)
+                if replaced is not None:
+                    state = replaced
+                    moment = moment._replace(state=state)
                 acted = time.perf_counter()
                 clock.add_outside(hook.name, acted - ended)
                 ended = acted
