@@ -143,7 +143,7 @@ class Guard:
         self._in_a_row += 1
         self._skipped += 1
         sentence = f"step {number} is skipped: its loss is {loss:.4g} and its gradient norm {norm:.4g}"
-        self._incidents.report("skipped", seen, sentence, in_a_row=self._in_a_row)
+        self._incidents.report("skipped", seen, sentence, in_a_row=float(self._in_a_row))
         return self._respond(number, state) if self._in_a_row >= self._training.skips_in_a_row else None
 
     def _see(self, number: int, loss: float, norm: float) -> StepSeen:
