@@ -6,7 +6,7 @@ Of the numbers in ``metrics.jsonl`` that speak of time,
 
     images_per_second, images_per_second_per_chip, mfu, input_wait    are over the steps since the last line,
     seconds, overhead, overhead_of_loop, checkpoint_seconds           over this start of the run,
-    useful_seconds, goodput                                           over the run, with all its starts:
+    useful_seconds, goodput, skipped                                  over the run, with all its starts:
 
 - ``images_per_second``: images over the seconds in steps and waiting for batches.
 - ``mfu``, model FLOP utilisation: the operations of the loss and its gradient (matrix products and convolutions,
@@ -20,6 +20,7 @@ Of the numbers in ``metrics.jsonl`` that speak of time,
 - ``goodput``: ``useful_seconds`` over the wall time since the first start had its data ready, the time in which no
   process ran included.
 - ``epochs``: how often the data set was read through; of several data sets ``epochs_1``, ``epochs_2``, …
+- ``skipped``: how many steps of the run were skipped, for their loss or gradient was not finite.
 - ``unreadable_images``: how many images this process could not read and left out, since this start.
 
 A restart's ``useful_seconds`` go on from those in the last line up to the checkpoint it continues from; so where
@@ -56,7 +57,7 @@ def open_log(
         workdir: the run's folder.
         done: the step that the run continues from.
         clock: the loop's clock.
-        of_data: what is to be told of the reading.
+        of_data: what is to be told of the reading, and of what was skipped.
     """
     if not processes.is_first():
         yield []
@@ -89,7 +90,7 @@ def make_logging(
         clock: the loop's clock.
         goodput: of the run.
         share_of_peak: from steps a second to the share of the chips' peak; None where that is unknown.
-        of_data: what is to be told of the reading.
+        of_data: what is to be told of the reading, and of what was skipped.
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 

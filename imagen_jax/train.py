@@ -35,6 +35,7 @@ from imagen_jax.text.embedding_layer import recall
 from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.guard import Guard
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
@@ -120,15 +121,17 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         if done >= config.training.steps:
             tell(f"{workdir} is trained already: {done} steps.")
             return checkpoints.restore(training.state)[0]
+        guard = Guard(config.training, workdir, done, checkpoints, training.state)
         data = prepare(config, transform)
         if done:
             tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
             data.batches.set_state(data_state)
+            guard.set_state(data_state)
         else:
             state = training.make_state()
         clock = LoopClock()
-        with open_log(config, workdir, done, clock, lambda: data.batches.metrics) as logging:
+        with open_log(config, workdir, done, clock, lambda: data.batches.metrics | guard.metrics) as logging:
             step: TrainStep = training.lower().compile()
             if processes.is_first():
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
@@ -138,6 +141,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                 note = make_noting(watchdog)
                 hooks = [
                     note,
+                    Hook("loop", 1, guard),
                     *logging,
                     Hook("preview", config.training.preview_every, preview, when_leaving=False),
                     *(
@@ -145,13 +149,13 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                         if evaluation
                         else []
                     ),
-                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints, guard)),
                     note,
                 ]
                 state = run_loop(
                     state,
                     step,
-                    data.batches,
+                    guard.watch(data.batches),
                     steps=config.training.steps,
                     put=make_feed(stage, data.store, training.batch),
                     hooks=hooks,
@@ -285,11 +289,11 @@ def make_noting(watchdog: Watchdog) -> Hook:
     return Hook("loop", 1, note)
 
 
-def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:
-    """Makes the hook that saves state and data position together."""
+def make_saving(checkpoints: CheckpointStore, guard: Guard) -> Callable[[int, Moment], None]:
+    """Makes the hook that saves the state, the position in the data and what the guard knows together."""
 
     def save(number: int, moment: Moment) -> None:
-        checkpoints.save(number, moment.state, moment.data_state)
+        checkpoints.save(number, moment.state, moment.data_state | guard.get_state())
 
     return save
 

@@ -77,6 +77,9 @@ def common() -> ConfigDict:
                 "preview_every": 10_000,
                 "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
                 "keep_checkpoints": 3,
+                "skips_in_a_row": 10,  # steps without finite numbers, each left out, before the next is done
+                "when_not_finite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
+                "most_rewinds": 3,
                 "tensorboard": False,
             },
             "optimizer": {

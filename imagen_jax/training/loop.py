@@ -54,13 +54,13 @@ class Hook(NamedTuple):
     Attributes:
         name: under which the clock counts its seconds.
         every: how often, in steps.
-        act: ``(step number, moment) -> None``.
+        act: ``(step number, moment) -> None``; or a state, to go on from instead.
         when_leaving: whether also after the step after which a run that was told to leave leaves; there is little time.
     """
 
     name: str
     every: int
-    act: Callable[[int, Moment], None]
+    act: Callable[[int, Moment], TrainState | None]
     when_leaving: bool = True
 
 
@@ -148,7 +148,10 @@ def run_loop(
         leaving = should_leave(number)
         for hook in hooks:
             if number % hook.every == 0 or number == steps or (leaving and hook.when_leaving):
-                hook.act(number, moment)
+                replaced = hook.act(number, moment)
+                if replaced is not None:
+                    state = replaced
+                    moment = moment._replace(state=state)
                 acted = time.perf_counter()
                 clock.add_outside(hook.name, acted - ended)
                 ended = acted

@@ -6,7 +6,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -51,8 +51,8 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
 
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics of a step: to a disk at once, to a bucket soon."""
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Writes the metrics of a step, numbers where TensorBoard has them too: to a disk at once, to a bucket soon."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         if self._events is not None:
@@ -98,7 +98,7 @@ class ObjectOfLines:
     close = upload
 
 
-def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, int | float]]:
+def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
     """The lines of a run's metrics, a dict each; an unfinished last line is left out."""
     path = workdir / name
     if not path.exists():

@@ -24,7 +24,12 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Scalar]
 def make_train_step(
     loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float, ema_warm_up: bool, accumulate: int = 1
 ) -> TrainStep:
-    """Makes ``step(state, batch) -> (next state, metrics)``; metrics are ``loss`` and ``gradient_norm``.
+    """Makes ``step(state, batch) -> (next state, metrics)``.
+
+    Where the loss or the norm of the gradient is not finite, the step is skipped: parameters, average and optimizer
+    stay as they were, to the bit, and only the number of steps goes on, and with it the random key and the data.
+
+    Metrics are ``loss``, ``gradient_norm`` and ``skipped``, which is 1 where the step was skipped and else 0.
 
     Args:
         loss: of the parameters.
@@ -43,8 +48,13 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
-        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, average, opt_state, state.key), metrics
+        norm = optax.tree.norm(gradient)
+        # A choice for each number, not a branch: so it fuses with the update, and nothing need be known on the host.
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
+        kept = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
+        metrics = {"loss": value, "gradient_norm": norm, "skipped": 1.0 - finite}
+        return TrainState(state.step + 1, *kept, state.key), metrics
 
     return step
 
