@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from imagen_jax import processes
+from imagen_jax import notices, processes
 
 AGAIN = 75
 """Exit status of a process that was told to leave and kept what it had; ``launch/supervise.sh`` runs it again."""
@@ -29,7 +29,7 @@ def listening() -> Iterator[ShouldLeave]:
     they agree on the step after the furthest one's. Alone, a second SIGTERM ends the process at once.
     """
     if processes.is_together():
-        with processes.hearing_notices() as is_agreed:
+        with notices.hearing() as is_agreed:
             yield is_agreed
         return
     told = threading.Event()

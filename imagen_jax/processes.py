@@ -33,8 +33,8 @@ from typing import Any, NoReturn, TypeVar
 import jax
 from jax._src import distributed
 from jax.errors import JaxRuntimeError
-from jax.experimental import multihost_utils
 
+from imagen_jax import notices
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.storage.paths import Path
 
@@ -128,7 +128,6 @@ class Company:
 
 _company: Company | None = None
 _on_abort: Any = None  # kept, for C keeps no reference
-_on_notice: int | None = None
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, heartbeat_seconds: float) -> None:
@@ -162,34 +161,11 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
         ) from error
     # JAX has no public way to its key-value store; its own multihost_utils and Orbax take this one.
     state = distributed.global_state
-    hear_notices(False)
+    # From here on it would be deaf to SIGTERM; see there.
+    notices.hear(False)
     address = state.coordinator_address or ""
     _company = Company(state.client, state.process_id, state.num_processes, address, heartbeat_seconds)
     _company.start()
-
-
-def hear_notices(wanted: bool) -> None:
-    """Whether SIGTERM is a notice for JAX's preemption service, or ends this process as it ends any.
-
-    JAX hears it from the first, and so a process that compiles or draws would be deaf to it.
-    """
-    global _on_notice
-    change = ctypes.CDLL(None).signal
-    change.restype, change.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
-    if wanted:
-        change(signal.SIGTERM, _on_notice)
-    else:
-        _on_notice = change(signal.SIGTERM, None) or _on_notice
-
-
-@contextmanager
-def hearing_notices() -> Iterator[Callable[[int], bool]]:
-    """Takes SIGTERM for a notice within the block, which asks after each step whether it is the agreed one."""
-    hear_notices(True)
-    try:
-        yield multihost_utils.reached_preemption_sync_point
-    finally:
-        hear_notices(False)
 
 
 def leave() -> None:

@@ -13,7 +13,7 @@ PACKAGE = "imagen_jax"
 LAYERS = [
     {"large_pages"},
     {"array_types", "errors"},
-    {"storage"},
+    {"notices", "storage"},
     {"processes", "sharding"},
     {"preemption", "weights"},
     {"data", "diffusion", "models", "text"},
