@@ -35,6 +35,7 @@ from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, Embe
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
@@ -112,16 +113,22 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     training = make_training(config, stage)
     transform = make_transform(config, stage)
     share_workdir(workdir, config)
-    with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
+    keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
+    with CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0
         processes.agree({"the newest checkpoint": done})
         if done >= config.training.steps:
-            tell(f"{workdir} is trained already: {done} steps.")
-            return checkpoints.restore(training.state)[0]
+            state, _ = checkpoints.restore(training.state)
+            # The newest may be damaged, and an earlier one be read.
+            if int(state.step) >= config.training.steps:
+                tell(f"{workdir} is trained already: {int(state.step)} steps.")
+                return state
+            del state
         data = prepare(config, transform)
         if done:
-            tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
+            done = int(state.step)
+            tell(f"{workdir} continues after step {done}.")
             data.batches.set_state(data_state)
         else:
             state = training.make_state()
@@ -139,7 +146,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                     *logging,
                     Hook("preview", config.training.preview_every, preview),
                     *([Hook("evaluation", config.training.evaluate_every, evaluation)] if evaluation else []),
-                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
+                    Saving(checkpoints, config.training.checkpoint_every, config.training.steps).hook(),
                     note,
                 ]
                 return run_loop(
@@ -271,15 +278,6 @@ def make_noting(watchdog: Watchdog) -> Hook:
         watchdog.note(number)
 
     return Hook("loop", 1, note)
-
-
-def make_saving(checkpoints: CheckpointStore) -> Callable[[int, Moment], None]:
-    """Makes the hook that saves state and data position together."""
-
-    def save(number: int, moment: Moment) -> None:
-        checkpoints.save(number, moment.state, moment.data_state)
-
-    return save
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def common() -> ConfigDict:
                 "preview_every": 10_000,
                 "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
                 "keep_checkpoints": 3,
+                "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
                 "tensorboard": False,
             },
             "optimizer": {

@@ -15,9 +15,9 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 from imagen_jax.storage.settings import first_difference
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
-                  "training.evaluate_every", "training.keep_checkpoints", "training.tensorboard", "sampling.",
-                  "preview.", "mesh.", "network.remat", "data.data_dir", "data.num_workers",
-                  "data.largest_bad_share")  # fmt: skip
+                  "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
+                  "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
+                  "data.num_workers", "data.largest_bad_share")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 
@@ -25,7 +25,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {"crop": "centre", "mirror": False, "weights": (), "largest_bad_share": 0.01},
     "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
     "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
-    "training": {"accumulate": 1, "evaluate_every": 0},
+    "training": {"accumulate": 1, "evaluate_every": 0, "keep_every": 0},
     "preview": {"samples": 64, "compared": 2000, "features": "efficientnet_lite0"},
     "sampling": {
         "largest_bound": 1e9,
