@@ -170,7 +170,8 @@ def move_folder(folder: Path, target: Path) -> None:
         OSError: it can't be moved.
     """
     if isinstance(folder, epath.Path):
-        file_system().mv(str(folder), str(target), recursive=True)
+        file_system().copy(str(folder), str(target), recursive=True)
+        file_system().rm(str(folder), recursive=True)
     else:
         os.replace(folder, target)
 
