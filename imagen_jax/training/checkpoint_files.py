@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -111,7 +112,7 @@ def remove_leftovers(folder: Path, newest: int, every: int) -> None:
     """
     if jax.process_index() == 0:
         for path in folder.glob("*.orbax-checkpoint-tmp*"):
-            remove_folder(path)
+            remove_unfinished_checkpoint(path)
         there = list_steps(folder)
         incomplete = [path for path in there if not is_complete(path)]
         kept = steps_to_keep([int(path.name) for path in there], newest, every)
@@ -124,6 +125,23 @@ def remove_leftovers(folder: Path, newest: int, every: int) -> None:
                     f"the checkpoint {path} is damaged ({missing_part(path)} is missing) and kept as {set_aside(path)}"
                 )
     wait_for_first("leftovers of checkpoints removed")
+
+
+def remove_unfinished_checkpoint(path: Path) -> None:
+    """Removes a checkpoint whose writing failed, maybe just now in this process: some threads may still write there.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    for seconds in (0.1, 0.3, 1.0, 3.0):
+        try:
+            return remove_folder(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            time.sleep(seconds)
+    if path.exists():
+        remove_folder(path)
 
 
 def set_aside(checkpoint: Path) -> str:
@@ -227,6 +245,15 @@ def names_in_a_sentence(names: Iterable[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
+FAILED_WRITES: list[BaseException] = []
+"""Errors of writing in the background, as Orbax logs them: of several processes it raises them only when all are done,
+and those that did write wait twenty minutes for the one that could not."""
+
+
 def is_news(record: logging.LogRecord) -> bool:
     """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
-    return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
+    if not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname):
+        return True
+    if "async_checkpointer" in record.pathname and isinstance(record.exc_info[1], Exception):
+        FAILED_WRITES.append(record.exc_info[1])
+    return False

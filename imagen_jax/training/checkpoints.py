@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, absolute, in_bucket, to_path
 from imagen_jax.training.checkpoint_files import (
+    FAILED_WRITES,
     DamageError,
     NotWrittenError,
     explain_refusal,
@@ -95,8 +96,14 @@ class CheckpointStore:
     def __enter__(self) -> "CheckpointStore":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self.close()
+        except UserError as unwritten:
+            if kind is None:
+                raise
+            # What ended the block counts more.
+            warn(str(unwritten))
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint; None where there is none.
@@ -186,14 +193,8 @@ class CheckpointStore:
         Raises:
             UserError: it has, as ``save`` says.
         """
-        if self._writing is None:
-            return
         with self._explained():
-            try:
-                self._writing.result(timeout=0)
-            except TimeoutError:
-                return
-        self._writing = None
+            self._look(seconds=0.0)
 
     def wait(self) -> None:
         """Waits until all is written.
@@ -203,8 +204,9 @@ class CheckpointStore:
         """
         if self._writer is not None:
             with self._explained():
+                while self._look(seconds=1.0):
+                    pass
                 self._writer.wait()
-        self._writing = None
 
     def close(self) -> None:
         """Waits until all is written, and lets go of the folder.
@@ -217,6 +219,19 @@ class CheckpointStore:
             writer, self._writer = self._writer, None
             with self._explained():
                 writer.close()
+
+    def _look(self, seconds: float) -> bool:
+        """Looks whether something is still being written, and raises the error where that failed."""
+        if self._writing is None:
+            return False
+        if FAILED_WRITES and jax.process_count() > 1:
+            raise FAILED_WRITES.pop()
+        try:
+            self._writing.result(timeout=seconds)
+        except TimeoutError:
+            return True
+        self._writing = None
+        return False
 
     def _read_step(self, step: int, wanted: dict[str, Any]) -> Found:
         self.wait()
@@ -310,6 +325,7 @@ class CheckpointStore:
                 refuse_alike(refusal_of_bytes(self.folder))
             writer = self._open_writer()
             refuse_alike(lack_of_room(self.folder, parts))
+            FAILED_WRITES.clear()
             self._writing = writer.save_checkpointables_async(
                 step, parts, custom_metadata=write_record(data_state, parts), force=True
             )
