@@ -36,6 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "log_every": 20,
                 "checkpoint_every": 250,
                 "keep_checkpoints": 2,
+                "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
                 "ema_decay": 0.995,
                 "ema_warm_up": True,
             },

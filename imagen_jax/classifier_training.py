@@ -27,10 +27,12 @@ from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, write_whole
-from imagen_jax.training.checkpoints import CheckpointStore, place_here
+from imagen_jax.training.checkpoint_reading import place_here
+from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress
 from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import make_train_step
 from imagen_jax.training.workdir import keep_config
@@ -68,11 +70,12 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     params_key, run_key = jax.random.split(jax.random.key(config.seed))
     make_state = jax.jit(lambda: initial_state(initial_params(classifier, params_key), optimizer, run_key))
-    with CheckpointStore(workdir / "checkpoints", keep=training.keep_checkpoints) as checkpoints:
+    with CheckpointStore(workdir / "checkpoints", training.keep_checkpoints, training.keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0
         if done:
             state, data_state = checkpoints.restore(place_here(jax.eval_shape(make_state)))
             batches.set_state(data_state)
+            done = int(state.step)
         else:
             state = make_state()
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
@@ -83,10 +86,8 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 clock = moment.clock
                 bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
 
-            def save(number: int, moment: Moment) -> None:
-                checkpoints.save(number, moment.state, moment.data_state)
-
-            hooks = [Hook("log", training.log_every, log), Hook("checkpoint", training.checkpoint_every, save)]
+            saving = Saving(checkpoints, training.checkpoint_every, training.steps)
+            hooks = [Hook("log", training.log_every, log), saving.hook()]
             state = run_loop(
                 state,
                 jax.jit(step, donate_argnums=0),

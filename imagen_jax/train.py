@@ -37,11 +37,12 @@ from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.guard import Guard
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
 from imagen_jax.training.workdir import flatten, keep_config
-from imagen_jax.training_setup import make_training
+from imagen_jax.training_setup import Training, make_training
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
@@ -87,6 +88,30 @@ class Data(NamedTuple):
     store: Embeddings
 
 
+class Run(NamedTuple):
+    """A training that is about to begin or to go on.
+
+    Attributes:
+        config: of the stage.
+        workdir: folder of the run.
+        stage: built from the config.
+        training: likewise.
+        data: what it trains on, positioned.
+        checkpoints: of the run.
+        guard: looks at every step's numbers.
+        done: the step that it continues from.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    stage: Stage
+    training: Training
+    data: Data
+    checkpoints: CheckpointStore
+    guard: Guard
+    done: int
+
+
 def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
@@ -115,58 +140,56 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     training = make_training(config, stage)
     transform = make_transform(config, stage)
     share_workdir(workdir, config)
-    with CheckpointStore(workdir / "checkpoints", keep=config.training.keep_checkpoints) as checkpoints:
+    keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
+    with CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0
         processes.agree({"the newest checkpoint": done})
         if done >= config.training.steps:
-            tell(f"{workdir} is trained already: {done} steps.")
-            return checkpoints.restore(training.state)[0]
-        guard = Guard(config.training, workdir, done, checkpoints, training.state)
+            state, _ = checkpoints.restore(training.state)
+            # The newest may be damaged, and an earlier one be read.
+            if int(state.step) >= config.training.steps:
+                tell(f"{workdir} is trained already: {int(state.step)} steps.")
+                return state
+            del state
         data = prepare(config, transform)
         if done:
-            tell(f"{workdir} continues after step {done}.")
             state, data_state = checkpoints.restore(training.state)
+            done = int(state.step)
+            tell(f"{workdir} continues after step {done}.")
             data.batches.set_state(data_state)
-            guard.set_state(data_state)
         else:
-            state = training.make_state()
-        clock = LoopClock()
-        with open_log(config, workdir, done, clock, lambda: data.batches.metrics | guard.metrics) as logging:
-            step: TrainStep = training.lower().compile()
-            if processes.is_first():
-                step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
-            preview = make_preview(config, stage, data.folder, data.store, workdir)
-            evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
-            with Watchdog(watch.hang_seconds, watch.end_when_hung, done) as watchdog, listening() as should_leave:
-                note = make_noting(watchdog)
-                hooks = [
-                    note,
-                    Hook("loop", 1, guard),
-                    *logging,
-                    Hook("preview", config.training.preview_every, preview, when_leaving=False),
-                    *(
-                        [Hook("evaluation", config.training.evaluate_every, evaluation, when_leaving=False)]
-                        if evaluation
-                        else []
-                    ),
-                    Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints, guard)),
-                    note,
-                ]
-                state = run_loop(
-                    state,
-                    step,
-                    guard.watch(data.batches),
-                    steps=config.training.steps,
-                    put=make_feed(stage, data.store, training.batch),
-                    hooks=hooks,
-                    clock=clock,
-                    should_leave=should_leave,
-                )
-        checkpoints.wait()
+            state, data_state = training.make_state(), {}
+        guard = Guard(config.training, workdir, done, checkpoints, training.state)
+        guard.set_state(data_state)
+        state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
         raise LeavingError(f"the checkpoint of step {reached} is written; run the same command to continue")
     return state
+
+
+def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
+    """Compiles the step and trains until the last one, or until SIGTERM says to leave."""
+    config, steps, data = this.config, this.config.training.steps, this.data
+    clock = LoopClock()
+    with open_log(config, this.workdir, this.done, clock, lambda: data.batches.metrics | this.guard.metrics) as logging:
+        step: TrainStep = this.training.lower().compile()
+        if processes.is_first():
+            step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
+        shown = make_showing(config, this.stage, data, this.workdir)
+        saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
+        with Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog, listening() as should_leave:
+            note = make_noting(watchdog)
+            return run_loop(
+                state,
+                step,
+                this.guard.watch(data.batches),
+                steps=steps,
+                put=make_feed(this.stage, data.store, this.training.batch),
+                hooks=[note, Hook("loop", 1, this.guard), *logging, *shown, saving.hook(), note],
+                clock=clock,
+                should_leave=should_leave,
+            )
 
 
 def tell(sentence: str) -> None:
@@ -279,6 +302,16 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
     return feed
 
 
+def make_showing(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
+    """Makes the hooks that draw: previews, and a sample that is measured, where it is wanted. Both take their time."""
+    preview = make_preview(config, stage, data.folder, data.store, workdir)
+    evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
+    hooks = [Hook("preview", config.training.preview_every, preview, when_leaving=False)]
+    if evaluation:
+        hooks.append(Hook("evaluation", config.training.evaluate_every, evaluation, when_leaving=False))
+    return hooks
+
+
 def make_noting(watchdog: Watchdog) -> Hook:
     """Makes the hook that notes each step, for the watchdog and for the other processes."""
 
@@ -287,15 +320,6 @@ def make_noting(watchdog: Watchdog) -> Hook:
         watchdog.note(number)
 
     return Hook("loop", 1, note)
-
-
-def make_saving(checkpoints: CheckpointStore, guard: Guard) -> Callable[[int, Moment], None]:
-    """Makes the hook that saves the state, the position in the data and what the guard knows together."""
-
-    def save(number: int, moment: Moment) -> None:
-        checkpoints.save(number, moment.state, moment.data_state | guard.get_state())
-
-    return save
 
 
 if __name__ == "__main__":

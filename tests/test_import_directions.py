@@ -48,7 +48,7 @@ LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
 HOMES = {
     "flax.linen": ("models/", "text/", "evaluation/"),
     "optax": ("training/",),
-    "orbax": ("training/checkpoints.py",),
+    "orbax": ("training/checkpoints.py", "training/checkpoint_reading.py"),
     "tensorflow_datasets": ("data/",),
     # Elsewhere a path is storage's, which knows buckets; these have files of this machine, of packages and in copies.
     "pathlib": (

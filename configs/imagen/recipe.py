@@ -80,6 +80,7 @@ def common() -> ConfigDict:
                 "skips_in_a_row": 10,  # steps without finite numbers, each left out, before the next is done
                 "when_not_finite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
                 "most_rewinds": 3,
+                "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
                 "tensorboard": False,
             },
             "optimizer": {

@@ -163,6 +163,19 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def move_folder(folder: Path, target: Path) -> None:
+    """Gives a folder another name on the same disk or in the same bucket, where each object is copied and removed.
+
+    Raises:
+        OSError: it can't be moved.
+    """
+    if isinstance(folder, epath.Path):
+        file_system().copy(str(folder), str(target), recursive=True)
+        file_system().rm(str(folder), recursive=True)
+    else:
+        os.replace(folder, target)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that is seen only when it is whole.
 

@@ -3,49 +3,79 @@
     checkpoints/<step>/
         state/          parameters, optimizer, step, random key
         ema_params/     the averaged parameters, on their own: sampling reads nothing else
-        _CHECKPOINT_METADATA    with the position in the data, so that the two can't come apart
+        _CHECKPOINT_METADATA    with the position in the data, so that the two can't come apart, and a fingerprint of
+                                each array, which is looked at again when it is read (``checkpoint_records``)
 
 A folder gets its name only when all in it is written, so a run killed while writing leaves the checkpoint before it. In
 a bucket it has its name from the first, and a file in it says when all is written.
-Reading changes nothing on the disk: one may sample from a run that trains.
+Where the newest one is damaged, the one before it is read, with a sentence. Reading to sample changes nothing on the
+disk: one may sample from a run that trains; reading to train gives a damaged one another name (``checkpoint_files``).
 """
 
-import errno
 import logging
-import os
-import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from imagen_jax.errors import UserError
-from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
-from imagen_jax.storage.buckets import is_refusal, tell
-from imagen_jax.storage.paths import Path, absolute, in_bucket, remove_folder, to_path
+from imagen_jax.storage.paths import Path, absolute, in_bucket, to_path
+from imagen_jax.training.checkpoint_files import (
+    FAILED_WRITES,
+    DamageError,
+    NotWrittenError,
+    explain_refusal,
+    gather,
+    is_complete,
+    is_leftover,
+    is_news,
+    lack_of_room,
+    list_steps,
+    missing_part,
+    refusal_of_bytes,
+    refuse_alike,
+    remove_leftovers,
+    set_aside,
+    steps_to_keep,
+    wait_for_first,
+    warn,
+)
+from imagen_jax.training.checkpoint_reading import cast, place_here, read_parts
+from imagen_jax.training.checkpoint_records import check_numbers, write_record
 
-COMMITTED = "commit_success.txt"
-"""What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
 
-SPARE_ROOM = 1.2
-"""Free disk space wanted before writing, over the size of the state."""
+class Kept(NamedTuple):
+    """Orbax's question of which checkpoints stay, answered by ``steps_to_keep``.
 
-PARTS = ("_CHECKPOINT_METADATA", "ema_params/_METADATA")
-"""What lies in the folder of every checkpoint; ``state/`` may be removed from one that is only to sample from."""
+    Attributes:
+        newest: see there.
+        every: see there.
+    """
 
-MENDS = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EACCES: "make it writable",
-    errno.EPERM: "make it writable",
-    errno.EROFS: "use a --workdir on another disk",
-}
-"""What helps against the disk's refusals."""
+    newest: int
+    every: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of all checkpoints stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = steps_to_keep(steps, self.newest, self.every)
+        return [step in kept for step in steps]
+
+
+class Found(NamedTuple):
+    """What was read of a checkpoint.
+
+    Attributes:
+        step: its number.
+        parts: by name.
+        data_state: the position in the data.
+    """
+
+    step: int
+    parts: dict[str, Any]
+    data_state: dict[str, Any]
 
 
 class CheckpointStore:
@@ -54,22 +84,39 @@ class CheckpointStore:
     Args:
         folder: where they lie; made when the first is written.
         keep: how many of the newest are kept.
+        keep_every: beside them, one in so many steps is kept for ever; 0: none.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+    def __init__(self, folder: str | Path, keep: int = 2, keep_every: int = 0) -> None:
         self.folder = absolute(to_path(folder))
-        self._keep = keep
+        self._kept = Kept(keep, keep_every)
         self._writer: ocp.training.Checkpointer | None = None
+        self._writing: Any = None
 
     def __enter__(self) -> "CheckpointStore":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self.close()
+        except UserError as unwritten:
+            if kind is None:
+                raise
+            # What ended the block counts more.
+            warn(str(unwritten))
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint; None where there is none."""
-        return max((int(path.name) for path in list_steps(self.folder) if is_complete(path)), default=None)
+        """The step of the newest complete checkpoint; None where there is none.
+
+        Raises:
+            UserError: there are only such as lack a part.
+        """
+        there = list_steps(self.folder)
+        whole = [int(path.name) for path in there if is_complete(path)]
+        damaged = {int(path.name): f"{missing_part(path)} is missing" for path in there if not is_leftover(path)}
+        if damaged and not whole:
+            raise self._none_is_whole(damaged)
+        return max(whole, default=None)
 
     def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
         """Begins to write a checkpoint, and returns as soon as the arrays have been copied.
@@ -80,22 +127,16 @@ class CheckpointStore:
             data_state: position in the data, as JSON can hold it; the same in every process.
 
         Raises:
-            UserError: the disk has no room for it, or this one or the one before can't be written; those that are
+            NotWrittenError: the disk has no room for it, or this one or the one before can't be written; those that are
                 complete stay.
+            UserError: likewise, in one of several processes only: it can't go on without the others.
             ValueError: there is a checkpoint of this step or a later one.
         """
-        with self._explained():
-            self.wait()
-            newest = self.latest_step()
-            if newest is not None and step <= newest:
-                raise ValueError(f"step {step} can't be saved after step {newest}")
-            self._check_room(state)
-            self._open_writer().save_checkpointables_async(
-                step,
-                {"state": state._replace(ema_params=()), "ema_params": state.ema_params},
-                custom_metadata={"data_state": data_state},
-                force=True,
-            )
+        self.wait()
+        newest = self.latest_step()
+        if newest is not None and step <= newest:
+            raise ValueError(f"step {step} can't be saved after step {newest}")
+        self._write(step, {"state": state._replace(ema_params=()), "ema_params": state.ema_params}, data_state)
 
     def save_weights(self, step: int, params: Any) -> None:
         """Writes a checkpoint that holds averaged parameters alone, which is enough to sample from, and waits for it.
@@ -107,56 +148,64 @@ class CheckpointStore:
         Raises:
             UserError: the disk has no room for it, or it can't be written.
         """
-        with self._explained():
-            self._check_room(params)
-            self._open_writer().save_checkpointables_async(
-                step, {"ema_params": params}, custom_metadata={"data_state": {}}, force=True
-            )
+        self._write(step, {"ema_params": params}, {})
         self.wait()
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reads a checkpoint.
+        """Reads a checkpoint to train on. A damaged one that is newer gets another name, and a sentence says so.
 
         Args:
-            abstract_state: shapes with their shardings; each array is put where its shape says, on whatever mesh.
-            step: which one; the newest, if not given.
+            abstract_state: shapes with their shardings; each array is put where its shape says, on whatever mesh, in
+                whatever precision.
+            step: which one; the newest that is whole, if not given.
 
         Returns:
             The state and the position in the data.
 
         Raises:
-            UserError: there is no such checkpoint, it does not fit the shapes, or it can't be read.
+            UserError: there is no such checkpoint or none is whole, it does not fit the shapes, is of a newer format,
+                or may not be read.
         """
-        path = self._find(step)
         wanted = {"state": abstract_state._replace(ema_params=()), "ema_params": abstract_state.ema_params}
-        read = read_parts(path, wanted)
-        data_state = ocp.metadata(path, "ema_params").custom_metadata["data_state"]
-        return read["state"]._replace(ema_params=read["ema_params"]), data_state
+        found = self._read_newest(wanted, to_train=True) if step is None else self._read_step(step, wanted)
+        return found.parts["state"]._replace(ema_params=found.parts["ema_params"]), found.data_state
 
     def restore_ema(self, abstract_params: Any, step: int | None = None) -> tuple[Any, int]:
-        """Reads only the averaged parameters of a checkpoint.
+        """Reads only the averaged parameters of a checkpoint; nothing on the disk changes.
 
         Args:
             abstract_params: their shapes; those without a sharding go onto this process's first device.
-            step: which one; the newest, if not given.
+            step: which one; the newest that is whole, if not given.
 
         Returns:
             The parameters and their step.
 
         Raises:
-            UserError: there is no such checkpoint, it does not fit the shapes, or it can't be read.
+            UserError: as ``restore``.
         """
-        path = self._find(step)
-        return read_parts(path, {"ema_params": place_here(abstract_params)})["ema_params"], int(path.name)
+        wanted = {"ema_params": place_here(abstract_params)}
+        found = self._read_newest(wanted, to_train=False) if step is None else self._read_step(step, wanted)
+        return found.parts["ema_params"], found.step
+
+    def check(self) -> None:
+        """Looks, without waiting, whether what is being written has failed.
+
+        Raises:
+            UserError: it has, as ``save`` says.
+        """
+        with self._explained():
+            self._look(seconds=0.0)
 
     def wait(self) -> None:
         """Waits until all is written.
 
         Raises:
-            UserError: it could not be.
+            UserError: it could not be, as ``save`` says.
         """
         if self._writer is not None:
             with self._explained():
+                while self._look(seconds=1.0):
+                    pass
                 self._writer.wait()
 
     def close(self) -> None:
@@ -165,153 +214,165 @@ class CheckpointStore:
         Raises:
             UserError: it could not be written.
         """
+        self.wait()
         if self._writer is not None:
             writer, self._writer = self._writer, None
             with self._explained():
                 writer.close()
 
-    def _find(self, step: int | None) -> Path:
+    def _look(self, seconds: float) -> bool:
+        """Looks whether something is still being written, and raises the error where that failed."""
+        if self._writing is None:
+            return False
+        if FAILED_WRITES and jax.process_count() > 1:
+            raise FAILED_WRITES.pop()
+        try:
+            self._writing.result(timeout=seconds)
+        except TimeoutError:
+            return True
+        self._writing = None
+        return False
+
+    def _read_step(self, step: int, wanted: dict[str, Any]) -> Found:
         self.wait()
-        found = self.latest_step() if step is None else step
-        if found is None:
+        path = self.folder / str(step)
+        found = self._try(step, wanted)
+        if isinstance(found, Found):
+            return found
+        others = [other.name for other in list_steps(self.folder) if is_complete(other) and other != path]
+        choose = f"choose one of {', '.join(others)}" if others else "there is no other"
+        if not path.exists():
+            raise UserError(f"{self.folder} holds no checkpoint of step {step}: {choose}")
+        raise UserError(f"{self.folder} holds no complete checkpoint of step {step}: {choose} ({path}: {found})")
+
+    def _read_newest(self, wanted: dict[str, Any], to_train: bool) -> Found:
+        self.wait()
+        damaged: dict[int, str] = {}
+        while True:
+            # Listed anew each time: who samples from a run that trains may lose one while reading it.
+            there = [int(path.name) for path in list_steps(self.folder) if not is_empty(path)]
+            step = max(gather(max((step for step in there if step not in damaged), default=-1)))
+            if step < 0:
+                break
+            found = self._try(step, wanted)
+            if isinstance(found, Found):
+                self._tell_damaged(damaged, step, to_train)
+                return found
+            damaged[step] = found
+        paths = [self.folder / str(step) for step in damaged]
+        if all(is_leftover(path) for path in paths if path.exists()):
             raise UserError(
                 f"{self.folder.parent} holds no checkpoint: train it first, with python -m imagen_jax.train"
             )
-        path = self.folder / str(found)
-        if not is_complete(path):
-            complete = [path.name for path in list_steps(self.folder) if is_complete(path)]
-            raise UserError(
-                f"{self.folder} holds no complete checkpoint of step {found}: choose one of {', '.join(complete)}"
+        raise self._none_is_whole(damaged)
+
+    def _tell_damaged(self, damaged: dict[int, str], used: int, to_train: bool) -> None:
+        """Says which checkpoints were not used, and why; before training they are set aside."""
+        seen = [step for step in damaged if max(gather(int((self.folder / str(step)).exists())))]
+        if to_train and seen:
+            self._let_go()
+        for step in seen:
+            path = self.folder / str(step)
+            if jax.process_index() != 0:
+                continue
+            if is_leftover(path):
+                # In a bucket; it is removed before anything is written.
+                warn(f"the checkpoint {path} is not finished, so that of step {used} is used")
+            elif not to_train:
+                warn(f"the checkpoint {path} is damaged ({damaged[step]}), so that of step {used} is used")
+            else:
+                with self._explained():
+                    name = set_aside(path)
+                sentence = f"the checkpoint {path} is damaged ({damaged[step]}) and kept as {name}"
+                warn(f"{sentence}: training goes on from step {used}")
+        if to_train and seen:
+            wait_for_first("damaged checkpoints set aside")
+
+    def _none_is_whole(self, damaged: dict[int, str]) -> UserError:
+        reasons = "; ".join(f"{step}: {reason}" for step, reason in sorted(damaged.items(), reverse=True))
+        return UserError(
+            f"{self.folder} holds no checkpoint that is whole ({reasons}): if the disk is well, put back a copy of "
+            "one, or remove that folder to begin anew"
+        )
+
+    def _try(self, step: int, wanted: dict[str, Any]) -> Found | str:
+        """Reads a checkpoint, or says what is wrong with it; all processes come to the same answer."""
+        path = self.folder / str(step)
+        reason = read = None
+        try:
+            read = read_parts(path, wanted)
+        except DamageError as error:
+            reason = str(error)
+        reason = agree_on(reason)
+        if read is None or reason is not None:
+            return str(reason)
+        parts, record = read
+        try:
+            for part in parts:
+                check_numbers(parts[part], record.fingerprints.get(part, {}))
+        except DamageError as error:
+            reason = str(error)
+        reason = agree_on(reason)
+        if reason is not None:
+            return reason
+        # One after the other, so that not both precisions of all are in memory.
+        return Found(step, {part: cast(parts.pop(part), wanted[part]) for part in list(parts)}, record.data_state)
+
+    def _write(self, step: int, parts: dict[str, Any], data_state: dict[str, Any]) -> None:
+        with self._explained():
+            if jax.process_count() > 1:
+                # One process that waits for another's part would wait for long: all go on, or all give up.
+                refuse_alike(refusal_of_bytes(self.folder))
+            writer = self._open_writer()
+            refuse_alike(lack_of_room(self.folder, parts))
+            FAILED_WRITES.clear()
+            self._writing = writer.save_checkpointables_async(
+                step, parts, custom_metadata=write_record(data_state, parts), force=True
             )
-        return path
 
     def _open_writer(self) -> ocp.training.Checkpointer:
         if self._writer is None:
             logging.getLogger("absl").addFilter(is_news)
-            remove_leftovers(self.folder)
-            newest = ocp.training.preservation_policies.LatestN(self._keep)
-            self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=newest)
+            remove_leftovers(self.folder, *self._kept)
+            self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=self._kept)
         return self._writer
 
-    def _check_room(self, state: Any) -> None:
-        if in_bucket(self.folder):
-            return
-        wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        free = float(shutil.disk_usage(existing).free)
-        # All go on or all give up: one process that waits for another's part would wait forever.
-        if jax.process_count() > 1:
-            free = float(multihost_utils.process_allgather(np.float32(free)).min())
-        if free < wanted:
-            raise UserError(
-                f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: "
-                "make room, then run again to continue from the last one"
-            )
+    def _let_go(self) -> None:
+        """Forgets what Orbax remembers of the folder."""
+        writer, self._writer, self._writing = self._writer, None, None
+        if writer is not None and jax.process_count() == 1:
+            try:
+                writer.close()
+            except Exception as error:
+                # It complains once more of what has been told.
+                if explain_refusal(self.folder, error) is None:
+                    raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turns a disk's or a bucket's refusal into a sentence; writing goes on in the background: it may come late."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
-            if in_bucket(self.folder) and is_refusal(error):
-                raise UserError(
-                    f"a checkpoint can't be written into {self.folder} ({tell(error)}): {MENDS_OF_BUCKETS}, then run "
-                    "again to continue from the last one"
-                ) from error
-            code = disk_error_code(error)
-            if code is None:
+            refusal = explain_refusal(self.folder, error)
+            if refusal is None:
                 raise
+            self._let_go()
+            if jax.process_count() == 1:
+                raise NotWrittenError(refusal) from error
             raise UserError(
-                f"a checkpoint can't be written into {self.folder} ({os.strerror(code)}): "
-                f"{MENDS.get(code, 'mend that')}, then run again to continue from the last one"
+                f"{refusal}, then run the same command on all hosts to continue from the last one"
             ) from error
 
 
-def list_steps(folder: Path) -> list[Path]:
-    """The folders that are named for a step, whole or not, in their order."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+def is_empty(checkpoint: Path) -> bool:
+    """Whether nothing of a checkpoint of this machine is there."""
+    return not in_bucket(checkpoint) and is_leftover(checkpoint)
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether all parts of a checkpoint are there; one half copied or half deleted is no checkpoint."""
-    parts = (*PARTS, COMMITTED) if in_bucket(checkpoint) else PARTS
-    return all((checkpoint / part).exists() for part in parts)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what a run killed while it wrote or deleted has left; Orbax would count some of it as checkpoints."""
-    if jax.process_index() == 0:
-        halves = [path for path in list_steps(folder) if not is_complete(path)]
-        for path in [*folder.glob("*.orbax-checkpoint-tmp*"), *halves]:
-            remove_folder(path)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("leftovers of checkpoints removed")
-
-
-def place_here(shapes: Any) -> Any:
-    """Shapes with their shardings; those without one get this process's first device."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here), shapes
-    )
-
-
-def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Reads some parts of a checkpoint onto the shardings of their shapes, after checking that they fit.
-
-    Raises:
-        UserError: they don't, or can't be read.
-    """
-    try:
-        # The averaged parameters come first, since they say best what differs.
-        for part in sorted(wanted):
-            check_fits(checkpoint, ocp.metadata(checkpoint, part).metadata, wanted[part])
-        # One by one: where one can't be read, Orbax would complain of the other that nobody awaits.
-        return {part: ocp.load_checkpointables(checkpoint, {part: wanted[part]})[part] for part in wanted}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"the checkpoint {checkpoint} can't be read: if the disk is well, remove that folder to go on from the one "
-            "before"
-        ) from error
-
-
-def check_fits(checkpoint: Path, saved: Any, wanted: Any) -> None:
-    """Checks the shapes in a checkpoint against those that a config makes.
-
-    Raises:
-        UserError: they differ; names the first that does, with both shapes.
-    """
-    there, here = shapes_by_name(saved), shapes_by_name(wanted)
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name):
-            raise UserError(
-                f"the checkpoint {checkpoint} does not fit the config: {name} has the shape {there.get(name, 'none')} "
-                f"there and {here.get(name, 'none')} here; use the config it was trained with, or another --workdir"
-            )
-
-
-def shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each array of a tree, by its path; a random key has that of its numbers, as the disk holds it."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    shapes = {}
-    for path, leaf in leaves:
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        numbers = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        shapes[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(numbers.shape)
-    return shapes
-
-
-def disk_error_code(error: Exception) -> int | None:
-    """The number of the operating system's error behind an error of Orbax; None where there is none."""
-    if isinstance(error, OSError):
-        return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told else None
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
-    return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
+def agree_on(reason: str | None) -> str | None:
+    """Ours, or that another process has one; all processes come to the same answer."""
+    at_all = gather(int(reason is not None))
+    return reason or (f"process {at_all.index(1)} can't read it" if any(at_all) else None)

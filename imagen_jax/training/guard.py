@@ -30,7 +30,8 @@ from ml_collections import ConfigDict
 from imagen_jax import processes
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path
-from imagen_jax.training.checkpoints import CheckpointStore, is_complete, list_steps
+from imagen_jax.training.checkpoint_files import is_complete, list_steps
+from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.incidents import Incidents, KeyedBatches, StepSeen, tell
 from imagen_jax.training.loop import Batches, Moment
 from imagen_jax.training.spikes import SpikeFinder

@@ -40,12 +40,14 @@ class Moment(NamedTuple):
         metrics: the step's metrics, on the device.
         data_state: position in the data right after this step's batch.
         clock: the loop's clock.
+        leaving: whether the run leaves after this step, though it is not the last.
     """
 
     state: TrainState
     metrics: Any
     data_state: Any
     clock: "LoopClock"
+    leaving: bool = False
 
 
 class Hook(NamedTuple):
@@ -144,8 +146,8 @@ def run_loop(
         clock.add_step(done - started)
         clock.add_outside("input", max(fetched - done, 0.0))
         ended = max(fetched, done)
-        moment = Moment(state, metrics, data_state, clock)
         leaving = should_leave(number)
+        moment = Moment(state, metrics, data_state, clock, leaving)
         for hook in hooks:
             if number % hook.every == 0 or number == steps or (leaving and hook.when_leaving):
                 replaced = hook.act(number, moment)

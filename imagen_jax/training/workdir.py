@@ -15,10 +15,10 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 from imagen_jax.storage.settings import first_difference
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
-                  "training.evaluate_every", "training.keep_checkpoints", "training.tensorboard",
-                  "training.skips_in_a_row", "training.when_not_finite", "training.most_rewinds", "sampling.",
-                  "preview.", "mesh.", "network.remat", "data.data_dir", "data.num_workers",
-                  "data.largest_bad_share")  # fmt: skip
+                  "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
+                  "training.skips_in_a_row", "training.when_not_finite", "training.most_rewinds",
+                  "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
+                  "data.num_workers", "data.largest_bad_share")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 
@@ -29,6 +29,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "training": {
         "accumulate": 1,
         "evaluate_every": 0,
+        "keep_every": 0,
         "skips_in_a_row": 10,
         "when_not_finite": "stop",
         "most_rewinds": 3,

@@ -76,3 +76,18 @@ def test_a_bucket_that_may_not_be_written_to_is_a_sentence(bucket, fake_buckets)
 def test_no_checkpoint_is_a_sentence(bucket):
     with CheckpointStore(bucket / "checkpoints") as store, pytest.raises(UserError, match="holds no checkpoint"):
         store.restore(shapes_of(make_state(1)))
+
+
+def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(bucket, fake_buckets, capsys):
+    folder = bucket / "checkpoints"
+    save(folder, [1, 2])
+    objects = fake_buckets.buckets[bucket.parts[2]]
+    del objects["checkpoints/2/state/manifest.ocdbt"]
+    assert CheckpointStore(folder).restore_ema(shapes_of(make_state(1).ema_params))[1] == 2
+    with CheckpointStore(folder) as store:
+        state, data_state = store.restore(shapes_of(make_state(1)))
+        assert data_state == {"batches_read": 1} and float(state.params["kernel"][0, 0]) == 1.0
+        store.save(2, make_state(7), {"batches_read": 9})
+    assert f"the checkpoint {folder / '2'} is damaged (" in capsys.readouterr().err
+    assert {name.split("/")[1] for name in names(fake_buckets, bucket)} == {"1", "2", "2.damaged"}
+    assert CheckpointStore(folder).restore(shapes_of(make_state(1)))[1] == {"batches_read": 9}

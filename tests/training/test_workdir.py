@@ -18,7 +18,7 @@ def make_config(**training):
 def test_a_kept_config_reads_back(tmp_path):
     keep_config(tmp_path / "run", make_config())
     assert read_config(tmp_path / "run").training.to_dict() == {
-        "steps": 5, "batch_size": 2, "accumulate": 1, "evaluate_every": 0, "skips_in_a_row": 10,
+        "steps": 5, "batch_size": 2, "accumulate": 1, "evaluate_every": 0, "keep_every": 0, "skips_in_a_row": 10,
         "when_not_finite": "stop", "most_rewinds": 3,
     }  # fmt: skip
 
