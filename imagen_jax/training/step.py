@@ -52,9 +52,9 @@ def make_train_step(
         # A choice for each number, not a branch: so it fuses with the update, and nothing need be known on the host.
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
-        kept = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
+        params, average, opt_state = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
         metrics = {"loss": value, "gradient_norm": norm, "skipped": 1.0 - finite}
-        return TrainState(state.step + 1, *kept, state.key), metrics
+        return TrainState(state.step + 1, params, average, opt_state, state.key), metrics
 
     return step
 

@@ -78,7 +78,7 @@ class Batches:
         self.position = state["position"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -103,7 +103,7 @@ def train(folder, changed, steps, killed_at=None, seen=None, **settings):
             if seen is not None:
                 seen.append((number, float(moment.metrics["skipped"]), guard.metrics["skipped"]))
             if number == killed_at:
-                raise Killed
+                raise KilledError
 
         hooks = [Hook("loop", 1, guard), Hook("checkpoint", training.checkpoint_every, save), Hook("look", 1, look)]
         put = lambda batch: jnp.asarray(batch["values"])  # noqa: E731
@@ -112,7 +112,7 @@ def train(folder, changed, steps, killed_at=None, seen=None, **settings):
 
 def train_killed(folder, changed, steps, moments, **settings):
     for moment in moments:
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(folder, changed, steps, killed_at=moment, **settings)
     return train(folder, changed, steps, **settings)
 
@@ -190,7 +190,7 @@ def test_too_many_in_a_row_stop_the_run_and_the_dump_names_their_batches(tmp_pat
 
 
 def test_a_run_killed_amid_skipped_steps_counts_on(tmp_path):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(tmp_path, {3: NAN, 4: NAN, 5: NAN}, 20, killed_at=4)
     with pytest.raises(UserError, match="steps 3 to 5"):
         train(tmp_path, {3: NAN, 4: NAN, 5: NAN}, 20)
@@ -259,7 +259,7 @@ def test_a_spike_is_told_with_its_keys_and_changes_nothing(tmp_path, capsys):
 def test_a_continued_run_drops_what_was_told_of_steps_it_does_again(tmp_path, monkeypatch):
     monkeypatch.setattr(incidents, "STEPS_BETWEEN_REPORTS", 1)
     changed = {3: NAN, 6: NAN}
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(tmp_path, changed, 10, killed_at=7)
     assert [line["step"] for line in lines_of(tmp_path)] == [3, 6]
     train(tmp_path, changed, 10)
