@@ -5,7 +5,6 @@ The folder, maybe in a bucket, holds what cocodataset.org gives, extracted or no
 both a zip and its folder, the images come from the zip: one that is not whole says so, a folder that is not does not.
 """
 
-import json
 import os
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from imagen_jax.data.record_fields import scalars_of
 from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, mark_of, to_path
 
 ATTRIBUTION = (
@@ -38,8 +38,8 @@ KARPATHY_VALIDATION = {"val": "test", "test": "val"}
 DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 """What ``zipfile`` raises of one member: a wrong checksum, broken data, an unknown compression, a wrong offset."""
 
-NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
-"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers and depths."""
+NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers."""
 
 
 class CocoImage(NamedTuple):
@@ -137,7 +137,7 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
         raise UserError(f"{folder} holds no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
     images = defaultdict(list)
     try:
-        for entry in json.loads(place.read_bytes())["images"]:
+        for entry in read_json(place)["images"]:
             if entry["filepath"] not in OFFICIAL_SPLITS or entry["split"] not in {*roles, left_out}:
                 raise KeyError(entry["filepath"], entry["split"])
             captions = clean(sentence["raw"] for sentence in entry["sentences"])
@@ -185,7 +185,7 @@ def parse_captions(place: str, content: bytes, official: str) -> list[CocoImage]
         UserError: it is no JSON, or not a file of captions, or one of an image that it does not list.
     """
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         licences = {licence["id"]: licence["url"] for licence in document.get("licenses", ())}
         captions: dict[int, list[str]] = {int(image["id"]): [] for image in document["images"]}
         for annotation in sorted(document["annotations"], key=lambda annotation: annotation["id"]):

@@ -1,7 +1,6 @@
 """Reads a prepared data set: any example at any time, no TensorFlow."""
 
 import hashlib
-import json
 import resource
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -11,6 +10,7 @@ import tensorflow_datasets as tfds
 from imagen_jax.data.shards import DATASET
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_folder
 from imagen_jax.storage.paths import Path, to_path
 
@@ -137,13 +137,13 @@ def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]
     folder = to_path(folder)
     manifest = read_manifest(folder)
     if "shards" not in manifest:
-        yield from ((caption,) for caption in json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split])
+        yield from ((caption,) for caption in read_json(folder / CAPTIONS)[split])
         return
     for shard in manifest["shards"]:
         if shard["split"] == split:
             # Not splitlines: a caption may hold a character that it takes for the end of a line.
             for line in (folder / shard["captions"]).read_bytes().split(b"\n")[:-1]:
-                yield tuple(json.loads(line))
+                yield tuple(parse_json(line))
 
 
 def identify(folder: Path) -> str:
@@ -163,7 +163,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: the folder holds no complete data set.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder} holds no prepared data set: prepare it first (prepare_data)") from error
     except ValueError:

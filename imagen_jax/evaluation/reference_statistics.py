@@ -19,6 +19,7 @@ from numpy.lib.npyio import NpzFile
 
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.frechet import Gaussian, Moments
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, writing
 from imagen_jax.storage.settings import first_difference
 
@@ -61,7 +62,7 @@ def load_statistics(path: Path, key: Key) -> Moments:
             raise UserError(
                 f"{path} does not say what its statistics are of: measure them anew, or choose another file"
             )
-        different = first_difference(json.loads(str(file["key"])), key)
+        different = first_difference(parse_json(str(file["key"])), key)
         if different is not None:
             raise UserError(
                 f"{path} holds statistics with {different.name} {different.before!r}, and here it is "

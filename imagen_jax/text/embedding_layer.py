@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
 from imagen_jax.text.embedding_bucket import Bucket, Found, Hash, open_bucket
@@ -75,7 +76,7 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
         UserError: it is not complete, or damaged.
     """
     try:
-        said = json.loads((folder / STORE).read_text(encoding="utf-8"))
+        said = read_json(folder / STORE)
         buckets = said["buckets"]
         verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
         for bucket in buckets:
@@ -103,5 +104,5 @@ def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
     note = place / f"{data}.json"
     if not note.is_file():
         return None
-    folder = place / json.loads(note.read_bytes())["layer"]
+    folder = place / read_json(note)["layer"]
     return open_layer(folder, verify) if (folder / STORE).is_file() else None

@@ -29,6 +29,7 @@ from starlette.staticfiles import StaticFiles
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.web.jobs import DRAWING, OVER, WAITING, Job, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
 
@@ -69,8 +70,8 @@ class Page:
             return refuse(f"an order is at most {self.limits.body / 2**20:g} MiB large: choose a smaller picture", 413)
         stages = self.jobs.cascade.stages
         try:
-            order = await asyncio.to_thread(lambda: read_order(json.loads(body), stages, self.limits))
-        except (UserError, ValueError, RecursionError) as error:
+            order = await asyncio.to_thread(lambda: read_order(parse_json(body), stages, self.limits))
+        except (UserError, ValueError) as error:
             return refuse(str(error) if isinstance(error, UserError) else "the order is no JSON", 400)
         try:
             return JSONResponse({"id": self.jobs.add(order).name}, 202)

@@ -26,6 +26,7 @@ from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
 from imagen_jax.prompts import check_readable
 from imagen_jax.sampling.pictures import IMAGE_DESCRIPTION
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, files_in
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -189,8 +190,8 @@ def read_key(encoded: bytes) -> Key | None:
 def read_description(image: Image.Image) -> dict[str, object]:
     """EXIF's description of a picture, where it is a JSON object."""
     try:
-        said = json.loads(image.getexif().get(IMAGE_DESCRIPTION, ""))
-    except (TypeError, ValueError, RecursionError):
+        said = parse_json(image.getexif().get(IMAGE_DESCRIPTION, ""))
+    except (TypeError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -11,7 +11,6 @@ more: whoever may open the page can answer under any.
 """
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from imagen_jax.data.image_files import DamagedImageError, decode_whole
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.app import read_body, refuse
 from imagen_jax.web.blinding import Dealt, deal, picture_name
@@ -89,11 +89,11 @@ class RatingPage:
         if body is None:
             return refuse(f"a request is at most {LARGEST_BODY} bytes large", 413)
         try:
-            asked = json.loads(body)
+            asked = parse_json(body)
             if not isinstance(asked, dict):
                 raise UserError("a request is a JSON object")
             rater = read_name(asked.get("rater"))
-        except (UserError, ValueError, RecursionError) as error:
+        except (UserError, ValueError) as error:
             return refuse(str(error) if isinstance(error, UserError) else "the request is no JSON", 400)
         try:
             return await asyncio.to_thread(act, rater, asked)

@@ -10,7 +10,6 @@ A tensor is mapped into memory by itself, so what was read of it leaves memory w
 keep all pages that were ever read, and XXL would weigh twice as much while it loads.
 """
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -20,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.paths import Path
 
@@ -164,7 +164,7 @@ def read_shards(path: Path) -> dict[str, str]:
         UserError: the index is not what one is, or points out of the folder.
     """
     try:
-        files = json.loads(path.read_bytes())["weight_map"]
+        files = read_json(path)["weight_map"]
         shards = {str(name): str(shard) for name, shard in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of safetensors ({error!r}): download it again") from None
@@ -187,7 +187,7 @@ def read_header(path: Path) -> dict[str, Location]:
         safe_open(copy, framework="np")
         with copy.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
+            header = parse_json(file.read(size))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
     header.pop("__metadata__", None)
