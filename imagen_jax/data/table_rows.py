@@ -16,6 +16,8 @@ INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ROWS_AT_A_TIME = 1000
+LONGEST_LINE = 2**24
+"""Bytes."""
 
 
 class Place(NamedTuple):
@@ -59,13 +61,15 @@ def read_json_lines(table: Path, start: Place | None, needed: Sequence[str]) -> 
         lines = Lines(stream, start)
         while True:
             place = lines.place
-            line = next(lines, None)
-            if line is None:
-                return
-            if not line.strip():
-                continue
             try:
+                line = next(lines, None)
+                if line is None:
+                    return
+                if not line.strip():
+                    continue
                 yield Row(place, f"line {place.line}", parse_json_object(line))
+            except LongLineError as error:
+                yield Row(place, f"line {place.line}", {}, "row is too long", str(error))
             except ValueError as error:
                 yield Row(place, f"line {place.line}", {}, "row is no JSON", str(error))
 
@@ -82,7 +86,7 @@ def read_separated_values(delimiter: str, table: Path, start: Place | None, need
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             columns = next((fields for fields in reader if fields), [])
-        except csv.Error as error:
+        except (csv.Error, LongLineError) as error:
             raise UserError(
                 f"the first line of {table} can't be read ({error}): write the columns' names there"
             ) from error
@@ -96,6 +100,9 @@ def read_separated_values(delimiter: str, table: Path, start: Place | None, need
                 fields = next(reader, None)
             except csv.Error as error:
                 yield Row(place, name, {}, "row is no CSV", f"up to line {lines.place.line - 1}: {error}")
+                continue
+            except LongLineError as error:
+                yield Row(place, name, {}, "row is too long", str(error))
                 continue
             if fields is None:
                 return
@@ -143,6 +150,10 @@ ROW_READERS: dict[str, RowReader] = {
 }
 
 
+class LongLineError(ValueError):
+    """A line that would fill the memory; the next one can be read."""
+
+
 class Lines:
     """The lines of a file as text, one after another, and where the next one begins.
 
@@ -166,10 +177,16 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        line = self.stream.readline()
+        line = self.stream.readline(LONGEST_LINE + 1)
         if not line:
             raise StopIteration
-        self.place = Place(self.place.offset + len(line), self.place.line + 1)
+        size, end = len(line), line
+        while size > LONGEST_LINE and end and not end.endswith(b"\n"):
+            end = self.stream.readline(LONGEST_LINE)
+            size += len(end)
+        self.place = Place(self.place.offset + size, self.place.line + 1)
+        if size > LONGEST_LINE:
+            raise LongLineError(f"it has {size} bytes")
         return line.decode("utf-8", "surrogateescape")
 
 

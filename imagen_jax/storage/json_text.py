@@ -16,9 +16,7 @@ DEEPEST = 100
 """Objects and lists within each other. Python ends at about 1,000 calls, and what walks through a value needs some."""
 
 
-def parse_json(
-    content: bytes | str, most: int = LARGEST, parse_constant: Callable[[str], Any] | None = None
-) -> Any:
+def parse_json(content: bytes | str, most: int = LARGEST, parse_constant: Callable[[str], Any] | None = None) -> Any:
     """What JSON holds.
 
     Args:

@@ -8,8 +8,8 @@
     GET  /pictures/ID.png     the picture, with its settings in its metadata
     GET  /history             what has been drawn, the newest first
 
-A browser lets other sites' pages send plain forms here: so orders are taken as JSON only, and under this server's own
-names only, which keeps out names that others make point at this machine.
+Other sites' pages are kept out (``origins.py``): orders are taken as JSON only, and under this server's own names only,
+which keeps out names that others make point at this machine.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.web.jobs import DRAWING, OVER, WAITING, Job, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
+from imagen_jax.web.origins import OwnPagesOnly
 
 PAGE = pathlib.Path(__file__).with_name("page")
 LOOKS_A_SECOND = 10
@@ -124,7 +125,7 @@ def make_app(jobs: Jobs, limits: Limits, hosts: Sequence[str]) -> Starlette:
             Route("/history", page.tell_history),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OwnPagesOnly)],
     )
 
 
