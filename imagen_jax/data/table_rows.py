@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import ModuleType
@@ -162,9 +163,10 @@ class Lines:
     """
 
     def __init__(self, stream: Any, start: Place | None):
-        self.stream = stream
+        # Files in buckets have no readline of a limited length.
+        self.stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
         self.place = Place(0, 1)
-        if start is None and stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+        if start is None and self.stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
             start = Place(len(BYTE_ORDER_MARK), 1)
         self.go_to(start or self.place)
 

@@ -5,8 +5,9 @@ file -> names -> of each that is asked for: header, its size checked -> array
 
 import math
 import re
+import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +26,7 @@ ENDING = ".npy"
 # NumPy's own reader parses the header as Python, which fails in many ways and gives types of any kind.
 BEGIN = re.compile(rb"\x93NUMPY(?P<version>[\1\2])\0", re.DOTALL)
 HEADER = re.compile(
-    rb"\s*\{\s*'descr'\s*:\s*'(?P<order>[<>=|]?)(?P<kind>[?a-zA-Z])(?P<size>[0-9]{0,9})'\s*,"
+    rb"\s*\{\s*'descr'\s*:\s*'(?P<order>[<>=|]?)(?P<kind>[?biufcSUO])(?P<size>[0-9]{0,9})'\s*,"
     rb"\s*'fortran_order'\s*:\s*(?P<is_column_major>True|False)\s*,"
     rb"\s*'shape'\s*:\s*\((?P<shape>(?:\s*[0-9]{1,18}\s*,?)*)\s*\)\s*,?\s*\}\s*"
 )
@@ -35,7 +36,7 @@ class ArrayFileError(ValueError):
     """A file that is no ``.npz``, or an array in it that can't be read."""
 
 
-class Arrays(Mapping[str, np.ndarray]):
+class Arrays:
     """The arrays of a file; each is read when it is asked for, which raises ``ArrayFileError`` where it can't be.
 
     Args:
@@ -55,14 +56,17 @@ class Arrays(Mapping[str, np.ndarray]):
         except DAMAGED_MEMBER as error:
             raise ArrayFileError(f"the array {name!a} can't be read: {error}") from None
 
-    def __contains__(self, name: object) -> bool:  # Mapping's own would read the array.
+    def get(self, name: str) -> np.ndarray | None:
+        """An array, or None where there is none of that name."""
+        if name not in self:
+            return None
+        return self[name]
+
+    def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 @contextmanager
@@ -112,4 +116,6 @@ def parse_array(content: bytes) -> np.ndarray:
     left = len(content) - end
     if math.prod(shape) * dtype.itemsize != left:
         raise ValueError(f"its header speaks of {math.prod(shape)} values of {dtype.itemsize} bytes, and it has {left}")
+    if dtype.kind == "U" and np.frombuffer(content, dtype.str[0] + "u4", offset=end).max(initial=0) > sys.maxunicode:
+        raise ValueError("it holds text of no characters")
     return np.ndarray(shape, dtype, content, end, order="F" if header["is_column_major"] == b"True" else "C")

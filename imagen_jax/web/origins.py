@@ -16,7 +16,7 @@ SAID = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "sa
 
 
 class OwnPagesOnly:
-    """Refuses what other sites' pages ask, with status 403.
+    """Refuses what other sites' pages ask, with status 403, and addresses that are none, with 400.
 
     Args:
         app: what answers all else.
@@ -37,6 +37,9 @@ class OwnPagesOnly:
 
         if is_foreign(Headers(scope=scope), scope["method"]):
             await JSONResponse({"problem": "this page answers to its own pages alone"}, 403)(scope, receive, say)
+        elif not scope["query_string"].isascii():
+            # Starlette would decode it, and fail.
+            await JSONResponse({"problem": "an address is of plain characters"}, 400)(scope, receive, say)
         else:
             await self.app(scope, receive, say)
 

@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 Make = Callable[[random.Random], bytes]
@@ -205,7 +206,8 @@ def of_png(contents: Sequence[bytes]) -> Make:
                 )
                 chunks.insert(number, (kind, edits(rng, data)))
             elif kind == b"IDAT" and rng.random() < 0.5:
-                chunks[number] = (kind, zlib.compress(edits(rng, zlib.decompressobj().decompress(data)), 1))
+                with suppress(zlib.error):  # it may be edited already
+                    chunks[number] = (kind, zlib.compress(edits(rng, zlib.decompressobj().decompress(data)), 1))
             else:
                 chunks[number] = (kind, edits(rng, data))
         return content[:8] + b"".join(

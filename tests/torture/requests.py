@@ -39,11 +39,15 @@ Parts = tuple[str, str, list[list[str]], Any]
 """Method, path, headers, and what the body holds, as JSON or nothing."""
 
 
+Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers, body."""
+
+
 class Asked(NamedTuple):
     """Makes requests, sends one, and ends what was begun."""
 
     make: Make
-    read: Callable[[bytes], object]
+    read: Callable[[bytes], Answer]
     close: Callable[[], object]
 
 
@@ -90,7 +94,7 @@ def of_requests(valid: list[Parts]) -> Make:
     return make
 
 
-async def call(app: ASGIApp, content: bytes) -> None:
+async def call(app: ASGIApp, content: bytes) -> Answer:
     """Sends a request, and checks that it is answered.
 
     Raises:
@@ -124,19 +128,28 @@ async def call(app: ASGIApp, content: bytes) -> None:
         json.loads(said, parse_constant=refuse_constant)
     if b"from starlette" in said or b"root:" in said:
         raise UnansweredError("a file of this machine was served")
+    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in answers[0]["headers"]}
+    return status, told, said
 
 
 def refuse_constant(name: str) -> None:
     raise UnansweredError(f"{name} is no JSON")
 
 
-def asking(app: ASGIApp, also: tuple[bytes, ...] = ()) -> tuple[Callable[[bytes], object], Callable[[], object]]:
+def answer(asked: Asked, content: bytes) -> Answer:
+    """What comes back for a request."""
+    return asked.read(content)
+
+
+def asking(app: ASGIApp, also: tuple[bytes, ...] = ()) -> tuple[Callable[[bytes], Answer], Callable[[], object]]:
     """Sends a request, and after it others that must still be answered; and ends that."""
     loop = asyncio.new_event_loop()
 
-    def ask(content: bytes) -> None:
-        for one in (content, *also):
+    def ask(content: bytes) -> Answer:
+        told = loop.run_until_complete(call(app, content))
+        for one in also:
             loop.run_until_complete(call(app, one))
+        return told
 
     def close() -> None:
         loop.run_until_complete(loop.shutdown_default_executor())
