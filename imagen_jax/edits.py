@@ -5,7 +5,6 @@ a picture, a mask, numbers -> each stage's resolution -> what it begins with, wh
 ``sampling.edits`` has the ideas and their sources; here are pixels and choices.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from imagen_jax.array_types import HostPixels, Images, SmallImages
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_area, to_image
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Row, Walk, going_back, last_of
@@ -23,9 +23,6 @@ from imagen_jax.sampling.spacings import LogSnrs
 from imagen_jax.storage.paths import Path
 
 Mask = Float[np.ndarray, "mask_height mask_width"]
-
-NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What reading and decoding an image leads to that is none."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +143,16 @@ def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> n
     """Reads a file and decodes it; its name is for errors."""
     try:
         return decode(path.read_bytes())
-    except NO_IMAGE as error:
+    except (OSError, DamagedImageError) as error:
         raise UserError(f"the {name} {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
 
 
 def decode_mask(encoded: bytes) -> Mask:
-    """Decodes a mask: white where something is to be drawn anew; of a transparent one what is opaque and white."""
-    with Image.open(io.BytesIO(encoded)) as image:
+    """Decodes a mask: white where something is to be drawn anew; of a transparent one what is opaque and white.
+
+    Raises:
+        DamagedImageError: it is no image, too large, or can't be decoded.
+    """
+    with opened_image(encoded) as image:
         rgba = np.asarray(image.convert("RGBA"), np.float32) / 255.0
     return rgba[..., :3].mean(-1) * rgba[..., 3]

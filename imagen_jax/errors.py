@@ -3,12 +3,28 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1200
+"""Characters of a sentence."""
+
 
 class UserError(Exception):
     """A mistake outside the code: its message is one sentence that says what is wrong and what mends it.
 
-    The command lines print the message alone and exit with status 2 (see ``command_line.py``).
+    The command lines print the message alone and exit with status 2 (see ``command_line.py``). What a file brings into
+    it can be printed: it is not endless, and has no characters that command a terminal or that UTF-8 lacks.
     """
+
+    def __init__(self, sentence: object = "") -> None:
+        super().__init__(make_printable(str(sentence)))
+
+
+def make_printable(sentence: str) -> str:
+    """The same with control characters and halves of characters written out, and without the middle of a long one."""
+    if len(sentence) > LONGEST:
+        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
+    if sentence.isprintable():
+        return sentence
+    return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in sentence)
 
 
 class LeavingError(Exception):

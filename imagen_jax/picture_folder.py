@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.data.opened_images import opened_image
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
@@ -150,7 +150,7 @@ class PictureFolder:
             return
         for names in self.names:
             for name in names:
-                with (self.out / name).open("rb") as file, Image.open(file) as image:
+                with (self.out / name).open("rb") as file, opened_image(file) as image:
                     yield np.asarray(image.convert("RGB"))
 
     def _put_together(self) -> None:

@@ -36,6 +36,7 @@ from jax.errors import JaxRuntimeError
 
 from imagen_jax import notices
 from imagen_jax.errors import LeavingError, UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path
 
 LOST = 3
@@ -236,7 +237,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     if _company.index == 0:
         _company.client.key_value_set(key, ours)
         return
-    first, here = json.loads(_company.client.blocking_key_value_get(key, DAY)), json.loads(ours)
+    first, here = parse_json(_company.client.blocking_key_value_get(key, DAY)), parse_json(ours)
     for name in sorted({*first, *here}):
         if first.get(name) != here.get(name):
             raise UserError(

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 from imagen_jax.data.table_rows import ROW_READERS, RowReader
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path
+from imagen_jax.storage.paths import Path, size_of
+
+LARGEST_FILE = 2**28
+LONGEST_PROMPT = 20_000
+"""Characters."""
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
 """Of a table, in the order in which they are looked for, however they are capitalised; DrawBench has ``Prompts``."""
@@ -34,12 +38,16 @@ def read_prompts(path: Path) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text that are not empty."""
+    if (size := size_of(path)) > LARGEST_FILE:
+        raise UserError(f"{path} has {size} bytes, and {LARGEST_FILE} are the most: give a shorter file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}): save it so") from error
     # Not splitlines: a prompt may hold a character that it takes for the end of a line.
-    return [line.strip() for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    prompts = [line.strip() for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    check_readable(prompts)
+    return prompts
 
 
 def read_table(path: Path, read_rows: RowReader) -> list[str]:
@@ -57,11 +65,13 @@ def read_table(path: Path, read_rows: RowReader) -> list[str]:
 
 
 def check_readable(prompts: Sequence[str]) -> None:
-    """Checks that every prompt is text.
+    """Checks that every prompt is text, and not endless.
 
     Raises:
-        UserError: one holds bytes that are no UTF-8.
+        UserError: one holds bytes that are no UTF-8, or is too long.
     """
     for prompt in prompts:
+        if len(prompt) > LONGEST_PROMPT:
+            raise UserError(f"the prompt {prompt[:40]!a}… has {len(prompt)} characters: {LONGEST_PROMPT} are the most")
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")

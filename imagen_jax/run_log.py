@@ -38,6 +38,7 @@ from ml_collections import ConfigDict
 from imagen_jax import processes
 from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.forecast.chips import find_chip
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.loop import Hook, LoopClock, Moment
 from imagen_jax.training.metrics import MetricsWriter, Progress, peak_memory_gib, read_metrics
@@ -136,7 +137,7 @@ class Goodput:
         if not path.exists():
             # A run of an older version begins to count now.
             write_whole(path, (json.dumps({"unix_seconds": time.time()}) + "\n").encode())
-        self._began = json.loads(path.read_text())["unix_seconds"]
+        self._began = read_json(path)["unix_seconds"]
         self._before = max((line.get("useful_seconds", 0.0) for line in read_metrics(workdir)), default=0.0)
 
     def of(self, step_seconds: float) -> dict[str, float]:

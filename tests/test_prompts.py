@@ -52,3 +52,11 @@ def test_control_characters_are_text_and_lone_surrogates_are_not():
     check_readable(["a\x00b\x1b[31m", "👩🏽‍🚀"])
     with pytest.raises(UserError, match="not UTF-8"):
         check_readable(["a", "\udcff"])
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_prompt_without_end_is_a_sentence(tmp_path, name):
+    text = "x" * 30_000
+    (tmp_path / name).write_text(text if name == "p.txt" else json.dumps({"prompt": text}))
+    with pytest.raises(UserError, match="has 30000 characters: 20000 are the most"):
+        read_prompts(tmp_path / name)

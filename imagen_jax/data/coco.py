@@ -5,10 +5,8 @@ The folder, maybe in a bucket, holds what cocodataset.org gives, extracted or no
 both a zip and its folder, the images come from the zip: one that is not whole says so, a folder that is not does not.
 """
 
-import json
 import os
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +18,9 @@ from imagen_jax.data.record_fields import scalars_of
 from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, mark_of, to_path
+from imagen_jax.storage.zip_members import DAMAGED_MEMBER, read_member
 
 ATTRIBUTION = (
     "COCO 2014 (https://cocodataset.org): captions by the COCO Consortium, CC BY 4.0; "
@@ -29,17 +29,17 @@ ATTRIBUTION = (
 
 OFFICIAL_SPLITS: dict[str, Split] = {"train2014": "train", "val2014": "validation"}
 ANNOTATIONS_ZIP = "annotations_trainval2014.zip"
+LARGEST_MEMBER = 2**28
+"""Bytes of a photograph or of a file of captions, unpacked; the largest captions have 67 MB."""
+
 KARPATHY_FILE = "dataset_coco.json"
 KARPATHY_DOWNLOAD = "caption_datasets.zip from https://cs.stanford.edu/people/karpathy/deepimagesent"
 
 KARPATHY_VALIDATION = {"val": "test", "test": "val"}
 """What may validate, and what is then left out."""
 
-DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
-"""What ``zipfile`` raises of one member: a wrong checksum, broken data, an unknown compression, a wrong offset."""
-
-NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
-"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers and depths."""
+NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers."""
 
 
 class CocoImage(NamedTuple):
@@ -137,11 +137,13 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
         raise UserError(f"{folder} holds no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
     images = defaultdict(list)
     try:
-        for entry in json.loads(place.read_bytes())["images"]:
+        for entry in read_json(place)["images"]:
             if entry["filepath"] not in OFFICIAL_SPLITS or entry["split"] not in {*roles, left_out}:
                 raise KeyError(entry["filepath"], entry["split"])
             captions = clean(sentence["raw"] for sentence in entry["sentences"])
-            image = CocoImage(f"{entry['filepath']}/{entry['filename']}", captions, {"coco_id": int(entry["cocoid"])})
+            image = CocoImage(
+                f"{entry['filepath']}/{check_name(entry['filename'])}", captions, {"coco_id": int(entry["cocoid"])}
+            )
             images[entry["split"], entry["filepath"]].append(image)
     except NOT_THE_FILE as error:
         raise UserError(f"{place} does not hold Karpathy's splits of COCO: take it from {KARPATHY_DOWNLOAD}") from error
@@ -185,13 +187,15 @@ def parse_captions(place: str, content: bytes, official: str) -> list[CocoImage]
         UserError: it is no JSON, or not a file of captions, or one of an image that it does not list.
     """
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         licences = {licence["id"]: licence["url"] for licence in document.get("licenses", ())}
         captions: dict[int, list[str]] = {int(image["id"]): [] for image in document["images"]}
         for annotation in sorted(document["annotations"], key=lambda annotation: annotation["id"]):
             captions[annotation["image_id"]].append(annotation["caption"])
         return sort_by_id(
-            CocoImage(f"{official}/{image['file_name']}", clean(captions[image["id"]]), describe(image, licences))
+            CocoImage(
+                f"{official}/{check_name(image['file_name'])}", clean(captions[image["id"]]), describe(image, licences)
+            )
             for image in document["images"]
         )
     except NOT_THE_FILE as error:
@@ -205,6 +209,17 @@ def describe(image: Mapping[str, Any], licences: Mapping[int, str]) -> dict[str,
     known = {name: image[name] for name in ("width", "height") if name in image}
     licence = licences.get(image.get("license", -1))
     return scalars_of({"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})})
+
+
+def check_name(name: Any) -> str:
+    """The name of a file, which lies in a folder and not elsewhere.
+
+    Raises:
+        ValueError: it leads elsewhere.
+    """
+    if not isinstance(name, str) or "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise ValueError(f"{name!a} is no name of a file")
+    return name
 
 
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
@@ -292,4 +307,4 @@ def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(container.open("rb"))))
         except (OSError, *DAMAGED_MEMBER) as error:
             raise UserError(f"{container} can't be opened: download it again, whole ({error})") from error
-        yield archive.read
+        yield lambda name: read_member(archive, name, LARGEST_MEMBER)

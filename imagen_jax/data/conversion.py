@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.data.filters import Filters
-from imagen_jax.data.image_files import LONGEST_SIDE, LOOKS, CheckedImage, DamagedImageError, ImageRules, check_image
+from imagen_jax.data.image_files import LOOKS, CheckedImage, ImageRules, check_image
+from imagen_jax.data.opened_images import LONGEST_SIDE, DamagedImageError
 from imagen_jax.data.record_fields import is_utf8, printable
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.shards import ShardWriter, read_json, write_json, write_lines
@@ -26,6 +27,9 @@ from imagen_jax.data.splits import SPLITS, Split, split_of
 from imagen_jax.data.statistics import count_record, empty_histograms, sort_values
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import remove_folder, sync, sync_all
+
+LONGEST_CAPTION = 20_000
+"""Characters; people write a hundred, and the longest that a text encoder reads has some thousand."""
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
@@ -198,12 +202,14 @@ def read_part(part: Part) -> Iterator[Record | Damage]:
 
 
 def as_utf8(item: Record | Damage) -> Record | Damage:
-    """The same with its names written out where they hold lone surrogates; damage where a caption does."""
+    """It with its names written out where they hold lone surrogates; damage where a caption does or never ends."""
     key = printable(item.key)
     if isinstance(item, Damage):
         return Damage(key, item.reason, printable(item.detail))
     if not all(map(is_utf8, item.captions)):
         return Damage(key, "caption is not UTF-8")
+    if any(len(caption) > LONGEST_CAPTION for caption in item.captions):
+        return Damage(key, "caption is too long", f"over {LONGEST_CAPTION} characters")
     return replace(item, key=key, concept=printable(item.concept))
 
 

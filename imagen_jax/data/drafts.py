@@ -14,6 +14,9 @@ from imagen_jax.storage.paths import Path, in_bucket, read_files
 FILES_AT_A_TIME = 16
 """That are held in memory at once, and asked of a bucket side by side."""
 
+LARGEST_FILE = 2**28
+"""Bytes."""
+
 Item = TypeVar("Item")
 
 
@@ -78,6 +81,8 @@ def read_content(folder: Path, file: Path) -> bytes | str:
         UserError: the folder is gone.
     """
     try:
+        if not in_bucket(folder) and file.stat().st_size > LARGEST_FILE:
+            return f"it is over {LARGEST_FILE} bytes"
         return file.read_bytes()
     # A path with a zero byte is a ValueError.
     except (OSError, ValueError) as error:

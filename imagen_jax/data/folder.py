@@ -3,10 +3,11 @@
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data.captioned_image import CaptionedImage
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import crop_centre_square, lay_on_white, resize_area, to_image, to_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, files_below, read_files, to_path
@@ -87,9 +88,10 @@ def render_file(file: Path, resolution: int) -> HostPixels:
         UserError: the file is no image, or smaller than ``resolution``.
     """
     try:
-        with file.open("rb") as stream, Image.open(stream) as image:
-            pixels = crop_centre_square(lay_on_white(ImageOps.exif_transpose(image)))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with file.open("rb") as stream, opened_image(stream) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = crop_centre_square(lay_on_white(image))
+    except (OSError, DamagedImageError) as error:
         raise UserError(f"{file} cannot be read as an image: repair or remove it ({error})") from error
     if len(pixels) < resolution:
         raise UserError(

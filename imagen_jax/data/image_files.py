@@ -6,7 +6,6 @@ Plain is 8 bits a channel, grey or RGB, upright, opaque, one frame. What is plai
 encoding it again would cost quality. The rest is turned upright, laid on white, made smaller, and encoded anew.
 """
 
-import io
 import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,14 +14,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from imagen_jax.array_types import HostPixels
+from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError, opened_image
 from imagen_jax.data.pixels import encode_jpeg, encode_png, lay_on_white, shrink
 from imagen_jax.errors import UserError
 
 AS_THEY_COME = ("JPEG", "PNG", "WEBP")
 """Formats that are stored as they come, if plain."""
-
-LONGEST_SIDE = 2**16
-"""Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
 
 LOSSY = ("JPEG", "WEBP", "MPO")
 ORIENTATION = 0x0112
@@ -42,12 +39,12 @@ class ImageRules:
 
     Attributes:
         shorter_side: larger ones are made smaller until their shorter side is this many pixels; None: as they are.
-        largest: pixels; more are taken for a decompression bomb. At most 64 million, where Pillow begins to warn soon.
+        largest: pixels; more are taken for a decompression bomb.
         quality: of JPEG, where a lossy image is encoded anew, 1 to 100.
     """
 
     shorter_side: int | None = None
-    largest: int = 64_000_000
+    largest: int = MOST_PIXELS
     quality: int = 95
 
     def __post_init__(self) -> None:
@@ -80,20 +77,6 @@ class CheckedImage(NamedTuple):
     looks: bytes
 
 
-class DamagedImageError(Exception):
-    """An image that is left out.
-
-    Attributes:
-        reason: the same for all of a kind.
-        detail: what there is to say of this one.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
-
-
 def check_image(encoded: bytes, rules: ImageRules) -> CheckedImage:
     """Decodes an image whole and gives what is to be stored of it.
 
@@ -118,29 +101,18 @@ def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
     """
     if not encoded:
         raise DamagedImageError("image is empty")
-    try:
-        # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
-            width, height = image.size
-            if width * height > largest or max(width, height) > LONGEST_SIDE:
-                raise DamagedImageError("image is too large", f"{width}×{height} pixels")
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
-                raise DamagedImageError("image is animated", f"{frames} frames")
-            plain = image.format in AS_THEY_COME and image.mode in ("RGB", "L") and not image.has_transparency_data
-            plain = plain and image.getexif().get(ORIENTATION, 1) == 1
-            image.load()
-            pixels = lay_on_white(to_eight_bits(ImageOps.exif_transpose(image)))
-            return pixels, plain, image.format in LOSSY and not image.has_transparency_data
-    except (DamagedImageError, MemoryError):
-        raise
-    except Image.UnidentifiedImageError:
-        raise DamagedImageError("not an image", f"begins with {encoded[:16]!r}") from None
-    except Image.DecompressionBombError as error:
-        raise DamagedImageError("image is too large", str(error)) from None
-    except Exception as error:
-        # Decoders of a dozen formats raise what they please on bytes that nobody meant.
-        raise DamagedImageError("image can't be decoded", f"{type(error).__name__}: {error}") from None
+    # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
+    with warnings.catch_warnings(action="ignore"), opened_image(encoded, largest) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
+            raise DamagedImageError("image is animated", f"{frames} frames")
+        plain = image.format in AS_THEY_COME and image.mode in ("RGB", "L") and not image.has_transparency_data
+        plain = plain and image.getexif().get(ORIENTATION, 1) == 1
+        image.load()
+        # In place: a copy of 64 million pixels would take 256 MB.
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = lay_on_white(to_eight_bits(image))
+        return pixels, plain, image.format in LOSSY and not image.has_transparency_data
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -150,8 +122,10 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         DamagedImageError: it has numbers without a range, such as floats.
     """
     if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+        values = np.asarray(image)
+        # Row by row, since whole numbers large enough would take four times the image's memory.
+        rows = [((row.astype(np.uint32) + 128) // 257).astype(np.uint8) for row in values]
+        return Image.fromarray(np.stack(rows))
     if image.mode in ("I", "F"):
         raise DamagedImageError("image has no 8-bit form", f"mode {image.mode}")
     return image

@@ -10,11 +10,15 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from imagen_jax.array_types import HostPixels
+from imagen_jax.data.opened_images import opened_image
 from imagen_jax.errors import UserError
 
 PixelsOfAny = UInt8[np.ndarray, "*batch height width 3"]
 SquarePixels = UInt8[np.ndarray, "size size 3"]
 ImagesOfAny = Float32[np.ndarray, "*batch height width 3"]
+
+ROWS_AT_A_TIME = 1024
+"""Of an image that is laid on white: the layers for it would take five times the memory of a large one."""
 
 
 def to_image(pixels: PixelsOfAny) -> ImagesOfAny:
@@ -31,14 +35,17 @@ def to_pixels(image: ImagesOfAny) -> PixelsOfAny:
 
 
 def decode_pixels(encoded: bytes, shorter_side: int | None = None) -> HostPixels:
-    """Decodes a PNG or JPEG file (or what else Pillow reads); transparency is laid on white.
+    """Decodes a PNG or JPEG file (or another of ``opened_images.FORMATS``); transparency is laid on white.
 
     Args:
         encoded: the file's bytes.
         shorter_side: pixels that will do. A JPEG can be decoded at a half, a quarter or an eighth of its size, in less
             time (Wallace 1991: an eighth are the means of its blocks); it is, where that leaves at least so many.
+
+    Raises:
+        DamagedImageError: it is no image, too large, or can't be decoded.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with opened_image(encoded) as image:
         if shorter_side is not None:
             image.draft(None, (shorter_side, shorter_side))
         return lay_on_white(image)
@@ -61,11 +68,16 @@ def encode_jpeg(pixels: HostPixels, quality: int = 95) -> bytes:
 def lay_on_white(image: Image.Image) -> HostPixels:
     """Composites an image of any mode on white and returns its RGB pixels."""
     if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB"))
-    # Straight from palette or grey to RGBA, so that a transparent palette entry counts too.
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, ROWS_AT_A_TIME):
+        rows = image.crop((0, top, width, min(top + ROWS_AT_A_TIME, height)))
+        # Straight from palette or grey to RGBA, so that a transparent palette entry counts too.
+        layer = rows.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        pixels[top : top + ROWS_AT_A_TIME] = np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+    return pixels
 
 
 def crop_centre_square(pixels: HostPixels) -> SquarePixels:

@@ -54,6 +54,7 @@ from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
 from imagen_jax.data.workers import die_with_parent
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.local_copies import put_in_bucket
 from imagen_jax.storage.paths import Path, checksum_of, size_of, sync, sync_all
 
@@ -92,7 +93,7 @@ class Preparation:
 
     def describe(self) -> dict[str, Any]:
         """What makes one data set another, as JSON can hold it."""
-        rules = json.loads(json.dumps(asdict(self.conversion), default=str))
+        rules = parse_json(json.dumps(asdict(self.conversion), default=str))
         parts = [[part.name, part.fingerprint] for part in self.parts]
         return {
             "format": PREPARED_FORMAT,

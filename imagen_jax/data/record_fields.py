@@ -1,11 +1,11 @@
 """The fields of a record as sources write them: captions and metadata out of text and JSON that nobody checked."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagen_jax.data.records import Damage
+from imagen_jax.storage.json_text import parse_json
 
 
 def decode_text(content: bytes) -> str:
@@ -33,10 +33,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON, or no object.
     """
-    try:
-        value = json.loads(text, parse_constant=lambda name: None)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    value = parse_json(text, parse_constant=lambda name: None)
     if not isinstance(value, dict):
         raise ValueError("it is no object")
     return value

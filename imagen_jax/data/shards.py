@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from imagen_jax.data.record_fields import printable
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, write_whole
 
 DATASET = "captioned_images"
@@ -114,7 +115,7 @@ def write_lines(file: pathlib.Path, rows: Iterable[Any]) -> None:
 def read_lines(file: pathlib.Path) -> Iterator[Any]:
     """Reads what ``write_lines`` wrote."""
     with file.open(encoding="utf-8") as stream:
-        yield from map(json.loads, stream)
+        yield from map(parse_json, stream)
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
@@ -125,6 +126,6 @@ def write_json(file: pathlib.Path, content: Any) -> None:
 def read_json(file: Path) -> Any:
     """Reads what ``write_json`` wrote; None where there is no such file, or no whole one."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None

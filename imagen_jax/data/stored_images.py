@@ -1,7 +1,6 @@
 """Reads a prepared data set: any example at any time, no TensorFlow."""
 
 import hashlib
-import json
 import resource
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -11,8 +10,15 @@ import tensorflow_datasets as tfds
 from imagen_jax.data.shards import DATASET
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_folder
+from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path, to_path
+
+FEATURES = "features.json"
+LARGEST_FEATURES = 2**20
+CLASS_NAME = "pythonClassName"
+OF_TFDS = "tensorflow_datasets.core.features."
 
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
@@ -64,6 +70,7 @@ class StoredImages:
     def __init__(self, dataset: Path, split: Split, sizes: Mapping[str, int]):
         allow_open_files()
         folder = local_folder(dataset)
+        check_features(folder)
         self._records = tfds.builder_from_directory(folder).as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
@@ -95,6 +102,26 @@ class StoredImages:
         return StoredImage(
             record["key"].decode("utf-8"), tuple(caption.decode("utf-8") for caption in captions), record["image"]
         )
+
+
+def check_features(folder: Path) -> None:
+    """Checks what a data set says of its fields: TFDS would import any Python module that is named there.
+
+    Raises:
+        UserError: something else than a class of TFDS is named, or the file is damaged.
+    """
+    file = folder / FEATURES
+    try:
+        level = [read_json(file, LARGEST_FEATURES)]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read ({error}): prepare the data set anew, or copy it again") from None
+    while level:
+        for node in level:
+            named = node.get(CLASS_NAME, OF_TFDS) if isinstance(node, dict) else OF_TFDS
+            if not isinstance(named, str) or not named.startswith(OF_TFDS):
+                raise UserError(f"{file} names the code {named!a}, which is not run: prepare the data set anew")
+        inner = (node.values() if isinstance(node, dict) else node if isinstance(node, list) else () for node in level)
+        level = [value for values in inner for value in values]
 
 
 def allow_open_files() -> None:
@@ -137,13 +164,15 @@ def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]
     folder = to_path(folder)
     manifest = read_manifest(folder)
     if "shards" not in manifest:
-        yield from ((caption,) for caption in json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))[split])
+        yield from ((caption,) for caption in read_json(folder / CAPTIONS)[split])
         return
     for shard in manifest["shards"]:
         if shard["split"] == split:
+            if not stays_below(shard["captions"]):
+                raise UserError(f"{folder / MANIFEST} names a file out of its folder: prepare the data set anew")
             # Not splitlines: a caption may hold a character that it takes for the end of a line.
             for line in (folder / shard["captions"]).read_bytes().split(b"\n")[:-1]:
-                yield tuple(json.loads(line))
+                yield tuple(parse_json(line))
 
 
 def identify(folder: Path) -> str:
@@ -163,7 +192,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: the folder holds no complete data set.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder} holds no prepared data set: prepare it first (prepare_data)") from error
     except ValueError:

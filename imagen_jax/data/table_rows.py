@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import ModuleType
@@ -16,6 +17,8 @@ INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ROWS_AT_A_TIME = 1000
+LONGEST_LINE = 2**24
+"""Bytes."""
 
 
 class Place(NamedTuple):
@@ -59,13 +62,15 @@ def read_json_lines(table: Path, start: Place | None, needed: Sequence[str]) -> 
         lines = Lines(stream, start)
         while True:
             place = lines.place
-            line = next(lines, None)
-            if line is None:
-                return
-            if not line.strip():
-                continue
             try:
+                line = next(lines, None)
+                if line is None:
+                    return
+                if not line.strip():
+                    continue
                 yield Row(place, f"line {place.line}", parse_json_object(line))
+            except LongLineError as error:
+                yield Row(place, f"line {place.line}", {}, "row is too long", str(error))
             except ValueError as error:
                 yield Row(place, f"line {place.line}", {}, "row is no JSON", str(error))
 
@@ -82,7 +87,7 @@ def read_separated_values(delimiter: str, table: Path, start: Place | None, need
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             columns = next((fields for fields in reader if fields), [])
-        except csv.Error as error:
+        except (csv.Error, LongLineError) as error:
             raise UserError(
                 f"the first line of {table} can't be read ({error}): write the columns' names there"
             ) from error
@@ -96,6 +101,9 @@ def read_separated_values(delimiter: str, table: Path, start: Place | None, need
                 fields = next(reader, None)
             except csv.Error as error:
                 yield Row(place, name, {}, "row is no CSV", f"up to line {lines.place.line - 1}: {error}")
+                continue
+            except LongLineError as error:
+                yield Row(place, name, {}, "row is too long", str(error))
                 continue
             if fields is None:
                 return
@@ -143,6 +151,10 @@ ROW_READERS: dict[str, RowReader] = {
 }
 
 
+class LongLineError(ValueError):
+    """A line that would fill the memory; the next one can be read."""
+
+
 class Lines:
     """The lines of a file as text, one after another, and where the next one begins.
 
@@ -151,9 +163,10 @@ class Lines:
     """
 
     def __init__(self, stream: Any, start: Place | None):
-        self.stream = stream
+        # Files in buckets have no readline of a limited length.
+        self.stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
         self.place = Place(0, 1)
-        if start is None and stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+        if start is None and self.stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
             start = Place(len(BYTE_ORDER_MARK), 1)
         self.go_to(start or self.place)
 
@@ -166,10 +179,16 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        line = self.stream.readline()
+        line = self.stream.readline(LONGEST_LINE + 1)
         if not line:
             raise StopIteration
-        self.place = Place(self.place.offset + len(line), self.place.line + 1)
+        size, end = len(line), line
+        while size > LONGEST_LINE and end and not end.endswith(b"\n"):
+            end = self.stream.readline(LONGEST_LINE)
+            size += len(end)
+        self.place = Place(self.place.offset + size, self.place.line + 1)
+        if size > LONGEST_LINE:
+            raise LongLineError(f"it has {size} bytes")
         return line.decode("utf-8", "surrogateescape")
 
 

@@ -26,7 +26,10 @@ TEXT = "txt"
 METADATA = "json"
 
 MAX_MEMBER_BYTES = 256 * 2**20
-"""Of an image, a caption or metadata. What is larger is passed over."""
+"""Of an image. What is larger is passed over."""
+
+MAX_TEXT_BYTES = 2**22
+"""Of a caption or metadata, likewise."""
 
 MAX_HEADER_BYTES = 2**20
 """Of what a tar says of one member, such as a long name, which tarfile reads whole."""
@@ -116,10 +119,16 @@ class Group:
     too_large: str = ""
 
 
+def largest_of(ending: str) -> int:
+    """Bytes that a file of this ending may have."""
+    return MAX_MEMBER_BYTES if ending in IMAGES else MAX_TEXT_BYTES
+
+
 def read_record(group: Group, caption: str = TEXT) -> Record | Damage:
     """Makes a record of its files, or says what is wrong with them."""
     if group.too_large:
-        return Damage(group.key, "member is too large", f".{group.too_large} is over {MAX_MEMBER_BYTES} bytes")
+        most = largest_of(group.too_large)
+        return Damage(group.key, "member is too large", f".{group.too_large} is over {most} bytes")
     image = next((group.contents[ending] for ending in IMAGES if ending in group.contents), None)
     if image is None:
         return Damage(group.key, "no image")
@@ -159,7 +168,7 @@ def read_groups(stream: Any, wanted: Collection[str]) -> Iterator[Group]:
                     yield group
                 group = Group(member.key)
             group.endings.add(member.ending)
-            if member.ending in wanted and member.size > MAX_MEMBER_BYTES:
+            if member.ending in wanted and member.size > largest_of(member.ending):
                 group.too_large = member.ending
             elif member.ending in wanted:
                 group.contents[member.ending] = member.read()

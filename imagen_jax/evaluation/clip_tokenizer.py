@@ -16,6 +16,7 @@ from typing import Any
 import ftfy
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
+from imagen_jax.data.record_fields import is_utf8
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 from imagen_jax.text.tokenizer import Tokenize, load_tokenizer
@@ -34,6 +35,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
 """How many of the pairs in the file CLIP was trained with; the file has more."""
+
+LARGEST = 2**24
+"""Bytes of the file, unpacked; the published one has 3 MB."""
 
 TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
 
@@ -55,7 +59,11 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
         UserError: it is not that file.
     """
     try:
-        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
+        with path.open("rb") as file, gzip.open(file) as unpacked:
+            text = unpacked.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        lines = text.decode().split("\n")
         merges = [read_pair(line) for line in lines[1 : 1 + MERGES] if line]
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is no vocabulary of CLIP ({error}): fetch {VOCABULARY.url} again") from None
@@ -105,6 +113,8 @@ def load_folder_tokenizer(folder: Path) -> Tokenize:
         raise UserError(f"{path} is no list of merges ({error}): download it again") from None
     numbers = read_settings(folder / "vocab.json")
     check_kinds(folder / "vocab.json", numbers, dict.fromkeys(numbers, TOKEN_ID))
+    if not all(map(is_utf8, numbers)):
+        raise UserError(f"{folder / 'vocab.json'} has a token that is not UTF-8: download it again")
     return make_tokenizer(numbers, merges, folder / "vocab.json")
 
 

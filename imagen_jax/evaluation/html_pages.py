@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, writing
 
@@ -89,9 +90,9 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
         UserError: it can't be read.
     """
     try:
-        with path.open("rb") as file, Image.open(file) as opened:
+        with path.open("rb") as file, opened_image(file) as opened:
             image = opened.convert("RGB")
-    except (OSError, SyntaxError) as error:
+    except (OSError, DamagedImageError) as error:
         raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     while True:

@@ -9,20 +9,28 @@ pickle.
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.frechet import Gaussian, Moments
+from imagen_jax.storage.array_files import Arrays, opened_arrays
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, writing
 from imagen_jax.storage.settings import first_difference
+from imagen_jax.weights.named_tensors import list_names
 
 Key = Mapping[str, str | int | float | bool | None]
+
+WIDEST = 4096
+"""Features of a picture; Inception has half as many."""
+
+LARGEST = 8 * WIDEST**2
+"""Bytes of a matrix."""
+
+SINGLE_ARRAY = b"\x93NUMPY"
 
 
 def save_statistics(path: Path, moments: Moments, key: Key) -> None:
@@ -61,7 +69,10 @@ def load_statistics(path: Path, key: Key) -> Moments:
             raise UserError(
                 f"{path} does not say what its statistics are of: measure them anew, or choose another file"
             )
-        different = first_difference(json.loads(str(file["key"])), key)
+        before = parse_json(str(file["key"]))
+        if not isinstance(before, dict):
+            raise ValueError("its key is no object")
+        different = first_difference(before, key)
         if different is not None:
             raise UserError(
                 f"{path} holds statistics with {different.name} {different.before!r}, and here it is "
@@ -87,7 +98,7 @@ def read_published_statistics(path: Path) -> Gaussian:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[NpzFile]:
+def opened(path: Path) -> Iterator[Arrays]:
     """Opens an npz file without pickles; arrays are read when they are asked for, and others in it cost nothing.
 
     Raises:
@@ -95,21 +106,21 @@ def opened(path: Path) -> Iterator[NpzFile]:
     """
     try:
         with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, NpzFile):
+            if stream.read(len(SINGLE_ARRAY)) == SINGLE_ARRAY:
                 raise UserError(f"{path} is a single array and not statistics: give an npz file with mu and sigma")
-            with file:
+            stream.seek(0)
+            with opened_arrays(stream, LARGEST) as file:
                 yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
-    # ValueError is NumPy's for a header that is none or a pickle, and JSON's; EOFError that of an empty file.
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # Of arrays, of JSON, and of what should be a single number.
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path} can't be read as statistics ({error}): it is damaged or something else; fetch or measure it anew"
         ) from error
 
 
-def read_arrays(path: Path, file: NpzFile) -> tuple[np.ndarray, np.ndarray]:
+def read_arrays(path: Path, file: Arrays) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the covariance, in float64.
 
     Raises:
@@ -117,13 +128,18 @@ def read_arrays(path: Path, file: NpzFile) -> tuple[np.ndarray, np.ndarray]:
     """
     missing = [name for name in ("mu", "sigma") if name not in file]
     if missing:
-        raise UserError(f"{path} has no array {missing[0]!r}, only {', '.join(file.files)}: give one with mu and sigma")
-    mean, covariance = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
-    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
+        raise UserError(
+            f"{path} has no array {missing[0]!r}, only {list_names(list(file))}: give one with mu and sigma"
+        )
+    mean, covariance = file["mu"], file["sigma"]
+    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size) or mean.size > WIDEST:
         raise UserError(
             f"{path} has a mean of shape {mean.shape} and a covariance of shape {covariance.shape}, which don't belong "
-            "together: fetch or measure it anew"
+            f"together, or to more than {WIDEST} features: fetch or measure it anew"
         )
+    if not all(array.dtype.kind in "fiu" for array in (mean, covariance)):
+        raise UserError(f"{path} has arrays that are no real numbers: fetch or measure it anew")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path} has numbers that are not finite: fetch or measure it anew")
     scale = float(np.abs(covariance).max(initial=0.0))

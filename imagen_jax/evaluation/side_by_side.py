@@ -14,14 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.drawbench import DrawBenchPrompt
 from imagen_jax.evaluation.html_pages import data_uri, thumbnail, write_page
 from imagen_jax.storage.paths import Path, files_in
 
 SIDE = 256
+MOST_DIGITS = 9
+"""Of a picture's index."""
+
 MOST_ENCODED = 58_000_000
 """Characters of all pictures together."""
 
@@ -61,12 +63,12 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
             continue
         try:
             # Not `text`, which decodes the whole picture to look for chunks behind it.
-            with path.open("rb") as file, Image.open(file) as image:
+            with path.open("rb") as file, opened_image(file) as image:
                 said = image.info
-        except (OSError, SyntaxError) as error:
+        except (OSError, DamagedImageError) as error:
             raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
-        prompt, index = said.get("prompt"), said.get("index", "")
-        if isinstance(prompt, str) and index.isdecimal():
+        prompt, index = said.get("prompt"), str(said.get("index", ""))
+        if isinstance(prompt, str) and index.isdecimal() and len(index) <= MOST_DIGITS:
             found.setdefault(str(prompt), []).append((int(index), path))
     if not found:
         raise UserError(

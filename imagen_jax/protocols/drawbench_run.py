@@ -5,7 +5,6 @@
 ``imagen_jax.rate`` has people compare two such folders.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from imagen_jax.evaluation.side_by_side import ModelPictures, pictures_by_prompt
 from imagen_jax.protocols.drawn import StepBar, draw_pictures
 from imagen_jax.protocols.evaluation import PICTURES, describe_weights
 from imagen_jax.protocols.references import hash_lines
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, to_path
 
 PROMPTS = "prompts.csv"
@@ -94,7 +94,7 @@ def write_bench(
 def settings_of(report: Path) -> dict[str, Any]:
     """How another evaluation drew, where its report can be read; else nothing, and the page says so."""
     try:
-        settings = json.loads(report.read_bytes())["sampling"]
+        settings = read_json(report)["sampling"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return settings if isinstance(settings, dict) else {}

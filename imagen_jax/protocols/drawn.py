@@ -4,19 +4,18 @@ What is measured are the 8 bits of the files, so that a run that was cut, or som
 same digits.
 """
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from imagen_jax import processes
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
 from imagen_jax.storage.paths import Path
@@ -63,9 +62,9 @@ def read_picture(file: Path) -> HostPixels:
         UserError: it is gone or damaged.
     """
     try:
-        with Image.open(io.BytesIO(file.read_bytes())) as image:
+        with opened_image(file.read_bytes()) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, DamagedImageError) as error:
         raise UserError(
             f"{file} is no whole picture ({error}): delete it, and the same command draws it again"
         ) from error

@@ -7,7 +7,6 @@ FOLDER/key.json says of which pictures and by which network; with others the fol
 """
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +21,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import BATCH, ExtractBatch, FeatureSet, compile_extraction, join_features
 from imagen_jax.evaluation.frechet import check_finite
+from imagen_jax.storage.array_files import opened_arrays
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.storage.settings import keep_settings
 
@@ -123,9 +123,9 @@ def read_part(path: Path) -> FeatureSet:
         UserError: it is not there or damaged.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        with opened_arrays(io.BytesIO(path.read_bytes())) as arrays:
             return FeatureSet(arrays["pooled"], arrays.get("logits"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): delete it, and the same command makes it anew") from error
 
 

@@ -8,7 +8,6 @@
 import hashlib
 import io
 import json
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from imagen_jax.evaluation.precision_recall import NEIGHBOURS, neighbourhood_rad
 from imagen_jax.evaluation.reference_statistics import load_statistics, save_statistics
 from imagen_jax.protocols.feature_parts import extract_in_parts, write_arrays
 from imagen_jax.protocols.references import Reference
+from imagen_jax.storage.array_files import opened_arrays
 from imagen_jax.storage.paths import Path
 
 STATISTICS = "statistics.npz"
@@ -97,10 +97,10 @@ def kept_radii(path: Path, features: FeatureSet) -> np.ndarray:
     """The radii of features: those of the file, or else measured and written to it."""
     if path.exists():
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            with opened_arrays(io.BytesIO(path.read_bytes())) as arrays:
                 if int(arrays["neighbours"]) == NEIGHBOURS and arrays["radii"].shape == (len(features.pooled),):
                     return arrays["radii"]
-        except (KeyError, ValueError, zipfile.BadZipFile):
+        except (KeyError, ValueError, TypeError):
             pass  # likewise
     radii = neighbourhood_radii(features.pooled)
     write_arrays(path, {"radii": radii, "neighbours": np.array(NEIGHBOURS)})

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from imagen_jax.data.opened_images import opened_image
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 
@@ -73,8 +74,12 @@ def encode_picture(pixels: Pixels, form: str, metadata: Mapping[str, str]) -> by
 
 
 def read_png_metadata(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG."""
-    with path.open("rb") as file, Image.open(file) as image:
+    """The text chunks of a PNG.
+
+    Raises:
+        DamagedImageError: it is no image.
+    """
+    with path.open("rb") as file, opened_image(file) as image:
         return {key: str(value) for key, value in getattr(image, "text", {}).items()}
 
 

@@ -12,6 +12,7 @@ import fsspec
 from etils import epath
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.names import stays_below
 
 SCHEME = "gs"
 PREFIX = f"{SCHEME}://"
@@ -76,12 +77,21 @@ def read_info(info: dict[str, Any]) -> ObjectInfo:
 
 
 def objects_below(folder: epath.Path) -> dict[str, ObjectInfo]:
-    """The objects below a folder, by their names from there on, sorted; one request for each thousand of them."""
+    """The objects below a folder, by their names from there on, sorted; one request for each thousand of them.
+
+    Raises:
+        UserError: a name leads out of the folder.
+    """
     prefix = f"{str(folder).removeprefix(PREFIX).rstrip('/')}/"
     found = file_system().find(str(folder), detail=True)
     # A name that ends in a slash is how other programs mark a folder.
     names = sorted(name for name in found if name.startswith(prefix) and not name.endswith("/"))
-    return {name.removeprefix(prefix): read_info(found[name]) for name in names}
+    objects = {name.removeprefix(prefix): read_info(found[name]) for name in names}
+    for name in objects:
+        # An object may have any name, and copies of it would lie anywhere on this machine.
+        if not stays_below(name):
+            raise UserError(f"{folder} holds an object {name!a}, whose name leads out of it: remove that object")
+    return objects
 
 
 def read_objects(paths: Sequence[epath.Path]) -> list[bytes]:

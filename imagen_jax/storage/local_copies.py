@@ -62,7 +62,13 @@ def working_folder(path: epath.Path) -> pathlib.Path:
 
 
 def place_of(path: epath.Path) -> pathlib.Path:
-    """Where the copy of a path lies."""
+    """Where the copy of a path lies.
+
+    Raises:
+        UserError: it would lie elsewhere.
+    """
+    if ".." in path.parts:
+        raise UserError(f"{path} leads out of its folder: name it without ..")
     return local_place(path, cache_folder() / "buckets")
 
 

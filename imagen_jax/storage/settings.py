@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 
@@ -30,7 +31,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Diffe
 
     An entry that is not there is one that is None. Tuples are lists, as JSON has them.
     """
-    before, now = (json.loads(json.dumps(dict(one))) for one in (before, now))
+    before, now = (parse_json(json.dumps(dict(one))) for one in (before, now))
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
             return Difference(name, before.get(name), now.get(name))
@@ -55,7 +56,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], what: str, mend: str)
         write_whole(path, (json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n").encode())
         return
     try:
-        before = json.loads(path.read_bytes())
+        before = read_json(path)
         if not isinstance(before, dict):
             raise ValueError(f"{before!r} is no set of settings")
     except ValueError:

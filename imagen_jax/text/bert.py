@@ -4,7 +4,6 @@ Post-norm, as BERT has it: each sub-layer computes ``LayerNorm(x + sublayer(x))`
 is frozen, and no pooler, for Imagen wants the token sequence.
 """
 
-import json
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 
 ARCHITECTURE = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 """The settings of ``config.json`` that this module implements no alternative to."""
@@ -39,7 +39,7 @@ class BertConfig:
         Raises:
             UserError: a size is missing, or the file describes another architecture.
         """
-        settings = json.loads(text)
+        settings = parse_json(text)
         for key, implemented in ARCHITECTURE.items():
             if settings.get(key, implemented) != implemented:
                 raise UserError(f"config.json has {key}={settings[key]!r}: use a BERT model with {key}={implemented!r}")

@@ -11,7 +11,6 @@ happens with a chance of 1e-21.
 """
 
 import hashlib
-import json
 import os
 import pathlib
 import weakref
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, checksum_of, writing
 
 Hash = tuple[int, int]
@@ -146,7 +146,7 @@ def open_bucket(path: pathlib.Path) -> Bucket:
         # A plain array of it, whose pieces are made ten times as fast.
         content = np.asarray(np.memmap(path, np.uint8, "r"))
         length = int.from_bytes(content[:8].tobytes(), "little")
-        header = json.loads(content[8 : 8 + length].tobytes())
+        header = parse_json(content[8 : 8 + length].tobytes())
         arrays = {}
         for name, dtype in TENSORS.items():
             begin, end = header[name]["data_offsets"]

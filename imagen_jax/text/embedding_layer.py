@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
 from imagen_jax.text.embedding_bucket import Bucket, Found, Hash, open_bucket
 
@@ -75,17 +77,19 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
         UserError: it is not complete, or damaged.
     """
     try:
-        said = json.loads((folder / STORE).read_text(encoding="utf-8"))
+        said = read_json(folder / STORE)
         buckets = said["buckets"]
         verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
         for bucket in buckets:
+            if not stays_below(bucket["file"]):
+                raise ValueError("a file lies out of it")
             file = folder / bucket["file"]
             if size_of(file) != bucket["bytes"] or (verify and checksum_of(local_copy(file)) != bucket["sha256"]):
                 raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
         lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
         files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
         return Layer(folder, said["width"], said["captions"], lengths, files)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
 
 
@@ -103,5 +107,5 @@ def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
     note = place / f"{data}.json"
     if not note.is_file():
         return None
-    folder = place / json.loads(note.read_bytes())["layer"]
+    folder = place / read_json(note)["layer"]
     return open_layer(folder, verify) if (folder / STORE).is_file() else None

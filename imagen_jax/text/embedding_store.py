@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import cache_folder
 from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
 from imagen_jax.text.embedding_bucket import Found, hash_caption, write_bucket
@@ -287,7 +288,7 @@ def read_texts(file: pathlib.Path) -> list[str]:
     if not file.exists():
         return []
     with file.open(encoding="utf-8") as stream:
-        return sorted({json.loads(line) for line in stream})
+        return sorted({parse_json(line) for line in stream})
 
 
 def check_writable(folder: Path) -> None:
@@ -365,7 +366,7 @@ def describe_layer(folder: Path, buckets: int, encoder: TextEncoder) -> None:
                 f"{file} is not there, though the process whose share it is has ended: is {folder} one folder for all "
                 "hosts? Run the same command again where it is"
             )
-        said = json.loads(file.read_bytes())
+        said = read_json(file)
         lengths.update({int(tokens): count for tokens, count in said.pop("lengths").items()})
         described.append(said)
     content = {

@@ -6,7 +6,6 @@ Orbax reads without waiting for other processes, so that one which can't read do
 """
 
 import errno
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from jax.errors import JaxRuntimeError
 from orbax.checkpoint import v1 as ocp
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoint_files import (
     PARTS,
@@ -80,7 +80,7 @@ def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any]
     if missing:
         raise DamageError(f"{missing} is missing")
     try:
-        record = read_record(json.loads((checkpoint / PARTS[0]).read_text())["custom_metadata"], checkpoint)
+        record = read_record(read_json(checkpoint / PARTS[0])["custom_metadata"], checkpoint)
         with reading_alone():
             # The averaged parameters come first, since they say best what differs.
             types = {part: types_in(checkpoint, part, record) for part in sorted(wanted)}

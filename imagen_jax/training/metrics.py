@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 
 FILE_NAME = "metrics.jsonl"
@@ -99,13 +100,24 @@ class ObjectOfLines:
 
 
 def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, a dict each; an unfinished last line is left out."""
+    """The lines of a run's metrics, a dict each; an unfinished last line is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     path = workdir / name
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    try:
+        parsed = [parse_json(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove the lines that are no JSON") from None
+    for line in parsed:
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(f"{path} is damaged (a line is no object with a step): remove that line")
+    return parsed
 
 
 def peak_memory_gib() -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 from imagen_jax.storage.settings import first_difference
 
@@ -60,7 +61,7 @@ def read_config(workdir: Path) -> ConfigDict:
     """
     path = config_path(workdir)
     try:
-        return ConfigDict(with_later_keys(json.loads(path.read_text())))
+        return ConfigDict(with_later_keys(read_json(path)))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
@@ -96,7 +97,7 @@ def keep_config(workdir: Path, config: ConfigDict) -> None:
     text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
     path = config_path(workdir)
     if path.exists():
-        check_same_run(read_config(workdir).to_dict(), with_later_keys(json.loads(text)), workdir)
+        check_same_run(read_config(workdir).to_dict(), with_later_keys(parse_json(text)), workdir)
     try:
         create_folder(workdir)
         write_whole(path, text.encode())

@@ -8,8 +8,8 @@
     GET  /pictures/ID.png     the picture, with its settings in its metadata
     GET  /history             what has been drawn, the newest first
 
-A browser lets other sites' pages send plain forms here: so orders are taken as JSON only, and under this server's own
-names only, which keeps out names that others make point at this machine.
+Other sites' pages are kept out (``origins.py``): orders are taken as JSON only, and under this server's own names only,
+which keeps out names that others make point at this machine.
 """
 
 import asyncio
@@ -29,8 +29,10 @@ from starlette.staticfiles import StaticFiles
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.web.jobs import DRAWING, OVER, WAITING, Job, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
+from imagen_jax.web.origins import OwnPagesOnly
 
 PAGE = pathlib.Path(__file__).with_name("page")
 LOOKS_A_SECOND = 10
@@ -69,8 +71,8 @@ class Page:
             return refuse(f"an order is at most {self.limits.body / 2**20:g} MiB large: choose a smaller picture", 413)
         stages = self.jobs.cascade.stages
         try:
-            order = await asyncio.to_thread(lambda: read_order(json.loads(body), stages, self.limits))
-        except (UserError, ValueError, RecursionError) as error:
+            order = await asyncio.to_thread(lambda: read_order(parse_json(body), stages, self.limits))
+        except (UserError, ValueError) as error:
             return refuse(str(error) if isinstance(error, UserError) else "the order is no JSON", 400)
         try:
             return JSONResponse({"id": self.jobs.add(order).name}, 202)
@@ -123,7 +125,7 @@ def make_app(jobs: Jobs, limits: Limits, hosts: Sequence[str]) -> Starlette:
             Route("/history", page.tell_history),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OwnPagesOnly)],
     )
 
 

@@ -1,20 +1,21 @@
 """What a browser asks for, checked: nothing of it is trusted."""
 
 import base64
-import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from imagen_jax.data.opened_images import opened_image
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.edits import NO_EDIT, NO_IMAGE, Edit, decode_mask
+from imagen_jax.edits import NO_EDIT, Edit, decode_mask
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 
+FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}
 LONGEST_PROMPT = 2000
 LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 4096
@@ -88,6 +89,8 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
     """
     if not isinstance(asked, dict):
         raise UserError("an order is a JSON object")
+    for name in sorted(asked.keys() - FIELDS):
+        raise UserError(f"an order has no {shown(name)}: it has {', '.join(sorted(FIELDS))}")
     prompt = read_text(asked, "prompt")
     negative = read_text(asked, "negative_prompt") or None
     seed = read_number(asked.get("seed", 0), "seed", 0, LARGEST_SEED, whole=True)
@@ -117,9 +120,9 @@ def read_text(asked: Mapping[str, Any], name: str) -> str:
 def read_number(value: Any, name: str, least: float | int, most: float | int, whole: bool = False) -> float | int:
     """A number of the order."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise UserError(f"{name} lies between {least:g} and {most:g}, not at {value!r}")
+        raise UserError(f"{name} lies between {least:g} and {most:g}, not at {shown(value)}")
     if whole and value != int(value):
-        raise UserError(f"{name} is a whole number, not {value!r}")
+        raise UserError(f"{name} is a whole number, not {shown(value)}")
     return value
 
 
@@ -135,6 +138,8 @@ def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any
         "spacing": lambda value: read_choice(value, "spacing", SPACINGS),
         "thresholding": lambda value: read_choice(value, "thresholding", ("none", "static", "dynamic")),
     }
+    for name in sorted({name for one in asked for name in one} - readers.keys()):
+        raise UserError(f"unknown setting {shown(name)} of a stage: known are {', '.join(readers)}")
     settings = {}
     for name, read in readers.items():
         values = [one[name] for one in asked if name in one]
@@ -145,10 +150,15 @@ def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any
     return settings
 
 
+def shown(value: Any) -> str:
+    """A value as a sentence shows it: its beginning, where it is long."""
+    return textwrap.shorten(ascii(value), 60, placeholder="…")
+
+
 def read_choice(value: Any, name: str, known: Any) -> str:
     """One of several names."""
     if value not in list(known):
-        raise UserError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        raise UserError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
     return value
 
 
@@ -174,10 +184,10 @@ def decode_data_url(url: Any, name: str, decode: Any) -> np.ndarray:
         if not head.startswith("data:image/"):
             raise ValueError("no data URL of an image")
         encoded = base64.b64decode(content, validate=True)
-        with Image.open(io.BytesIO(encoded)) as image:
+        with opened_image(encoded) as image:
             width, height = image.size
         if max(width, height) > LARGEST_SIDE:
             raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
         return decode(encoded)
-    except (AttributeError, *NO_IMAGE) as error:
+    except (AttributeError, ValueError) as error:
         raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error

@@ -8,7 +8,6 @@ their metadata, and maybe ``prompts.csv``, in which each prompt has a category (
 """
 
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -21,11 +20,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from imagen_jax.data.file_errors import reason_of
-from imagen_jax.data.image_files import DamagedImageError, decode_whole
+from imagen_jax.data.image_files import decode_whole
+from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError, opened_image
+from imagen_jax.data.record_fields import is_utf8
 from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
 from imagen_jax.prompts import check_readable
 from imagen_jax.sampling.pictures import IMAGE_DESCRIPTION
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, files_in
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -36,8 +38,8 @@ PROMPTS = "prompts.csv"
 NO_CATEGORIES, NO_CATEGORY = "all", "other"
 """Of all prompts where there is no ``prompts.csv``; of a prompt that it lacks."""
 
-LARGEST = 64_000_000
-"""Pixels of a picture; more are taken for a decompression bomb."""
+MOST_DIGITS = 9
+"""Of an index."""
 
 Key = tuple[str, int]
 """A prompt and the index of one of its pictures."""
@@ -166,31 +168,37 @@ def look_into(file: Path) -> Found | str:
     """A picture that can be decoded to its end; else a sentence that says why not."""
     try:
         encoded = file.read_bytes()
-        decode_whole(encoded, LARGEST)
+        decode_whole(encoded, MOST_PIXELS)
+        key = read_key(encoded)
     except (OSError, DamagedImageError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
         return f"{file} is left out: {reason}"
-    return Found(file, read_key(encoded), hashlib.sha256(encoded).hexdigest())
+    return Found(file, key, hashlib.sha256(encoded).hexdigest())
 
 
 def read_key(encoded: bytes) -> Key | None:
-    """What a picture's metadata say it shows, as ``sampling.pictures.encode_picture`` writes them."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
+    """What a picture's metadata say it shows, as ``sampling.pictures.encode_picture`` writes them.
+
+    Raises:
+        DamagedImageError: they can't be read.
+    """
+    with warnings.catch_warnings(action="ignore"), opened_image(encoded, MOST_PIXELS) as image:
         said: Mapping[Any, object] = image.info
         if "prompt" not in said:
             # Behind a PNG's pixels, where other programs put its texts, they are found by decoding it again.
             said = getattr(image, "text", {}) or read_description(image)
-    prompt, index = said.get("prompt"), said.get("index")
-    if not isinstance(prompt, str) or not prompt.strip() or not str(index).isdecimal():
+    prompt, index = said.get("prompt"), str(said.get("index"))
+    is_index = index.isdecimal() and len(index) <= MOST_DIGITS
+    if not isinstance(prompt, str) or not prompt.strip() or not is_utf8(prompt) or not is_index:
         return None
-    return prompt.strip(), int(str(index))
+    return prompt.strip(), int(index)
 
 
 def read_description(image: Image.Image) -> dict[str, object]:
     """EXIF's description of a picture, where it is a JSON object."""
     try:
-        said = json.loads(image.getexif().get(IMAGE_DESCRIPTION, ""))
-    except (TypeError, ValueError, RecursionError):
+        said = parse_json(image.getexif().get(IMAGE_DESCRIPTION, ""))
+    except (TypeError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -11,7 +11,6 @@ more: whoever may open the page can answer under any.
 """
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -25,13 +24,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from imagen_jax.data.image_files import DamagedImageError, decode_whole
+from imagen_jax.data.image_files import decode_whole
+from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.app import read_body, refuse
 from imagen_jax.web.blinding import Dealt, deal, picture_name
-from imagen_jax.web.pairs import LARGEST, Pair
+from imagen_jax.web.origins import OwnPagesOnly
+from imagen_jax.web.pairs import Pair
 from imagen_jax.web.ratings import ANSWERS, RatingStore
 
 PAGE = to_path(__file__).with_name("rating_page")
@@ -89,11 +91,11 @@ class RatingPage:
         if body is None:
             return refuse(f"a request is at most {LARGEST_BODY} bytes large", 413)
         try:
-            asked = json.loads(body)
+            asked = parse_json(body)
             if not isinstance(asked, dict):
                 raise UserError("a request is a JSON object")
             rater = read_name(asked.get("rater"))
-        except (UserError, ValueError, RecursionError) as error:
+        except (UserError, ValueError) as error:
             return refuse(str(error) if isinstance(error, UserError) else "the request is no JSON", 400)
         try:
             return await asyncio.to_thread(act, rater, asked)
@@ -159,7 +161,7 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], hosts: Sequence[s
             Route("/pictures/{name}.png", page.give_picture),
             Mount("/", StaticFiles(directory=str(PAGE), html=True)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OwnPagesOnly)],
     )
 
 
@@ -183,4 +185,4 @@ def encode_bare(file: Path) -> bytes:
         OSError: the file can't be read.
         DamagedImageError: it is no picture any more.
     """
-    return encode_png(decode_whole(file.read_bytes(), LARGEST)[0])
+    return encode_png(decode_whole(file.read_bytes(), MOST_PIXELS)[0])

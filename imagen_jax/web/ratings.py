@@ -78,8 +78,12 @@ class RatingStore:
         except BaseException:
             self._connection.close()
             raise
-        self.secret = bytes.fromhex(about["secret"])
-        self.names = about["name_a"], about["name_b"]
+        try:
+            self.secret = bytes.fromhex(about["secret"])
+            self.names = str(about["name_a"]), str(about["name_b"])
+        except (TypeError, ValueError):
+            self._connection.close()
+            raise UserError(f"{path} has no readable secret: bring back a copy or choose another --out") from None
 
     def __enter__(self) -> "RatingStore":
         return self

@@ -1,10 +1,10 @@
 """The JSON file beside weights: read, and each value of the kind that its key wants, or a sentence that names both."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path
 
 
@@ -70,7 +70,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: the file is missing or holds none.
     """
     try:
-        settings = json.loads(path.read_bytes())
+        settings = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: give a folder with all the files that the weights came with") from None
     except (OSError, ValueError) as error:

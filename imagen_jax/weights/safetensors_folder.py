@@ -10,7 +10,6 @@ A tensor is mapped into memory by itself, so what was read of it leaves memory w
 keep all pages that were ever read, and XXL would weigh twice as much while it loads.
 """
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -20,7 +19,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path
 
 # The first that is there is read: full precision before half.
@@ -48,6 +49,9 @@ DTYPES = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
+MOST_AXES = 32
+"""Of a tensor."""
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -164,13 +168,13 @@ def read_shards(path: Path) -> dict[str, str]:
         UserError: the index is not what one is, or points out of the folder.
     """
     try:
-        files = json.loads(path.read_bytes())["weight_map"]
-        shards = {str(name): str(shard) for name, shard in files.items()}
+        files = read_json(path)["weight_map"]
+        shards = dict(files.items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of safetensors ({error!r}): download it again") from None
     for shard in shards.values():
-        if pathlib.PurePath(shard).name != shard:
-            raise UserError(f"{path} names the shard {shard!r}, which is not a file beside it: download it again")
+        if not stays_below(shard) or "/" in shard:
+            raise UserError(f"{path} names the shard {shard!a}, which is not a file beside it: download it again")
     return shards
 
 
@@ -187,12 +191,16 @@ def read_header(path: Path) -> dict[str, Location]:
         safe_open(copy, framework="np")
         with copy.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-    except (SafetensorError, OSError) as error:
+            header = parse_json(file.read(size))
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
     header.pop("__metadata__", None)
     locations = {}
     for name, entry in header.items():
         dtype = choose(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
-        locations[name] = Location(path, copy, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]))
+        shape = tuple(entry["shape"])
+        # The library leaves these to whoever makes an array.
+        if len(shape) > MOST_AXES or max(shape, default=0) >= 2**48:
+            raise UserError(f"{path} has the tensor {name!a} of an impossible shape: download it again")
+        locations[name] = Location(path, copy, 8 + size + entry["data_offsets"][0], dtype, shape)
     return locations

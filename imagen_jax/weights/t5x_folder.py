@@ -21,6 +21,9 @@ from imagen_jax.storage.paths import Path, array_store, files_in
 
 CHECKPOINT = "checkpoint"
 TENSORFLOW = b"model_checkpoint_path"
+LARGEST = 2**33
+"""Bytes of a tensor; the largest of XXL, in float32, have half a GB."""
+
 FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
@@ -48,6 +51,8 @@ class T5xFolder(Mapping[str, np.ndarray]):
         leaf = self.leaves[name]
         # A chunk that is absent would read as zeros; fill_missing_data_reads in open_array forbids it.
         array = leaf if isinstance(leaf, np.ndarray) else self.wait(name, self.open_array(name).read())
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{self.folder} has the tensor {name!a} of no numbers: download it again")
         if array.dtype.name not in FLOATS:
             raise UserError(
                 f"the tensor {name} of {self.folder} is of type {array.dtype.name}: use a T5X checkpoint of version 3, "
@@ -83,7 +88,11 @@ class T5xFolder(Mapping[str, np.ndarray]):
         if not path.is_dir():
             raise UserError(f"the folder {path} of a tensor that {CHECKPOINT} names is missing: download it too")
         spec = {"driver": "zarr", "kvstore": array_store(path), "fill_missing_data_reads": False}
-        return self.wait(name, tensorstore.open(spec, open=True, read=True))
+        array = self.wait(name, tensorstore.open(spec, open=True, read=True))
+        # What is not written yet, or packed well, may take few bytes on the disk and any number in memory.
+        if array.size * array.dtype.numpy_dtype.itemsize > LARGEST:
+            raise UserError(f"the tensor {name} of {self.folder} has the shape {tuple(array.shape)}: download it again")
+        return array
 
     def wait(self, name: str, future: Any) -> Any:
         """What tensorstore is doing, when it is done.

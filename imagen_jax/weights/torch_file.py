@@ -25,6 +25,8 @@ from imagen_jax.weights.torch_script import CONSTANTS, MODULE_TREE, Module, tens
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"
 
+MOST_SHARED = 4
+
 DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -54,9 +56,21 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     read_layout = read_zip if content.startswith(ZIP_MAGIC) else read_legacy
     try:
         state, storages = read_layout(content, path)
+        check_total(state, len(content))
         return {name: view_tensor(tensor, storages[tensor.storage]) for name, tensor in state.items()}
     except DAMAGE as error:
         raise UserError(f"{path} is damaged or truncated, or no PyTorch file ({error}): fetch it again") from error
+
+
+def check_total(state: dict[str, Tensor], size: int) -> None:
+    """Checks that tensors share their storages no more than weights do, which at most are tied in pairs.
+
+    Raises:
+        ValueError: together they are several times as large as the file: a few bytes for each could fill any memory.
+    """
+    total = sum(math.prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in state.values())
+    if total > MOST_SHARED * size:
+        raise ValueError(f"its tensors have {total} bytes, and the file {size}")
 
 
 def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storage, np.ndarray]]:
@@ -76,9 +90,12 @@ def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Sto
     state = check_state(follow_pickle(file, path), path)
     by_key = storages_of(state)
     storages = {}
-    for key in follow_pickle(file, path):
+    keys = follow_pickle(file, path)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its storages have no names")
+    for key in keys:
         # A storage that no tensor views would have a length, and no type to measure it with.
-        storage = by_key[str(key)]
+        storage = by_key[key]
         if file.read(8) != storage.size.to_bytes(8, "little"):
             raise ValueError(f"storage {key} does not begin with its size, {storage.size}")
         storages[storage] = to_array(file.read(storage.size * storage.dtype.itemsize), storage)
@@ -105,7 +122,11 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
             raise ValueError("it is from a big-endian machine")
         grammar = MODULE_TREE if CONSTANTS in infos else STATE_DICT
         state = check_state(follow_pickle(BytesIO(read("data.pkl")), path, grammar), path)
-        storages = {each: to_array(read(f"data/{key}"), each) for key, each in storages_of(state).items()}
+        named = storages_of(state)
+        # Several names in the zip can stand for the same bytes.
+        if (total := sum(each.size * each.dtype.itemsize for each in named.values())) > len(content):
+            raise ValueError(f"its storages have {total} bytes, and the file {len(content)}")
+        storages = {each: to_array(read(f"data/{key}"), each) for key, each in named.items()}
     return state, storages
 
 

@@ -57,6 +57,9 @@ REBUILD_TENSOR = Name("torch._utils _rebuild_tensor_v2")
 ORDERED_DICT = Name("collections OrderedDict")
 KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 
+MOST_AXES = 32
+"""Of a tensor."""
+
 MARK = object()
 
 
@@ -139,6 +142,15 @@ def set_attributes(stack: Stack) -> None:
         raise ValueError("BUILD sets what no state dict has")
 
 
+def is_integers(values: Any) -> bool:
+    """Whether these are integers, no more of them than a tensor has axes, and each of 64 bits."""
+    return (
+        isinstance(values, list | tuple)
+        and len(values) <= MOST_AXES
+        and all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in values)
+    )
+
+
 def find_storage(stack: Stack) -> None:
     """Turns a persistent id into the storage it speaks of.
 
@@ -146,7 +158,7 @@ def find_storage(stack: Stack) -> None:
         ValueError: it speaks of something else, or of a part of a storage.
     """
     kind, dtype, key, _, size, *view = stack.pop()
-    if kind != "storage" or not isinstance(key, str) or not isinstance(size, int) or view not in ([], [None]):
+    if kind != "storage" or not isinstance(key, str) or not is_integers([size]) or view not in ([], [None]):
         raise ValueError("a persistent id speaks of no whole storage")
     stack.append(Storage(STORAGE_TYPES[dtype.name], key, size))
 
@@ -162,7 +174,10 @@ def call(stack: Stack) -> None:
         stack.append({})
     elif function == REBUILD_TENSOR:
         storage, offset, shape, strides, *_ = arguments
-        stack.append(Tensor(storage, offset, shape, strides))
+        # Checked here: tuples of tuples of tuples can be few bytes and yet take forever to compare or to print.
+        if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
+            raise ValueError("a tensor is made of what is no storage, or no integers")
+        stack.append(Tensor(storage, offset, tuple(shape), tuple(strides)))
     else:
         raise ValueError("REDUCE calls what is not to be called")
 

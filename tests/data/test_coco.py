@@ -351,3 +351,29 @@ def test_a_file_of_other_splits_is_named(karpathy, change):
     write_json(karpathy / "dataset_coco.json", content)
     with pytest.raises(UserError, match=r"dataset_coco\.json does not hold Karpathy's splits of COCO: take it from"):
         coco_parts(karpathy, splits="karpathy")
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "..", "", "a/../b.jpg", "..\\x", 3])
+def test_a_photograph_that_lies_elsewhere_is_not_read(tmp_path, name):
+    root = tmp_path / "coco"
+    for official in ("train2014", "val2014"):
+        (root / official).mkdir(parents=True)
+        write_json(root / "annotations" / f"captions_{official}.json", captions_file(official, (9,)))
+    (tmp_path / "secret.jpg").write_bytes(jpeg_of(1))
+    content = captions_file("train2014", (9,))
+    content["images"][0]["file_name"] = name
+    write_json(root / "annotations" / "captions_train2014.json", content)
+    with pytest.raises(UserError, match=r"captions_train2014\.json"):
+        coco_parts(root)
+
+
+def test_a_bomb_in_a_zip_is_no_photograph(tmp_path):
+    for official in ("train2014", "val2014"):
+        write_json(tmp_path / "annotations" / f"captions_{official}.json", captions_file(official, (9,)))
+        with zipfile.ZipFile(tmp_path / f"{official}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open(f"{official}/{file_name(official, 9)}", "w") as member:
+                for _ in range(257):
+                    member.write(bytes(2**20))
+    found = [item for part in coco_parts(tmp_path) for item in part.read()]
+    assert [(type(item), item.reason) for item in found] == [(Damage, "damaged image file")] * 2
+    assert "more than" in found[0].detail

@@ -451,3 +451,16 @@ def test_a_file_whose_name_is_not_utf8_is_read_under_one_that_is(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"coffee")
     (record,) = read_all(folder_parts(tmp_path))
     assert (record.key, record.encoded, record.captions) == (r"caf\udce9.png", b"pixels", ("coffee",))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_line_that_would_fill_the_memory_is_named_and_the_next_is_read(images, kind, monkeypatch):
+    monkeypatch.setattr("imagen_jax.data.table_rows.LONGEST_LINE", 100)
+    first, second = NAMES[:2]
+    rows = [(first, "a"), (first, "x" * 5000), (second, "b")]
+    lines = [json.dumps(row_of(*row)) if kind == "jsonl" else ",".join(row) for row in rows]
+    table = images / f"table.{kind}"
+    table.write_text("\n".join(lines if kind == "jsonl" else ["image,caption", *lines]) + "\n")
+    found = read_all(table_parts(table))
+    assert [one.reason for one in found if isinstance(one, Damage)] == ["row is too long"]
+    assert len(found) == 3

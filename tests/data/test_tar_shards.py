@@ -366,3 +366,9 @@ def test_what_is_no_tar_is_damage(tmp_path, content):
 
 def test_a_tar_of_nothing_is_no_damage(tmp_path):
     assert read_tar(tmp_path, []) == []
+
+
+def test_a_caption_without_end_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_shards, "MAX_TEXT_BYTES", 100)
+    found = read_tar(tmp_path, [("0.png", b"x" * 500), ("0.txt", b"x" * 101)])
+    assert reasons(found) == [("0", "member is too large")]

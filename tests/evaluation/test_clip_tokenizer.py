@@ -158,3 +158,17 @@ def test_a_tokenizer_of_one_file_is_preferred_and_never_truncates(tmp_path):
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_str())
     assert json.loads((tmp_path / "tokenizer.json").read_text())["truncation"]
     assert load_folder_tokenizer(tmp_path)([" CAT "]) == [[7]]
+
+
+def test_a_vocabulary_that_is_a_bomb_is_refused(tmp_path):
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(2**26), 1))
+    with pytest.raises(UserError, match="more than 16777216 bytes"):
+        load_openai_vocabulary(tmp_path / "bomb.gz")
+
+
+def test_a_token_that_is_not_utf8_is_refused(tmp_path):
+    write_tokenizer(tmp_path)
+    numbers = json.loads((tmp_path / "vocab.json").read_text())
+    (tmp_path / "vocab.json").write_text(json.dumps(numbers | {"\ud800": 1000}))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_folder_tokenizer(tmp_path)

@@ -90,3 +90,19 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
     monkeypatch.delenv("IMAGEN_JAX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "other")
     assert cache_folder() == pathlib.Path("other/imagen-jax")
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/outside", "a/../../outside", "a//b"])
+def test_an_object_whose_name_leads_out_of_its_folder_is_not_copied(bucket, fake_buckets, name):
+    """A bucket may have objects of any name, and one of a stranger's could lie anywhere on this machine."""
+    write_whole(bucket / "data" / "a", b"a")
+    place, _, below = f"{bucket}/data".removeprefix("gs://").partition("/")
+    objects = fake_buckets.objects(place)
+    objects[f"{below}/{name}"] = objects[f"{below}/a"]
+    with pytest.raises(UserError, match="leads out of it"):
+        local_folder(bucket / "data")
+
+
+def test_a_path_that_leads_out_of_its_bucket_has_no_copy(bucket):
+    with pytest.raises(UserError, match=r"without \.\."):
+        local_copy(bucket / ".." / ".." / "x")

@@ -87,3 +87,10 @@ def test_a_log_file_gets_whole_lines_seldom(monkeypatch, capsys):
         f"Training base: {step}/200" for step in (101, 131, 161, 191, 200)
     ]
     assert lines[1].endswith("01:09 left, loss 0.0076, 16.0 images/s")
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', '{"step": "3"}', "[" * 5000, "\0"])
+def test_a_damaged_line_is_a_sentence(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)

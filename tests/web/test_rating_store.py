@@ -182,3 +182,14 @@ def test_pictures_of_the_other_folder_count_for_the_fingerprint(path, tmp_path, 
         write_picture(tmp_path / folder, "one more", 0, BLUE if folder == "theirs" else (1, 2, 3))
     with pytest.raises(UserError, match="belongs to other pictures"):
         RatingStore(path, make_comparison(tmp_path / "ours", tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize("secret", ["xyz", 3])
+def test_a_secret_that_is_none_is_a_sentence(path, comparison, secret):
+    with RatingStore(path, comparison):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE about SET value = ? WHERE name = 'secret'", (secret,))
+    connection.close()
+    with pytest.raises(UserError, match="no readable secret"):
+        RatingStore(path, comparison)

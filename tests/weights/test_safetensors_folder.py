@@ -52,3 +52,27 @@ def test_of_two_indexes_the_one_is_read_whose_shards_are_there(tmp_path):
         SafetensorsFolder(tmp_path)
     save_file({"a": np.ones(3, np.float16)}, tmp_path / "model.fp16-00001-of-00001.safetensors")
     assert SafetensorsFolder(tmp_path)["a"].dtype == np.float16
+
+
+@pytest.mark.parametrize("shape", [[1] * 100 + [16], [0, 2**63]])
+def test_a_shape_that_the_library_passes_and_no_array_has_is_refused(tmp_path, shape):
+    size = 0 if 0 in shape else 64
+    header = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    content = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + bytes(size))
+    with pytest.raises(UserError, match="impossible shape"):
+        SafetensorsFolder(tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["../x", "/x", "", "..", "x" * 300, "\ud800", 3, ["x"], {"a": 1}])
+def test_an_index_that_names_no_file_beside_it_is_refused(tmp_path, shard):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(UserError, match="not a file beside it"):
+        SafetensorsFolder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 5000, b'{"weight_map": {"a": ' + b"[" * 500 + b"]" * 500 + b"}}"])
+def test_an_index_that_is_endless_is_refused(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    with pytest.raises(UserError, match="no index"):
+        SafetensorsFolder(tmp_path)

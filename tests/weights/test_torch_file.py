@@ -204,3 +204,51 @@ def test_a_compressed_archive_is_refused(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.pth can't be read \(No such file"):
         read_torch_file(tmp_path / "none.pth")
+
+
+def doubled(depth: int) -> bytes:
+    """A program for a tuple of twice the same tuple of twice the same …: few bytes, and 2 ** depth items."""
+    return b")" + b"".join(b"q" + bytes([place]) + b"h" + bytes([place]) + b"\x86" for place in range(depth))
+
+
+@pytest.mark.parametrize("layout", [legacy, zipped], ids=["legacy", "zip"])
+@pytest.mark.parametrize("where", ["offset", "shape", "strides", "axes", "key"])
+def test_few_bytes_that_would_take_forever_are_refused_at_once(tmp_path, layout, where):
+    number, endless = b"K\0", doubled(60)
+    parts = {"offset": number, "shape": b")", "strides": b")"}
+    if where == "axes":
+        parts["shape"] = b"(" + b"K\1" * 100_000 + b"t"
+    elif where != "key":
+        parts[where] = endless if where == "offset" else b"(" + endless + b"t"
+        parts["shape" if where == "offset" else "offset"] = b"(" + doubled(60) + b"t"
+    place = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0000X\3\0\0\0cpuK\1tQ"
+    if where == "key":
+        place = place.replace(b"X\1\0\0\0000", endless)
+    view = place + parts["offset"] + parts["shape"] + parts["strides"] + b"\x89ccollections\nOrderedDict\n)R"
+    program = b"\x80\x02}X\1\0\0\0xctorch._utils\n_rebuild_tensor_v2\n(" + view + b"tRs."
+    with pytest.raises(UserError, match="damaged"):
+        read_torch_file(file_with(tmp_path, layout(program)))
+
+
+def test_storages_with_endless_names_are_refused_at_once(tmp_path):
+    content = legacy(pickle.dumps({}, protocol=2)).removesuffix(pickle.dumps([], protocol=2))
+    with pytest.raises(UserError, match="its storages have no names"):
+        read_torch_file(file_with(tmp_path, content + b"\x80\x02](" + doubled(60) + b"e."))
+
+
+def test_a_storage_that_a_thousand_tensors_share_is_refused(tmp_path):
+    """Each would be an array of its own, and a small file any number of gigabytes."""
+    one = (
+        tensor_program("FloatStorage", "0", 1000, (1000,), (1,))
+        .removeprefix(b"\x80\x02}X\1\0\0\0x")
+        .removesuffix(b"s.")
+    )
+    names = [f"{number:04d}" for number in range(1000)]
+    first, *rest = (b"X\4\0\0\0" + name.encode() for name in names)
+    program = b"\x80\x02}" + first + one + b"q\0s" + b"".join(name + b"h\0s" for name in rest) + b"."
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/data/0", bytes(4000))
+    with pytest.raises(UserError, match="its tensors have 4000000 bytes, and the file"):
+        read_torch_file(file_with(tmp_path, buffer.getvalue()))

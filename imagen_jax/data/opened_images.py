@@ -1,0 +1,67 @@
+"""Image files that nobody checked, opened within limits: formats that hold pixels alone, and not too many of them.
+
+bytes or a stream -> one of ``FORMATS`` -> at most so many pixels -> Pillow's image, or DamagedImageError
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image
+
+from imagen_jax.errors import make_printable
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF")
+"""Pillow opens dozens more. Of those EPS is a program, which Pillow has Ghostscript run. JPEG covers cameras' MPO."""
+
+MOST_PIXELS = 64_000_000
+"""More are taken for a decompression bomb. Pillow itself only warns of 89 million, and refuses 179."""
+
+LONGEST_SIDE = 2**16
+"""Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
+
+
+class DamagedImageError(ValueError):
+    """An image that can't be read.
+
+    Attributes:
+        reason: the same for all of a kind.
+        detail: what there is to say of this one.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        detail = make_printable(detail)
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@contextmanager
+def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Image]:
+    """Opens an image; it is decoded when its pixels are asked for, which should happen in the block.
+
+    Args:
+        source: the file's bytes, or the file.
+        largest: pixels that it may have.
+
+    Raises:
+        DamagedImageError: it is no image of ``FORMATS``, too large, or can't be decoded; whatever goes wrong in the
+            block is such an error too, so the block should decode and do no more.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > largest or max(width, height) > LONGEST_SIDE:
+                raise DamagedImageError("image is too large", f"{width}×{height} pixels")
+            yield image
+    except (DamagedImageError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        begin = f"begins with {source[:16]!r}" if isinstance(source, bytes) else ""
+        raise DamagedImageError("not an image", begin) from None
+    except Image.DecompressionBombError as error:
+        raise DamagedImageError("image is too large", str(error)) from None
+    except Exception as error:
+        # Decoders of a dozen formats raise what they please on bytes that nobody meant.
+        raise DamagedImageError("image can't be decoded", f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,92 @@
+"""Images are opened within limits, and whatever is wrong with one is one kind of error."""
+
+import io
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from imagen_jax.data.opened_images import FORMATS, MOST_PIXELS, DamagedImageError, opened_image
+from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.edits import read_mask, read_picture
+from imagen_jax.errors import UserError
+
+
+def encoded(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=form, **options)
+    return buffer.getvalue()
+
+
+SMALL = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_are_opened(form):
+    if form == "AVIF":
+        pytest.importorskip("PIL._avif")
+    with opened_image(encoded(SMALL, form)) as image:
+        assert image.format == form and image.size == (8, 8)
+    with opened_image(io.BytesIO(encoded(SMALL, form))) as image:
+        image.load()
+
+
+@pytest.mark.parametrize("form", ["ICO", "PCX", "SGI", "TGA", "EPS", "PDF"])
+def test_other_formats_are_not(form):
+    with pytest.raises(DamagedImageError, match="not an image"), opened_image(encoded(SMALL, form)):
+        pass
+
+
+def test_what_pillow_warns_of_is_an_error(tmp_path):
+    # 90 million pixels, of which Pillow says "could be decompression bomb" and decodes them.
+    bomb = encoded(Image.new("1", (10_000, 9_000)))
+    assert len(bomb) < 20_000 and MOST_PIXELS < 10_000 * 9_000
+    with pytest.raises(DamagedImageError, match=r"DecompressionBombWarning|too large"), opened_image(bomb):
+        pass
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    for read in (read_picture, read_mask):
+        with pytest.raises(UserError, match=r"bomb\.png can't be read"):
+            read(tmp_path / "bomb.png")
+
+
+def test_a_text_that_is_a_bomb_is_an_error():
+    info = PngInfo()
+    info.add(b"zTXt", b"prompt\0\0" + zlib.compress(b"x" * 50_000_000))
+    with pytest.raises(DamagedImageError, match="can't be decoded"):
+        decode_pixels(encoded(SMALL, pnginfo=info))
+
+
+def test_a_picture_that_is_cut_short_is_an_error():
+    for form in ("PNG", "JPEG", "WEBP"):
+        whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), form)
+        with pytest.raises(DamagedImageError):
+            decode_pixels(whole[: len(whole) // 2])
+
+
+def test_a_detail_can_be_printed():
+    with pytest.raises(DamagedImageError) as caught, opened_image(b"\x1b[2J\xff" * 900):
+        pass
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
+
+
+LARGEST = """
+import io, resource
+from PIL import Image
+from imagen_jax.data.image_files import ImageRules, check_image
+for mode in ("RGBA", "I;16"):
+    buffer = io.BytesIO()
+    Image.new(mode, (8000, 8000)).save(buffer, format="PNG", compress_level=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_image(buffer.getvalue(), ImageRules(64))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_the_largest_picture_takes_less_than_a_gigabyte():
+    done = subprocess.run([sys.executable, "-c", LARGEST], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.4 * 2**20, "the libraries take a third of a gigabyte"
