@@ -211,7 +211,7 @@ def describe(image: Mapping[str, Any], licences: Mapping[int, str]) -> dict[str,
     return scalars_of({"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})})
 
 
-def check_name(name: str) -> str:
+def check_name(name: Any) -> str:
     """The name of a file, which lies in a folder and not elsewhere.
 
     Raises:
