@@ -21,6 +21,7 @@ LARGEST = 2**28
 OVERHEAD = 2**16
 """Bytes that come before an array's numbers, at most."""
 
+LONGEST_HEADER = 10_000
 MOST_AXES = 32
 ENDING = ".npy"
 # NumPy's own reader parses the header as Python, which fails in many ways and gives types of any kind.
@@ -28,7 +29,7 @@ BEGIN = re.compile(rb"\x93NUMPY(?P<version>[\1\2])\0", re.DOTALL)
 HEADER = re.compile(
     rb"\s*\{\s*'descr'\s*:\s*'(?P<order>[<>=|]?)(?P<kind>[?biufcSUO])(?P<size>[0-9]{0,9})'\s*,"
     rb"\s*'fortran_order'\s*:\s*(?P<is_column_major>True|False)\s*,"
-    rb"\s*'shape'\s*:\s*\((?P<shape>(?:\s*[0-9]{1,18}\s*,?)*)\s*\)\s*,?\s*\}\s*"
+    rb"\s*'shape'\s*:\s*\(\s*(?P<shape>(?:[0-9]{1,18}\s*,\s*)*(?:[0-9]{1,18}\s*)?)\)\s*,?\s*\}\s*"
 )
 
 
@@ -101,7 +102,7 @@ def parse_array(content: bytes) -> np.ndarray:
     width = 2 if begin["version"] == b"\1" else 4
     start = begin.end() + width
     end = start + int.from_bytes(content[begin.end() : start], "little")
-    header = HEADER.fullmatch(content[start:end])
+    header = HEADER.fullmatch(content[start:end]) if end - start <= LONGEST_HEADER else None
     if header is None:
         raise ValueError("it has no header of an array of numbers or text")
     if header["kind"] == b"O":

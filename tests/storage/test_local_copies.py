@@ -96,7 +96,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
 def test_an_object_whose_name_leads_out_of_its_folder_is_not_copied(bucket, fake_buckets, name):
     """A bucket may have objects of any name, and one of a stranger's could lie anywhere on this machine."""
     write_whole(bucket / "data" / "a", b"a")
-    place, _, below = f"{bucket}/data".removeprefix("gs://").partition("/")
+    place, below = bucket.parts[2], "/".join([*bucket.parts[3:], "data"])
     objects = fake_buckets.objects(place)
     objects[f"{below}/{name}"] = objects[f"{below}/a"]
     with pytest.raises(UserError, match="leads out of it"):
