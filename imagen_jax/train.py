@@ -142,6 +142,8 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                     Hook("checkpoint", config.training.checkpoint_every, make_saving(checkpoints)),
                     note,
                 ]
+                # The first operation of all together gives up on those that come half a minute later, on CPUs.
+                processes.meet("the step is compiled")
                 return run_loop(
                     state,
                     step,
