@@ -10,12 +10,22 @@ Each process of a run adds lines to the file ``TORTURE_RECORD``, each with the t
 Where ``TORTURE_CUT_LINE`` is a step, the process kills itself when half of that step's line of metrics is written.
 """
 
+# ruff: noqa: E402  (the first lines must run before the long imports)
 import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+if __name__ == "__main__":
+    # Before the long imports: whoever kills us must not leave us behind when it is cut itself.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ["TORTURE_PARENT"]):
+        sys.exit("whoever started us is gone")
+
 import hashlib
 import itertools
 import json
-import os
-import signal
 import time
 
 import numpy as np
@@ -24,7 +34,6 @@ from imagen_jax import processes, train
 from imagen_jax.command_line import run_main
 from imagen_jax.training.metrics import MetricsWriter
 
-PR_SET_PDEATHSIG = 1
 RECORD = os.open(os.environ["TORTURE_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 MESH = os.environ.get("TORTURE_MESH", "")
 CUT = int(os.environ.get("TORTURE_CUT_LINE", "0"))
@@ -84,8 +93,6 @@ def cut_line(writer, step, metrics):
 
 
 if __name__ == "__main__":
-    # Whoever kills us must not leave us behind when it is cut itself.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Else a process whose companion was killed before they met would wait for five minutes.
     processes.JOIN_SECONDS = 45
     train.run_loop, train.join_as_flagged, MetricsWriter.write = recorded_loop, recorded_join, cut_line

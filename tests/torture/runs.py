@@ -123,6 +123,7 @@ class Start:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "TORTURE_RECORD": str(self.place.record(index)),
             "TORTURE_MESH": mesh,
+            "TORTURE_PARENT": str(os.getpid()),
             "TORTURE_CUT_LINE": str(cut_line),
         }
         with self.place.output(index).open("ab") as output:
