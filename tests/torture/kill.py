@@ -39,6 +39,9 @@ from tests.torture.runs import (
 )
 
 LOST = 3
+FEW = 4
+"""Kills for which it does not pay to measure how long things take once all is compiled."""
+
 MOST_STUMBLES = 3
 """So often in a row a start may fail without having been killed."""
 
@@ -84,37 +87,38 @@ class Torture:
 
     def torture(self, kills: int) -> None:
         """Spends kills, and lets the run that is then at work end."""
-        durations = self.measure_whole()
-        self.check_stumbles()
+        durations = self.measure_whole(warm=kills > FEW)
         while self.kills < kills or (self.lines[-1]["kind"] in ("kill", "stumble")):
             ended = self.start_once(durations, self.kills < kills)
             self.check_stumbles()
             if ended:
                 self.compare()
 
-    def measure_whole(self) -> Durations:
-        """Trains without a kill, unless that was done."""
+    def measure_whole(self, warm: bool) -> Durations:
+        """Trains without a kill, unless that was done; if asked, when all is compiled already, as for later starts."""
         if known := self.of_kind("whole"):
             return Durations(**known[0]["seconds"])
         place = self.place("whole")
         clear(place)
-        # What is compiled now all others find.
-        if not self.compiled_for():
-            raise RuntimeError(f"the run that fills the cache failed: {place.output(0).read_text()}")
+        if warm:
+            self.compile()
         durations = measure(Start(place, self.variant, self.variant.meshes[0]))
         self.log("whole", seconds=durations._asdict())
         return durations
 
-    def compiled_for(self) -> bool:
-        """Trains a few steps on each mesh, which fills the cache; whether all went well."""
-        fine = True
+    def compile(self) -> None:
+        """Trains a few steps on each mesh, which fills the cache.
+
+        Raises:
+            RuntimeError: that failed.
+        """
         for number, mesh in enumerate(self.variant.meshes):
             place = self.place(f"compiled_{number}")
             clear(place)
             start = Start(place, self.variant, mesh, steps=2)
-            fine = fine and start.wait(LONGEST) and not any(start.statuses())
+            if not start.wait(LONGEST) or any(start.statuses()):
+                raise RuntimeError(f"the run that fills the cache failed: {place.output(0).read_text()}")
             clear(place)
-        return fine
 
     def start_once(self, durations: Durations, with_kill: bool) -> bool:
         """Starts the run, and kills it if it lives long enough; whether it is done."""
@@ -128,7 +132,11 @@ class Torture:
         start = Start(place, self.variant, mesh, cut_line=cut_line)
         facts: dict[str, object] = {"mesh": mesh, "from": from_step}
         if with_kill and strike(start, aim, durations):
-            facts |= {"aim": aim._asdict(), "after": round(start.seconds, 2), "told": start.told()[-1:]}
+            facts |= {
+                "aim": aim._asdict(),
+                "after": round(start.seconds, 2),
+                "told": [{key: told[key] for key in ("at", "step") if key in told} for told in start.told()[-1:]],
+            }
             facts |= self.watch_end(start)
             self.log("kill", **facts, unfinished=start.unfinished(), newest=newest_checkpoint(place))
             return False
