@@ -180,6 +180,8 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
         with Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog, listening() as should_leave:
             note = make_noting(watchdog)
+            # The first operation of all together gives up on those that come half a minute later, on CPUs.
+            processes.meet("the step is compiled")
             return run_loop(
                 state,
                 step,
