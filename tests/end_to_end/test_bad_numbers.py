@@ -1,11 +1,7 @@
-"""Whole runs whose numbers go bad, and one in bfloat16 whose numbers don't."""
+"""Whole runs whose numbers go bad."""
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,15 +19,7 @@ from tests.end_to_end.smoke_runs import plain
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).parents[2]
 STEPS, BAD = 12, range(7, 10)
-CHANGED = [
-    *(("network", key) for key in ("channels", "blocks", "strides", "self_attention", "cross_attention")),
-    *(("training", key) for key in ("steps", "checkpoint_every", "preview_every", "log_every")),
-    ("data", "source"),
-    ("sampling", "steps"),
-]
-"""What ``make_config`` changes, for a command line."""
 
 
 @pytest.fixture(scope="module")
@@ -124,25 +112,3 @@ def test_a_run_stops_and_goes_on_when_it_is_told_to_rewind(data, tmp_path, monke
         feed_bad_batches(patch, {}, done=8)
         state = train(make_config(data, when_not_finite="rewind"), tmp_path / "run")
     assert int(state.step) == STEPS
-
-
-def test_a_thousand_steps_in_bfloat16_have_finite_numbers_and_learn(data, tmp_path):
-    """In a process of its own, with one device and an optimized program: else it would take many minutes."""
-    changed = make_config(data, steps=1000, checkpoint_every=1000, log_every=10)
-    flags = [f"--config.{section}.{key}={changed[section][key]}" for section, key in CHANGED]
-    command = [sys.executable, "-m", "imagen_jax.train", "--config=configs/own_images.py:base,smoke", *flags]
-    command += ["--config.network.dtype=bfloat16", f"--workdir={tmp_path / 'run'}"]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "XLA_FLAGS": "", "IMAGEN_JAX_NO_CACHE": "1"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
-    ended = subprocess.run(
-        [*command, f"--config.data.options.folder={data}"],
-        cwd=CHECKOUT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    lines = read_metrics(tmp_path / "run")
-    assert len(lines) == 100 and lines[-1]["step"] == 1000 and lines[-1]["skipped"] == 0
-    assert all(math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"]) for line in lines)
-    assert np.mean([line["loss"] for line in lines[-20:]]) < 0.5 * np.mean([line["loss"] for line in lines[:5]])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS, SAVED, PREVIEWED = 40, 8, 15
-HEARTBEAT_SECONDS = 6
+HEARTBEAT_SECONDS = 15
 SECONDS_TO_END = 90.0
 """How long the other processes may take to end after one was killed: the heartbeat, or 45 s where they never met."""
 
