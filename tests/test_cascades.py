@@ -206,6 +206,9 @@ def test_a_checkpoint_that_is_being_written_is_not_drawn_from(workdirs, tmp_path
     (checkpoints / "9" / "_CHECKPOINT_METADATA").unlink()
     assert load_cascade([training]).trained[0].step == 0
     shutil.rmtree(whole)
+    with pytest.raises(UserError, match=r"holds no checkpoint that is whole \(9: _CHECKPOINT_METADATA is missing\)"):
+        load_cascade([training])
+    shutil.rmtree(checkpoints / "9")
     with pytest.raises(UserError, match="holds no checkpoint: train it first"):
         load_cascade([training])
 

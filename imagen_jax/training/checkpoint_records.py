@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoint_files import DamageError, names_in_a_sentence
 from imagen_jax.training.fingerprints import fingerprints_of, numbers_of
@@ -137,7 +138,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_for
 def digest_of(body: dict[str, Any]) -> str:
     """A checksum of what JSON can hold, the same before it is written and after it is read."""
     # As it is read: its keys are text, its tuples are lists.
-    body = json.loads(json.dumps(body))
+    body = parse_json(json.dumps(body))
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
