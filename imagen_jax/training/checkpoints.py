@@ -320,8 +320,9 @@ class CheckpointStore:
 
     def _write(self, step: int, parts: dict[str, Any], data_state: dict[str, Any]) -> None:
         with self._explained():
-            if jax.process_count() > 1:
-                # One process that waits for another's part would wait for long: all go on, or all give up.
+            if jax.process_count() > 1 and not in_bucket(self.folder):
+                # One process that waits for another's part would wait for long: all go on, or all give up. What a
+                # bucket refuses it refuses to all, and a folder that has a file for a moment confuses who lists it.
                 refuse_alike(refusal_of_bytes(self.folder))
             writer = self._open_writer()
             refuse_alike(lack_of_room(self.folder, parts))

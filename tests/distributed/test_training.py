@@ -25,7 +25,7 @@ STEPS, SAVED, STALLED = 20, 16, 18
 LAST = {0: f"process 0: {STALLED - 1}, process 1: {STALLED - 2}", 1: f"process 1: {STALLED - 2}"}
 """What each process knows of the last steps then. The batch of a step is fetched during the one before, which so can't
 be seen to end."""
-HEARTBEAT_SECONDS = 4
+HEARTBEAT_SECONDS = 12
 ENDS_WITHIN = 60
 """Seconds: the heartbeat and a tenth, what a busy machine takes to see it, and less than the heartbeat of no flag."""
 
@@ -140,7 +140,7 @@ def test_a_step_that_hangs_is_reported_with_each_hosts_last(killed):
 def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
     assert killed.seconds < ENDS_WITHIN, killed.told
     (sentence,) = re.findall(r"\[0\] error: (.*)", killed.told)
-    assert f"process 1 has given no sign of life for 4 s (last step {STALLED - 2})" in sentence
+    assert f"process 1 has given no sign of life for {HEARTBEAT_SECONDS} s (last step {STALLED - 2})" in sentence
     assert "run the same command" in sentence
     assert "[0] ended with status 3" in killed.told and "Traceback (most recent call last)" not in killed.told
 
