@@ -126,7 +126,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         else:
             state = training.make_state()
         clock = LoopClock()
-        with open_log(config, workdir, done, clock, lambda: data.batches.metrics) as logging:
+        with open_log(config, workdir, done, clock, data.batches.metrics) as logging:
             step: TrainStep = training.lower().compile()
             if processes.is_first():
                 step = trace_steps(step, watch.traced, done, config.training.steps, workdir / "profile")
