@@ -31,6 +31,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -49,7 +50,11 @@ BEGAN = "began.json"
 
 @contextmanager
 def open_log(
-    config: ConfigDict, workdir: Path, done: int, clock: LoopClock, of_data: Callable[[], Mapping[str, float]] = dict
+    config: ConfigDict,
+    workdir: Path,
+    done: int,
+    clock: LoopClock,
+    of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
 ) -> Iterator[list[Hook]]:
     """Opens what a run tells, as the hooks that write it; in all processes but the first there are none.
 
@@ -58,7 +63,7 @@ def open_log(
         workdir: the run's folder.
         done: the step that the run continues from.
         clock: the loop's clock.
-        of_data: what is to be told of the reading, and of what was skipped.
+        of_data: what is to be told of the reading up to a place in the data, and of what was skipped.
     """
     if not processes.is_first():
         yield []
@@ -80,7 +85,7 @@ def make_logging(
     clock: LoopClock,
     goodput: "Goodput",
     share_of_peak: Callable[[float], float] | None,
-    of_data: Callable[[], Mapping[str, float]] = dict,
+    of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
 ) -> Callable[[int, Moment], None]:
     """Makes the hook that writes a line of metrics and moves the progress bar.
 
@@ -91,7 +96,7 @@ def make_logging(
         clock: the loop's clock.
         goodput: of the run.
         share_of_peak: from steps a second to the share of the chips' peak; None where that is unknown.
-        of_data: what is to be told of the reading, and of what was skipped.
+        of_data: what is to be told of the reading up to a place in the data, and of what was skipped.
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
@@ -117,7 +122,7 @@ def make_logging(
                 "checkpoint_seconds": clock.outside_seconds.get("checkpoint", 0.0),
                 **goodput.of(clock.step_seconds),
                 "peak_memory_gib": peak_memory_gib(),
-                **of_data(),
+                **of_data(moment.data_state),
             },
         )
         progress.update(number, metrics["loss"], rate)

@@ -172,7 +172,11 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
     """Compiles the step and trains until the last one, or until SIGTERM says to leave."""
     config, steps, data = this.config, this.config.training.steps, this.data
     clock = LoopClock()
-    with open_log(config, this.workdir, this.done, clock, lambda: data.batches.metrics | this.guard.metrics) as logging:
+
+    def of_data(place: dict[str, Any]) -> dict[str, float]:
+        return data.batches.metrics(place) | this.guard.metrics
+
+    with open_log(config, this.workdir, this.done, clock, of_data) as logging:
         step: TrainStep = this.training.lower().compile()
         if processes.is_first():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")

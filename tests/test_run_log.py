@@ -42,9 +42,9 @@ def test_a_run_of_an_older_version_begins_to_count_now(tmp_path):
 def test_a_line_speaks_of_the_steps_since_the_last(tmp_path):
     clock = LoopClock()
     state = TrainState(jnp.asarray(0), {}, {}, (), jax.random.key(0))
-    moment = Moment(state, {"loss": 0.5}, {}, clock)
+    moment = Moment(state, {"loss": 0.5}, {"batches_read": 3}, clock)
     with MetricsWriter(tmp_path) as writer, Progress("Training", 0, 20) as progress:
-        log = make_logging(16, writer, progress, clock, Goodput(tmp_path), lambda rate: rate / 100)
+        log = make_logging(16, writer, progress, clock, Goodput(tmp_path), lambda rate: rate / 100, dict)
         for seconds, waited, saved in ((0.5, 0.0, 0.0), (0.5, 0.5, 3.0)):
             for _ in range(10):
                 clock.add_step(seconds)
@@ -52,6 +52,7 @@ def test_a_line_speaks_of_the_steps_since_the_last(tmp_path):
             clock.add_outside("checkpoint", saved)
             log(clock.steps, moment)
     first, second = read_metrics(tmp_path)
+    assert first["batches_read"] == 3, "the reading is told as of the step, not of the batch that is fetched ahead"
     assert (first["images_per_second"], second["images_per_second"]) == (32, 16)
     assert second["images_per_second_per_chip"] == 16 / jax.device_count()
     assert (first["input_wait"], second["input_wait"]) == (0, 0.5)

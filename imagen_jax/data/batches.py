@@ -211,10 +211,10 @@ class Batches:
                 "prepare the data anew, or let more be left out with data.largest_bad_share"
             )
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What is to be told of the reading: how often each data set was read, and what this process left out."""
-        epochs = self._order.epochs(self._batches_read * self._identity["batch_size"])
+    def metrics(self, state: dict[str, Any]) -> dict[str, float]:
+        """What is to be told of the reading up to a place: how often each data set was read, and what was left out."""
+        # The place, since a loop that tells of a step has read the batch of the next one.
+        epochs = self._order.epochs(state["batches_read"] * self._identity["batch_size"])
         names = ["epochs"] if len(epochs) == 1 else [f"epochs_{number}" for number in range(1, len(epochs) + 1)]
         return {**dict(zip(names, epochs, strict=True)), "unreadable_images": float(len(self._unreadable))}
 

@@ -177,7 +177,11 @@ def test_a_mixture_is_read_by_its_weights(mixture, stored_images):
     first, second = ([keys[stored.key] for stored in source] for source in mixture.sources)
     assert (sum(first), sum(second)) == (3072, 1024)
     assert max(first) - min(first) <= 1 and max(second) - min(second) <= 1
-    assert batches.metrics == {"epochs_1": 3072 / 7, "epochs_2": 1024 / 3, "unreadable_images": 0.0}
+    assert batches.metrics(batches.get_state()) == {
+        "epochs_1": 3072 / 7,
+        "epochs_2": 1024 / 3,
+        "unreadable_images": 0.0,
+    }
 
 
 def test_a_mixture_without_weights_is_read_as_one(mixture):
@@ -230,7 +234,7 @@ def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images
         keys = keys_of(islice(batches, 4))
     names = [stored.key for stored in stored_images]
     assert keys == 2 * [*names[:3], names[5], names[5], *names[5:9], names[0]]
-    assert batches.metrics == {"epochs": 2.0, "unreadable_images": 3.0}
+    assert batches.metrics(batches.get_state()) == {"epochs": 2.0, "unreadable_images": 3.0}
     told = [record.message for record in caplog.records if "Left out" in record.message]
     assert len(told) == 3, "each is told once, however often it is met"
     assert "Left out: image 3 of data set 1: checksum differs" in told

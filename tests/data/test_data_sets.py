@@ -125,7 +125,8 @@ def test_a_record_whose_checksum_differs_is_left_out(hurtable, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         keys = [key for batch in islice(batches, 4) for key in batch["key"]]
     assert keys == [*names[:3], names[4], *names[4:32]]
-    assert batches.metrics["unreadable_images"] == 1 and "Left out: image 3 of data set 1" in caplog.text
+    assert batches.metrics(batches.get_state())["unreadable_images"] == 1
+    assert "Left out: image 3 of data set 1" in caplog.text
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

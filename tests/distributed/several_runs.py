@@ -37,9 +37,8 @@ class StallingBatches:
             time.sleep(3600)
         return next(self.batches)
 
-    @property
-    def metrics(self):
-        return self.batches.metrics
+    def metrics(self, state):
+        return self.batches.metrics(state)
 
     def get_state(self):
         return self.batches.get_state()

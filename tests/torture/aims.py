@@ -1,4 +1,4 @@
-"""When and whom a kill hits: drawn from the seed and the kill's number, so that a torture that was cut goes on."""
+"""When and whom a kill hits: drawn from the seed and the start's number, so that a torture that was cut goes on."""
 
 import time
 import zlib
@@ -53,7 +53,7 @@ def generator_of(seed: int, *numbers: int | str) -> np.random.Generator:
 
 
 def draw_aim(seed: int, name: str, variant: Variant, number: int) -> Aim:
-    """The aim of a variant's kill of a number."""
+    """The aim of the kill of a variant's start of a number."""
     draw = generator_of(seed, name, number)
     at = str(draw.choice(list(SHARES), p=list(SHARES.values())))
     victims = variant.victims[draw.integers(len(variant.victims))]
