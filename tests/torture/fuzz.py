@@ -115,7 +115,7 @@ def watch(name: str, seed: int, numbers: range, out: Path) -> int:
         while first < numbers.stop:
             progress.write_bytes(first.to_bytes(8, "little") + bytes(8))
             rest = ["--first", str(first), "--inputs", str(numbers.stop - first)]
-            command = [sys.executable, "-P", "-m", "tests.torture.fuzz", "--parser", name, "--seed", str(seed), *rest]
+            command = [sys.executable, "-m", "tests.torture.fuzz", "--parser", name, "--seed", str(seed), *rest]
             ended = subprocess.run([*command, "--out", str(out), "--progress", str(progress)], check=False)
             content = progress.read_bytes()
             crashes += int.from_bytes(content[8:], "little")
