@@ -11,6 +11,7 @@ An image that can't be read ends no run: the next in stored order takes its plac
 where they become too many the run stops.
 """
 
+import signal
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -330,3 +331,5 @@ def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain
 def begin_worker(index: int, count: int) -> None:
     """What a worker process does first; Grain's own live on when the training that started them is killed."""
     die_with_parent()
+    # Who tells all processes of a run to leave tells these too, and the step at work may need their batch. Grain ends them.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

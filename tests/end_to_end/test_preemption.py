@@ -46,7 +46,9 @@ def run(tmp_path_factory, own_images, data_dir):
         path = folder / f"told_{time.monotonic_ns()}"
         command += [f"--workdir={workdir}", *changes, *more]
         with path.open("w") as told:
-            process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=told, stderr=told)
+            process = subprocess.Popen(
+                command, cwd=CHECKOUT, env=environment, stdout=told, stderr=told, start_new_session=True
+            )
         process.told = path
         return process
 
@@ -102,6 +104,17 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tm
     assert f"continues after step {kept}." in again.told.read_text()
     assert losses_of(tmp_path / "run") == losses
     assert all(np.array_equal(a, b) for a, b in zip(plain(train(config, tmp_path / "run")), state, strict=True))
+
+
+def test_data_workers_that_are_told_too_make_the_batches_that_are_needed(run, whole, tmp_path):
+    _, _, losses = whole
+    left = run(tmp_path / "run", "--config.data.cache=False", "--config.data.num_workers=2")
+    wait_for_the_first_step(left)
+    os.killpg(left.pid, signal.SIGTERM)
+    assert left.wait(timeout=900) == AGAIN, left.told.read_text()
+    assert "Traceback" not in left.told.read_text()
+    (kept,) = steps_kept(tmp_path / "run")
+    assert losses_of(tmp_path / "run") == losses[:kept]
 
 
 def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole, tmp_path):
