@@ -331,5 +331,5 @@ def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain
 def begin_worker(index: int, count: int) -> None:
     """What a worker process does first; Grain's own live on when the training that started them is killed."""
     die_with_parent()
-    # Who tells all processes of a run to leave tells these too, and the step at work may need their batch. Grain ends them.
+    # Who tells all processes of a run to leave tells these too; the step at work may need their batch. Grain ends them.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
