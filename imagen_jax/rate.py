@@ -34,6 +34,7 @@ OUT = flags.DEFINE_string("out", "ratings.sqlite", "The database of ratings; mad
 TOGETHER = flags.DEFINE_integer("together", 1, "Pictures of a prompt that each side shows at once.", lower_bound=1)
 RESULTS = flags.DEFINE_bool("results", False, "Print and write the results, and serve nothing.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
+ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8001, "Port to listen on; 0 takes a free one.", 0, 65535)
 
 
@@ -58,7 +59,7 @@ def serve_page(out: Path, comparison: Comparison) -> None:
         UserError: a library is not installed, the database can't be used, or the port not be listened on.
     """
     try:
-        from imagen_jax.web.listening import names_of, serve
+        from imagen_jax.web.listening import keep_out, serve
         from imagen_jax.web.rating_app import make_rating_app
     except ImportError as error:
         raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
@@ -66,7 +67,8 @@ def serve_page(out: Path, comparison: Comparison) -> None:
     with RatingStore(out, comparison) as store:
         prompts = len({pair.prompt for pair in comparison.pairs})
         print(f"{len(comparison.pairs)} pairs of {prompts} prompts; ratings go to {out}", flush=True)
-        serve(make_rating_app(store, comparison.pairs, names_of(HOST.value)), HOST.value, PORT.value)
+        before = keep_out(HOST.value, ORIGINS.value)
+        serve(make_rating_app(store, comparison.pairs, before), HOST.value, PORT.value)
 
 
 def tell_results(out: Path, comparison: Comparison | None) -> None:

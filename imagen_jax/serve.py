@@ -15,6 +15,7 @@ from imagen_jax.errors import UserError
 
 STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
+ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
 DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
 LARGEST_STEPS = flags.DEFINE_integer("largest_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     try:
         from imagen_jax.web.app import make_app
-        from imagen_jax.web.listening import names_of, serve
+        from imagen_jax.web.listening import keep_out, serve
     except ImportError as error:
         raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
     from imagen_jax.web.jobs import Jobs
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
     limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
     jobs = Jobs(load_cascade(STAGES.value, batch_size=1, dtype=DTYPE.value), limits)
-    serve(make_app(jobs, limits, names_of(HOST.value)), HOST.value, PORT.value)
+    serve(make_app(jobs, limits, keep_out(HOST.value, ORIGINS.value)), HOST.value, PORT.value)
 
 
 if __name__ == "__main__":

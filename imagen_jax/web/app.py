@@ -20,7 +20,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -32,7 +31,6 @@ from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.web.jobs import DRAWING, OVER, WAITING, Job, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
-from imagen_jax.web.origins import OwnPagesOnly
 
 PAGE = pathlib.Path(__file__).with_name("page")
 LOOKS_A_SECOND = 10
@@ -106,13 +104,13 @@ class Page:
         return JSONResponse(self.jobs.history())
 
 
-def make_app(jobs: Jobs, limits: Limits, hosts: Sequence[str]) -> Starlette:
+def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starlette:
     """Makes the application.
 
     Args:
         jobs: what draws.
         limits: how much one page may ask for.
-        hosts: names under which it may be asked; "*" for any.
+        before: what requests go through first, see ``listening.keep_out``.
     """
     page = Page(jobs, limits)
     return Starlette(
@@ -125,7 +123,7 @@ def make_app(jobs: Jobs, limits: Limits, hosts: Sequence[str]) -> Starlette:
             Route("/history", page.tell_history),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OwnPagesOnly)],
+        middleware=before,
     )
 
 

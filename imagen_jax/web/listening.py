@@ -1,16 +1,32 @@
 """Listening on a port of this machine until somebody presses Ctrl-C."""
 
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from imagen_jax.errors import UserError
+from imagen_jax.web.origins import OwnPagesOnly, read_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def names_of(host: str) -> tuple[str, ...]:
-    """The names under which a page on ``host`` may be asked; "*" for any, once others are let in."""
-    return LOOPBACK if host in LOOPBACK else ("*",)
+def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
+    """What stands before a page: no other site's page is answered, nor who knows it by another name.
+
+    Args:
+        host: address that is listened on; once others are let in, the page may be asked by any name.
+        origins: addresses that a proxy shows the page under, such as "https://hub.example".
+
+    Raises:
+        UserError: one of ``origins`` is no such address.
+    """
+    shown = [read_origin(one) for one in origins]
+    names = [*LOOPBACK, *(str(urlsplit(one).hostname) for one in shown)] if host in LOOPBACK else ["*"]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=names), Middleware(OwnPagesOnly, origins=shown)]
 
 
 def serve(app: Starlette, host: str, port: int) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 from absl import logging
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -32,7 +31,6 @@ from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.app import read_body, refuse
 from imagen_jax.web.blinding import Dealt, deal, picture_name
-from imagen_jax.web.origins import OwnPagesOnly
 from imagen_jax.web.pairs import Pair
 from imagen_jax.web.ratings import ANSWERS, RatingStore
 
@@ -145,13 +143,13 @@ class RatingPage:
         return {"pair": dealt.name, "prompt": dealt.pair.prompt, **pictures}
 
 
-def make_rating_app(store: RatingStore, pairs: Sequence[Pair], hosts: Sequence[str]) -> Starlette:
+def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[Middleware]) -> Starlette:
     """Makes the application.
 
     Args:
         store: where answers go.
         pairs: what is rated.
-        hosts: names under which it may be asked; "*" for any.
+        before: what requests go through first, see ``listening.keep_out``.
     """
     page = RatingPage(store, pairs)
     return Starlette(
@@ -161,7 +159,7 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], hosts: Sequence[s
             Route("/pictures/{name}.png", page.give_picture),
             Mount("/", StaticFiles(directory=str(PAGE), html=True)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OwnPagesOnly)],
+        middleware=before,
     )
 
 

@@ -18,6 +18,7 @@ from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import DONE, Job, Jobs
+from imagen_jax.web.listening import keep_out
 from imagen_jax.web.orders import Limits, Order
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.rating_app import make_rating_app
@@ -26,6 +27,9 @@ from tests.torture.mutations import Make, edit_json, edits
 from tests.web.rating_folders import write_two_folders
 
 HOST = "127.0.0.1"
+PROXY = "https://hub.example:8443"
+"""Where a proxy shows the pages."""
+
 JSON = [["host", HOST], ["content-type", "application/json"]]
 STAGE = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "spacing": "uniform", "thresholding": "dynamic",
          "augmentation_level": 0.1}  # fmt: skip
@@ -169,7 +173,7 @@ def order_requests(image: str) -> Asked:
     stages = [
         SamplingStage(lambda *_: None, size, low, schedule, schedule, settings) for size, low in ((8, None), (16, 8))
     ]
-    app = make_app(NoDrawing(stages, Limits()), Limits(), [HOST])
+    app = make_app(NoDrawing(stages, Limits()), Limits(), keep_out(HOST, [PROXY]))
     order = {"prompt": "a cat", "negative_prompt": "", "seed": 3, "stages": [STAGE, STAGE]}
     edit = {**order, "image": image, "strength": 0.5}
     valid: list[Parts] = [
@@ -192,7 +196,7 @@ def rating_requests(folder: Path) -> Asked:
     """
     comparison = make_comparison(*write_two_folders(folder))
     store = RatingStore(folder / "ratings.sqlite", comparison)
-    app = make_rating_app(store, comparison.pairs, [HOST])
+    app = make_rating_app(store, comparison.pairs, keep_out(HOST, [PROXY]))
     valid: list[Parts] = [
         ("POST", "/next", JSON, {"rater": "ann"}),
         ("POST", "/answers", JSON, {"rater": "ann", "pair": "0" * 24, "alignment": "left", "fidelity": "right"}),

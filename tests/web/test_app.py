@@ -14,6 +14,7 @@ from imagen_jax.cascades import load_cascade
 from imagen_jax.sampling.pictures import read_png_metadata
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
+from imagen_jax.web.listening import keep_out
 from imagen_jax.web.orders import Limits
 from tests.small_cascades import write_cascade
 from tests.web.served import serving
@@ -55,7 +56,7 @@ def cascade(tmp_path_factory):
 
 @pytest.fixture
 def served(cascade):
-    with serving(make_app(Jobs(cascade, LIMITS), LIMITS, ["127.0.0.1"])) as port:
+    with serving(make_app(Jobs(cascade, LIMITS), LIMITS, keep_out("127.0.0.1"))) as port:
         yield Served(port)
 
 

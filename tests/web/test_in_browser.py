@@ -18,6 +18,7 @@ from PIL import Image
 from imagen_jax.cascades import load_cascade
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
+from imagen_jax.web.listening import keep_out
 from imagen_jax.web.orders import Limits
 from tests.small_cascades import write_cascade
 from tests.web.served import serving
@@ -39,7 +40,7 @@ pytestmark = [
 def port(tmp_path_factory):
     cascade = load_cascade(write_cascade(tmp_path_factory.mktemp("cascade")), batch_size=1)
     limits = Limits(steps=20)
-    with serving(make_app(Jobs(cascade, limits), limits, ["127.0.0.1"])) as port:
+    with serving(make_app(Jobs(cascade, limits), limits, keep_out("127.0.0.1"))) as port:
         yield port
 
 

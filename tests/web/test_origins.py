@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from tests.torture.requests import HOST, JSON, answer, order_requests, rating_requests
+from imagen_jax.errors import UserError
+from imagen_jax.web.listening import keep_out
+from imagen_jax.web.origins import read_origin
+from tests.torture.requests import HOST, JSON, PROXY, answer, order_requests, rating_requests
 
 OWN = [["host", HOST]]
 
@@ -25,6 +28,7 @@ def status_of(app, method, path, headers, body=b""):
     [
         [],
         [["origin", f"http://{HOST}"]],
+        [["origin", PROXY], ["sec-fetch-site", "same-origin"]],
         [["sec-fetch-site", "same-origin"]],
         [["sec-fetch-site", "none"], ["sec-fetch-mode", "navigate"]],
         [["sec-fetch-site", "cross-site"], ["sec-fetch-mode", "navigate"]],  # a link
@@ -34,10 +38,29 @@ def test_own_pages_and_links_are_answered(app, headers):
     assert status_of(app, "GET", "/", [*OWN, *headers]) == 200
 
 
+def test_a_proxy_may_keep_its_own_name(app):
+    proxied = [["host", "hub.example:8443"], ["origin", PROXY], ["sec-fetch-site", "same-origin"]]
+    assert status_of(app, "GET", "/", proxied) == 200
+
+
+@pytest.mark.parametrize("origin", ["https://Hub.example:8443/", "http://[::1]:80", "http://10.0.0.1"])
+def test_where_a_proxy_shows_the_page(origin):
+    assert read_origin(origin) == origin.lower().rstrip("/")
+
+
+@pytest.mark.parametrize("origin", ["", "hub.example", "ftp://hub.example", "https://", "https://hub.example/user/me",
+                                    "https://a@hub.example", "https://hub.example:port", "https://[", "*"])  # fmt: skip
+def test_what_is_no_origin(origin):
+    with pytest.raises(UserError, match="write it as https"):
+        keep_out(HOST, [origin])
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         [["origin", "https://elsewhere.example"]],
+        [["origin", "https://hub.example"]],
+        [["origin", PROXY.replace("https", "http")]],
         [["origin", "null"]],
         [["origin", f"http://{HOST}:9999"]],
         [["sec-fetch-site", "cross-site"]],

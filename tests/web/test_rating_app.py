@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_jax.web.listening import keep_out
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.rating_app import make_rating_app
 from imagen_jax.web.ratings import RatingStore
@@ -70,7 +71,7 @@ def store(tmp_path, comparison):
 
 @pytest.fixture
 def served(store, comparison):
-    with serving(make_rating_app(store, comparison.pairs, ["127.0.0.1"])) as port:
+    with serving(make_rating_app(store, comparison.pairs, keep_out("127.0.0.1"))) as port:
         yield Served(port)
 
 
@@ -140,7 +141,7 @@ def test_who_reloads_goes_on_where_they_were(served, store, comparison):
     second = served.rate("Ann", first["pair"])
     assert served.next("Ann") == second and second["pair"] != first["pair"] and second["rated"] == 1
     assert second["left"] + second["right"] == first["soon"], "they are asked for before they are shown"
-    with serving(make_rating_app(store, comparison.pairs, ["127.0.0.1"])) as port:
+    with serving(make_rating_app(store, comparison.pairs, keep_out("127.0.0.1"))) as port:
         again = Served(port)
         assert again.next("Ann") == second, "another server deals the same"
         assert again.rate("Ann", second["pair"])["rated"] == 2

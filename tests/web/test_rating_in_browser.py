@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imagen_jax.web.listening import keep_out
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.rating_app import make_rating_app
 from imagen_jax.web.ratings import RatingStore
@@ -121,7 +122,7 @@ class Rater:
 def rater(tmp_path):
     comparison = make_comparison(*write_two_folders(tmp_path, PROMPTS))
     with RatingStore(tmp_path / "ratings.sqlite", comparison) as store:
-        with serving(make_rating_app(store, comparison.pairs, ["127.0.0.1"])) as port:
+        with serving(make_rating_app(store, comparison.pairs, keep_out("127.0.0.1"))) as port:
             person = Rater(tmp_path / "profile", port, store)
             yield person
             complaints = [line["message"] for line in person.driver.get_log("browser") if line["level"] == "SEVERE"]
@@ -256,7 +257,7 @@ def test_all_of_it_is_seen_at_once_and_nothing_sticks_out(rater, width, height):
 def test_sets_of_eight_and_two_raters_at_once(tmp_path):
     comparison = make_comparison(*write_two_folders(tmp_path, PROMPTS[:3], each=8), together=8)
     with RatingStore(tmp_path / "ratings.sqlite", comparison) as store:
-        with serving(make_rating_app(store, comparison.pairs, ["127.0.0.1"])) as port:
+        with serving(make_rating_app(store, comparison.pairs, keep_out("127.0.0.1"))) as port:
             people = {name: Rater(tmp_path / name, port, store) for name in ("Ann", "Bob")}
 
             def rate_all(name):
