@@ -6,8 +6,10 @@ A training listens while its loop runs. Before that there is nothing to keep, an
 any other.
 """
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +18,9 @@ from imagen_jax import notices, processes
 
 AGAIN = 75
 """Exit status of a process that was told to leave and kept what it had; ``launch/supervise.sh`` runs it again."""
+
+SAME_NOTICE = 10.0
+"""Seconds in which further signals say nothing new."""
 
 ShouldLeave = Callable[[int], bool]
 """Asked after each step, with its number: whether to leave after this one. The same in all processes."""
@@ -26,17 +31,21 @@ def listening() -> Iterator[ShouldLeave]:
     """Listens for SIGTERM within the block.
 
     Where several processes train together, whichever hears it tells the others through JAX's coordination service, and
-    they agree on the step after the furthest one's. Alone, a second SIGTERM ends the process at once.
+    they agree on the step after the furthest one's. Alone, another SIGTERM that comes later than ``SAME_NOTICE`` ends
+    the process at once: until then it is the same notice, for a system that goes down tells every process, and a
+    supervisor hands on what it was told.
     """
     if processes.is_together():
         with notices.hearing() as is_agreed:
             yield is_agreed
         return
-    told = threading.Event()
+    told: list[float] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
-        told.set()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        told.append(time.monotonic())
+        if told[-1] - told[0] > SAME_NOTICE:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     if threading.current_thread() is not threading.main_thread():
         # Python hears signals in the main thread alone; who trains in another one has to stop it by other means.
@@ -44,6 +53,6 @@ def listening() -> Iterator[ShouldLeave]:
         return
     before = signal.signal(signal.SIGTERM, hear)
     try:
-        yield lambda number: told.is_set()
+        yield lambda number: bool(told)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -29,6 +29,16 @@ from imagen_jax.training.loop import Moment
 HELD_OUT_EXAMPLES = 4
 
 
+def is_drawn(workdir: Path, number: int) -> bool:
+    """Whether there is a preview of a step."""
+    return preview_path(workdir, number).exists()
+
+
+def preview_path(workdir: Path, number: int) -> Path:
+    """Where the preview of a step lies."""
+    return workdir / "previews" / f"{number:07d}.png"
+
+
 def make_preview(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, Moment], None]:
@@ -69,9 +79,9 @@ def make_preview(
             rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
             labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
             grid = labelled_grid(to_pixels(rows), labels, len(columns))
-        folder = workdir / "previews"
-        create_folder(folder)
-        save_png(folder / f"{number:07d}.png", grid, {"step": str(number)})
+        path = preview_path(workdir, number)
+        create_folder(path.parent)
+        save_png(path, grid, {"step": str(number)})
 
     return preview
 

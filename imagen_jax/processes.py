@@ -246,6 +246,17 @@ def agree(facts: Mapping[str, Any]) -> None:
             )
 
 
+def said_by_first(value: Any) -> Any:
+    """What process 0 says, for what each would find out by itself, one before the other; JSON can hold it."""
+    if _company is None:
+        return value
+    key = f"{KEYS}said/{next(_company.numbers)}"
+    if _company.index == 0:
+        _company.client.key_value_set(key, json.dumps(value))
+        return value
+    return parse_json(_company.client.blocking_key_value_get(key, DAY))
+
+
 def check_shared(folder: Path) -> None:
     """Checks that all processes see the same folder, which is there for process 0.
 

@@ -25,9 +25,9 @@ from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import LeavingError, UserError, choose
 from imagen_jax.preemption import listening
-from imagen_jax.previews import make_preview
+from imagen_jax.previews import is_drawn, make_preview
 from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.protocols.during_training import make_evaluation
+from imagen_jax.protocols.during_training import is_measured, make_evaluation
 from imagen_jax.run_log import open_log
 from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
 from imagen_jax.storage.paths import Path, to_path
@@ -144,7 +144,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     with CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0
         processes.agree({"the newest checkpoint": done})
-        if done >= config.training.steps:
+        if done >= config.training.steps and not find_owed(config, workdir, done):
             state, _ = checkpoints.restore(training.state)
             # The newest may be damaged, and an earlier one be read.
             if int(state.step) >= config.training.steps:
@@ -169,9 +169,16 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
 
 
 def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
-    """Compiles the step and trains until the last one, or until SIGTERM says to leave."""
+    """Compiles the step and trains until the last one, or until SIGTERM says to leave; all is saved then."""
     config, steps, data = this.config, this.config.training.steps, this.data
     clock = LoopClock()
+    shown = make_showing(config, this.stage, data, this.workdir)
+    owed = find_owed(config, this.workdir, this.done)
+    for hook in shown:
+        if hook.name in owed:
+            hook.act(this.done, Moment(state, {}, {}, clock))
+    if this.done >= steps:
+        return state
 
     def of_data(place: dict[str, Any]) -> dict[str, float]:
         return data.batches.metrics(place) | this.guard.metrics
@@ -180,22 +187,26 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
         step: TrainStep = this.training.lower().compile()
         if processes.is_first():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
-        shown = make_showing(config, this.stage, data, this.workdir)
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
         with Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog, listening() as should_leave:
             note = make_noting(watchdog)
             # The first operation of all together gives up on those that come half a minute later, on CPUs.
             processes.meet("the step is compiled")
-            return run_loop(
+            state = run_loop(
                 state,
                 step,
                 this.guard.watch(data.batches),
                 steps=steps,
                 put=make_feed(this.stage, data.store, this.training.batch),
-                hooks=[note, Hook("loop", 1, this.guard), *logging, *shown, saving.hook(), note],
+                # Saved before anything is drawn, which takes long: who is told to leave, or killed, meanwhile has
+                # lost nothing.
+                hooks=[note, Hook("loop", 1, this.guard), *logging, saving.hook(), *shown, note],
                 clock=clock,
                 should_leave=should_leave,
             )
+            # While nobody takes a signal for the end.
+            this.checkpoints.wait()
+            return state
 
 
 def tell(sentence: str) -> None:
@@ -316,6 +327,20 @@ def make_showing(config: ConfigDict, stage: Stage, data: Data, workdir: Path) ->
     if evaluation:
         hooks.append(Hook("evaluation", config.training.evaluate_every, evaluation, when_leaving=False))
     return hooks
+
+
+def find_owed(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
+    """What was to be drawn after a step and is not there, for the run was ended before: names of hooks."""
+    there = {
+        "preview": (config.training.preview_every, is_drawn),
+        "evaluation": (config.training.evaluate_every, is_measured),
+    }
+    owed = [
+        name
+        for name, (every, is_there) in there.items()
+        if done and every and (done % every == 0 or done == config.training.steps) and not is_there(workdir, done)
+    ]
+    return tuple(processes.said_by_first(owed))
 
 
 def make_noting(watchdog: Watchdog) -> Hook:

@@ -14,16 +14,18 @@ PROGRAM = """
 import os, signal, sys
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import LeavingError
+from imagen_jax import preemption
 from imagen_jax.preemption import listening
 
 def main(arguments):
+    preemption.SAME_NOTICE = patience
     with listening() as should_leave:
         for number in range(times):
             os.kill(os.getpid(), signal.SIGTERM)
         if should_leave(1):
             raise LeavingError("all of it is kept")
 
-times = int(sys.argv.pop())
+times, patience = int(sys.argv.pop(1)), float(sys.argv.pop(1))
 run_main(main)
 """
 
@@ -42,11 +44,15 @@ def test_a_notice_is_heard_within_the_block_alone():
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize(("times", "status"), [(0, 0), (1, AGAIN), (2, -signal.SIGTERM)])
-def test_who_leaves_says_so_with_a_status_of_its_own_and_the_second_signal_ends_at_once(times, status):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(times)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("times", "patience", "status"),
+    [(0, 10, 0), (1, 10, AGAIN), (3, 10, AGAIN), (1, 0, AGAIN), (2, 0, -signal.SIGTERM)],
+)
+def test_who_leaves_says_so_with_a_status_of_its_own_and_a_much_later_signal_ends(times, patience, status):
+    command = [sys.executable, "-c", PROGRAM, str(times), str(patience)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
-    assert ("told to leave: all of it is kept" in done.stderr) == (times == 1)
+    assert ("told to leave: all of it is kept" in done.stderr) == (status == AGAIN)
     assert "Traceback" not in done.stderr
 
 

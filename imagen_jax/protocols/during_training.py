@@ -147,6 +147,11 @@ class TrainingEvaluation:
         plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)
 
 
+def is_measured(workdir: Path, number: int) -> bool:
+    """Whether there is a measurement of a step."""
+    return any(line["step"] == number for line in read_metrics(workdir, FILE_NAME))
+
+
 def make_evaluation(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, Moment], None] | None:

@@ -57,7 +57,8 @@ class Hook(NamedTuple):
         name: under which the clock counts its seconds.
         every: how often, in steps.
         act: ``(step number, moment) -> None``; or a state, to go on from instead.
-        when_leaving: whether also after the step after which a run that was told to leave leaves; there is little time.
+        when_leaving: whether also after the step after which a run that was told to leave leaves; there is little time,
+            and what is not done then, though it is its turn, is left to whoever goes on.
     """
 
     name: str
@@ -149,7 +150,8 @@ def run_loop(
         leaving = should_leave(number)
         moment = Moment(state, metrics, data_state, clock, leaving)
         for hook in hooks:
-            if number % hook.every == 0 or number == steps or (leaving and hook.when_leaving):
+            its_turn = hook.when_leaving if leaving else number % hook.every == 0
+            if its_turn or number == steps:
                 replaced = hook.act(number, moment)
                 if replaced is not None:
                     state = replaced

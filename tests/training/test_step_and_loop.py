@@ -157,10 +157,14 @@ def test_a_run_that_should_leave_leaves_after_that_step_with_the_hooks_that_it_h
     compiled, batches = compiled_step(), CountedBatches()
     arguments = {"put": lambda batch: jax.device_put(batch, jax.devices()[0]), "hooks": hooks, "clock": LoopClock()}
     state = run_loop(
-        start(optax.adam(0.1)), compiled, batches, steps=9, should_leave=lambda number: number == 6, **arguments
+        start(optax.adam(0.1)), compiled, batches, steps=9, should_leave=lambda number: number == 8, **arguments
     )
-    assert int(state.step) == 6
-    assert seen == [("slow", 4), ("kept", 4, 4), ("kept", 6, 6)]
+    assert int(state.step) == 8
+    assert seen == [("slow", 4), ("kept", 4, 4), ("kept", 8, 8)]
+    seen.clear()
+    arguments["clock"] = LoopClock()
+    state = run_loop(state, compiled, batches, steps=10, should_leave=lambda number: number == 9, **arguments)
+    assert seen == [("kept", 9, 9)]
 
 
 def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one():

@@ -1,0 +1,60 @@
+"""A step is saved before anything is drawn of it; what a run that ended meanwhile did not draw, the next start draws."""
+
+import shutil
+
+import pytest
+
+from imagen_jax import train as training
+from imagen_jax.train import train
+from imagen_jax.training.metrics import read_metrics
+from tests.end_to_end.smoke_runs import draw_own_images
+from tests.end_to_end.test_damaged_runs import make_config
+
+pytestmark = pytest.mark.slow
+
+
+class KilledError(Exception):
+    """What a kill does, without ending the test."""
+
+
+def drawn(workdir):
+    pictures = {path.name: path.read_bytes() for path in (workdir / "previews").iterdir()}
+    return pictures, read_metrics(workdir, "evaluations.jsonl")
+
+
+def test_a_run_that_is_killed_while_it_draws_has_drawn_the_same_in_the_end(tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    draw_own_images(tmp_path / "images")
+    config = make_config(tmp_path, steps=4)
+    config.training.update({"preview_every": 2, "evaluate_every": 2})
+    config.preview.update({"samples": 4, "features": "pixels"})
+    train(config, tmp_path / "whole")
+    pictures, lines = drawn(tmp_path / "whole")
+    assert sorted(pictures) == ["0000002.png", "0000004.png"] and [line["step"] for line in lines] == [2, 4]
+
+    make_showing, workdir = training.make_showing, tmp_path / "killed"
+
+    def dying(*arguments):
+        def die(number, moment):
+            raise KilledError
+
+        return [hook._replace(act=die) for hook in make_showing(*arguments)]
+
+    # Which kills it at step 2, then as soon as it has begun again, and at the last step.
+    for patched, done in ((dying, "2"), (dying, "2"), (make_showing, "4")):
+        monkeypatch.setattr(training, "make_showing", patched)
+        if patched is dying:
+            with pytest.raises(KilledError):
+                train(config, workdir)
+        else:
+            train(config, workdir)
+        assert max(path.name for path in (workdir / "checkpoints").iterdir()) == done
+    assert drawn(workdir) == (pictures, lines)
+
+    capsys.readouterr()
+    (workdir / "previews" / "0000004.png").unlink()
+    shutil.move(workdir / "evaluations.jsonl", tmp_path)
+    train(config, workdir)
+    assert drawn(workdir)[0] == pictures and [line["step"] for line in drawn(workdir)[1]] == [4]
+    train(config, workdir)
+    assert "is trained already: 4 steps" in capsys.readouterr().out
