@@ -231,13 +231,9 @@ def agree(facts: Mapping[str, Any]) -> None:
     Raises:
         UserError: one differs; names the process and the fact.
     """
-    if _company is None:
+    first, here = said_by_first(facts), parse_json(json.dumps(facts))
+    if _company is None or _company.index == 0:
         return
-    key, ours = f"{KEYS}agree/{next(_company.numbers)}", json.dumps(facts)
-    if _company.index == 0:
-        _company.client.key_value_set(key, ours)
-        return
-    first, here = parse_json(_company.client.blocking_key_value_get(key, DAY)), parse_json(ours)
     for name in sorted({*first, *here}):
         if first.get(name) != here.get(name):
             raise UserError(

@@ -36,6 +36,7 @@ from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, Embe
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.guard import Guard
+from imagen_jax.training.lines import told_when_refused
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState
@@ -321,11 +322,19 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
 
 def make_showing(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
     """Makes the hooks that draw: previews, and a sample that is measured, where it is wanted. Both take their time."""
+
+    def forgiving(name: str, every: int, act: Callable[[int, Moment], None]) -> Hook:
+        def show(number: int, moment: Moment) -> None:
+            with told_when_refused(f"the {name} of step {number}"):
+                act(number, moment)
+
+        return Hook(name, every, show, when_leaving=False)
+
     preview = make_preview(config, stage, data.folder, data.store, workdir)
+    hooks = [forgiving("preview", config.training.preview_every, preview)]
     evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
-    hooks = [Hook("preview", config.training.preview_every, preview, when_leaving=False)]
     if evaluation:
-        hooks.append(Hook("evaluation", config.training.evaluate_every, evaluation, when_leaving=False))
+        hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))
     return hooks
 
 

@@ -250,14 +250,15 @@ count_answers() {
     grep -cE "^imagen-jax: $1 on " <<<"$output" || true
 }
 
-# One look at the workers of an active pod; mends what does not run. Ends the watch where the training has ended.
+# One look at the workers of an active pod; mends what does not run. Ends the watch where the training has ended; where it
+# was told to leave (75, or 143 before its first step), as by a maintenance, it is started again.
 tend_workers() {
-    local ended
+    local ended gone='(lost|idle|ended 75|ended 143)'
     if ! ask_workers "$ask_status" >/dev/null 2>&1 || (($(count_answers '.*') != workers)); then
         say "Not all workers answer: looking again in $poll_seconds s"
         return 1
     fi
-    ended=$(grep -oE '^imagen-jax: ended [0-9]+' <<<"$output" | grep -v ' 0$' | head -n 1 || true)
+    ended=$(grep -oE '^imagen-jax: ended [0-9]+' <<<"$output" | grep -vE ' (0|75|143)$' | head -n 1 || true)
     if [[ -n $ended ]]; then
         fail "the training has ended with status ${ended##* } on a worker and will not go on by itself: look at the log" \
             "(bash launch/tpu_vm.sh logs), mend it, stop, and watch again. The pod is still there and costs money."
@@ -266,8 +267,8 @@ tend_workers() {
         exit 0
     elif (($(count_answers absent) > 0)); then
         (install) && (start)
-    elif (($(count_answers '(lost|idle)') > 0)); then
-        say "The training does not run on $(count_answers '(lost|idle)') of $workers workers: starting it on all"
+    elif (($(count_answers "$gone") > 0)); then
+        say "The training does not run on $(count_answers "$gone") of $workers workers: starting it on all"
         (stop) && (start)
     fi
 }

@@ -15,17 +15,16 @@ from tqdm import tqdm
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
+from imagen_jax.training.lines import open_lines, say, told_when_refused
 
 FILE_NAME = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BETWEEN_UPLOADS = 30.0
 
 
 class MetricsWriter:
     """Writes ``metrics.jsonl``, one object a line, each with its ``step``; where asked, TensorBoard events too.
 
-    A bucket can't lengthen an object: there the whole of it is written again, every ``SECONDS_BETWEEN_UPLOADS`` at
-    most, on ``flush`` and at the end.
+    What can't be written for want of room waits, see ``lines``.
 
     Args:
         workdir: the run's folder.
@@ -42,7 +41,7 @@ class MetricsWriter:
         path = workdir / name
         keep_lines_until(path, first_step)
         self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
-        self._file = ObjectOfLines(path) if in_bucket(path) else path.open("a", encoding="utf-8")
+        self._file = open_lines(path)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -65,38 +64,9 @@ class MetricsWriter:
 
         A checkpoint must not come before the lines that lead to it: a run that is cut continues after the checkpoint.
         """
-        if isinstance(self._file, ObjectOfLines):
-            self._file.upload()
+        self._file.upload()
         if isinstance(self._events, EventsForBucket):
             self._events.flush()
-
-
-class ObjectOfLines:
-    """The lines of an object in a bucket, kept here too, since they go there all together."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lines = [path.read_bytes()] if path.exists() else []
-        self._uploaded = len(self._lines)
-        self._next_upload = time.monotonic()
-
-    def write(self, line: str) -> None:
-        """Adds a line."""
-        self._lines.append(line.encode())
-
-    def flush(self) -> None:
-        """Uploads if the last time is long ago."""
-        if time.monotonic() >= self._next_upload:
-            self.upload()
-
-    def upload(self) -> None:
-        """Uploads if there are new lines."""
-        if len(self._lines) > self._uploaded:
-            write_whole(self._path, b"".join(self._lines))
-            self._uploaded = len(self._lines)
-            self._next_upload = time.monotonic() + SECONDS_BETWEEN_UPLOADS
-
-    close = upload
 
 
 def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
@@ -166,9 +136,10 @@ class EventsForBucket:
         self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Uploads what there is."""
+        """Uploads what there is; another time, where the bucket refuses."""
         self._writer.flush()
-        copy_files(pathlib.Path(self._local.name), self._folder)
+        with told_when_refused(str(self._folder)):
+            copy_files(pathlib.Path(self._local.name), self._folder)
 
     def close(self) -> None:
         """Uploads, and ends."""
@@ -211,8 +182,5 @@ class Progress:
         if now >= self._next_line or step == self._steps:
             self._next_line = now + SECONDS_BETWEEN_LINES
             left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
-            print(
-                f"{self._title}: {step}/{self._steps} steps, {tqdm.format_interval(left)} left, {told}",
-                file=sys.stderr,
-                flush=True,
-            )
+            remaining = tqdm.format_interval(left)
+            say(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {told}")

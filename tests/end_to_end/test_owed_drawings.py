@@ -1,4 +1,4 @@
-"""A step is saved before anything is drawn of it; what a run that ended meanwhile did not draw, the next start draws."""
+"""A step is saved before anything is drawn of it; what a run that ended then did not draw, the next start draws."""
 
 import shutil
 

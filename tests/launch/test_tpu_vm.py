@@ -250,6 +250,13 @@ def test_watch_starts_again_after_a_reboot(cloud, checkout):
     assert cloud.calls() == [DESCRIBE, STATUS, STOP, START, DESCRIBE, STATUS]
 
 
+@pytest.mark.parametrize("status", [75, 143])
+def test_watch_starts_again_what_was_told_to_leave(cloud, checkout, status):
+    cloud.set(state="ACTIVE", workers=4, worker=f"ended {status}", events=["ended 0"])
+    assert cloud.run(SCRIPT, "watch", *POD, *TRAINING, checkout=checkout).returncode == 0
+    assert cloud.calls() == [DESCRIBE, STATUS, STOP, START, DESCRIBE, STATUS]
+
+
 def test_watch_survives_a_preemption_during_the_installation(cloud, checkout):
     cloud.set(workers=4, events=["ended 0"], fail={"scp": "connection lost"})
     ended = cloud.run(SCRIPT, "watch", *POD, *TRAINING, checkout=checkout)
