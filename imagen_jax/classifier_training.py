@@ -25,10 +25,12 @@ from imagen_jax.data.batches import make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
-from imagen_jax.errors import UserError
+from imagen_jax.errors import LeavingError, UserError
+from imagen_jax.preemption import listening
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoint_reading import place_here
 from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.guard import Guard
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress
 from imagen_jax.training.optimizer import make_optimizer
@@ -49,6 +51,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises:
         UserError: whatever the user can mend: config, data, workdir, space.
+        LeavingError: SIGTERM came; a checkpoint is written.
     """
     classifier = build_classifier(config)
     keep_config(workdir, config)
@@ -72,31 +75,39 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     make_state = jax.jit(lambda: initial_state(initial_params(classifier, params_key), optimizer, run_key))
     with CheckpointStore(workdir / "checkpoints", training.keep_checkpoints, training.keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0
+        shapes = place_here(jax.eval_shape(make_state))
+        data_state: dict[str, Any] = {}
         if done:
-            state, data_state = checkpoints.restore(place_here(jax.eval_shape(make_state)))
+            state, data_state = checkpoints.restore(shapes)
             batches.set_state(data_state)
             done = int(state.step)
         else:
             state = make_state()
+        guard = Guard(training, workdir, done, checkpoints, shapes)
+        guard.set_state(data_state)
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
 
             def log(number: int, moment: Moment) -> None:
                 loss = float(moment.metrics["loss"])
-                writer.write(number, {"loss": loss})
+                writer.write(number, {"loss": loss, **guard.metrics})
                 clock = moment.clock
                 bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
 
-            saving = Saving(checkpoints, training.checkpoint_every, training.steps)
-            hooks = [Hook("log", training.log_every, log), saving.hook()]
-            state = run_loop(
-                state,
-                jax.jit(step, donate_argnums=0),
-                batches,
-                steps=training.steps,
-                put=lambda batch: label(batch, classifier),
-                hooks=hooks,
-                clock=LoopClock(),
-            )
+            saving = Saving(checkpoints, training.checkpoint_every, training.steps, guard.get_state)
+            with listening() as should_leave:
+                state = run_loop(
+                    state,
+                    jax.jit(step, donate_argnums=0),
+                    guard.watch(batches),
+                    steps=training.steps,
+                    put=lambda batch: label(batch, classifier),
+                    hooks=[Hook("loop", 1, guard), Hook("log", training.log_every, log), saving.hook()],
+                    clock=LoopClock(),
+                    should_leave=should_leave,
+                )
+                checkpoints.wait()
+    if int(state.step) < training.steps:
+        raise LeavingError(f"the checkpoint of step {int(state.step)} is written; run the same command to continue")
     accuracy = measure_accuracy(classifier, state, data_sets)
     write_whole(workdir / "accuracy.json", (json.dumps(accuracy, indent=2) + "\n").encode())
     return accuracy

@@ -3,12 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import openmoji_classifier
+from imagen_jax import classifier_training
 from imagen_jax.cascades import load_cascade
-from imagen_jax.classifier_training import train_classifier
+from imagen_jax.classifier_training import label, train_classifier
 from imagen_jax.classifiers import (
     CLASSES,
     NO_CLASS,
@@ -87,6 +89,23 @@ def test_a_cut_training_goes_on_to_the_same(trained, data_dir, tmp_path):
         for folder in (tmp_path, trained[0])
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir, tmp_path, monkeypatch):
+    config = smoke(data_dir)
+    config.training.skips_in_a_row = 3
+    fed = []
+
+    def spoil(batch, classifier):
+        fed.append(batch)
+        labelled = label(batch, classifier)
+        return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
+
+    monkeypatch.setattr(classifier_training, "label", spoil)
+    with pytest.raises(UserError, match="steps 2 to 4 were skipped"):
+        train_classifier(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 1, 2]
 
 
 def test_images_without_a_class_are_not_learned_from():
