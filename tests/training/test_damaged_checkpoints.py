@@ -240,7 +240,7 @@ def test_what_may_not_be_read_now_is_no_damage(copied, monkeypatch, capsys, name
 
 @pytest.mark.parametrize(
     "error",
-    [FileNotFoundError("b/bucket/o/2"), OSError(errno.ENOENT, "gone"), ValueError("NOT_FOUND: in gs://bucket/2")],
+    [FileNotFoundError("b/bucket/o/2"), OSError(errno.ENOENT, "gone"), ValueError("NOT_FOUND: 2")],
 )
 def test_what_is_missing_is_damage(copied, monkeypatch, error):
     def fail(path, parts):
