@@ -6,6 +6,7 @@
 | 1 | a mistake of ours: the traceback says where |
 | 2 | a mistake that the user can mend: the sentence says how |
 | 3 | another process of the run ended or never came: the sentence says which; the same command continues |
+| 74 | a disk, network or bucket refuses for now: the sentence says what; the same command continues, a little later |
 | 75 | told to leave (SIGTERM), and all is kept: the same command continues |
 | 130 | interrupted |
 """
@@ -29,12 +30,14 @@ from ml_collections import ConfigDict
 from imagen_jax import processes
 from imagen_jax.errors import LeavingError, UserError, nearest_name
 from imagen_jax.preemption import AGAIN
-from imagen_jax.storage.buckets import explain_refusal, is_refusal
+from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
 from imagen_jax.storage.local_copies import cache_folder
+from imagen_jax.storage.refusals import is_denied, is_passing
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 
 MENDABLE = 2
+FOR_NOW = 74
 INTERRUPTED = 130
 
 
@@ -115,7 +118,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
             main(arguments)
             processes.leave()
     except UserError as error:
-        fail(str(error), error)
+        fail(str(error), error, FOR_NOW if error.for_now else MENDABLE)
     except LeavingError as error:
         print(f"told to leave: {error}", file=sys.stderr, flush=True)
         processes.exit_now(AGAIN)
@@ -126,19 +129,22 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     except BrokenPipeError:
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        fail(explain(error), error)
     except Exception as error:
-        if not is_refusal(error):
+        if not isinstance(error, OSError) and not is_refusal(error):
             raise
-        fail(explain_refusal(error), error)
+        fail(explain(error), error, FOR_NOW if passes(error) else MENDABLE)
 
 
-def explain(error: OSError) -> str:
+def passes(error: Exception) -> bool:
+    """Whether a disk's or a bucket's refusal may pass by itself."""
+    return not is_denied(error) if is_refusal(error) else is_passing(error)
+
+
+def explain(error: Exception) -> str:
     """A sentence for a disk's or a bucket's refusal.
 
     Raises:
-        OSError: the error itself, where it is none that a user can mend.
+        Exception: the error itself, where it is none that a user can mend.
     """
     sentences = {
         errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
@@ -147,18 +153,27 @@ def explain(error: OSError) -> str:
         errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
     }
     if is_refusal(error):
+        if passes(error):
+            return f"a bucket does not answer as it should ({tell(error)}): run the same command again"
         return explain_refusal(error)
-    if error.errno not in sentences:
-        raise error
-    return sentences[error.errno].format(error.filename or "the output folder")
+    if isinstance(error, OSError):
+        place = error.filename or "the output folder"
+        if error.errno in sentences:
+            return sentences[error.errno].format(place)
+        if is_passing(error):
+            return (
+                f"{place} can't be read or written now ({error.strerror}): run the same command again, and if that "
+                "does not help, look at the disk and the network"
+            )
+    raise error
 
 
-def fail(sentence: str, error: BaseException | None = None) -> NoReturn:
+def fail(sentence: str, error: BaseException | None = None, status: int = MENDABLE) -> NoReturn:
     """Ends the program with one sentence on standard error; with ``--debug`` the traceback comes first."""
     if error is not None and flags.FLAGS.debug:
         raise error
     print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(MENDABLE)
+    sys.exit(status)
 
 
 def enable_compilation_cache() -> None:

@@ -12,7 +12,12 @@ class UserError(Exception):
 
     The command lines print the message alone and exit with status 2 (see ``command_line.py``). What a file brings into
     it can be printed: it is not endless, and has no characters that command a terminal or that UTF-8 lacks.
+
+    Attributes:
+        for_now: whether it may pass by itself; see ``ForNowError``.
     """
+
+    for_now = False
 
     def __init__(self, sentence: object = "") -> None:
         super().__init__(make_printable(str(sentence)))
@@ -25,6 +30,16 @@ def make_printable(sentence: str) -> str:
     if sentence.isprintable():
         return sentence
     return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in sentence)
+
+
+class ForNowError(UserError):
+    """A disk, a network or a bucket refuses, and a little later it may not: the same command goes on.
+
+    The command lines exit with a status of its own, after which ``launch/supervise.sh`` runs the command again, later
+    each time, and a JobSet restarts the run.
+    """
+
+    for_now = True
 
 
 class LeavingError(Exception):

@@ -23,6 +23,9 @@ def write_program(tmp_path, body, define=""):
     )
 
 
+FOR_NOW = "import errno\nfrom imagen_jax.errors import ForNowError\n"
+
+
 def run(tmp_path, body, *arguments, define="", variables=None):
     write_program(tmp_path, body, define)
     command = [sys.executable, tmp_path / "program.py", *arguments]
@@ -72,6 +75,14 @@ def test_an_unknown_flag_names_the_nearest(tmp_path):
 def test_a_disks_refusal_names_the_file_and_the_mend(number, words):
     sentence = explain(OSError(number, "no", "/some/where"))
     assert "/some/where" in sentence and words in sentence
+
+
+def test_what_may_pass_by_itself_has_its_own_status(tmp_path):
+    """So that launch/supervise.sh and a JobSet run the same command again, which they don't after a mistake."""
+    finished = run(tmp_path, "raise ForNowError('the sky is cloudy: look again')", define=FOR_NOW)
+    assert (finished.returncode, finished.stderr.strip()) == (74, "error: the sky is cloudy: look again")
+    finished = run(tmp_path, "raise OSError(errno.EIO, 'Input/output error', '/some/where')", define=FOR_NOW)
+    assert finished.returncode == 74 and finished.stderr.startswith("error: /some/where can't be read or written now")
 
 
 def test_other_system_errors_are_not_explained_away():

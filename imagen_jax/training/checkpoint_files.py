@@ -6,24 +6,20 @@ checkpoints/1000.damaged/               was the newest and could not be read; ke
 """
 
 import errno
-import logging
-import os
 import re
-import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from imagen_jax.errors import UserError
-from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
-from imagen_jax.storage.buckets import is_refusal, tell
-from imagen_jax.storage.paths import Path, create_folder, in_bucket, move_folder, remove_folder, write_whole
+from imagen_jax import processes
+from imagen_jax.errors import ForNowError, UserError
+from imagen_jax.storage.paths import Path, in_bucket, move_folder, remove_folder
 
 COMMITTED = "commit_success.txt"
 """What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
@@ -31,40 +27,42 @@ COMMITTED = "commit_success.txt"
 PARTS = ("_CHECKPOINT_METADATA", "ema_params/_METADATA")
 """What lies in the folder of every checkpoint; ``state/`` may be removed from one that is only to sample from."""
 
-MENDS = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EACCES: "make it writable",
-    errno.EPERM: "make it writable",
-    errno.EROFS: "use a --workdir on another disk",
-}
-"""What helps against the disk's refusals."""
+MOST_DAMAGED = 2
+"""How many damaged checkpoints are kept; each is as large as a whole one, and pushed out by nothing else."""
 
-SPARE_ROOM = 1.2
-"""Free disk space wanted before writing, over the size of the state."""
+LOOKS = 40
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often processes look whether they see the same, before they give up: a network's disk may take its time."""
 
 
 class DamageError(Exception):
     """A checkpoint is not as it was written: its message is what is wrong with it, in a few words."""
 
 
-class NotWrittenError(UserError):
-    """A checkpoint was not written, and those before are as they were: all processes know it, and may go on.
-
-    Args:
-        what: what is wrong and what mends it, a sentence without its end.
-    """
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}, then run again to continue from the last one")
-        self.what = what
-
-
 def list_steps(folder: Path) -> list[Path]:
     """The folders that are named for a step, whole or not, in their order."""
-    if not folder.is_dir():
+    return sorted((path for path in names_in(folder) if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def list_damaged(folder: Path) -> list[Path]:
+    """The checkpoints that were set aside: of the earliest step first, and of one step in the order of their going."""
+    found = [(match, path) for path in names_in(folder) if (match := DAMAGED.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda one: (int(one[0][1]), int(one[0][2] or 1)))]
+
+
+DAMAGED = re.compile(r"(\d+)\.damaged(?:-(\d+))?")
+
+
+def names_in(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none.
+
+    Raises:
+        OSError: it can't be seen. A bucket that does not answer must not pass for one without checkpoints.
+    """
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def missing_part(checkpoint: Path) -> str | None:
@@ -85,40 +83,82 @@ def is_leftover(checkpoint: Path) -> bool:
     return not any(path.is_file() for path in checkpoint.rglob("*"))
 
 
-def steps_to_keep(steps: Sequence[int], newest: int, every: int) -> set[int]:
+def is_empty(checkpoint: Path) -> bool:
+    """Whether nothing of a checkpoint of this machine is there."""
+    return not in_bucket(checkpoint) and is_leftover(checkpoint)
+
+
+def steps_to_keep(
+    steps: Sequence[int], newest: int, every: int, counts: Callable[[int], bool] = lambda step: True
+) -> set[int]:
     """Which of some checkpoints stay: the newest, and as a milestone the first of each ``every`` steps.
 
     Args:
         steps: of the checkpoints, in their order.
         newest: how many of the newest stay.
         every: steps from milestone to milestone; 0 keeps none.
+        counts: whether that of a step counts. One that does not pushes out none that does, is no milestone, and stays
+            where too few count, or while it is the newest of all: from there the run would continue.
     """
     milestones: dict[int, int] = {}
     for step in steps:
-        if every and step >= every:
+        if every and step >= every and counts(step):
             milestones.setdefault(step // every, step)
-    return {*steps[-newest:], *milestones.values()}
+    by_worth = sorted(steps, key=lambda step: (counts(step), step))
+    return {*by_worth[-newest:], *steps[-1:], *milestones.values()}
 
 
-def remove_leftovers(folder: Path, newest: int, every: int) -> None:
+class Kept:
+    """Orbax's question of which checkpoints stay, answered by ``steps_to_keep``.
+
+    Args:
+        newest: see there.
+        every: likewise.
+
+    Attributes:
+        counts: likewise; to be set by who knows better than that all do.
+
+    Raises:
+        UserError: it would keep none.
+    """
+
+    def __init__(self, newest: int, every: int) -> None:
+        if newest < 1:
+            raise UserError(f"config.training.keep_checkpoints={newest} keeps none: set it to at least 1")
+        if every < 0:
+            raise UserError(f"config.training.keep_every={every} is no number of steps: set 0 to keep no milestones")
+        self._newest, self._every = newest, every
+        self.counts: Callable[[int], bool] = lambda step: True
+
+    def choose(self, steps: Sequence[int]) -> set[int]:
+        """Those of some steps, in their order, that stay."""
+        return steps_to_keep(steps, self._newest, self._every, self.counts)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of all checkpoints stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = self.choose(steps)
+        return [step in kept for step in steps]
+
+
+def remove_leftovers(folder: Path, kept: Kept) -> None:
     """Removes what a run killed while it wrote or deleted has left; Orbax would count some of it as checkpoints.
 
     What is none of that but incomplete is set aside.
 
     Args:
         folder: of the checkpoints.
-        newest: see ``steps_to_keep``.
-        every: likewise.
+        kept: which ones stay.
     """
     if jax.process_index() == 0:
         for path in folder.glob("*.orbax-checkpoint-tmp*"):
             remove_unfinished_checkpoint(path)
         there = list_steps(folder)
         incomplete = [path for path in there if not is_complete(path)]
-        kept = steps_to_keep([int(path.name) for path in there], newest, every)
+        staying = kept.choose([int(path.name) for path in there])
         for path in incomplete:
             # One that is not to be kept was being deleted, since better ones had come.
-            if is_leftover(path) or int(path.name) not in kept:
+            if is_leftover(path) or int(path.name) not in staying:
                 remove_folder(path)
             else:
                 warn(
@@ -147,13 +187,22 @@ def remove_unfinished_checkpoint(path: Path) -> None:
 def set_aside(checkpoint: Path) -> str:
     """Gives a damaged checkpoint another name, and returns that: its step can be written again, and nothing is lost.
 
+    Where there are too many such, the oldest of them is removed, with a warning.
+
     Raises:
         OSError: it can't be renamed.
     """
-    taken = {path.name for path in checkpoint.parent.iterdir()}
-    endings = ["damaged", *(f"damaged-{number}" for number in range(2, len(taken) + 3))]
-    name = next(name for ending in endings if (name := f"{checkpoint.name}.{ending}") not in taken)
+    before = list_damaged(checkpoint.parent)
+    numbers = [int(match[2] or 1) for path in before if (match := DAMAGED.fullmatch(path.name))
+               and match[1] == checkpoint.name]  # fmt: skip
+    name = f"{checkpoint.name}.damaged" + (f"-{max(numbers) + 1}" if numbers else "")
     move_folder(checkpoint, checkpoint.with_name(name))
+    for path in before[: len(before) + 1 - MOST_DAMAGED]:
+        try:
+            remove_folder(path)
+            warn(f"{path} is removed, for only {MOST_DAMAGED} damaged checkpoints are kept")
+        except OSError as error:
+            warn(f"{path} can't be removed ({error.strerror or error}): do that to make room")
     return name
 
 
@@ -170,67 +219,42 @@ def wait_for_first(purpose: str) -> None:
         multihost_utils.sync_global_devices(purpose)
 
 
+def see_alike(look: Callable[[], int], folder: Path) -> int:
+    """The step that all processes see; all must call this together. They look again until a network's disk shows all.
+
+    Args:
+        look: the newest step that this process sees, of those that are wanted; -1 where there is none.
+        folder: of the checkpoints.
+
+    Raises:
+        ForNowError: they go on seeing different ones.
+    """
+    # What devices gather does not wait for whoever comes half a minute later.
+    processes.meet("looking for checkpoints")
+    for number in range(LOOKS):
+        if number:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        seen = gather(look())
+        if len(set(seen)) == 1:
+            return seen[0]
+    other = next(index for index, step in enumerate(seen) if step != seen[0])
+    names = [f"the checkpoint {step}" if step >= 0 else "no checkpoint" for step in (seen[0], seen[other])]
+    raise ForNowError(
+        f"in {folder} process 0 sees {names[0]} as the newest, and process {other} {names[1]}, after "
+        f"{LOOKS * SECONDS_BETWEEN_LOOKS:.0f} s: run the same command on all hosts again, and if that does not help, "
+        "look at the disk that they share"
+    )
+
+
+def agree_on(reason: str | None) -> str | None:
+    """Ours, or that another process has one; all processes come to the same answer."""
+    at_all = gather(int(reason is not None))
+    return reason or (f"process {at_all.index(1)} can't read it" if any(at_all) else None)
+
+
 def warn(sentence: str) -> None:
     """Prints a sentence on standard error that must not be missed."""
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
-
-
-def disk_error_code(error: BaseException) -> int | None:
-    """The number of the operating system's error behind an error of Orbax; None where there is none."""
-    if isinstance(error, OSError):
-        return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told else None
-
-
-def lack_of_room(folder: Path, parts: Any) -> str:
-    """What to say where a disk has no room for arrays; nothing where it has, and of buckets."""
-    if in_bucket(folder):
-        return ""
-    wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free >= wanted:
-        return ""
-    return f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: make room"
-
-
-def refusal_of_bytes(folder: Path) -> str:
-    """What to say where this process can't write a small file into a folder; nothing where it can."""
-    path = folder / f".written-by-{jax.process_index()}"
-    try:
-        create_folder(folder)
-        write_whole(path, b"Written to see whether a checkpoint can be.\n")
-        path.unlink()
-    except Exception as error:
-        refusal = explain_refusal(folder, error)
-        if refusal is None:
-            raise
-        return refusal
-    return ""
-
-
-def refuse_alike(refusal: str) -> None:
-    """Raises what this process or another one has to say, in all of them.
-
-    Raises:
-        NotWrittenError: one has something to say.
-    """
-    refusing = gather(int(bool(refusal)))
-    if any(refusing):
-        raise NotWrittenError(refusal or f"process {refusing.index(1)} can't write a checkpoint: see what it says")
-
-
-def explain_refusal(folder: Path, error: Exception) -> str | None:
-    """A sentence, without its end, for a disk's or a bucket's refusal to be written to; None for other errors."""
-    if in_bucket(folder) and is_refusal(error):
-        return f"a checkpoint can't be written into {folder} ({tell(error)}): {MENDS_OF_BUCKETS}"
-    code = disk_error_code(error)
-    if code is None and isinstance(error, TimeoutError) and jax.process_count() > 1:
-        return f"a checkpoint could not be written into {folder} by all processes: see what the others say"
-    if code is None:
-        return None
-    return f"a checkpoint can't be written into {folder} ({os.strerror(code)}): {MENDS.get(code, 'mend that')}"
 
 
 def first_line(error: BaseException) -> str:
@@ -243,17 +267,3 @@ def names_in_a_sentence(names: Iterable[str]) -> str:
     names = sorted(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-FAILED_WRITES: list[BaseException] = []
-"""Errors of writing in the background, as Orbax logs them: of several processes it raises them only when all are done,
-and those that did write wait twenty minutes for the one that could not."""
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
-    if not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname):
-        return True
-    if "async_checkpointer" in record.pathname and isinstance(record.exc_info[1], Exception):
-        FAILED_WRITES.append(record.exc_info[1])
-    return False

@@ -13,9 +13,9 @@ disk: one may sample from a run that trains; reading to train gives a damaged on
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -23,59 +23,31 @@ from orbax.checkpoint import v1 as ocp
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, absolute, in_bucket, to_path
 from imagen_jax.training.checkpoint_files import (
-    FAILED_WRITES,
-    DamageError,
-    NotWrittenError,
-    explain_refusal,
+    Kept,
     gather,
     is_complete,
+    is_empty,
     is_leftover,
-    is_news,
-    lack_of_room,
     list_steps,
     missing_part,
-    refusal_of_bytes,
-    refuse_alike,
     remove_leftovers,
+    see_alike,
     set_aside,
-    steps_to_keep,
     wait_for_first,
     warn,
 )
-from imagen_jax.training.checkpoint_reading import cast, place_here, read_parts
-from imagen_jax.training.checkpoint_records import check_numbers, write_record
-
-
-class Kept(NamedTuple):
-    """Orbax's question of which checkpoints stay, answered by ``steps_to_keep``.
-
-    Attributes:
-        newest: see there.
-        every: see there.
-    """
-
-    newest: int
-    every: int
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Whether each of all checkpoints stays."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = steps_to_keep(steps, self.newest, self.every)
-        return [step in kept for step in steps]
-
-
-class Found(NamedTuple):
-    """What was read of a checkpoint.
-
-    Attributes:
-        step: its number.
-        parts: by name.
-        data_state: the position in the data.
-    """
-
-    step: int
-    parts: dict[str, Any]
-    data_state: dict[str, Any]
+from imagen_jax.training.checkpoint_reading import Found, place_here, read_alike
+from imagen_jax.training.checkpoint_records import write_record
+from imagen_jax.training.checkpoint_refusals import (
+    FAILED_WRITES,
+    NotWrittenError,
+    ending_all,
+    explain_refusal,
+    is_news,
+    lack_of_room,
+    refusal_of_bytes,
+    refuse_alike,
+)
 
 
 class CheckpointStore:
@@ -85,6 +57,9 @@ class CheckpointStore:
         folder: where they lie; made when the first is written.
         keep: how many of the newest are kept.
         keep_every: beside them, one in so many steps is kept for ever; 0: none.
+
+    Raises:
+        UserError: none would be kept.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, keep_every: int = 0) -> None:
@@ -92,6 +67,7 @@ class CheckpointStore:
         self._kept = Kept(keep, keep_every)
         self._writer: ocp.training.Checkpointer | None = None
         self._writing: Any = None
+        self._failed: NotWrittenError | None = None
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -117,6 +93,36 @@ class CheckpointStore:
         if damaged and not whole:
             raise self._none_is_whole(damaged)
         return max(whole, default=None)
+
+    def latest_step_of_all(self, is_wanted: Callable[[int], bool] = lambda step: True) -> int | None:
+        """``latest_step``, once all processes see the same; a network's disk shows some of them a new one late.
+
+        Args:
+            is_wanted: which steps count.
+
+        Raises:
+            UserError: there are only such as lack a part.
+            ForNowError: the processes go on seeing different ones.
+        """
+
+        def look() -> int:
+            steps = [int(path.name) for path in list_steps(self.folder) if is_complete(path)]
+            return max(filter(is_wanted, steps), default=-1)
+
+        step = see_alike(look, self.folder)
+        if step >= 0:
+            return step
+        # Are there such as lack a part?
+        self.latest_step()
+        return None
+
+    def count_only(self, counts: Callable[[int], bool]) -> None:
+        """Has the others push out none of those checkpoints whose steps count, when the newest are kept.
+
+        Args:
+            counts: asked with a step when the next checkpoint is written; the same in all processes.
+        """
+        self._kept.counts = counts
 
     def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
         """Begins to write a checkpoint, and returns as soon as the arrays have been copied.
@@ -187,12 +193,46 @@ class CheckpointStore:
         found = self._read_newest(wanted, to_train=False) if step is None else self._read_step(step, wanted)
         return found.parts["ema_params"], found.step
 
+    def restore_newest(self, abstract_state: Any, is_wanted: Callable[[int], bool]) -> tuple[Any, int] | None:
+        """Reads the newest of some checkpoints that is whole; a damaged one that is newer gets another name.
+
+        Args:
+            abstract_state: see ``restore``.
+            is_wanted: which steps count.
+
+        Returns:
+            The state and its step; None where none of them is whole, and warnings say why.
+
+        Raises:
+            UserError: as ``restore``.
+        """
+        wanted = {"state": abstract_state._replace(ema_params=()), "ema_params": abstract_state.ema_params}
+        found, damaged = self._find(wanted, to_train=True, is_wanted=is_wanted)
+        if found is None:
+            if jax.process_index() == 0:
+                for step, reason in damaged.items():
+                    warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})")
+            return None
+        return found.parts["state"]._replace(ema_params=found.parts["ema_params"]), found.step
+
+    def settle(self) -> None:
+        """Waits until all is written or could not be; the next ``check``, ``wait`` or ``save`` says which.
+
+        Raises:
+            UserError: it could not be, in one of several processes only.
+        """
+        try:
+            self.wait()
+        except NotWrittenError as error:
+            self._failed = error
+
     def check(self) -> None:
         """Looks, without waiting, whether what is being written has failed.
 
         Raises:
             UserError: it has, as ``save`` says.
         """
+        self._tell_failed()
         with self._explained():
             self._look(seconds=0.0)
 
@@ -202,6 +242,7 @@ class CheckpointStore:
         Raises:
             UserError: it could not be, as ``save`` says.
         """
+        self._tell_failed()
         if self._writer is not None:
             with self._explained():
                 while self._look(seconds=1.0):
@@ -220,6 +261,11 @@ class CheckpointStore:
             with self._explained():
                 writer.close()
 
+    def _tell_failed(self) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+
     def _look(self, seconds: float) -> bool:
         """Looks whether something is still being written, and raises the error where that failed."""
         if self._writing is None:
@@ -234,9 +280,9 @@ class CheckpointStore:
         return False
 
     def _read_step(self, step: int, wanted: dict[str, Any]) -> Found:
-        self.wait()
+        self.settle()
         path = self.folder / str(step)
-        found = self._try(step, wanted)
+        found = read_alike(path, wanted)
         if isinstance(found, Found):
             return found
         others = [other.name for other in list_steps(self.folder) if is_complete(other) and other != path]
@@ -246,25 +292,37 @@ class CheckpointStore:
         raise UserError(f"{self.folder} holds no complete checkpoint of step {step}: {choose} ({path}: {found})")
 
     def _read_newest(self, wanted: dict[str, Any], to_train: bool) -> Found:
-        self.wait()
-        damaged: dict[int, str] = {}
-        while True:
-            # Listed anew each time: who samples from a run that trains may lose one while reading it.
-            there = [int(path.name) for path in list_steps(self.folder) if not is_empty(path)]
-            step = max(gather(max((step for step in there if step not in damaged), default=-1)))
-            if step < 0:
-                break
-            found = self._try(step, wanted)
-            if isinstance(found, Found):
-                self._tell_damaged(damaged, step, to_train)
-                return found
-            damaged[step] = found
+        found, damaged = self._find(wanted, to_train)
+        if found is not None:
+            return found
         paths = [self.folder / str(step) for step in damaged]
         if all(is_leftover(path) for path in paths if path.exists()):
             raise UserError(
                 f"{self.folder.parent} holds no checkpoint: train it first, with python -m imagen_jax.train"
             )
         raise self._none_is_whole(damaged)
+
+    def _find(
+        self, wanted: dict[str, Any], to_train: bool, is_wanted: Callable[[int], bool] = lambda step: True
+    ) -> tuple[Found | None, dict[int, str]]:
+        """The newest of some checkpoints that is whole, and what is wrong with those that are newer."""
+        self.settle()
+        damaged: dict[int, str] = {}
+
+        def look() -> int:
+            # Listed anew each time: who samples from a run that trains may lose one while reading it.
+            there = [int(path.name) for path in list_steps(self.folder) if not is_empty(path)]
+            return max((step for step in there if step not in damaged and is_wanted(step)), default=-1)
+
+        while True:
+            step = see_alike(look, self.folder) if to_train else max(gather(look()))
+            if step < 0:
+                return None, damaged
+            found = read_alike(self.folder / str(step), wanted, again=to_train)
+            if isinstance(found, Found):
+                self._tell_damaged(damaged, step, to_train)
+                return found, damaged
+            damaged[step] = found
 
     def _tell_damaged(self, damaged: dict[int, str], used: int, to_train: bool) -> None:
         """Says which checkpoints were not used, and why; before training they are set aside."""
@@ -295,29 +353,6 @@ class CheckpointStore:
             "one, or remove that folder to begin anew"
         )
 
-    def _try(self, step: int, wanted: dict[str, Any]) -> Found | str:
-        """Reads a checkpoint, or says what is wrong with it; all processes come to the same answer."""
-        path = self.folder / str(step)
-        reason = read = None
-        try:
-            read = read_parts(path, wanted)
-        except DamageError as error:
-            reason = str(error)
-        reason = agree_on(reason)
-        if read is None or reason is not None:
-            return str(reason)
-        parts, record = read
-        try:
-            for part in parts:
-                check_numbers(parts[part], record.fingerprints.get(part, {}))
-        except DamageError as error:
-            reason = str(error)
-        reason = agree_on(reason)
-        if reason is not None:
-            return reason
-        # One after the other, so that not both precisions of all are in memory.
-        return Found(step, {part: cast(parts.pop(part), wanted[part]) for part in list(parts)}, record.data_state)
-
     def _write(self, step: int, parts: dict[str, Any], data_state: dict[str, Any]) -> None:
         with self._explained():
             if jax.process_count() > 1 and not in_bucket(self.folder):
@@ -334,7 +369,7 @@ class CheckpointStore:
     def _open_writer(self) -> ocp.training.Checkpointer:
         if self._writer is None:
             logging.getLogger("absl").addFilter(is_news)
-            remove_leftovers(self.folder, *self._kept)
+            remove_leftovers(self.folder, self._kept)
             self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=self._kept)
         return self._writer
 
@@ -361,19 +396,4 @@ class CheckpointStore:
             if refusal is None:
                 raise
             self._let_go()
-            if jax.process_count() == 1:
-                raise NotWrittenError(refusal) from error
-            raise UserError(
-                f"{refusal}, then run the same command on all hosts to continue from the last one"
-            ) from error
-
-
-def is_empty(checkpoint: Path) -> bool:
-    """Whether nothing of a checkpoint of this machine is there."""
-    return not in_bucket(checkpoint) and is_leftover(checkpoint)
-
-
-def agree_on(reason: str | None) -> str | None:
-    """Ours, or that another process has one; all processes come to the same answer."""
-    at_all = gather(int(reason is not None))
-    return reason or (f"process {at_all.index(1)} can't read it" if any(at_all) else None)
+            raise NotWrittenError(refusal) if jax.process_count() == 1 else ending_all(refusal, error) from error

@@ -12,14 +12,15 @@ it says how many batches were had, skipped ones included. So lines of metrics an
 comes twice, and the run ends after as many batches as any, with fewer updates.
 
 The checkpoint is the newest that has shown to be good: the step after it was not skipped. Those that are passed over
-are never gone back to; and where the step after a rewind is skipped too, the next rewind goes further back.
+are never gone back to; and where the step after a rewind is skipped too, the next rewind goes further back. One that is
+damaged is set aside, and the one before it is taken. Of those that are kept, neither the passed over count nor those
+made while steps are skipped, so that they push out no good one.
 
 All this follows from the steps' metrics, which are the same in every process, and from what each checkpoint keeps
 beside the position in the data. So all processes decide alike, and a run that is killed anywhere and continued does the
 same as one that is not.
 """
 
-import math
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -27,10 +28,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from imagen_jax import processes
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path
-from imagen_jax.training.checkpoint_files import is_complete, list_steps
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.incidents import Incidents, KeyedBatches, StepSeen, tell
 from imagen_jax.training.loop import Batches, Moment
@@ -70,7 +69,7 @@ class Guard:
         shapes: of the state, with their placement.
 
     Raises:
-        UserError: a setting is unknown, or too few checkpoints are kept for one to go back to.
+        UserError: a setting is unknown or no number of steps, or too few checkpoints are kept for one to go back to.
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class Guard:
         self._skipped = 0
         self._good_below = 0
         self._passed: list[Passed] = []
+        checkpoints.count_only(self._may_be_good)
 
     def watch(self, batches: Batches) -> KeyedBatches:
         """The batches to train on: these, whose keys are known when something happens."""
@@ -110,8 +110,9 @@ class Guard:
         return {KEPT_AS: kept}
 
     def set_state(self, data_state: dict[str, Any]) -> None:
-        """Takes up what a checkpoint kept; one of an older version kept nothing."""
+        """Takes up what a checkpoint kept; one of an older version kept nothing, and all before it may be good."""
         kept = data_state.get(KEPT_AS)
+        self._good_below = self._done
         if kept:
             self._in_a_row, self._skipped, self._good_below = kept["in_a_row"], kept["skipped"], kept["good_below"]
             self._passed = [Passed(*one) for one in kept["passed"]]
@@ -155,16 +156,16 @@ class Guard:
     def _respond(self, number: int, state: TrainState) -> TrainState:
         """Writes down what happened, and goes back or stops."""
         wanted = self._rewinds and len(self._passed) < self._training.most_rewinds
-        back_to = self._newest_good() if wanted else None
         facts = {
             "skipped_in_a_row": self._in_a_row,
-            "rewound_to": back_to,
             "rewinds_before": len(self._passed),
             "updates": count_updates(state.opt_state),
         }
-        path = self._incidents.dump(list(self._row), facts)
+        restored = self._restore(state) if wanted else None
+        back_to = restored[1] if restored else None
+        path = self._incidents.dump(list(self._row), facts | {"rewound_to": back_to})
         told = f"steps {number - self._in_a_row + 1} to {number} were skipped, for loss or gradient was not finite"
-        if back_to is None:
+        if restored is None or back_to is None:
             raise UserError(f"{told}: {self._advise(wanted)}; {path} has their numbers and the keys of their batches")
         nth = f"{len(self._passed) + 1} of at most {self._training.most_rewinds} times"
         tell(
@@ -176,28 +177,26 @@ class Guard:
         self._in_a_row = 0
         self._row.clear()
         self._spikes.forget()
-        return self._restore(back_to, state)
+        return restored[0]._replace(step=state.step, key=state.key)
 
-    def _newest_good(self) -> int | None:
-        """The step of the checkpoint to go back to; None where there is none."""
-        self._checkpoints.wait()
-        steps = [int(path.name) for path in list_steps(self._checkpoints.folder) if is_complete(path)]
-        good = [
-            step
-            for step in steps
-            if step < self._good_below and not any(one.back_to < step < one.at for one in self._passed)
-        ]
-        back_to = max(good, default=None)
-        processes.agree({"the checkpoint to go back to": back_to})
-        return back_to
+    def _may_be_good(self, step: int) -> bool:
+        """Whether nothing speaks against the checkpoint of a step."""
+        return step <= self._good_below and not any(one.back_to < step < one.at for one in self._passed)
 
-    def _restore(self, back_to: int, state: TrainState) -> TrainState:
-        """Reads a checkpoint into the place of a state, whose number of steps goes on."""
+    def _is_good(self, step: int) -> bool:
+        """Whether the checkpoint of a step has shown to be good."""
+        return step < self._good_below and self._may_be_good(step)
+
+    def _restore(self, state: TrainState) -> tuple[TrainState, int] | None:
+        """Reads the newest good checkpoint into the place of a state; None where there is none."""
+        # One that could not be written is no reason to end: whoever saves is told of it after this.
+        self._checkpoints.settle()
+        if self._checkpoints.latest_step_of_all(self._is_good) is None:
+            return None
         # First, for a chip may not hold both.
         for leaf in jax.tree.leaves((state.params, state.ema_params, state.opt_state)):
             leaf.delete()
-        restored, _ = self._checkpoints.restore(self._shapes, back_to)
-        return restored._replace(step=state.step, key=state.key)
+        return self._checkpoints.restore_newest(self._shapes, self._is_good)
 
     def _advise(self, wanted: bool) -> str:
         """What a user may do."""
@@ -210,21 +209,21 @@ class Guard:
 
 
 def check_settings(training: ConfigDict, rewinds: bool) -> None:
-    """Checks the settings of the guard against each other.
+    """Checks the settings of the guard.
 
     Raises:
-        UserError: there is no skipped step in which to respond; or the checkpoints that may be made while steps are
-            skipped would push out the last good one.
+        UserError: there is no skipped step in which to respond, or none after which to save; or of the checkpoints only
+            the newest is kept, which has not shown yet to be good.
     """
-    skips = training.skips_in_a_row
+    skips, every = training.skips_in_a_row, training.checkpoint_every
     if skips < 1:
         raise UserError(f"config.training.skips_in_a_row={skips} is no number of steps: choose one of at least 1")
-    needed = math.ceil(skips / training.checkpoint_every) + 1
-    if rewinds and training.keep_checkpoints < needed:
+    if every < 1:
+        raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
+    if rewinds and training.keep_checkpoints < 2:
         raise UserError(
-            f"config.training.keep_checkpoints={training.keep_checkpoints} would keep no good one to rewind to, after "
-            f"{skips} skipped steps with a checkpoint every {training.checkpoint_every}: keep {needed}, or make them "
-            "more rarely"
+            f"config.training.keep_checkpoints={training.keep_checkpoints} would keep no good one to rewind to, for "
+            "the newest has yet to show that it is: set it to at least 2"
         )
 
 

@@ -6,7 +6,9 @@ A disk that is full for an hour must not end a run of a week: each failure is to
 from collections.abc import Callable
 from typing import Any
 
-from imagen_jax.training.checkpoint_files import NotWrittenError, warn
+from imagen_jax.errors import UserError
+from imagen_jax.training.checkpoint_files import warn
+from imagen_jax.training.checkpoint_refusals import NotWrittenError
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import Hook, Moment
 
@@ -22,11 +24,16 @@ class Saving:
         every: how often, in steps.
         steps: number of the last step, which is always saved; so is that after which the run leaves.
         beside: gives what else is kept with the position in the data, as JSON can hold it.
+
+    Raises:
+        UserError: ``every`` is no number of steps.
     """
 
     def __init__(
         self, checkpoints: CheckpointStore, every: int, steps: int, beside: Callable[[], dict[str, Any]] = dict
     ) -> None:
+        if every < 1:
+            raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
         self._checkpoints = checkpoints
         self._every = every
         self._steps = steps

@@ -5,6 +5,7 @@ trust_checkpoints.py FOLDER CASE --coordinator=… …
 
 import resource
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from orbax.checkpoint import v1 as ocp
 from imagen_jax.command_line import run_main
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.training.checkpoint_files import NotWrittenError
+from imagen_jax.training import checkpoint_files
+from imagen_jax.training.checkpoint_refusals import NotWrittenError
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.state import TrainState
 
@@ -69,6 +71,20 @@ def one_cannot_read(store, wanted, mesh):
 
     if jax.process_index() == 1:
         ocp.load_checkpointables = fail
+    restore(store, wanted, mesh)
+
+
+def one_sees_late(store, wanted, mesh):
+    """Process 1 has an old listing of the folder for some seconds."""
+    real, began = checkpoint_files.names_in, time.monotonic()
+
+    def see(folder):
+        names = real(folder)
+        return [path for path in names if path.name != "2"] if time.monotonic() - began < 3 else names
+
+    if jax.process_index() == 1:
+        checkpoint_files.names_in = see
+    print(f"the newest is {store.latest_step_of_all()}", flush=True)
     restore(store, wanted, mesh)
 
 

@@ -1,9 +1,12 @@
 """What a bucket refuses is a sentence, whichever library asked; and what lies there reads as from a disk."""
 
+import errno
+
 import numpy as np
 import pytest
 import tensorstore
 from absl import flags
+from gcsfs.retry import HttpError
 from ml_collections import ConfigDict
 
 from imagen_jax.command_line import run_guarded
@@ -12,6 +15,7 @@ from imagen_jax.evaluation.report import write_report
 from imagen_jax.sampling.pictures import make_folder, read_png_metadata, save_png
 from imagen_jax.storage.buckets import PREFIX
 from imagen_jax.storage.paths import array_store, to_path
+from imagen_jax.storage.refusals import is_denied
 from imagen_jax.training.workdir import keep_config, read_config
 
 
@@ -42,6 +46,34 @@ def test_a_refusal_that_nobody_expected_is_a_sentence(what, bucket, fake_buckets
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "a bucket refused (" in line and "gcloud auth application-default login" in line
+
+
+TOLD = {
+    "a status for now": (ValueError("UNAVAILABLE: Error writing gs:" + "//bucket/x"), True),
+    "a server's trouble": (HttpError({"code": 503, "message": "Backend Error"}), True),
+    "no connection": (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), True),
+    "a file that is not there": (FileNotFoundError("b/bucket/o/x"), False),
+    "no right": (OSError("Forbidden: b/bucket/o/x"), False),
+    "no login": (HttpError({"code": 401, "message": "Anonymous caller does not have access"}), False),
+    "tensorstore without a right": (ValueError("PERMISSION_DENIED: gs:" + "//bucket/x"), False),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_passes_by_itself_is_told_from_what_does_not(what):
+    error, passing = TOLD[what]
+    assert is_denied(error) is not passing
+
+
+@pytest.mark.parametrize(("message", "status"), [("UNAVAILABLE: {}/x", 74), ("PERMISSION_DENIED: {}/x", 2)])
+def test_a_bucket_that_is_gone_for_now_has_its_own_status(bucket, capsys, message, status):
+    def fail(arguments):
+        raise ValueError(message.format(bucket))
+
+    with pytest.raises(SystemExit) as stop:
+        run_guarded(fail, [])
+    assert stop.value.code == status
+    assert capsys.readouterr().err.rstrip().endswith("run the same command again")
 
 
 def test_our_own_mistake_is_no_refusal(bucket):

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gcsfs.core import GCSFileSystem
 
 from imagen_jax.errors import UserError
+from imagen_jax.training import checkpoint_reading
+from imagen_jax.training.checkpoint_files import DamageError
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.state import initial_state
 
@@ -91,3 +94,27 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(bucket, fake_buck
     assert f"the checkpoint {folder / '2'} is damaged (" in capsys.readouterr().err
     assert {name.split("/")[1] for name in names(fake_buckets, bucket)} == {"1", "2", "2.damaged"}
     assert CheckpointStore(folder).restore(shapes_of(make_state(1)))[1] == {"batches_read": 9}
+
+
+def test_what_is_well_the_second_time_is_not_damaged(bucket, monkeypatch, capsys):
+    save(bucket, [1, 2])
+    read, failing = checkpoint_reading.read_parts, [DamageError("as if")]
+
+    def fail_once(path, wanted):
+        if failing:
+            raise failing.pop()
+        return read(path, wanted)
+
+    monkeypatch.setattr(checkpoint_reading, "read_parts", fail_once)
+    assert CheckpointStore(bucket).restore(shapes_of(make_state(1)))[1] == {"batches_read": 2}
+    assert not failing and not capsys.readouterr().err
+
+
+def test_a_bucket_that_does_not_answer_is_not_taken_for_one_without_checkpoints(bucket, monkeypatch):
+    async def fail(*_, **__):
+        raise OSError("Cannot connect")
+
+    save(bucket / "checkpoints", [1])
+    monkeypatch.setattr(GCSFileSystem, "_call", fail)
+    with pytest.raises(OSError, match="Cannot connect"):
+        CheckpointStore(bucket / "checkpoints").latest_step()

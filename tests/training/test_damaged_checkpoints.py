@@ -1,11 +1,12 @@
 """Checkpoints that are not as they were written: each is found, named, and the one before it is used."""
 
+import errno
 import gc
 import json
 import os
 import shutil
 import zipfile
-from errno import EACCES
+from collections import namedtuple
 from pathlib import Path
 
 import jax
@@ -13,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from aiohttp import ClientConnectorError
+from aiohttp.client_reqrep import ConnectionKey
 from jax.errors import JaxRuntimeError
 from orbax.checkpoint import v1 as ocp
 
-from imagen_jax.errors import UserError
-from imagen_jax.training import checkpoint_reading, checkpoints
+from imagen_jax.errors import ForNowError, UserError
+from imagen_jax.training import checkpoint_files, checkpoint_reading
 from imagen_jax.training.checkpoint_records import FORMAT, read_record
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.fingerprints import numbers_of
@@ -124,6 +127,23 @@ def test_half_of_the_files_are_deleted_and_the_run_goes_on_and_writes_that_step_
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2.damaged", "2.damaged-2"]
 
 
+def test_only_the_last_that_were_set_aside_are_kept(copied, monkeypatch, capsys):
+    """Removed in the order of their steps, but never the one that is set aside just now; and named when room lacks."""
+    for name in ("2.damaged", "3.damaged", "3.damaged-2"):
+        shutil.copytree(copied / "1", copied / name)
+    (copied / "2" / "_CHECKPOINT_METADATA").unlink()
+    with CheckpointStore(copied) as store:
+        store.restore(shapes())
+        assert sorted(path.name for path in copied.iterdir()) == ["1", "2.damaged-2", "3.damaged-2"]
+        told = capsys.readouterr().err
+        for name in ("2.damaged", "3.damaged"):
+            assert f"warning: {copied / name} is removed, for only 2 damaged checkpoints are kept\n" in told
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 10))
+        with pytest.raises(UserError, match=r"make room \(damaged ones lie there: 2\.damaged-2, 3\.damaged-2\)"):
+            store.save(3, make_state(3), {})
+
+
 @pytest.mark.parametrize("part", ["state", "ema_params"])
 def test_numbers_that_only_the_fingerprints_can_tell(copied, capsys, part):
     """A part of another checkpoint reads without an error, and is none of this one."""
@@ -185,22 +205,52 @@ def wrapped(cause):
         return wrapper
 
 
-REFUSED = {
-    "a folder": PermissionError(EACCES, "Permission denied"),
+CONNECTION = ConnectionKey("storage.googleapis.com", 443, True, True, None, None, None)
+
+DENIED = {
+    "a folder": PermissionError(errno.EACCES, "Permission denied"),
     "a file": ValueError("PERMISSION_DENIED: Error opening [os_error_code='13']"),
+    "a bucket": OSError("Forbidden: b/bucket/o/2"),
+}
+REFUSED = {
+    "a network's disk": OSError(errno.EIO, "Input/output error"),
+    "a disk that is not mounted yet": OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
+    "a server that begins anew": ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+    "tensorstore's disk": ValueError("UNKNOWN: Error reading [os_error_code='5'] [source locations='…']"),
     "the network": ValueError("UNAVAILABLE: CURL error"),
+    "aiohttp": ClientConnectorError(CONNECTION, OSError(errno.EHOSTUNREACH, "No route to host")),
+    "aiohttp without a number": ClientConnectorError(CONNECTION, OSError(None, "Temporary failure in name resolution")),
+    "gcsfs": OSError("Gateway has gone away"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [*DENIED, *REFUSED])
 def test_what_may_not_be_read_now_is_no_damage(copied, monkeypatch, capsys, name):
     def refuse(*_):
-        raise wrapped(REFUSED[name])
+        raise wrapped({**DENIED, **REFUSED}[name])
 
-    monkeypatch.setattr(ocp, "load_checkpointables", refuse)
-    with pytest.raises(UserError, match=r"checkpoints/2 can't be read now .*same command again"):
-        CheckpointStore(copied).restore(shapes())
+    for where, what in ((ocp, "load_checkpointables"), (checkpoint_reading, "read_json")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, what, refuse)
+            with pytest.raises(UserError, match=r"checkpoints/2 can't be read now .*same command again") as stop:
+                CheckpointStore(copied).restore(shapes())
+            assert isinstance(stop.value, ForNowError) == (name in REFUSED)
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2"] and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("b/bucket/o/2"), OSError(errno.ENOENT, "gone"), ValueError("NOT_FOUND: 2")],
+)
+def test_what_is_missing_is_damage(copied, monkeypatch, error):
+    def fail(path, parts):
+        if path.name == "2":
+            raise wrapped(error)
+        return load(path, parts)
+
+    load = ocp.load_checkpointables
+    monkeypatch.setattr(ocp, "load_checkpointables", fail)
+    assert CheckpointStore(copied).restore(shapes())[1] == {"batches_read": 1}
 
 
 def test_a_device_without_memory_is_no_damage(copied, monkeypatch):
@@ -214,14 +264,14 @@ def test_a_device_without_memory_is_no_damage(copied, monkeypatch):
 
 
 def test_one_that_training_deletes_while_it_is_read_is_passed_over_in_silence(copied, monkeypatch, capsys):
-    read_parts = checkpoints.read_parts
+    read_parts = checkpoint_reading.read_parts
 
     def delete_and_read(path, wanted):
         if path.name == "2":
             shutil.rmtree(path)
         return read_parts(path, wanted)
 
-    monkeypatch.setattr(checkpoints, "read_parts", delete_and_read)
+    monkeypatch.setattr(checkpoint_reading, "read_parts", delete_and_read)
     assert CheckpointStore(copied).restore_ema(shapes().ema_params)[1] == 1
     assert not capsys.readouterr().err
 
@@ -284,3 +334,46 @@ def test_milestones_are_kept_beside_the_newest(tmp_path):
             for step in steps:
                 store.save(step, state, {})
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 7, 9, 10]
+
+
+def test_what_does_not_count_pushes_out_nothing_and_stays_while_it_is_the_newest(tmp_path):
+    state, bad = make_state(1), set()
+    with CheckpointStore(tmp_path, keep=2, keep_every=4) as store:
+        store.count_only(lambda step: step not in bad)
+        for step, left in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (5, [2, 5])):
+            bad |= {step} & {3, 4}
+            store.save(step, state, {})
+            store.wait()
+            assert sorted(int(path.name) for path in tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"keep": 0}, "keep_checkpoints=0"), ({"keep": -1}, "keep_checkpoints=-1"), ({"keep_every": -5}, "keep_every=-5")],
+)
+def test_to_keep_none_is_refused(tmp_path, settings, sentence):
+    with pytest.raises(UserError, match=rf"config\.training\.{sentence} .*: set "):
+        CheckpointStore(tmp_path, **settings)
+
+
+def test_processes_look_until_all_see_the_same_checkpoint(copied, monkeypatch):
+    """The other one's disk shows it late; and where it never does, it is worth another try."""
+    others = iter([1, -1, 2])
+    monkeypatch.setattr(checkpoint_files, "gather", lambda number: [number, next(others, 1)])
+    monkeypatch.setattr(checkpoint_files, "SECONDS_BETWEEN_LOOKS", 0.01)
+    assert CheckpointStore(copied).latest_step_of_all() == 2
+    with pytest.raises(
+        ForNowError, match=r"process 0 sees the checkpoint 2 as the newest, and process 1 the checkpoint 1"
+    ):
+        CheckpointStore(copied).latest_step_of_all()
+
+
+def test_alone_the_latest_of_all_is_the_latest(copied):
+    assert CheckpointStore(copied).latest_step_of_all() == 2
+    assert CheckpointStore(copied).latest_step_of_all(lambda step: step < 2) == 1
+    assert CheckpointStore(copied).latest_step_of_all(lambda step: step < 1) is None
+    assert CheckpointStore(copied / "none").latest_step_of_all() is None
+    for step in "12":
+        (copied / step / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(UserError, match="no checkpoint that is whole"):
+        CheckpointStore(copied).latest_step_of_all()

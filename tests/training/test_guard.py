@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
 from imagen_jax.training import incidents
+from imagen_jax.training.checkpoint_refusals import NotWrittenError, Refusal
 from imagen_jax.training.checkpoints import CheckpointStore, place_here
 from imagen_jax.training.guard import Guard, count_updates
 from imagen_jax.training.loop import Hook, LoopClock, run_loop
@@ -82,7 +83,7 @@ class KilledError(Exception):
     pass
 
 
-def train(folder, changed, steps, killed_at=None, seen=None, **settings):
+def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None, **settings):
     """Trains as ``imagen_jax.train`` does, from the newest checkpoint; returns the last state."""
     training = {"skips_in_a_row": 3, "when_not_finite": "stop", "most_rewinds": 3, "checkpoint_every": 4}
     training = ConfigDict({**training, "keep_checkpoints": 2, **settings})
@@ -100,12 +101,22 @@ def train(folder, changed, steps, killed_at=None, seen=None, **settings):
             checkpoints.save(number, moment.state, moment.data_state | guard.get_state())
 
         def look(number, moment):
+            try:
+                checkpoints.check()
+            except NotWrittenError as error:
+                told.append((number, error.what))
             if seen is not None:
                 seen.append((number, float(moment.metrics["skipped"]), guard.metrics["skipped"]))
             if number == killed_at:
                 raise KilledError
 
-        hooks = [Hook("loop", 1, guard), Hook("checkpoint", training.checkpoint_every, save), Hook("look", 1, look)]
+        harm = Hook("harm", 1, lambda number, moment: dict(harms).get(number, lambda: None)())
+        hooks = [
+            harm,
+            Hook("loop", 1, guard),
+            Hook("checkpoint", training.checkpoint_every, save),
+            Hook("look", 1, look),
+        ]
         put = lambda batch: jnp.asarray(batch["values"])  # noqa: E731
         return run_loop(state, STEP, guard.watch(batches), steps=steps, put=put, hooks=hooks, clock=LoopClock())
 
@@ -240,6 +251,65 @@ def test_after_the_most_rewinds_the_run_stops(tmp_path, killed):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("killed", [[], [8], [11], [13]])
+def test_a_rewind_passes_over_a_damaged_checkpoint(tmp_path, capsys, killed):
+    """Batch 11 throws the parameters out, and that of step 8 is damaged before it is gone back to."""
+    folder = tmp_path / "checkpoints"
+
+    def harm():
+        if (folder / "8").exists():
+            for file in [path for path in (folder / "8" / "state").rglob("*") if path.is_file()]:
+                file.write_bytes(b"")
+
+    state = train_killed(tmp_path, {11: 1e9}, 16, killed, harms={14: harm}, **REWIND)
+    assert same(state, learn([*range(1, 5), *range(15, 17)])) and int(state.step) == 16
+    assert "8 is damaged (" in (told := capsys.readouterr().err) and "kept as 8.damaged: training goes on from" in told
+    assert json.loads((tmp_path / "incidents" / "0000014.json").read_text())["rewound_to"] == 4
+
+
+def test_where_all_good_ones_are_damaged_the_run_stops_and_says_so(tmp_path, capsys):
+    def harm():
+        for file in [path for path in tmp_path.glob("checkpoints/[48]/state/**/*") if path.is_file()]:
+            file.write_bytes(b"")
+
+    with pytest.raises(UserError, match=r"steps 12 to 14 .* no good checkpoint is left"):
+        train(tmp_path, {11: 1e9}, 16, harms={14: harm}, **REWIND)
+    told = capsys.readouterr().err
+    assert all(f"checkpoints/{step} is damaged (" in told.replace(str(tmp_path) + "/", "") for step in (4, 8))
+
+
+def test_a_write_that_fails_during_a_rewind_is_told_after_it(tmp_path, monkeypatch):
+    """The checkpoint of step 12 can't be written, and the rewind of step 14 has to wait for it."""
+    seen, wait = [], CheckpointStore.wait
+
+    def fail_once(store):
+        wait(store)
+        if (store.folder / "12").exists() and not seen:
+            seen.append(store.folder)
+            raise NotWrittenError(Refusal("as if it had failed", passing=True))
+
+    monkeypatch.setattr(CheckpointStore, "wait", fail_once)
+    told = []
+    state = train(tmp_path, {11: 1e9}, 15, told=told, **REWIND)
+    assert same(state, learn([*range(1, 9), 15])) and seen
+    assert told == [(14, "as if it had failed")]
+
+
+def test_passed_over_checkpoints_push_out_no_good_one(tmp_path):
+    """Of the checkpoints 4, 8 and 12 that of 8 is the newest good one when 13 to 15 are skipped; then 17 to 19 are."""
+    changed = {12: 1e9, 16: 1e9}
+    state = train(tmp_path, changed, 24, **REWIND)
+    rewound = [json.loads(path.read_text())["rewound_to"] for path in sorted((tmp_path / "incidents").iterdir())]
+    assert rewound == [8, 8]
+    assert same(state, learn([*range(1, 9), *range(20, 25)]))
+
+
+def test_checkpoints_made_while_steps_are_skipped_push_out_no_good_one(tmp_path):
+    """One after each step, of which two are kept."""
+    state = train(tmp_path, {6: 1e9}, 12, checkpoint_every=1, **REWIND)
+    assert same(state, learn([*range(1, 6), *range(10, 13)]))
+
+
 def test_without_a_good_checkpoint_the_run_stops(tmp_path):
     with pytest.raises(UserError, match="no good checkpoint is left"):
         train(tmp_path, {2: 1e9}, 20, **REWIND)
@@ -271,8 +341,10 @@ def test_a_continued_run_drops_what_was_told_of_steps_it_does_again(tmp_path, mo
     [
         ({"when_not_finite": "rewnd"}, "did you mean 'rewind'"),
         ({"skips_in_a_row": 0}, "at least 1"),
-        ({"when_not_finite": "rewind", "keep_checkpoints": 1}, "keep 2, or"),
-        ({"when_not_finite": "rewind", "checkpoint_every": 1}, "keep 4, or"),
+        ({"when_not_finite": "rewind", "keep_checkpoints": 1}, "at least 2"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0 .* at least 1"),
+        ({"checkpoint_every": -3}, "checkpoint_every=-3 .* at least 1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints=0 .* at least 1"),
     ],
 )
 def test_settings_that_can_not_work_are_refused(tmp_path, settings, sentence):

@@ -1,5 +1,6 @@
 """Saving while training: a write that fails is told and tried again, and only at the end is it an error."""
 
+import errno
 import shutil
 from collections import namedtuple
 
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 from imagen_jax.errors import UserError
+from imagen_jax.training import checkpoints
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.loop import LoopClock, Moment
 from imagen_jax.training.saving import Saving
@@ -100,3 +102,22 @@ def test_a_write_that_failed_before_the_last_step_is_told_and_the_last_is_saved(
         run(store, 5, 5, every=4, steps=5)
     assert "(File too large): mend that; now the last step is saved" in capsys.readouterr().err
     assert steps_in(tmp_path) == [5]
+
+
+@pytest.mark.parametrize(("number", "for_now"), [(errno.EIO, True), (errno.ESTALE, True), (errno.ENOSPC, False)])
+def test_a_disk_that_refuses_for_now_is_worth_another_try(tmp_path, monkeypatch, number, for_now):
+    """At the last step, when training itself can't try again."""
+
+    def fail(folder, parts):
+        raise OSError(number, "as if")
+
+    monkeypatch.setattr(checkpoints, "lack_of_room", fail)
+    with CheckpointStore(tmp_path) as store, pytest.raises(UserError, match="can't be written into") as stop:
+        run(store, 8, 8, every=4, steps=8)
+    assert stop.value.for_now == for_now
+
+
+@pytest.mark.parametrize("every", [0, -4])
+def test_to_save_never_is_refused(tmp_path, every):
+    with pytest.raises(UserError, match=f"checkpoint_every={every} is no number of steps: set it"):
+        Saving(CheckpointStore(tmp_path), every, 8)

@@ -1,0 +1,57 @@
+"""Which refusals of a disk, a network or a bucket pass by themselves, and which ones somebody has to mend.
+
+an error -> its number or the name of its status -> denied: nobody asks again | passing: the same command, later
+"""
+
+import errno
+import re
+
+PASSING = {
+    errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLINK,
+    errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET,
+    errno.ECONNREFUSED, errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+}  # fmt: skip
+"""Numbers of errors that a disk may give now and not a minute later. EIO may be a disk that dies, or a network's."""
+
+DENIED_CODES = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Numbers of errors that say: not you, or not here."""
+
+DENIED = re.compile(
+    r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|INVALID_ARGUMENT|Forbidden|Bad Request|[Cc]redentials"
+    r"|[Aa]nonymous caller|[Rr]eauth|invalid_grant|, 40[0134]\b"
+)
+"""How tensorstore, gcsfs and Google's login say that a name, a login or a right is wrong."""
+
+STATUS = re.compile(
+    r"\b(CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|PERMISSION_DENIED|UNAUTHENTICATED"
+    r"|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS)\b"
+)
+
+
+def disk_error_code(error: BaseException) -> int | None:
+    """The operating system's number of an error, which tensorstore writes into its own; None where there is none."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(told[1]) if told else None
+
+
+def status_of(error: BaseException) -> str | None:
+    """The first name of a status in what an error says, as tensorstore has them; None where there is none."""
+    told = STATUS.search(str(error))
+    return told[1] if told else None
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a name, a login or a right is wrong, so that the same command is refused again."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return True
+    code = disk_error_code(error)
+    if code is not None:
+        return code in DENIED_CODES
+    return bool(DENIED.search(f"{type(error).__name__}: {error}"))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a disk's refusal may pass by itself."""
+    return disk_error_code(error) in PASSING
