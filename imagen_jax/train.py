@@ -143,8 +143,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
     with CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints:
-        done = checkpoints.latest_step() or 0
-        processes.agree({"the newest checkpoint": done})
+        done = checkpoints.latest_step_of_all() or 0
         if done >= config.training.steps and not find_owed(config, workdir, done):
             state, _ = checkpoints.restore(training.state)
             # The newest may be damaged, and an earlier one be read.
