@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import fsspec
 from etils import epath
 
-from imagen_jax.errors import UserError
+from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.names import stays_below
+from imagen_jax.storage.refusals import is_denied
 
 SCHEME = "gs"
 PREFIX = f"{SCHEME}://"
@@ -122,7 +123,8 @@ def check_bucket(path: epath.Path) -> None:
     except Exception as error:
         if not is_refusal(error):
             raise
-        raise UserError(f"{bucket} does not answer ({tell(error)}): {MENDS}") from error
+        kind = UserError if is_denied(error) else ForNowError
+        raise kind(f"{bucket} does not answer ({tell(error)}): {MENDS}") from error
     if not there:
         raise UserError(f"there is no bucket {bucket}, or you may not see it: {MENDS}")
 
