@@ -1,4 +1,4 @@
-"""The comparison of the two U-Nets: that it is fair by its numbers, goes on where it was cut, and writes what it found."""
+"""The comparison of the two U-Nets: it is fair by its numbers, goes on where it was cut, and writes what it found."""
 
 import json
 

@@ -88,7 +88,7 @@ def make_config(name: str, data_dir: str, tiny: bool = False) -> ConfigDict:
     # What bounds the estimate is the same for both, and not what is measured.
     config.sampling.update({"guidance": 1.0, "thresholding": "static"})
     if tiny:
-        config.data.update({"source": "folder", "resolution": 32, "validation_fraction": 0.2})
+        config.data.update({"source": "folder", "resolution": 32, "validation_fraction": 0.4})
         config.data.options = ConfigDict({"folder": str(draw_shapes(Path(data_dir) / "images"))})
         config.stage.update({"resolution": 32, "low_resolution": 8, "crop": 16})
         config.training.update({"batch_size": 8, "log_every": 1})

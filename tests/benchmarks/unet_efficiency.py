@@ -42,7 +42,7 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.preemption import AGAIN, ShouldLeave, listening
 from imagen_jax.sampling.cascade import Inputs, keys_of_prompts, make_draw_stage
-from imagen_jax.stages import abstract_params, build_stage, initial_params, make_loss
+from imagen_jax.stages import abstract_params, build_stage, make_loss
 from imagen_jax.trained_stages import make_sampling_stage, make_settings
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.metrics import MetricsWriter, read_metrics
@@ -79,7 +79,8 @@ def make_drawing(config: ConfigDict, steps: int, pictures: int) -> Callable[[], 
     stage = build_stage(config)
     settings = make_settings(config.sampling.to_dict() | {"steps": steps})
     draw = make_draw_stage(make_sampling_stage(stage, settings))
-    params = jax.jit(lambda key: initial_params(stage, key))(jax.random.key(0))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda of: jnp.asarray(random.normal(0, 0.05, of.shape), of.dtype), abstract_params(stage))
     text = Text(
         jnp.zeros((pictures, stage.text_length, stage.text_width)), jnp.ones((pictures, stage.text_length), bool)
     )

@@ -119,8 +119,8 @@ python -m tests.benchmarks.unet_efficiency FOLDER --minutes={results["minutes"]:
 
 {table}
 
-The held-out loss is that of the averaged parameters, on the same crops of held-out images, with the same times and noise.
-What the two networks are: `unet_configs.py`.
+The held-out loss is that of the averaged parameters, on the same crops of held-out images, with the same times and
+noise. What the two networks are: `unet_configs.py`.
 
 ![Held-out loss against minutes, steps and operations](unet_efficiency.png)
 """
