@@ -1,7 +1,9 @@
 """The Efficient U-Net against the ADM U-Net on 64→256 px: speed of sampling, and convergence at equal compute.
 
-From the repository's root; the same command goes on after it was cut::
+From the repository's root, with the large pages that ``imagen_jax.train`` gives itself; the same command goes on after
+it was cut, also with more minutes::
 
+    export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
     python -m tests.benchmarks.unet_efficiency FOLDER [--minutes=25] [--slice=2] [--tiny]
     python -m tests.benchmarks.unet_efficiency FOLDER --write       # table and plot also beside this file
 

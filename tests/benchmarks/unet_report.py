@@ -114,6 +114,7 @@ Measured: {results["machine"]}. Each trained for {results["minutes"]:g} minutes 
 (slowest and fastest in brackets), without compiling. The ratio of sampling is the median of the rounds' ratios.
 
 ```sh
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 python -m tests.benchmarks.unet_efficiency FOLDER --minutes={results["minutes"]:g} --slice={results["slice_minutes"]:g}
 ```
 
