@@ -1,14 +1,19 @@
 """The comparison of the two U-Nets: it is fair by its numbers, goes on where it was cut, and writes what it found."""
 
-import json
+import time
+from contextlib import contextmanager
 
 import pytest
+from ml_collections import ConfigDict
+from PIL import Image
 
 from imagen_jax.counting.parameters import count_parameters, total_of
+from imagen_jax.errors import LeavingError
 from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.training.metrics import MetricsWriter, read_metrics
 from tests.benchmarks import unet_efficiency
 from tests.benchmarks.unet_configs import NAMES, make_config
-from tests.benchmarks.unet_report import interpolate, list_losses
+from tests.benchmarks.unet_report import describe_machine, interpolate, list_losses, plot, write_table
 
 
 def test_the_networks_have_equal_parameters_and_all_else_in_common(tmp_path):
@@ -49,31 +54,93 @@ def test_the_way_to_an_equal_loss_is_a_row_where_both_reach_it():
     assert list_losses({"efficient": adm, "adm": efficient})[-1][0] == "held-out loss after 80 steps"
 
 
-@pytest.mark.slow
-def test_it_measures_trains_in_turns_and_goes_on(tmp_path, monkeypatch):
-    train, begun = unet_efficiency.train_for, []
+def make_lines(folder, name, *points):
+    with MetricsWriter(folder / name, 0, name=unet_efficiency.HELD_OUT) as writer:
+        for step, minutes, loss in points:
+            writer.write(step, {"minutes": minutes, "loss": loss})
 
-    def cut_at_the_third(config, workdir, seconds):
-        begun.append(workdir.name)
-        if len(begun) == 3:
+
+class PretendedTraining:
+    """Steps of half a second; the fifth start is cut before anything is kept."""
+
+    def __init__(self):
+        self.steps = dict.fromkeys(NAMES, 0)
+        self.starts = []
+
+    def train_for(self, config, workdir, seconds):
+        self.starts.append(workdir.name)
+        if len(self.starts) == 5:
             raise KeyboardInterrupt
-        train(config, workdir, seconds)
+        self.steps[workdir.name] += round(seconds / 0.5)
 
-    monkeypatch.setattr(unet_efficiency, "train_for", cut_at_the_third)
-    asked = (0.02, 0.01, (2, 1, 2), True)
+    def read_progress(self, workdir):
+        return self.steps[workdir.name], self.steps[workdir.name] * 0.5
+
+    def measure(self, config):
+        return lambda workdir: (self.steps[workdir.name], 1 / self.steps[workdir.name])
+
+
+def test_trainings_take_turns_and_go_on_where_they_were_cut(tmp_path, monkeypatch):
+    pretended = PretendedTraining()
+    monkeypatch.setattr(unet_efficiency, "train_for", pretended.train_for)
+    monkeypatch.setattr(unet_efficiency, "read_progress", pretended.read_progress)
+    monkeypatch.setattr(unet_efficiency, "HeldOutLoss", pretended.measure)
+    asked = (dict.fromkeys(NAMES), tmp_path, [60.0, 120.0, 180.0])
     with pytest.raises(KeyboardInterrupt):
-        unet_efficiency.compare(tmp_path, *asked)
-    drawn = (tmp_path / "tiny" / "sampling.json").read_bytes()
-    folder = unet_efficiency.compare(tmp_path, *asked)
-
-    assert begun[:3] == ["efficient", "adm", "adm"]
-    assert (folder / "sampling.json").read_bytes() == drawn
-    results = json.loads((folder / "results.json").read_text())
-    assert results["counts"]["adm"]["forward_operations"] > results["counts"]["efficient"]["forward_operations"]
+        unet_efficiency.train_in_turns(*asked)
+    unet_efficiency.train_in_turns(*asked)
+    assert pretended.starts == ["efficient", "adm", "adm", "efficient", "efficient", "efficient", "adm"]
     for name in NAMES:
-        ends = results["held_out"][name]
-        assert ends[0]["step"] < ends[-1]["step"]
-        assert ends[-1]["minutes"] >= 0.02 - unet_efficiency.TOLERANCE * 0.01
-    page = (folder / "unet_efficiency.md").read_text()
-    assert "| sampling, s/image, 2 steps |" in page and "held-out loss after" in page
-    assert (folder / "unet_efficiency.png").stat().st_size > 1000
+        found = read_metrics(tmp_path / name, unet_efficiency.HELD_OUT)
+        assert [(line["step"], line["minutes"]) for line in found] == [(120, 1.0), (240, 2.0), (360, 3.0)]
+
+
+@pytest.mark.parametrize("hears", [False, True])
+def test_a_turn_ends_after_its_time_and_a_signal_ends_all(hears, monkeypatch, tmp_path):
+    steps = []
+
+    def train(config, workdir):
+        with unet_efficiency.training.listening() as should_leave:
+            while not should_leave(len(steps)):
+                steps.append(time.perf_counter())
+        raise LeavingError("the checkpoint is written")
+
+    @contextmanager
+    def listening():
+        yield lambda number: hears and number == 3
+
+    monkeypatch.setattr(unet_efficiency.training, "train", train)
+    monkeypatch.setattr(unet_efficiency, "listening", listening)
+    if hears:
+        with pytest.raises(LeavingError):
+            unet_efficiency.train_for(ConfigDict(), tmp_path, 60.0)
+        assert len(steps) == 3
+    else:
+        unet_efficiency.train_for(ConfigDict(), tmp_path, 0.05)
+        assert 0.0 < steps[-1] - steps[0] <= 0.05
+
+
+def test_the_page_has_the_table_and_the_plot(tmp_path):
+    count = {"parameters": 10, "resolution": 256, "crop": 128, "batch_size": 4}
+    make_lines(tmp_path, "efficient", (40, 2.0, 0.4), (80, 4.0, 0.2))
+    make_lines(tmp_path, "adm", (10, 2.0, 0.6), (20, 4.0, 0.3))
+    taken = {"efficient": [1.0, 2.0, 1.0], "adm": [3.0, 5.0, 4.0]}
+    results = {
+        "machine": describe_machine(),
+        "minutes": 4.0,
+        "slice_minutes": 2.0,
+        "counts": {
+            "efficient": count | {"forward_operations": 10**9, "training_operations": 2 * 10**9},
+            "adm": count | {"forward_operations": 4 * 10**9, "training_operations": 6 * 10**9},
+        },
+        "sampling": {"steps": 16, "pictures": 1, "seconds": taken, "processor_seconds": taken},
+        "held_out": {name: read_metrics(tmp_path / name, unet_efficiency.HELD_OUT) for name in NAMES},
+    }
+    table = write_table(results, tmp_path / "page.md").splitlines()
+    assert table[3].endswith("| 1.00 | 4.00 | 4.00 |")
+    assert table[5] == "| sampling, s/image, 16 steps | 1.00 (1.00 to 2.00) | 4.00 (3.00 to 5.00) | **3.00** |"
+    assert table[7] == "| training, images/s | 1.33 | 0.33 | 4.00 |"
+    assert table[8] == "| steps made, minutes in them | 80 in 4.0 | 20 in 4.0 |  |"
+    plot(results, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size[0] > image.size[1]
