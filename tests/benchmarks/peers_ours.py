@@ -55,9 +55,11 @@ def common_config(work: Work) -> ConfigDict:
 
 def imported_config(folder: Path, work: Work) -> ConfigDict:
     """Of training the network that the peer wrote."""
-    read = deepfloyd_if.read_config(folder / "training", ImportChoices(text_encoder=folder / "t5"))
+    read = deepfloyd_if.read_config(folder / "pipeline", ImportChoices(text_encoder=folder / "t5"))
     config = common_config(work)
     config.network = read.network
+    # The pipeline's network learns its variance, and is the same otherwise.
+    config.network.out_channels = 3
     config.stage.update(read.stage)
     config.text = read.text
     config.text.null = "zeros"
@@ -155,9 +157,7 @@ def prepare(folder: Path, name: str, work: Work) -> None:
             raise ValueError(f"the imported network's answer differs from the peer's by {difference}")
         describe(folder, name, config)
         note(folder, name, difference=difference)
-        import_stage(
-            "deepfloyd_if", folder / "pipeline", folder / name, ImportChoices(text_encoder=folder / "t5")
-        )
+        import_stage("deepfloyd_if", folder / "pipeline", folder / name, ImportChoices(text_encoder=folder / "t5"))
         return
     config = sized_config(name, find_width(name, work, read_facts(folder)["imagen_pytorch"]["operations"]), work)
     describe(folder, name, config)
@@ -227,15 +227,10 @@ class GivenText:
 def sample(folder: Path, name: str, work: Work) -> Callable[[], Any]:
     """Pictures as ``imagen_jax.sample`` draws them."""
     if name == "deepfloyd_unet":
-        cascade = load_cascade(
-            [folder / name], {"steps": work.sample_steps, "guidance": IF_GUIDANCE}, work.pictures
-        )
+        cascade = load_cascade([folder / name], {"steps": work.sample_steps, "guidance": IF_GUIDANCE}, work.pictures)
     else:
         cascade = Cascade([load_stage(folder / name)], GivenText(work.text_width), {}, work.pictures)
     return lambda: next(cascade.draw(work.prompts))
-
-
-TASKS = {"train": train, "sample": sample}
 
 
 def run(folder: Path, contender: str, task: str, work: Work, began: float) -> str:

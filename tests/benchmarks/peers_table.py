@@ -51,7 +51,9 @@ class Row(NamedTuple):
         """Those of all rounds; a peer has but one kind of run, which is "warm"."""
         peer = contender in [peer for peer, _ in GROUPS.values()]
         cache = "warm" if peer else self.cache
-        of_task = [one for one in results if (one["contender"], one["task"], one["cache"]) == (contender, self.task, cache)]
+        of_task = [
+            one for one in results if (one["contender"], one["task"], one["cache"]) == (contender, self.task, cache)
+        ]
         return [number for number in map(self.number, of_task) if number is not None]
 
 

@@ -197,9 +197,7 @@ SAMPLE = {"diffusers": sample_diffusers, "imagen_pytorch": sample_imagen_pytorch
 def run(folder: Path, contender: str, task: str, work: Work, began: float) -> str:
     """Does a task and returns the line about it."""
     if task == "train":
-        return report(
-            contender, task, work.batch_size, repeat(TRAIN[contender](folder, work), work.train_steps, began)
-        )
+        return report(contender, task, work.batch_size, repeat(TRAIN[contender](folder, work), work.train_steps, began))
     return report(contender, task, work.pictures, repeat(SAMPLE[contender](folder, work), 1 + work.draws, began))
 
 
