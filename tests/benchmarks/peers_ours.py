@@ -25,7 +25,7 @@ from imagen_jax.command_line import enable_compilation_cache
 from imagen_jax.counting.operations import count_operations
 from imagen_jax.counting.programs import forward_program
 from imagen_jax.stage_files import ImportChoices
-from imagen_jax.stages import abstract_params, apply_network, build_stage, initial_params
+from imagen_jax.stages import abstract_params, build_stage, initial_params
 from imagen_jax.trained_stages import load_stage
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config, read_config
