@@ -83,14 +83,14 @@ TINY = Work(
     SETTINGS["stage_1"],
     README_UNET | {"dim": 8, "cond_dim": 16, "num_resnet_blocks": 1, "attn_heads": 2, "attn_dim_head": 8},
     resolution=16,
-    batch_size=2,
     train_steps=3,
-    pictures=2,
+    pictures=8,
     sample_steps=2,
     draws=1,
     text_length=8,
     text_width=16,
 )
+"""Of eight images at once, since in tests there are eight devices."""
 
 
 def write_work(folder: Path, work: Work) -> None:
