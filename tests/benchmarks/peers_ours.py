@@ -188,7 +188,8 @@ def train(folder: Path, name: str, work: Work) -> Callable[[], Any]:
     training = make_training(config, build_stage(config))
     state = training.make_state()
     if imported:
-        params = jax.device_put(deepfloyd_if.read_params(folder / "training", config))
+        places = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)
+        params = jax.device_put(deepfloyd_if.read_params(folder / "training", config), places)
         state = state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
     step = training.lower().compile()
     draws = np.random.default_rng(0)
