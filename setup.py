@@ -77,6 +77,8 @@ EXTRAS = {
     "browser": ["selenium==4.51.0"],
     # The libraries that the parity tests compare with; nothing in the package imports them.
     "parity": ["diffusers==0.42.1", "torch==2.13.0", "transformers==5.23.0"],
+    # What tests.benchmarks.peers measures us against. Torchvision must be of torch's own build, or not be there at all.
+    "peers": ["diffusers==0.42.1", "imagen-pytorch==2.1.0", "torch==2.13.0", "transformers==5.23.0"],
 }
 
 setup(

@@ -27,19 +27,8 @@ from imagen_jax.stage_files import ImportChoices
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import import_stage
 from tests.reference.deepfloyd_folders import SCHEDULER
-from tests.reference.deepfloyd_models import SETTINGS
+from tests.reference.deepfloyd_models import MIDDLE
 from tests.reference.t5_folders import write_t5_folder
-
-MIDDLE = SETTINGS["stage_1"] | {
-    "attention_head_dim": 48,
-    "block_out_channels": [96, 192, 288, 384],
-    "cross_attention_dim": 384,
-    "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
-    "layers_per_block": 2,
-    "sample_size": 64,
-    "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
-}
-"""Half the width and two thirds of the depth of IF-I-M."""
 
 GUIDANCE = 7.0
 

@@ -48,6 +48,17 @@ SETTINGS = {
         "sample_size": 16,
     },
 }
+MIDDLE = SETTINGS["stage_1"] | {
+    "attention_head_dim": 48,
+    "block_out_channels": [96, 192, 288, 384],
+    "cross_attention_dim": 384,
+    "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+    "layers_per_block": 2,
+    "sample_size": 64,
+    "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+}
+"""For benchmarks: half the width and two thirds of the depth of IF-I-M."""
+
 BATCH, TOKENS = 2, 7
 STEPS = (0, 713)
 AUGMENTATION_STEPS = (250, 3)
