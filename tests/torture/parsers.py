@@ -7,7 +7,6 @@ import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from flax.serialization import msgpack_serialize
@@ -40,7 +39,6 @@ from tests.reference.clip_folders import CONFIG, MERGES
 from tests.reference.t5_folders import write_tokenizer
 from tests.reference.torch_programs import write_tensors
 from tests.torture.mutations import (
-    Make,
     either,
     of_bytes,
     of_gzip,
@@ -52,34 +50,11 @@ from tests.torture.mutations import (
     of_zip,
     tar_of,
 )
+from tests.torture.readers import Parser, reading
 from tests.torture.requests import order_requests, rating_requests
+from tests.torture.stored_parsers import STORED_PARSERS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-OUR_ERRORS = (UserError, DamagedImageError)
-
-
-class Parser(NamedTuple):
-    """One reader.
-
-    Attributes:
-        make: makes an input.
-        read: reads it; raises one of ``OUR_ERRORS`` or nothing.
-        close: ends what was begun.
-    """
-
-    make: Make
-    read: Callable[[bytes], object]
-    close: Callable[[], object] = lambda: None
-
-
-def reading(file: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """Writes the input to a file, and has that read."""
-
-    def act(content: bytes) -> object:
-        file.write_bytes(content)
-        return read(file)
-
-    return act
 
 
 def picture(form: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
@@ -389,4 +364,5 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "dataset_files": dataset_files,
     "web_page": web_page,
     "rating_page": rating_page,
+    **STORED_PARSERS,
 }

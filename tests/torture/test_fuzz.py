@@ -6,7 +6,8 @@ import pytest
 
 from imagen_jax.errors import UserError
 from tests.torture.fuzz import feed, input_of
-from tests.torture.parsers import PARSERS, Parser
+from tests.torture.parsers import PARSERS
+from tests.torture.readers import Parser
 
 SEED, INPUTS = 1, 120
 
