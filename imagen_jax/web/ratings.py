@@ -224,7 +224,8 @@ class RatingStore:
             yield
         except sqlite3.OperationalError as error:
             raise UserError(f"{self.path} can't be {what} ({error}): make room or choose another --out") from error
-        except sqlite3.DatabaseError as error:
+        # Also where SQLite tells of damage in words that hold it.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{self.path} is damaged or no database ({error}): bring back a copy or choose another --out"
             ) from error

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import pickle
 import random
 import tarfile
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from imagen_jax.training.workdir import check_same_run, read_config, require_sec
 from imagen_jax.web.pairs import look_into
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from imagen_jax.weights.t5x_folder import read_leaves
-from imagen_jax.weights.torch_file import read_torch_file
+from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
 from tests.reference.clip_folders import CONFIG, MERGES
 from tests.reference.t5_folders import write_tokenizer
 from tests.reference.torch_programs import write_tensors
@@ -112,8 +113,10 @@ def torch_file(folder: Path) -> Parser:
     names = ("torch_legacy.pth", "torch_zip.pth", "torch_script.pt")
     golden = [(GOLDEN / name).read_bytes() for name in names]
     written = [write_tensors(folder / "w.pt", tensors, script).read_bytes() for script in (False, True)]
+    begin = b"".join(pickle.dumps(part, protocol=2) for part in (MAGIC_NUMBER, 1001, {"little_endian": True}))
+    marks = begin + b"\x80\x02" + b"N" * 6000 + b"(t" * 6000 + b"."
     return Parser(
-        either(of_bytes([*golden, *written]), of_zip([*written, golden[1]]), of_zip(written)),
+        either(of_bytes([*golden, *written, marks]), of_zip([*written, golden[1]]), of_zip(written)),
         reading(folder / "file.pt", read_torch_file),
     )
 

@@ -193,3 +193,15 @@ def test_a_secret_that_is_none_is_a_sentence(path, comparison, secret):
     connection.close()
     with pytest.raises(UserError, match="no readable secret"):
         RatingStore(path, comparison)
+
+
+def test_damage_that_is_told_in_bytes_that_are_no_text_is_a_sentence(path, comparison):
+    with RatingStore(path, comparison):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    # SQLite says near which word it can't make out the tables.
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE pairs", b"CREATE \x89ABLE pairs"))
+    with pytest.raises(UserError, match="is damaged or no database"), RatingStore(path):
+        pass
