@@ -31,6 +31,9 @@ SMALL_GROUP = 2**23
 """Bytes of a row group whose texts are kept in memory once, however many rows have each. A larger one would have to be
 kept as a whole, and its rows are read fewer at a time."""
 
+PAGES_AT_A_TIME = 2**20
+"""Bytes of a column that are read at a time, as they are packed."""
+
 LISTED_VALUE = 64
 """Bytes that a value in a list takes at least; a file may hold no more than how often it comes."""
 
@@ -143,16 +146,18 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str]) -> Ite
     try:
         with table.open("rb") as stream:
             parquet = importlib.import_module("pyarrow.parquet")
-            file = parquet.ParquetFile(stream)
+            file = parquet.ParquetFile(stream, buffer_size=PAGES_AT_A_TIME)
             check_columns(table, file.schema_arrow.names, needed)
             columns = [
                 field.name for field in file.schema_arrow if field.name in needed or is_scalar(arrow, field.type)
             ]
             texts = text_columns(file.metadata)
-            keeping = parquet.ParquetFile(stream, metadata=file.metadata, read_dictionary=texts)
+            keeping = parquet.ParquetFile(
+                stream, metadata=file.metadata, read_dictionary=texts, buffer_size=PAGES_AT_A_TIME
+            )
             first, skipped = find_row_group(file, number)
             for group in range(first, file.num_row_groups):
-                chunks = chunks_read(table, file.metadata.row_group(group), columns)
+                chunks = chunks_read(table, file, group, columns)
                 reader, rows = keeping, ROWS_AT_A_TIME
                 if sum(map(unpacked_size, chunks)) > SMALL_GROUP or any(map(shares_beginnings, chunks)):
                     reader, rows = file, rows_at_a_time(stream, chunks, file.metadata.row_group(group).num_rows)
@@ -161,8 +166,8 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str]) -> Ite
                         yield Row(Place(number, number + 1), f"row {number + 1}", values)
                         number += 1
                     skipped = max(skipped - len(batch), 0)
-    # pyarrow has OSError too for what it can't make out.
-    except (arrow.ArrowException, OSError) as error:
+    # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if is_refusal(error):
             raise
         raise UserError(f"{table} can't be read as Parquet ({error}): write it anew") from error
@@ -272,14 +277,18 @@ def text_columns(metadata: Any) -> list[str]:
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
-def chunks_read(table: Path, group: Any, columns: Sequence[str]) -> list[Any]:
-    """What a row group of Parquet has of some columns, those in lists too.
+def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> list[Any]:
+    """What a row group of a Parquet file has of some columns, those in lists too.
 
     Raises:
         UserError: it is too large.
     """
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    read = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)]
+    # Of what makes no sense pyarrow's reader raises an error here; ``column`` below would end the process.
+    next(file.iter_batches(1, row_groups=[number], columns=columns), None)
+    group, schema = file.metadata.row_group(number), file.metadata.schema
+    paths = [f"{schema.column(place).path}." for place in range(group.num_columns)]
+    places = [place for place, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+    read = [group.column(place) for place in places]
     size = sum(map(unpacked_size, read)) + LISTED_VALUE * sum(max(each.num_values - group.num_rows, 0) for each in read)
     if size > LARGEST_GROUP:
         raise UserError(

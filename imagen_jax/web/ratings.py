@@ -121,12 +121,18 @@ class RatingStore:
         """All answers, of each question one, with sides turned back into "a" and "b".
 
         Raises:
-            UserError: the database can't be read.
+            UserError: the database can't be read, or one is damaged.
         """
         rows = self._ask(
             'SELECT rater, prompt, category, "left", alignment, fidelity FROM ratings JOIN pairs USING (pair) '
             "ORDER BY answered, rater, pair"
         )
+        for row in rows:
+            # A column's type and its CHECK bind who writes through SQLite, not who writes the file.
+            if not all(isinstance(value, str) for value in row) or row[3] not in ("a", "b") or {*row[4:]} - {*ANSWERS}:
+                raise UserError(
+                    f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out"
+                )
         return [
             Rating(rater, prompt, category, question, unblind(answer, left))
             for rater, prompt, category, left, *answers in rows

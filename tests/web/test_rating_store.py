@@ -205,3 +205,16 @@ def test_damage_that_is_told_in_bytes_that_are_no_text_is_a_sentence(path, compa
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE pairs", b"CREATE \x89ABLE pairs"))
     with pytest.raises(UserError, match="is damaged or no database"), RatingStore(path):
         pass
+
+
+@pytest.mark.parametrize(("column", "value"), [("alignment", "both"), ('"left"', "c"), ("rater", b"\xff")])
+def test_an_answer_that_is_none_is_damage(path, comparison, column, value):
+    with RatingStore(path, comparison) as store:
+        store.keep("Ann", comparison.pairs[0].key, "a", "left", "left")
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(f"UPDATE ratings SET {column} = ?", (value,))
+        connection.close()
+        with pytest.raises(UserError, match="is damaged"):
+            store.ratings()
