@@ -156,17 +156,19 @@ class RatingStore:
         """Looks for damage, and whether it is a database of this kind or an empty one."""
         # In one transaction, as another server may be making the tables.
         with self._transaction("BEGIN"):
-            found, ours, tables = (
+            found, ours, tables, others = (
                 self._connection.execute(statement).fetchone()[0]
                 for statement in (
                     "PRAGMA quick_check(1)",
                     "PRAGMA application_id",
                     "SELECT count(*) FROM sqlite_master",
+                    "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')",
                 )
             )
         if found != "ok":
             raise UserError(f"{self.path} is damaged ({found}): bring back a copy or name another --out")
-        if ours != OURS and (tables or not may_be_empty):
+        # A view may have rows without end, and what a trigger does is not ours.
+        if others or (ours != OURS and (tables or not may_be_empty)):
             raise UserError(f"{self.path} is no database of ratings: name another file in --out")
         for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._ask(f"PRAGMA {setting}")

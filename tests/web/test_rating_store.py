@@ -218,3 +218,24 @@ def test_an_answer_that_is_none_is_damage(path, comparison, column, value):
         connection.close()
         with pytest.raises(UserError, match="is damaged"):
             store.ratings()
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "TRIGGER"])
+def test_what_is_no_table_is_not_ours(path, comparison, kind):
+    """A view in the place of a table could be read for ever."""
+    made = {
+        "VIEW": "CREATE VIEW pairs(pair, prompt, category) AS WITH RECURSIVE n(i) AS "
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, i, i FROM n",
+        "TRIGGER": "CREATE TRIGGER t AFTER INSERT ON ratings BEGIN DELETE FROM about; END",
+    }
+    with RatingStore(path, comparison):
+        pass
+    connection = sqlite3.connect(path)
+    with connection:
+        if kind == "VIEW":
+            connection.execute("DROP TABLE pairs")
+        connection.execute(made[kind])
+    connection.close()
+    for wanted in (None, comparison):
+        with pytest.raises(UserError, match="is no database of ratings"), RatingStore(path, wanted):
+            pass
