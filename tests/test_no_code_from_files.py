@@ -25,7 +25,8 @@ from imagen_jax.evaluation.reference_statistics import read_published_statistics
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config
 from tests.torture.fuzz import input_of
-from tests.torture.parsers import OUR_ERRORS, PARSERS
+from tests.torture.parsers import PARSERS
+from tests.torture.readers import OUR_ERRORS
 
 PACKAGE = Path(__file__).parents[1] / "imagen_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))

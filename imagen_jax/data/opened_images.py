@@ -21,6 +21,18 @@ MOST_PIXELS = 64_000_000
 LONGEST_SIDE = 2**16
 """Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
 
+MOST_SCANS = 100
+"""Passes over the pixels of a JPEG, as libtiff has it; encoders make about ten. One can be 16 bytes and go over all."""
+
+MOST_FRAMES = 1000
+"""Of a TIFF, to count which Pillow compares each with all before it. Other formats' are counted at once."""
+
+BEGINS_OF_SCANS = (b"\xff\xda\x00\x08\x01", b"\xff\xda\x00\x0a\x02", b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0e\x04")
+"""Marker, length and number of components, of which libjpeg takes no others; coded pixels never look like a marker."""
+
+BLOCK = 2**20
+"""Bytes read at a time."""
+
 
 class DamagedImageError(ValueError):
     """An image that can't be read.
@@ -46,14 +58,16 @@ def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Imag
         largest: pixels that it may have.
 
     Raises:
-        DamagedImageError: it is no image of ``FORMATS``, too large, or can't be decoded; whatever goes wrong in the
-            block is such an error too, so the block should decode and do no more.
+        DamagedImageError: it is no image of ``FORMATS``, too large, would take too long, or can't be decoded; whatever
+            goes wrong in the block is such an error too, so the block should decode and do no more.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > largest or max(width, height) > LONGEST_SIDE:
                 raise DamagedImageError("image is too large", f"{width}×{height} pixels")
+            check_scans(image)
+            check_frames(image)
             yield image
     except (DamagedImageError, MemoryError):
         raise
@@ -65,3 +79,42 @@ def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Imag
     except Exception as error:
         # Decoders of a dozen formats raise what they please on bytes that nobody meant.
         raise DamagedImageError("image can't be decoded", f"{type(error).__name__}: {error}") from None
+
+
+def check_scans(image: Any) -> None:
+    """Checks how often a JPEG goes over its pixels, before it is decoded.
+
+    Raises:
+        DamagedImageError: more often than ``MOST_SCANS``.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return
+    file, place = image.fp, image.fp.tell()
+    file.seek(0)
+    scans, kept = 0, b""
+    while scans <= MOST_SCANS and (block := file.read(BLOCK)):
+        block = kept + block
+        scans += sum(map(block.count, BEGINS_OF_SCANS))
+        # One byte less than a beginning has, so that none is counted twice.
+        kept = block[1 - len(BEGINS_OF_SCANS[0]) :]
+    file.seek(place)
+    if scans > MOST_SCANS:
+        raise DamagedImageError("image would take too long", f"more than {MOST_SCANS} scans")
+
+
+def check_frames(image: Any) -> None:
+    """Checks how many frames a TIFF has.
+
+    Raises:
+        DamagedImageError: more than ``MOST_FRAMES``.
+    """
+    if image.format != "TIFF" or not image.is_animated:
+        return
+    # One by one: after a leap beyond the last one Pillow counts those that it leapt over.
+    for frame in range(1, MOST_FRAMES + 1):
+        try:
+            image.seek(frame)
+        except EOFError:
+            image.seek(0)
+            return
+    raise DamagedImageError("image would take too long", f"more than {MOST_FRAMES} frames")

@@ -5,6 +5,7 @@ import importlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,6 +20,25 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ROWS_AT_A_TIME = 1000
 LONGEST_LINE = 2**24
 """Bytes."""
+
+LARGEST_GROUP = 2**29
+"""Bytes of a row group of Parquet, unpacked, in the columns that are read; one row or page may be nearly all of it."""
+
+BYTES_AT_A_TIME = 2**27
+"""Of rows of Parquet, at most, but for what a single row has, and lists whose lengths differ much."""
+
+SMALL_GROUP = 2**23
+"""Bytes of a row group whose texts are kept in memory once, however many rows have each. A larger one would have to be
+kept as a whole, and its rows are read fewer at a time."""
+
+PAGES_AT_A_TIME = 2**20
+"""Bytes of a column that are read at a time, as they are packed."""
+
+LISTED_VALUE = 64
+"""Bytes that a value in a list takes at least; a file may hold no more than how often it comes."""
+
+DICTIONARY_PAGE = b"\x15\x04\x15"
+"""How the header of one begins in Thrift's compact protocol, up to the number of its bytes, unpacked."""
 
 
 class Place(NamedTuple):
@@ -118,26 +138,36 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str]) -> Ite
     """Gives the rows of a Parquet table: the columns that are needed, and those of text, numbers and truth values.
 
     Raises:
-        UserError: pyarrow is not installed, the table can't be read, or a column that is needed is not in it.
+        UserError: pyarrow is not installed, the table can't be read, has too large a row group, or lacks a column that
+            is needed.
     """
     arrow = import_arrow(table)
     number = 0 if start is None else start.offset
     try:
         with table.open("rb") as stream:
-            file = importlib.import_module("pyarrow.parquet").ParquetFile(stream)
+            parquet = importlib.import_module("pyarrow.parquet")
+            file = parquet.ParquetFile(stream, buffer_size=PAGES_AT_A_TIME)
             check_columns(table, file.schema_arrow.names, needed)
             columns = [
                 field.name for field in file.schema_arrow if field.name in needed or is_scalar(arrow, field.type)
             ]
-            group, skipped = find_row_group(file, number)
-            groups = range(group, file.num_row_groups)
-            for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=groups, columns=columns) if groups else ():
-                for values in rows_of_batch(batch.slice(min(skipped, len(batch)))):
-                    yield Row(Place(number, number + 1), f"row {number + 1}", values)
-                    number += 1
-                skipped = max(skipped - len(batch), 0)
-    # pyarrow has OSError too for what it can't make out.
-    except (arrow.ArrowException, OSError) as error:
+            texts = text_columns(file.metadata)
+            keeping = parquet.ParquetFile(
+                stream, metadata=file.metadata, read_dictionary=texts, buffer_size=PAGES_AT_A_TIME
+            )
+            first, skipped = find_row_group(file, number)
+            for group in range(first, file.num_row_groups):
+                chunks = chunks_read(table, file, group, columns)
+                reader, rows = keeping, ROWS_AT_A_TIME
+                if sum(map(unpacked_size, chunks)) > SMALL_GROUP or any(map(shares_beginnings, chunks)):
+                    reader, rows = file, rows_at_a_time(stream, chunks, file.metadata.row_group(group).num_rows)
+                for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
+                    for values in rows_of_batch(arrow, batch.slice(min(skipped, len(batch)))):
+                        yield Row(Place(number, number + 1), f"row {number + 1}", values)
+                        number += 1
+                    skipped = max(skipped - len(batch), 0)
+    # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if is_refusal(error):
             raise
         raise UserError(f"{table} can't be read as Parquet ({error}): write it anew") from error
@@ -241,14 +271,90 @@ def find_row_group(file: Any, row: int) -> tuple[int, int]:
     return file.num_row_groups, 0
 
 
-def rows_of_batch(batch: Any) -> list[dict[str, Any]]:
+def text_columns(metadata: Any) -> list[str]:
+    """The paths of a Parquet file's columns of text or bytes, those in lists too."""
+    leaves = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+
+
+def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> list[Any]:
+    """What a row group of a Parquet file has of some columns, those in lists too.
+
+    Raises:
+        UserError: it is too large.
+    """
+    # Of what makes no sense pyarrow's reader raises an error here; ``column`` below would end the process.
+    next(file.iter_batches(1, row_groups=[number], columns=columns), None)
+    group, schema = file.metadata.row_group(number), file.metadata.schema
+    paths = [f"{schema.column(place).path}." for place in range(group.num_columns)]
+    places = [place for place, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+    read = [group.column(place) for place in places]
+    size = sum(map(unpacked_size, read)) + LISTED_VALUE * sum(max(each.num_values - group.num_rows, 0) for each in read)
+    if size > LARGEST_GROUP:
+        raise UserError(
+            f"{table} has a row group of {group.num_rows} rows that takes {size} bytes unpacked, and {LARGEST_GROUP} "
+            "are read at most: write smaller row groups, such as with row_group_size=10000 of pyarrow's write_table"
+        )
+    return read
+
+
+def unpacked_size(chunk: Any) -> int:
+    """Bytes of a column in a row group, as the file says, before texts that come several times are repeated."""
+    return int(chunk.total_uncompressed_size)
+
+
+def shares_beginnings(chunk: Any) -> bool:
+    """Whether texts of a column are stored as what differs from the text before."""
+    return "DELTA_BYTE_ARRAY" in chunk.encodings
+
+
+def rows_at_a_time(stream: Any, chunks: Sequence[Any], rows: int) -> int:
+    """How many rows are read at a time of a row group of ``rows`` rows."""
+    size = sum(map(unpacked_size, chunks))
+    longest = 0
+    for chunk in chunks:
+        if chunk.physical_type == "BYTE_ARRAY":
+            repeated = unpacked_size(chunk) if shares_beginnings(chunk) else dictionary_size(stream, chunk)
+            longest += repeated * -(-chunk.num_values // max(rows, 1))
+    return max(1, min(ROWS_AT_A_TIME, rows * BYTES_AT_A_TIME // max(size, 1), BYTES_AT_A_TIME // max(longest, 1)))
+
+
+def dictionary_size(stream: Any, chunk: Any) -> int:
+    """Bytes of the texts of a column that come several times, and so the most that one of them can have."""
+    stream.seek(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
+    header = stream.read(len(DICTIONARY_PAGE) + 5)
+    if not header.startswith(DICTIONARY_PAGE):
+        return unpacked_size(chunk) if chunk.has_dictionary_page else 0
+    # A number in sevens of bits, the lowest first; its own lowest is the sign.
+    size = 0
+    for place, byte in enumerate(header[len(DICTIONARY_PAGE) :]):
+        size |= (byte & 127) << 7 * place
+        if byte < 128:
+            break
+    return size >> 1
+
+
+def rows_of_batch(arrow: ModuleType, batch: Any) -> Iterator[dict[str, Any]]:
     """The rows of a batch of pyarrow, by the names of the columns."""
-    columns = [values_of_column(column) for column in batch.columns]
-    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = [values_of_column(arrow, column) for column in batch.columns]
+    for row in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, row, strict=True))
 
 
-def values_of_column(column: Any) -> list[Any]:
-    """The values of a column; of text that is not UTF-8 the rest is kept, as ``Row`` says."""
+def values_of_column(arrow: ModuleType, column: Any) -> list[Any]:
+    """The values of a column; of text that is not UTF-8 the rest is kept, as ``Row`` says.
+
+    A text that several rows have is in memory once.
+    """
+    if arrow.types.is_dictionary(column.type):
+        places, texts = column.indices.to_pylist(), column.dictionary
+        known = sorted({*places} - {None})
+        values = dict(zip(known, values_of_column(arrow, texts.take(arrow.array(known, "int32"))), strict=True))
+        return [values.get(place) for place in places]
+    if arrow.types.is_list(column.type) or arrow.types.is_large_list(column.type):
+        listed = iter(values_of_column(arrow, column.flatten()))
+        sizes = column.value_lengths().to_pylist()
+        return [None if size is None else list(islice(listed, size)) for size in sizes]
     try:
         return column.to_pylist()
     except UnicodeDecodeError:

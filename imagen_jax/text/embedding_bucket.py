@@ -11,6 +11,7 @@ happens with a chance of 1e-21.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 import weakref
@@ -136,6 +137,19 @@ def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -
         ) from error
 
 
+def check_index(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, tokens: np.ndarray) -> None:
+    """Checks that the tensors of a file fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    captions = len(high) if high.ndim == 1 else -1
+    if low.shape != (captions,) or offsets.shape != (captions + 1,) or tokens.ndim != 2:
+        raise ValueError("its tensors are not of the same captions")
+    if offsets[0] != 0 or offsets[-1] != len(tokens) or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError("its offsets are not of its tokens")
+
+
 def open_bucket(path: pathlib.Path) -> Bucket:
     """Opens a file.
 
@@ -151,10 +165,13 @@ def open_bucket(path: pathlib.Path) -> Bucket:
         for name, dtype in TENSORS.items():
             begin, end = header[name]["data_offsets"]
             shape = tuple(header[name]["shape"])
-            if int(np.prod(shape)) * dtype.itemsize != end - begin:
+            if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+                raise ValueError(f"{name} has numbers that are none")
+            if math.prod(shape) * dtype.itemsize != end - begin:
                 raise ValueError(f"{name} has another size than it says")
             arrays[name] = content[8 + length + begin : 8 + length + end].view(dtype).reshape(shape)
         tokens = arrays.pop("tokens")
+        check_index(**arrays, tokens=tokens)
         start = 8 + length + header["tokens"]["data_offsets"][0]
         file = path.open("rb", buffering=0)
         bucket = Bucket(**arrays, width=tokens.shape[1], file=file, start=start)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import read_json
@@ -43,8 +44,18 @@ class Layer:
     files: tuple[tuple[str, str], ...]
 
     def find(self, wanted: Hash) -> Found | None:
-        """Where a caption's embedding is, by its hash; None where there is none."""
-        return open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))]).find(wanted)
+        """Where a caption's embedding is, by its hash; None where there is none.
+
+        Raises:
+            UserError: the bucket is damaged, or of another width.
+        """
+        bucket = open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))])
+        if bucket.width != self.width:
+            raise UserError(
+                f"{bucket.file.name} has tokens of width {bucket.width}, not {self.width}: delete {self.folder} and it "
+                "is built anew"
+            )
+        return bucket.find(wanted)
 
 
 @lru_cache(maxsize=OPEN_BUCKETS)
@@ -78,6 +89,7 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
     """
     try:
         said = read_json(folder / STORE)
+        check_counts(said)
         buckets = said["buckets"]
         verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
         for bucket in buckets:
@@ -93,6 +105,21 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
         raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
 
 
+def check_counts(said: Any) -> None:
+    """Checks that what a layer says of itself is about some buckets, and that its numbers are numbers.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is not.
+    """
+    buckets = said["buckets"]
+    counts = [said["width"], said["captions"], *said["lengths"].values(), *(bucket["bytes"] for bucket in buckets)]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("one of its numbers is none")
+    texts = [text for bucket in buckets for text in (bucket["file"], bucket["sha256"])]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("it names no files")
+
+
 def remember(place: Path, data: str, layer: Layer) -> None:
     """Notes that a layer has all captions of a data set, so that nobody needs to look them up to know."""
     write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
@@ -102,10 +129,16 @@ def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
     """The layer that has all captions of a data set, opened as ``open_layer`` does; None where none is known to.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or what notes it is.
     """
     note = place / f"{data}.json"
     if not note.is_file():
         return None
-    folder = place / read_json(note)["layer"]
-    return open_layer(folder, verify) if (folder / STORE).is_file() else None
+    try:
+        name = read_json(note)["layer"]
+        if not stays_below(name):
+            raise ValueError("it leads to another folder")
+        is_complete = (place / name / STORE).is_file()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{note} can't be read ({error}): delete it and the captions are looked up anew") from error
+    return open_layer(place / name, verify) if is_complete else None

@@ -27,13 +27,22 @@ def load_tokenizer(path: Path) -> Tokenize:
     """Returns the tokenizer of a ``tokenizer.json`` file, with the special tokens its model was trained on.
 
     The file may ask for truncation and padding; both are switched off, so that neither ever happens unseen.
+
+    Raises:
+        ValueError: it is no such file. What it returns raises ``UserError`` where the file contradicts itself.
     """
     tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+        try:
+            return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+        except BaseException as error:
+            # The library's own errors have no type of their own, and those of Rust are not even of Exception.
+            if type(error) is Exception or type(error).__name__ == "PanicException":
+                raise UserError(f"{path} can't be used ({error}): download it again") from None
+            raise
 
     return tokenize
 

@@ -121,12 +121,18 @@ class RatingStore:
         """All answers, of each question one, with sides turned back into "a" and "b".
 
         Raises:
-            UserError: the database can't be read.
+            UserError: the database can't be read, or one is damaged.
         """
         rows = self._ask(
             'SELECT rater, prompt, category, "left", alignment, fidelity FROM ratings JOIN pairs USING (pair) '
             "ORDER BY answered, rater, pair"
         )
+        for row in rows:
+            # A column's type and its CHECK bind who writes through SQLite, not who writes the file.
+            if not all(isinstance(value, str) for value in row) or row[3] not in ("a", "b") or {*row[4:]} - {*ANSWERS}:
+                raise UserError(
+                    f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out"
+                )
         return [
             Rating(rater, prompt, category, question, unblind(answer, left))
             for rater, prompt, category, left, *answers in rows
@@ -150,17 +156,19 @@ class RatingStore:
         """Looks for damage, and whether it is a database of this kind or an empty one."""
         # In one transaction, as another server may be making the tables.
         with self._transaction("BEGIN"):
-            found, ours, tables = (
+            found, ours, tables, others = (
                 self._connection.execute(statement).fetchone()[0]
                 for statement in (
                     "PRAGMA quick_check(1)",
                     "PRAGMA application_id",
                     "SELECT count(*) FROM sqlite_master",
+                    "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')",
                 )
             )
         if found != "ok":
             raise UserError(f"{self.path} is damaged ({found}): bring back a copy or name another --out")
-        if ours != OURS and (tables or not may_be_empty):
+        # A view may have rows without end, and what a trigger does is not ours.
+        if others or (ours != OURS and (tables or not may_be_empty)):
             raise UserError(f"{self.path} is no database of ratings: name another file in --out")
         for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._ask(f"PRAGMA {setting}")
@@ -224,7 +232,8 @@ class RatingStore:
             yield
         except sqlite3.OperationalError as error:
             raise UserError(f"{self.path} can't be {what} ({error}): make room or choose another --out") from error
-        except sqlite3.DatabaseError as error:
+        # Also where SQLite tells of damage in words that hold it.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{self.path} is damaged or no database ({error}): bring back a copy or choose another --out"
             ) from error

@@ -60,6 +60,12 @@ KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 MOST_AXES = 32
 """Of a tensor."""
 
+MOST_INSTRUCTIONS = 2_000_000
+"""Of a pickle: a tensor takes about 40, and no network has 50,000. Each may take a hundred times its byte of memory."""
+
+LONGEST_KEY = 100
+"""Characters of a storage's key. Keys are compared, and so a few long ones could be compared forever."""
+
 MARK = object()
 
 
@@ -78,10 +84,16 @@ class Grammar(NamedTuple):
 
 
 def pop_to_mark(stack: Stack) -> Stack:
-    """Takes everything above the last mark off the stack, and the mark."""
-    place = max(index for index, item in enumerate(stack) if item is MARK)
-    items = stack[place + 1 :]
-    del stack[place:]
+    """Takes everything above the last mark off the stack, and the mark.
+
+    Raises:
+        IndexError: there is no mark.
+    """
+    items = []
+    # From above: what is looked at is taken off, and so is looked at once.
+    while (item := stack.pop()) is not MARK:
+        items.append(item)
+    items.reverse()
     return items
 
 
@@ -158,7 +170,8 @@ def find_storage(stack: Stack) -> None:
         ValueError: it speaks of something else, or of a part of a storage.
     """
     kind, dtype, key, _, size, *view = stack.pop()
-    if kind != "storage" or not isinstance(key, str) or not is_integers([size]) or view not in ([], [None]):
+    is_key = isinstance(key, str) and len(key) <= LONGEST_KEY
+    if kind != "storage" or not is_key or not is_integers([size]) or view not in ([], [None]):
         raise ValueError("a persistent id speaks of no whole storage")
     stack.append(Storage(STORAGE_TYPES[dtype.name], key, size))
 
@@ -173,7 +186,8 @@ def call(stack: Stack) -> None:
     if function == ORDERED_DICT and arguments == ():
         stack.append({})
     elif function == REBUILD_TENSOR:
-        storage, offset, shape, strides, *_ = arguments
+        # Not unpacked with "*": a long list, asked for again and again, would be copied each time.
+        storage, offset, shape, strides = arguments[:4]
         # Checked here: tuples of tuples of tuples can be few bytes and yet take forever to compare or to print.
         if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
             raise ValueError("a tensor is made of what is no storage, or no integers")
@@ -216,12 +230,14 @@ def follow_pickle(file: BytesIO, path: Path, grammar: Grammar = STATE_DICT) -> A
 
     Raises:
         UserError: an instruction or a name that the grammar does not have.
-        ValueError, LookupError, TypeError, AttributeError: the instructions make no sense.
+        ValueError, LookupError, TypeError, AttributeError: the instructions make no sense, or are too many.
     """
     stack: Stack = []
     memory: dict[Any, Any] = {}
-    for opcode, argument, _ in pickletools.genops(file):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         instruction = opcode.name
+        if number >= MOST_INSTRUCTIONS:
+            raise ValueError(f"it has more than {MOST_INSTRUCTIONS} instructions")
         if instruction == "STOP":
             break
         if instruction in grammar.literals:

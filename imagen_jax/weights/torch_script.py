@@ -25,6 +25,9 @@ from imagen_jax.weights.torch_pickle import (
 CONSTANTS = "constants.pkl"
 """The file that only an archive of TorchScript has."""
 
+LONGEST_NAME = 500
+"""Characters of a tensor's name with those of the modules that it lies in, each of which may be in many names."""
+
 OWN_CLASSES = "__torch__"
 INTEGERS = Name("torch.jit._pickle build_intlist")
 
@@ -40,27 +43,33 @@ class Module:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def tensors_below(module: Module, prefix: str = "", seen: set[Module] | None = None) -> Iterator[tuple[str, Tensor]]:
+def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a module and of those below it, each with its dotted name; numbers and flags are passed over.
 
-    Args:
-        module: the root.
-        prefix: of the names.
-        seen: modules that were met.
-
     Raises:
-        ValueError: a module is met twice, as no tree has it; a small file could have it a billion times.
-        RecursionError: the tree is a thousand modules deep.
+        ValueError: a module is met twice, as no tree has it; a small file could have it a billion times. Or a name is
+            too long, as it is where modules lie in each other without end.
     """
-    seen = set() if seen is None else seen
-    if module in seen:
-        raise ValueError(f"the module {prefix.removesuffix('.')} has a second name")
-    seen.add(module)
-    for name, value in module.attributes.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, Module):
-            yield from tensors_below(value, f"{prefix}{name}.", seen)
+    seen = {root}
+    # Not recursive: each tensor would be handed up through all modules that it lies in.
+    below = [("", iter(root.attributes.items()))]
+    while below:
+        prefix, attributes = below[-1]
+        for name, value in attributes:
+            if len(prefix) + len(name) > LONGEST_NAME:
+                raise ValueError(
+                    f"what begins with {prefix[:60]}{name[:60]} has a name of over {LONGEST_NAME} characters"
+                )
+            if isinstance(value, Tensor):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Module):
+                if value in seen:
+                    raise ValueError(f"the module {prefix}{name} has a second name")
+                seen.add(value)
+                below.append((f"{prefix}{name}.", iter(value.attributes.items())))
+                break
+        else:
+            below.pop()
 
 
 def is_own_class(name: str) -> bool:
@@ -94,6 +103,8 @@ def set_module_attributes(stack: Stack) -> None:
         raise ValueError("BUILD gives a module what has no names")
     stack.pop()
     target.attributes.update(attributes)
+    # Moved, not copied: a dict that a thousand modules are given would be a thousand dicts.
+    attributes.clear()
 
 
 def call_or_pass_list(stack: Stack) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from imagen_jax.data.opened_images import FORMATS, MOST_PIXELS, DamagedImageError, opened_image
+from imagen_jax.data.opened_images import FORMATS, MOST_FRAMES, MOST_PIXELS, MOST_SCANS, DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import read_mask, read_picture
 from imagen_jax.errors import UserError
@@ -66,6 +66,52 @@ def test_a_picture_that_is_cut_short_is_an_error():
         whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), form)
         with pytest.raises(DamagedImageError):
             decode_pixels(whole[: len(whole) // 2])
+
+
+def with_scans(count):
+    """A progressive JPEG whose smallest scan comes again and again."""
+    whole = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    scans = whole[:-2].split(b"\xff\xda")[1:]
+    return whole[:-2] + (b"\xff\xda" + min(scans, key=len)) * (count - len(scans)) + whole[-2:]
+
+
+@pytest.mark.parametrize("block", [2**20, 7])
+def test_a_picture_of_endless_scans_is_an_error(monkeypatch, block):
+    """An image of 7900 × 7900 pixels and 383 kB could take 17 seconds."""
+    monkeypatch.setattr("imagen_jax.data.opened_images.BLOCK", block)
+    assert decode_pixels(with_scans(MOST_SCANS)).shape == (64, 64, 3)
+    many = with_scans(MOST_SCANS + 1)
+    for source in (many, io.BytesIO(many)):
+        with pytest.raises(DamagedImageError, match="would take too long: more than 100 scans"), opened_image(source):
+            pass
+
+
+def test_what_looks_like_scans_and_is_none_does_not_count():
+    """Of bytes by chance, such as a film behind a photo, every 65,536th begins as a marker."""
+    chance = b"\xff\xda" * 100_000 + np.random.default_rng(0).bytes(10**6)
+    with opened_image(io.BytesIO(encoded(SMALL, "JPEG") + chance)) as image:
+        image.load()
+
+
+def test_a_picture_of_endless_frames_is_an_error():
+    """They would be counted in a time that grows with their square: 24,000 took 8 seconds."""
+    frame = bytearray(encoded(Image.new("L", (8, 8)), "TIFF"))
+    begin = int.from_bytes(frame[4:8], "little")
+    end = begin + 2 + 12 * int.from_bytes(frame[begin : begin + 2], "little")
+    for count, matches in ((MOST_FRAMES, False), (MOST_FRAMES + 1, True)):
+        parts = [bytes(frame[:end])]
+        for number in range(1, count):
+            following = len(frame) + (number - 1) * (end - begin + 4)
+            parts.append((following).to_bytes(4, "little") + (bytes(frame[end + 4 :]) if number == 1 else b""))
+            parts.append(bytes(frame[begin:end]))
+        content = b"".join([*parts, bytes(4)])
+        if matches:
+            with pytest.raises(DamagedImageError, match="more than 1000 frames"), opened_image(content):
+                pass
+        else:
+            with opened_image(content) as image:
+                assert image.n_frames == MOST_FRAMES and image.tell() == 0
+                image.load()
 
 
 def test_a_detail_can_be_printed():

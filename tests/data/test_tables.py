@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.data.records import Damage, Record
+from imagen_jax.data.table_rows import Place, read_parquet
 from imagen_jax.data.tables import folder_parts, table_parts
 from imagen_jax.errors import UserError
 from tests.storage.uploads import upload
@@ -464,3 +465,54 @@ def test_a_line_that_would_fill_the_memory_is_named_and_the_next_is_read(images,
     found = read_all(table_parts(table))
     assert [one.reason for one in found if isinstance(one, Damage)] == ["row is too long"]
     assert len(found) == 3
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_parquet_file_of_few_bytes_does_not_fill_the_memory(tmp_path, listed):
+    """Of a long text that each row has, the file holds one; a thousand of 400 kB had 534 MiB in memory."""
+    pyarrow, parquet = arrow()
+    caption = ["x" * LONG] * 2 if listed else "x" * LONG
+    columns = {"image": [f"{number}.png" for number in range(600)], "caption": [caption] * 600}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    before = pyarrow.total_allocated_bytes()
+    tracemalloc.start()
+    rows = list(read_parquet(tmp_path / "t.parquet", None, ["image", "caption"]))
+    allocated, held = pyarrow.total_allocated_bytes() - before, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (
+        len(rows) == 600 and rows[0].values == rows[-1].values | {"image": "0.png"} and max(held, allocated) < 20 * LONG
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"column_encoding": {"caption": "DELTA_BYTE_ARRAY"}, "use_dictionary": False}])
+def test_parquet_of_larger_groups_is_read_fewer_rows_at_a_time(tmp_path, monkeypatch, options):
+    pyarrow, parquet = arrow()
+    monkeypatch.setattr("imagen_jax.data.table_rows.SMALL_GROUP", 0)
+    monkeypatch.setattr("imagen_jax.data.table_rows.BYTES_AT_A_TIME", 5 * LONG)
+    columns = {"image": [f"{number}.png" for number in range(50)], "caption": ["x" * LONG] * 50}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet", row_group_size=30, **options)
+    sizes, whole = [], parquet.ParquetFile.iter_batches
+
+    def iterate(file, rows, **others):
+        sizes.append(rows)
+        return whole(file, rows, **others)
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", iterate)
+    rows = list(read_parquet(tmp_path / "t.parquet", Place(7, 8), ["image", "caption"]))
+    assert [row.values["image"] for row in rows] == columns["image"][7:] and rows[0].values["caption"] == "x" * LONG
+    assert sizes == [1, 4, 1, 4], "the file says of a text no more than that it is one of a few"
+
+
+def test_a_row_group_too_large_to_read_is_an_error(tmp_path, monkeypatch):
+    pyarrow, parquet = arrow()
+    monkeypatch.setattr("imagen_jax.data.table_rows.LARGEST_GROUP", 10_000)
+    plain = {"image": [f"{number}.png" for number in range(50)], "caption": ["a" * 500] * 25 + ["b" * 10] * 25}
+    for columns in ({**plain, "caption": ["x" * 15_000] * 50}, {**plain, "caption": [["x"] * 5] * 50}):
+        parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(UserError, match=r"row group of 50 rows that takes \d+ bytes.*write smaller row groups"):
+            list(read_parquet(tmp_path / "t.parquet", None, ["image", "caption"]))
+    parquet.write_table(pyarrow.table({**plain, "bytes": [b"x" * 15_000] * 50}), tmp_path / "t.parquet")
+    assert len(list(read_parquet(tmp_path / "t.parquet", None, ["image"]))) == 50, "of columns that are not read none"

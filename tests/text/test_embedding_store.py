@@ -1,15 +1,18 @@
 """The store: what goes in comes out, once encoded is never encoded again, and damage is seen. No real encoder."""
 
+import json
 import logging
 import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from imagen_jax.array_types import Text
 from imagen_jax.errors import UserError
@@ -273,3 +276,42 @@ def test_length_without_room_is_refused(tmp_path):
     store = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder())
     with pytest.raises(UserError, match="length of at least 1"):
         store.lookup(["ox"], 0)
+
+
+@pytest.mark.parametrize(
+    "note", [b"[1]", b'{"layer": true}', b'{"layer": "../x"}', b"\xff", b'{"layer": "' + b"x" * 999 + b'"}']
+)
+def test_a_note_that_names_no_layer_is_an_error(tmp_path, note):
+    (tmp_path / "data.json").write_bytes(note)
+    with pytest.raises(UserError, match=r"data\.json can't be read .*: delete it"):
+        recall(tmp_path, "data")
+
+
+@pytest.mark.parametrize("change", [{"width": "16"}, {"captions": None}, {"lengths": {"2": "1"}}, {"buckets": []}])
+def test_a_layer_whose_numbers_are_none_is_an_error(tmp_path, change):
+    (layer,) = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder()).layers
+    said = json.loads((layer.folder / "store.json").read_text())
+    (layer.folder / "store.json").write_text(json.dumps(said | change))
+    with pytest.raises(UserError, match="holds no readable embeddings"):
+        open_layer(layer.folder)
+
+
+def test_a_layer_of_another_width_is_an_error(tmp_path):
+    (layer,) = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder()).layers
+    with pytest.raises(UserError, match="has tokens of width 16, not 8"):
+        EmbeddingStore("counting", 8, (replace(layer, width=8),)).lookup(["ox"], 4)
+
+
+@pytest.mark.parametrize("name", ["high", "low", "offsets", "tokens"])
+def test_a_bucket_whose_tensors_do_not_fit_is_an_error(tmp_path, name):
+    high, low = np.zeros((2, 2), np.uint64)
+    whole = {"high": high, "low": low, "offsets": np.array([0, 1, 3]), "tokens": np.zeros((3, 4), ml_dtypes.bfloat16)}
+    file = tmp_path / "00000.safetensors"
+    save_file(whole, file)
+    assert open_bucket(file).width == 4
+    save_file(whole | {name: np.concatenate([whole[name], whole[name][:1]])}, file)
+    with pytest.raises(UserError, match="is no readable file of embeddings"):
+        open_bucket(file)
+    save_file(whole | {"offsets": np.array([0, 4, 3])}, file)
+    with pytest.raises(UserError, match="its offsets are not of its tokens"):
+        open_bucket(file)

@@ -1,8 +1,10 @@
 """Token ids: reading a tokenizer file, truncating and padding."""
 
 import numpy as np
+import pytest
 import tokenizers
 
+from imagen_jax.errors import UserError
 from imagen_jax.text.tokenizer import load_tokenizer, pad_token_ids, truncate_token_ids
 
 
@@ -25,3 +27,16 @@ def test_padding_fills_rows_and_tokens():
     ids, mask = pad_token_ids([[5, 6], [7]], batch=3, tokens=3, padding_id=9)
     np.testing.assert_array_equal(ids, [[5, 6, 9], [7, 9, 9], [9, 9, 9]])
     np.testing.assert_array_equal(mask, [[True, True, False], [True, False, False], [False, False, False]])
+
+
+def test_a_tokenizer_that_contradicts_itself_is_an_error_of_ours(tmp_path):
+    unknown = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]"))
+    unknown.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"can't be used .*\[UNK\]"):
+        load_tokenizer(tmp_path / "tokenizer.json")(["b"])
+    pieces = tokenizers.processors.TemplateProcessing("[CLS] $A", special_tokens=[("[CLS]", 2)])
+    unknown.post_processor = pieces
+    text = unknown.to_str().replace('"[CLS]":{', '"[SEP]":{')
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match="can't be used"):
+        load_tokenizer(tmp_path / "tokenizer.json")([""])

@@ -26,7 +26,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.torture.parsers import OUR_ERRORS, PARSERS, Parser
+from tests.torture.parsers import PARSERS
+from tests.torture.readers import OUR_ERRORS, Parser
 
 MOST_SECONDS = 1.0
 MOST_MEMORY = 2**30

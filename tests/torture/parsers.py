@@ -3,11 +3,11 @@
 import base64
 import io
 import json
+import pickle
 import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from flax.serialization import msgpack_serialize
@@ -35,12 +35,11 @@ from imagen_jax.training.workdir import check_same_run, read_config, require_sec
 from imagen_jax.web.pairs import look_into
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from imagen_jax.weights.t5x_folder import read_leaves
-from imagen_jax.weights.torch_file import read_torch_file
+from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
 from tests.reference.clip_folders import CONFIG, MERGES
 from tests.reference.t5_folders import write_tokenizer
 from tests.reference.torch_programs import write_tensors
 from tests.torture.mutations import (
-    Make,
     either,
     of_bytes,
     of_gzip,
@@ -52,34 +51,11 @@ from tests.torture.mutations import (
     of_zip,
     tar_of,
 )
+from tests.torture.readers import Parser, reading
 from tests.torture.requests import order_requests, rating_requests
+from tests.torture.stored_parsers import STORED_PARSERS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-OUR_ERRORS = (UserError, DamagedImageError)
-
-
-class Parser(NamedTuple):
-    """One reader.
-
-    Attributes:
-        make: makes an input.
-        read: reads it; raises one of ``OUR_ERRORS`` or nothing.
-        close: ends what was begun.
-    """
-
-    make: Make
-    read: Callable[[bytes], object]
-    close: Callable[[], object] = lambda: None
-
-
-def reading(file: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """Writes the input to a file, and has that read."""
-
-    def act(content: bytes) -> object:
-        file.write_bytes(content)
-        return read(file)
-
-    return act
 
 
 def picture(form: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
@@ -137,8 +113,10 @@ def torch_file(folder: Path) -> Parser:
     names = ("torch_legacy.pth", "torch_zip.pth", "torch_script.pt")
     golden = [(GOLDEN / name).read_bytes() for name in names]
     written = [write_tensors(folder / "w.pt", tensors, script).read_bytes() for script in (False, True)]
+    begin = b"".join(pickle.dumps(part, protocol=2) for part in (MAGIC_NUMBER, 1001, {"little_endian": True}))
+    marks = begin + b"\x80\x02" + b"N" * 6000 + b"(t" * 6000 + b"."
     return Parser(
-        either(of_bytes([*golden, *written]), of_zip([*written, golden[1]]), of_zip(written)),
+        either(of_bytes([*golden, *written, marks]), of_zip([*written, golden[1]]), of_zip(written)),
         reading(folder / "file.pt", read_torch_file),
     )
 
@@ -389,4 +367,5 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "dataset_files": dataset_files,
     "web_page": web_page,
     "rating_page": rating_page,
+    **STORED_PARSERS,
 }

@@ -193,3 +193,49 @@ def test_a_secret_that_is_none_is_a_sentence(path, comparison, secret):
     connection.close()
     with pytest.raises(UserError, match="no readable secret"):
         RatingStore(path, comparison)
+
+
+def test_damage_that_is_told_in_bytes_that_are_no_text_is_a_sentence(path, comparison):
+    with RatingStore(path, comparison):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    # SQLite says near which word it can't make out the tables.
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE pairs", b"CREATE \x89ABLE pairs"))
+    with pytest.raises(UserError, match="is damaged or no database"), RatingStore(path):
+        pass
+
+
+@pytest.mark.parametrize(("column", "value"), [("alignment", "both"), ('"left"', "c"), ("rater", b"\xff")])
+def test_an_answer_that_is_none_is_damage(path, comparison, column, value):
+    with RatingStore(path, comparison) as store:
+        store.keep("Ann", comparison.pairs[0].key, "a", "left", "left")
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(f"UPDATE ratings SET {column} = ?", (value,))
+        connection.close()
+        with pytest.raises(UserError, match="is damaged"):
+            store.ratings()
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "TRIGGER"])
+def test_what_is_no_table_is_not_ours(path, comparison, kind):
+    """A view in the place of a table could be read for ever."""
+    made = {
+        "VIEW": "CREATE VIEW pairs(pair, prompt, category) AS WITH RECURSIVE n(i) AS "
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, i, i FROM n",
+        "TRIGGER": "CREATE TRIGGER t AFTER INSERT ON ratings BEGIN DELETE FROM about; END",
+    }
+    with RatingStore(path, comparison):
+        pass
+    connection = sqlite3.connect(path)
+    with connection:
+        if kind == "VIEW":
+            connection.execute("DROP TABLE pairs")
+        connection.execute(made[kind])
+    connection.close()
+    for wanted in (None, comparison):
+        with pytest.raises(UserError, match="is no database of ratings"), RatingStore(path, wanted):
+            pass

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import struct
+import time
 import warnings
 import zipfile
 
@@ -252,3 +253,38 @@ def test_a_storage_that_a_thousand_tensors_share_is_refused(tmp_path):
         archive.writestr("archive/data/0", bytes(4000))
     with pytest.raises(UserError, match="its tensors have 4000000 bytes, and the file"):
         read_torch_file(file_with(tmp_path, buffer.getvalue()))
+
+
+def fill_the_stack() -> bytes:
+    """A program of marks, each of which a tuple ends, above many things."""
+    return b"N" * 10_000 + b"(t" * 10_000
+
+
+def call_with_a_long_list() -> bytes:
+    """A program that makes a tensor of the same long list again and again."""
+    storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0000NK\0tQ"
+    arguments = b"(" + storage + b"K\0))" + b"N" * 200_000 + b"tq\2"
+    return b"ctorch._utils\n_rebuild_tensor_v2\nq\1" + arguments + b"h\1h\2R" * 10_000
+
+
+@pytest.mark.parametrize("make", [fill_the_stack, call_with_a_long_list])
+def test_time_does_not_grow_with_the_square_of_the_file(tmp_path, make):
+    path = file_with(tmp_path, legacy(b"\x80\x02" + make() + b"."))
+    started = time.process_time()
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_torch_file(path)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("layout", [legacy, zipped])
+def test_a_storage_with_a_long_key_is_refused(tmp_path, layout):
+    """Two of a megabyte, which many tensors have in turns, would be compared for each."""
+    program = tensor_program("FloatStorage", "0" * 101, 6, (2, 2), (1, 3))
+    with pytest.raises(UserError, match="a persistent id speaks of no whole storage"):
+        read_torch_file(file_with(tmp_path, layout(program)))
+
+
+def test_a_program_has_only_so_many_instructions(tmp_path, monkeypatch):
+    monkeypatch.setattr("imagen_jax.weights.torch_pickle.MOST_INSTRUCTIONS", 1000)
+    with pytest.raises(UserError, match="it has more than 1000 instructions"):
+        read_torch_file(file_with(tmp_path, legacy(b"\x80\x02" + b"}" * 1000 + b".")))

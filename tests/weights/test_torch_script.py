@@ -10,7 +10,17 @@ import pytest
 from imagen_jax.errors import UserError
 from imagen_jax.weights.torch_file import read_torch_file
 from tests.reference.make_torch_files import GOLDEN
-from tests.reference.torch_programs import BUILD, EMPTY_TUPLE, NEW, module, named, tensor, text, write_archive
+from tests.reference.torch_programs import (
+    BUILD,
+    EMPTY_TUPLE,
+    NEW,
+    dictionary,
+    module,
+    named,
+    tensor,
+    text,
+    write_archive,
+)
 
 
 def archive_with(tmp_path, program: bytes, storages: dict[str, np.ndarray] | None = None, script: bool = True):
@@ -95,6 +105,23 @@ def test_a_tree_as_deep_as_no_network_is_refused(tmp_path):
     begin = named("__torch__ Net") + EMPTY_TUPLE + NEW + b"}" + text("x")
     with pytest.raises(UserError, match="damaged"):
         read_torch_file(archive_with(tmp_path, 5000 * begin + b"N" + 5000 * (b"s" + BUILD)))
+
+
+def test_names_that_grow_with_each_module_are_refused_before_they_fill_the_memory(tmp_path):
+    begin = named("__torch__ Net") + EMPTY_TUPLE + NEW + b"}"
+    program = begin + text("x" * 200) + b"q\x00" + 3 * (begin + b"h\x00") + b"N" + 4 * (b"s" + BUILD)
+    with pytest.raises(UserError, match="has a name of over 500 characters"):
+        read_torch_file(archive_with(tmp_path, program))
+
+
+def test_modules_cannot_all_have_the_same_attributes(tmp_path):
+    """A thousand modules with the same thousand attributes would have a million."""
+    storages = {"0": np.zeros(3, "<f4")}
+    new = named("__torch__ Net") + EMPTY_TUPLE + NEW
+    shared = dictionary({"w": tensor("0", storages["0"])}) + b"q\x00"
+    program = new + b"}(" + text("d") + shared + text("left") + new + b"h\x00" + BUILD
+    program += text("right") + new + b"h\x00" + BUILD + b"u" + BUILD
+    assert list(read_torch_file(archive_with(tmp_path, program, storages))) == ["left.w"]
 
 
 def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path):
