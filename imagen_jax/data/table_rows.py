@@ -21,7 +21,7 @@ ROWS_AT_A_TIME = 1000
 LONGEST_LINE = 2**24
 """Bytes."""
 
-LARGEST_GROUP = 2**29
+LARGEST_GROUP = 2**31
 """Bytes of a row group of Parquet, unpacked, in the columns that are read; one row or page may be nearly all of it."""
 
 BYTES_AT_A_TIME = 2**27
