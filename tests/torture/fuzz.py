@@ -5,9 +5,9 @@ From the repository's root::
     python -m tests.torture.fuzz --parser=torch_file --inputs=100000 --seed=0
     python -m tests.torture.fuzz --parser=torch_file --seed=0 --first=4711 --inputs=1     # that input again
 
-An input follows from parser, seed and number. A crash is any other error, more than ``MOST_SECONDS`` of processor time,
-more than ``MOST_MEMORY``, or the end of the process, which is watched from another one; its input is kept in ``--out``.
-Results are in ``fuzz.md``.
+An input follows from parser, seed and number. A crash is any other error, more processor time than the reader's
+``seconds``, more memory than ``MOST_MEMORY``, or the end of the process, which is watched from another one; its input
+is kept in ``--out``. Results are in ``fuzz.md``.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from typing import NamedTuple
 from tests.torture.parsers import PARSERS
 from tests.torture.readers import OUR_ERRORS, Parser
 
-MOST_SECONDS = 1.0
 MOST_MEMORY = 2**30
 """Bytes more than before the input."""
 
@@ -72,7 +71,7 @@ def feed(parser: Parser, content: bytes, number: int = 0) -> Crash | None:
         problem = traceback.format_exc()
     seconds = time.process_time() - started
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    if not problem and seconds > MOST_SECONDS:
+    if not problem and seconds > parser.seconds:
         problem = f"it takes {seconds:.1f} seconds"
     if not problem and grown > MOST_MEMORY:
         problem = f"it takes {grown / 2**20:.0f} MiB"

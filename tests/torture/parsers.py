@@ -187,7 +187,8 @@ def image(folder: Path) -> Parser:
             raise damaged[0]
 
     pngs = [content for content in contents if content.startswith(b"\x89PNG")]
-    return Parser(either(of_bytes(contents), of_bytes(contents), of_png(pngs)), read)
+    # Three readings, of 64 million pixels at most, which a few bytes can say.
+    return Parser(either(of_bytes(contents), of_bytes(contents), of_png(pngs)), read, seconds=5.0)
 
 
 def coco_captions(folder: Path) -> Parser:

@@ -18,11 +18,13 @@ class Parser(NamedTuple):
         make: makes an input.
         read: reads it; raises one of ``OUR_ERRORS`` or nothing.
         close: ends what was begun.
+        seconds: of processor time that an input may take.
     """
 
     make: Make
     read: Callable[[bytes], object]
     close: Callable[[], object] = lambda: None
+    seconds: float = 1.0
 
 
 def reading(file: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
