@@ -29,8 +29,14 @@ def fingerprints_of(arrays: Mapping[str, Any]) -> dict[str, str]:
     Args:
         arrays: by name, of any shape and type.
     """
-    # All are asked for before the first is waited for.
-    sums = {name: sum_words(numbers_of(array)) for name, array in arrays.items()}
+    # All are asked for before the first is waited for. Not so where one processor plays several devices: programs that
+    # exchange numbers then take each other's threads, and may wait for ever.
+    one_by_one = jax.default_backend() == "cpu" and jax.local_device_count() > 1
+    sums = {}
+    for name, array in arrays.items():
+        sums[name] = sum_words(numbers_of(array))
+        if one_by_one:
+            jax.block_until_ready(sums[name])
     return {name: "".join(f"{int(one):08x}" for one in both) for name, both in jax.device_get(sums).items()}
 
 
