@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from imagen_jax.data.opened_images import FORMATS, MOST_FRAMES, MOST_PIXELS, MOS
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import read_mask, read_picture
 from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import to_path
 
 
 def encoded(image, form="PNG", **options):
@@ -139,3 +141,17 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 def test_the_largest_picture_takes_less_than_a_gigabyte():
     done = subprocess.run([sys.executable, "-c", LARGEST], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1.4 * 2**20, "the libraries take a third of a gigabyte"
+
+
+def test_a_mask_is_white_where_it_is_white_and_opaque_and_takes_little_memory(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (600, 500, 4), np.uint8)
+    rgba[:2, :2] = 255
+    Image.fromarray(rgba).save(tmp_path / "mask.png")
+    tracemalloc.start()
+    mask = read_mask(to_path(tmp_path / "mask.png"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    shares = rgba.astype(np.float64) / 255
+    np.testing.assert_allclose(mask, shares[..., :3].mean(-1) * shares[..., 3], atol=1e-6)
+    assert mask.dtype == np.float32 and mask[0, 0] == 1
+    assert peak < 20 * mask.size, "a few bytes for each pixel, whatever its channels"
