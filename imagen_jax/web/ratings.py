@@ -95,9 +95,12 @@ class RatingStore:
         """The keys of the pairs that a rater has rated.
 
         Raises:
-            UserError: the database can't be read.
+            UserError: the database can't be read, or an answer is damaged.
         """
-        return {pair for (pair,) in self._ask("SELECT pair FROM ratings WHERE rater = ?", rater)}
+        keys = {pair for (pair,) in self._ask("SELECT pair FROM ratings WHERE rater = ?", rater)}
+        if not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out")
+        return keys
 
     def keep(self, rater: str, pair: str, left: str, alignment: str, fidelity: str) -> None:
         """Writes an answer; when this returns it is on the disk.

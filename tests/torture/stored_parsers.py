@@ -164,8 +164,12 @@ def ratings(folder: Path) -> Parser:
     with RatingStore(file, comparison) as store:
         for pair in pairs:
             store.keep("Ann", pair.key, "a", "left", "indifferent")
-    with sqlite3.connect(file) as connection:
+    with sqlite3.connect(file, isolation_level=None) as connection:
+        # An input follows from its number alone.
+        connection.execute("UPDATE about SET value = ? WHERE name = 'secret'", ("5" * 64,))
+        connection.execute("UPDATE ratings SET answered = '2026-01-01T00:00:00+00:00'")
         connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
         whole = connection.serialize()
     connection.close()
 

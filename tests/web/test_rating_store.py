@@ -218,6 +218,11 @@ def test_an_answer_that_is_none_is_damage(path, comparison, column, value):
         connection.close()
         with pytest.raises(UserError, match="is damaged"):
             store.ratings()
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE ratings SET rater = 'Ann', pair = ?", (b"1",))
+        connection.close()
+        with pytest.raises(UserError, match="is damaged"):
+            store.rated("Ann")
 
 
 @pytest.mark.parametrize("kind", ["VIEW", "TRIGGER"])
