@@ -287,9 +287,11 @@ def ending_told() -> Iterator[None]:
     """Tells the other processes when the block ends with an error, so that they end as well and can say why."""
     try:
         yield
-    except JaxRuntimeError as error:
-        wait_for_the_lost(error)
-        tell(f"{str(error).splitlines()[0]} (its own output has the traceback)")
+    except (JaxRuntimeError, ValueError) as error:
+        # A connection that breaks while a program is only being started is a ValueError.
+        if isinstance(error, JaxRuntimeError) or "Gloo" in str(error):
+            wait_for_the_lost(error)
+        tell(f"{str(error).partition(chr(10))[0] or type(error).__name__} (its own output has the traceback)")
         raise
     except LeavingError:
         # All leave after the same step.
@@ -306,7 +308,7 @@ def ending_told() -> Iterator[None]:
         raise
 
 
-def wait_for_the_lost(error: JaxRuntimeError) -> None:
+def wait_for_the_lost(error: Exception) -> None:
     """Where an operation over all processes failed, waits for as long as it takes to see that one is lost.
 
     The watching thread then ends this process, with a better sentence than the error's.
