@@ -7,7 +7,6 @@ checkpoints/1000.damaged/               was the newest and could not be read; ke
 
 import errno
 import re
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from jax.experimental import multihost_utils
 from imagen_jax import processes
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.paths import Path, in_bucket, move_folder, remove_folder
+from imagen_jax.training.lines import say
 
 COMMITTED = "commit_success.txt"
 """What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
@@ -254,7 +254,7 @@ def agree_on(reason: str | None) -> str | None:
 
 def warn(sentence: str) -> None:
     """Prints a sentence on standard error that must not be missed."""
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    say(f"warning: {sentence}")
 
 
 def first_line(error: BaseException) -> str:

@@ -73,6 +73,16 @@ class Found(NamedTuple):
     data_state: dict[str, Any]
 
 
+def parts_of(state: Any) -> dict[str, Any]:
+    """A state, or its shapes, as the parts of a checkpoint."""
+    return {"state": state._replace(ema_params=()), "ema_params": state.ema_params}
+
+
+def state_of(found: Found) -> Any:
+    """The state that the parts of a checkpoint are."""
+    return found.parts["state"]._replace(ema_params=found.parts["ema_params"])
+
+
 def place_here(shapes: Any) -> Any:
     """Shapes with their shardings; those without one get this process's first device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

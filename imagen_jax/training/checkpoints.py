@@ -36,7 +36,7 @@ from imagen_jax.training.checkpoint_files import (
     wait_for_first,
     warn,
 )
-from imagen_jax.training.checkpoint_reading import Found, place_here, read_alike
+from imagen_jax.training.checkpoint_reading import Found, parts_of, place_here, read_alike, state_of
 from imagen_jax.training.checkpoint_records import write_record
 from imagen_jax.training.checkpoint_refusals import (
     FAILED_WRITES,
@@ -142,7 +142,7 @@ class CheckpointStore:
         newest = self.latest_step()
         if newest is not None and step <= newest:
             raise ValueError(f"step {step} can't be saved after step {newest}")
-        self._write(step, {"state": state._replace(ema_params=()), "ema_params": state.ema_params}, data_state)
+        self._write(step, parts_of(state), data_state)
 
     def save_weights(self, step: int, params: Any) -> None:
         """Writes a checkpoint that holds averaged parameters alone, which is enough to sample from, and waits for it.
@@ -172,9 +172,9 @@ class CheckpointStore:
             UserError: there is no such checkpoint or none is whole, it does not fit the shapes, is of a newer format,
                 or may not be read.
         """
-        wanted = {"state": abstract_state._replace(ema_params=()), "ema_params": abstract_state.ema_params}
+        wanted = parts_of(abstract_state)
         found = self._read_newest(wanted, to_train=True) if step is None else self._read_step(step, wanted)
-        return found.parts["state"]._replace(ema_params=found.parts["ema_params"]), found.data_state
+        return state_of(found), found.data_state
 
     def restore_ema(self, abstract_params: Any, step: int | None = None) -> tuple[Any, int]:
         """Reads only the averaged parameters of a checkpoint; nothing on the disk changes.
@@ -206,14 +206,14 @@ class CheckpointStore:
         Raises:
             UserError: as ``restore``.
         """
-        wanted = {"state": abstract_state._replace(ema_params=()), "ema_params": abstract_state.ema_params}
+        wanted = parts_of(abstract_state)
         found, damaged = self._find(wanted, to_train=True, is_wanted=is_wanted)
         if found is None:
             if jax.process_index() == 0:
                 for step, reason in damaged.items():
                     warn(f"the checkpoint {self.folder / str(step)} is damaged ({reason})")
             return None
-        return found.parts["state"]._replace(ema_params=found.parts["ema_params"]), found.step
+        return state_of(found), found.step
 
     def settle(self) -> None:
         """Waits until all is written or could not be; the next ``check``, ``wait`` or ``save`` says which.

@@ -10,7 +10,6 @@ Where several processes train together, each has its own part of every batch, so
 
 import json
 import math
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import jax
 
 from imagen_jax import processes
 from imagen_jax.storage.paths import Path, create_folder, write_whole
+from imagen_jax.training.lines import say
 from imagen_jax.training.loop import Batches
 from imagen_jax.training.metrics import MetricsWriter, keep_lines_until
 
@@ -131,4 +131,4 @@ def writable(value: Any) -> Any:
 def tell(sentence: str) -> None:
     """Says a sentence on standard error; once, where several processes train together."""
     if processes.is_first():
-        print(sentence, file=sys.stderr, flush=True)
+        say(sentence)

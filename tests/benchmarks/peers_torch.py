@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from tests.benchmarks.peers_work import Work, note, read_work, repeat, report
-from tests.reference.deepfloyd_folders import SCHEDULER
 
 LEARNING_RATE = 1e-4
 IF_TOKENS = 77
@@ -46,10 +45,9 @@ def prepare_diffusers(folder: Path, work: Work) -> None:
     They are two: the loss of one that learns its variance, as IF's does, is not in diffusers' training examples.
     """
     import numpy as np
-    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
-    from transformers import T5EncoderModel, T5Tokenizer
+    from diffusers import UNet2DConditionModel
 
-    from tests.reference.t5_folders import write_t5_folder
+    from tests.reference.deepfloyd_pipelines import write_if_pipeline
 
     settings = {key: value for key, value in work.deepfloyd.items() if not key.startswith("_")}
     settings["sample_size"] = work.resolution
@@ -67,20 +65,7 @@ def prepare_diffusers(folder: Path, work: Work) -> None:
     np.savez(folder / "training" / "answer.npz", noisy=noisy, text=text, answer=answer)
     note(folder, "diffusers", operations=count_operations(ask), parameters=count_parameters(unet))
 
-    t5 = write_t5_folder(folder / "t5")
-    pipeline = IFPipeline(
-        tokenizer=T5Tokenizer.from_pretrained(t5, extra_ids=0),
-        text_encoder=T5EncoderModel.from_pretrained(t5),
-        unet=UNet2DConditionModel(**settings),
-        scheduler=DDPMScheduler.from_config(SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        watermarker=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
-    # As the released folders have it; transformers 5 writes another file instead.
-    (folder / "pipeline" / "tokenizer" / "spiece.model").write_bytes((t5 / "spiece.model").read_bytes())
+    pipeline = write_if_pipeline(settings, folder / "t5", folder / "pipeline")
     torch.save(pipeline.encode_prompt(work.prompts, device="cpu"), folder / "prompts.pt")
 
 

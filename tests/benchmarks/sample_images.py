@@ -26,9 +26,8 @@ from imagen_jax.picture_folder import PictureFolder, draw_missing
 from imagen_jax.stage_files import ImportChoices
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import import_stage
-from tests.reference.deepfloyd_folders import SCHEDULER
 from tests.reference.deepfloyd_models import MIDDLE
-from tests.reference.t5_folders import write_t5_folder
+from tests.reference.deepfloyd_pipelines import write_if_pipeline
 
 GUIDANCE = 7.0
 
@@ -36,24 +35,9 @@ GUIDANCE = 7.0
 def write_pipeline(folder: Path):
     """Makes diffusers' pipeline of the network, and writes it."""
     import torch
-    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
-    from transformers import T5EncoderModel, T5Tokenizer
 
-    t5 = write_t5_folder(folder / "t5")
     torch.manual_seed(0)
-    pipeline = IFPipeline(
-        tokenizer=T5Tokenizer.from_pretrained(t5, extra_ids=0),
-        text_encoder=T5EncoderModel.from_pretrained(t5),
-        unet=UNet2DConditionModel(**{key: value for key, value in MIDDLE.items() if not key.startswith("_")}).eval(),
-        scheduler=DDPMScheduler.from_config(SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        watermarker=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder / "diffusers", safe_serialization=True)
-    (folder / "diffusers" / "tokenizer" / "spiece.model").write_bytes((t5 / "spiece.model").read_bytes())
-    return pipeline
+    return write_if_pipeline(MIDDLE, folder / "t5", folder / "diffusers")
 
 
 def against_diffusers(folder: Path, pictures: int, steps: int, rounds: int) -> None:
