@@ -92,6 +92,7 @@ setup(
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
     package_data={
         "imagen_jax.evaluation": ["drawbench_prompts.csv", "pages/*"],
+        "imagen_jax.pretrained": ["*/*.md", "*/*.png", "*/*/*"],
         "imagen_jax.web": ["page/*", "rating_page/*"],
     },
     install_requires=SAMPLE,

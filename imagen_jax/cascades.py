@@ -1,6 +1,6 @@
-"""A cascade ready to draw: stages from their workdirs, the text encoder, and one compiled program a stage.
+"""A cascade ready to draw: stages from their folders, the text encoder, and one compiled program a stage.
 
-workdirs -> config, EMA parameters -> TrainedStage of each -> Cascade
+folders, or a name -> config, EMA parameters -> TrainedStage of each -> Cascade
 wishes (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
 
 A picture is a function of the weights, its wish, the seed and the edit: not of its neighbours or of the batch size.
@@ -22,6 +22,7 @@ from imagen_jax.array_types import Keys, Text
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
+from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.sampling.cascade import (
     Calls,
     Inputs,
@@ -330,17 +331,17 @@ def mix_texts(first: Text, second: Text, shares: Float[jax.Array, " batch"]) -> 
 
 
 def load_cascade(
-    workdirs: Sequence[str | Path],
+    stages: Sequence[str | Path],
     overrides: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     on_step: OnStep | None = None,
     dtype: str | None = None,
     classifier: ClassifierGuidance | None = None,
 ) -> Cascade:
-    """Loads a cascade from the workdirs of its stages, base first.
+    """Loads a cascade from the folders of its stages, base first.
 
     Args:
-        workdirs: one for each stage.
+        stages: the workdir or the exported files of each; or one name of ``pretrained.CASCADES``.
         overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
         batch_size: pictures drawn at once.
         on_step: called after each denoising step.
@@ -348,9 +349,15 @@ def load_cascade(
         classifier: what leads the stages of its resolution besides their texts, see ``classifiers.load_guidance``.
 
     Raises:
-        UserError: a workdir without a usable stage, stages that do not follow each other, text encoders that differ.
+        UserError: no stages, a folder without a usable one, stages that do not follow each other, text encoders that
+            differ.
     """
-    trained = [load_stage(to_path(workdir), dtype) for workdir in workdirs]
+    if not stages:
+        raise UserError(
+            "no stages are named: give the folders of a trained cascade, as in --stages=runs/base,runs/large, or "
+            f"--stages={USUAL}"
+        )
+    trained = [load_stage(folder, dtype) for folder in find_stages(stages)]
     check_order([one.stage for one in trained], [one.name for one in trained], has_picture=True)
     encoders = [load_encoder(one.config.text) for one in trained]
     if len({encoder.name for encoder in encoders}) > 1:

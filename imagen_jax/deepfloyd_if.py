@@ -244,7 +244,7 @@ def read_params(source: Path, config: ConfigDict) -> dict:
     return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
 
 
-def write(trained: TrainedStage, folder: Path) -> None:
+def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:
     """Writes the U-Net's folder as diffusers reads it.
 
     Raises:
@@ -257,4 +257,4 @@ def write(trained: TrainedStage, folder: Path) -> None:
         )
     settings = write_settings(stage.network, stage.resolution, stage.text_width, stage.low_resolution is None)
     tensors = export_deepfloyd_weights(name_params(trained.params), len(stage.network.channels))
-    write_files(folder, settings, tensors, "diffusion_pytorch_model.safetensors")
+    write_files(folder, settings, tensors, dtype, "diffusion_pytorch_model.safetensors")

@@ -18,6 +18,7 @@ from imagen_jax import processes, sampling_flags
 from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError, choose
+from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.protocols import drawbench_run
 from imagen_jax.protocols.deviations import PROTOCOLS, overrides_of
@@ -29,7 +30,7 @@ from imagen_jax.protocols.sweep import list_points, parse_axis
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.storage.paths import Path, to_path
 
-STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
+STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, pictures, features.", required=True)
 PROTOCOL = flags.DEFINE_string("protocol", "training_captions", f"One of {', '.join(PROTOCOLS)}.")
 DATASET = flags.DEFINE_string("dataset", "", f"What to compare with: {', '.join(DATASETS)}; else the protocol's.")
@@ -59,10 +60,6 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluates ``--stages`` and says the result."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name stages as --stages=…")
-    if not STAGES.value:
-        raise UserError(
-            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
-        )
     out = check_places()
     if out.suffix in (".json", ".html"):
         raise UserError(f"--out={OUT.value} is a file: name a folder, and the report is report.json in it")
@@ -93,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate(
-    workdirs: Sequence[str],
+    stages: Sequence[str],
     out: Path,
     wanted: Wanted | None = None,
     *,
@@ -103,7 +100,7 @@ def evaluate(
     """Evaluates a cascade, for notebooks and scripts.
 
     Args:
-        workdirs: the stages, base first.
+        stages: their folders, base first, or a cascade's name, see ``load_cascade``.
         out: folder of the evaluation.
         wanted: what is measured; by default whether pictures follow their captions.
         overrides: keys of ``config.sampling``, see ``load_cascade``; they go before the protocol's.
@@ -118,12 +115,12 @@ def evaluate(
     wanted = wanted or Wanted()
     make_folder(out)
     steps = StepBar()
-    cascade = load(workdirs, wanted.protocol, steps, overrides or {}, batch_size)
+    cascade = load(stages, wanted.protocol, steps, overrides or {}, batch_size)
     return run_evaluation(cascade, steps, make_request(cascade, out, wanted))
 
 
 def load(
-    workdirs: Sequence[str],
+    stages: Sequence[str],
     protocol: str,
     steps: StepBar,
     overrides: Mapping[str, Any],
@@ -131,8 +128,9 @@ def load(
     dtype: str | None = None,
 ) -> Cascade:
     """Loads a cascade with the settings of a protocol, and those of the user before them."""
-    settings = {**overrides_of(choose(PROTOCOLS, protocol, "protocol"), len(workdirs)), **overrides}
-    return load_cascade(workdirs, settings, batch_size, steps, dtype)
+    folders = find_stages(stages)
+    settings = {**overrides_of(choose(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
+    return load_cascade(folders, settings, batch_size, steps, dtype)
 
 
 def check_places() -> Path:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from imagen_jax.counting.operations import count_operations
 from imagen_jax.counting.programs import count_training_operations
 from imagen_jax.errors import UserError, choose
-from imagen_jax.sampling.cascade import Inputs, make_draw_stage
+from imagen_jax.sampling.cascade import Inputs, make_whole_program
 from imagen_jax.sharding.axes import axes_of, remove_labels
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
@@ -84,7 +84,7 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
     sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))
-    draw: Any = make_draw_stage(sampled)
+    draw: Any = make_whole_program(sampled)
     shapes = abstract_params(stage)
     params = place_shapes(shapes, place_state(shapes, parameter_axes(stage), mesh))
     inputs = place_shapes(sampling_inputs(stage, batch), batch_placement(mesh, batch))

@@ -1,13 +1,15 @@
 """Draws pictures for prompts with a trained cascade, or edits a picture with it.
 
+    python -m imagen_jax.sample --prompt="panda" --out=pictures
     python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
     python -m imagen_jax.sample --stages=BASE,LARGE --prompts_file=captions.txt --samples_per_prompt=4 --out=pictures
     python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --strength=0.6 --out=edited
     python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
     python -m imagen_jax.sample --stages=LARGE --image=small.png --out=enlarged
 
-Writes one file a picture, with its prompt, seed and settings in its metadata, and ``grid.png`` of the first. Settings
-that are not given are those of each stage's config. Cut at any time, the same command continues.
+Where no stages are named, those draw that come with the package (``imagen_jax.pretrained``). Writes one file a picture,
+with its prompt, seed and settings in its metadata, and ``grid.png`` of the first. Settings that are not given are those
+of each stage's config. Cut at any time, the same command continues.
 """
 
 import contextlib
@@ -29,13 +31,14 @@ from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.pretrained import USUAL
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.storage.paths import to_path
 
-STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
+STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, or a column of JSON lines or CSV.")
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
@@ -66,10 +69,6 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
     wishes = list_wishes(read_all_prompts())
-    if not STAGES.value:
-        raise UserError(
-            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
-        )
     edit = read_edit()
     out = to_path(OUT.value)
     make_folder(out)

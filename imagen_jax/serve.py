@@ -1,6 +1,6 @@
 """Serves a web page that draws with a trained cascade: for one person on this machine, unless told otherwise.
 
-    python -m imagen_jax.serve --stages=runs/base,runs/super_resolution
+    python -m imagen_jax.serve [--stages=runs/base,runs/super_resolution]
 
 It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
 """
@@ -12,8 +12,9 @@ from absl import flags
 from imagen_jax.cascades import load_cascade
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
+from imagen_jax.pretrained import USUAL
 
-STAGES = flags.DEFINE_list("stages", [], "Workdirs of the stages, base first, with commas between.")
+STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
 ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
@@ -26,10 +27,6 @@ def main(arguments: Sequence[str]) -> None:
     """Serves until it is interrupted."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name the stages as in --stages=runs/base,runs/large")
-    if not STAGES.value:
-        raise UserError(
-            "no stages are named: give the workdirs of a trained cascade, as in --stages=runs/base,runs/large"
-        )
     try:
         from imagen_jax.web.app import make_app
         from imagen_jax.web.listening import keep_out, serve

@@ -1,7 +1,8 @@
-"""A trained stage as two plain files, for whoever does not read our checkpoints: and back.
+"""A trained stage as two plain files, to be given away: and back.
 
     FOLDER/config.json        the stage's config
-    FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``
+    FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``;
+                              its metadata hold "step", the updates made
 
 Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an attention's (in, heads, channels).
 """
@@ -10,21 +11,27 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
 from imagen_jax.storage.paths import Path, absolute, write_whole, writing
-from imagen_jax.trained_stages import TrainedStage
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
-from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder
+from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, read_metadata
+
+STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+"""What parameters can be written in; of bfloat16, with half the bytes, eight bits of each are true."""
+
+MOST_DIGITS = 18
+"""Of a step."""
 
 
 class ImportChoices(NamedTuple):
@@ -46,7 +53,12 @@ NO_CHOICES = ImportChoices()
 
 
 def write_files(
-    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name: str = SINGLES[0]
+    folder: Path,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    name: str = SINGLES[0],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a ``config.json`` and a file of tensors.
 
@@ -54,15 +66,19 @@ def write_files(
         folder: made where there is none.
         settings: what ``config.json`` holds.
         tensors: by the names they get.
+        dtype: what they are written in, a key of ``STORED``.
         name: of the file of tensors.
+        metadata: what that file says of itself.
 
     Raises:
-        UserError: they can't be written.
+        UserError: an unknown dtype, or they can't be written.
     """
+    kind = choose(STORED, dtype, "dtype")
     make_folder(folder)
     try:
         with writing(folder / name) as file:
-            save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, file)
+            stored = {key: np.ascontiguousarray(tensor, kind) for key, tensor in tensors.items()}
+            save_file(stored, file, dict(metadata) if metadata else None)
         write_whole(folder / "config.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
@@ -102,10 +118,28 @@ def read_params(source: Path, config: ConfigDict) -> dict:
     return import_weights("stage's", SafetensorsFolder(source), shapes, names, turn=lambda path, tensor, shape: tensor)
 
 
-def write(trained: TrainedStage, folder: Path) -> None:
+def read_step(source: Path) -> int:
+    """Updates that the parameters in the folder come of; 0 where its file does not say."""
+    said = read_metadata(source).get("step", "")
+    return int(said) if said.isdecimal() and said.isascii() and len(said) <= MOST_DIGITS else 0
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder holds a stage's files and no checkpoints, which come first where both are."""
+    return (folder / SINGLES[0]).is_file() and not (folder / "checkpoints").is_dir()
+
+
+def write(config: ConfigDict, params: Params, step: int, folder: Path, dtype: str = "float32") -> None:
     """Writes any stage.
 
+    Args:
+        config: of the stage.
+        params: the moving average of its parameters.
+        step: updates that they come of.
+        folder: made where there is none.
+        dtype: what parameters are written in, a key of ``STORED``.
+
     Raises:
-        UserError: the folder can't be written to.
+        UserError: an unknown dtype, or the folder can't be written to.
     """
-    write_files(folder, trained.config.to_dict(), name_params(trained.params))
+    write_files(folder, config.to_dict(), name_params(params), dtype, metadata={"step": str(step)})

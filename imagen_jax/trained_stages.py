@@ -1,6 +1,6 @@
 """A stage as training left it, and how it is sampled: from a workdir to what the cascade takes.
 
-workdir -> config, EMA parameters -> TrainedStage -> SamplingStage
+workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingStage
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from imagen_jax import stage_files
 from imagen_jax.array_types import DTYPES, LowResolution, Text
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
@@ -89,7 +90,7 @@ class TrainedStage(NamedTuple):
     """One stage as training left it.
 
     Attributes:
-        name: its workdir.
+        name: its folder.
         config: its config.
         stage: the stage.
         params: the moving average of its parameters.
@@ -104,14 +105,14 @@ class TrainedStage(NamedTuple):
 
 
 def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
-    """Loads a stage from its workdir, from the newest checkpoint, onto the host.
+    """Loads a stage onto the host: from the newest checkpoint of its workdir, or from files that were exported.
 
     Args:
-        workdir: of its training, or of an import.
+        workdir: of its training, or of an import; or a folder that ``imagen_jax.export_weights`` wrote.
         dtype: what the network computes in; None leaves it to the config.
 
     Raises:
-        UserError: no config or no checkpoint there, or they do not fit each other.
+        UserError: no config or no parameters there, or they do not fit each other.
     """
     config = read_config(workdir)
     require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
@@ -119,6 +120,9 @@ def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
         choose(DTYPES, dtype, "dtype")
         config.network.dtype = dtype
     stage = build_stage(config)
+    if stage_files.is_exported(workdir):
+        params, step = stage_files.read_params(workdir, config), stage_files.read_step(workdir)
+        return TrainedStage(str(workdir), config, stage, params, step)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params, step = checkpoints.restore_ema(abstract_params(stage))
     return TrainedStage(str(workdir), config, stage, jax.device_get(params), step)

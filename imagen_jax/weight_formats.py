@@ -31,20 +31,31 @@ class Format(NamedTuple):
         notice: what is said before anything is written.
         read_config: ``(source, choices) -> config``.
         read_params: ``(source, config) -> parameters``.
-        write: ``(stage, folder) -> None``.
+        read_step: ``(source) -> updates made``.
+        write: ``(stage, folder, dtype of the files) -> None``.
     """
 
     notice: str
     read_config: Callable[[Path, ImportChoices], ConfigDict]
     read_params: Callable[[Path, ConfigDict], Any]
-    write: Callable[[TrainedStage, Path], None]
+    read_step: Callable[[Path], int]
+    write: Callable[[TrainedStage, Path, str], None]
+
+
+def write_stage(trained: TrainedStage, folder: Path, dtype: str) -> None:
+    """Writes any stage by our names."""
+    stage_files.write(trained.config, trained.params, trained.step, folder, dtype)
 
 
 FORMATS = {
     "deepfloyd_if": Format(
-        deepfloyd_if.LICENCE_NOTICE, deepfloyd_if.read_config, deepfloyd_if.read_params, deepfloyd_if.write
+        deepfloyd_if.LICENCE_NOTICE,
+        deepfloyd_if.read_config,
+        deepfloyd_if.read_params,
+        lambda source: 0,
+        deepfloyd_if.write,
     ),
-    "imagen_jax": Format("", stage_files.read_config, stage_files.read_params, stage_files.write),
+    "imagen_jax": Format("", stage_files.read_config, stage_files.read_params, stage_files.read_step, write_stage),
 }
 
 
@@ -77,7 +88,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         # Of an import that was cut off after its last byte; nothing else can be in a workdir without a config.
         if checkpoints.latest_step() is None:
-            checkpoints.save_weights(0, params)
+            checkpoints.save_weights(form.read_step(source), params)
     copy_licences(source, workdir)
     keep_config(workdir, config)
 
@@ -90,18 +101,25 @@ def copy_licences(source: Path, folder: Path) -> None:
                 write_whole(folder / path.name, path.read_bytes())
 
 
-def export_stage(name: str, workdir: Path, folder: Path) -> None:
+def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32") -> None:
     """Writes the stage in ``workdir`` into ``folder``.
 
+    Args:
+        name: a key of ``FORMATS``.
+        workdir: the stage's.
+        folder: made where there is none.
+        dtype: what parameters are written in, a key of ``stage_files.STORED``.
+
     Raises:
-        UserError: there is no such stage, the format has no place for it, or the folder holds a model already or can't
-            be written to.
+        UserError: there is no such stage or dtype, the format has no place for it, or the folder holds a model already
+            or can't be written to.
     """
     form = choose(FORMATS, name, "format")
+    choose(stage_files.STORED, dtype, "dtype")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a model already: choose another --out")
     stage = load_stage(workdir)
     if form.notice:
         print(form.notice, flush=True)
-    form.write(stage, folder)
+    form.write(stage, folder, dtype)
     copy_licences(workdir, folder)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, trains a small cascade on the OpenMoji pictures and draws eight captions with it.
+# Sets up .venv, draws eight captions with the trained cascade that comes with the package, then trains a small one on the
+# same OpenMoji pictures and draws the captions with that.
 #
 #     bash launch/quickstart.sh
 #     RUN_DIR=/elsewhere bash launch/quickstart.sh
@@ -43,6 +44,10 @@ base=$run_dir/base
 super_resolution=$run_dir/super_resolution
 stages=$base,$super_resolution
 
+run_step "Drawing ${#prompts[@]} captions with the cascade that comes with the package" imagen_jax.sample \
+    "${prompts[@]/#/--prompt=}" --out="$run_dir/pretrained"
+cp "$run_dir/pretrained/grid.png" "$run_dir/pretrained.png"
+say "Look:          $run_dir/pretrained.png"
 run_step "Training the base" imagen_jax.train \
     --config=configs/quickstart.py:base --workdir="$base"
 run_step "Training the super-resolution stage" imagen_jax.train \
@@ -54,5 +59,5 @@ run_step "Measuring whether the pictures follow their captions" imagen_jax.evalu
     --stages="$stages" --out="$run_dir/evaluation"
 
 say "Done after $(minutes)"
-say "The pictures:  $run_dir/samples.png"
+say "The pictures:  $run_dir/samples.png; the other cascade's: $run_dir/pretrained.png"
 say "The report:    $run_dir/evaluation/report.html"

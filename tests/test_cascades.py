@@ -46,10 +46,18 @@ def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
 
 def test_no_prompt_compiles_anything_anew(cascade):
     draw(cascade, ["panda"])
-    before = {key: program._cache_size() for key, program in cascade._programs.items()}
+    before = {key: program.go_on._cache_size() for key, program in cascade._programs.items()}
     draw(cascade, ["a far longer prompt than any before it, with an emoji 🍎 and a \x00 byte"], seed=9)
-    assert {key: program._cache_size() for key, program in cascade._programs.items()} == before
+    assert {key: program.go_on._cache_size() for key, program in cascade._programs.items()} == before
     assert set(before.values()) == {1}
+
+
+def test_programs_that_are_run_in_pieces_are_compiled_once(workdirs):
+    told = []
+    cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=told.append)
+    draw(cascade, ["panda"])
+    assert told == [0, 1, 2, 3, 4] * len(workdirs)
+    assert {program.go_on._cache_size() for program in cascade._programs.values()} == {1}
 
 
 def test_no_network_is_traced_again_for_the_next_batch(workdirs, monkeypatch):

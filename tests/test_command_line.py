@@ -172,7 +172,7 @@ def test_config_mistakes_are_sentences(tmp_path, arguments, words):
     [
         ((), ("--prompt",)),
         (("--prompt= ",), ("--prompt",)),
-        (("--prompt=a",), ("--stages",)),
+        (("--prompt=a", "--stages="), ("--stages", "openmoji")),
         (("--prompt=a", "--stages=nowhere"), ("nowhere", "imagen_jax.train")),
         (("--prompt=a", "--stages=nowhere", "--steps=few"), ("--steps=few",)),
         (("panda",), ("'panda'", "--prompt")),

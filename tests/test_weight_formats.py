@@ -111,8 +111,9 @@ def test_our_own_stages_go_out_and_in(tmp_path):
     np.testing.assert_array_equal(tensors["conv_in/kernel"], params["conv_in"]["kernel"])
 
     import_stage("imagen_jax", tmp_path / "files", tmp_path / "again")
-    again = load_stage(tmp_path / "again").params
-    jax.tree.map(np.testing.assert_array_equal, again, params)
+    again = load_stage(tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, again.params, params)
+    assert again.step == 7
     with pytest.raises(UserError, match="--format=imagen_jax"):
         export_stage("deepfloyd_if", tmp_path / "run", tmp_path / "other")
     with pytest.raises(UserError, match="holds a stage already"):
@@ -121,6 +122,33 @@ def test_our_own_stages_go_out_and_in(tmp_path):
         export_stage("imagen_jax", tmp_path / "again", tmp_path / "again")
     import_stage("imagen_jax", tmp_path / "files", tmp_path / "half", ImportChoices(dtype="bfloat16"))
     assert load_stage(tmp_path / "half").config.network.dtype == "bfloat16"
+
+
+def test_exported_files_are_a_stage_as_they_are(tmp_path):
+    config = quickstart.get_config("base,smoke")
+    params = initial_params(build_stage(config), jax.random.key(1))
+    keep_config(tmp_path / "run", config)
+    with CheckpointStore(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save_weights(7, params)
+    export_stage("imagen_jax", tmp_path / "run", tmp_path / "whole")
+    export_stage("imagen_jax", tmp_path / "run", tmp_path / "half", "bfloat16")
+    whole, half = (load_stage(tmp_path / name) for name in ("whole", "half"))
+    assert (whole.step, half.step, half.name) == (7, 7, str(tmp_path / "half"))
+    jax.tree.map(np.testing.assert_array_equal, whole.params, jax.device_get(params))
+    rounded = jax.tree.map(lambda array: np.asarray(array.astype(jnp.bfloat16), np.float32), params)
+    jax.tree.map(np.testing.assert_array_equal, half.params, rounded)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    (drawn,) = next(load_cascade([tmp_path / "half"], {"steps": 1}, batch_size=1).draw(["panda"]))
+    assert np.isfinite(drawn).all()
+    with pytest.raises(UserError, match="unknown dtype 'float16'"):
+        export_stage("imagen_jax", tmp_path / "run", tmp_path / "other", "float16")
+
+
+@pytest.mark.parametrize("said", ["-1", "1e3", "٣", "9" * 30, ""])
+def test_a_step_that_is_no_number_is_none(said, tmp_path):
+    save_file({"kernel": np.zeros(1)}, tmp_path / "model.safetensors", {"step": said})
+    assert stage_files.read_step(tmp_path) == 0
 
 
 def test_an_import_that_was_cut_off_may_be_begun_again(sources, tmp_path, monkeypatch):
@@ -254,7 +282,7 @@ def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workd
     assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params)))
     assert theirs.config.text.options.folder == f"{source}/text_encoder"
     assert (bucket / "run" / "LICENSE").read_bytes() == b"the licence"
-    stage_files.write(theirs, bucket / "out")
+    stage_files.write(theirs.config, theirs.params, theirs.step, bucket / "out")
     again = stage_files.read_params(bucket / "out", stage_files.read_config(bucket / "out"))
     assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(again)))
     with pytest.raises(UserError, match="holds a model already"):

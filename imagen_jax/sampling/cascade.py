@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -16,7 +17,16 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
-from imagen_jax.sampling.sampler import OnStep, fold_into_each, normal_for_each, sample
+from imagen_jax.sampling.sampler import (
+    OnStep,
+    Place,
+    StepNumber,
+    begin,
+    fold_into_each,
+    normal_for_each,
+    sample,
+    take_steps,
+)
 from imagen_jax.sampling.spacings import Spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule, ddim
 from imagen_jax.sampling.thresholding import Threshold, bound
@@ -113,7 +123,7 @@ class Calls(NamedTuple):
     """What is told on the host while a stage draws.
 
     Attributes:
-        on_step: see ``sample``.
+        on_step: see ``OnStep``.
         on_estimate: see ``OnEstimate``.
     """
 
@@ -123,8 +133,10 @@ class Calls(NamedTuple):
 
 NO_CALLS = Calls()
 
-DrawStage = Callable[[Params, Inputs], Images]
-"""``draw(params, inputs) -> images``, see ``make_draw_stage``."""
+Program = Callable[[Params, Inputs], Images]
+
+MOST_TOLD = 32
+"""Times that the host hears of a stage's steps; of more steps it hears several at once."""
 
 
 @runtime_checkable
@@ -193,30 +205,89 @@ def row_of(stage: SamplingStage, walk: Walk) -> Row:
     return walk(settings.spacing(stage.schedule, settings.steps))
 
 
-def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawStage:
-    """Makes ``draw(params, inputs) -> images``, jitted: a stage's whole loop as one program.
+@dataclass(frozen=True)
+class DrawingStage:
+    """``draw(params, inputs) -> images``, clipped to [-1, 1], by two jitted programs.
 
-    The result is clipped to [-1, 1].
+    The second takes any steps of the row. Where nobody listens it is run once; else the host runs it some steps at a
+    time and tells of them in between, for a program that called the host itself would be kept in no compilation cache.
+    Either way the images are the same.
+
+    Attributes:
+        begin: ``(inputs) -> place``.
+        go_on: ``(params, inputs, place, first, end) -> place``, some steps later.
+        steps: in all.
+        on_step: see ``Calls``.
+    """
+
+    begin: Callable[[Inputs], Place]
+    go_on: Callable[[Params, Inputs, Place, StepNumber, StepNumber], Place]
+    steps: int
+    on_step: OnStep | None
+
+    def __call__(self, params: Params, inputs: Inputs) -> Images:
+        """Draws."""
+        place = self.begin(inputs)
+        stride = self.steps if self.on_step is None else -(-self.steps // MOST_TOLD)
+        for first in range(0, self.steps, stride):
+            end = min(first + stride, self.steps)
+            place = self.go_on(params, inputs, place, np.asarray(first, np.int32), np.asarray(end, np.int32))
+            if self.on_step is not None:
+                jax.block_until_ready(place)
+                for number in range(first, end):
+                    self.on_step(number)
+        return jnp.clip(place.noisy, -1.0, 1.0)
+
+
+def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawingStage:
+    """Makes what draws with a stage.
 
     Args:
         stage: the stage.
         calls: what is told while it draws.
         walk: what is made of the log-SNRs of the stage's spacing, see ``edits``.
     """
-    shape = (stage.resolution, stage.resolution, 3)
     log_snrs = row_of(stage, walk)
+    rule = stage.settings.rule
+
+    @jax.jit
+    def begin_drawing(inputs: Inputs) -> Place:
+        return begin(rule, fold_into_each(inputs.keys, 0), image_shape(stage), start_of(stage, inputs, log_snrs))
+
+    @jax.jit
+    def go_on(params: Params, inputs: Inputs, place: Place, first: StepNumber, end: StepNumber) -> Place:
+        denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
+        return take_steps(denoise, rule, log_snrs, fold_into_each(inputs.keys, 0), place, first, end)
+
+    return DrawingStage(begin_drawing, go_on, len(log_snrs) - 1, calls.on_step)
+
+
+def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Images]:
+    """Makes ``draw(params, inputs) -> images``, jitted: all steps of a stage as one program, to be looked at.
+
+    ``make_draw_stage`` runs the same steps; what a compiler makes of them, and what they cost, this shows.
+    """
+    log_snrs = row_of(stage, walk_all)
 
     def draw(params: Params, inputs: Inputs) -> Images:
-        start = inputs.start
-        if start is None and inputs.picture is not None:
-            noise = starting_noise(inputs.keys, stage.resolution)
-            start = add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
-        keys = fold_into_each(inputs.keys, 0)
-        denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
-        images = sample(denoise, stage.settings.rule, log_snrs, keys, shape, calls.on_step, start)
-        return jnp.clip(images, -1.0, 1.0)
+        keys, start = fold_into_each(inputs.keys, 0), start_of(stage, inputs, log_snrs)
+        denoise = make_denoiser(stage, params, inputs)
+        return jnp.clip(sample(denoise, stage.settings.rule, log_snrs, keys, image_shape(stage), start), -1.0, 1.0)
 
     return jax.jit(draw)
+
+
+def image_shape(stage: SamplingStage) -> tuple[int, int, int]:
+    """Height, width and channels of a stage's images."""
+    return stage.resolution, stage.resolution, 3
+
+
+def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Row) -> Images | None:
+    """What a stage begins with, where that is not noise alone."""
+    if inputs.start is not None or inputs.picture is None:
+        return inputs.start
+    noise = starting_noise(inputs.keys, stage.resolution)
+    return add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
 
 
 def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
@@ -234,7 +305,7 @@ def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoise
     return telling
 
 
-def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawStage:
+def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> Program:
     """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
 
     Raises:

@@ -1,13 +1,15 @@
-"""The reverse process as one ``lax.scan``: as many steps as wished, compiled once.
+"""The reverse process as one loop: as many steps as wished, compiled once.
 
     noise, or an image noised to a level -> one step of a rule after the other, along a row of log-SNRs -> images
+
+The loop's ends may be arrays: a program that takes some steps of a row takes any of them (``cascade.make_draw_stage``).
 
 Where the row goes back (its next log-SNR is lower), noise is added instead, and the rule begins anew: that is how
 edits come to terms with what they must keep, see ``edits``.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +22,10 @@ from imagen_jax.sampling.solvers import dpm_solver_2m, dpm_solver_2m_sde, heun, 
 from imagen_jax.sampling.spacings import LogSnrs
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim
 
-OnStep = Callable[[Any], None]
+OnStep = Callable[[int], None]
 """Called on the host after each step with the step's number."""
+
+StepNumber = int | Int[np.ndarray, ""] | Int[Array, ""]
 
 STEP_RULES: dict[str, Callable[[float, float], StepRule]] = {
     "ancestral": lambda gamma, eta: ancestral(gamma),
@@ -53,13 +57,55 @@ def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExamp
     return shrunk * noisy + added * noise
 
 
+class Place(NamedTuple):
+    """Where a drawing stands between two steps.
+
+    Attributes:
+        noisy: the images.
+        memory: what the rule keeps of the steps before.
+    """
+
+    noisy: Images
+    memory: Any
+
+
+def begin(rule: StepRule, keys: Keys, shape: tuple[int, int, int], start: Images | None = None) -> Place:
+    """The place before the first step; arguments as ``sample``'s."""
+    begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
+    return Place(begun, rule.init(begun))
+
+
+def take_steps(
+    denoise: Denoiser, rule: StepRule, log_snrs: LogSnrs, keys: Keys, place: Place, first: StepNumber, end: StepNumber
+) -> Place:
+    """Takes the steps from ``first`` on, before ``end``; the other arguments as ``sample``'s."""
+    goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
+    row = jnp.asarray(log_snrs)
+
+    def take_step(number: Int[Array, ""], place: Place) -> Place:
+        noisy, memory = place
+        log_snr, next_log_snr = row[number], row[number + 1]
+        noise = normal_for_each(fold_into_each(keys, number + 1), noisy.shape[1:])
+        here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
+
+        def go_on() -> Place:
+            return Place(*rule.step(denoise, noisy, here, there, noise, memory))
+
+        def go_back() -> Place:
+            noisier = add_more_noise(noisy, here, there, noise)
+            return Place(noisier, rule.init(noisier))
+
+        return jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
+
+    return jax.lax.fori_loop(first, end, take_step, place)
+
+
 def sample(
     denoise: Denoiser,
     rule: StepRule,
     log_snrs: LogSnrs,
     keys: Keys,
     shape: tuple[int, int, int],
-    on_step: OnStep | None = None,
     start: Images | None = None,
 ) -> Images:
     """Draws images: noise at ``log_snrs[0]``, then one step of ``rule`` to each next log-SNR.
@@ -70,33 +116,10 @@ def sample(
         log_snrs: ``(steps + 1,)``, increasing, bar where noise is to be added again.
         keys: one for each example; an image depends on its own key alone.
         shape: height, width and channels of one image.
-        on_step: called on the host after each step with the step's number, for a progress bar.
         start: images as noisy as ``log_snrs[0]`` says, to begin with; noise where there are none.
 
     Returns:
         ``(batch, *shape)`` in float32, as the last step left them: about [-1, 1], not clipped.
     """
-
-    def take_step(carry, step):
-        noisy, memory = carry
-        number, log_snr, next_log_snr = step
-        noise = normal_for_each(fold_into_each(keys, number + 1), shape)
-        here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
-
-        def go_on():
-            return rule.step(denoise, noisy, here, there, noise, memory)
-
-        def go_back():
-            noisier = add_more_noise(noisy, here, there, noise)
-            return noisier, rule.init(noisier)
-
-        carry = jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
-        if on_step is not None:
-            jax.debug.callback(on_step, number)
-        return carry, None
-
-    goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
-    begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
-    steps = (jnp.arange(log_snrs.shape[0] - 1), log_snrs[:-1], log_snrs[1:])
-    (noisy, _), _ = jax.lax.scan(take_step, (begun, rule.init(begun)), steps)
-    return noisy
+    begun = begin(rule, keys, shape, start)
+    return take_steps(denoise, rule, log_snrs, keys, begun, 0, len(log_snrs) - 1).noisy

@@ -178,6 +178,22 @@ def read_shards(path: Path) -> dict[str, str]:
     return shards
 
 
+def read_metadata(folder: Path) -> dict[str, str]:
+    """What the folder's single file of tensors says of itself; nothing where there is none, or it says nothing.
+
+    Raises:
+        UserError: it is not a whole safetensors file.
+    """
+    path = find_single(folder)
+    if path is None:
+        return {}
+    try:
+        with safe_open(local_copy(path), framework="np") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
+
+
 def read_header(path: Path) -> dict[str, Location]:
     """Where each tensor of a safetensors file lies.
 

@@ -1,8 +1,10 @@
 """Stage after stage, with stages that say what they were given."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from imagen_jax.array_types import Text
 from imagen_jax.diffusion.augmentation import enlarge_to_corners
@@ -10,12 +12,15 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import (
+    MOST_TOLD,
+    Calls,
     Inputs,
     SamplingSettings,
     SamplingStage,
     check_order,
     keys_of_prompts,
     make_draw_stage,
+    make_whole_program,
 )
 from imagen_jax.sampling.sampler import fold_into_each
 from imagen_jax.sampling.step_rules import ddim
@@ -103,6 +108,43 @@ def test_stages_out_of_order_are_named(order):
 def test_no_steps_is_a_mistake():
     with pytest.raises(UserError, match="at least 1 step"):
         make_draw_stage(make_stage(4, None, paint_params, steps=0))
+
+
+def make_bright_stage(steps):
+    """A base whose images depend on all that their noise was."""
+    return make_stage(4, None, lambda *_: lambda noisy, log_snr: jnp.tanh(noisy), steps=steps)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 2 * MOST_TOLD + 1])
+def test_each_step_is_told_once_and_in_order_and_changes_no_picture(steps):
+    told = []
+    inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    heard = make_draw_stage(make_bright_stage(steps), Calls(told.append))(None, inputs)
+    assert told == list(range(steps))
+    unheard = make_draw_stage(make_bright_stage(steps))(None, inputs)
+    np.testing.assert_array_equal(heard, unheard)
+    whole = make_whole_program(make_bright_stage(steps))(None, inputs)
+    np.testing.assert_allclose(whole, unheard, atol=1e-5)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path))
+    jax.config.update(names[1], 0.0)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_programs_with_a_progress_bar_are_kept_for_the_next_run(cache):
+    told = []
+    inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    make_draw_stage(make_bright_stage(4), Calls(told.append))(None, inputs)
+    assert told and any("go_on" in file.name for file in cache.iterdir())
 
 
 def test_keys_are_a_function_of_seed_prompt_and_index():

@@ -138,11 +138,3 @@ def test_fresh_noise_at_every_step():
     start = normal_for_each(fold_into_each(keys(1), 0), SHAPE)
     arrays = [np.asarray(array).ravel() for array in (*seen, start)]
     assert np.abs(np.corrcoef(arrays) - np.eye(3)).max() < 0.5
-
-
-def test_each_step_reports_its_number():
-    told = []
-    images = sample(know_the_image, ddim(), space_uniformly(cosine, 4), keys(1), SHAPE, lambda n: told.append(int(n)))
-    jax.block_until_ready(images)
-    jax.effects_barrier()
-    assert sorted(told) == [0, 1, 2, 3]

@@ -1,0 +1,65 @@
+"""The cascade that comes with the package is whole, small enough, says what it is, and draws what it is asked for."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax import pretrained
+from imagen_jax.cascades import load_cascade
+from imagen_jax.data.openmoji import openmoji_images
+from imagen_jax.errors import UserError
+from imagen_jax.pretrained import CASCADES, USUAL, find_stages
+from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.storage.paths import to_path
+from imagen_jax.trained_stages import load_stage
+
+FOLDER = to_path(pretrained.__file__).parent
+LARGEST = 25_000_000
+PROMPTS = ["panda", "red heart", "pizza", "rainbow"]
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_cascade_is_small_and_has_a_model_card_with_its_licence(name):
+    files = [file for file in (FOLDER / name).glob("**/*") if file.is_file()]
+    assert sum(file.stat().length for file in files) <= LARGEST
+    card = (FOLDER / name / "README.md").read_text()
+    assert "CC BY-SA 4.0" in card and "https://openmoji.org" in card
+    for picture in ("train.png", "validation.png"):
+        assert f"({picture})" in card and (FOLDER / name / picture).is_file()
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_its_stages_are_found_by_its_name_and_know_what_they_are(name):
+    stages = [load_stage(folder) for folder in find_stages([name])]
+    assert [one.stage.low_resolution for one in stages] == [None, *(one.stage.resolution for one in stages[:-1])]
+    assert all(one.step > 1000 and one.config.network.dtype == "float32" for one in stages)
+    assert load_cascade([name]).names == [one.name for one in stages]
+
+
+def test_a_name_is_a_cascade_only_where_it_stands_alone(tmp_path):
+    assert find_stages([f"./{USUAL}"]) == [to_path(f"./{USUAL}")]
+    assert find_stages([USUAL, "runs/large"]) == [to_path(USUAL), to_path("runs/large")]
+    assert find_stages([tmp_path]) == [tmp_path]
+
+
+def test_no_stages_is_a_mistake():
+    with pytest.raises(UserError, match="--stages=openmoji"):
+        load_cascade([])
+
+
+@pytest.mark.slow
+def test_it_draws_what_it_is_asked_for():
+    """Each picture is nearer to its own drawing than to those of the others, and nearer than to most of all."""
+    (_, large) = next(load_cascade([USUAL], {"steps": [4, 2]}, batch_size=len(PROMPTS)).draw(PROMPTS))
+    images = {image.caption: image for image in openmoji_images()}
+    others = list(images)[:: len(images) // 40]
+    captions = [*PROMPTS, *(caption for caption in others if caption not in PROMPTS)]
+    drawings = np.stack([shrink(images[caption].render(256)) for caption in captions])
+    drawn = np.stack([shrink(pixels) for pixels in to_pixels(large)])
+    distances = np.abs(drawn[:, None] - drawings[None]).mean(axis=(2, 3, 4))
+    assert list(distances.argmin(axis=1)) == [0, 1, 2, 3]
+
+
+def shrink(pixels):
+    """A picture at 32 px, where small shifts count less."""
+    return np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BOX), np.float32)
