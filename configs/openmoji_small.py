@@ -96,7 +96,7 @@ def super_resolution() -> ConfigDict:
         }
     )
     config.training.steps = config.optimizer.decay_steps = 1400
-    config.sampling.update({"guidance": 1.0, "steps": 4, "augmentation_level": 0.1})
+    config.sampling.update({"guidance": 1.0, "steps": 2, "augmentation_level": 0.1})
     return config
 
 
