@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
@@ -68,7 +68,7 @@ def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], pad
         way = fastest_way(x.shape, kernel.shape, stride)
         if way is not None:
             dtype = jnp.promote_types(x.dtype, jnp.float32)
-            y = recomputing(way)(x.astype(dtype), kernel.astype(dtype))
+            y = recomputing(way.func, **way.keywords)(x.astype(dtype), kernel.astype(dtype))
             return checkpoint_name(y.astype(x.dtype), CONVOLUTION)
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
@@ -96,7 +96,7 @@ def computes_on_cpu() -> bool:
 Way = Callable[[Input, Kernel], Output]
 
 
-def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> Way | None:
+def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> partial[Output] | None:
     """The way a CPU is fastest in, for an input and a kernel of these shapes; None: the compiler's own.
 
     The number of examples does not matter: a picture is the same in any batch.
@@ -109,16 +109,26 @@ def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) ->
     return partial(convolve_by_patches, stride=stride)
 
 
-def recomputing(way: Way) -> Way:
-    """``way``, whose gradient keeps its arguments alone: patches and tiles, several times as many, are made anew."""
-    function = jax.custom_vjp(way)
+@cache
+def recomputing(function: Callable[..., Output], **options: int) -> Way:
+    """A way whose gradient keeps its arguments alone: patches and tiles, several times as many, are made anew.
+
+    It is jitted, as is its gradient, so that Python traces once what many layers of one shape have in common.
+    """
+    way = partial(function, **options)
+    compute = jax.jit(way)
+    function = jax.custom_vjp(compute)
 
     def forward(x: Input, kernel: Kernel) -> tuple[Output, tuple[Input, Kernel]]:
-        return way(x, kernel), (x, kernel)
+        return compute(x, kernel), (x, kernel)
+
+    @jax.jit
+    def differentiate(x: Input, kernel: Kernel, gradient: Output) -> tuple[Input, Kernel]:
+        _, pull_back = jax.vjp(way, x, kernel)
+        return pull_back(gradient)
 
     def backward(arguments: tuple[Input, Kernel], gradient: Output) -> tuple[Input, Kernel]:
-        _, pull_back = jax.vjp(way, *arguments)
-        return pull_back(gradient)
+        return differentiate(*arguments, gradient)
 
     function.defvjp(forward, backward)
     return function
