@@ -97,6 +97,9 @@ def take_steps(
 
         return jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
 
+    if isinstance(first, int) and isinstance(end, int):
+        # A loop of a length that compilers and counters know.
+        return jax.lax.scan(lambda place, number: (take_step(number, place), None), place, jnp.arange(first, end))[0]
     return jax.lax.fori_loop(first, end, take_step, place)
 
 
