@@ -24,6 +24,7 @@ from imagen_jax.models.layers import (
     dense,
     sinusoids,
 )
+from imagen_jax.models.remat import recompute
 from imagen_jax.models.unet import walk_levels
 
 
@@ -58,6 +59,7 @@ class DeepFloydUNet(nn.Module):
         scale: of the sum of both branches of a block; IF-II has 1/√2.
         middle_scale: the same for the middle.
         out_channels: 6: the noise, and where the variance lies between its bounds.
+        remat: what is computed again for the gradient, see ``models.remat``.
         dtype: compute type; parameters are float32.
     """
 
@@ -75,6 +77,7 @@ class DeepFloydUNet(nn.Module):
     scale: float = 1.0
     middle_scale: float = 1.0
     out_channels: int = 6
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -110,7 +113,7 @@ class DeepFloydUNet(nn.Module):
         text = Text(tokens.astype(jnp.float32), text.mask)
 
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
-            return ResidualBlock(
+            return recompute(ResidualBlock, self.remat, static=(3,))(
                 channels,
                 resample,
                 activation=ACTIVATIONS[self.activation],
@@ -125,8 +128,14 @@ class DeepFloydUNet(nn.Module):
             if kind == "none":
                 return x
             heads = x.shape[-1] // self.head_channels
-            make = {"self": SelfAttention, "cross": CrossAttention}[kind]
-            return make(heads, normalise_text=True, dtype=self.dtype, name=name)(x, text)
+            make = recompute({"self": SelfAttention, "cross": CrossAttention}[kind], self.remat)
+            return make(
+                heads,
+                normalise_text=True,
+                recompute_weights=self.remat == "attention",
+                dtype=self.dtype,
+                name=name,
+            )(x, text)
 
         x = stack_inputs(noisy, low_resolution and low_resolution.image, None).astype(self.dtype)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.imagen import base_64, super_res_256
 from imagen_jax.counting.operations import count_operations
@@ -12,11 +13,28 @@ from imagen_jax.models.remat import POLICIES
 from imagen_jax.stages import build_stage, initial_params
 from tests.models.gradients import lower_gradient
 
-CONFIGS = {"unet": base_64.get_config, "efficient_unet": super_res_256.get_config}
+CONFIGS = {"unet": base_64.get_config, "efficient_unet": super_res_256.get_config, "deepfloyd_unet": base_64.get_config}
+VARIANTS = {"unet": "2b,smoke", "efficient_unet": "as_printed,smoke", "deepfloyd_unet": "2b,smoke"}
+DEEPFLOYD = {
+    "name": "deepfloyd_unet",
+    "channels": (32, 64),
+    "blocks": (1, 2),
+    "attention": ("none", "self"),
+    "middle_attention": "cross",
+    "text_channels": 32,
+    "head_channels": 16,
+    "text_heads": 4,
+    "out_channels": 3,
+    "dtype": "float32",
+}
 
 
 def smoke_config(network, remat):
-    config = CONFIGS[network]({"unet": "2b,smoke", "efficient_unet": "as_printed,smoke"}[network])
+    config = CONFIGS[network](VARIANTS[network])
+    if network == "deepfloyd_unet":
+        config.network = ConfigDict(DEEPFLOYD | {"remat": remat})
+        config.stage.noise_measure = "step_number"
+        return config
     config.network.remat = remat
     config.network.dropout = 0.5
     return config
@@ -28,7 +46,12 @@ def gradient_of(network, remat):
 
 
 @pytest.mark.parametrize(
-    ("network", "policies"), [("unet", ["attention", "blocks"]), ("efficient_unet", ["elementwise"])]
+    ("network", "policies"),
+    [
+        ("unet", ["attention", "blocks"]),
+        ("efficient_unet", ["elementwise"]),
+        ("deepfloyd_unet", ["attention", "elementwise"]),
+    ],
 )
 def test_the_gradient_is_the_same_whatever_is_kept(network, policies):
     """With dropout, whose draws must come out the same again; and for parameters of the same names."""
