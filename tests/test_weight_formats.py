@@ -99,12 +99,18 @@ def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, 
     assert load_stage(tmp_path / "alone").config.sampling == load_stage(workdirs[0]).config.sampling
 
 
-def test_our_own_stages_go_out_and_in(tmp_path):
-    config = quickstart.get_config("super_resolution,smoke")
+def write_run(workdir, variant):
+    """A stage of the quickstart's smoke size after seven steps; returns its parameters."""
+    config = quickstart.get_config(f"{variant},smoke")
     params = initial_params(build_stage(config), jax.random.key(1))
-    keep_config(tmp_path / "run", config)
-    with CheckpointStore(tmp_path / "run" / "checkpoints") as checkpoints:
+    keep_config(workdir, config)
+    with CheckpointStore(workdir / "checkpoints") as checkpoints:
         checkpoints.save_weights(7, params)
+    return params
+
+
+def test_our_own_stages_go_out_and_in(tmp_path):
+    params = write_run(tmp_path / "run", "super_resolution")
     export_stage("imagen_jax", tmp_path / "run", tmp_path / "files")
     assert json.loads((tmp_path / "files" / "config.json").read_text())["stage"]["resolution"] == 16
     tensors = load_file(tmp_path / "files" / "model.safetensors")
@@ -125,11 +131,7 @@ def test_our_own_stages_go_out_and_in(tmp_path):
 
 
 def test_exported_files_are_a_stage_as_they_are(tmp_path):
-    config = quickstart.get_config("base,smoke")
-    params = initial_params(build_stage(config), jax.random.key(1))
-    keep_config(tmp_path / "run", config)
-    with CheckpointStore(tmp_path / "run" / "checkpoints") as checkpoints:
-        checkpoints.save_weights(7, params)
+    params = write_run(tmp_path / "run", "base")
     export_stage("imagen_jax", tmp_path / "run", tmp_path / "whole")
     export_stage("imagen_jax", tmp_path / "run", tmp_path / "half", "bfloat16")
     whole, half = (load_stage(tmp_path / name) for name in ("whole", "half"))

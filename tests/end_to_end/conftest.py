@@ -1,9 +1,8 @@
 """A folder of prepared data that the tests of one worker share, and a small folder of a user's own images."""
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
+from tests.compiled_programs import kept_in
 from tests.end_to_end.smoke_runs import draw_own_images
 
 
@@ -28,15 +27,5 @@ def keep_compiled(compiled):
 
     In these files only: programs for chips that are not here can't be read back.
     """
-    keep = {
-        "jax_compilation_cache_dir": str(compiled),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in keep}
-    for name, value in keep.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    with kept_in(compiled):
+        yield

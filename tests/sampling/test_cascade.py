@@ -1,10 +1,8 @@
 """Stage after stage, with stages that say what they were given."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from imagen_jax.array_types import Text
 from imagen_jax.diffusion.augmentation import enlarge_to_corners
@@ -25,6 +23,7 @@ from imagen_jax.sampling.cascade import (
 from imagen_jax.sampling.sampler import fold_into_each
 from imagen_jax.sampling.step_rules import ddim
 from imagen_jax.sampling.thresholding import no_threshold, static_threshold
+from tests.compiled_programs import kept_in
 from tests.reference.imagen_statements import cosine_alpha_sigma
 
 TEXT = Text(jnp.ones((3, 2, 4)), jnp.ones((3, 2), bool))
@@ -127,24 +126,12 @@ def test_each_step_is_told_once_and_in_order_and_changes_no_picture(steps):
     np.testing.assert_allclose(whole, unheard, atol=1e-5)
 
 
-@pytest.fixture
-def cache(tmp_path):
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path))
-    jax.config.update(names[1], 0.0)
-    compilation_cache.reset_cache()
-    yield tmp_path
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def test_programs_with_a_progress_bar_are_kept_for_the_next_run(cache):
+def test_programs_with_a_progress_bar_are_kept_for_the_next_run(tmp_path):
     told = []
     inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
-    make_draw_stage(make_bright_stage(4), Calls(told.append))(None, inputs)
-    assert told and any("go_on" in file.name for file in cache.iterdir())
+    with kept_in(tmp_path):
+        make_draw_stage(make_bright_stage(4), Calls(told.append))(None, inputs)
+    assert told and any("go_on" in file.name for file in tmp_path.iterdir())
 
 
 def test_keys_are_a_function_of_seed_prompt_and_index():
