@@ -185,11 +185,23 @@ def read_metadata(folder: Path) -> dict[str, str]:
         UserError: it is not a whole safetensors file.
     """
     path = find_single(folder)
-    if path is None:
-        return {}
+    return {} if path is None else parse_header(path)[2].get("__metadata__") or {}
+
+
+def parse_header(path: Path) -> tuple[pathlib.Path, int, dict]:
+    """The file that is read, the bytes of its header, and the header.
+
+    Raises:
+        UserError: it is not a whole safetensors file.
+    """
     try:
-        with safe_open(local_copy(path), framework="np") as file:
-            return dict(file.metadata() or {})
+        # A file of this machine, for it is mapped. The library checks the header, and that the file is as long as it
+        # says: what it passes is read with ease.
+        copy = local_copy(path)
+        safe_open(copy, framework="np")
+        with copy.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return copy, size, parse_json(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
 
@@ -200,16 +212,7 @@ def read_header(path: Path) -> dict[str, Location]:
     Raises:
         UserError: it is not a whole safetensors file, or has a tensor of a type that NumPy does not know.
     """
-    try:
-        # A file of this machine, for it is mapped. The library checks the header, and that the file is as long as it
-        # says: what it passes is read with ease.
-        copy = local_copy(path)
-        safe_open(copy, framework="np")
-        with copy.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(size))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
+    copy, size, header = parse_header(path)
     header.pop("__metadata__", None)
     locations = {}
     for name, entry in header.items():
