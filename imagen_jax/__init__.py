@@ -10,14 +10,14 @@ Captions and images go in on the left, a trained cascade comes out on the right:
 
 Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
 
-    large_pages <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data
+    host_memory <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data
                         <- sampling, training <- evaluation <- stages <- jobs, forecast <- the mains
 """
 
 from importlib import import_module
 from typing import Any
 
-from imagen_jax.large_pages import begin_again_with_large_pages
+from imagen_jax.host_memory import begin_again_with_large_pages
 
 __version__ = "0.1.0"
 

@@ -184,7 +184,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
         return data.batches.metrics(place) | this.guard.metrics
 
     with open_log(config, this.workdir, this.done, clock, of_data) as logging:
-        step: TrainStep = this.training.lower().compile()
+        step: TrainStep = this.training.compile()
         if processes.is_first():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
+from imagen_jax.host_memory import give_back
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_shapes, place_state
 from imagen_jax.stages import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
@@ -27,14 +28,14 @@ class Training(NamedTuple):
 
     Attributes:
         step: the step, not compiled yet.
-        make_state: makes the first state, each array where it belongs.
+        first_state: makes the first state, wherever.
         state: the state's shapes, each with its placement.
         batch: the batch's shapes, likewise.
         mesh: the devices.
     """
 
     step: TrainStep
-    make_state: Callable[[], TrainState]
+    first_state: Callable[[], TrainState]
     state: TrainState
     batch: Batch
     mesh: Mesh
@@ -42,6 +43,19 @@ class Training(NamedTuple):
     def lower(self) -> jax.stages.Lowered:
         """The step, ready to compile for the mesh."""
         return lower_train_step(self.step, self.state, self.batch, self.mesh)
+
+    def compile(self) -> TrainStep:
+        """The step, compiled for the mesh."""
+        compiled = self.lower().compile()
+        give_back()
+        return compiled
+
+    def make_state(self) -> TrainState:
+        """Makes the first state, each array where it belongs, and forgets the program that does."""
+        placement = jax.tree.map(lambda array: array.sharding, self.state)
+        state = jax.jit(self.first_state, out_shardings=placement).lower().compile()()
+        give_back()
+        return state
 
 
 def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
@@ -67,11 +81,11 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
         accumulate=config.training.accumulate,
     )
 
-    def make_state() -> TrainState:
+    def first_state() -> TrainState:
         params_key, run_key = jax.random.split(jax.random.key(config.seed))
         return initial_state(initial_params(stage, params_key), optimizer, run_key)
 
-    shapes = jax.eval_shape(make_state)
+    shapes = jax.eval_shape(first_state)
     placement = place_state(shapes, parameter_axes(stage), mesh)
     batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
     batch_size, pieces = config.training.batch_size, config.training.accumulate
@@ -84,7 +98,7 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
         )
     return Training(
         step,
-        jax.jit(make_state, out_shardings=placement),
+        first_state,
         place_shapes(shapes, placement),
         place_shapes(batch, cut),
         mesh,

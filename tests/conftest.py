@@ -9,7 +9,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # So do the direct convolutions, for ours are longer programs; tests/models/test_convolutions.py has ours.
-os.environ["IMAGEN_JAX_DIRECT_CONVOLUTIONS"] = "1"
+os.environ["IMAGEN_JAX_AS_WRITTEN"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax

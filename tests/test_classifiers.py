@@ -23,6 +23,7 @@ from imagen_jax.classifiers import (
 from imagen_jax.data.openmoji_groups import GROUPS, SORTED_RUNS, group_of
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import to_pixels
+from tests.drawn_params import draw_params
 from tests.small_cascades import write_cascade
 
 FOOD = "Food & Drink"
@@ -111,8 +112,7 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
 def test_images_without_a_class_are_not_learned_from():
     classifier = build_classifier(openmoji_classifier.get_config(",smoke"))
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=-1.0)
-    # The last layer begins as zeros, and nothing would reach the images.
-    params = jax.tree.map(lambda leaf: leaf + 0.1, initial_params(classifier, jax.random.key(1)))
+    params = draw_params(jax.eval_shape(lambda: initial_params(classifier, jax.random.key(1))))
     loss = make_loss(classifier)
     labels = jax.numpy.array([3, NO_CLASS, 1, NO_CLASS])
     gradient = jax.grad(lambda image: loss(params, LabelledImages(image, labels), jax.random.key(2)))(images)

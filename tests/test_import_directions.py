@@ -11,7 +11,7 @@ PACKAGE = "imagen_jax"
 
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
-    {"large_pages"},
+    {"host_memory"},
     {"array_types", "errors"},
     {"notices", "storage"},
     {"processes", "sharding"},
@@ -61,7 +61,7 @@ HOMES = {
         "data/repetitions.py",
         "data/shards.py",
         "evaluation/efficientnet_lite0.py",
-        "large_pages.py",
+        "host_memory.py",
         "storage/",
         "text/embedding_bucket.py",
         "text/embedding_store.py",

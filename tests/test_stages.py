@@ -1,5 +1,7 @@
 """A stage built from its config: what training and sampling make of it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from imagen_jax.stages import (
     make_denoiser,
     make_loss,
 )
+from tests.drawn_params import draw_params
 from tests.reference.t5_folders import write_t5_folder
 
 
@@ -39,11 +42,7 @@ def super_resolution():
     config = quickstart.get_config("super_resolution,smoke")
     config.stage.prediction = "v"
     stage = build_stage(config)
-    params = initial_params(stage, jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    shaken = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return config, stage, jax.tree.unflatten(tree, shaken)
+    return config, stage, draw_params(abstract_params(stage))
 
 
 def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(super_resolution, monkeypatch):
@@ -86,7 +85,7 @@ def test_the_loss_depends_on_everything_in_the_batch(super_resolution):
 def test_a_fresh_network_denoises_to_what_its_silence_means(super_resolution):
     """A new network outputs zero; as a velocity that means x = α z."""
     _, stage, _ = super_resolution
-    params = initial_params(stage, jax.random.key(0))
+    params = jax.jit(partial(initial_params, stage))(jax.random.key(0))
     batch = make_batch(stage, batch_size=2)
     log_snr = jnp.asarray([0.0, 2.0])
     low_resolution = LowResolution(batch.low_resolution, log_snr)
@@ -127,7 +126,7 @@ def test_self_conditioned_stages_train_and_denoise():
     config = quickstart.get_config("base,smoke")
     config.stage.self_conditioned = True
     stage = build_stage(config)
-    params = initial_params(stage, jax.random.key(0))
+    params = draw_params(abstract_params(stage))
     batch = make_batch(stage, batch_size=2)
     assert np.isfinite(float(make_loss(stage, config.training)(params, batch, jax.random.key(1))))
     clean = make_denoiser(stage, params, batch.text, None)(batch.image, jnp.zeros((2,)))

@@ -21,11 +21,12 @@ from imagen_jax.sampling.cascade import keys_of_prompts, make_draw_stage
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import fold_into_each
 from imagen_jax.stage_files import ImportChoices
-from imagen_jax.stages import build_stage, initial_params
+from imagen_jax.stages import abstract_params, build_stage
 from imagen_jax.trained_stages import load_stage
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 from imagen_jax.weight_formats import export_stage, import_stage
+from tests.drawn_params import draw_params
 from tests.reference.deepfloyd_folders import SIZES, write_json, write_stage
 from tests.reference.make_deepfloyd_reference import GOLDEN, PROMPTS, SEED, STEPS
 from tests.storage.uploads import upload
@@ -102,7 +103,7 @@ def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, 
 def write_run(workdir, variant):
     """A stage of the quickstart's smoke size after seven steps; returns its parameters."""
     config = quickstart.get_config(f"{variant},smoke")
-    params = initial_params(build_stage(config), jax.random.key(1))
+    params = draw_params(abstract_params(build_stage(config)))
     keep_config(workdir, config)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         checkpoints.save_weights(7, params)

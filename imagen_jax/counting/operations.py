@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from imagen_jax.errors import UserError
-from imagen_jax.models.convolutions import convolving_directly
+from imagen_jax.sharding.platforms import computing_as_written
 
 
 def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
@@ -28,7 +28,7 @@ def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         ValueError: the function multiplies inside a loop of unknown length.
     """
-    with convolving_directly():
+    with computing_as_written():
         return count_in(jax.make_jaxpr(anew(function))(*arguments).jaxpr)
 
 
@@ -40,7 +40,7 @@ def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         UserError: the compiler of this accelerator reports none.
     """
-    with convolving_directly():
+    with computing_as_written():
         costs = jax.jit(anew(function)).lower(*arguments).compile().cost_analysis() or {}
     if "flops" not in costs:
         raise UserError(

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 from imagen_jax.array_types import Images
 from imagen_jax.evaluation.efficientnet_lite0 import FeatureMap, NewFeatureMap, Normalise
 from imagen_jax.evaluation.feature_network import Features
-from imagen_jax.models.convolutions import computes_on_cpu, convolve_by_tiles
+from imagen_jax.models.convolutions import convolve_by_tiles
+from imagen_jax.sharding.platforms import computes_on_cpu
 
 RESOLUTION = 299
 FEATURES = 2048

@@ -1,33 +1,17 @@
 """Attention over the places of a feature map, with the caption's tokens beside them."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Text, TextEmbeddings
 from imagen_jax.errors import UserError
+from imagen_jax.models.attending import attend
 from imagen_jax.models.layers import FeatureMap, GroupNorm, dense, split_into_heads
 from imagen_jax.sharding.axes import constrain
 
 Heads = Float[Array, "batch places heads head_channels"]
-
-
-def attend(
-    query: Float[Array, "batch queries heads head_channels"],
-    key: Float[Array, "batch keys heads head_channels"],
-    value: Float[Array, "batch keys heads head_channels"],
-    mask: Bool[Array, "batch keys"] | None = None,
-) -> Float[Array, "batch queries channels"]:
-    """Scaled dot-product attention, softmax in float32; keys where ``mask`` is False get no weight."""
-    query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
-    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    batch, queries, heads, head_channels = query.shape
-    return jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(batch, queries, heads * head_channels)
 
 
 class SelfAttention(nn.Module):
@@ -63,7 +47,7 @@ class SelfAttention(nn.Module):
             key = jnp.concatenate([key, text_key], axis=1)
             value = jnp.concatenate([value, text_value], axis=1)
             mask = jnp.concatenate([jnp.ones((batch, height * width), bool), text.mask], axis=1)
-        attended = (jax.checkpoint(attend) if self.recompute_weights else attend)(query, key, value, mask)
+        attended = attend(query, key, value, mask, self.recompute_weights)
         attended = dense(channels, zero=True, inputs="heads", dtype=self.dtype, name="out")(attended)
         return x + constrain(attended.reshape(x.shape), "batch", "height", "width", "channels")
 
@@ -88,7 +72,7 @@ class CrossAttention(nn.Module):
         query = split_into_heads(shape, dtype=self.dtype, name="query")(places)
         key = split_into_heads(shape, dtype=self.dtype, name="text_key")(tokens)
         value = split_into_heads(shape, dtype=self.dtype, name="text_value")(tokens)
-        attended = attend(query, key, value, text.mask)
+        attended = attend(query, key, value, text.mask, self.recompute_weights)
         attended = dense(channels, zero=True, inputs="heads", dtype=self.dtype, name="out")(attended)
         return x + constrain(attended.reshape(x.shape), "batch", "height", "width", "channels")
 

@@ -6,15 +6,11 @@
          any other with 16 outputs and more  a matrix product with each place's patch
 
 XLA's own convolutions reach about half of that, and less in the gradient of kernels
-(``tests/benchmarks/convolutions.md``). Accelerators keep theirs: their programs don't change. So do CPUs with
-``IMAGEN_JAX_DIRECT_CONVOLUTIONS=1`` in the environment, for what computes so briefly that compiling would take longer.
+(``tests/benchmarks/convolutions.md``). Accelerators keep theirs: their programs don't change.
 """
 
 import operator
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache, partial, reduce
 from typing import Any
 
@@ -22,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+from imagen_jax.sharding.platforms import computes_on_cpu
 
 Input = Float[Array, "batch height width inputs"]
 Output = Float[Array, "batch new_height new_width outputs"]
@@ -46,8 +44,6 @@ from exact."""
 PLAIN_OPTIONS = ("lhs_dilation", "rhs_dilation", "feature_group_count", "batch_group_count")
 """Arguments that only the compiler's own convolution knows; 1 or None where they change nothing."""
 
-_directly: ContextVar[bool] = ContextVar("directly", default=bool(os.environ.get("IMAGEN_JAX_DIRECT_CONVOLUTIONS")))
-
 # F(2×2, 3×3): the transforms of an input tile, of the kernel and of the result.
 Transform = tuple[tuple[float, ...], ...]
 OF_INPUT: Transform = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
@@ -71,26 +67,6 @@ def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], pad
             y = recomputing(way.func, **way.keywords)(x.astype(dtype), kernel.astype(dtype))
             return checkpoint_name(y.astype(x.dtype), CONVOLUTION)
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
-
-
-@contextmanager
-def convolving_directly(directly: bool = True) -> Iterator[None]:
-    """Inside, ``convolve`` is the compiler's own on CPUs too: for questions about a network, not how it is computed."""
-    before = _directly.set(directly)
-    try:
-        yield
-    finally:
-        _directly.reset(before)
-
-
-def computes_on_cpu() -> bool:
-    """Whether what is traced now is for CPUs: those of the mesh that is set, else JAX's default device."""
-    if _directly.get():
-        return False
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.abstract_device is None:
-        return jax.default_backend() == "cpu"
-    return mesh.abstract_device.platform == "cpu"
 
 
 Way = Callable[[Input, Kernel], Output]
@@ -124,6 +100,8 @@ def recomputing(function: Callable[..., Output], **options: int) -> Way:
 
     @jax.jit
     def differentiate(x: Input, kernel: Kernel, gradient: Output) -> tuple[Input, Kernel]:
+        # A barrier, without which a compiler finds that patches and tiles were there before, and keeps them.
+        x, kernel, gradient = jax.lax.optimization_barrier((x, kernel, gradient))
         _, pull_back = jax.vjp(way, x, kernel)
         return pull_back(gradient)
 

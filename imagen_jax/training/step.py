@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from imagen_jax.array_types import RandomKey, Scalar
+from imagen_jax.sharding.platforms import compiler_options
 from imagen_jax.training.state import Params, TrainState, update_average
 
 Batch = Any
@@ -91,7 +92,13 @@ def lower_train_step(step: TrainStep, state: TrainState, batch: Batch, mesh: Mes
         mesh: of the shardings; its devices need not be here.
     """
     placement = jax.tree.map(lambda array: array.sharding, (state, batch))
-    jitted = jax.jit(step, in_shardings=placement, out_shardings=(placement[0], None), donate_argnums=0)
+    jitted = jax.jit(
+        step,
+        in_shardings=placement,
+        out_shardings=(placement[0], None),
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
     # Layers ask for the mesh while they are traced.
     with jax.set_mesh(mesh):
         return jitted.lower(state, batch)

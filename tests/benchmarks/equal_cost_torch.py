@@ -19,7 +19,7 @@ import torch
 from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, SAVE_SECONDS, Progress, read_data, read_peer, write_peer
 from tests.benchmarks.peers_torch import README_GUIDANCE, count_parameters, import_imagen_pytorch
 
-SAMPLING_STEPS = 100
+SAMPLING_STEPS = 25
 DRAWN_AT_ONCE = 32
 
 

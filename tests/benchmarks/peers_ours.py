@@ -191,7 +191,7 @@ def train(folder: Path, name: str, work: Work) -> Callable[[], Any]:
         places = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)
         params = jax.device_put(deepfloyd_if.read_params(folder / "training", config), places)
         state = state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
-    step = training.lower().compile()
+    step = training.compile()
     draws = np.random.default_rng(0)
 
     def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -7,13 +7,12 @@ import pytest
 
 from imagen_jax.models.convolutions import (
     CONVOLUTION,
-    computes_on_cpu,
     convolve,
     convolve_by_patches,
     convolve_by_tiles,
-    convolving_directly,
     fastest_way,
 )
+from imagen_jax.sharding.platforms import computes_on_cpu, computing_as_written
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -58,7 +57,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def as_users_have_it():
     """Not as ``conftest`` has it for the other tests."""
-    with convolving_directly(False):
+    with computing_as_written(False):
         yield
 
 
@@ -140,7 +139,7 @@ def test_the_devices_of_the_mesh_decide():
 
 def test_a_network_may_be_asked_for_as_it_is_written():
     x, kernel = example(16, 16, 3)
-    with convolving_directly():
+    with computing_as_written():
         program = str(jax.make_jaxpr(lambda x: ours(x, kernel, 1))(x))
     assert "conv_general_dilated" in program and CONVOLUTION not in program
     assert computes_on_cpu()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import Text
-from imagen_jax.models.attention import AttentionPool, attend
+from imagen_jax.models.attending import attend
+from imagen_jax.models.attention import AttentionPool
 from imagen_jax.models.conditioning import log_snr_to_time
 from imagen_jax.models.efficient_unet import InputGates, UpsamplingConvolution
 from imagen_jax.models.layers import (

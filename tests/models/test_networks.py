@@ -8,6 +8,7 @@ import pytest
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.models import NETWORKS
 from imagen_jax.sharding.axes import remove_labels
+from tests.drawn_params import draw_params
 
 SMALL = {
     "unet": {"channels": 8, "channel_multipliers": (1, 2), "blocks_per_level": 1, "attention_resolutions": (8,),
@@ -30,20 +31,17 @@ def make(name, **changes):
     return NETWORKS[name.partition(",")[0]](**{**SMALL[name], **changes})
 
 
-def shake(params):
-    """Parameters none of which is zero, so that every path shows."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    return jax.tree.unflatten(
-        tree, [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    )
+def params_for(module, *inputs):
+    """Parameters of a network that is given these, none of which is zero."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(3), *inputs)["params"])
+    return draw_params(remove_labels(shapes))
 
 
 @pytest.fixture(params=SMALL, scope="module")
 def network(request):
     """A network of every input, and its output as a function of those inputs."""
     module = make(request.param)
-    params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT, LOW, NOISY)["params"]))
+    params = params_for(module, NOISY, LOG_SNR, TEXT, LOW, NOISY)
     apply = jax.jit(module.apply)
 
     def run(noisy=NOISY, log_snr=LOG_SNR, text=TEXT, low=LOW, estimate=NOISY):
@@ -61,7 +59,7 @@ def change(before, after):
 def test_a_new_network_says_nothing(name):
     """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of silence."""
     module = make(name)
-    output, _ = module.init_with_output(jax.random.key(3), NOISY, LOG_SNR, TEXT)
+    output, _ = jax.jit(module.init_with_output)(jax.random.key(3), NOISY, LOG_SNR, TEXT)
     assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)
 
 
@@ -100,9 +98,9 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []
     for dtype in (jnp.float32, jnp.bfloat16):
         module = make(name, dtype=dtype)
-        params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"]))
+        params = params_for(module, NOISY, LOG_SNR, TEXT)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-        outputs.append(np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT)))
+        outputs.append(np.asarray(jax.jit(module.apply)({"params": params}, NOISY, LOG_SNR, TEXT)))
     assert outputs[1].dtype == np.float32
     assert 0 < np.abs(outputs[0] - outputs[1]).mean() < 0.05 * outputs[0].std()
 
@@ -110,11 +108,12 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_dropout_only_in_training(name):
     module = make(name, dropout=0.5)
-    params = shake(remove_labels(module.init(jax.random.key(3), NOISY, LOG_SNR, TEXT)["params"]))
+    params = params_for(module, NOISY, LOG_SNR, TEXT)
+    apply = jax.jit(module.apply, static_argnames="train")
 
     def run(key, train):
         rngs = {"dropout": jax.random.key(key)}
-        return np.asarray(module.apply({"params": params}, NOISY, LOG_SNR, TEXT, train=train, rngs=rngs))
+        return np.asarray(apply({"params": params}, NOISY, LOG_SNR, TEXT, train=train, rngs=rngs))
 
     assert np.array_equal(run(0, False), run(1, False)) and not np.allclose(run(0, True), run(1, True))
 

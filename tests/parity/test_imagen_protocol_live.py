@@ -9,8 +9,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from imagen_jax.evaluate import evaluate
-from imagen_jax.models.convolutions import convolving_directly
 from imagen_jax.protocols.requests import Wanted
+from imagen_jax.sharding.platforms import computing_as_written
 from tests.protocols.coco_tree import write_coco
 from tests.reference.inception_weights import random_tensors
 from tests.small_cascades import write_cascade
@@ -22,7 +22,7 @@ PICTURES = 80
 @pytest.fixture(autouse=True)
 def as_users_have_it():
     """Not as ``conftest`` has it for the other tests."""
-    with convolving_directly(False):
+    with computing_as_written(False):
         yield
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from imagen_jax.evaluation.inception_weights import load_inception
 from imagen_jax.evaluation.resizing import RESIZES
-from imagen_jax.models.convolutions import convolving_directly
+from imagen_jax.sharding.platforms import computing_as_written
 from tests.reference.inception_weights import make_pictures, random_tensors
 
 SHAPES = [(64, 64), (256, 256), (480, 640), (299, 299)]
@@ -19,7 +19,7 @@ SHAPES = [(64, 64), (256, 256), (480, 640), (299, 299)]
 @pytest.fixture(autouse=True)
 def as_users_have_it():
     """Not as ``conftest`` has it for the other tests."""
-    with convolving_directly(False):
+    with computing_as_written(False):
         yield
 
 

@@ -116,7 +116,7 @@ class Start:
             "PYTHONPATH": str(CHECKOUT),
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
-            "IMAGEN_JAX_DIRECT_CONVOLUTIONS": "1",
+            "IMAGEN_JAX_AS_WRITTEN": "1",
             "IMAGEN_JAX_NO_CACHE": "1",
             "IMAGEN_JAX_CACHE": str(self.place.cache),
             "JAX_COMPILATION_CACHE_DIR": str(self.place.cache / "compiled"),

@@ -1,11 +1,14 @@
-"""Large pages of memory for programs on CPUs, which saves time where a program is run again and again: in training.
+"""The memory of a host that computes: large pages for programs on its CPU, and what is freed given back.
 
 XLA takes the memory for a program's intermediate results from the C library at each call, and the kernel then maps it
 page by page, as it is touched: of 4 KiB each, that is a hundred thousand interruptions a call. glibc asks for pages of
 2 MiB where the environment variable ``GLIBC_TUNABLES`` says so, which it reads when a process begins, and never again
-(measured in ``tests/benchmarks/convolutions.md``). A sampler is one program for all its steps, and gains little.
+(measured in ``tests/benchmarks/convolutions.md``). That saves time where a program is run again and again, in training;
+a sampler is one program for all its steps, and gains little.
 """
 
+import ctypes
+import gc
 import os
 import re
 import sys
@@ -29,6 +32,17 @@ def begin_again_with_large_pages() -> None:
     if is_one_of_our_mains(sys.orig_argv) and "GLIBC_TUNABLES" not in os.environ and would_help():
         os.environ["GLIBC_TUNABLES"] = TUNABLE
         os.execv(sys.executable, sys.orig_argv)
+
+
+def give_back() -> None:
+    """Gives freed memory back to the system, which the C library keeps for later: after a compilation, gigabytes.
+
+    Nothing happens where the C library can't.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def is_one_of_our_mains(command: list[str]) -> bool:
