@@ -58,7 +58,7 @@ def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(s
         return original(self, noisy, log_snr, text, low_resolution, *rest, **named)
 
     monkeypatch.setattr(module, "__call__", spy)
-    jax.block_until_ready(make_loss(stage, config.training)(params, batch, jax.random.key(3)))
+    jax.block_until_ready(jax.jit(make_loss(stage, config.training))(params, batch, jax.random.key(3)))
     jax.effects_barrier()
     (image, log_snr), *_ = seen
     added = image - np.sqrt(1 / (1 + np.exp(-log_snr)))[:, None, None, None] * np.asarray(batch.low_resolution)
@@ -89,7 +89,7 @@ def test_a_fresh_network_denoises_to_what_its_silence_means(super_resolution):
     batch = make_batch(stage, batch_size=2)
     log_snr = jnp.asarray([0.0, 2.0])
     low_resolution = LowResolution(batch.low_resolution, log_snr)
-    clean = make_denoiser(stage, params, batch.text, low_resolution)(batch.image, log_snr)
+    clean = jax.jit(make_denoiser(stage, params, batch.text, low_resolution))(batch.image, log_snr)
     alpha = np.sqrt(1 / (1 + np.exp(-np.asarray(log_snr))))[:, None, None, None]
     np.testing.assert_allclose(clean, alpha * np.asarray(batch.image), atol=1e-6)
 
@@ -128,8 +128,8 @@ def test_self_conditioned_stages_train_and_denoise():
     stage = build_stage(config)
     params = draw_params(abstract_params(stage))
     batch = make_batch(stage, batch_size=2)
-    assert np.isfinite(float(make_loss(stage, config.training)(params, batch, jax.random.key(1))))
-    clean = make_denoiser(stage, params, batch.text, None)(batch.image, jnp.zeros((2,)))
+    assert np.isfinite(float(jax.jit(make_loss(stage, config.training))(params, batch, jax.random.key(1))))
+    clean = jax.jit(make_denoiser(stage, params, batch.text, None))(batch.image, jnp.zeros((2,)))
     assert clean.shape == batch.image.shape
 
 
