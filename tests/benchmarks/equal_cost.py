@@ -11,8 +11,8 @@ Both train a base on the same OpenMoji drawings at 32 px with the same MiniLM em
                     ``ImagenTrainer``, each with its defaults, until the processor has worked as long as for ours
 
 What counts is a process's own time on all cores, from its start, imports and compiling with it. Then both draw the same
-training and held-out captions, ours as its config says but in 16 steps, the peer in 25 at its README's guidance; a
-picture in 25 takes it a quarter of a minute.
+training and held-out captions in 16 steps, ours as its config says, the peer at its README's guidance; a picture takes
+it ten seconds of the processor, which is why there are not more of them.
 
 In features of EfficientNet-Lite0: caption recall@10 among all drawings, and the Fréchet distance to the training
 drawings or to the held-out ones. FOLDER gets all that is made; ``--write`` also puts table and picture here.
@@ -49,14 +49,13 @@ from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
 from imagen_jax.stages import abstract_params, build_stage, load_encoder
 from imagen_jax.text.embedding_store import ComputedEmbeddings
 from imagen_jax.training.metrics import read_metrics
-from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, read_data, write_json
+from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, SAMPLING_STEPS, read_data, write_json
 from tests.benchmarks.peers_table import processor, versions
 
 NETWORK = "efficientnet_lite0"
 SAMPLES = 104
 """Of the training captions: as many as there are held out."""
 
-OUR_STEPS = 16
 SIDES = ("ours", "peer")
 TITLES = {"ours": "imagen-jax", "peer": "imagen-pytorch"}
 NAMES = {"train": "training", "validation": "held-out"}
@@ -139,7 +138,7 @@ def train_ours(folder: Path, config: ConfigDict) -> float:
 
 def draw_ours(folder: Path) -> None:
     """Draws with ours, unless that has been done."""
-    cascade = load_cascade([folder / "ours"], {"steps": [OUR_STEPS]}, batch_size=32)
+    cascade = load_cascade([folder / "ours"], {"steps": [SAMPLING_STEPS]}, batch_size=32)
     data = read_data(folder)
     for split in SPLITS:
         path = folder / f"ours_{split}.npy"
@@ -195,7 +194,8 @@ def write_table(results: dict[str, Any]) -> str:
         f"Measured on {os.cpu_count()} cores of {processor()}, {versions()}. The same OpenMoji drawings at "
         f"{RESOLUTION} px, the same MiniLM embeddings, batches of {BATCH}; {minutes['ours']:.1f} minutes of the "
         f"processor for ours and {minutes['peer']:.1f} for imagen-pytorch, with the defaults of its `Unet`, `Imagen` "
-        f"and `ImagenTrainer`, and the width ({results['peer']['width']}) that gives it as many parameters.",
+        f"and `ImagenTrainer`, and the width ({results['peer']['width']}) that gives it as many parameters. All "
+        f"pictures are drawn in {SAMPLING_STEPS} steps.",
         "",
         "```sh",
         "python -m tests.benchmarks.equal_cost FOLDER",

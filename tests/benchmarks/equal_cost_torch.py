@@ -16,10 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, SAVE_SECONDS, Progress, read_data, read_peer, write_peer
+from tests.benchmarks.equal_cost_work import (
+    BATCH,
+    RESOLUTION,
+    SAMPLING_STEPS,
+    SAVE_SECONDS,
+    Progress,
+    read_data,
+    read_peer,
+    write_peer,
+)
 from tests.benchmarks.peers_torch import README_GUIDANCE, count_parameters, import_imagen_pytorch
 
-SAMPLING_STEPS = 25
 DRAWN_AT_ONCE = 32
 
 

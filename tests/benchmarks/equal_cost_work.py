@@ -9,6 +9,7 @@ import numpy as np
 
 RESOLUTION = 32
 BATCH = 64
+SAMPLING_STEPS = 16
 SAVE_SECONDS = 240.0
 """Of the processor, between two checkpoints."""
 
