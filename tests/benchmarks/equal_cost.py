@@ -64,8 +64,8 @@ READ_WITH_CARE = """\
 How to read it: this is what an hour of two cores makes of either library as it comes, and no verdict on the methods
 of imagen-pytorch. Its `Unet` attends over all places of every level unless told otherwise, at full resolution too,
 with 8 heads of 64 channels whatever the width, and its trainer learns at 1e-4: of so few steps nothing is to be seen
-yet. Who gives it attention in the lower levels alone, as its README does, gets further (`peers.md` measures such a
-network's speed). Ours is set up for the occasion: the clean image predicted, pixels in blocks of 4×4, Muon at a high
+yet. Who gives it attention in the lower levels alone, as its README does, may get further (`peers.md` measures such
+a network's speed). Ours is set up for the occasion: the clean image predicted, pixels in blocks of 4×4, Muon at a high
 rate, times drawn towards noise."""
 
 
