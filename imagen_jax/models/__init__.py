@@ -3,15 +3,15 @@
     noisy image, log-SNR, text, low-resolution image -> conditioning (one embedding, one token sequence)
     -> U-Net or Efficient U-Net (blocks, attention, layers) -> output shaped like the image
 
-``convolutions`` and ``attending`` (as the device at hand computes them fastest), ``layers`` (normalisation, up and down), ``attention``
-(self-attention with text in its keys, cross-attention), ``conditioning`` (time, pooled text, low-resolution image),
-``blocks`` (residual block), ``equal_blocks`` (several of them as one loop), ``remat`` (what is computed again for the
-gradient), ``unet`` (ADM, Imagen's base), ``efficient_unet`` (Imagen's super-resolution stages), ``deepfloyd_unet``
-(DeepFloyd IF's), ``noise_classifier`` (for guidance). ``deepfloyd_weights`` says which tensor of IF's files is which
-parameter. ``NETWORKS`` names the denoising ones for configs.
+``convolutions`` and ``attending`` (as the device at hand computes them fastest), ``layers`` (normalisation, up and
+down), ``attention`` (self-attention with text in its keys, cross-attention), ``conditioning`` (time, pooled text,
+low-resolution image), ``blocks`` (residual block), ``equal_blocks`` (several of them as one loop), ``remat`` (what is
+computed again for the gradient), ``unet`` (ADM, Imagen's base), ``efficient_unet`` (Imagen's super-resolution stages),
+``deepfloyd_unet`` (DeepFloyd IF's), ``noise_classifier`` (for guidance). ``deepfloyd_weights`` says which tensor of
+IF's files is which parameter. ``NETWORKS`` names the denoising ones for configs.
 
-May import: ``array_types``, ``errors``, ``sharding`` (axes, platforms), ``weights``. ``diffusion``, ``sampling`` and ``training``
-never import it: networks travel as arguments.
+May import: ``array_types``, ``errors``, ``sharding`` (axes, platforms), ``weights``. ``diffusion``, ``sampling`` and
+``training`` never import it: networks travel as arguments.
 """
 
 import flax.linen as nn

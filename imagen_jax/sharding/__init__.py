@@ -4,6 +4,7 @@
     a layer names the axes of its kernel -> axes (name -> mesh axis) -> stored in parts, gathered where it is used
 
 ``mesh`` (build and check the device mesh), ``axes`` (what layers call their axes, and what that means on a mesh),
-``placement`` (which array of a state is cut along which axis), ``platforms`` (what kind of device a program is traced for).
+``placement`` (which array of a state is cut along which axis), ``platforms`` (what kind of device a program is traced
+for).
 May import: ``array_types``, ``errors``.
 """

@@ -1,8 +1,8 @@
 """What kind of device a program is traced for, which decides how a network convolves and attends.
 
 CPUs have ways of their own for what XLA compiles badly for them, in ``models``. Accelerators compute a network as it is
-written, and so do CPUs with ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, for what computes so
-briefly that compiling would take longer.
+written, and so do CPUs with ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, for what computes so briefly that compiling
+would take longer.
 """
 
 import os
