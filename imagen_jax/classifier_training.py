@@ -27,6 +27,7 @@ from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.preemption import listening
+from imagen_jax.sharding.platforms import compiler_options
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoint_reading import place_here
 from imagen_jax.training.checkpoints import CheckpointStore
@@ -97,7 +98,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             with listening() as should_leave:
                 state = run_loop(
                     state,
-                    jax.jit(step, donate_argnums=0),
+                    jax.jit(step, donate_argnums=0, compiler_options=compiler_options(jax.default_backend())),
                     guard.watch(batches),
                     steps=training.steps,
                     put=lambda batch: label(batch, classifier),

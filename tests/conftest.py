@@ -8,7 +8,8 @@ from pathlib import Path
 # compilation cache saves a sixth more, once it is filled, and is one more thing to doubt.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# So do the direct convolutions, for ours are longer programs; tests/models/test_convolutions.py has ours.
+# So do networks as they are written, for our ways on CPUs are longer programs; tests of those ask for
+# ``as_users_have_it``.
 os.environ["IMAGEN_JAX_AS_WRITTEN"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -36,6 +37,15 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts slow tests last, so that a small mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture
+def as_users_have_it():
+    """Networks are computed in a CPU's own ways, and not as they are written, as all else here."""
+    from imagen_jax.sharding.platforms import computing_as_written
+
+    with computing_as_written(False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ from imagen_jax.models.attending import attend
 from imagen_jax.models.layers import FeatureMap, GroupNorm, dense, split_into_heads
 from imagen_jax.sharding.axes import constrain
 
-Heads = Float[Array, "batch places heads head_channels"]
-
 
 class SelfAttention(nn.Module):
     """Self-attention of a feature map whose keys and values also hold the caption's tokens.

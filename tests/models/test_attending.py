@@ -11,12 +11,7 @@ from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement
 from imagen_jax.sharding.platforms import computing_as_written
 
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Not as ``conftest`` has it for the other tests."""
-    with computing_as_written(False):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def example(masked: bool, batch: int = 4, queries: int = 6, keys: int = 5):

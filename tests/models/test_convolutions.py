@@ -14,6 +14,8 @@ from imagen_jax.models.convolutions import (
 )
 from imagen_jax.sharding.platforms import computes_on_cpu, computing_as_written
 
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -52,13 +54,6 @@ CASES = {
     "1×1": ((16, 16, 1, 1, 16, 24), convolve_by_patches),
     "5×5": ((16, 16, 5, 1, 16, 24), convolve_by_patches),
 }
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Not as ``conftest`` has it for the other tests."""
-    with computing_as_written(False):
-        yield
 
 
 @pytest.fixture(params=CASES, name="case")

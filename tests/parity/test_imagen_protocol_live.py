@@ -10,20 +10,14 @@ from threadpoolctl import threadpool_limits
 
 from imagen_jax.evaluate import evaluate
 from imagen_jax.protocols.requests import Wanted
-from imagen_jax.sharding.platforms import computing_as_written
 from tests.protocols.coco_tree import write_coco
 from tests.reference.inception_weights import random_tensors
 from tests.small_cascades import write_cascade
 
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
+
 PICTURES = 80
 """With 200 it takes seven minutes, and passes as well (on 26 November 2026)."""
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Not as ``conftest`` has it for the other tests."""
-    with computing_as_written(False):
-        yield
 
 
 def reference_features(weights, pictures):

@@ -10,17 +10,11 @@ import pytest
 
 from imagen_jax.evaluation.inception_weights import load_inception
 from imagen_jax.evaluation.resizing import RESIZES
-from imagen_jax.sharding.platforms import computing_as_written
 from tests.reference.inception_weights import make_pictures, random_tensors
 
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
+
 SHAPES = [(64, 64), (256, 256), (480, 640), (299, 299)]
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """Not as ``conftest`` has it for the other tests."""
-    with computing_as_written(False):
-        yield
 
 
 @pytest.fixture
