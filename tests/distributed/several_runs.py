@@ -9,7 +9,6 @@ All have the same config, so that what the first compiles serves the others; onl
 import os
 import time
 from functools import cache
-from types import SimpleNamespace
 
 from absl import flags
 from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
@@ -20,7 +19,7 @@ from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.stages import build_stage
 from imagen_jax.storage.paths import to_path
 from imagen_jax.training.watching import Watch
-from imagen_jax.training_setup import make_training
+from imagen_jax.training_setup import Training, make_training
 
 PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
@@ -58,10 +57,13 @@ def main(arguments):
         make_batches = train.make_batches
         train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
     training = cache(lambda: make_training(train.CONFIG.value, build_stage(train.CONFIG.value)))
-    compiled = cache(lambda: training().lower().compile())
-    train.make_training = lambda *_: SimpleNamespace(
-        **training()._asdict(), lower=lambda: SimpleNamespace(compile=compiled)
-    )
+    compiled = cache(lambda: training().compile())
+
+    class CompiledOnce(Training):
+        def compile(self):
+            return compiled()
+
+    train.make_training = lambda *_: CompiledOnce(*training())
     if "STORAGE_EMULATOR_HOST" in os.environ:
         ExtendedGcsFileSystem._get_bucket_type = ordinary
     for number, workdir in enumerate(train.WORKDIR.value.split(",")):
