@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from imagen_jax.array_types import Keys, Text
+from imagen_jax.array_types import Images, Keys, Text
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
@@ -233,7 +233,7 @@ class Cascade:
                     known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
                     inverted = self._program(number, edit, make_invert_stage)(params, inputs._replace(text=known))
                     inputs = inputs._replace(start=inverted)
-                images = self._program(number, edit, make_draw_stage)(params, inputs)
+                images = self._draw_stage(number, edit, params, inputs)
             yield np.asarray(images)
 
     def inputs(
@@ -268,6 +268,13 @@ class Cascade:
         picture, known = edit.pictures(stage.resolution, len(wishes))
         unwanted = self._unwanted(one, text, negative_prompt)
         return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
+
+    def _draw_stage(self, number: int, edit: Edit, params: Any, inputs: Inputs) -> Images:
+        compiled = len(self._programs)
+        draw = self._program(number, edit, make_draw_stage)
+        if len(self._programs) > compiled:
+            draw.compile(params, inputs)
+        return draw(params, inputs)
 
     def _program(self, number: int, edit: Edit, make: Callable[..., Callable]) -> Callable:
         """What a stage does to a batch, compiled once for each way to walk."""

@@ -14,6 +14,7 @@ from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
+from imagen_jax.host_memory import give_back
 from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
@@ -221,9 +222,15 @@ class DrawingStage:
     """
 
     begin: Callable[[Inputs], Place]
-    go_on: Callable[[Params, Inputs, Place, StepNumber, StepNumber], Place]
+    go_on: jax.stages.Wrapped
     steps: int
     on_step: OnStep | None
+
+    def compile(self, params: Params, inputs: Inputs) -> None:
+        """Compiles what draws from such arguments, so that drawing begins when what compiling took is given back."""
+        number = np.asarray(0, np.int32)
+        self.go_on.lower(params, inputs, self.begin(inputs), number, number).compile()
+        give_back()
 
     def __call__(self, params: Params, inputs: Inputs) -> Images:
         """Draws."""
