@@ -108,7 +108,7 @@ class Cascade:
     on_step: OnStep | None = None
     on_estimate: OnEstimate | None = None
     classifier: ClassifierGuidance | None = None
-    _programs: dict[Any, Callable] = field(init=False, repr=False, default_factory=dict)
+    _programs: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
     _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -276,7 +276,7 @@ class Cascade:
             draw.compile(params, inputs)
         return draw(params, inputs)
 
-    def _program(self, number: int, edit: Edit, make: Callable[..., Callable]) -> Callable:
+    def _program(self, number: int, edit: Edit, make: Callable[..., Any]) -> Any:
         """What a stage does to a batch, compiled once for each way to walk."""
         key = (number, make.__name__, edit.strength, edit.returns)
         if key not in self._programs:

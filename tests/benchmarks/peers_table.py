@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.benchmarks.pages import write_page
 from tests.benchmarks.peers_work import GROUPS, Work, steady
 
 LIBRARIES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers", "imagen-pytorch", "accelerate")
-KEPT_FROM = "## What limits it"
-"""Where the part of the file begins that a person wrote, which stays."""
 
 Result = Mapping[str, Any]
 
@@ -162,7 +161,7 @@ def format_table(work: Work, results: Sequence[Result], facts: Mapping[str, Any]
 
 
 def write_table(work: Work, results: Sequence[Result], facts: Mapping[str, Any], path: Path | None) -> None:
-    """Prints the table, and writes it into a file, whose part from ``KEPT_FROM`` on stays as it is.
+    """Prints the table, and writes it into a file, see ``write_page``.
 
     Raises:
         SystemExit: there are no results.
@@ -172,5 +171,4 @@ def write_table(work: Work, results: Sequence[Result], facts: Mapping[str, Any],
     table = format_table(work, results, facts)
     print(table)
     if path is not None:
-        _, mark, kept = (path.read_text() if path.exists() else "").partition(KEPT_FROM)
-        path.write_text(f"{table}\n{mark}{kept}" if mark else table)
+        write_page(path, table)

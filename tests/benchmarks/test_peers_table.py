@@ -41,7 +41,7 @@ def test_what_a_person_wrote_below_the_table_stays(tmp_path):
     path.write_text("# Old\n\n## What limits it\n\nMemory.\n")
     write_table(TINY, results_of({"diffusers": 4.0, "deepfloyd_unet": 2.0}), FACTS, path)
     text = path.read_text()
-    assert text.startswith("# Next to") and text.endswith("\n\n## What limits it\n\nMemory.\n")
+    assert text.startswith("# Next to") and "# Old" not in text and text.endswith("\n\n## What limits it\n\nMemory.\n")
     with pytest.raises(SystemExit, match="no results"):
         write_table(TINY, [], FACTS, None)
 

@@ -49,6 +49,7 @@ from imagen_jax.trained_stages import make_sampling_stage, make_settings
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.metrics import MetricsWriter, read_metrics
 from imagen_jax.training_setup import make_training
+from tests.benchmarks.pages import write_page
 from tests.benchmarks.unet_configs import HELD_OUT_IMAGES, NAMES, make_config
 from tests.benchmarks.unet_report import describe_machine, plot, write_table
 
@@ -279,8 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     if asked.write:
-        for name in ("unet_efficiency.md", "unet_efficiency.png"):
-            shutil.copy(folder / name, Path(__file__).with_name(name))
+        write_page(Path(__file__).with_suffix(".md"), (folder / "unet_efficiency.md").read_text())
+        shutil.copy(folder / "unet_efficiency.png", Path(__file__).with_suffix(".png"))
 
 
 if __name__ == "__main__":
