@@ -22,6 +22,7 @@ from imagen_jax.array_types import Images, Keys, Text
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
+from imagen_jax.host_memory import give_back
 from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.sampling.cascade import (
     Calls,
@@ -231,9 +232,9 @@ class Cascade:
                 inputs = jax.device_put(inputs, cut)
                 if edit.invert is not None:
                     known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
-                    inverted = self._program(number, edit, make_invert_stage)(params, inputs._replace(text=known))
+                    inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=known))
                     inputs = inputs._replace(start=inverted)
-                images = self._draw_stage(number, edit, params, inputs)
+                images = self._run(number, edit, make_draw_stage, params, inputs)
             yield np.asarray(images)
 
     def inputs(
@@ -269,20 +270,16 @@ class Cascade:
         unwanted = self._unwanted(one, text, negative_prompt)
         return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
 
-    def _draw_stage(self, number: int, edit: Edit, params: Any, inputs: Inputs) -> Images:
-        compiled = len(self._programs)
-        draw = self._program(number, edit, make_draw_stage)
-        if len(self._programs) > compiled:
-            draw.compile(params, inputs)
-        return draw(params, inputs)
-
-    def _program(self, number: int, edit: Edit, make: Callable[..., Any]) -> Any:
-        """What a stage does to a batch, compiled once for each way to walk."""
+    def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
+        """What a stage does to a batch, compiled once for each way to walk; what that took is given back first."""
         key = (number, make.__name__, edit.strength, edit.returns)
         if key not in self._programs:
             calls = Calls(self.on_step, self.on_estimate)
-            self._programs[key] = make(self.stages[number], calls, edit.walk)
-        return self._programs[key]
+            program = make(self.stages[number], calls, edit.walk)
+            program.lower(params, inputs).compile()
+            give_back()
+            self._programs[key] = program
+        return self._programs[key](params, inputs)
 
     @functools.cached_property
     def _placements(self) -> list[Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_jax import cascades
 from imagen_jax.cascades import Wish, load_cascade
 from imagen_jax.edits import Edit
 from imagen_jax.errors import UserError
@@ -52,11 +53,12 @@ def test_no_prompt_compiles_anything_anew(cascade):
     assert set(before.values()) == {1}
 
 
-def test_programs_that_are_run_in_pieces_are_compiled_once(workdirs):
+def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_draw(workdirs, monkeypatch):
     told = []
+    monkeypatch.setattr(cascades, "give_back", lambda: told.append("given back"))
     cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=told.append)
     draw(cascade, ["panda"])
-    assert told == [0, 1, 2, 3, 4] * len(workdirs)
+    assert told == ["given back", 0, 1, 2, 3, 4] * len(workdirs)
     assert {program.go_on._cache_size() for program in cascade._programs.values()} == {1}
 
 

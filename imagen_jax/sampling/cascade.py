@@ -14,7 +14,6 @@ from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
-from imagen_jax.host_memory import give_back
 from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
@@ -226,11 +225,10 @@ class DrawingStage:
     steps: int
     on_step: OnStep | None
 
-    def compile(self, params: Params, inputs: Inputs) -> None:
-        """Compiles what draws from such arguments, so that drawing begins when what compiling took is given back."""
+    def lower(self, params: Params, inputs: Inputs) -> jax.stages.Lowered:
+        """The second program, ready to compile; once that is done, drawing from such arguments finds it compiled."""
         number = np.asarray(0, np.int32)
-        self.go_on.lower(params, inputs, self.begin(inputs), number, number).compile()
-        give_back()
+        return self.go_on.lower(params, inputs, self.begin(inputs), number, number)
 
     def __call__(self, params: Params, inputs: Inputs) -> Images:
         """Draws."""

@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     config = quickstart.get_config("base")
     training = make_training(config, build_stage(config))
-    step = training.lower().compile()
+    step = training.compile()
     state = training.make_state()
     batch = jax.tree.map(lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding), training.batch)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
