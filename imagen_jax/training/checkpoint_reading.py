@@ -178,6 +178,9 @@ def types_in(checkpoint: Path, part: str, record: Record) -> dict[str, ArrayType
     """
     if not (checkpoint / part / "_METADATA").read_bytes():
         raise DamageError(f"{part}/_METADATA is empty")
+    # Without it no array is found, and the reads that Orbax leaves behind at the first error fill the screen.
+    if not (checkpoint / part / "manifest.ocdbt").exists():
+        raise DamageError(f"{part}/manifest.ocdbt is missing")
     if record.arrays:
         return record.arrays[part]
     # Where it can't read, Orbax says so in the log only.
