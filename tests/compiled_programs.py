@@ -1,9 +1,20 @@
-"""JAX's cache of compiled programs, for tests that want it."""
+"""Programs that tests compile once: JAX's cache of them, and the steps of trainings."""
 
+import json
 from contextlib import contextmanager
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+from imagen_jax import train
+from imagen_jax.training_setup import Training
+
+IN_THE_PROGRAM = ("network", "stage", "text", "optimizer", "mesh", "seed", "training")
+NOT_IN_IT = {
+    "steps", "log_every", "checkpoint_every", "preview_every", "evaluate_every", "keep_checkpoints", "keep_every",
+    "skips_in_a_row", "when_not_finite", "most_rewinds", "tensorboard",
+}  # fmt: skip
+"""Settings of training that the step knows nothing of."""
 
 
 @contextmanager
@@ -20,3 +31,31 @@ def kept_in(folder):
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+class CompiledOnce(Training):
+    """A training whose step is compiled when it is first asked for."""
+
+    def compile(self):
+        if not hasattr(self, "compiled"):
+            self.compiled = super().compile()
+        return self.compiled
+
+
+def compiling_once(trainings):
+    """What may stand for ``train.make_training``: trainings of one program share it.
+
+    Args:
+        trainings: a dictionary of those that are made already.
+    """
+    make_training = train.make_training
+
+    def make(config, stage):
+        known = {name: value for name, value in config.to_dict().items() if name in IN_THE_PROGRAM}
+        known["training"] = {name: value for name, value in known["training"].items() if name not in NOT_IN_IT}
+        program = json.dumps(known, sort_keys=True)
+        if program not in trainings:
+            trainings[program] = CompiledOnce(*make_training(config, stage))
+        return trainings[program]
+
+    return make

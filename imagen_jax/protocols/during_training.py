@@ -24,7 +24,6 @@ from imagen_jax.evaluation.caption_recall import measure_caption_recall
 from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS, extract_features
 from imagen_jax.evaluation.frechet import frechet_distance, moments_of
-from imagen_jax.evaluation.metric_plot import plot_metrics
 from imagen_jax.protocols.caption_choice import choose_captions
 from imagen_jax.protocols.references import Reference, open_prepared
 from imagen_jax.sampling.cascade import Inputs, keys_of_prompts, make_draw_stage
@@ -140,6 +139,9 @@ class TrainingEvaluation:
         line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
         if self.network.distance:
             line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
+        # It takes a while to import, and most trainings are not measured.
+        from imagen_jax.evaluation.metric_plot import plot_metrics
+
         # Lines of this step and later ones are of a run that was cut.
         with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
             writer.write(number, line)

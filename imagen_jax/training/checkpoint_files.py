@@ -184,6 +184,15 @@ def remove_unfinished_checkpoint(path: Path) -> None:
         remove_folder(path)
 
 
+def none_is_whole(folder: Path, damaged: dict[int, str]) -> UserError:
+    """What to say where all checkpoints are damaged; the reasons are by step."""
+    reasons = "; ".join(f"{step}: {reason}" for step, reason in sorted(damaged.items(), reverse=True))
+    return UserError(
+        f"{folder} holds no checkpoint that is whole ({reasons}): if the disk is well, put back a copy of one, or "
+        "remove that folder to begin anew"
+    )
+
+
 def set_aside(checkpoint: Path) -> str:
     """Gives a damaged checkpoint another name, and returns that: its step can be written again, and nothing is lost.
 

@@ -10,7 +10,7 @@ import errno
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -193,9 +193,11 @@ def types_in(checkpoint: Path, part: str, record: Record) -> dict[str, ArrayType
 @contextmanager
 def reading_alone() -> Iterator[None]:
     """Has Orbax read without waiting for the other processes."""
-    here = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
-    with ocp.Context(multiprocessing_options=options) if jax.process_count() > 1 else nullcontext():
+    context = ocp.Context()
+    if jax.process_count() > 1:
+        here = jax.process_index()
+        context.multiprocessing.primary_host, context.multiprocessing.active_processes = here, {here}
+    with context:
         yield
 
 

@@ -30,6 +30,7 @@ from imagen_jax.training.checkpoint_files import (
     is_leftover,
     list_steps,
     missing_part,
+    none_is_whole,
     remove_leftovers,
     see_alike,
     set_aside,
@@ -48,6 +49,9 @@ from imagen_jax.training.checkpoint_refusals import (
     refusal_of_bytes,
     refuse_alike,
 )
+
+SMALLEST_SLICE = 2**20
+"""Bytes of an array that each of several devices writes, where all have the whole: a slice is a program to compile."""
 
 
 class CheckpointStore:
@@ -91,7 +95,7 @@ class CheckpointStore:
         whole = [int(path.name) for path in there if is_complete(path)]
         damaged = {int(path.name): f"{missing_part(path)} is missing" for path in there if not is_leftover(path)}
         if damaged and not whole:
-            raise self._none_is_whole(damaged)
+            raise none_is_whole(self.folder, damaged)
         return max(whole, default=None)
 
     def latest_step_of_all(self, is_wanted: Callable[[int], bool] = lambda step: True) -> int | None:
@@ -300,7 +304,7 @@ class CheckpointStore:
             raise UserError(
                 f"{self.folder.parent} holds no checkpoint: train it first, with python -m imagen_jax.train"
             )
-        raise self._none_is_whole(damaged)
+        raise none_is_whole(self.folder, damaged)
 
     def _find(
         self, wanted: dict[str, Any], to_train: bool, is_wanted: Callable[[int], bool] = lambda step: True
@@ -346,13 +350,6 @@ class CheckpointStore:
         if to_train and seen:
             wait_for_first("damaged checkpoints set aside")
 
-    def _none_is_whole(self, damaged: dict[int, str]) -> UserError:
-        reasons = "; ".join(f"{step}: {reason}" for step, reason in sorted(damaged.items(), reverse=True))
-        return UserError(
-            f"{self.folder} holds no checkpoint that is whole ({reasons}): if the disk is well, put back a copy of "
-            "one, or remove that folder to begin anew"
-        )
-
     def _write(self, step: int, parts: dict[str, Any], data_state: dict[str, Any]) -> None:
         with self._explained():
             if jax.process_count() > 1 and not in_bucket(self.folder):
@@ -370,7 +367,9 @@ class CheckpointStore:
         if self._writer is None:
             logging.getLogger("absl").addFilter(is_news)
             remove_leftovers(self.folder, self._kept)
-            self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=self._kept)
+            context = ocp.Context()
+            context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_SLICE
+            self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=self._kept, context=context)
         return self._writer
 
     def _let_go(self) -> None:

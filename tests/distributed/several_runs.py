@@ -8,7 +8,6 @@ All have the same config, so that what the first compiles serves the others; onl
 
 import os
 import time
-from functools import cache
 
 from absl import flags
 from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
@@ -16,10 +15,9 @@ from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
 from imagen_jax import processes, train
 from imagen_jax.command_line import run_main
 from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.stages import build_stage
 from imagen_jax.storage.paths import to_path
 from imagen_jax.training.watching import Watch
-from imagen_jax.training_setup import Training, make_training
+from tests.compiled_programs import compiling_once
 
 PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
@@ -56,14 +54,7 @@ def main(arguments):
     if STALL.value and int(STALL.value[0]) == processes._company.index:
         make_batches = train.make_batches
         train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
-    training = cache(lambda: make_training(train.CONFIG.value, build_stage(train.CONFIG.value)))
-    compiled = cache(lambda: training().compile())
-
-    class CompiledOnce(Training):
-        def compile(self):
-            return compiled()
-
-    train.make_training = lambda *_: CompiledOnce(*training())
+    train.make_training = compiling_once({})
     if "STORAGE_EMULATOR_HOST" in os.environ:
         ExtendedGcsFileSystem._get_bucket_type = ordinary
     for number, workdir in enumerate(train.WORKDIR.value.split(",")):

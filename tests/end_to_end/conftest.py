@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.compiled_programs import kept_in
+from tests.compiled_programs import compiling_once, kept_in
 from tests.end_to_end.smoke_runs import draw_own_images
 
 
@@ -21,11 +21,19 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def keep_compiled(compiled):
-    """Keeps compiled programs, as the command lines do: a run that is cut and resumed compiles the same ones thrice.
+@pytest.fixture(scope="session")
+def trainings():
+    """Those of this process, by their programs."""
+    return {}
 
-    In these files only: programs for chips that are not here can't be read back.
+
+@pytest.fixture(scope="module", autouse=True)
+def keep_compiled(compiled, trainings):
+    """Keeps compiled programs: a run that is cut and resumed takes its step again, and the same samplers.
+
+    In these files only: programs for chips that are not here can't be read back. Programs that are started, with each
+    what they compile themselves, are in ``test_preemption``, ``test_killed_runs`` and others.
     """
-    with kept_in(compiled):
+    with kept_in(compiled), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imagen_jax.train.make_training", compiling_once(trainings))
         yield

@@ -3,29 +3,67 @@
 Both in one file, for the second test then finds the first one's programs compiled.
 """
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs import own_images as own_images_config
 from configs import quickstart
 from imagen_jax.cascades import load_cascade
 from imagen_jax.evaluate import evaluate
 from imagen_jax.protocols.requests import Wanted
 from imagen_jax.train import train
-from tests.end_to_end.smoke_runs import check_cascade_of_two, losses, plain
+from tests.end_to_end.smoke_runs import losses, plain, smoke
+
+VARIANTS = ("base", "super_resolution")
 
 pytestmark = pytest.mark.slow
 
 
 def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog):
-    check_cascade_of_two(quickstart.get_config, tmp_path, data_dir, own_images, caplog)
+    for variant in VARIANTS:
+        config = smoke(quickstart.get_config, variant, data_dir, own_images)
+        whole = train(config, tmp_path / variant)
+        assert int(whole.step) == 2 and set(losses(tmp_path / variant)) == {1, 2}
+
+        config.training.steps = 1
+        train(config, tmp_path / f"{variant}_cut")
+        config.training.steps = 2
+        resumed = train(config, tmp_path / f"{variant}_cut")
+        assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+        assert losses(tmp_path / variant) == losses(tmp_path / f"{variant}_cut")
+        assert sorted(path.name for path in (tmp_path / variant / "previews").iterdir()) == ["0000002.png"]
+
+    workdirs = [tmp_path / variant for variant in VARIANTS]
+    cascade = load_cascade(workdirs, batch_size=2)
+    small, large = next(cascade.draw(["red apple", "panda"]))
+    assert small.shape == (2, 8, 8, 3) and large.shape == (2, 16, 16, 3)
+    assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
+    assert not np.allclose(large[0], large[1], atol=1e-4), "two prompts, one picture"
+
+    wanted = Wanted(features=["pixels"], samples=4)
+    report = evaluate([str(workdir) for workdir in workdirs], tmp_path / "out", wanted, batch_size=2)
+    assert (
+        json.loads((tmp_path / "out" / "report.json").read_text())["caption_recall_at_10"]
+        == (report["caption_recall_at_10"])
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "captions.jsonl", "features", "loss.png", "pictures", "recall.png", "report.html", "report.json"
+    }  # fmt: skip
+
+    caplog.clear()
+    long_prompt = "a red apple " * 40
+    next(cascade.draw([long_prompt]))
+    warnings = [record.getMessage() for record in caplog.records if "truncated" in record.getMessage()]
+    assert len(warnings) == 1 and repr(long_prompt) in warnings[0], "both stages and the filled batch warn as one"
 
 
 def make_config(images, data):
     """The quickstart's base on pictures that are quickly drawn."""
-    config = quickstart.get_config("base,smoke")
-    config.data.update({"source": "folder", "data_dir": str(data)})
-    config.data.options = {"folder": str(images)}
+    config = own_images_config.get_config("base,smoke")
+    config.data.data_dir, config.data.options.folder = str(data), str(images)
     return config
 
 

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import place_state
+from imagen_jax.training import checkpoints
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.state import initial_state
 
@@ -82,9 +83,12 @@ def test_a_checkpoint_comes_back_bit_for_bit_with_its_data_position(tmp_path, na
     assert data_state == DATA_STATE
 
 
-def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path):
+@pytest.mark.parametrize("smallest_slice", [checkpoints.SMALLEST_SLICE, 1])
+def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path, smallest_slice, monkeypatch):
+    """What several devices have is written by one of them, or each writes a slice of it."""
+    monkeypatch.setattr(checkpoints, "SMALLEST_SLICE", smallest_slice)
     state = make_state(OPTIMIZERS["adam"])
-    saved_on, read_on = make_mesh({"data": 1, "fsdp": 8}), make_mesh({"data": 4, "fsdp": 2})
+    saved_on, read_on = make_mesh({"data": 2, "fsdp": 4}), make_mesh({"data": 4, "fsdp": 2})
     placed = jax.device_put(state, place_state(jax.eval_shape(lambda: state), AXES, saved_on))
     with CheckpointStore(tmp_path) as store:
         store.save(3, placed, DATA_STATE)
