@@ -1,5 +1,6 @@
 """Eight devices on the CPU, and every shape that the package declares checked at every call."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts slow tests last, so that a small mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_stays():
+    """What a file leaves in JAX's caches is not looked through again by whoever looks for garbage.
+
+    Among all that a session's thousands of programs leave, that takes a second each time.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

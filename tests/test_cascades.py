@@ -26,6 +26,12 @@ def cascade(workdirs):
     return load_cascade(workdirs, {"guidance": [2.0, 1.0], "steps": 3}, batch_size=3)
 
 
+@pytest.fixture(scope="module")
+def base(workdirs):
+    """The first stage alone, for what is the same in every stage."""
+    return load_cascade(workdirs[:1], {"guidance": [2.0], "steps": 3}, batch_size=3)
+
+
 def draw(cascade, wishes, **options):
     """The last stage's images."""
     return np.concatenate([stages[-1] for stages in cascade.draw(wishes, **options)])
@@ -82,20 +88,20 @@ def test_settings_of_one_call_leave_the_cascade_as_it_was(cascade):
     np.testing.assert_array_equal(cascade.sample(["panda"])[0], plain[0])
 
 
-def test_guidance_at_once_within_an_interval_and_for_a_negative_prompt(cascade):
-    plain = draw(cascade, ["panda"])
-    at_once = draw(cascade.adjusted(guide_at_once=True), ["panda"])
+def test_guidance_at_once_within_an_interval_and_for_a_negative_prompt(base):
+    plain = draw(base, ["panda"])
+    at_once = draw(base.adjusted(guide_at_once=True), ["panda"])
     np.testing.assert_allclose(at_once, plain, atol=1e-4)
-    everywhere = draw(cascade.adjusted(guidance_interval=[(-100.0, 100.0)]), ["panda"])
+    everywhere = draw(base.adjusted(guidance_interval=[(-100.0, 100.0)]), ["panda"])
     np.testing.assert_allclose(everywhere, plain, atol=1e-4)
-    nowhere = draw(cascade.adjusted(guidance_interval=[(99.0, 100.0)]), ["panda"])
-    np.testing.assert_allclose(nowhere, draw(cascade.adjusted(guidance=1.0), ["panda"]), atol=1e-4)
-    assert distance(draw(cascade, ["panda"], negative_prompt="apple"), plain) > 1e-4
+    nowhere = draw(base.adjusted(guidance_interval=[(99.0, 100.0)]), ["panda"])
+    np.testing.assert_allclose(nowhere, draw(base.adjusted(guidance=1.0), ["panda"]), atol=1e-4)
+    assert distance(draw(base, ["panda"], negative_prompt="apple"), plain) > 1e-4
 
 
 @pytest.mark.parametrize(("guidance", "thresholding"), [(-1e4, "none"), (1e4, "dynamic")])
-def test_absurd_guidance_gives_finite_pixels(cascade, guidance, thresholding):
-    images = draw(cascade.adjusted(guidance=guidance, thresholding=thresholding), ["panda"])
+def test_absurd_guidance_gives_finite_pixels(base, guidance, thresholding):
+    images = draw(base.adjusted(guidance=guidance, thresholding=thresholding), ["panda"])
     assert np.isfinite(images).all() and np.abs(images).max() <= 1
 
 
@@ -118,9 +124,9 @@ def test_settings_out_of_range_are_refused(cascade, settings, message):
         cascade.sample("panda", **settings)
 
 
-def test_one_step_is_enough(cascade):
+def test_one_step_is_enough(base):
     for sampler in ("heun", "unipc"):
-        assert np.isfinite(draw(cascade.adjusted(sampler=sampler, steps=1), ["panda"])).all()
+        assert np.isfinite(draw(base.adjusted(sampler=sampler, steps=1), ["panda"])).all()
 
 
 def test_the_weaker_the_strength_the_more_is_left_of_the_picture(cascade):

@@ -16,6 +16,7 @@ import pytest
 
 from imagen_jax.storage.paths import to_path
 from imagen_jax.train import train
+from tests.compiled_programs import compiling_once
 from tests.end_to_end.smoke_runs import draw_own_images, losses
 
 pytestmark = pytest.mark.slow
@@ -145,8 +146,9 @@ def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
     assert "[0] ended with status 3" in killed.told and "Traceback (most recent call last)" not in killed.told
 
 
-def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, killed):
+def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, killed, monkeypatch):
     """The run of 2 × 4 is the one that was killed, so what it continues to is checked by the way."""
+    monkeypatch.setattr("imagen_jax.train.make_training", compiling_once({}))
     config = runpy.run_path(str(place.config))["get_config"]()
     assert jax.device_count() == 8
     train(config, place.folder / "1x8")

@@ -26,13 +26,18 @@ def small_config():
     return config
 
 
+@pytest.fixture(scope="module")
+def small_step():
+    """A training step, its report and its text."""
+    pod = describe_pod("v4:2x2x1")
+    job = training_job(small_config(), pod.devices)
+    return job, *compile_job(job, pod)
+
+
 @pytest.mark.slow
 @with_compiler
-def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up():
-    config = small_config()
-    pod = describe_pod("v4:2x2x1")
-    job = training_job(config, pod.devices)
-    report, text = compile_job(job, pod)
+def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up(small_step):
+    job, report, text = small_step
     assert "ENTRY" in text
 
     exchanged = report["collectives"]
@@ -187,10 +192,10 @@ def test_the_sampler_counts_all_its_steps_and_both_branches_of_guidance():
 
 @pytest.mark.slow
 @with_compiler
-def test_what_is_done_piece_by_piece_is_counted_as_often():
+def test_what_is_done_piece_by_piece_is_counted_as_often(small_step):
     """Twice the images in two pieces: twice the gradients are summed, and each image takes what it took."""
+    _, whole, _ = small_step
     pod, config = describe_pod("v4:2x2x1"), small_config()
-    whole, _ = compile_job(training_job(config, pod.devices), pod)
     config.training.update({"batch_size": 32, "accumulate": 2})
     pieces, _ = compile_job(training_job(config, pod.devices), pod)
     assert (whole["loops"], pieces["loops"]) == ([], [2])

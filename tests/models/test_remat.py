@@ -18,7 +18,7 @@ VARIANTS = {"unet": "2b,smoke", "efficient_unet": "as_printed,smoke", "deepfloyd
 DEEPFLOYD = {
     "name": "deepfloyd_unet",
     "channels": (32, 64),
-    "blocks": (1, 2),
+    "blocks": (1, 1),
     "attention": ("none", "self"),
     "middle_attention": "cross",
     "text_channels": 32,
@@ -69,13 +69,13 @@ def test_the_gradient_is_the_same_whatever_is_kept(network, policies):
 
 @pytest.mark.parametrize("network", CONFIGS)
 def test_more_is_computed_from_policy_to_policy_and_the_model_stays_as_large(network):
-    done = {}
+    done, of_model = {}, count_training_operations(smoke_config(network, "none"))
     for remat in POLICIES:
         config = smoke_config(network, remat)
         program = training_program(build_stage(config), config)
         done[remat] = count_operations(program.function, *program.arguments)
-        assert count_training_operations(config) == count_training_operations(smoke_config(network, "none"))
-    assert done["none"] == count_training_operations(smoke_config(network, "none"))
+        assert remat == "none" or count_training_operations(config) == of_model
+    assert done["none"] == of_model
     assert done["none"] < done["attention"] <= done["elementwise"] < done["blocks"] < 4 / 3 * 1.01 * done["none"]
 
 

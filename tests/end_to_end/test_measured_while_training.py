@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import own_images
+from configs import own_images as own_images_config
 from imagen_jax.train import train
-from tests.end_to_end.smoke_runs import draw_own_images
+
+pytestmark = pytest.mark.slow
 
 
 def small(variant, folder, images):
-    config = own_images.get_config(f"{variant},smoke")
+    config = own_images_config.get_config(f"{variant},smoke")
     config.data.data_dir, config.data.options.folder = str(folder), str(images)
     one_level = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,)}
     config.network.update({**one_level, "cross_attention": (True,), "patch": 2})
@@ -21,18 +22,12 @@ def small(variant, folder, images):
     return config
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_own_images(tmp_path_factory.mktemp("own_images"))
-
-
 def lines_of(workdir):
     return [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
-def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, images):
-    config = small("base", tmp_path / "data", images)
+def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_images):
+    config = small("base", tmp_path / "data", own_images)
     train(config, tmp_path / "whole")
     lines = lines_of(tmp_path / "whole")
     assert [line["step"] for line in lines] == [1, 2]
@@ -48,9 +43,8 @@ def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, imag
     assert lines_of(tmp_path / "cut") == lines[:1], "off, nothing is measured"
 
 
-@pytest.mark.slow
-def test_a_stage_that_enlarges_is_measured_in_a_network_with_a_distance(tmp_path, images):
-    config = small("super_resolution", tmp_path / "data", images)
+def test_a_stage_that_enlarges_is_measured_in_a_network_with_a_distance(tmp_path, own_images):
+    config = small("super_resolution", tmp_path / "data", own_images)
     config.training.steps = 1
     config.preview.features = "efficientnet_lite0"
     train(config, tmp_path / "run")
