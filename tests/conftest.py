@@ -40,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+def pytest_sessionfinish() -> None:
+    """Undoes ``forget_what_stays``: Hypothesis, which may be imported for the summary, asks who refers to what."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_what_stays():
     """What a file leaves in JAX's caches is not looked through again by whoever looks for garbage.
