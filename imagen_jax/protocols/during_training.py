@@ -139,13 +139,13 @@ class TrainingEvaluation:
         line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
         if self.network.distance:
             line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
-        # It takes a while to import, and most trainings are not measured.
-        from imagen_jax.evaluation.metric_plot import plot_metrics
-
         # Lines of this step and later ones are of a run that was cut.
         with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
             writer.write(number, line)
         subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
+        # It takes a while to import, and most trainings are not measured.
+        from imagen_jax.evaluation.metric_plot import plot_metrics
+
         plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)
 
 

@@ -42,6 +42,8 @@ def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, o
     assert small.shape == (2, 8, 8, 3) and large.shape == (2, 16, 16, 3)
     assert np.all(np.isfinite(large)) and np.abs(large).max() <= 1
     assert not np.allclose(large[0], large[1], atol=1e-4), "two prompts, one picture"
+    again = next(cascade.draw(["tree", "red apple"]))[1]
+    np.testing.assert_allclose(again[1], large[0], atol=1 / 255, err_msg="a picture depends on its neighbours")
 
     wanted = Wanted(features=["pixels"], samples=4)
     report = evaluate([str(workdir) for workdir in workdirs], tmp_path / "out", wanted, batch_size=2)
@@ -87,8 +89,9 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fa
     assert kept == {"began.json", "checkpoints", "config.json", "metrics.jsonl", "previews"}
     assert {name.split("/")[3] for name in objects if name.startswith("runs/base/checkpoints/")} == {"1", "2"}
 
-    train(config, workdir)
+    again = train(config, workdir)
     assert f"{workdir} is trained already: 2 steps." in capsys.readouterr().out
+    assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(again), strict=True))
 
     (ours,) = next(load_cascade([tmp_path / "base"], batch_size=2).draw(["panda", "red apple"]))
     (theirs,) = next(load_cascade([str(workdir)], batch_size=2).draw(["panda", "red apple"]))
