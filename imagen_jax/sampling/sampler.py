@@ -20,7 +20,7 @@ from imagen_jax.array_types import Denoiser, Images, Keys, PerExample
 from imagen_jax.diffusion.process import signal_and_noise_scale
 from imagen_jax.sampling.solvers import dpm_solver_2m, dpm_solver_2m_sde, heun, unipc
 from imagen_jax.sampling.spacings import LogSnrs
-from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim
+from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean
 
 OnStep = Callable[[int], None]
 """Called on the host after each step with the step's number."""
@@ -87,6 +87,8 @@ def take_steps(
         log_snr, next_log_snr = row[number], row[number + 1]
         noise = normal_for_each(fold_into_each(keys, number + 1), noisy.shape[1:])
         here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
+        # Noise of the last step would stay in the image: no later step removes it.
+        noise = jnp.where(is_clean(there)[:, None, None, None], 0.0, noise)
 
         def go_on() -> Place:
             return Place(*rule.step(denoise, noisy, here, there, noise, memory))

@@ -7,8 +7,10 @@ with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
     σ̃² = (1 - r) σ_s²   (smallest),      σ² = (1 - r) σ_t²   (largest)                          (2)
     z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
 
-A network that learns its variance says a γ for each value of the image (Nichol & Dhariwal 2021, equation 15), and the
-last step, onto the clean image, draws no noise: σ̃ is nothing there, and σ would stay in the picture.
+A network that learns its variance says a γ for each value of the image (Nichol & Dhariwal 2021, equation 15).
+
+The last step, onto the clean image, has ε = 0 in every rule (Ho et al. 2020, algorithm 2, line 3): no later step would
+remove its noise. ``sampler.take_steps`` passes zeros there.
 
 DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ =
 0:
@@ -42,7 +44,7 @@ class StepRule(NamedTuple):
         name: what to call it.
         init: ``noisy -> memory``.
         step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is fresh
-            standard normal noise, for the rules that want some.
+            standard normal noise, for the rules that want some, and zero in the step onto the clean image.
         reads_variance: whether it takes γ from a network that learns its variance.
     """
 
@@ -83,8 +85,6 @@ def ancestral(gamma: float = 0.0) -> StepRule:
         mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * image
         interpolation = gamma if learned is None else learned
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
-        if learned is not None:
-            deviation = jnp.where(is_clean(next_log_snr)[:, None, None, None], 0.0, deviation)
         return mean + deviation * noise, memory
 
     return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step, reads_variance=True)
