@@ -196,6 +196,9 @@ def copy_files(source: pathlib.Path, folder: Path) -> None:
         write_whole(folder / file.relative_to(source).as_posix(), file.read_bytes())
 
 
+ALL_PERMISSIONS = 0o777
+"""The bits of a file's mode that say who may do what with it."""
+
 UNFINISHED = re.compile(r"\.\d+\.unfinished\.")
 """How the name of a file begins that is being written."""
 
@@ -215,7 +218,14 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
         return
     unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")  # as UNFINISHED has it
     try:
+        # Made here, so that its permissions are those of any new file. A library may put another file in its place:
+        # that of safetensors makes one which nobody else may read.
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch()
+        permissions = unfinished.stat().st_mode & ALL_PERMISSIONS
         yield unfinished
+        if unfinished.stat().st_mode & ALL_PERMISSIONS != permissions:
+            unfinished.chmod(permissions)
         sync(unfinished)
         os.replace(unfinished, path)
     except BaseException:

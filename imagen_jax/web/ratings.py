@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,6 +64,11 @@ class RatingStore:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file, as in --out={path}/ratings.sqlite")
         self.path, self._lock = path, threading.Lock()
+        if comparison is not None:
+            # SQLite makes files that a group may not write to; beside one that is there, its log gets the same
+            # permissions. Where it can't be made, SQLite says why.
+            with suppress(OSError):
+                path.touch()
         with self._explaining("opened"):
             self._connection = sqlite3.connect(
                 str(path), timeout=SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
