@@ -16,7 +16,7 @@ from PIL import Image
 
 from imagen_jax.array_types import HostPixels, Images, SmallImages
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
-from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_area, to_image
+from imagen_jax.data.pixels import crop_centre_square, decode_pixels, decode_upright, resize_area, to_image
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Row, Walk, going_back, last_of
 from imagen_jax.sampling.spacings import LogSnrs
@@ -150,11 +150,13 @@ def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> n
 def decode_mask(encoded: bytes) -> Mask:
     """Decodes a mask: white where something is to be drawn anew; of a transparent one what is opaque and white.
 
+    It is turned upright as its picture is, and 16 bits count as 8 do, see ``decode_upright``.
+
     Raises:
-        DamagedImageError: it is no image, too large, or can't be decoded.
+        DamagedImageError: it is no image, too large, animated, has no 8-bit form, or can't be decoded.
     """
     with opened_image(encoded) as image:
-        rgba = np.asarray(image.convert("RGBA"))
+        rgba = np.asarray(decode_upright(image).convert("RGBA"))
     # In whole numbers, and channel after channel: as floats a large picture would take a gigabyte and seconds.
     light = rgba[..., 0].astype(np.uint32)
     for channel in (1, 2):

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.cascades import Cascade, Wish
-from imagen_jax.data.opened_images import opened_image
+from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
@@ -150,8 +150,7 @@ class PictureFolder:
             return
         for names in self.names:
             for name in names:
-                with (self.out / name).open("rb") as file, opened_image(file) as image:
-                    yield np.asarray(image.convert("RGB"))
+                yield decode_pixels((self.out / name).read_bytes())
 
     def _put_together(self) -> None:
         """All batches as ``arr_0`` of one NPZ file, as NumPy would save it, without having all of them in memory."""

@@ -3,12 +3,10 @@
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from PIL import ImageOps
-
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data.captioned_image import CaptionedImage
-from imagen_jax.data.opened_images import DamagedImageError, opened_image
-from imagen_jax.data.pixels import crop_centre_square, lay_on_white, resize_area, to_image, to_pixels
+from imagen_jax.data.opened_images import DamagedImageError
+from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_area, to_image, to_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, files_below, read_files, to_path
 
@@ -88,9 +86,8 @@ def render_file(file: Path, resolution: int) -> HostPixels:
         UserError: the file is no image, or smaller than ``resolution``.
     """
     try:
-        with file.open("rb") as stream, opened_image(stream) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = crop_centre_square(lay_on_white(image))
+        with file.open("rb") as stream:
+            pixels = crop_centre_square(decode_pixels(stream))
     except (OSError, DamagedImageError) as error:
         raise UserError(f"{file} cannot be read as an image: repair or remove it ({error})") from error
     if len(pixels) < resolution:

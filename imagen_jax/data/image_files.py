@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError, opened_image
-from imagen_jax.data.pixels import encode_jpeg, encode_png, lay_on_white, shrink
+from imagen_jax.data.opened_images import MOST_PIXELS, opened_image
+from imagen_jax.data.pixels import decode_upright, encode_jpeg, encode_png, lay_on_white, shrink
 from imagen_jax.errors import UserError
 
 AS_THEY_COME = ("JPEG", "PNG", "WEBP")
@@ -99,36 +99,12 @@ def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
     Raises:
         DamagedImageError: see ``check_image``.
     """
-    if not encoded:
-        raise DamagedImageError("image is empty")
     # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
     with warnings.catch_warnings(action="ignore"), opened_image(encoded, largest) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
-            raise DamagedImageError("image is animated", f"{frames} frames")
         plain = image.format in AS_THEY_COME and image.mode in ("RGB", "L") and not image.has_transparency_data
         plain = plain and image.getexif().get(ORIENTATION, 1) == 1
-        image.load()
-        # In place: a copy of 64 million pixels would take 256 MB.
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = lay_on_white(to_eight_bits(image))
-        return pixels, plain, image.format in LOSSY and not image.has_transparency_data
-
-
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """An image with 16 bits a channel as one with 8, to the nearest; others as they are.
-
-    Raises:
-        DamagedImageError: it has numbers without a range, such as floats.
-    """
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        # Row by row, since whole numbers large enough would take four times the image's memory.
-        rows = [((row.astype(np.uint32) + 128) // 257).astype(np.uint8) for row in values]
-        return Image.fromarray(np.stack(rows))
-    if image.mode in ("I", "F"):
-        raise DamagedImageError("image has no 8-bit form", f"mode {image.mode}")
-    return image
+        upright = decode_upright(image)
+        return lay_on_white(upright), plain, image.format in LOSSY and not upright.has_transparency_data
 
 
 def hash_looks(pixels: HostPixels) -> bytes:

@@ -58,9 +58,11 @@ def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Imag
         largest: pixels that it may have.
 
     Raises:
-        DamagedImageError: it is no image of ``FORMATS``, too large, would take too long, or can't be decoded; whatever
-            goes wrong in the block is such an error too, so the block should decode and do no more.
+        DamagedImageError: it is empty, no image of ``FORMATS``, too large, would take too long, or can't be decoded;
+            whatever goes wrong in the block is such an error too, so the block should decode and do no more.
     """
+    if source == b"":
+        raise DamagedImageError("image is empty")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             width, height = image.size

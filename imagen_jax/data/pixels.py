@@ -4,13 +4,14 @@ Pixels are 0 to 255 as stored, images float32 in [-1, 1] as networks see them; `
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.opened_images import opened_image
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.errors import UserError
 
 PixelsOfAny = UInt8[np.ndarray, "*batch height width 3"]
@@ -34,21 +35,68 @@ def to_pixels(image: ImagesOfAny) -> PixelsOfAny:
     return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def decode_pixels(encoded: bytes, shorter_side: int | None = None) -> HostPixels:
-    """Decodes a PNG or JPEG file (or another of ``opened_images.FORMATS``); transparency is laid on white.
+def decode_pixels(source: Any, shorter_side: int | None = None) -> HostPixels:
+    """Decodes an image file of ``opened_images.FORMATS`` as ``decode_upright`` does; transparency is laid on white.
 
     Args:
-        encoded: the file's bytes.
+        source: the file's bytes, or the file.
         shorter_side: pixels that will do. A JPEG can be decoded at a half, a quarter or an eighth of its size, in less
             time (Wallace 1991: an eighth are the means of its blocks); it is, where that leaves at least so many.
 
     Raises:
-        DamagedImageError: it is no image, too large, or can't be decoded.
+        DamagedImageError: it is no image, too large, animated, has no 8-bit form, or can't be decoded.
     """
-    with opened_image(encoded) as image:
+    with opened_image(source) as image:
         if shorter_side is not None:
             image.draft(None, (shorter_side, shorter_side))
-        return lay_on_white(image)
+        return lay_on_white(decode_upright(image))
+
+
+def decode_upright(image: Image.Image) -> Image.Image:
+    """Decodes an opened image: one frame, upright, with 8 bits a channel, in its own colour space.
+
+    Every picture, mask and stored image is decoded here, so all of them look alike:
+
+    - The orientation that EXIF or XMP gives is applied, and the image has none any more.
+    - 16-bit grey becomes 8-bit grey, to the nearest; of 16-bit colour Pillow keeps the upper byte.
+    - 32-bit integers and floats are refused: nothing says whether their white is 1, 255 or another number.
+    - Colour profiles (ICC) are not applied.
+
+    Args:
+        image: as ``opened_image`` gives it, within its block; it is changed.
+
+    Raises:
+        DamagedImageError: it is animated, or has no 8-bit form.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
+        raise DamagedImageError("image is animated", f"{frames} frames")
+    image.load()
+    # In place: a copy of 64 million pixels would take 256 MB.
+    ImageOps.exif_transpose(image, in_place=True)
+    return to_eight_bits(image)
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """An image with 16 bits a channel as one with 8, to the nearest; others as they are.
+
+    Raises:
+        DamagedImageError: it has numbers without a range, such as floats.
+    """
+    # Pillow scales PGM and PNM files of more than 8 bits to 16, and calls them "I".
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = np.asarray(image)
+        # Row by row, since whole numbers large enough would take four times the image's memory.
+        rows = [((row.astype(np.uint32) + 128) // 257).astype(np.uint8) for row in values]
+        grey = Image.fromarray(np.stack(rows))
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            grey.putalpha(Image.fromarray(values != transparent).convert("L"))
+        return grey
+    if image.mode in ("I", "F"):
+        detail = f"nothing says which numbers of mode {image.mode} are black and white, save it with 8 or 16 bits"
+        raise DamagedImageError("image has no 8-bit form", detail)
+    return image
 
 
 def encode_png(pixels: HostPixels) -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from imagen_jax.data.opened_images import DamagedImageError, opened_image
+from imagen_jax.data.opened_images import DamagedImageError
+from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, writing
 
@@ -90,8 +91,7 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
         UserError: it can't be read.
     """
     try:
-        with path.open("rb") as file, opened_image(file) as opened:
-            image = opened.convert("RGB")
+        image = Image.fromarray(decode_pixels(path.read_bytes()))
     except (OSError, DamagedImageError) as error:
         raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
     image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from imagen_jax import processes
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascades import Cascade, Wish
-from imagen_jax.data.opened_images import DamagedImageError, opened_image
+from imagen_jax.data.opened_images import DamagedImageError
+from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
 from imagen_jax.storage.paths import Path
@@ -62,8 +62,7 @@ def read_picture(file: Path) -> HostPixels:
         UserError: it is gone or damaged.
     """
     try:
-        with opened_image(file.read_bytes()) as image:
-            return np.asarray(image.convert("RGB"))
+        return decode_pixels(file.read_bytes())
     except (OSError, DamagedImageError) as error:
         raise UserError(
             f"{file} is no whole picture ({error}): delete it, and the same command draws it again"

@@ -20,7 +20,7 @@ from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, mark_of, to_path
 from imagen_jax.training.workdir import read_config, require_sections
 
-SQUARED = "the centre square, made smaller by area means"
+SQUARED = "the centre square of the upright picture, made smaller by area means"
 """How a picture comes to the resolution of the drawn ones, as a report says it."""
 
 

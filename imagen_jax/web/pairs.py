@@ -20,8 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from imagen_jax.data.file_errors import reason_of
-from imagen_jax.data.image_files import decode_whole
-from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError, opened_image
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
+from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.data.record_fields import is_utf8
 from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
@@ -168,7 +168,7 @@ def look_into(file: Path) -> Found | str:
     """A picture that can be decoded to its end; else a sentence that says why not."""
     try:
         encoded = file.read_bytes()
-        decode_whole(encoded, MOST_PIXELS)
+        decode_pixels(encoded)
         key = read_key(encoded)
     except (OSError, DamagedImageError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
@@ -182,7 +182,7 @@ def read_key(encoded: bytes) -> Key | None:
     Raises:
         DamagedImageError: they can't be read.
     """
-    with warnings.catch_warnings(action="ignore"), opened_image(encoded, MOST_PIXELS) as image:
+    with warnings.catch_warnings(action="ignore"), opened_image(encoded) as image:
         said: Mapping[Any, object] = image.info
         if "prompt" not in said:
             # Behind a PNG's pixels, where other programs put its texts, they are found by decoding it again.

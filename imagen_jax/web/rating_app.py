@@ -23,9 +23,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from imagen_jax.data.image_files import decode_whole
-from imagen_jax.data.opened_images import MOST_PIXELS, DamagedImageError
-from imagen_jax.data.pixels import encode_png
+from imagen_jax.data.opened_images import DamagedImageError
+from imagen_jax.data.pixels import decode_pixels, encode_png
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
@@ -183,4 +182,4 @@ def encode_bare(file: Path) -> bytes:
         OSError: the file can't be read.
         DamagedImageError: it is no picture any more.
     """
-    return encode_png(decode_whole(file.read_bytes(), MOST_PIXELS)[0])
+    return encode_png(decode_pixels(file.read_bytes()))

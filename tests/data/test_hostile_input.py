@@ -21,7 +21,8 @@ from imagen_jax.data.batches import make_batches
 from imagen_jax.data.coco import coco_parts
 from imagen_jax.data.conversion import Conversion, captions_file, convert_part
 from imagen_jax.data.folder import render_file
-from imagen_jax.data.image_files import DamagedImageError, ImageRules, check_image
+from imagen_jax.data.image_files import ImageRules, check_image
+from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.parted_sources import list_parts
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.data.preparation import Preparation, prepare

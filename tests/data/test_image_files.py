@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.data.image_files import EDGES, DamagedImageError, ImageRules, check_image, hash_looks
+from imagen_jax.data.image_files import EDGES, ImageRules, check_image, hash_looks
+from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 

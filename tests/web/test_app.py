@@ -111,6 +111,21 @@ def test_an_edit_keeps_what_is_not_painted(served):
     assert np.abs(drawn[:, :8] - picture[:, :8]).max() <= 1 and np.abs(drawn[:, 8:] - picture[:, 8:]).mean() > 5
 
 
+def test_a_photo_taken_sideways_is_edited_upright_and_a_16_bit_mask_counts(served):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first stored row is the right side, the first stored column the top
+    photo, mask = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.rot90(picture))).save(photo, format="PNG", exif=exif)
+    levels = np.zeros((16, 16), np.uint16)
+    levels[:, :8], levels[:, 8:] = 20_000, 65_535
+    Image.fromarray(levels).save(mask, format="PNG")
+    photo, mask = ("data:image/png;base64," + base64.b64encode(one.getvalue()).decode() for one in (photo, mask))
+    _, told = served.order(image=photo, mask=mask, strength=1)
+    drawn = pixels_of(served.ask(served.follow(told["id"])[-1]["picture"])[1])
+    assert np.abs(drawn[:, :8] - picture[:, :8]).max() <= 1 and np.abs(drawn[:, 8:] - picture[:, 8:]).mean() > 5
+
+
 def test_orders_that_differ_in_their_pictures_alone_are_followed_while_they_wait(served):
     pictures = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 90, 180)]
     names = [served.order(image=data_url(picture), strength=0.5)[1]["id"] for picture in pictures]
