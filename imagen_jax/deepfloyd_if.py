@@ -29,6 +29,7 @@ from imagen_jax.stages import abstract_params, build_stage
 from imagen_jax.storage.paths import Path, absolute
 from imagen_jax.text.t5_files import find_tokenizer
 from imagen_jax.trained_stages import TrainedStage
+from imagen_jax.weights.checksums import check_checksums
 from imagen_jax.weights.json_settings import FLAG, POSITIVE, SHARE, TEXT, check_kinds, read_settings
 from imagen_jax.weights.named_tensors import flatten_shapes
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
@@ -97,8 +98,9 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
         choices: what the folder leaves open.
 
     Raises:
-        UserError: a file is missing, or says what IF does not.
+        UserError: a file is missing, says what IF does not, or is not as we exported it.
     """
+    check_checksums(find_unet(source))
     path = find_unet(source) / "config.json"
     settings = read_settings(path)
     network = read_network(settings, path)

@@ -1,12 +1,14 @@
-"""A trained stage as two plain files, to be given away: and back.
+"""A trained stage as plain files, to be given away: and back.
 
     FOLDER/config.json        the stage's config
     FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``;
                               its metadata hold "step", the updates made
+    FOLDER/SHA256SUMS         the checksums of both, see ``weights.checksums``
 
 Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an attention's (in, heads, channels).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,9 +23,10 @@ from safetensors.numpy import save_file
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stages import Params, abstract_params, build_stage
-from imagen_jax.storage.paths import Path, absolute, write_whole, writing
+from imagen_jax.storage.paths import Path, absolute, checksum_of, write_whole, writing
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
+from imagen_jax.weights.checksums import check_checksums, write_checksums
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
 from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, read_metadata
 
@@ -60,7 +63,7 @@ def write_files(
     name: str = SINGLES[0],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a ``config.json`` and a file of tensors.
+    """Writes a ``config.json``, a file of tensors, and the checksums of both.
 
     Args:
         folder: made where there is none.
@@ -79,7 +82,10 @@ def write_files(
         with writing(folder / name) as file:
             stored = {key: np.ascontiguousarray(tensor, kind) for key, tensor in tensors.items()}
             save_file(stored, file, dict(metadata) if metadata else None)
-        write_whole(folder / "config.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+            checksum = checksum_of(file)
+        config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        write_checksums(folder, {name: checksum, "config.json": hashlib.sha256(config).hexdigest()})
+        write_whole(folder / "config.json", config)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
 
@@ -93,8 +99,9 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     """The config in the folder, changed as chosen.
 
     Raises:
-        UserError: there is none, it can't be read, or it is no stage's.
+        UserError: there is none, it can't be read, it is no stage's, or a file of the folder is not as it was written.
     """
+    check_checksums(source)
     config = read_stage_config(source)
     purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
     require_sections(config, ("network", "sampling", "stage", "text"), source, purpose)

@@ -21,6 +21,7 @@ from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import read_config, require_sections
+from imagen_jax.weights.checksums import check_checksums
 
 
 def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
@@ -112,15 +113,19 @@ def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
         dtype: what the network computes in; None leaves it to the config.
 
     Raises:
-        UserError: no config or no parameters there, or they do not fit each other.
+        UserError: no config or no parameters there, they do not fit each other, or exported files are not as they were
+            written.
     """
+    is_exported = stage_files.is_exported(workdir)
+    if is_exported:
+        check_checksums(workdir)
     config = read_config(workdir)
     require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
     if dtype is not None:
         choose(DTYPES, dtype, "dtype")
         config.network.dtype = dtype
     stage = build_stage(config)
-    if stage_files.is_exported(workdir):
+    if is_exported:
         params, step = stage_files.read_params(workdir, config), stage_files.read_step(workdir)
         return TrainedStage(str(workdir), config, stage, params, step)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:

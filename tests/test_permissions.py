@@ -1,4 +1,4 @@
-"""Files and folders get the permissions that the user's umask leaves, whoever writes them, so that colleagues read them."""
+"""Files and folders get the permissions that the user's umask leaves, so that colleagues can read them."""
 
 import os
 import stat

@@ -9,7 +9,15 @@ from jax.typing import DTypeLike
 
 from imagen_jax.text.t5 import T5Config, T5Encoder
 from imagen_jax.text.tokenizer import ONE_TOKEN
-from imagen_jax.weights.named_tensors import Place, Shape, Turn, import_weights, parameter_shapes, turn_from_torch
+from imagen_jax.weights.named_tensors import (
+    Place,
+    Shape,
+    Turn,
+    import_weights,
+    keep_on_host,
+    parameter_shapes,
+    turn_from_torch,
+)
 
 HUGGING_FACE_MODULES = {
     "attention_norm/scale": "layer.0.layer_norm",
@@ -68,7 +76,7 @@ def import_t5_weights(
     tensors: Mapping[str, np.ndarray],
     config: T5Config,
     dtype: DTypeLike = jnp.float32,
-    place: Place = lambda path, array: array,
+    place: Place = keep_on_host,
 ) -> dict:
     """Returns the parameters of ``T5Encoder(config)``; each tensor read, cast and placed before the next.
 

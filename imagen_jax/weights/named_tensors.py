@@ -13,7 +13,8 @@ from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import remove_labels
 
 Place = Callable[[str, np.ndarray], Any]
-"""``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it."""
+"""``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it; raises
+``NotFiniteError`` where what it reads of it is not finite."""
 
 Shape = tuple[int, ...]
 
@@ -22,6 +23,34 @@ Turn = Callable[[str, np.ndarray, Shape], np.ndarray]
 other shape where it does not fit."""
 
 SHOWN_NAMES = 8
+AT_ONCE = 2**22
+"""Numbers that are looked at together, so that what is noted of each takes little memory."""
+
+
+class NotFiniteError(ValueError):
+    """A parameter has numbers that are NaN or infinite."""
+
+
+def require_finite(array: np.ndarray) -> np.ndarray:
+    """Returns an array after looking at its numbers, a few million at a time.
+
+    Raises:
+        NotFiniteError: one is NaN or infinite.
+    """
+    # Of NumPy's own types ``kind`` is "f" or "c"; of bfloat16 and its like "V".
+    if array.dtype.kind not in "biu":
+        flat = array.ravel(order="K")
+        for start in range(0, flat.size, AT_ONCE):
+            # In float32, in which NumPy looks at a number many times as fast as in bfloat16.
+            part = flat[start : start + AT_ONCE]
+            if not np.isfinite(part if part.dtype.kind in "fc" else part.astype(np.float32)).all():
+                raise NotFiniteError("it has numbers that are NaN or infinite")
+    return array
+
+
+def keep_on_host(path: str, array: np.ndarray) -> np.ndarray:
+    """The ``Place`` that leaves a parameter where it is."""
+    return require_finite(array)
 
 
 def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -66,7 +95,7 @@ def import_weights(
     sources: Mapping[str, str],
     is_unused: Callable[[str], bool] = lambda name: False,
     dtype_of: Callable[[str], DTypeLike] = lambda path: np.float32,
-    place: Place = lambda path, array: array,
+    place: Place = keep_on_host,
     turn: Turn = turn_from_torch,
     mend: str = "use the config.json that came with them",
 ) -> dict:
@@ -84,7 +113,7 @@ def import_weights(
         mend: what to do about weights that do not fit, for errors.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over, of the wrong shape or not finite; the message names each one.
     """
     # Folders know which they are; a plain mapping, in a test, does not.
     where = f" in {tensors.folder}" if hasattr(tensors, "folder") else ""
@@ -105,7 +134,13 @@ def import_weights(
                 f"tensor {name} has shape {stored.shape}, which does not fit {path} of shape "
                 f"{shapes[path].shape} of the {model} weights{where}: {mend}"
             )
-        parameters[path] = place(path, np.asarray(tensor, dtype_of(path)))
+        try:
+            parameters[path] = place(path, np.asarray(tensor, dtype_of(path)))
+        except NotFiniteError:
+            raise UserError(
+                f"tensor {name} of the {model} weights{where} has numbers that are NaN or infinite: it is damaged, or "
+                "training diverged; download or export the weights again"
+            ) from None
     return unflatten_dict(parameters, sep="/")
 
 

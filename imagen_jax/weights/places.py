@@ -6,14 +6,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagen_jax.weights.named_tensors import Place
+from imagen_jax.weights.named_tensors import Place, require_finite
 
 
 def place_whole(path: str, array: np.ndarray) -> Any:
     """Puts a parameter on the default device, and returns when it is there."""
     # A copy, for on a CPU the parameter may remain a view of what it is made from: here of the file, whose every change
     # it would follow.
-    return jax.block_until_ready(jax.device_put(np.array(array)))
+    return jax.block_until_ready(jax.device_put(require_finite(np.array(array))))
 
 
 def place_sharded(mesh: Mesh) -> Place:
@@ -28,7 +28,7 @@ def place_sharded(mesh: Mesh) -> Place:
     def place(path: str, array: np.ndarray) -> Any:
         sharding = NamedSharding(mesh, cut_largest_axis(array.shape, mesh))
         return jax.block_until_ready(
-            jax.make_array_from_callback(array.shape, sharding, lambda index: np.array(array[index]))
+            jax.make_array_from_callback(array.shape, sharding, lambda index: require_finite(np.array(array[index])))
         )
 
     return place
