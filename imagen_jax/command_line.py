@@ -32,7 +32,7 @@ from imagen_jax.errors import LeavingError, UserError, nearest_name
 from imagen_jax.preemption import AGAIN
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
 from imagen_jax.storage.local_copies import cache_folder
-from imagen_jax.storage.refusals import is_denied, is_passing
+from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 
@@ -130,7 +130,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if not isinstance(error, OSError) and not is_refusal(error):
+        if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):
             raise
         fail(explain(error), error, FOR_NOW if passes(error) else MENDABLE)
 
@@ -156,15 +156,15 @@ def explain(error: Exception) -> str:
         if passes(error):
             return f"a bucket does not answer as it should ({tell(error)}): run the same command again"
         return explain_refusal(error)
-    if isinstance(error, OSError):
-        place = error.filename or "the output folder"
-        if error.errno in sentences:
-            return sentences[error.errno].format(place)
-        if is_passing(error):
-            return (
-                f"{place} can't be read or written now ({error.strerror}): run the same command again, and if that "
-                "does not help, look at the disk and the network"
-            )
+    code = disk_error_code(error)
+    place = getattr(error, "filename", None) or "the output folder"
+    if code in sentences:
+        return sentences[code].format(place)
+    if code is not None and is_passing(error):
+        return (
+            f"{place} can't be read or written now ({os.strerror(code)}): run the same command again, and if that "
+            "does not help, look at the disk and the network"
+        )
     raise error
 
 

@@ -77,6 +77,18 @@ def test_a_disks_refusal_names_the_file_and_the_mend(number, words):
     assert "/some/where" in sentence and words in sentence
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError('write() failed: No space left on device; writing x; at byte 0')",
+        "OSError('1536 requested and 1024 written')",
+        "ValueError('I/O error: No space left on device (os error 28)')",
+    ],
+)
+def test_a_full_disk_is_a_sentence_whichever_library_says_so(tmp_path, error):
+    assert_sentence(run(tmp_path, f"raise {error}"), "no space is left on the disk", "run the same command again")
+
+
 def test_what_may_pass_by_itself_has_its_own_status(tmp_path):
     """So that launch/supervise.sh and a JobSet run the same command again, which they don't after a mistake."""
     finished = run(tmp_path, "raise ForNowError('the sky is cloudy: look again')", define=FOR_NOW)

@@ -31,6 +31,7 @@ from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import put_in_bucket, working_folder
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
+from imagen_jax.storage.refusals import explaining_disk
 
 FORMAT = 1
 """Of the folder; another number makes all data sets anew."""
@@ -110,12 +111,9 @@ def prepare_data(
             "counts": {split: len(images) for split, images in splits.items()},
             "attribution": SOURCES[source_name].attribution,
         }
-        try:
+        mend = "free space or choose another data_dir, then run the same command again"
+        with explaining_disk(f"cannot write the data set into {data_dir}", mend):
             build(folder, splits, manifest)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the data set into {data_dir}: {error}; free space or choose another data_dir"
-            ) from error
     return folder
 
 

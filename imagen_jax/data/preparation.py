@@ -57,6 +57,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.local_copies import put_in_bucket
 from imagen_jax.storage.paths import Path, checksum_of, size_of, sync, sync_all
+from imagen_jax.storage.refusals import explaining_disk
 
 PARTS = "parts"
 JOB = "job.json"
@@ -117,7 +118,8 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
         UserError: ``out`` holds another data set or can't be written to, another process is at it, too much of the
             source is bad, nothing is left to train on, or what a part raises.
     """
-    try:
+    mend = "make room or choose another --out; the same command continues"
+    with explaining_disk(f"the data set can't be written into {out}", mend):
         out.mkdir(parents=True, exist_ok=True)
         with alone_in(out):
             begin(preparation, out)
@@ -129,11 +131,6 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
                 manifest = assemble(preparation, out, reports)
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return manifest
-    except OSError as error:
-        raise UserError(
-            f"the data set can't be written into {out} ({error}): make room or choose another --out; the same command "
-            "continues"
-        ) from error
 
 
 def upload(place: pathlib.Path, out: Path) -> None:

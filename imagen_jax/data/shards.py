@@ -73,8 +73,10 @@ class ShardWriter:
 
     def close(self) -> None:
         """Ends both files."""
-        self._records.close()
-        self._captions.close()
+        try:
+            self._records.close()
+        finally:
+            self._captions.close()
 
 
 def shard_name(split: str, number: int, total: int) -> str:

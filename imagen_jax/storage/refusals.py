@@ -4,7 +4,12 @@ an error -> its number or the name of its status -> denied: nobody asks again | 
 """
 
 import errno
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from imagen_jax.errors import ForNowError, UserError
 
 PASSING = {
     errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLINK,
@@ -15,6 +20,12 @@ PASSING = {
 
 DENIED_CODES = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Numbers of errors that say: not you, or not here."""
+
+WORDS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)}
+"""How the system names errors of a disk, to their numbers. Libraries in C++ and Rust give the words alone."""
+
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says, without a number, where a disk takes only the beginning of an array."""
 
 DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|INVALID_ARGUMENT|Forbidden|Bad Request|[Cc]redentials"
@@ -29,11 +40,19 @@ STATUS = re.compile(
 
 
 def disk_error_code(error: BaseException) -> int | None:
-    """The operating system's number of an error, which tensorstore writes into its own; None where there is none."""
-    if isinstance(error, OSError):
+    """The operating system's number of an error; None where there is none.
+
+    Libraries raise their own errors, with the number or the system's words in the message: tensorstore, ArrayRecord,
+    safetensors, NumPy.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told else None
+    message = str(error)
+    if told := re.search(r"os_error_code='(\d+)'", message):
+        return int(told[1])
+    if isinstance(error, OSError) and SHORT_WRITE.search(message):
+        return errno.ENOSPC
+    return next((code for words, code in WORDS.items() if words in message), None)
 
 
 def status_of(error: BaseException) -> str | None:
@@ -55,3 +74,28 @@ def is_denied(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Whether a disk's refusal may pass by itself."""
     return disk_error_code(error) in PASSING
+
+
+@contextmanager
+def explaining_disk(what: str, mend: str) -> Iterator[None]:
+    """Turns what a disk refuses while the block runs into one sentence, whichever library was writing.
+
+    Args:
+        what: the sentence's beginning, such as "the data set can't be written into DATA".
+        mend: its end, what the user can do.
+
+    Raises:
+        UserError: the disk refuses, such as when it is full.
+        ForNowError: it refuses in a way that may pass by itself.
+    """
+    try:
+        yield
+    except (UserError, BrokenPipeError):
+        raise
+    except Exception as error:
+        code = disk_error_code(error)
+        if code is None and not isinstance(error, OSError):
+            raise
+        kind = ForNowError if is_passing(error) else UserError
+        reason = str(error) if code is None else os.strerror(code)
+        raise kind(f"{what} ({reason}): {mend}") from error

@@ -1,0 +1,178 @@
+"""A disk that fills while data are written: one sentence, and the same call continues when there is room.
+
+The first test fills a real disk, a tmpfs of every small size in turn, where the system lets us mount one.
+"""
+
+import errno
+import hashlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagen_jax.data.builder import prepare_data
+from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.errors import ForNowError, UserError
+from imagen_jax.storage.refusals import disk_error_code, explaining_disk
+from tests.data.part_sources import draw, encode, parts
+
+FULL = "No space left on device"
+
+SWEEP = """
+import subprocess, sys
+from pathlib import Path
+from imagen_jax.errors import UserError
+from tests.data.test_full_disks import MAKERS, contents_of
+
+make, place, images = MAKERS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
+mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+whole = contents_of(make(images.parent / "reference", images))
+refused = 0
+for size in range(4, 4000, int(sys.argv[4])):
+    mount(f"size={size}k")
+    try:
+        make(place / "data", images)
+        break
+    except UserError as error:
+        assert "No space left on device" in str(error) and "same command" in str(error), error
+        refused += 1
+    mount("remount,size=64m")
+    assert contents_of(make(place / "data", images)) == whole, size
+    subprocess.run(["umount", place], check=True)
+print("refused", refused)
+"""
+
+
+def make_prepared(out, images):
+    prepare(Preparation("pictures", {}, "Ours, CC0", parts(40)), out, workers=0)
+    return out
+
+
+def make_drawn(out, images):
+    return prepare_data("folder", 8, out, folder=images)
+
+
+MAKERS = {"prepared": make_prepared, "drawn": make_drawn}
+
+
+def contents_of(folder):
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number}.png").write_bytes(encode(draw(number)))
+        (folder / f"{number}.txt").write_text(f"picture {number}")
+    return folder
+
+
+@pytest.fixture
+def namespace(tmp_path):
+    """The beginning of a command that may mount disks which nobody else sees."""
+    (tmp_path / "disk").mkdir()
+    for options in (["-m"], ["-Urm"]):
+        command = ["unshare", *options, "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"]
+        try:
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return ["unshare", *options]
+        except FileNotFoundError:
+            break
+    pytest.skip("this system lets no test mount a disk")
+
+
+@pytest.mark.parametrize(("kind", "step", "least"), [("prepared", 12, 8), ("drawn", 4, 4)])
+def test_a_disk_of_any_size_ends_in_a_sentence_and_the_same_call_continues(
+    namespace, tmp_path, images, kind, step, least
+):
+    command = [*namespace, sys.executable, "-c", SWEEP, kind, tmp_path / "disk", images, str(step)]
+    checkout = str(Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": checkout})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) >= least
+
+
+ERRORS = {
+    "the system": lambda: OSError(errno.ENOSPC, FULL),
+    "ArrayRecord": lambda: RuntimeError(f"write() failed: {FULL}; writing x; at byte 0; Failed to close chunk_writer"),
+    "NumPy": lambda: OSError("1536 requested and 1024 written"),
+    "TFDS": lambda: RuntimeError(f'Failed to finalize writing of split "train": write() failed: {FULL}'),
+    "safetensors": lambda: ValueError(f"Error while serializing: I/O error: {FULL} (os error 28)"),
+    "tensorstore": lambda: ValueError("RESOURCE_EXHAUSTED: Error writing x [os_error_code='28']"),
+}
+
+WRITES = {
+    "prepared": [
+        "imagen_jax.data.conversion.ShardWriter.write",
+        "imagen_jax.data.conversion.ShardWriter.close",
+        "imagen_jax.data.conversion.np.save",
+        "imagen_jax.data.conversion.write_lines",
+        "imagen_jax.data.conversion.write_json",
+        "imagen_jax.data.conversion.sync_all",
+        "imagen_jax.data.preparation.write_json",
+        "imagen_jax.data.preparation.link_or_copy",
+        "imagen_jax.data.preparation.write_lines",
+        "imagen_jax.data.preparation.write_dataset_info",
+        "imagen_jax.data.preparation.sync_all",
+        "imagen_jax.data.preparation.sync",
+    ],
+    "drawn": [
+        "imagen_jax.data.builder.create_folder",
+        "imagen_jax.data.builder.CaptionedImages.download_and_prepare",
+        "imagen_jax.data.builder.write_json",
+        "imagen_jax.data.builder.put_in_place",
+    ],
+}
+
+
+@pytest.mark.parametrize("says", ERRORS)
+def test_a_full_disk_is_known_whoever_says_so(says):
+    assert disk_error_code(ERRORS[says]()) == errno.ENOSPC
+    with pytest.raises(UserError, match=rf"^x can't be written \({FULL}\): make room$") as told:
+        with explaining_disk("x can't be written", "make room"):
+            raise ERRORS[says]()
+    assert not told.value.for_now
+
+
+@pytest.mark.parametrize("error", [RuntimeError("device"), ValueError("3 requested and 2 written"), KeyError("space")])
+def test_other_errors_are_no_disks(error):
+    assert disk_error_code(error) is None
+    with pytest.raises(type(error)), explaining_disk("x can't be written", "make room"):
+        raise error
+
+
+def test_what_may_pass_by_itself_is_for_now():
+    with pytest.raises(ForNowError, match="Input/output error"), explaining_disk("x can't be written", "wait"):
+        raise RuntimeError("read() failed: Input/output error; reading y")
+
+
+def resolve(path):
+    """The module or class that holds what a path names, and its name there."""
+    holder, name = path.rsplit(".", 1)
+    return pkgutil.resolve_name(holder), name
+
+
+@pytest.mark.parametrize(("kind", "write"), [(kind, write) for kind, writes in WRITES.items() for write in writes])
+@pytest.mark.parametrize("says", ["the system", "ArrayRecord", "NumPy"])
+def test_a_write_that_has_no_room_is_told_and_done_again(tmp_path, images, monkeypatch, kind, write, says):
+    holder, name = resolve(write)
+    written = getattr(holder, name)
+
+    def refuse(*arguments, **options):
+        if name == "close":
+            written(*arguments, **options)
+        raise ERRORS[says]()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, name, refuse)
+        with pytest.raises(UserError, match="same command") as told:
+            MAKERS[kind](tmp_path / "data", images)
+        assert FULL in str(told.value)
+    whole = contents_of(MAKERS[kind](tmp_path / "reference", images))
+    assert contents_of(MAKERS[kind](tmp_path / "data", images)) == whole
