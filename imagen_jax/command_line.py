@@ -12,26 +12,23 @@
 """
 
 import errno
-import hashlib
 import inspect
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from imagen_jax import processes
+from imagen_jax.compilation_cache import enable_compilation_cache
 from imagen_jax.errors import LeavingError, UserError, nearest_name
 from imagen_jax.preemption import AGAIN
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
-from imagen_jax.storage.local_copies import cache_folder
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
@@ -174,27 +171,6 @@ def fail(sentence: str, error: BaseException | None = None, status: int = MENDAB
         raise error
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(status)
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in the cache folder (``IMAGEN_JAX_NO_CACHE=1``: not).
-
-    The folder's name holds the machine's processor, since programs compiled for one may not run on another.
-    """
-    if os.environ.get("IMAGEN_JAX_NO_CACHE"):
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / processor_name()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-def processor_name() -> str:
-    """The processor's model and features, in a form fit for a folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return os.uname().machine
-    told = sorted({line for line in lines if re.match(r"(model name|flags|Features)\s*:", line)})
-    return f"{os.uname().machine}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
 
 
 OPTION_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {

@@ -14,7 +14,7 @@ LAYERS = [
     {"host_memory"},
     {"array_types", "errors"},
     {"notices", "storage"},
-    {"processes", "sharding"},
+    {"compilation_cache", "processes", "sharding"},
     {"preemption", "weights"},
     {"data", "diffusion", "models", "text"},
     {"sampling", "training"},
@@ -53,7 +53,7 @@ HOMES = {
     "tensorflow_datasets": ("data/",),
     # Elsewhere a path is storage's, which knows buckets; these have files of this machine, of packages and in copies.
     "pathlib": (
-        "command_line.py",
+        "compilation_cache.py",
         "data/builder.py",
         "data/conversion.py",
         "data/openmoji.py",
@@ -218,7 +218,7 @@ def write_house(checkout: Path, files: dict[str, str]) -> None:
         ("sampling/cascade.py", "import optax", "optax is imported only in training/"),
         ("training/state.py", "from orbax.checkpoint import v1", "orbax is imported only in training/checkpoints.py"),
         ("training/loop.py", "import grain.python", "grain is imported only in data/"),
-        ("training/loop.py", "from pathlib import Path", "pathlib is imported only in command_line.py"),
+        ("training/loop.py", "from pathlib import Path", "pathlib is imported only in compilation_cache.py"),
         ("text/minilm.py", "import torch", "torch is imported only in no file of the package"),
         ("../configs/one.py", "from imagen_jax.errors import UserError", "a config imports nothing of imagen_jax"),
     ],

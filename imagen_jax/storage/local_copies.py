@@ -19,10 +19,17 @@ from imagen_jax.storage.paths import Path
 
 
 def cache_folder() -> pathlib.Path:
-    """Where this program keeps what it can make or fetch again: ``IMAGEN_JAX_CACHE``, or else the user's cache."""
-    if named := os.environ.get("IMAGEN_JAX_CACHE"):
-        return pathlib.Path(named).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "imagen-jax"
+    """Where this program keeps what it can make or fetch again: ``IMAGEN_JAX_CACHE``, or else the user's cache.
+
+    Raises:
+        UserError: the user has no home folder, and neither ``IMAGEN_JAX_CACHE`` nor ``XDG_CACHE_HOME`` is set.
+    """
+    try:
+        if named := os.environ.get("IMAGEN_JAX_CACHE"):
+            return pathlib.Path(named).expanduser()
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "imagen-jax"
+    except RuntimeError:
+        raise UserError("the user has no home folder: set IMAGEN_JAX_CACHE to a folder for what is kept") from None
 
 
 def local_copy(path: Path) -> pathlib.Path:
