@@ -40,6 +40,7 @@ from imagen_jax.sampling.edits import Known, between
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
+from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
 from imagen_jax.stages import load_encoder, parameter_axes
@@ -73,6 +74,10 @@ class Wish:
     to_prompt: str | None = None
     to_seed: int | None = None
     share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.to_seed is not None:
+            check_seed(self.to_seed, "to_seed")
 
     @property
     def is_between(self) -> bool:
@@ -182,7 +187,7 @@ class Cascade:
         Args:
             prompts: one or several.
             samples_per_prompt: pictures of each, which come one after the other.
-            seed: another one gives other pictures.
+            seed: from 0 to 4294967295; another one gives other pictures.
             negative_prompt: what guidance leads away from.
             edit: begins with a picture, or keeps a part of one.
             **settings: see ``adjusted``.
@@ -202,13 +207,15 @@ class Cascade:
 
         Args:
             wishes: one for each picture; a text is a prompt.
-            seed: another one gives other pictures.
+            seed: from 0 to 4294967295; another one gives other pictures.
             negative_prompt: what guidance leads away from, instead of no caption.
             edit: what the pictures begin with.
 
         Raises:
-            UserError: there is no wish, the stages do not follow each other, or a negative prompt would do nothing.
+            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a
+                negative prompt would do nothing.
         """
+        seed = check_seed(seed)
         check_order(self.stages, self.names, edit.image is not None)
         if not wishes:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")

@@ -27,6 +27,7 @@ from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.preemption import listening
+from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.platforms import compiler_options
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoint_reading import place_here
@@ -55,6 +56,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         LeavingError: SIGTERM came; a checkpoint is written.
     """
     classifier = build_classifier(config)
+    seed = check_seed(config.seed, "config.seed")
     keep_config(workdir, config)
     data, training = config.data, config.training
     data_sets = open_data_sets(
@@ -64,7 +66,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         data_sets.load("train"),
         make_example(classifier.resolution),
         training.batch_size,
-        seed=config.seed,
+        seed=seed,
         cache=data.cache,
         mirror=data.mirror,
     )
@@ -72,7 +74,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     step = make_train_step(
         make_loss(classifier), optimizer, ema_decay=training.ema_decay, ema_warm_up=training.ema_warm_up
     )
-    params_key, run_key = jax.random.split(jax.random.key(config.seed))
+    params_key, run_key = jax.random.split(jax.random.key(seed))
     make_state = jax.jit(lambda: initial_state(initial_params(classifier, params_key), optimizer, run_key))
     with CheckpointStore(workdir / "checkpoints", training.keep_checkpoints, training.keep_every) as checkpoints:
         done = checkpoints.latest_step() or 0

@@ -28,6 +28,7 @@ from imagen_jax.protocols.requests import Wanted, make_request
 from imagen_jax.protocols.runs import run_evaluation, run_sweep
 from imagen_jax.protocols.sweep import list_points, parse_axis
 from imagen_jax.sampling.pictures import make_folder
+from imagen_jax.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import Path, to_path
 
 STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
@@ -52,7 +53,7 @@ REFERENCE_STATISTICS = flags.DEFINE_string(
     "reference_statistics", "", "An npz file of mu and sigma, as pytorch-fid makes them, to measure against as well."
 )
 SWEEP = flags.DEFINE_multi_string("sweep", [], "Settings to try, as in guidance=1,8/1.35,8; again for their product.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.", 0, LARGEST_SEED)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
 
 

@@ -36,6 +36,7 @@ from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import make_folder
+from imagen_jax.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import to_path
 
 STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
@@ -44,7 +45,7 @@ PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, 
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
 LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "What the stages after the first are told instead.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
-SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.")
+SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.", 0, LARGEST_SEED)
 SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Pictures for each prompt.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures drawn at once.", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Of the files; npz is one array of all pictures.")
@@ -60,7 +61,7 @@ STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is nois
 RETURNS = flags.DEFINE_integer("returns", 1, "With --mask: how often each stretch of steps is taken.", lower_bound=1)
 INVERT = flags.DEFINE_string("invert", None, "With --image: its caption; begins with the noise that gives the picture.")
 TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to go to from each --prompt.")
-TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.")
+TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, LARGEST_SEED)
 BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
 
 

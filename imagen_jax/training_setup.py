@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
 from imagen_jax.host_memory import give_back
+from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_shapes, place_state
 from imagen_jax.stages import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
@@ -67,10 +68,12 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
         devices: all of them, of all processes, if not given.
 
     Raises:
-        UserError: a setting that only imported weights have, or a mesh that does not fit devices, batch or parameters.
+        UserError: a seed out of range, a setting that only imported weights have, or a mesh that does not fit devices,
+            batch or parameters.
     """
     if config.text.null != "zeros":
         raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
+    seed = check_seed(config.seed, "config.seed")
     mesh = make_mesh(config.mesh.to_dict(), devices)
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(
@@ -82,7 +85,7 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
     )
 
     def first_state() -> TrainState:
-        params_key, run_key = jax.random.split(jax.random.key(config.seed))
+        params_key, run_key = jax.random.split(jax.random.key(seed))
         return initial_state(initial_params(stage, params_key), optimizer, run_key)
 
     shapes = jax.eval_shape(first_state)

@@ -13,7 +13,7 @@ PACKAGE = "imagen_jax"
 LAYERS = [
     {"host_memory"},
     {"array_types", "errors"},
-    {"notices", "storage"},
+    {"notices", "seeds", "storage"},
     {"compilation_cache", "processes", "sharding"},
     {"preemption", "weights"},
     {"data", "diffusion", "models", "text"},

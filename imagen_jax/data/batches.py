@@ -26,6 +26,7 @@ from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableE
 from imagen_jax.data.transforms import PreparedImage, Transform
 from imagen_jax.data.workers import die_with_parent
 from imagen_jax.errors import UserError
+from imagen_jax.seeds import check_seed
 
 HostBatch = dict[str, np.ndarray]
 
@@ -267,7 +268,7 @@ def make_batches(
         source: a split, as ``load_split`` opens it, or several.
         transform: from ``transforms``.
         batch_size: of the global batch, over all processes.
-        seed: of the order and of random crops, at least 0.
+        seed: of the order and of random crops, see ``check_seed``.
         shuffle: a new random order each epoch, else the stored one.
         repeat: endless.
         process_index: which share of each batch this process reads.
@@ -279,7 +280,7 @@ def make_batches(
         largest_bad_share: of the images, from 0 to 1: where more can't be read, the iterator raises ``UserError``.
 
     Raises:
-        UserError: the batch does not divide among the processes or is larger than the split, the seed is negative, or
+        UserError: the batch does not divide among the processes or is larger than the split, it is no seed, or
             ``cache`` is asked of worker processes, each of which would fill the memory anew. Later: too many images
             can't be read, or a file of theirs is gone.
     """
@@ -288,8 +289,7 @@ def make_batches(
         raise UserError(f"a batch of {batch_size} cannot be split among {process_count} processes: choose a multiple")
     if len(source) < batch_size:
         raise UserError(f"a batch of {batch_size} is more than the split's {len(source)} images: lower batch_size")
-    if seed < 0:
-        raise UserError(f"the seed is {seed}: choose one of at least 0")
+    seed = check_seed(seed)
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")
     if not repeat and len(mixture.sources) > 1:

@@ -14,6 +14,7 @@ from imagen_jax.array_types import HostPixels
 from imagen_jax.data.pixels import encode_jpeg, encode_png
 from imagen_jax.data.records import Part, Record
 from imagen_jax.errors import UserError, choose
+from imagen_jax.seeds import check_seed
 
 ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to credit"
 
@@ -95,19 +96,19 @@ def synthetic_parts(
         count: of images.
         resolution: their width and height, at least ``SMALLEST``.
         images_per_part: at most.
-        seed: another one gives other images, from 0 on.
+        seed: another one gives other images, see ``check_seed``.
         encoding: ``jpeg`` or ``png``.
 
     Raises:
-        UserError: a number is too small, or the encoding is unknown.
+        UserError: a number is too small, it is no seed, or the encoding is unknown.
     """
     choose(ENCODINGS, encoding, "encoding of synthetic images")
     numbers = {
         "count": (count, 1),
         "resolution": (resolution, SMALLEST),
         "images_per_part": (images_per_part, 1),
-        "seed": (seed, 0),
     }
+    seed = check_seed(seed, "seed of the synthetic images")
     for name, (number, least) in numbers.items():
         if number < least:
             raise UserError(f"{name} of the synthetic images is {number}: choose {least} or more")

@@ -18,6 +18,7 @@ from imagen_jax.protocols.deviations import PROTOCOLS
 from imagen_jax.protocols.evaluation import Request
 from imagen_jax.protocols.measures import PublishedStatistics
 from imagen_jax.protocols.references import open_reference, open_training_data
+from imagen_jax.seeds import check_seed
 from imagen_jax.storage.paths import Path, to_path
 
 
@@ -39,7 +40,10 @@ class Wanted:
         clip_weights: CLIP's file or folder; "" for its known place.
         clip_vocabulary: of CLIP's tokenizer, beside a file of OpenAI's; "" for its known place.
         reference_statistics: an npz file of mu and sigma, to measure against as well; "" for none.
-        seed: of the choice of captions and of their pictures.
+        seed: of the choice of captions and of their pictures, from 0 to 4294967295.
+
+    Raises:
+        UserError: it is no seed.
     """
 
     protocol: str = "training_captions"
@@ -56,6 +60,9 @@ class Wanted:
     clip_vocabulary: str = ""
     reference_statistics: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:

@@ -30,6 +30,7 @@ from imagen_jax.sampling.sampler import (
 from imagen_jax.sampling.spacings import Spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule, ddim
 from imagen_jax.sampling.thresholding import Threshold, bound
+from imagen_jax.seeds import check_seed
 
 Params = Any
 
@@ -183,7 +184,11 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
     """One key for each picture, so that it stays the same whatever else is drawn beside it.
 
     A key is a function of the seed, the prompt and the picture's number among those of its prompt.
+
+    Raises:
+        UserError: it is no seed, see ``check_seed``.
     """
+    seed = check_seed(seed)
     digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
     words = np.array([int.from_bytes(digest[:4], "little") for digest in digests], np.uint32)
 

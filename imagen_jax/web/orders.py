@@ -14,10 +14,10 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.cascade import SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
+from imagen_jax.seeds import check_seed
 
 FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}
 LONGEST_PROMPT = 2000
-LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 4096
 """Pixels of a picture or mask that is sent."""
 
@@ -93,7 +93,9 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
         raise UserError(f"an order has no {shown(name)}: it has {', '.join(sorted(FIELDS))}")
     prompt = read_text(asked, "prompt")
     negative = read_text(asked, "negative_prompt") or None
-    seed = read_number(asked.get("seed", 0), "seed", 0, LARGEST_SEED, whole=True)
+    seed = asked.get("seed", 0)
+    # JSON has no whole numbers of its own.
+    seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
     settings = read_settings(asked.get("stages", []), len(stages), limits)
     edit = read_edit(asked)
     if not prompt and edit.image is None:
@@ -105,7 +107,7 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
             "returns": edit.returns,
             "edited": "mask" if edit.mask is not None else "image",
         }
-    return Order(prompt, negative, int(seed), settings, edit, told)
+    return Order(prompt, negative, seed, settings, edit, told)
 
 
 def read_text(asked: Mapping[str, Any], name: str) -> str:

@@ -150,7 +150,7 @@ def test_worker_processes_make_the_same_batches(stored_images):
         ({"batch_size": 6, "process_count": 4}, "cannot be split among 4 processes"),
         ({"batch_size": 0}, "cannot be split"),
         ({"batch_size": 11}, "a batch of 11 is more than the split's 10 images"),
-        ({"batch_size": 2, "seed": -1}, "choose one of at least 0"),
+        ({"batch_size": 2, "seed": -1}, "seed is -1: choose a whole number"),
         ({"batch_size": 2, "cache": True, "num_workers": 1}, "set data.num_workers to 0"),
     ],
 )

@@ -111,7 +111,7 @@ def test_jpeg_is_nearly_png():
         ({"count": 0}, "count of the synthetic images is 0: choose 1 or more"),
         ({"resolution": 4}, "resolution of the synthetic images is 4: choose 8 or more"),
         ({"images_per_part": 0}, "images_per_part .* choose 1"),
-        ({"seed": -1}, "seed .* choose 0 or more"),
+        ({"seed": -1}, "seed of the synthetic images is -1: choose a whole number from 0"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
