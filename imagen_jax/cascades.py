@@ -36,7 +36,7 @@ from imagen_jax.sampling.cascade import (
     row_of,
     starting_noise,
 )
-from imagen_jax.sampling.edits import Known, between
+from imagen_jax.sampling.edits import Known, between, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
@@ -101,7 +101,8 @@ class Cascade:
         trained: the stages, base first; their parameters on the host, and on the devices only while they draw.
         encoder: the text encoder they were trained with.
         overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
-        batch_size: pictures drawn at once; the last batch is filled up, so that one compiled program serves all.
+        batch_size: pictures drawn at once, at most. Batches are no larger than what is asked for, bar what devices need
+            to have equal shares; the last of several is filled up, so that one compiled program serves all.
         on_step: called after each denoising step.
         on_estimate: called with what the pictures look like, at each step.
         classifier: what leads the stages of its resolution besides their texts.
@@ -221,10 +222,16 @@ class Cascade:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
         if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in self.stages):
             raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
-        for start in range(0, len(wishes), self.batch_size):
-            batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + self.batch_size]]
-            filled = batch + batch[-1:] * (self.batch_size - len(batch))
+        size = self.batch_size_for(len(wishes))
+        for start in range(0, len(wishes), size):
+            batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + size]]
+            filled = batch + batch[-1:] * (size - len(batch))
             yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
+
+    def batch_size_for(self, count: int) -> int:
+        """Pictures of a batch where so many are asked for: each device has as many, and none more than it needs."""
+        parts = count_parts(self.mesh)
+        return min(self.batch_size, -(-count // parts) * parts)
 
     def _draw_batch(
         self, wishes: Sequence[Wish], seed: int, negative_prompt: str | None, edit: Edit
@@ -278,8 +285,8 @@ class Cascade:
         return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
 
     def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
-        """What a stage does to a batch, compiled once for each way to walk; what that took is given back first."""
-        key = (number, make.__name__, edit.strength, edit.returns)
+        """What a stage does to a batch, compiled once for each walk and size; what that took is given back first."""
+        key = (number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
         if key not in self._programs:
             calls = Calls(self.on_step, self.on_estimate)
             program = make(self.stages[number], calls, edit.walk)
@@ -333,12 +340,6 @@ def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
     seeds = [seed if wish.to_seed is None else wish.to_seed for wish in wishes]
     keys = [keys_of_prompts(of_wish, [wish.prompt], [wish.index]) for of_wish, wish in zip(seeds, wishes, strict=True)]
     return jnp.concatenate(keys)
-
-
-def mix_texts(first: Text, second: Text, shares: Float[jax.Array, " batch"]) -> Text:
-    """Texts on the way from one to another: token by token, where either has one."""
-    share = shares[:, None, None]
-    return Text((1.0 - share) * first.embeddings + share * second.embeddings, first.mask | second.mask)
 
 
 def load_cascade(

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from imagen_jax import cascades
 from imagen_jax.cascades import Wish, load_cascade
 from imagen_jax.edits import Edit
 from imagen_jax.errors import UserError
+from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
 from tests.small_cascades import write_cascade
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -49,6 +51,63 @@ def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
         np.testing.assert_allclose(draw(cascade, [wish])[0], together[number], atol=1e-5)
     assert distance(together[0], together[1]) > 0.01 and distance(together[0], together[2]) > 0.01
     assert distance(draw(cascade, wishes, seed=1)[0], together[0]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [8]), (8, [8]), (9, [16]), (24, [24]), (30, [24, 24]), (49, [24, 24, 24])]
+)
+def test_a_batch_is_as_large_as_what_is_asked_for_and_devices_need(workdirs, monkeypatch, count, sizes):
+    """On eight devices, of which each has as many pictures; the last batch of several is filled up."""
+    drawn = []
+
+    def note(self, wishes, *others):
+        drawn.append(len(wishes))
+        yield np.zeros((len(wishes), 8, 8, 3), np.float32)
+
+    monkeypatch.setattr(cascades.Cascade, "_draw_batch", note)
+    whole = load_cascade(workdirs[:1], batch_size=20)
+    assert whole.mesh.size == 8
+    assert sum(len(images) for (images,) in whole.draw([Wish("panda", index) for index in range(count)])) == count
+    assert drawn == sizes
+
+
+def test_one_device_draws_one_picture_alone(workdirs, monkeypatch):
+    monkeypatch.setattr(cascades.jax, "local_devices", lambda: jax.devices()[:1])
+    monkeypatch.setattr(cascades.jax, "local_device_count", lambda: 1)
+    alone = load_cascade(workdirs, {"steps": 2})
+    shapes = []
+    run = cascades.Cascade._run
+
+    def note(self, *arguments):
+        images = run(self, *arguments)
+        shapes.append(images.shape)
+        return images
+
+    monkeypatch.setattr(cascades.Cascade, "_run", note)
+    (picture,) = draw(alone, ["panda"])
+    assert shapes == [(1, 8, 8, 3), (1, 16, 16, 3)]
+    three = draw(alone, ["apple", "panda", "tree"])
+    assert shapes[2:] == [(3, 8, 8, 3), (3, 16, 16, 3)]
+    np.testing.assert_allclose(three[1], picture, atol=1e-5)
+
+
+def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path):
+    """By the cascade itself, in batches of another size."""
+    settings = settings_of(base)
+    contents = []
+    for prompts in (["panda"], ["apple", "panda"], ["panda"]):
+        wishes = [Wish(prompt) for prompt in prompts]
+        folder = PictureFolder(tmp_path, wishes, 0, base.batch_size_for(len(wishes)), "png", settings)
+        drawn = draw_missing(base, folder, folder.missing(), 0)
+        folder.finish(2)
+        contents.append((drawn, {file.name: file.read_bytes() for file in tmp_path.glob("*seed0*")}))
+    assert [(drawn, len(files)) for drawn, files in contents] == [(1, 1), (1, 2), (0, 2)]
+    assert contents[0][1].items() <= contents[1][1].items() == contents[2][1].items()
+    alone = PictureFolder(tmp_path / "alone", [Wish("apple")], 0, 1, "png", settings)
+    draw_missing(base, alone, alone.missing(), 0)
+    (apple,) = (tmp_path / "alone").glob("apple*")
+    with Image.open(apple) as one, Image.open(tmp_path / apple.name) as other:
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
 
 
 def test_no_prompt_compiles_anything_anew(cascade):

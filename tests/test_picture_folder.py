@@ -25,11 +25,15 @@ def fill(out, form="png", wishes=WISHES, stop_after=None, **changed):
     options = {"seed": 3, "batch_size": 4, "settings": {"steps": 5}, **changed}
     folder = PictureFolder(out, wishes, form=form, **options)
     missing = folder.missing()
-    for number in missing[:stop_after]:
-        folder.write(number, pictures_of(folder.batches[number]), {"seed": "3"})
+    for batch in missing[:stop_after]:
+        folder.write(batch, pictures_of(batch.wishes), {"seed": "3"})
     if stop_after is None:
         folder.finish(3)
-    return missing
+    return [batch.number for batch in missing]
+
+
+def pictures_in(folder):
+    return {file.name: file for file in folder.iterdir() if file.name not in ("grid.png", "sampling.json")}
 
 
 def content_of(folder):
@@ -72,7 +76,8 @@ def test_an_array_of_all_pictures_is_in_order(tmp_path):
 
 def test_hosts_share_the_batches(tmp_path):
     folder = PictureFolder(tmp_path, WISHES, 0, 2, "png", {})
-    assert [folder.missing(share, 3) for share in range(3)] == [[0, 3], [1, 4], [2]]
+    shares = [folder.missing(share, 3) for share in range(3)]
+    assert [[batch.number for batch in share] for share in shares] == [[0, 3], [1, 4], [2]]
 
 
 def test_what_a_killed_program_was_writing_is_removed(tmp_path):
@@ -95,7 +100,7 @@ def test_a_batch_of_which_a_picture_is_gone_is_drawn_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("changed", "key"),
-    [({"seed": 4}, "seed"), ({"settings": {"steps": 6}}, "steps"), ({"batch_size": 3}, "batch_size"),
+    [({"seed": 4}, "seed"), ({"settings": {"steps": 6}}, "steps"),
      ({"settings": {"steps": 5, "invert": "x"}}, "invert"), ({"form": "webp"}, "format")],
 )  # fmt: skip
 def test_pictures_of_other_settings_are_not_mixed(tmp_path, changed, key):
@@ -104,9 +109,73 @@ def test_pictures_of_other_settings_are_not_mixed(tmp_path, changed, key):
         fill(tmp_path, **changed)
 
 
-def test_more_prompts_go_on_in_the_same_folder(tmp_path):
-    fill(tmp_path, wishes=WISHES[:4])
-    assert fill(tmp_path) == [1, 2]
+ORDERS = {
+    "one": WISHES[:1],
+    "some": WISHES[:4],
+    "fewer samples": [wish for wish in WISHES if wish.index < 2],
+    "another order": WISHES[::-1],
+    "all": WISHES,
+}
+
+
+@pytest.mark.parametrize("before", ORDERS)
+@pytest.mark.parametrize("now", ORDERS)
+def test_other_prompts_and_batch_sizes_go_on_in_the_same_folder(tmp_path, before, now):
+    for form, size_before, size_now in (("png", 8, 8), ("webp", 1, 9), ("jpg", 4, 3)):
+        out, lone = tmp_path / form, tmp_path / f"{form} alone"
+        fill(out, form, ORDERS[before], batch_size=size_before)
+        there = {name: (file.stat().st_mtime_ns, file.read_bytes()) for name, file in pictures_in(out).items()}
+        batches = PictureFolder(out, ORDERS[now], 3, size_now, form, {"steps": 5}).missing()
+        absent = set(ORDERS[now]) - set(ORDERS[before])
+        drawn = [wish for batch in batches for wish in batch.wishes]
+        assert absent <= set(drawn) and len(set(drawn)) == len(drawn) < len(absent) + size_now
+        assert all(len(batch.wishes) <= size_now for batch in batches)
+
+        fill(out, form, ORDERS[now], batch_size=size_now)
+        fill(lone, form, ORDERS[now], batch_size=size_now)
+        after = {name: (file.stat().st_mtime_ns, file.read_bytes()) for name, file in pictures_in(out).items()}
+        assert after.items() >= there.items(), "what was there stays as it was"
+        assert len(after) == len({*ORDERS[before], *ORDERS[now]})
+        assert content_of(out).items() >= content_of(lone).items(), "grid and pictures are those of this run"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("settings", [{"batch_size": 4}, {"batch_size": 64}])
+def test_a_folder_of_an_earlier_version_is_accepted(tmp_path, form, settings):
+    fill(tmp_path, form)
+    before = content_of(tmp_path)
+    kept = json.loads(before["sampling.json"])
+    kept.pop("pictures_sha256", None)
+    (tmp_path / "sampling.json").write_text(json.dumps({**kept, **settings}))
+    assert fill(tmp_path, form) == []
+    assert content_of(tmp_path).keys() == before.keys()
+    if form == "npz":
+        with pytest.raises(UserError, match=r"other prompts than these 8 pictures.*choose another --out, or --format"):
+            fill(tmp_path, form, WISHES[:8])
+
+
+def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
+    for stop in (0, 1, None):
+        out = tmp_path / f"{stop}"
+        fill(out, "npz", stop_after=stop)
+        before = content_of(out)
+        for wishes in (WISHES[:8], WISHES[::-1], [*WISHES, Wish("one more")]):
+            told = (
+                f"an npz of other prompts than these {len(wishes)} pictures, .* choose another --out, or --format=png"
+            )
+            with pytest.raises(UserError, match=told):
+                fill(out, "npz", wishes)
+        assert content_of(out) == before
+
+
+def test_parts_of_an_array_are_finished_at_their_size_and_a_whole_one_has_none(tmp_path):
+    fill(tmp_path, "npz", stop_after=1)
+    with pytest.raises(UserError, match="set --batch_size=4 to finish it"):
+        fill(tmp_path, "npz", batch_size=3)
+    assert fill(tmp_path, "npz") == [1, 2]
+    whole = content_of(tmp_path)
+    assert fill(tmp_path, "npz", batch_size=3) == []
+    assert content_of(tmp_path) == whole
 
 
 def test_damaged_settings_are_a_sentence(tmp_path):

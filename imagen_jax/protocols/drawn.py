@@ -86,7 +86,8 @@ def draw_pictures(
         UserError: the folder is of other pictures, or what ``draw_missing`` raises.
     """
     settings = {**settings_of(cascade), **facts}
-    pictures = processes.take_turns(lambda: PictureFolder(folder, wishes, seed, cascade.batch_size, "png", settings))
+    size = cascade.batch_size_for(len(wishes))
+    pictures = processes.take_turns(lambda: PictureFolder(folder, wishes, seed, size, "png", settings))
     missing = pictures.missing(jax.process_index(), jax.process_count())
     started = time.perf_counter()
     drawn = 0
@@ -100,5 +101,5 @@ def draw_pictures(
         steps.bar = None
     seconds = time.perf_counter() - started
     processes.meet("all pictures are drawn")
-    files = tuple(folder / name for names in pictures.names for name in names)
+    files = tuple(folder / name for name in pictures.names)
     return Drawn(files, seconds, drawn)

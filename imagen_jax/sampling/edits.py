@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
+from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample, Text
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
@@ -159,3 +159,9 @@ def between(first: Images, second: Images, share: PerExample) -> Images:
     near = jnp.where(angle < 1e-4, 1.0 - share, jnp.sin((1.0 - share) * safe) / jnp.sin(safe))
     far = jnp.where(angle < 1e-4, share, jnp.sin(share * safe) / jnp.sin(safe))
     return near[:, None, None, None] * first + far[:, None, None, None] * second
+
+
+def mix_texts(first: Text, second: Text, shares: PerExample) -> Text:
+    """Texts on the way from one to another: token by token, where either has one."""
+    share = shares[:, None, None]
+    return Text((1.0 - share) * first.embeddings + share * second.embeddings, first.mask | second.mask)

@@ -4,7 +4,7 @@ settings -> FOLDER/NAME.json -> the same settings, or a sentence with the first 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.errors import UserError
@@ -38,7 +38,9 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Diffe
     return None
 
 
-def keep_settings(path: Path, settings: Mapping[str, Any], what: str, mend: str) -> None:
+def keep_settings(
+    path: Path, settings: Mapping[str, Any], what: str, mend: str, uncompared: Collection[str] = ()
+) -> dict[str, Any]:
     """Writes settings to a file, or checks that they are those of the file that is there.
 
     Args:
@@ -46,6 +48,10 @@ def keep_settings(path: Path, settings: Mapping[str, Any], what: str, mend: str)
         settings: as JSON can hold them.
         what: lies in the folder, for the sentence.
         mend: what to do otherwise, for the sentence.
+        uncompared: names of entries that may differ.
+
+    Returns:
+        The settings in the file.
 
     Raises:
         UserError: the settings there are others (names the first that differs, and both values), or damaged.
@@ -54,16 +60,18 @@ def keep_settings(path: Path, settings: Mapping[str, Any], what: str, mend: str)
     if not path.exists():
         create_folder(path.parent)
         write_whole(path, (json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n").encode())
-        return
+        return dict(settings)
     try:
         before = read_json(path)
         if not isinstance(before, dict):
             raise ValueError(f"{before!r} is no set of settings")
     except ValueError:
         raise UserError(f"{path}, which says what the {what} there are, is damaged: {mend}") from None
-    different = first_difference(before, settings)
+    compared = ({name: one[name] for name in one if name not in uncompared} for one in (before, settings))
+    different = first_difference(*compared)
     if different is not None:
         raise UserError(
             f"{path.parent} holds {what} with {different.name} {different.before!r}, and this run has "
             f"{different.now!r}: {mend}"
         )
+    return before

@@ -24,15 +24,14 @@ def main() -> None:
         chosen = time.perf_counter()
         pictures = PictureFolder(Path(folder), wishes_of(choice.captions), 0, 16, "png", {"captions": digest})
         named = time.perf_counter()
-        for names in pictures.names[: len(pictures.names) // 2]:
-            for name in names:
-                (Path(folder) / name).touch()
+        for name in pictures.names[: len(pictures.names) // 2]:
+            (Path(folder) / name).touch()
         there = time.perf_counter()
         missing = pictures.missing()
         looked = time.perf_counter()
     print(f"choosing and hashing {CAPTIONS:,} of {PICTURES:,} captions: {chosen - began:.2f} s")
     print(f"naming their pictures: {named - chosen:.2f} s")
-    print(f"finding {len(missing):,} batches missing of {len(pictures.names):,}: {looked - there:.2f} s")
+    print(f"finding {len(missing):,} batches missing of {len(pictures.batches):,}: {looked - there:.2f} s")
 
 
 if __name__ == "__main__":
