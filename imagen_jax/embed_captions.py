@@ -18,6 +18,7 @@ from imagen_jax import processes
 from imagen_jax.command_line import parse_options, run_main
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import identify, read_captions
+from imagen_jax.data.summary import format_duration, format_size
 from imagen_jax.errors import UserError, choose
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.storage.paths import create_folder, to_path
@@ -91,13 +92,13 @@ def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
     yield f"{count:,} captions of about {tokens:.1f} tokens"
     yield describe_size(round(tokens * count), count, encoder.width)
     devices = f"{jax.process_count()} × {jax.local_device_count()} devices such as these"
-    yield f"about {seconds / 3600:.2f} hours on {devices}"
+    yield f"about {format_duration(seconds)} on {devices}"
 
 
 def describe_size(tokens: int, captions: int, width: int) -> str:
     """How much room embeddings take, and how much they would if they were padded."""
     size, padded = 2 * tokens * width, 2 * captions * PADDED_TOKENS * width
-    return f"{size / 1e9:.3f} GB, 1/{padded / max(size, 1):.1f} of what {PADDED_TOKENS} padded tokens each would take"
+    return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of what {PADDED_TOKENS} padded tokens each would take"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ LONGEST_CAPTION = 20_000
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
 UNFINISHED = ".unfinished"
-PART_FORMAT = 2
+PART_FORMAT = 3
 """Of a part's folder; a part of another number is made anew."""
 DIGEST = 16
 """Bytes of a hash that tells a key or a file from others."""

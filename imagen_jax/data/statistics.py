@@ -1,19 +1,18 @@
 """What a data set is like: histograms that can be added up, so that each part counts its own.
 
-side      pixels of the shorter side, by powers of two and their halves
-aspect    width by height, by tenths of an octave
-words     of a caption
-captions  of an image
+shorter_side     pixels, of the image as it came
+width_by_height  likewise, in three digits
+words            of a caption
+captions         of an image
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 Histograms = dict[str, Counter[str]]
 """How many there are of each value, by name; values as text, since JSON has no other keys."""
 
-NAMES = ("side", "aspect", "words", "captions")
+NAMES = ("shorter_side", "width_by_height", "words", "captions")
 
 
 def empty_histograms() -> Histograms:
@@ -23,17 +22,11 @@ def empty_histograms() -> Histograms:
 
 def count_record(histograms: Histograms, width: int, height: int, captions: Sequence[str]) -> None:
     """Adds one image with its captions; width and height as it came."""
-    histograms["side"][str(lower_edge(min(width, height)))] += 1
-    histograms["aspect"][f"{2 ** (round(10 * math.log2(width / height)) / 10):.2f}"] += 1
+    histograms["shorter_side"][str(min(width, height))] += 1
+    histograms["width_by_height"][str(float(f"{width / height:.3g}"))] += 1
     histograms["captions"][str(len(captions))] += 1
     for caption in captions:
         histograms["words"][str(len(caption.split()))] += 1
-
-
-def lower_edge(side: int) -> int:
-    """The largest power of two, or one and a half times such, that is not greater."""
-    power = 2 ** int(math.log2(side))
-    return power * 3 // 2 if side * 2 >= power * 3 and power > 1 else power
 
 
 def add_up(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Histograms:

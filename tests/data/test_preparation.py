@@ -71,8 +71,8 @@ def test_the_manifest_counts_and_its_checksums_hold(prepared):
         assert hashlib.sha256((folder / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
     assert sum(shard["records"] for shard in manifest["shards"]) == 90
     statistics = manifest["statistics"]
-    assert statistics["side"] == {"32": 90} and statistics["captions"] == {"2": 90} and manifest["least_side"] == 32
-    assert statistics["words"] == {"3": 90, "4": 90} and statistics["aspect"] == {"0.81": 90}
+    assert statistics["shorter_side"] == {"32": 90} and statistics["captions"] == {"2": 90} and manifest["least_side"] == 32
+    assert statistics["words"] == {"3": 90, "4": 90} and statistics["width_by_height"] == {"0.8": 90}
     assert manifest["attribution"] == "Ours, CC0"
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock", "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl", "repeated.jsonl",
