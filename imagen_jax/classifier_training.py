@@ -25,8 +25,8 @@ from imagen_jax.data.batches import make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
-from imagen_jax.errors import LeavingError, UserError
-from imagen_jax.preemption import listening
+from imagen_jax.errors import UserError
+from imagen_jax.preemption import explain_leaving, listening
 from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.platforms import compiler_options
 from imagen_jax.storage.paths import Path, write_whole
@@ -53,7 +53,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises:
         UserError: whatever the user can mend: config, data, workdir, space.
-        LeavingError: SIGTERM came; a checkpoint is written.
+        LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
     """
     classifier = build_classifier(config)
     seed = check_seed(config.seed, "config.seed")
@@ -110,7 +110,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 )
                 checkpoints.wait()
     if int(state.step) < training.steps:
-        raise LeavingError(f"the checkpoint of step {int(state.step)} is written; run the same command to continue")
+        raise explain_leaving(int(state.step))
     accuracy = measure_accuracy(classifier, state, data_sets)
     write_whole(workdir / "accuracy.json", (json.dumps(accuracy, indent=2) + "\n").encode())
     return accuracy

@@ -8,7 +8,7 @@
 | 3 | another process of the run ended or never came: the sentence says which; the same command continues |
 | 74 | a disk, network or bucket refuses for now: the sentence says what; the same command continues, a little later |
 | 75 | told to leave (SIGTERM), and all is kept: the same command continues |
-| 130 | interrupted |
+| 130 | interrupted by Ctrl-C, here or on another host: the sentence says what is kept (``interrupts``) |
 """
 
 import errno
@@ -24,9 +24,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from imagen_jax import processes
+from imagen_jax import interrupts, processes
+from imagen_jax.company import INTERRUPTED
 from imagen_jax.compilation_cache import enable_compilation_cache
-from imagen_jax.errors import LeavingError, UserError, nearest_name
+from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
 from imagen_jax.preemption import AGAIN
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
@@ -35,16 +36,22 @@ flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 
 MENDABLE = 2
 FOR_NOW = 74
-INTERRUPTED = 130
+IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
 
 
-def run_main(main: Callable[[Sequence[str]], None]) -> None:
-    """Parses the flags, runs ``main`` with what is left of the arguments, and exits."""
+def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INTERRUPTED) -> None:
+    """Parses the flags, runs ``main`` with what is left of the arguments, and exits.
+
+    Args:
+        main: the command.
+        if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
+    """
+    interrupts.begin_listening(if_interrupted)
     # Its lines are about the libraries, and would stand between ours.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     enable_compilation_cache()
-    app.run(lambda arguments: run_guarded(main, arguments), flags_parser=parse_flags)
+    app.run(lambda arguments: run_guarded(main, arguments, if_interrupted), flags_parser=parse_flags)
 
 
 def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
@@ -102,13 +109,13 @@ def explain_flag_error(message: str) -> str:
     return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
 
 
-def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
     """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
     with processes.leaving_at_once():
-        run_explained(main, arguments)
+        run_explained(main, arguments, if_interrupted)
 
 
-def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
     """Runs ``main``; turns what the user can mend into a sentence."""
     try:
         with processes.ending_told():
@@ -116,13 +123,14 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
             processes.leave()
     except UserError as error:
         fail(str(error), error, FOR_NOW if error.for_now else MENDABLE)
+    except StoppedError as error:
+        print(f"interrupted: {error}", file=sys.stderr, flush=True)
+        processes.exit_now(INTERRUPTED)
     except LeavingError as error:
         print(f"told to leave: {error}", file=sys.stderr, flush=True)
         processes.exit_now(AGAIN)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr, flush=True)
-        # At once: an orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
-        processes.exit_now(INTERRUPTED)
+        interrupts.end(if_interrupted)
     except BrokenPipeError:
         # Whoever read our output has left; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -102,4 +102,4 @@ def describe_size(tokens: int, captions: int, width: int) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "the embeddings that are written are kept; run the same command to continue")

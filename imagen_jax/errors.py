@@ -49,6 +49,13 @@ class LeavingError(Exception):
     """
 
 
+class StoppedError(LeavingError):
+    """Likewise, by somebody who pressed Ctrl-C, and no supervisor is to run the same command again.
+
+    The command lines print the message and exit with status 130.
+    """
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the known name nearest to ``name``, else the list of all known names."""
     known = sorted(known)

@@ -184,4 +184,4 @@ def read_wanted() -> Wanted:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "what is drawn and measured is kept; run the same command to continue")

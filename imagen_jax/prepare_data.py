@@ -90,4 +90,4 @@ def read_conversion() -> Conversion:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "the finished parts are kept; run the same command to continue")

@@ -9,21 +9,21 @@ Each process writes there every few seconds that it lives and which step it has 
 | what happens to one | what the others do |
 |---|---|
 | it ends with an error | end within seconds, and say which one it was and its sentence |
+| somebody presses Ctrl-C there | end within seconds; see ``interrupts`` for a training |
 | it is killed, or its host is gone or hangs | end after ``heartbeat_seconds`` and a tenth more, and say which one |
 | it was process 0 | end at once where its connections break, else as above |
+| it stands still for that long, and goes on | have ended; it ends too, and says so |
 
-They end with status ``LOST``. JAX alone would leave them waiting in a collective operation, then abort them.
+They end with status ``LOST``, or ``INTERRUPTED`` after Ctrl-C. JAX alone would leave them waiting in a collective
+operation, then abort them. ``company`` watches.
 """
 
 import ctypes
-import itertools
 import json
 import os
 import secrets
 import signal
-import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -35,16 +35,13 @@ from jax._src import distributed
 from jax.errors import JaxRuntimeError
 
 from imagen_jax import notices
+from imagen_jax.company import KEYS, LOST, Company
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path
 
-LOST = 3
-"""Exit status of a process that ends because another one did, or never came."""
-
 Result = TypeVar("Result")
 
-KEYS = "imagen_jax/"
 DAY = 24 * 3600 * 1000
 """Milliseconds. Whoever is waited for may build a data set first; if it is lost, the watching thread ends the wait."""
 
@@ -53,78 +50,6 @@ JOIN_SECONDS = 300
 
 SECONDS_TO_SEE_A_FILE = 20.0
 """How long a network's disk may take to show one host what another has written."""
-
-
-class Company:
-    """This process among the others.
-
-    Args:
-        client: of JAX's coordination service.
-        index: which process this is.
-        count: how many there are.
-        coordinator: address of the coordination service, ``host:port``.
-        heartbeat_seconds: how long one may give no sign of life.
-    """
-
-    def __init__(self, client: Any, index: int, count: int, coordinator: str, heartbeat_seconds: float) -> None:
-        self.client = client
-        self.index = index
-        self.count = count
-        self.coordinator = coordinator
-        self.heartbeat_seconds = heartbeat_seconds
-        self.interval = min(max(heartbeat_seconds / 10, 0.2), 5.0)
-        self.numbers = itertools.count()
-        self.step = 0
-        self.steps = dict.fromkeys(range(count), 0)
-        self.has_told = False
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watches the other processes", daemon=True)
-
-    def start(self) -> None:
-        """Begins to give signs of life and to look for those of the others."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._left.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        now = time.monotonic()
-        lived = {index: ("", now) for index in range(self.count) if index != self.index}
-        for beat in itertools.count():
-            told, answered = self._exchange(beat)
-            now = time.monotonic()
-            for index in lived:
-                if ended := told.get(f"ended/{index}"):
-                    end(f"process {index} has ended: {ended}")
-                sign = told.get(f"alive/{index}", "")
-                if sign and sign != lived[index][0]:
-                    lived[index] = (sign, now)
-                    self.steps[index] = int(sign.split()[1])
-            silent = [index for index, (_, when) in lived.items() if now - when > self.heartbeat_seconds]
-            if silent:
-                self._end_without(silent if answered else [0])
-            if self._left.wait(self.interval):
-                return
-
-    def _exchange(self, beat: int) -> tuple[dict[str, str], bool]:
-        """Tells that we live, and returns what all have told, and whether the service answered."""
-        try:
-            self.client.key_value_set(f"{KEYS}told/alive/{self.index}", f"{beat} {self.step}", allow_overwrite=True)
-            told = self.client.key_value_dir_get(f"{KEYS}told/")
-        except JaxRuntimeError:
-            # Process 0 may be gone, or this host's network; who stays silent for long enough is lost.
-            return {}, False
-        return {key.partition("told/")[2]: value for key, value in told}, True
-
-    def _end_without(self, silent: list[int]) -> None:
-        names = ", ".join(str(index) for index in silent)
-        steps = ", ".join(str(self.steps[index]) for index in silent)
-        end(
-            f"process {names} has given no sign of life for {self.heartbeat_seconds:g} s (last step {steps}), so this "
-            f"one, after step {self.step}, ends too: run the same command on all hosts to continue"
-        )
 
 
 _company: Company | None = None
@@ -301,7 +226,7 @@ def ending_told() -> Iterator[None]:
         tell(str(error))
         raise
     except KeyboardInterrupt:
-        tell("it was interrupted")
+        tell("somebody pressed Ctrl-C there", interrupted=True)
         raise
     except BaseException as error:
         tell(f"{type(error).__name__}: {error} (its own output has the traceback)")
@@ -320,15 +245,21 @@ def wait_for_the_lost(error: Exception) -> None:
         time.sleep(seconds)
 
 
-def tell(sentence: str) -> None:
-    """Tells the others that this process ends, and why."""
-    if _company is None:
-        return
-    try:
-        _company.client.key_value_set(f"{KEYS}told/ended/{_company.index}", sentence, allow_overwrite=True)
-    except JaxRuntimeError as error:
-        print(f"the other processes could not be told: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
-    _company.has_told = True
+def tell(sentence: str, interrupted: bool = False) -> None:
+    """Tells the others that this process ends, why, and whether somebody pressed Ctrl-C."""
+    if _company is not None:
+        _company.tell(sentence, interrupted)
+
+
+def note_interruption() -> None:
+    """Tells the others that somebody pressed Ctrl-C here; they go on until all leave together."""
+    if _company is not None:
+        _company.note_interruption()
+
+
+def is_interrupted() -> bool:
+    """Whether somebody has pressed Ctrl-C on any host; all ask together, and get the same answer."""
+    return bool(said_by_first(_company is not None and _company.is_interrupted()))
 
 
 @contextmanager
@@ -357,11 +288,10 @@ def end(sentence: str) -> NoReturn:
 
 def exit_now(status: int) -> NoReturn:
     """Ends this process without waiting for the others to end."""
+    if _company is not None:
+        _company.exit_now(status)
     sys.stdout.flush()
     sys.stderr.flush()
-    if _company is not None and _company.index == 0 and _company.has_told:
-        # Process 0 keeps the store: the others must have read why it ends before it goes.
-        time.sleep(2 * _company.interval + 1)
     os._exit(status)
 
 
@@ -369,8 +299,9 @@ def explain_aborts(coordinator: str | None) -> None:
     """Has this process say why it is aborted, where the reason is another one.
 
     JAX's client aborts the process, from a thread of its own, when the others don't come in time and as soon as its
-    connection to process 0 breaks. The callback that jaxlib offers instead crashes (std::bad_cast in 0.10.2), and a
-    Python signal handler would run too late.
+    connection to process 0 breaks; in process 0 its service does when another gave no sign of life for long. The
+    callback that jaxlib offers instead crashes (std::bad_cast in 0.10.2), and a Python signal handler would run too
+    late.
     """
     global _on_abort
 
@@ -380,21 +311,9 @@ def explain_aborts(coordinator: str | None) -> None:
                 f"not all processes came to {coordinator or 'process 0'} within {JOIN_SECONDS} s: start all of them, "
                 "with the same --coordinator and --process_count, each with its own --process_index"
             )
-        if _company.index and not is_reachable(_company.coordinator):
-            end(
-                f"process 0 at {_company.coordinator} is gone, so this one, after step {_company.step}, ends too: run "
-                "the same command on all hosts to continue"
-            )
+        sentence = _company.explain_abort()
+        if sentence is not None:
+            _company.end(sentence)
 
     _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
     ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
-
-
-def is_reachable(address: str) -> bool:
-    """Whether somebody listens at ``host:port``."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
-            return True
-    except OSError:
-        return False

@@ -107,4 +107,4 @@ def tell_results(out: Path, comparison: Comparison | None) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "the ratings are kept; run the same command to go on rating")

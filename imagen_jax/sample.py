@@ -177,4 +177,4 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "the images that are written are kept; run the same command to draw the rest")

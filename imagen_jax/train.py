@@ -23,8 +23,8 @@ from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
-from imagen_jax.errors import LeavingError, UserError, choose
-from imagen_jax.preemption import listening
+from imagen_jax.errors import UserError, choose
+from imagen_jax.preemption import IF_INTERRUPTED, explain_leaving, listening
 from imagen_jax.previews import is_drawn, make_preview
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.protocols.during_training import is_measured, make_evaluation
@@ -135,7 +135,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
 
     Raises:
         UserError: whatever the user can mend: config, data, workdir, space.
-        LeavingError: SIGTERM came; a checkpoint is written.
+        LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
     """
     stage = build_stage(config)
     training = make_training(config, stage)
@@ -164,12 +164,12 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
-        raise LeavingError(f"the checkpoint of step {reached} is written; run the same command to continue")
+        raise explain_leaving(reached)
     return state
 
 
 def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
-    """Compiles the step and trains until the last one, or until SIGTERM says to leave; all is saved then."""
+    """Compiles the step and trains until the last one, or until SIGTERM or Ctrl-C; all is saved then."""
     config, steps, data = this.config, this.config.training.steps, this.data
     clock = LoopClock()
     shown = make_showing(config, this.stage, data, this.workdir)
@@ -362,4 +362,4 @@ def make_noting(watchdog: Watchdog) -> Hook:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, IF_INTERRUPTED)

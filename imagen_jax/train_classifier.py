@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from imagen_jax.classifier_training import train_classifier
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
+from imagen_jax.preemption import IF_INTERRUPTED
 from imagen_jax.storage.paths import to_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The classifier and its training: a file of configs/.")
@@ -33,4 +34,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, IF_INTERRUPTED)

@@ -30,7 +30,10 @@ LOST = 3
 """Exit status of a process of ours that ended because another one did."""
 
 SECONDS_TO_OBEY = 10.0
-"""How long a process may take to end after it was told to; then it is killed."""
+"""How long a process may take to end after another one ended with an error; then it is killed."""
+
+SECONDS_TO_SAVE = 120.0
+"""How long all may take to end after Ctrl-C or SIGTERM, for a training keeps a checkpoint after the present step."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,15 +48,15 @@ def main(arguments: Sequence[str]) -> int:
         print(f"[{index}] started as process {host.pid}", flush=True)
     for reader in readers:
         reader.start()
-    told: list[float] = []
+    deadlines: list[float] = []
 
     def pass_on(number: int, frame: object) -> None:
-        told.append(time.monotonic())
+        deadlines.append(time.monotonic() + SECONDS_TO_SAVE)
         tell_all(hosts, number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    status = wait(hosts, options.grace_seconds, told)
+    status = wait(hosts, options.grace_seconds, deadlines)
     for host in hosts:
         # Its worker processes, where it was killed before it could end them.
         with contextlib.suppress(ProcessLookupError):
@@ -117,13 +120,13 @@ def forward(index: int, lines: TextIO) -> None:
         print(f"[{index}] {line.rstrip()}", flush=True)
 
 
-def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, told: list[float]) -> int:
+def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, deadlines: list[float]) -> int:
     """Waits until all have ended; the others not longer than the grace after the first failure.
 
     Args:
         hosts: the processes.
         grace_seconds: the grace.
-        told: when they were told to end, as soon as they were; those that don't obey are killed.
+        deadlines: by when they have to end, as soon as they were told to; those that don't obey are killed.
 
     Returns:
         The status of the first that failed of itself.
@@ -144,10 +147,10 @@ def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, told: lis
                 status = code if code > 0 else 128 - code
             if code and failed is None:
                 failed = now
-        if failed is not None and not told and now - failed > grace_seconds:
-            told.append(now)
+        if failed is not None and not deadlines and now - failed > grace_seconds:
+            deadlines.append(now + SECONDS_TO_OBEY)
             tell_all(hosts, signal.SIGTERM)
-        if told and now - told[0] > SECONDS_TO_OBEY:
+        if deadlines and now > deadlines[0]:
             tell_all(hosts, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
     return status

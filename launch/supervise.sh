@@ -4,10 +4,10 @@
 #     bash launch/supervise.sh [--give_up_after=10] [--progress_seconds=600] [--first_wait=5] [--longest_wait=300] \
 #         [--status_file=FILE] COMMAND...
 #
-# Status 0 (done) and 2 (something to mend) end it. Status 75 means "run me again at once": the command was told to
-# leave, kept its state, and would go on. After any other status it waits, twice as long each time, up to the longest
-# wait. A run of at least progress_seconds counts as progress: the wait and the count begin anew. After give_up_after
-# failures in a row without progress it ends with the command's status.
+# Status 0 (done), 2 (something to mend) and 130 (Ctrl-C, maybe on another host) end it. Status 75 means "run me again at
+# once": the command was told to leave, kept its state, and would go on. After any other status it waits, twice as long
+# each time, up to the longest wait. A run of at least progress_seconds counts as progress: the wait and the count begin
+# anew. After give_up_after failures in a row without progress it ends with the command's status.
 #
 # SIGTERM, SIGINT and SIGHUP go on to the command; once it has ended, this ends with its status and starts nothing.
 # The status with which this ends is also written to the status file.
@@ -15,6 +15,7 @@ set -euo pipefail
 
 done_status=0
 mendable=2
+interrupted=130
 restart_at_once=75
 
 give_up_after=10
@@ -98,6 +99,7 @@ end_if_finished() {
     case $status in
         "$done_status") say "Done" && exit "$done_status" ;;
         "$mendable") say "The command ended with status $mendable: mend what it says above" && exit "$mendable" ;;
+        "$interrupted") say "The command was interrupted: run it again to continue" && exit "$interrupted" ;;
     esac
 }
 

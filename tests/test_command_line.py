@@ -61,7 +61,7 @@ def test_our_own_mistake_keeps_its_traceback(tmp_path):
 
 def test_an_interruption_says_how_to_go_on(tmp_path):
     finished = run(tmp_path, "raise KeyboardInterrupt")
-    assert finished.returncode == 130 and "same command again" in finished.stderr
+    assert finished.returncode == 130 and "run the same command" in finished.stderr
 
 
 def test_an_unknown_flag_names_the_nearest(tmp_path):

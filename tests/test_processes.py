@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from imagen_jax import processes
+from imagen_jax import company, processes
+from imagen_jax.company import Company
 from imagen_jax.errors import UserError
-from imagen_jax.processes import Company
 
 
 class Store(dict):
@@ -44,14 +44,14 @@ def be(monkeypatch):
 
 @pytest.fixture
 def endings(monkeypatch):
-    """Sentences that processes ended with, instead of ending this one."""
+    """Sentences and statuses that processes ended with, instead of ending this one."""
     ended = []
 
-    def end(sentence):
-        ended.append(sentence)
+    def end(self, sentence, status=company.LOST):
+        ended.append((sentence, status))
         raise SystemExit
 
-    monkeypatch.setattr(processes, "end", end)
+    monkeypatch.setattr(Company, "end", end)
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     return ended
 
@@ -123,7 +123,7 @@ def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
     assert endings == [], "both live"
     other.stop()
     wait_for(lambda: endings)
-    assert "process 1 has given no sign of life for 0.5 s (last step 6)" in endings[0]
+    assert "process 1 has given no sign of life for 0.5 s (last step 6)" in endings[0][0]
     here.stop()
 
 
@@ -134,8 +134,33 @@ def test_an_error_of_one_is_told_to_the_others(be, endings):
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == ["process 1 has ended: the disk is full: make room"]
+    assert endings == [("process 1 has ended: the disk is full: make room", company.LOST)]
     here.stop()
+
+
+def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
+    """So that no supervisor runs them again."""
+    be(1)
+    with pytest.raises(KeyboardInterrupt), processes.ending_told():
+        raise KeyboardInterrupt
+    here = be(0)
+    here.start()
+    wait_for(lambda: endings)
+    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", company.INTERRUPTED)]
+    here.stop()
+
+
+def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
+    """As that of a process that is stopped: what asks it waits for ever."""
+    be(0)
+    here = be(1, heartbeat_seconds=0.5)
+    answer = threading.Event()
+    here.client.key_value_dir_get = lambda folder: answer.wait()
+    here.start()
+    wait_for(lambda: endings)
+    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == company.LOST
+    here.client.key_value_dir_get = lambda folder: []
+    answer.set()
 
 
 def test_others_that_never_come_are_a_sentence():
@@ -144,5 +169,5 @@ def test_others_that_never_come_are_a_sentence():
         "from imagen_jax import processes\nprocesses.JOIN_SECONDS = 1\nprocesses.join('127.0.0.1:9', 2, 1, 10.0)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == processes.LOST
+    assert ended.returncode == company.LOST
     assert "error: not all processes came to 127.0.0.1:9 within 1 s: start all" in ended.stderr.splitlines()[-1]

@@ -24,7 +24,7 @@ from imagen_jax.data.flips import mirror_by_chance
 from imagen_jax.data.order import Order, Spot, quotas_of
 from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableError
 from imagen_jax.data.transforms import PreparedImage, Transform
-from imagen_jax.data.workers import die_with_parent
+from imagen_jax.data.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.errors import UserError
 from imagen_jax.seeds import check_seed
 
@@ -331,5 +331,6 @@ def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain
 def begin_worker(index: int, count: int) -> None:
     """What a worker process does first; Grain's own live on when the training that started them is killed."""
     die_with_parent()
+    ignore_ctrl_c()
     # Who tells all processes of a run to leave tells these too; the step at work may need their batch. Grain ends them.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -52,7 +52,7 @@ from imagen_jax.data.shards import (
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
-from imagen_jax.data.workers import die_with_parent
+from imagen_jax.data.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.local_copies import put_in_bucket
@@ -212,7 +212,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                 note(number, convert_part(*job))
         else:
             # Fresh processes: a fork would copy the threads' locks of whatever this one has run.
-            with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_parent) as pool:
+            with ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin_worker) as pool:
                 waiting: dict[Future[dict[str, Any]], int] = {
                     pool.submit(convert_part, *job): number for number, job in enumerate(jobs)
                 }
@@ -227,6 +227,12 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                     pool.shutdown(wait=False, cancel_futures=True)
     check_share(preparation, good, bad, reports.values())
     return [reports[number] for number in range(len(jobs))]
+
+
+def begin_worker() -> None:
+    """What a worker process does first."""
+    die_with_parent()
+    ignore_ctrl_c()
 
 
 def count_of(report: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,8 +1,14 @@
 """What worker processes share, those that prepare data and those that make batches."""
 
 import os
+import signal
 import threading
 from multiprocessing import parent_process
+
+
+def ignore_ctrl_c() -> None:
+    """Leaves Ctrl-C to the process that started this one: a terminal sends it to both, and that ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def die_with_parent() -> None:

@@ -163,7 +163,8 @@ spec:
   failurePolicy:
     maxRestarts: $max_restarts
     rules:
-      # Set below for status 2, which says that there is something to mend: to restart would not mend it.
+      # Set below for status 2, which says that there is something to mend: to restart would not mend it. And for 130,
+      # for somebody has interrupted the training.
       - name: mistake
         action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
@@ -182,7 +183,7 @@ spec:
                 onExitCodes:
                   containerName: train
                   operator: In
-                  values: [2]
+                  values: [2, 130]
           template:
             spec:
               restartPolicy: Never

@@ -1,4 +1,7 @@
-"""A training that is told to leave (SIGTERM) keeps a checkpoint and leaves with status 75; the same command goes on."""
+"""A training that is told to leave keeps a checkpoint, and the same command goes on.
+
+Told by SIGTERM it leaves with status 75, and by Ctrl-C with 130, so that no supervisor starts it again.
+"""
 
 import json
 import os
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
+from imagen_jax.company import INTERRUPTED
 from imagen_jax.preemption import AGAIN
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
@@ -84,19 +88,27 @@ def wait_for_the_first_step(process):
         time.sleep(0.02)
 
 
+BOTH_WAYS = pytest.mark.parametrize(
+    ("number", "status", "begins"),
+    [(signal.SIGTERM, AGAIN, "told to leave"), (signal.SIGINT, INTERRUPTED, "interrupted")],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+
+
 def steps_kept(workdir):
     return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tmp_path):
+@BOTH_WAYS
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tmp_path, number, status, begins):
     config, state, losses = whole
     left = run(tmp_path / "run")
     wait_for_the_first_step(left)
-    left.send_signal(signal.SIGTERM)
-    assert left.wait(timeout=900) == AGAIN, left.told.read_text()
+    left.send_signal(number)
+    assert left.wait(timeout=900) == status, left.told.read_text()
     (kept,) = steps_kept(tmp_path / "run")
     assert 1 <= kept < STEPS
-    assert f"told to leave: the checkpoint of step {kept} is written" in left.told.read_text()
+    assert f"{begins}: the checkpoint of step {kept} is written" in left.told.read_text()
     assert "Traceback" not in left.told.read_text()
 
     again = run(tmp_path / "run")
@@ -106,18 +118,20 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(run, whole, tm
     assert all(np.array_equal(a, b) for a, b in zip(plain(train(config, tmp_path / "run")), state, strict=True))
 
 
-def test_data_workers_that_are_told_too_make_the_batches_that_are_needed(run, whole, tmp_path):
+@BOTH_WAYS
+def test_data_workers_that_are_told_too_make_the_batches_that_are_needed(run, whole, tmp_path, number, status, begins):
     _, _, losses = whole
     left = run(tmp_path / "run", "--config.data.cache=False", "--config.data.num_workers=2")
     wait_for_the_first_step(left)
-    os.killpg(left.pid, signal.SIGTERM)
-    assert left.wait(timeout=900) == AGAIN, left.told.read_text()
+    os.killpg(left.pid, number)
+    assert left.wait(timeout=900) == status, left.told.read_text()
     assert "Traceback" not in left.told.read_text()
     (kept,) = steps_kept(tmp_path / "run")
     assert losses_of(tmp_path / "run") == losses[:kept]
 
 
-def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole, tmp_path):
+@BOTH_WAYS
+def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole, tmp_path, number, status, begins):
     _, _, losses = whole
 
     def start_both():
@@ -129,24 +143,29 @@ def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole,
 
     both = start_both()
     wait_for_the_first_step(both[0])
-    both[1].send_signal(signal.SIGTERM)
+    while len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 3:
+        # The other one may still be in its first step.
+        time.sleep(0.02)
+    both[1].send_signal(number)
     told = [process.told for process in both]
-    assert [process.wait(timeout=900) for process in both] == [AGAIN, AGAIN], [one.read_text() for one in told]
+    assert [process.wait(timeout=900) for process in both] == [status, status], [one.read_text() for one in told]
     (kept,) = steps_kept(tmp_path / "run")
     assert 1 < kept < STEPS
-    assert all(f"the checkpoint of step {kept} is written" in one.read_text() for one in told)
+    assert all(f"{begins}: the checkpoint of step {kept} is written" in one.read_text() for one in told)
 
     both = start_both()
     assert [process.wait(timeout=900) for process in both] == [0, 0], both[0].told.read_text()
     assert [step for step, _ in losses_of(tmp_path / "run")] == [step for step, _ in losses]
 
 
-def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, INTERRUPTED)])
+def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path, number, status):
     early = run(tmp_path / "run")
     deadline = time.monotonic() + 900
     while not (tmp_path / "run" / "config.json").exists():
         assert early.poll() is None and time.monotonic() < deadline, early.told.read_text()
         time.sleep(0.01)
-    early.send_signal(signal.SIGTERM)
-    assert early.wait(timeout=30) == -signal.SIGTERM
+    early.send_signal(number)
+    assert early.wait(timeout=30) == status
+    assert "Traceback" not in early.told.read_text()
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -29,21 +29,21 @@ def count_runs(folder: Path) -> int:
     return len((folder / "runs").read_text().splitlines())
 
 
-@pytest.mark.parametrize("status", [0, 2])
-def test_what_is_done_or_is_to_be_mended_is_not_run_again(run_script, tmp_path, status):
+@pytest.mark.parametrize("status", [0, 2, 130])
+def test_what_is_done_to_be_mended_or_interrupted_is_not_run_again(run_script, tmp_path, status):
     ended = run_script("launch/supervise.sh", *QUICK, *write_command(tmp_path, status))
     assert ended.returncode == status
     assert count_runs(tmp_path) == 1
 
 
 def test_it_runs_again_until_the_command_is_done(run_script, tmp_path):
-    ended = run_script("launch/supervise.sh", *QUICK, *write_command(tmp_path, 1, 137, 75, 130, 0))
+    ended = run_script("launch/supervise.sh", *QUICK, *write_command(tmp_path, 1, 137, 75, 3, 0))
     assert ended.returncode == 0
     assert count_runs(tmp_path) == 5
     told = re.findall(
         r"^==> \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ Status (\d+) after 0 s: restart (\d) in", ended.stdout, re.M
     )
-    assert told == [("1", "1"), ("137", "2"), ("75", "3"), ("130", "4")]
+    assert told == [("1", "1"), ("137", "2"), ("75", "3"), ("3", "4")]
 
 
 def test_it_gives_up_with_the_status_of_the_last_failure(run_script, tmp_path):
