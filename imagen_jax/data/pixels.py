@@ -72,8 +72,10 @@ def decode_upright(image: Image.Image) -> Image.Image:
     if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
         raise DamagedImageError("image is animated", f"{frames} frames")
     image.load()
-    # In place: a copy of 64 million pixels would take 256 MB.
-    ImageOps.exif_transpose(image, in_place=True)
+    # Only a TIFF has its orientation elsewhere; of a small PNG the look would take as long as its pixels.
+    if image.info or image.format == "TIFF":
+        # In place: a copy of 64 million pixels would take 256 MB.
+        ImageOps.exif_transpose(image, in_place=True)
     return to_eight_bits(image)
 
 
