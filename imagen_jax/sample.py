@@ -41,7 +41,7 @@ from imagen_jax.storage.paths import to_path
 
 STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
-PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, or a column of JSON lines or CSV.")
+PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, a JSON list, or a column of CSV.")
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
 LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "What the stages after the first are told instead.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)

@@ -1,16 +1,27 @@
 """The fields of a record as sources write them: captions and metadata out of text and JSON that nobody checked."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagen_jax.data.records import Damage
 from imagen_jax.storage.json_text import parse_json
 
+LINE_END = re.compile(r"\r\n|\n|\r")
+
 
 def decode_text(content: bytes) -> str:
     """The text that bytes hold, without a byte order mark; what is not UTF-8 is kept as lone surrogates."""
     return content.decode("utf-8-sig", "surrogateescape")
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, one at least, as editors show them: parted by a line feed, a carriage return, or both.
+
+    ``str.splitlines`` also ends a line at a vertical tab, a form feed, U+0085 and U+2028, which captions hold.
+    """
+    return LINE_END.split(text)
 
 
 def is_utf8(text: str) -> bool:

@@ -175,6 +175,7 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str]) -> Ite
 
 ROW_READERS: dict[str, RowReader] = {
     ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
     ".csv": partial(read_separated_values, ","),
     ".tsv": partial(read_separated_values, "\t"),
     ".parquet": read_parquet,
