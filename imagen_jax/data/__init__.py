@@ -8,7 +8,7 @@ Sources of any size, which ``prepare_data`` prepares before training, in paralle
   worker reads ``records``: a key, captions, an image's file, and what else is known of it.
 - ``conversion``: a part becomes a shard of each split, in a process (``workers``) that ends when its parent does. Every
   image is looked into (``image_files``), judged (``filters``), counted (``statistics``) and written (``shards``).
-  ``file_errors``: whether a file can't be read, or a disk.
+  ``file_errors``: whether a file can't be read, or a disk. ``image_folders``: which files of a folder are images.
 - ``preparation``: all parts, without repetitions (``repetitions``, ``duplicates``), become the data set.
 
 Sources of a few thousand pictures that are drawn at the size asked for, when training begins:

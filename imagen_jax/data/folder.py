@@ -1,23 +1,25 @@
 """A user's own captioned images: a folder, maybe in a bucket, in which ``apple.jpg`` lies beside ``apple.txt``."""
 
+import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data.captioned_image import CaptionedImage
+from imagen_jax.data.image_folders import IMAGE_SUFFIXES, describe_left_out, list_image_folder
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_area, to_image, to_pixels
+from imagen_jax.data.record_fields import split_lines
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path, files_below, read_files, to_path
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from imagen_jax.storage.paths import Path, read_files, to_path
 
 
 def folder_images(folder: str | Path) -> list[CaptionedImage]:
     """Lists the images of a folder and its subfolders, ordered by path.
 
     The first line of the ``.txt`` file of the same name is an image's caption. Images with the same caption (whatever
-    its capitals) are one concept: all of them train, or all of them validate.
+    its capitals) are one concept: all of them train, or all of them validate. Links to folders are followed. Images of
+    other formats and links that can't be followed are counted on standard error.
 
     Raises:
         UserError: the folder does not exist or holds no image, or an image has no caption.
@@ -27,12 +29,15 @@ def folder_images(folder: str | Path) -> list[CaptionedImage]:
     folder = to_path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your images and their .txt captions")
-    files = files_below(folder)
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    files, images, left_out = list_image_folder(folder)
+    told = describe_left_out(left_out)
     if not images:
+        why = f" but {told}" if told else ""
         raise UserError(
-            f"{folder} holds no images: put some there ({' '.join(IMAGE_SUFFIXES)}), each with a .txt caption"
+            f"{folder} holds no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each with a .txt caption"
         )
+    if told:
+        print(f"{folder}: {len(left_out)} left out: {told}", file=sys.stderr, flush=True)
     return [
         # The image itself is read when it is rendered.
         CaptionedImage(
@@ -71,12 +76,12 @@ def read_first_line(text: Path, content: bytes) -> str:
         UserError: it is empty or not UTF-8.
     """
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        line = split_lines(content.decode("utf-8-sig"))[0].strip()
     except UnicodeDecodeError as error:
         raise UserError(f"{text} is not UTF-8 text: save it as UTF-8") from error
-    if not lines or not lines[0].strip():
+    if not line:
         raise UserError(f"the first line of {text} is empty: write the caption of the image beside it there")
-    return lines[0].strip()
+    return line
 
 
 def render_file(file: Path, resolution: int) -> HostPixels:

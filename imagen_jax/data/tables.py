@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagen_jax.data.drafts import FILES_AT_A_TIME, Draft, chunks, make_draft, read_contents, with_images
-from imagen_jax.data.folder import IMAGE_SUFFIXES
-from imagen_jax.data.record_fields import decode_text, parse_json_object, printable
+from imagen_jax.data.image_folders import IMAGE_SUFFIXES, describe_left_out, left_out_part, list_image_folder
+from imagen_jax.data.record_fields import decode_text, parse_json_object, printable, split_lines
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.table_rows import ROW_READERS, Place, Row, check_columns
 from imagen_jax.errors import UserError, choose
@@ -207,7 +207,8 @@ def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
 
     The first line of the ``.txt`` file of the same name is an image's caption, and what the ``.json`` file of the same
     name holds of text, numbers and truth values is its metadata, if there is one. A record's key is its path, and its
-    concept is its caption, whatever its capitals.
+    concept is its caption, whatever its capitals. Links to folders are followed; images of other formats, and links
+    that can't be followed, are damage.
 
     Args:
         folder: maybe in a bucket.
@@ -221,16 +222,18 @@ def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
     folder = to_path(folder).expanduser()
     check_folder(folder)
     check_images_per_part(images_per_part)
-    marks = files_below(folder)
-    images = [file for file in marks if file.suffix.lower() in IMAGE_SUFFIXES]
+    marks, images, left_out = list_image_folder(folder)
     if not images:
-        raise UserError(f"{folder} holds no images: put some there ({' '.join(IMAGE_SUFFIXES)}), each beside its .txt")
+        why = f" but {describe_left_out(left_out)}" if left_out else ""
+        raise UserError(
+            f"{folder} holds no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each beside its .txt"
+        )
     parts = []
     for number, chunk in enumerate(chunks(images, images_per_part)):
         files = tuple(files_beside(folder, image, marks) for image in chunk)
         digest = digest_of((name, marks.get(folder / name, "") if name else "") for names in files for name in names)
         parts.append(Part(f"images-{number:06d}", digest, partial(read_folder_part, folder, files)))
-    return parts
+    return parts + left_out_part(left_out)
 
 
 def files_beside(folder: Path, image: Path, files: Mapping[Path, str]) -> ImageFiles:
@@ -265,17 +268,12 @@ def read_folder_part(folder: Path, listed: Sequence[ImageFiles]) -> Iterator[Rec
 def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes]) -> Draft | Damage:
     """Makes a record of what lies beside an image, or says what is wrong with it."""
     key = printable(files.image)
-    caption = None if files.text not in contents else first_line(decode_text(contents[files.text]))
+    caption = None if files.text not in contents else split_lines(decode_text(contents[files.text]))[0]
     try:
         metadata = parse_json_object(contents.get(files.metadata, b"{}").decode("utf-8-sig"))
     except ValueError as error:
         return Damage(key, "metadata is no JSON", str(error))
     return make_draft(key, [caption], metadata, folder / files.image)
-
-
-def first_line(text: str) -> str:
-    """The first line of a text, or nothing."""
-    return next(iter(text.splitlines()), "")
 
 
 def image_marks(folder: Path) -> Callable[[str], str]:

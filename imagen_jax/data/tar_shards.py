@@ -12,10 +12,12 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
+from imagen_jax.data.image_folders import left_out_of, left_out_part
 from imagen_jax.data.record_fields import captions_or_damage, decode_text, parse_json_object, scalars_of
 from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path, files_below, in_bucket, to_path
+from imagen_jax.storage.names import is_of_system
+from imagen_jax.storage.paths import Path, in_bucket, list_below, to_path
 
 ATTRIBUTION = "Images that others collected in tar shards; each is under the licence of where it comes from"
 
@@ -65,11 +67,13 @@ def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "*.t
     folder = to_path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your tar shards")
-    names = {file.relative_to(folder).as_posix(): mark for file, mark in files_below(folder).items()}
+    listing = list_below(folder)
+    names = {file.relative_to(folder).as_posix(): mark for file, mark in listing.files.items()}
     shards = sorted(name for name in names if fnmatchcase(name, pattern))
     if not shards:
         raise UserError(f"{folder} holds no {pattern}: give the folder that holds your tar shards")
-    return [Part(name, names[name], partial(read_shard, folder, name, caption)) for name in shards]
+    parts = [Part(name, names[name], partial(read_shard, folder, name, caption)) for name in shards]
+    return parts + left_out_part(left_out_of(listing, folder))
 
 
 def read_shard(folder: Path, name: str, caption: str = TEXT) -> Iterator[Record | Damage]:
@@ -196,7 +200,9 @@ class Member(NamedTuple):
 
 
 def read_members(stream: Any) -> Iterator[Member]:
-    """Gives the files of a tar that have a key and an ending; folders, links and sparse files are left out.
+    """Gives the files of a tar that have a key and an ending.
+
+    Folders, links, sparse files and what operating systems add are left out.
 
     Raises:
         tarfile.TarError: from there on it is no tar, or it ends without saying so, or goes on after its end.
@@ -210,7 +216,7 @@ def read_members(stream: Any) -> Iterator[Member]:
         while (header := archive.next()) is not None:
             forget_members(archive)
             key, ending = split_name(header.name)
-            if header.isreg() and not header.issparse() and key and ending:
+            if header.isreg() and not header.issparse() and key and ending and not is_of_system(header.name):
                 yield Member(key, ending, header.size, partial(read_content, archive, header))
         check_rest(stream, archive.offset)
 

@@ -121,5 +121,6 @@ def read_caption(content: bytes) -> str:
     Raises:
         UnicodeDecodeError: it is not UTF-8.
     """
+    # Of bytes, which end at a line feed and a carriage return alone; translations below may be of other encodings.
     line = next(iter(content.splitlines()), b"").decode("utf-8-sig")
     return "" if TRANSLATION.match(line.strip()) else " ".join(line.split())

@@ -8,6 +8,7 @@ Nothing is ever half written under its own name: on a disk it is written beside 
 object only when its last byte has come. A disk has it whole before the name is given, so a power cut leaves no half.
 """
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from etils import epath
 
@@ -31,6 +32,7 @@ from imagen_jax.storage.buckets import (
     read_object_ranges,
     read_objects,
 )
+from imagen_jax.storage.names import is_of_system
 
 Path: TypeAlias = pathlib.Path | epath.Path
 
@@ -84,14 +86,76 @@ def read_ranges(path: Path, starts: Sequence[int], length: int) -> list[bytes]:
     return blocks
 
 
-def files_below(folder: Path) -> dict[Path, str]:
-    """All files below a folder, in order, each with a mark that changes when the file is written again."""
+class Listing(NamedTuple):
+    """What lies below a folder, without what operating systems add, see ``names.is_of_system``.
+
+    Attributes:
+        files: in order, each with a mark that changes when the file is written again.
+        left_out: links and folders whose files are not listed, each with the reason.
+    """
+
+    files: dict[Path, str]
+    left_out: dict[Path, str]
+
+
+def list_below(folder: Path) -> Listing:
+    """Lists all files below a folder; of a folder that is not there, none.
+
+    Links to folders are followed. Each folder is listed once: under its own name, else under the first link's. A link
+    to a folder above this one is left out.
+
+    Raises:
+        OSError: the disk fails.
+    """
     if isinstance(folder, epath.Path):
         found = objects_below(folder)
-        marks = {folder / name: info.mark for name, info in found.items()}
-    else:
-        marks = {path: mark_of(path) for path in folder.rglob("*") if path.is_file()}
-    return dict(sorted(marks.items()))
+        marks = {folder / name: info.mark for name, info in found.items() if not is_of_system(name)}
+        return Listing(dict(sorted(marks.items())), {})
+    files: dict[Path, str] = {}
+    left_out: dict[Path, str] = {}
+    root = folder.resolve()
+    seen = {root}
+    waiting, links = [folder], list[pathlib.Path]()
+    while waiting or links:
+        # Links last, so that what lies in the folder itself keeps its own name.
+        here = waiting.pop() if waiting else links.pop(0)
+        if here is not folder:
+            target = here.resolve()
+            if target in seen:
+                continue
+            if root.is_relative_to(target):
+                left_out[here] = f"a link to {target}, which lies above"
+                continue
+            seen.add(target)
+        with _left_out_where_refused(here, left_out):
+            for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+                path = here / entry.name
+                if is_of_system(entry.name):
+                    continue
+                with _left_out_where_refused(path, left_out):
+                    if entry.is_dir():
+                        (links if entry.is_symlink() else waiting).append(path)
+                    elif entry.is_file():
+                        files[path] = mark_of(path)
+                    elif entry.is_symlink():
+                        left_out[path] = "a link that leads nowhere"
+    return Listing(dict(sorted(files.items())), dict(sorted(left_out.items())))
+
+
+@contextmanager
+def _left_out_where_refused(path: Path, left_out: dict[Path, str]) -> Iterator[None]:
+    """Notes a path that may not be looked into, is gone meanwhile, or is a link to itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP):
+            raise
+        left_out[path] = error.strerror or str(error)
+
+
+def files_below(folder: Path) -> dict[Path, str]:
+    """The files of ``list_below``."""
+    return list_below(folder).files
 
 
 def mark_of(file: Path) -> str:
@@ -124,10 +188,14 @@ def read_files(paths: Sequence[Path]) -> list[bytes]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files that lie in a folder, not deeper, by name; none where there is no such folder."""
+    """The files that lie in a folder, not deeper, by name, without those that operating systems add.
+
+    There are none where there is no such folder.
+    """
     if isinstance(folder, epath.Path):
-        return [folder / name for name in objects_below(folder) if "/" not in name]
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        return [folder / name for name in objects_below(folder) if "/" not in name and not is_of_system(name)]
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in files if path.is_file() and not is_of_system(path.name))
 
 
 def array_store(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from imagen_jax.data.file_errors import reason_of
+from imagen_jax.data.image_folders import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.data.record_fields import is_utf8
@@ -31,6 +32,7 @@ from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, files_in
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+NOT_SHOWN = {*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES} - {*SUFFIXES}
 GRID = "grid.png"
 """The overview that lies beside pictures, and is none of them."""
 
@@ -140,9 +142,13 @@ def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
     Raises:
         UserError: there is none, or two have the same prompt and index.
     """
-    files = [file for file in files_in(folder) if file.suffix.lower() in SUFFIXES and file.name != GRID]
+    all_files = files_in(folder)
+    files = [file for file in all_files if file.suffix.lower() in SUFFIXES and file.name != GRID]
+    others = [file.name for file in all_files if file.suffix.lower() in NOT_SHOWN]
     pictures: dict[Key, Found] = {}
     silent, notes = [], []
+    if others:
+        notes.append(f"{len(others)} of {folder} left out, as they are no PNG, JPEG or WebP: {others[0]} and so on")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         looked = threads.map(look_into, files)
         # Where nobody watches, a bar would be noise.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_jax.storage.names import stays_below
+from imagen_jax.storage.names import is_of_system, stays_below
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.c", "..a", "a..", ".a", "é/猫"])
@@ -15,3 +15,17 @@ def test_names_of_files_below(name):
 )
 def test_names_that_lead_elsewhere(name):
     assert not stays_below(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["._x.png", "a/._x.png", "__MACOSX/._x.png", "__MACOSX/x.png", ".DS_Store", "a/.DS_Store", "Thumbs.db", "THUMBS.DB"]
+    + ["desktop.ini", "@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg", "a/$RECYCLE.BIN/x.png", ".Trash-1000/files/x.png"],
+)  # fmt: skip
+def test_what_systems_add_is_told_from_what_people_keep(name):
+    assert is_of_system(name)
+
+
+@pytest.mark.parametrize("name", ["x.png", ".x.png", "_x.png", "a._x.png", "MACOSX/x.png", "Thumbs.png", "..x", "@e/x"])
+def test_what_people_keep(name):
+    assert not is_of_system(name)

@@ -1,6 +1,7 @@
 """Paths of both kinds: what a text names, and files that are whole or not there."""
 
 import importlib.util
+import os
 import pathlib
 
 import pytest
@@ -14,6 +15,7 @@ from imagen_jax.storage.paths import (
     files_below,
     files_in,
     in_bucket,
+    list_below,
     read_files,
     read_ranges,
     remove_folder,
@@ -74,6 +76,61 @@ def test_files_are_written_whole_listed_and_read(folder):
     assert read_ranges(folder / "a.txt", [0, 5, 12], 4) == [b"a.tx", b"a.tx", b"txt"]
     remove_folder(folder / "deep")
     assert [path.name for path in files_below(folder)] == ["a.txt", "b.txt"]
+
+
+def test_what_systems_add_is_not_listed(folder):
+    for name in ("a.txt", "._a.txt", ".DS_Store", "__MACOSX/a.txt", "deep/b.txt", "deep/._b.txt", "@eaDir/b.txt"):
+        create_folder((folder / name).parent)
+        write_whole(folder / name, b"x")
+    assert [path.relative_to(folder).as_posix() for path in list_below(folder).files] == ["a.txt", "deep/b.txt"]
+    assert list_below(folder).left_out == {} and [path.name for path in files_in(folder)] == ["a.txt"]
+
+
+def names_in(listing, folder):
+    return [path.relative_to(folder).as_posix() for path in listing.files]
+
+
+def test_links_to_folders_are_followed_and_every_file_is_listed_once(tmp_path):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for name in ("folder/a.txt", "folder/deep/b.txt", "other/c.txt", "other/more/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    links = {"0-other": other, "1-more": other / "more", "2-deep": folder / "deep", "deep/again": other}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (folder / "file.txt").symlink_to(other / "c.txt")
+    listing = list_below(folder)
+    assert names_in(listing, folder) == ["0-other/c.txt", "0-other/more/d.txt", "a.txt", "deep/b.txt", "file.txt"]
+    assert listing.left_out == {} and list(files_below(folder)) == list(listing.files)
+
+
+def test_links_that_go_round_or_nowhere_end_and_are_told(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (tmp_path / "beside.txt").write_text("not below the folder")
+    targets = {"above": "..", "deep/round": "..", "deep/self": "self", "nowhere.txt": "gone.txt", "root": "/"}
+    for name, target in targets.items():
+        (folder / name).symlink_to(target)
+    listing = list_below(folder)
+    assert names_in(listing, folder) == ["a.txt"]
+    told = {path.relative_to(folder).as_posix(): reason for path, reason in listing.left_out.items()}
+    assert sorted(told) == ["above", "deep/self", "nowhere.txt", "root"]
+    assert "lies above" in told["above"] and "nowhere" in told["nowhere.txt"]
+
+
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+
+    def scandir(path, listed=os.scandir):
+        if pathlib.Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    listing = list_below(tmp_path)
+    assert names_in(listing, tmp_path) == ["a.txt"] and listing.left_out == {tmp_path / "closed": "Permission denied"}
 
 
 def test_a_page_of_a_listing_is_not_all_of_it(bucket):

@@ -1,0 +1,125 @@
+"""A caption or prompt ends where an editor shows the end of a line, in every reader, and nowhere else."""
+
+import csv
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from imagen_jax.data.conversion import Conversion
+from imagen_jax.data.folder import folder_images
+from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.record_fields import split_lines
+from imagen_jax.data.stored_images import read_captions
+from imagen_jax.data.tables import folder_parts, table_parts
+from imagen_jax.data.tar_shards import tar_shard_parts
+from imagen_jax.prompts import read_prompts
+
+WITHIN = {
+    "vertical tab": "\v",
+    "form feed": "\f",
+    "file separator": "\x1c",
+    "group separator": "\x1d",
+    "record separator": "\x1e",
+    "next line": "\x85",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+}
+"""All of what ``str.splitlines`` takes for an end besides the three below (Python's documentation lists them)."""
+
+ENDS = {"Unix": "\n", "Windows": "\r\n", "old Macs": "\r"}
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
+
+
+def write(file, text):
+    file.write_bytes(text.encode())
+    return file
+
+
+def by_folder(caption, picture, end):
+    write(picture.with_suffix(".txt"), f"{caption}{end}another line")
+    return [image.caption for image in folder_images(picture.parent)]
+
+
+def by_prepared_folder(caption, picture, end):
+    write(picture.with_suffix(".txt"), f"{caption}{end}another line")
+    return captions_of(folder_parts(picture.parent))
+
+
+def captions_of(parts):
+    return [caption for part in parts for record in part.read() for caption in record.captions]
+
+
+def by_lines(caption, picture, end):
+    return read_prompts(write(picture.with_name("p.txt"), f"{caption}{end}{end}"))
+
+
+def by_json(caption, picture, end):
+    return read_prompts(write(picture.with_name("p.json"), json.dumps([caption], ensure_ascii=False)))
+
+
+def by_json_lines(caption, picture, end):
+    row = json.dumps({"image": "cat.png", "caption": caption}, ensure_ascii=False)
+    return captions_of(table_parts(write(picture.with_name("t.jsonl"), row + "\n")))
+
+
+def by_csv(caption, picture, end):
+    text = io.StringIO()
+    csv.writer(text).writerows([["image", "caption"], ["cat.png", caption]])
+    return captions_of(table_parts(write(picture.with_name("t.csv"), text.getvalue())))
+
+
+def by_csv_of_prompts(caption, picture, end):
+    return read_prompts(write(picture.with_name("p.csv"), f'prompt\n"{caption}"\n'))
+
+
+def by_tar(caption, picture, end):
+    shards = picture.parent / "shards"
+    shards.mkdir()
+    write(picture.with_suffix(".txt"), caption + end)
+    with tarfile.open(shards / "0.tar", "w") as archive:
+        for suffix in (".png", ".txt"):
+            archive.add(picture.with_suffix(suffix), f"cat{suffix}")
+    return captions_of(tar_shard_parts(shards))
+
+
+def by_prepared_data_set(caption, picture, end):
+    write(picture.with_suffix(".txt"), caption + end)
+    out = picture.parent.parent / f"{picture.parent.name}-prepared"
+    prepare(
+        Preparation("folder", {}, "ours", folder_parts(picture.parent), Conversion(validation_fraction=0.0)), out, 0
+    )
+    return [caption for captions in read_captions(out, "train") for caption in captions]
+
+
+READERS = (
+    *(by_folder, by_prepared_folder, by_prepared_data_set, by_lines, by_json, by_json_lines, by_csv, by_csv_of_prompts),
+    by_tar,
+)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("character", WITHIN.values(), ids=list(WITHIN))
+def test_a_character_within_a_caption_does_not_end_it(character, read, picture):
+    caption = f"a cat{character}on a mat"
+    assert read(caption, picture, "\n") == [caption]
+
+
+@pytest.mark.parametrize("read", [by_folder, by_prepared_folder, by_lines, by_tar])
+@pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
+def test_a_line_ends_as_every_system_writes_it(end, read, picture):
+    assert read("a cat", picture, end) == ["a cat"]
+
+
+def test_lines_are_parted_at_three_ends_only():
+    assert split_lines("a\nb\r\nc\rd\n\ne\n") == ["a", "b", "c", "d", "", "e", ""]
+    for character in WITHIN.values():
+        assert split_lines(f"a{character}b") == [f"a{character}b"]
+    assert split_lines("") == [""]
