@@ -205,7 +205,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
             progress.update()
             progress.set_postfix_str(f"{good:,} read, {bad:,} bad", refresh=False)
             if good + bad >= ENOUGH_TO_JUDGE:
-                check_share(preparation, good, bad, reports.values())
+                check_share(preparation, good, bad, reports.values(), folder)
 
         if not workers:
             for number, job in enumerate(jobs):
@@ -225,7 +225,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                     ) from error
                 finally:
                     pool.shutdown(wait=False, cancel_futures=True)
-    check_share(preparation, good, bad, reports.values())
+    check_share(preparation, good, bad, reports.values(), folder)
     return [reports[number] for number in range(len(jobs))]
 
 
@@ -240,18 +240,31 @@ def count_of(report: Mapping[str, Any]) -> tuple[int, int]:
     return sum(report["counts"].values()) + sum(report["dropped"].values()), sum(report["damaged"].values())
 
 
-def check_share(preparation: Preparation, good: int, bad: int, reports: Iterable[Mapping[str, Any]]) -> None:
-    """Checks that not too much of what the reports count is bad.
+def check_share(
+    preparation: Preparation, good: int, bad: int, reports: Iterable[Mapping[str, Any]], folder: pathlib.Path
+) -> None:
+    """Checks that not too much of what the reports count is bad; ``folder`` holds the parts.
 
     Raises:
-        UserError: it is; says what is bad.
+        UserError: it is; says what is bad, and of the most frequent reason one example with its detail.
     """
     if bad > preparation.largest_bad_share * (good + bad):
         reasons = add_counts(report["damaged"] for report in reports)
         named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        example = find_damage(folder, max(reasons, key=lambda reason: reasons[reason]))
         raise UserError(
-            f"{bad} of {good + bad} records can't be read ({named}): mend the source, or raise --largest_bad_share"
+            f"{bad} of {good + bad} records can't be read ({named}){example}: mend the source, or raise "
+            "--largest_bad_share"
         )
+
+
+def find_damage(folder: pathlib.Path, reason: str) -> str:
+    """An example of what is damaged for a reason, as a sentence goes on; nothing where there is none."""
+    for file in sorted(folder.glob(f"*/{QUARANTINE}")):
+        for row in read_lines(file):
+            if row["reason"] == reason:
+                return f", such as {row['key']}" + (f" ({row['detail']})" if row["detail"] else "")
+    return ""
 
 
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

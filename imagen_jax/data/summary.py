@@ -19,7 +19,7 @@ def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
         "words": ("words of a caption", ""),
     }
     for name, (meaning, unit) in named.items():
-        # Data sets that were prepared before 0.2 have ranges instead, under other names: nothing exact is known of them.
+        # Older data sets have ranges instead, under other names: nothing exact is known of them.
         if counts := manifest["statistics"].get(name):
             least, low, middle, high, most = (f"{quantile(counts, share):g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0))
             yield f"    {meaning}: {least} to {most}{unit}, median {middle}, nine tenths from {low} to {high}"

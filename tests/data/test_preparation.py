@@ -21,6 +21,7 @@ from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
 from imagen_jax.data.preparation import Preparation, alone_in, prepare
+from imagen_jax.data.records import Damage
 from imagen_jax.data.splits import split_of
 from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import make_example
@@ -71,7 +72,11 @@ def test_the_manifest_counts_and_its_checksums_hold(prepared):
         assert hashlib.sha256((folder / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
     assert sum(shard["records"] for shard in manifest["shards"]) == 90
     statistics = manifest["statistics"]
-    assert statistics["shorter_side"] == {"32": 90} and statistics["captions"] == {"2": 90} and manifest["least_side"] == 32
+    assert (
+        statistics["shorter_side"] == {"32": 90}
+        and statistics["captions"] == {"2": 90}
+        and manifest["least_side"] == 32
+    )
     assert statistics["words"] == {"3": 90, "4": 90} and statistics["width_by_height"] == {"0.8": 90}
     assert manifest["attribution"] == "Ours, CC0"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -314,3 +319,9 @@ def test_workers_end_with_the_process_that_started_them(prepared, tmp_path):
     while any(Path(f"/proc/{worker.name.removeprefix('worker-')}").exists() for worker in workers):
         assert time.monotonic() < deadline, "they live on"
         time.sleep(0.05)
+
+
+def test_what_is_refused_for_its_damage_gives_an_example_with_its_reason(tmp_path):
+    items = [Damage("photo-3", "no caption", "row 3 has none"), Damage("photo-4", "no caption"), record(1)]
+    with pytest.raises(UserError, match=r"2 of 3 records .*\(no caption 2\), such as photo-3 \(row 3 has none\): mend"):
+        prepare(Preparation("any", {}, "Ours", [listed(items)]), tmp_path, workers=0)

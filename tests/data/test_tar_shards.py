@@ -1,7 +1,10 @@
 """Shards written by the plain tarfile of Python: whole, cut, changed and gone."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import pickle
 import random
 import tarfile
@@ -10,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagen_jax.data import tar_shards
+from imagen_jax.data import tar_members, tar_shards
 from imagen_jax.data.records import Damage, Record
 from imagen_jax.data.tar_shards import tar_shard_parts
 from imagen_jax.errors import UserError
@@ -372,3 +375,120 @@ def test_a_caption_without_end_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_shards, "MAX_TEXT_BYTES", 100)
     found = read_tar(tmp_path, [("0.png", b"x" * 500), ("0.txt", b"x" * 101)])
     assert reasons(found) == [("0", "member is too large")]
+
+
+PAIRS = [[(f"{n}.{ending}", content) for ending, content in (("jpg", IMAGES[n]), ("txt", b"%d" % n))] for n in range(4)]
+NAMED_OTHERWISE = {
+    "an image with an ending of two parts": (
+        [("7.input.jpg", b"x"), ("7.txt", b"seven"), ("8.input.jpg", b"y"), ("8.txt", b"eight")],
+        {"7": (b"x", "seven"), "8": (b"y", "eight")},
+    ),
+    "a caption with an ending of two parts": ([("7.jpg", b"x"), ("7.caption.txt", b"seven")], {"7": (b"x", "seven")}),
+    "dots in the name": ([("photo.v2.final.jpg", b"x"), ("photo.v2.final.txt", b"two")], {"photo": (b"x", "two")}),
+    "several that share all up to the first dot": (
+        [(f"v1.0_{n}.{ending}", b"%d" % n) for n in range(40) for ending in ("jpg", "json", "txt")],
+        {},
+    ),
+    "a version of each": (
+        [
+            ("a.V1.jpg", b"x"),
+            ("a.V1.txt", b"one"),
+            ("a.v2.JPG", b"y"),
+            ("a.v2.txt", b"two"),
+            ("b.jpg", b"z"),
+            ("b.txt", b"b"),
+        ],
+        {"a.V1": (b"x", "one"), "a.v2": (b"y", "two"), "b": (b"z", "b")},
+    ),
+    "a mask beside it": ([("1.jpg", b"x"), ("1.mask.png", b"m"), ("1.txt", b"one")], {"1": (b"x", "one")}),
+}
+
+
+@pytest.mark.parametrize("case", NAMED_OTHERWISE)
+def test_names_with_more_dots_are_images_and_captions(tmp_path, case):
+    members, wanted = NAMED_OTHERWISE[case]
+    if case.startswith("several"):
+        members = [(name, b"{}" if name.endswith("json") else content) for name, content in members]
+        wanted = {f"v1.0_{n}": (b"%d" % n, str(n)) for n in range(40)}
+    found = read_tar(tmp_path, members)
+    assert reasons(found) == []
+    assert {one.key.replace("photo.v2.final", "photo"): (one.encoded, one.captions[0]) for one in found} == wanted
+
+
+def test_of_several_images_of_a_key_one_is_chosen(tmp_path):
+    members = [
+        ("7.input.jpg", b"x"),
+        ("7.Output.jpg", b"y"),
+        ("7.txt", b"seven"),
+        ("8.input.jpg", b"z"),
+        ("8.txt", b"8"),
+    ]
+    found = read_tar(tmp_path, members)
+    assert reasons(found) == [("7", "several images")] and keys(found) == ["8"]
+    assert "--option=image=7" not in found[0].detail and "--option=image=Output.jpg" in found[0].detail
+    (record, damage) = read_all(tar_shard_parts(tmp_path, image="output.jpg"))
+    assert (record.key, record.encoded, record.captions) == ("7", b"y", ("seven",))
+    assert damage.reason == "no image" and ".input.jpg" in damage.detail
+
+
+@pytest.mark.parametrize("order", ["by ending", "captions first", "shuffled", "metadata last"])
+def test_files_that_lie_apart_are_said_to_and_how_to_mend_it(tmp_path, order):
+    members = [member for pair in PAIRS for member in pair]
+    if order == "metadata last":
+        members += [(f"{n}.json", b"{}") for n in range(4)]
+    elif order == "shuffled":
+        members = [members[place] for place in (0, 2, 5, 1, 7, 4, 3, 6)]
+    else:
+        members.sort(key=lambda member: member[0][::-1], reverse=order == "captions first")
+    found = read_tar(tmp_path, members)
+    assert sorted(reasons(found)) == [(str(n), "files of one key lie apart") for n in range(4)]
+    assert all("tar --sort=name" in one.detail for one in found if isinstance(one, Damage))
+    assert len(keys(found)) == (4 if order == "metadata last" else 0)
+
+
+@pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.tgz"])
+def test_gzip_is_read_whatever_the_file_is_called(shards, name):
+    records = read_all(tar_shard_parts(shards))[:4]
+    (shards / name).write_bytes(gzip.compress((shards / "00000.tar").read_bytes()))
+    for file in shards.glob("0000*.tar"):
+        file.unlink()
+    (part,) = tar_shard_parts(shards)
+    found = list(part.read())
+    assert [
+        replace(one, key=one.key.removeprefix("0/"), concept=one.concept.removeprefix("0/")) for one in found
+    ] == records
+
+
+def test_a_packed_shard_cut_anywhere_gives_records_and_damage(shards):
+    whole = gzip.compress((shards / "00000.tar").read_bytes())
+    for file in shards.glob("0000*.tar"):
+        file.unlink()
+    for cut in range(0, len(whole), 101):
+        (shards / "0.tar").write_bytes(whole[:cut])
+        found = read_all(tar_shard_parts(shards))
+        assert reasons(found) == [("0.tar", "shard is damaged")]
+        assert [one.encoded for one in found[:-1]] == IMAGES[: len(found) - 1]
+
+
+def test_a_bomb_of_gzip_ends_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_members, "MOST_UNPACKED", 0)
+    with tarfile.open(tmp_path / "0.tar", "w:gz") as archive:
+        for name, size in (("1.npy", 2**27), ("2.jpg", 3), ("2.txt", 3)):
+            header = tarfile.TarInfo(name)
+            header.size = size
+            archive.addfile(header, io.BytesIO(bytes(size)))
+    (damage,) = read_all(tar_shard_parts(tmp_path))
+    assert damage.reason == "shard is damaged" and "unpacks to more than" in damage.detail
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (lambda content: b"PK\x03\x04" + content, "zip")]
+)
+def test_what_is_compressed_otherwise_is_named(shards, pack, name):
+    (shards / "00000.tar").write_bytes(pack((shards / "00000.tar").read_bytes()))
+    with pytest.raises(UserError, match=rf"00000\.tar is compressed with {name}: unpack it"):
+        read_all(tar_shard_parts(shards))
+    (shards / "00000.tar").rename(shards / "00000.tar.xz")
+    with pytest.raises(UserError, match=r"00000\.tar\.xz is compressed .*--option=pattern=\*\.tar"):
+        tar_shard_parts(shards)
+    assert len(read_all(tar_shard_parts(shards, pattern="*.tar"))) == 4
