@@ -122,7 +122,7 @@ class PictureFolder:
         if not is_ours or (array.exists() and count_pictures(array) != len(self.wishes)):
             raise UserError(
                 f"{self.out} holds an npz of other prompts than these {len(self.wishes)} pictures, and an npz can't be "
-                "extended: choose another --out, or --format=png, to which prompts can be added"
+                "extended: choose another --out, where --format=png lets you add prompts later"
             )
         before, now = kept.get("batch_size"), wanted["batch_size"]
         if not array.exists() and before != now:

@@ -150,7 +150,7 @@ def test_a_folder_of_an_earlier_version_is_accepted(tmp_path, form, settings):
     assert fill(tmp_path, form) == []
     assert content_of(tmp_path).keys() == before.keys()
     if form == "npz":
-        with pytest.raises(UserError, match=r"other prompts than these 8 pictures.*choose another --out, or --format"):
+        with pytest.raises(UserError, match=r"other prompts than these 8 pictures.*choose another --out, where"):
             fill(tmp_path, form, WISHES[:8])
 
 
@@ -160,9 +160,7 @@ def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
         fill(out, "npz", stop_after=stop)
         before = content_of(out)
         for wishes in (WISHES[:8], WISHES[::-1], [*WISHES, Wish("one more")]):
-            told = (
-                f"an npz of other prompts than these {len(wishes)} pictures, .* choose another --out, or --format=png"
-            )
+            told = f"an npz of other prompts than these {len(wishes)} pictures, .* choose another --out, where"
             with pytest.raises(UserError, match=told):
                 fill(out, "npz", wishes)
         assert content_of(out) == before
