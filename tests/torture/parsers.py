@@ -151,6 +151,13 @@ def prompts_jsonl(folder: Path) -> Parser:
     return Parser(either(of_json_lines(rows), of_bytes([text])), reading(folder / "prompts.jsonl", read_prompts))
 
 
+def prompts_json(folder: Path) -> Parser:
+    documents = [["a cat", {"prompt": "a dog"}], {"prompts": ["a cat"], "n": 1}, {"text": "a cat"}]
+    texts = [json.dumps(document).encode() for document in documents]
+    lines = [b'{"prompt": "a cat"}\n{"prompt": "a dog"}\n']
+    return Parser(either(of_json(documents), of_bytes([*texts, *lines])), reading(folder / "p.json", read_prompts))
+
+
 def prompts_text(folder: Path) -> Parser:
     return Parser(of_bytes([b"a cat\r\na dog\n\n", "é\n猫\n".encode()]), reading(folder / "p.txt", read_prompts))
 
@@ -352,6 +359,7 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "tar_shard": tar_shard,
     "captions_csv": lambda folder: table(folder, "csv", ","),
     "captions_tsv": lambda folder: table(folder, "tsv", "\t"),
+    "prompts_json": prompts_json,
     "prompts_jsonl": prompts_jsonl,
     "prompts_text": prompts_text,
     "picture_metadata": picture_metadata,
