@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,17 @@ def test_people_can_compare_what_was_drawn(drawn):
     comparison = make_comparison(folder / "ours" / "pictures", folder / "theirs" / "pictures")
     assert len(comparison.pairs) == 6
     assert {pair.category for pair in comparison.pairs} == {"Colors", "Counting"}
+
+
+def test_another_batch_size_finds_all_pictures_there(drawn):
+    """Also where an earlier version wrote down which one it was."""
+    folder, cascade, steps = drawn
+    settings = folder / "ours" / "pictures" / "sampling.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "batch_size": 6}))
+    before = {file: file.stat().st_mtime_ns for file in settings.parent.glob("*.png")}
+    larger = replace(cascade, batch_size=16)
+    drawbench_run.draw_bench(larger, steps, PROMPTS, folder / "ours", 0, samples=2)
+    assert {file: file.stat().st_mtime_ns for file in settings.parent.glob("*.png")} == before
 
 
 def test_other_prompts_are_refused_in_the_same_folder(drawn):
