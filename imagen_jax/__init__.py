@@ -24,12 +24,28 @@ __version__ = "0.1.0"
 # Before anything else is imported, which would be for nothing.
 begin_again_with_large_pages()
 
-FOR_NOTEBOOKS = {"load_cascade": "imagen_jax.cascades", "Edit": "imagen_jax.edits", "Wish": "imagen_jax.cascades"}
+FOR_NOTEBOOKS = {
+    "load_cascade": "imagen_jax.cascades",
+    "Cascade": "imagen_jax.cascades",
+    "Edit": "imagen_jax.edits",
+    "Wish": "imagen_jax.wishes",
+    "UserError": "imagen_jax.errors",
+}
 """What is reached from the package itself, and the module that has it, imported when it is asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    """``imagen_jax.load_cascade`` and the like, without loading all of JAX for whoever wants the version."""
+    """``imagen_jax.load_cascade`` and the like, without loading all of JAX for whoever wants the version.
+
+    Raises:
+        AttributeError: there is nothing of that name; names the nearest.
+    """
     if name in FOR_NOTEBOOKS:
         return getattr(import_module(FOR_NOTEBOOKS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = "" if name.startswith("_") else import_module("imagen_jax.errors").nearest_name(name, FOR_NOTEBOOKS)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    """The names of the package, also of those that are not imported yet."""
+    return sorted({*globals(), *FOR_NOTEBOOKS})

@@ -7,7 +7,6 @@ A picture is a function of the weights, its wish, the seed and the edit: not of 
 """
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,17 +18,23 @@ from jaxtyping import Float
 from PIL import Image
 
 from imagen_jax.array_types import Images, Keys, Text
+from imagen_jax.cascade_plans import (
+    NULL_CAPTIONS,
+    CascadePlan,
+    check_classifier,
+    check_effects,
+    check_images,
+    make_sampling_stages,
+    plan_cascade,
+)
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.edits import NO_EDIT, Edit
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, check_names, names_its_arguments
 from imagen_jax.host_memory import give_back
-from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.sampling.cascade import (
     Calls,
     Inputs,
     OnEstimate,
-    SamplingStage,
-    check_order,
     keys_of_prompts,
     make_draw_stage,
     make_invert_stage,
@@ -40,57 +45,20 @@ from imagen_jax.sampling.edits import Known, between, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
+from imagen_jax.sampling.settings import ELSEWHERE, SETTINGS, at_least_one
 from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
 from imagen_jax.stages import load_encoder, parameter_axes
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.trained_stages import TrainedStage, load_stage, make_sampling_stage, make_settings
-
-NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
-"""What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
+from imagen_jax.trained_stages import TrainedStage, load_params
+from imagen_jax.wishes import Wish
 
 MOST_ADJUSTED = 16
 """Settings of one cascade whose programs are kept."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One picture that is wanted.
-
-    Attributes:
-        prompt: what it shows.
-        index: its number among those of its prompt.
-        to_prompt: a second prompt that it lies on the way to; None for its own.
-        to_seed: a second seed that its noise lies on the way to; None for its own.
-        share: of that way, from 0 to 1.
-    """
-
-    prompt: str
-    index: int = 0
-    to_prompt: str | None = None
-    to_seed: int | None = None
-    share: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.to_seed is not None:
-            check_seed(self.to_seed, "to_seed")
-
-    @property
-    def is_between(self) -> bool:
-        """Whether it lies on the way to something."""
-        return self.to_prompt is not None or self.to_seed is not None
-
-    @property
-    def label(self) -> str:
-        """What to write under it."""
-        if not self.is_between:
-            return self.prompt
-        to = self.to_prompt if self.to_prompt is not None else f"seed {self.to_seed}"
-        return f"{self.prompt}, {self.share:.0%} {to}"
 
 
 @dataclass
@@ -125,19 +93,13 @@ class Cascade:
         # Every device has its share of a batch.
         parts = count_parts(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
-        self.stages: list[SamplingStage] = []
-        for number, one in enumerate(self.trained):
-            picked = pick_for_stage(self.overrides, number, len(self.trained))
-            settings = make_settings(one.config.sampling.to_dict() | picked)
-            if self.classifier is not None and self.classifier.resolution == one.stage.resolution:
-                settings = settings._replace(classifier=self.classifier)
-            self.stages.append(make_sampling_stage(one.stage, settings))
-        if self.classifier is not None and not any(stage.settings.classifier for stage in self.stages):
-            sizes = ", ".join(str(stage.resolution) for stage in self.stages)
-            raise UserError(
-                f"the classifier knows images of {self.classifier.resolution} px, and the stages make some of {sizes}: "
-                "train one of such a resolution"
-            )
+        self.stages = make_sampling_stages(self.trained, self.overrides)
+        if self.classifier is not None:
+            check_classifier(self.classifier.resolution, self.stages)
+            for number, stage in enumerate(self.stages):
+                if stage.resolution == self.classifier.resolution:
+                    led = stage.settings._replace(classifier=self.classifier)
+                    self.stages[number] = stage._replace(settings=led)
 
     @property
     def names(self) -> list[str]:
@@ -194,15 +156,25 @@ class Cascade:
             **settings: see ``adjusted``.
 
         Raises:
-            UserError: there is no prompt, or what ``adjusted`` raises.
+            UserError: there is no prompt, a setting is unknown (names the nearest) or has no effect on any stage, or
+                what ``adjusted`` raises.
         """
+        own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit")
+        check_names(settings, [*SETTINGS, *own], "setting of sample()", ELSEWHERE)
+        at_least_one("samples_per_prompt", samples_per_prompt)
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        cascade = self.adjusted(**settings)
+        check_effects(cascade.trained, cascade.overrides, settings)
         wishes = [Wish(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        drawn = self.adjusted(**settings).draw(wishes, seed, negative_prompt, edit)
+        drawn = cascade.draw(wishes, seed, negative_prompt, edit)
         return [Image.fromarray(pixels) for stages in drawn for pixels in to_pixels(stages[-1])]
 
     def draw(
-        self, wishes: Sequence[Wish | str], seed: int = 0, negative_prompt: str | None = None, edit: Edit = NO_EDIT
+        self,
+        wishes: Wish | str | Sequence[Wish | str],
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
     ) -> Iterator[list[HostImages]]:
         """Draws a picture for each wish, and yields them batch by batch: for each stage, its images of the batch.
 
@@ -213,15 +185,16 @@ class Cascade:
             edit: what the pictures begin with.
 
         Raises:
-            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a
-                negative prompt would do nothing.
+            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a part of
+                the edit or a negative prompt would do nothing.
         """
+        wishes = [wishes] if isinstance(wishes, Wish | str) else wishes
         seed = check_seed(seed)
-        check_order(self.stages, self.names, edit.image is not None)
+        check_images(self.stages, self.names, edit, negative_prompt)
         if not wishes:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
-        if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in self.stages):
-            raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
+        if edit.begins_with_image and any(isinstance(one, Wish) and one.to_seed is not None for one in wishes):
+            raise UserError("--to_seed begins with noise, and --strength and --invert with the image: leave one out")
         size = self.batch_size_for(len(wishes))
         for start in range(0, len(wishes), size):
             batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + size]]
@@ -313,23 +286,12 @@ class Cascade:
 
     def _unwanted(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
         """What guidance leads away from."""
-        null_caption = choose(NULL_CAPTIONS, one.config.text.null, "text.null")
-        caption = null_caption if negative_prompt is None else negative_prompt
+        caption = NULL_CAPTIONS[one.config.text.null] if negative_prompt is None else negative_prompt
         if caption is None:
             return null_text(text)
         # One caption for all: encoded once, for the encoder may be the larger half of the work.
         count = text.mask.shape[0]
         return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
-
-
-def wishes_of(prompts: Sequence[str], samples: int = 1) -> list[Wish]:
-    """So many pictures of each prompt; of a prompt that comes again, others than before."""
-    seen: Counter[str] = Counter()
-    wishes = []
-    for prompt in prompts:
-        wishes += [Wish(prompt, index) for index in range(seen[prompt], seen[prompt] + samples)]
-        seen[prompt] += samples
-    return wishes
 
 
 def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
@@ -342,8 +304,9 @@ def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
     return jnp.concatenate(keys)
 
 
+@names_its_arguments
 def load_cascade(
-    stages: Sequence[str | Path],
+    stages: str | Path | Sequence[str | Path],
     overrides: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     on_step: OnStep | None = None,
@@ -353,7 +316,7 @@ def load_cascade(
     """Loads a cascade from the folders of its stages, base first.
 
     Args:
-        stages: the workdir or the exported files of each; or one name of ``pretrained.CASCADES``.
+        stages: the workdir or the exported files of each, or of the only one; or a name of ``pretrained.CASCADES``.
         overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
         batch_size: pictures drawn at once.
         on_step: called after each denoising step.
@@ -361,40 +324,33 @@ def load_cascade(
         classifier: what leads the stages of its resolution besides their texts, see ``classifiers.load_guidance``.
 
     Raises:
-        UserError: no stages, a folder without a usable one, stages that do not follow each other, text encoders that
-            differ.
+        UserError: no stages, a folder without a usable one, stages that do not follow each other, a wrong setting, text
+            encoders that differ. All but damaged weights is found before anything is loaded.
     """
-    if not stages:
-        raise UserError(
-            "no stages are named: give the folders of a trained cascade, as in --stages=runs/base,runs/large, or "
-            f"--stages={USUAL}"
-        )
-    trained = [load_stage(folder, dtype) for folder in find_stages(stages)]
-    check_order([one.stage for one in trained], [one.name for one in trained], has_picture=True)
-    encoders = [load_encoder(one.config.text) for one in trained]
+    plan = plan_cascade(stages, overrides, dtype)
+    if classifier is not None:
+        check_classifier(classifier.resolution, plan.sampling)
+    return load_planned(plan, batch_size, on_step, classifier)
+
+
+def load_planned(
+    plan: CascadePlan,
+    batch_size: int = 8,
+    on_step: OnStep | None = None,
+    classifier: ClassifierGuidance | None = None,
+) -> Cascade:
+    """Loads the weights of a cascade whose configs and settings are read and checked; see ``load_cascade``.
+
+    Raises:
+        UserError: a folder without usable weights, or text encoders that differ.
+    """
+    at_least_one("batch_size", batch_size)
+    encoders = [load_encoder(one.config.text) for one in plan.stages]
     if len({encoder.name for encoder in encoders}) > 1:
-        names = [one.name for one in trained]
-        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(names, encoders, strict=True))
+        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(plan.names, encoders, strict=True))
         raise UserError(
             f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
             "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
         )
-    return Cascade(trained, encoders[0], dict(overrides or {}), batch_size, on_step, classifier=classifier)
-
-
-def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:
-    """The overrides of one stage: of a list its own entry, of anything else the one value.
-
-    Raises:
-        UserError: a list that has not one entry for each stage.
-    """
-    picked = {}
-    for key, value in overrides.items():
-        if isinstance(value, list | tuple):
-            if len(value) not in (1, stages):
-                raise UserError(
-                    f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage"
-                )
-            value = value[number if len(value) > 1 else 0]
-        picked[key] = value
-    return picked
+    trained = [load_params(one) for one in plan.stages]
+    return Cascade(trained, encoders[0], plan.overrides, batch_size, on_step, classifier=classifier)

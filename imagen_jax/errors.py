@@ -1,7 +1,13 @@
 """The error a user can mend, and the ends that are none: one sentence, no traceback."""
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LONGEST = 1200
 """Characters of a sentence."""
@@ -72,3 +78,44 @@ def choose(table: dict, name: str, what: str):
     if name not in table:
         raise UserError(f"unknown {what} {name!r}{nearest_name(name, table)}")
     return table[name]
+
+
+def check_names(
+    given: Iterable[str], known: Iterable[str], what: str, elsewhere: Mapping[str, str] | None = None
+) -> None:
+    """Checks that every name is known.
+
+    Args:
+        given: the names to check.
+        known: the names that exist.
+        what: a name stands for, in the message: ``option of the optimizer 'adam'``.
+        elsewhere: names that other libraries use, and ours for the same thing.
+
+    Raises:
+        UserError: a name is unknown; the message gives our name for it, or the nearest known one.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            ours = (elsewhere or {}).get(name)
+            hint = f"; here it is called {ours!r}" if ours else nearest_name(name, known)
+            raise UserError(f"unknown {what} {name!r}{hint}")
+
+
+def names_its_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function of the Python interface: the error for an unknown argument names the nearest known one.
+
+    Raises:
+        TypeError: the function has no argument of that name; as Python raises it, with the nearest name.
+    """
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                where = function.__qualname__.removesuffix(".__init__")
+                raise TypeError(f"{where}() has no argument {name!r}{nearest_name(name, known)}")
+        return function(*args, **kwargs)
+
+    return checked

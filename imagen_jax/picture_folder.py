@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.cascades import Cascade
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
@@ -35,6 +35,7 @@ from imagen_jax.storage.paths import (
     writing,
 )
 from imagen_jax.storage.settings import keep_settings
+from imagen_jax.wishes import Wish
 
 FORMATS = ("png", "jpg", "webp", "npz")
 SETTINGS = "sampling.json"

@@ -25,7 +25,7 @@ from absl import flags
 from tqdm import tqdm
 
 from imagen_jax import processes, sampling_flags
-from imagen_jax.cascades import Cascade, Wish, load_cascade, wishes_of
+from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.classifiers import load_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
@@ -38,6 +38,7 @@ from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import to_path
+from imagen_jax.wishes import Wish, wishes_of
 
 STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")

@@ -3,7 +3,7 @@
 workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingStage
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 from imagen_jax import stage_files
 from imagen_jax.array_types import DTYPES, LowResolution, Text
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import choose
 from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
-from imagen_jax.sampling.guidance import LARGEST_GUIDANCE, Interval
+from imagen_jax.sampling.guidance import Interval
 from imagen_jax.sampling.sampler import STEP_RULES
-from imagen_jax.sampling.spacings import SPACINGS
+from imagen_jax.sampling.settings import check_settings
+from imagen_jax.sampling.spacings import SPACINGS, check_discrete
 from imagen_jax.sampling.thresholding import THRESHOLDS
 from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
 from imagen_jax.storage.paths import Path
@@ -27,44 +28,25 @@ from imagen_jax.weights.checksums import check_checksums
 def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
     """Makes the settings that ``config.sampling`` describes.
 
+    Args:
+        sampling: every key of ``sampling.settings.SETTINGS``.
+
     Raises:
-        UserError: an unknown sampler or thresholding, or a number out of its range.
+        UserError: an unknown key, sampler or thresholding, or a number out of its range.
     """
-    for name in ("gamma", "eta"):
-        if not 0.0 <= sampling[name] <= 1.0:
-            raise UserError(f"{name} lies between 0 and 1, not at {sampling[name]:g}")
-    if not abs(sampling["guidance"]) <= LARGEST_GUIDANCE:
-        raise UserError(
-            f"the guidance weight is {sampling['guidance']}: give one such as 3, {LARGEST_GUIDANCE:g} at most"
-        )
-    level = sampling["augmentation_level"]
-    if not 0.0 <= level <= 1.0:
-        raise UserError(f"the augmentation level lies between 0 (clean) and 1 (noise), not at {level}")
+    checked = check_settings(sampling)
+    if checked["spacing"] == "discrete":
+        check_discrete(checked["steps"])
     return SamplingSettings(
-        steps=sampling["steps"],
-        rule=choose(STEP_RULES, sampling["sampler"], "sampler")(sampling["gamma"], sampling["eta"]),
-        guidance_weight=float(sampling["guidance"]),
-        threshold=choose(THRESHOLDS, sampling["thresholding"], "thresholding")(
-            sampling["percentile"], sampling["largest_bound"]
-        ),
-        augmentation_level=level,
-        spacing=choose(SPACINGS, sampling["spacing"], "spacing"),
-        interval=read_interval(sampling["guidance_interval"]),
-        guide_at_once=sampling["guide_at_once"],
+        steps=checked["steps"],
+        rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
+        guidance_weight=checked["guidance"],
+        threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["largest_bound"]),
+        augmentation_level=checked["augmentation_level"],
+        spacing=SPACINGS[checked["spacing"]],
+        interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
+        guide_at_once=checked["guide_at_once"],
     )
-
-
-def read_interval(ends: Sequence[float] | None) -> Interval | None:
-    """The interval of guidance that two log-SNRs bound; None where there are none.
-
-    Raises:
-        UserError: there are not two, or they are in the wrong order.
-    """
-    if not ends:
-        return None
-    if len(ends) != 2 or not ends[0] <= ends[1]:
-        raise UserError(f"a guidance interval is two log-SNRs, the lower one first, such as -4,3, not {list(ends)}")
-    return Interval(float(ends[0]), float(ends[1]))
 
 
 def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingStage:
@@ -87,6 +69,25 @@ def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingSta
     )
 
 
+class StagePlan(NamedTuple):
+    """One stage of which the config alone is read, and no parameters.
+
+    Attributes:
+        folder: its workdir or exported files.
+        config: its config.
+        stage: the stage.
+    """
+
+    folder: Path
+    config: ConfigDict
+    stage: Stage
+
+    @property
+    def name(self) -> str:
+        """What messages and reports call it."""
+        return str(self.folder)
+
+
 class TrainedStage(NamedTuple):
     """One stage as training left it.
 
@@ -105,29 +106,47 @@ class TrainedStage(NamedTuple):
     step: int
 
 
-def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
-    """Loads a stage onto the host: from the newest checkpoint of its workdir, or from files that were exported.
+def plan_stage(workdir: Path, dtype: str | None = None) -> StagePlan:
+    """Reads the config of a stage, and nothing else of its folder.
 
     Args:
         workdir: of its training, or of an import; or a folder that ``imagen_jax.export_weights`` wrote.
         dtype: what the network computes in; None leaves it to the config.
 
     Raises:
-        UserError: no config or no parameters there, they do not fit each other, or exported files are not as they were
-            written.
+        UserError: there is no config, it is no stage's or not as it was written, or the dtype is unknown.
     """
-    is_exported = stage_files.is_exported(workdir)
-    if is_exported:
-        check_checksums(workdir)
+    if dtype is not None:
+        choose(DTYPES, dtype, "dtype")
+    if stage_files.is_exported(workdir):
+        check_checksums(workdir, only=("config.json",))
     config = read_config(workdir)
     require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
     if dtype is not None:
-        choose(DTYPES, dtype, "dtype")
         config.network.dtype = dtype
-    stage = build_stage(config)
-    if is_exported:
+    return StagePlan(workdir, config, build_stage(config))
+
+
+def load_params(plan: StagePlan) -> TrainedStage:
+    """Loads the parameters of a stage onto the host: from its newest checkpoint, or from files that were exported.
+
+    Raises:
+        UserError: there are no parameters, they do not fit the config, or exported files are not as they were written.
+    """
+    workdir, config, stage = plan
+    if stage_files.is_exported(workdir):
+        check_checksums(workdir)
         params, step = stage_files.read_params(workdir, config), stage_files.read_step(workdir)
-        return TrainedStage(str(workdir), config, stage, params, step)
+        return TrainedStage(plan.name, config, stage, params, step)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params, step = checkpoints.restore_ema(abstract_params(stage))
-    return TrainedStage(str(workdir), config, stage, jax.device_get(params), step)
+    return TrainedStage(plan.name, config, stage, jax.device_get(params), step)
+
+
+def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
+    """Loads a stage onto the host; see ``plan_stage`` and ``load_params``.
+
+    Raises:
+        UserError: no config or no parameters there, or they do not fit each other.
+    """
+    return load_params(plan_stage(workdir, dtype))

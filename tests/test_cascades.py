@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from imagen_jax import cascades
-from imagen_jax.cascades import Wish, load_cascade
+from imagen_jax.cascades import load_cascade
 from imagen_jax.edits import Edit
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
+from imagen_jax.wishes import Wish
 from tests.small_cascades import write_cascade
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -167,9 +168,9 @@ def test_absurd_guidance_gives_finite_pixels(base, guidance, thresholding):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"guidance": float("nan")}, "guidance weight is nan"),
-        ({"guidance": float("inf")}, "guidance weight is inf"),
-        ({"steps": 0}, "at least 1 step"),
+        ({"guidance": float("nan")}, "guidance lies between .* not at nan"),
+        ({"guidance": float("inf")}, "guidance lies between .* not at inf"),
+        ({"steps": 0}, "steps lies between 1 and"),
         ({"steps": [1, 2, 3]}, "3 values for 2 stage"),
         ({"sampler": "ddpm"}, "sampler"),
         ({"eta": 2.0}, "eta lies between 0 and 1"),

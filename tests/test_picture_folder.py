@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.cascades import Wish
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import FORMATS, PictureFolder
+from imagen_jax.wishes import Wish
 
 WISHES = [Wish(prompt, index) for prompt in ("a cat", "un café ☕", "日本語") for index in range(3)]
 

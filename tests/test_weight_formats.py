@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import quickstart
 from imagen_jax import stage_files, weight_formats
-from imagen_jax.cascades import Wish, load_cascade
+from imagen_jax.cascades import load_cascade
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
 from imagen_jax.protocols.requests import Wanted
@@ -26,6 +26,7 @@ from imagen_jax.trained_stages import load_stage
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 from imagen_jax.weight_formats import export_stage, import_stage
+from imagen_jax.wishes import Wish
 from tests.drawn_params import draw_params
 from tests.reference.deepfloyd_folders import SIZES, write_json, write_stage
 from tests.reference.make_deepfloyd_reference import GOLDEN, PROMPTS, SEED, STEPS

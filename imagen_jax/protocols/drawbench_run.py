@@ -8,7 +8,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imagen_jax.cascades import Cascade, wishes_of
+from imagen_jax.cascades import Cascade
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.drawbench import DrawBenchPrompt, own_prompts, read_drawbench, write_prompts
 from imagen_jax.evaluation.report import describe_machine, write_report
@@ -18,6 +18,7 @@ from imagen_jax.protocols.evaluation import PICTURES, describe_weights
 from imagen_jax.protocols.references import hash_lines
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.wishes import wishes_of
 
 PROMPTS = "prompts.csv"
 

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from imagen_jax import processes
 from imagen_jax.array_types import HostPixels
-from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.cascades import Cascade
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
 from imagen_jax.storage.paths import Path
+from imagen_jax.wishes import Wish
 
 
 class StepBar:

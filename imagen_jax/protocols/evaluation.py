@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from imagen_jax import processes
-from imagen_jax.cascades import Cascade, wishes_of
+from imagen_jax.cascades import Cascade
 from imagen_jax.evaluation.clip_score import clip_score, r_precision
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FeatureSet
@@ -27,6 +27,7 @@ from imagen_jax.protocols.measured_references import measure_reference
 from imagen_jax.protocols.measures import Headline, PublishedStatistics, measure_features
 from imagen_jax.protocols.references import Reference
 from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.wishes import wishes_of
 
 PICTURES = "pictures"
 FEATURES = "features"

@@ -315,14 +315,23 @@ def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoise
     return telling
 
 
+def check_invertible(stage: SamplingStage) -> None:
+    """Checks that a stage's rule is deterministic DDIM, the only one that goes both ways.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if stage.settings.rule.name != ddim().name:
+        raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
+
+
 def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> Program:
     """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
 
     Raises:
         UserError: the stage's rule is not deterministic DDIM, the only one that goes both ways.
     """
-    if stage.settings.rule.name != ddim().name:
-        raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
+    check_invertible(stage)
     log_snrs = row_of(stage, walk)
 
     def invert_picture(params: Params, inputs: Inputs) -> Images:

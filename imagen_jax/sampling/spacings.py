@@ -50,14 +50,23 @@ def space_over_steps(schedule: Schedule, steps: int) -> LogSnrs:
     Raises:
         UserError: more than a thousand steps, or so many that the first lies below 900.
     """
+    check_discrete(steps)
+    numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
+    return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
+
+
+def check_discrete(steps: int) -> None:
+    """Checks a number of steps for ``space_over_steps``, without computing anything.
+
+    Raises:
+        UserError: more than a thousand steps, or so many that the first lies below 900.
+    """
     first = (steps - 1) * (DISCRETE_STEPS // steps)
     if steps > DISCRETE_STEPS or (steps > 10 and first < 900):
         raise UserError(
             f"{steps} steps of a process of {DISCRETE_STEPS} would begin at number {first}, where there is less than "
             f"pure noise: take a number of --steps that divides {DISCRETE_STEPS}, such as 100 or 250"
         )
-    numbers = jnp.arange(steps)[::-1] * (DISCRETE_STEPS // steps)
-    return schedule(jnp.append((numbers + 1) / DISCRETE_STEPS, 0.0))
 
 
 def space_in_log_snr(schedule: Schedule, steps: int) -> LogSnrs:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from imagen_jax.cascades import Cascade, Wish
+from imagen_jax.cascades import Cascade
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.pictures import encode_picture, to_pixels
 from imagen_jax.web.orders import Limits, Order
+from imagen_jax.wishes import Wish
 
 WAITING, DRAWING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)

@@ -33,8 +33,12 @@ def write_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
     write_whole(folder / SUMS, "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(checksums.items())).encode())
 
 
-def check_checksums(folder: Path) -> None:
+def check_checksums(folder: Path, only: Collection[str] = ()) -> None:
     """Compares the files of a folder with their checksums, where it has any.
+
+    Args:
+        folder: the folder.
+        only: names of the files to compare; empty: all.
 
     Raises:
         UserError: a file is missing or differs, or the checksums themselves are damaged; names the file.
@@ -49,6 +53,8 @@ def check_checksums(folder: Path) -> None:
     if not found or written != content or not all(stays_below(name) for _, name in found):
         raise UserError(f"{path} is damaged: copy the folder again")
     for sha256, name in found:
+        if only and name not in only:
+            continue
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing, and {path} names it: copy the folder again")

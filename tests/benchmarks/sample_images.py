@@ -21,11 +21,12 @@ from pathlib import Path
 
 import jax
 
-from imagen_jax.cascades import Cascade, Wish, load_cascade
+from imagen_jax.cascades import Cascade, load_cascade
 from imagen_jax.picture_folder import PictureFolder, draw_missing
 from imagen_jax.stage_files import ImportChoices
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats import import_stage
+from imagen_jax.wishes import Wish
 from tests.reference.deepfloyd_models import MIDDLE
 from tests.reference.deepfloyd_pipelines import write_if_pipeline
 

@@ -1,0 +1,162 @@
+"""The keys of ``config.sampling``: which there are, and which values each may have.
+
+a value for all stages, or a list of one for each -> the settings of each stage, checked
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from imagen_jax.errors import UserError, check_names, nearest_name
+from imagen_jax.sampling.guidance import LARGEST_GUIDANCE
+from imagen_jax.sampling.sampler import STEP_RULES
+from imagen_jax.sampling.spacings import SPACINGS
+from imagen_jax.sampling.thresholding import THRESHOLDS
+
+MAX_STEPS = 100_000
+
+Check = Callable[[str, Any], Any]
+"""``check(name, value) -> value``, of the type that sampling takes; raises ``UserError``."""
+
+
+def number(lowest: float | int, highest: float | int, example: str) -> Check:
+    """Makes the check of a number in a range, ends included."""
+
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise UserError(f"{name} is a number such as {example}, not {value!r}")
+        asked = float(value)
+        if not float(lowest) <= asked <= float(highest):
+            raise UserError(
+                f"{name} lies between {lowest:g} and {highest:g}, not at {asked:g}: give one like {example}"
+            )
+        return asked
+
+    return check
+
+
+def whole(lowest: int, highest: int) -> Check:
+    """Makes the check of a whole number in a range, ends included."""
+
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise UserError(f"{name} is a whole number such as {max(lowest, 4)}, not {value!r}")
+        if not lowest <= int(value) <= highest:
+            raise UserError(f"{name} lies between {lowest} and {highest}, not at {value}")
+        return int(value)
+
+    return check
+
+
+at_least_one = whole(1, 2**31 - 1)
+
+
+def one_of(table: Collection[str]) -> Check:
+    """Makes the check of a name."""
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in table:
+            raise UserError(f"unknown {name} {value!r}{nearest_name(str(value), table)}")
+        return value
+
+    return check
+
+
+def truth(name: str, value: Any) -> bool:
+    """Checks a yes or no."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is True or False, not {value!r}")
+    return value
+
+
+def interval(name: str, value: Any) -> tuple[float, ...]:
+    """Checks an interval: two log-SNRs, or none for the whole range."""
+    ends = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    if not ends:
+        return ()
+    check = number(-math.inf, math.inf, "-4")
+    if len(ends) != 2 or not check(name, ends[0]) <= check(name, ends[1]):
+        raise UserError(f"a guidance interval is two log-SNRs, the lower one first, such as -4,3, not {value!r}")
+    return float(ends[0]), float(ends[1])
+
+
+SETTINGS: dict[str, Check] = {
+    "sampler": one_of(STEP_RULES),
+    "steps": whole(1, MAX_STEPS),
+    "guidance": number(-LARGEST_GUIDANCE, LARGEST_GUIDANCE, "3"),
+    "spacing": one_of(SPACINGS),
+    "thresholding": one_of(THRESHOLDS),
+    "percentile": number(0, 100, "99.5"),
+    "largest_bound": number(1, math.inf, "1.5"),
+    "gamma": number(0, 1, "0.5"),
+    "eta": number(0, 1, "0.5"),
+    "guidance_interval": interval,
+    "guide_at_once": truth,
+    "augmentation_level": number(0, 1, "0.1"),
+}
+"""Every key of ``config.sampling``, and the check of its value."""
+
+ELSEWHERE = {
+    "cfg_scale": "guidance",
+    "guidance_scale": "guidance",
+    "guidance_weight": "guidance",
+    "noise_level": "augmentation_level",
+    "num_inference_steps": "steps",
+    "num_sampling_steps": "steps",
+    "num_steps": "steps",
+    "sampling_steps": "steps",
+    "scheduler": "sampler",
+    "generator": "seed",
+    "num_images_per_prompt": "samples_per_prompt",
+    "num_samples": "samples_per_prompt",
+    "image": "edit=imagen_jax.Edit(image=…)",
+    "init_image": "edit=imagen_jax.Edit(image=…)",
+    "mask": "edit=imagen_jax.Edit(mask=…)",
+    "mask_image": "edit=imagen_jax.Edit(mask=…)",
+    "strength": "edit=imagen_jax.Edit(strength=…)",
+    "prompt": "prompts",
+}
+"""Names of diffusers and others, and ours for the same thing."""
+
+
+def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks the settings of one stage.
+
+    Args:
+        given: keys of ``SETTINGS`` and a value for each.
+
+    Returns:
+        The same, each value of the type that sampling takes.
+
+    Raises:
+        UserError: an unknown key (names the nearest), a value of another type or out of its range.
+    """
+    check_names(given, SETTINGS, "setting of sampling", ELSEWHERE)
+    return {name: SETTINGS[name](name, value) for name, value in given.items()}
+
+
+def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:
+    """The overrides of one stage: of a list its own entry, of anything else the one value.
+
+    An interval of guidance is a pair itself: a pair of numbers is one interval for all stages.
+
+    Args:
+        overrides: keys of ``SETTINGS``, with one value for all stages, or a list of one for each.
+        number: of the stage.
+        stages: how many there are.
+
+    Raises:
+        UserError: a list that has not one entry for each stage, or what ``check_settings`` raises.
+    """
+    picked = {}
+    for key, value in overrides.items():
+        is_interval = key == "guidance_interval" and not any(isinstance(one, list | tuple) for one in value or ())
+        if isinstance(value, list | tuple) and not is_interval:
+            if len(value) not in (1, stages):
+                raise UserError(
+                    f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage"
+                )
+            value = value[number if len(value) > 1 else 0]
+        picked[key] = value
+    return check_settings(picked)
