@@ -59,6 +59,15 @@ class CascadePlan(NamedTuple):
         """What to call each stage."""
         return [one.name for one in self.stages]
 
+    def adjusted(self, overrides: Mapping[str, Any]) -> "CascadePlan":
+        """The same stages with further overrides.
+
+        Raises:
+            UserError: a setting is unknown, of another type or out of its range.
+        """
+        together = {**self.overrides, **overrides}
+        return self._replace(overrides=together, sampling=make_sampling_stages(self.stages, together))
+
     def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
         """Checks what is to be drawn against the stages, as ``check_images`` does."""
         check_images(self.sampling, self.names, edit, negative_prompt)

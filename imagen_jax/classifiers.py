@@ -118,8 +118,24 @@ def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, Rando
     return loss
 
 
-def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidance:
-    """Loads a trained classifier as guidance towards one of its classes.
+class GuidancePlan(NamedTuple):
+    """Guidance by a classifier of which the config alone is read, and no parameters.
+
+    Attributes:
+        workdir: of its training.
+        classifier: built from its config.
+        wanted: the class to lead towards.
+        scale: see ``ClassifierGuidance``.
+    """
+
+    workdir: Path
+    classifier: Classifier
+    wanted: str
+    scale: float
+
+
+def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
+    """Reads the config of a trained classifier, and checks class and scale.
 
     Args:
         workdir: of its training.
@@ -127,14 +143,34 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
         scale: see ``ClassifierGuidance``.
 
     Raises:
-        UserError: there is no trained classifier, or it knows no such class.
+        UserError: there is no classifier, it knows no such class, or the scale is out of range.
     """
     config = read_config(workdir)
     require_sections(config, ("classifier",), workdir, "classifier guidance")
     classifier = build_classifier(config)
-    label = choose({name: place for place, name in enumerate(classifier.classes.names)}, wanted, "class")
+    choose(dict.fromkeys(classifier.classes.names), wanted, "class")
     if not abs(scale) <= LARGEST_GUIDANCE:
         raise UserError(f"the classifier's scale is {scale}: give one such as 2, {LARGEST_GUIDANCE:g} at most")
+    return GuidancePlan(workdir, classifier, wanted, scale)
+
+
+def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidance:
+    """Loads a trained classifier as guidance towards one of its classes; see ``plan_guidance``.
+
+    Raises:
+        UserError: there is no trained classifier, or it knows no such class.
+    """
+    return load_planned_guidance(plan_guidance(workdir, wanted, scale))
+
+
+def load_planned_guidance(plan: GuidancePlan) -> ClassifierGuidance:
+    """Loads the parameters of a classifier whose config is read and checked.
+
+    Raises:
+        UserError: there are none, or they do not fit the config.
+    """
+    workdir, classifier, wanted, scale = plan
+    label = classifier.classes.names.index(wanted)
     shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params, step = checkpoints.restore_ema(shapes)

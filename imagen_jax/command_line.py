@@ -202,6 +202,8 @@ def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[st
     options: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
+        if name in options:
+            raise UserError(f"--option={name} is given twice: give it once")
         if not equals:
             raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
         default = parameters[name].default if name in parameters else ""

@@ -23,10 +23,12 @@ from imagen_jax.storage.paths import create_folder, to_path, write_whole
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from imagen_jax.command_line import run_main
+from imagen_jax.config_keys import check_config
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.report import compile_job, format_report
 from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
 from imagen_jax.jobs import Job, embedding_job, sampling_job, training_job
+from imagen_jax.preconditions import Precondition, check_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Generation and sides of a slice, as in v4:4x8x8.", required=True)
@@ -40,11 +42,26 @@ TOKENS = flags.DEFINE_integer("tokens", 128, "Tokens of a caption, for --encoder
 OUT = flags.DEFINE_string("out", None, "Where to write the report, as JSON.")
 PROGRAM = flags.DEFINE_string("program", None, "Where to write the compiled program, as text.")
 
+PRECONDITIONS = (
+    Precondition(
+        "tokens",
+        lambda given: given.encoder is not None,
+        "--tokens has no effect without --encoder: a config's own is --config.text.length",
+    ),
+    Precondition(
+        "sample",
+        lambda given: given.encoder is None,
+        "--sample has no effect with --encoder: give --config to compile its sampler",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Compiles ``--config`` for ``--topology``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.mesh.fsdp=16")
+    check_flags(PRECONDITIONS)
+    check_choice()
     # What is compiled for chips that are not here can't be read back from the cache.
     jax.config.update("jax_enable_compilation_cache", False)
     pod = describe_pod(TOPOLOGY.value, SLICES.value)
@@ -59,14 +76,24 @@ def main(arguments: Sequence[str]) -> None:
             write_whole(to_path(path), text.encode())
 
 
-def make_job(pod: Pod) -> Job:
-    """The program that the flags ask for.
+def check_choice() -> None:
+    """Checks that the flags ask for one program.
 
     Raises:
         UserError: they ask for none, or for two.
     """
     if (CONFIG.value is None) == (ENCODER.value is None):
         raise UserError(f"give --config or --encoder, one of them, as in --config=configs/quickstart.py:base {EXAMPLE}")
+    if CONFIG.value is not None:
+        check_config(CONFIG.value)
+
+
+def make_job(pod: Pod) -> Job:
+    """The program that the flags ask for.
+
+    Raises:
+        UserError: the config is wrong, or there is no such encoder.
+    """
     if ENCODER.value is not None:
         return embedding_job(ENCODER.value, pod.devices, BATCH.value or 512, TOKENS.value)
     config = CONFIG.value

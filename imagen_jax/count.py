@@ -13,9 +13,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from imagen_jax.command_line import run_main
+from imagen_jax.config_keys import check_config
 from imagen_jax.counting.parameters import count_parameters, format_counts
 from imagen_jax.counting.programs import format_operations
 from imagen_jax.errors import UserError
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.stages import abstract_params, build_stage
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
@@ -23,12 +25,22 @@ FLOPS = flags.DEFINE_bool("flops", True, "Also count operations, which compiles.
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in the compiled programs.", lower_bound=1)
 flags.mark_flag_as_required("config")
 
+PRECONDITIONS = (
+    Precondition(
+        "batch_size",
+        lambda given: given.flops,
+        "--batch_size has no effect with --noflops, which compiles nothing: leave one of them out",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Counts ``--config``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.network.text_channels=512")
+    check_flags(PRECONDITIONS)
     config = CONFIG.value
+    check_config(config)
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
     if FLOPS.value:
         print()

@@ -214,7 +214,7 @@ def pixels_of(picture: Picture) -> HostPixels:
     """
     if isinstance(picture, str | Path):
         return read_picture(to_path(picture).expanduser())
-    return decode_pixels(encode(picture, "image"))
+    return decode_given(decode_pixels, picture, "image")
 
 
 def mask_of(picture: Picture) -> Mask:
@@ -231,7 +231,15 @@ def mask_of(picture: Picture) -> Mask:
         if np.issubdtype(picture.dtype, np.floating) and ((picture >= 0) & (picture <= 1)).all():
             return picture
         raise UserError(f"a mask is uint8, of booleans, or of floats from 0 to 1, not {picture.dtype} beyond them")
-    return decode_mask(encode(picture, "mask"))
+    return decode_given(decode_mask, picture, "mask")
+
+
+def decode_given(decode: Callable[[bytes], np.ndarray], picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
+    """Decodes an image that is no file; its name is for errors."""
+    try:
+        return decode(encode(picture, name))
+    except DamagedImageError as error:
+        raise UserError(f"the {name} can't be used ({error}): convert it to RGB or to 8-bit grey") from error
 
 
 def encode(picture: Image.Image | np.ndarray, name: str) -> bytes:
@@ -248,7 +256,7 @@ def encode(picture: Image.Image | np.ndarray, name: str) -> bytes:
             )
         picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and channels == 1 else picture)
     buffer = io.BytesIO()
-    form = "PNG" if picture.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA") else "TIFF"
+    form = "PNG" if picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA") else "TIFF"
     picture.save(buffer, form, exif=picture.getexif())
     return buffer.getvalue()
 

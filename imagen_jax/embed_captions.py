@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 import jax
 from absl import flags
 
-from imagen_jax import processes
+from imagen_jax import process_flags, processes
 from imagen_jax.command_line import parse_options, run_main
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import identify, read_captions
 from imagen_jax.data.summary import format_duration, format_size
 from imagen_jax.errors import UserError, choose
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.storage.paths import create_folder, to_path
 from imagen_jax.text.embedding_layer import recall, remember
@@ -37,15 +38,27 @@ SAMPLE = 8 * BATCH
 
 PADDED_TOKENS = 128
 
+PRECONDITIONS = (
+    *process_flags.PRECONDITIONS,
+    Precondition(
+        "verify",
+        lambda given: not (given.verify and given.plan),
+        "--plan and --verify are two things to do instead of embedding: give one of them",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Embeds the captions of ``--data``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the encoder is given as in --option=folder=T5")
+    check_flags(PRECONDITIONS)
+    load = choose(TEXT_ENCODERS, ENCODER.value, "text encoder")
+    options = parse_options(load, OPTION.value)
     join_as_flagged()
     data = to_path(DATA.value)
-    load = choose(TEXT_ENCODERS, ENCODER.value, "text encoder")
-    encoder = load_text_encoder(ENCODER.value, **parse_options(load, OPTION.value))
+    identify(data)
+    encoder = load_text_encoder(ENCODER.value, **options)
     place = data / "embeddings" / encoder.name
     if PLAN.value:
         print(*plan(DATA.value, encoder), sep="\n")

@@ -14,19 +14,21 @@ from typing import Any
 
 from absl import flags
 
-from imagen_jax import processes, sampling_flags
-from imagen_jax.cascades import Cascade, load_cascade
+from imagen_jax import process_flags, processes, sampling_flags
+from imagen_jax.cascade_plans import CascadePlan, plan_cascade
+from imagen_jax.cascades import Cascade, load_planned
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError, choose
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.protocols import drawbench_run
 from imagen_jax.protocols.deviations import PROTOCOLS, overrides_of
 from imagen_jax.protocols.drawn import StepBar
 from imagen_jax.protocols.references import DATASETS
-from imagen_jax.protocols.requests import Wanted, make_request
+from imagen_jax.protocols.requests import Wanted, check_wanted, make_request
 from imagen_jax.protocols.runs import run_evaluation, run_sweep
-from imagen_jax.protocols.sweep import list_points, parse_axis
+from imagen_jax.protocols.sweep import Point, list_points, parse_axis
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import Path, to_path
@@ -57,6 +59,70 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their p
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
 
 
+def without_drawbench(flag: str) -> Precondition:
+    """What a flag of the measured protocols needs: that drawbench is not the protocol."""
+    return Precondition(
+        flag,
+        lambda given: given.protocol != "drawbench",
+        f"--{flag} has no effect with --protocol=drawbench, which draws and measures nothing: leave it out",
+    )
+
+
+def with_drawbench(flag: str) -> Precondition:
+    """What a flag of drawbench needs."""
+    return Precondition(
+        flag,
+        lambda given: given.protocol == "drawbench",
+        f"--{flag} has no effect without --protocol=drawbench: give that protocol, or leave it out",
+    )
+
+
+def measures_inception(given: Any) -> bool:
+    """Whether the flags ask for features of Inception."""
+    return "inception" in (given.features or PROTOCOLS[given.protocol].features)
+
+
+PRECONDITIONS = (
+    *process_flags.PRECONDITIONS,
+    *map(with_drawbench, ("prompts_file", "beside")),
+    *map(
+        without_drawbench,
+        ("dataset", "data_dir", "cache", "captions_file", "features", "resize", "inception_weights", "clip",
+         "clip_weights", "clip_vocabulary", "reference_statistics", "sweep"),
+    ),
+    Precondition(
+        "data_dir",
+        lambda given: given.dataset or PROTOCOLS[given.protocol].dataset,
+        "--data_dir has no effect without --dataset: this protocol compares with the data the base was trained on",
+    ),
+    Precondition(
+        "samples",
+        lambda given: not given.captions_file,
+        "--samples has no effect with --captions_file, whose captions are all drawn: leave one of them out",
+    ),
+    Precondition(
+        "resize",
+        measures_inception,
+        "--resize has no effect without Inception's features: give --features=inception, or leave it out",
+    ),
+    Precondition(
+        "inception_weights",
+        measures_inception,
+        "--inception_weights has no effect without Inception's features: give --features=inception, or leave it out",
+    ),
+    Precondition(
+        "clip_weights",
+        lambda given: given.clip != "none",
+        "--clip_weights has no effect with --clip=none: leave one of them out",
+    ),
+    Precondition(
+        "clip_vocabulary",
+        lambda given: given.clip != "none" and (given.clip or given.clip_weights),
+        "--clip_vocabulary has no effect without CLIP: name the model in --clip, or its file in --clip_weights",
+    ),
+)  # fmt: skip
+
+
 def main(arguments: Sequence[str]) -> None:
     """Evaluates ``--stages`` and says the result."""
     if arguments[1:]:
@@ -65,18 +131,17 @@ def main(arguments: Sequence[str]) -> None:
     if out.suffix in (".json", ".html"):
         raise UserError(f"--out={OUT.value} is a file: name a folder, and the report is report.json in it")
     choose(PROTOCOLS, PROTOCOL.value, "protocol")
+    check_flags(PRECONDITIONS)
     points = list_points([parse_axis(text) for text in SWEEP.value])
+    overrides = sampling_flags.read_overrides()
+    plan = plan_protocol(STAGES.value, PROTOCOL.value, overrides, sampling_flags.DTYPE.value)
+    plan.check_effects(overrides)
+    check_points(plan, points, overrides)
+    check_inputs()
     make_folder(out)
     join_as_flagged()
     steps = StepBar()
-    cascade = load(
-        STAGES.value,
-        PROTOCOL.value,
-        steps,
-        sampling_flags.read_overrides(),
-        BATCH_SIZE.value,
-        sampling_flags.DTYPE.value,
-    )
+    cascade = load_planned(plan, BATCH_SIZE.value, steps)
     if PROTOCOL.value == "drawbench":
         run_drawbench(cascade, steps, out)
         return
@@ -91,8 +156,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate(
-    stages: Sequence[str],
-    out: Path,
+    stages: str | Path | Sequence[str | Path],
+    out: str | Path,
     wanted: Wanted | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -114,24 +179,75 @@ def evaluate(
         UserError: whatever the user can mend.
     """
     wanted = wanted or Wanted()
+    if wanted.protocol == "drawbench":
+        raise UserError("drawbench is drawn, not measured: run python -m imagen_jax.evaluate --protocol=drawbench")
+    plan = plan_protocol(stages, wanted.protocol, overrides or {})
+    plan.check_effects(overrides or {})
+    check_wanted(wanted)
+    out = to_path(out)
     make_folder(out)
     steps = StepBar()
-    cascade = load(stages, wanted.protocol, steps, overrides or {}, batch_size)
+    cascade = load_planned(plan, batch_size, steps)
     return run_evaluation(cascade, steps, make_request(cascade, out, wanted))
 
 
-def load(
-    stages: Sequence[str],
+def plan_protocol(
+    stages: str | Path | Sequence[str | Path],
     protocol: str,
-    steps: StepBar,
     overrides: Mapping[str, Any],
-    batch_size: int,
     dtype: str | None = None,
-) -> Cascade:
-    """Loads a cascade with the settings of a protocol, and those of the user before them."""
+) -> CascadePlan:
+    """Plans a cascade with the settings of a protocol, and those of the user before them.
+
+    Raises:
+        UserError: what ``plan_cascade`` raises, or the first stage is no base.
+    """
     folders = find_stages(stages)
     settings = {**overrides_of(choose(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
-    return load_cascade(folders, settings, batch_size, steps, dtype)
+    plan = plan_cascade(folders, settings, dtype)
+    plan.check_images()
+    return plan
+
+
+def check_points(plan: CascadePlan, points: Sequence[Point], overrides: Mapping[str, Any]) -> None:
+    """Checks the settings of all points of a sweep, before the first is drawn.
+
+    Args:
+        plan: of the cascade.
+        points: of the sweep.
+        overrides: settings that flags give.
+
+    Raises:
+        UserError: one is out of range, is given by a flag as well, or has no effect at any point.
+    """
+    reasons: dict[str, UserError] = {}
+    with_effect = set()
+    for point in points:
+        for name in point.settings:
+            if name in overrides:
+                raise UserError(f"--{name} has no effect, for --sweep sets it at each point: leave one of them out")
+        at_point = plan.adjusted(point.settings)
+        for name in point.settings:
+            try:
+                at_point.check_effects([name])
+                with_effect.add(name)
+            except UserError as error:
+                reasons[name] = error
+    for name, reason in reasons.items():
+        if name not in with_effect:
+            raise UserError(f"--sweep={name}: {reason}")
+
+
+def check_inputs() -> None:
+    """Checks names and files that the flags give, before any weights are loaded.
+
+    Raises:
+        UserError: a name is unknown, or a file of prompts or a folder can't be read.
+    """
+    check_wanted(read_wanted())
+    if PROTOCOL.value == "drawbench":
+        drawbench_run.read_prompts(PROMPTS_FILE.value)
+        drawbench_run.check_beside(BESIDE.value)
 
 
 def check_places() -> Path:

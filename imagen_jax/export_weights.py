@@ -25,6 +25,8 @@ def main(arguments: Sequence[str]) -> None:
     """Exports."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
+    if to_path(WORKDIR.value) == to_path(OUT.value):
+        raise UserError("--out is the same folder as --workdir: choose another --out")
     export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value), DTYPE.value)
     print(f"{WORKDIR.value} is written to {OUT.value}")
 

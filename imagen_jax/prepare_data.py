@@ -23,6 +23,7 @@ from imagen_jax.data.preparation import Preparation, check_begun, prepare, uploa
 from imagen_jax.data.repetitions import DUPLICATES
 from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.storage.local_copies import working_folder
 from imagen_jax.storage.paths import in_bucket, to_path
 
@@ -50,11 +51,25 @@ LARGEST_BAD_SHARE = flags.DEFINE_float(
     "largest_bad_share", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
 )
 
+PRECONDITIONS = (
+    Precondition(
+        "most_words",
+        lambda given: given.most_words >= given.fewest_words,
+        "--most_words is below --fewest_words, so every caption would be dropped: change one of them",
+    ),
+    Precondition(
+        "largest_aspect",
+        lambda given: given.largest_aspect >= 1,
+        "--largest_aspect is below 1, so every image would be dropped: it is the longer side by the shorter",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Prepares ``--source`` in ``--out``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
+    check_flags(PRECONDITIONS)
     source = choose(PARTED_SOURCES, SOURCE.value, "data source")
     options = parse_options(source.list_all, OPTION.value)
     preparation = Preparation(

@@ -4,6 +4,7 @@ from absl import flags
 
 from imagen_jax import processes
 from imagen_jax.errors import UserError
+from imagen_jax.preconditions import Precondition, check_flags
 
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Several hosts run this command together and find each other, as on a TPU pod."
@@ -17,6 +18,14 @@ HEARTBEAT_SECONDS = flags.DEFINE_float(
     "heartbeat_seconds", 100.0, "How long a process may give no sign of life before the others end.", lower_bound=1.0
 )
 
+PRECONDITIONS = (
+    Precondition(
+        "heartbeat_seconds",
+        lambda given: given.distributed or given.coordinator is not None,
+        "--heartbeat_seconds has no effect on a single process: give --distributed or --coordinator with it",
+    ),
+)
+
 
 def join_as_flagged() -> None:
     """Joins the other processes if the flags say that there are any; before any device is touched.
@@ -24,6 +33,7 @@ def join_as_flagged() -> None:
     Raises:
         UserError: the flags are half given or do not fit each other, or the processes do not find each other.
     """
+    check_flags(PRECONDITIONS)
     coordinator, count, index = COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value
     named = {"coordinator": coordinator, "process_count": count, "process_index": index}
     given = [name for name, value in named.items() if value is not None]

@@ -24,6 +24,7 @@ from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.report import write_report
 from imagen_jax.evaluation.win_rates import describe_win_rates, format_win_rates, measure_win_rates
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.pairs import Comparison, make_comparison
 from imagen_jax.web.ratings import RatingStore
@@ -37,12 +38,29 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 l
 ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8001, "Port to listen on; 0 takes a free one.", 0, 65535)
 
+PRECONDITIONS = (
+    *(
+        Precondition(
+            flag,
+            lambda given: not given.results,
+            f"--{flag} has no effect with --results, which serves no page: leave one of them out",
+        )
+        for flag in ("host", "port", "origins")
+    ),
+    Precondition(
+        "together",
+        lambda given: not given.results or given.a or given.b,
+        "--together has no effect on the results of a database alone: give --a and --b, or leave it out",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Serves until it is interrupted, or tells the results."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name the folders as in --a=runs/ours/pictures --b=…")
     out = to_path(OUT.value)
+    check_flags(PRECONDITIONS)
     if RESULTS.value and not A.value and not B.value:
         tell_results(out, None)
         return

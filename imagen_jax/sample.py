@@ -24,20 +24,21 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from imagen_jax import processes, sampling_flags
-from imagen_jax.cascades import Cascade, load_cascade
-from imagen_jax.classifiers import load_guidance
+from imagen_jax import process_flags, processes, sampling_flags
+from imagen_jax.cascade_plans import check_classifier, plan_cascade
+from imagen_jax.cascades import Cascade, load_planned
+from imagen_jax.classifiers import GuidancePlan, load_planned_guidance, plan_guidance
 from imagen_jax.command_line import run_main
 from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.pretrained import USUAL
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
-from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.seeds import LARGEST_SEED
-from imagen_jax.storage.paths import to_path
+from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.wishes import Wish, wishes_of
 
 STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
@@ -65,26 +66,83 @@ TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to 
 TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, LARGEST_SEED)
 BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
 
+PRECONDITIONS = (
+    *process_flags.PRECONDITIONS,
+    Precondition(
+        "prompt",
+        lambda given: all(map(str.strip, given.prompt)),
+        "--prompt is blank: write what to draw, or leave it out",
+    ),
+    Precondition(
+        "classifier",
+        lambda given: given.classifier_class is not None,
+        "--classifier has no effect without a class: give one of its classes with it, as in --classifier_class='Flags'",
+    ),
+    Precondition(
+        "classifier_class",
+        lambda given: given.classifier is not None,
+        "--classifier_class names a class of --classifier: name its workdir too",
+    ),
+    Precondition(
+        "classifier_scale",
+        lambda given: given.classifier is not None and given.classifier_scale != 0,
+        "--classifier_scale has no effect without --classifier, and none at 0: give the classifier's workdir and "
+        "another scale, or leave it out",
+    ),
+    Precondition("mask", lambda given: given.image is not None, "--mask has no effect without --image: give both"),
+    Precondition(
+        "strength", lambda given: given.image is not None, "--strength has no effect without --image: give both"
+    ),
+    Precondition("invert", lambda given: given.image is not None, "--invert has no effect without --image: give both"),
+    Precondition("returns", lambda given: given.mask is not None, "--returns has no effect without --mask: give both"),
+    Precondition(
+        "between",
+        lambda given: given.to_prompt is not None or given.to_seed is not None,
+        "--between has no effect without a target: give --to_prompt or --to_seed with it",
+    ),
+    Precondition(
+        "to_seed",
+        lambda given: given.to_seed != given.seed,
+        "--to_seed is the same as --seed, so all images between them are the same: choose another one",
+    ),
+    Precondition(
+        "to_seed",
+        lambda given: given.invert is None and given.strength == 1,
+        "--to_seed begins with noise, and --strength and --invert begin with the image: leave one of them out",
+    ),
+    Precondition(
+        "to_prompt",
+        lambda given: (
+            given.to_seed is not None
+            or given.prompts_file is not None
+            or {prompt.strip() for prompt in given.prompt or [""]} != {given.to_prompt.strip()}
+        ),
+        "--to_prompt is the same as --prompt, so all images between them are the same: choose another one",
+    ),
+)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Draws and writes."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
+    out = check_places()
+    check_flags(PRECONDITIONS)
     wishes = list_wishes(read_all_prompts())
     edit = read_edit()
-    out = to_path(OUT.value)
+    overrides = sampling_flags.read_overrides()
+    plan = plan_cascade(STAGES.value, overrides, sampling_flags.DTYPE.value)
+    plan.check_images(edit, NEGATIVE_PROMPT.value)
+    plan.check_effects(overrides)
+    guidance = read_classifier()
+    if guidance is not None:
+        check_classifier(guidance.classifier.resolution, plan.sampling)
     make_folder(out)
     join_as_flagged()
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(wishes))
-        cascade = load_cascade(
-            STAGES.value,
-            sampling_flags.read_overrides(),
-            size,
-            lambda step: bar.update(),
-            sampling_flags.DTYPE.value,
-            read_classifier(),
-        )
+        classifier = None if guidance is None else load_planned_guidance(guidance)
+        cascade = load_planned(plan, size, lambda step: bar.update(), classifier)
         settings = describe_settings(cascade, edit)
         folder = processes.take_turns(
             lambda: PictureFolder(out, wishes, SEED.value, cascade.batch_size, FORMAT.value, settings)
@@ -103,6 +161,18 @@ def main(arguments: Sequence[str]) -> None:
         folder.finish(by_prompt if by_prompt > 1 else min(4, len(wishes)), GRID.value)
         there = f" ({len(wishes) - drawn} were there or are drawn elsewhere)" if drawn < len(wishes) else ""
         print(f"{drawn} picture(s){there} in {seconds:.1f} s, in {out}{', and grid.png' if GRID.value else ''}")
+
+
+def check_places() -> Path:
+    """Checks every flag that names a place, and returns ``--out``.
+
+    Raises:
+        UserError: one names a place of another kind than we know.
+    """
+    others = (flag.value for flag in (PROMPTS_FILE, IMAGE, MASK, CLASSIFIER) if flag.value is not None)
+    for place in (*STAGES.value, *others):
+        to_path(place)
+    return to_path(OUT.value)
 
 
 def read_all_prompts() -> list[str]:
@@ -147,17 +217,15 @@ def read_edit() -> Edit:
     return Edit(image, mask, STRENGTH.value, RETURNS.value, INVERT.value, LATER_PROMPT.value)
 
 
-def read_classifier() -> ClassifierGuidance | None:
-    """The classifier that the flags name.
+def read_classifier() -> GuidancePlan | None:
+    """The classifier that the flags name, without its parameters.
 
     Raises:
-        UserError: it can't be used, or one flag is given without the other.
+        UserError: it can't be used, or knows no such class.
     """
     if CLASSIFIER.value is None:
-        if CLASS.value is not None:
-            raise UserError("--classifier_class names a class of --classifier: name its workdir too")
         return None
-    return load_guidance(to_path(CLASSIFIER.value), CLASS.value or "", SCALE.value)
+    return plan_guidance(to_path(CLASSIFIER.value), CLASS.value or "", SCALE.value)
 
 
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from imagen_jax.cascades import load_cascade
+from imagen_jax.cascade_plans import plan_cascade
+from imagen_jax.cascades import load_planned
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import USUAL
@@ -35,9 +36,11 @@ def main(arguments: Sequence[str]) -> None:
     from imagen_jax.web.jobs import Jobs
     from imagen_jax.web.orders import Limits
 
+    before = keep_out(HOST.value, ORIGINS.value)
+    plan = plan_cascade(STAGES.value, dtype=DTYPE.value)
     limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
-    jobs = Jobs(load_cascade(STAGES.value, batch_size=1, dtype=DTYPE.value), limits)
-    serve(make_app(jobs, limits, keep_out(HOST.value, ORIGINS.value)), HOST.value, PORT.value)
+    jobs = Jobs(load_planned(plan, batch_size=1), limits)
+    serve(make_app(jobs, limits, before), HOST.value, PORT.value)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from imagen_jax import processes
+from imagen_jax import process_flags, processes
 from imagen_jax.array_types import Text
 from imagen_jax.command_line import run_main
+from imagen_jax.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
+from imagen_jax.config_keys import check_config
 from imagen_jax.data.batches import Batches, make_batches
 from imagen_jax.data.builder import PREPARED
 from imagen_jax.data.data_sets import DataSets, open_data_sets
@@ -24,6 +26,7 @@ from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
 from imagen_jax.errors import UserError, choose
+from imagen_jax.preconditions import Precondition, check_flags
 from imagen_jax.preemption import IF_INTERRUPTED, explain_leaving, listening
 from imagen_jax.previews import is_drawn, make_preview
 from imagen_jax.process_flags import join_as_flagged
@@ -41,7 +44,7 @@ from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
-from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, parse_steps, trace_steps
+from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
 from imagen_jax.training.workdir import flatten, keep_config
 from imagen_jax.training_setup import Training, make_training
 
@@ -58,6 +61,15 @@ HANG_SECONDS = flags.DEFINE_float(
 END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, end the process.")
 flags.mark_flag_as_required("config")
 
+PRECONDITIONS = (
+    *process_flags.PRECONDITIONS,
+    *CONFIG_PRECONDITIONS,
+    Precondition(
+        "end_when_hung",
+        lambda given: given.hang_seconds > 0,
+        "--end_when_hung has no effect at --hang_seconds=0, which never reports: leave one of them out",
+    ),
+)
 
 MAY_DIFFER = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
 """Keys of which each host may have its own value: where its disk has what all need."""
@@ -117,6 +129,7 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
+    check_flags(PRECONDITIONS)
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
     train(CONFIG.value, to_path(WORKDIR.value), watch)
@@ -137,6 +150,8 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         UserError: whatever the user can mend: config, data, workdir, space.
         LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
     """
+    check_config(config)
+    check_traced(watch.traced, 0, config.training.steps)
     stage = build_stage(config)
     training = make_training(config, stage)
     transform = make_transform(config, stage)
@@ -151,6 +166,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                 tell(f"{workdir} is trained already: {int(state.step)} steps.")
                 return state
             del state
+        check_traced(watch.traced, done, config.training.steps)
         data = prepare(config, transform)
         if done:
             state, data_state = checkpoints.restore(training.state)

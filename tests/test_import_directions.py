@@ -26,7 +26,7 @@ LAYERS = [
     {"command_line", "preconditions", "pretrained", "stages"},
     {"process_flags", "sampling_flags"},
     {"stage_files"},
-    {"classifiers", "counting", "edits", "prompts", "trained_stages", "training_setup", "wishes"},
+    {"classifiers", "counting", "edits", "prompts", "config_keys", "trained_stages", "training_setup", "wishes"},
     {"cascade_plans"},
     {"cascades", "classifier_training", "jobs"},
     {"forecast"},

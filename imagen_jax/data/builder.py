@@ -28,7 +28,7 @@ from imagen_jax.data.shards import write_json
 from imagen_jax.data.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.local_copies import put_in_bucket, working_folder
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
 from imagen_jax.storage.refusals import explaining_disk
@@ -91,6 +91,7 @@ def prepare_data(
             training images, or what the source raises about its images.
     """
     if source_name == PREPARED:
+        check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
         return check_prepared(resolution, **options)
     if not 1 <= resolution <= LARGEST_RESOLUTION:
         raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {LARGEST_RESOLUTION}")

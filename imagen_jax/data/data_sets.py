@@ -10,7 +10,7 @@ from imagen_jax.data.batches import Mixture
 from imagen_jax.data.builder import PREPARED, check_prepared, prepare_data
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import identify, load_split
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.paths import Path
 
 
@@ -62,9 +62,9 @@ def open_data_sets(
     if source != PREPARED:
         folders = (prepare_data(source, resolution, data_dir, validation_fraction, **options),)
     else:
+        check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
         named = str(options.get("folder", ""))
-        others = {name: value for name, value in options.items() if name != "folder"}
-        folders = tuple(check_prepared(resolution, folder=one.strip(), **others) for one in named.split(","))
+        folders = tuple(check_prepared(resolution, folder=one.strip()) for one in named.split(","))
     if weights and len(weights) != len(folders):
         raise UserError(
             f"there are {len(weights)} data.weights for {len(folders)} data set(s): give one for each folder, or none"

@@ -32,6 +32,17 @@ def read_prompts(path: str) -> list[DrawBenchPrompt]:
     return read_drawbench(to_path(path)) if path else own_prompts()
 
 
+def check_beside(beside: Sequence[str]) -> None:
+    """Checks that the folders of other evaluations are there.
+
+    Raises:
+        UserError: one is not.
+    """
+    for other in beside:
+        if not to_path(other).is_dir():
+            raise UserError(f"there is no folder {other} to show beside: name the --out of another evaluation")
+
+
 def draw_bench(
     cascade: Cascade, steps: StepBar, prompts: Sequence[DrawBenchPrompt], out: Path, seed: int, samples: int
 ) -> dict[str, Any]:
@@ -81,11 +92,10 @@ def write_bench(
     # Beside the pictures, where `imagen_jax.rate` looks for categories.
     write_prompts(out / PICTURES / PROMPTS, prompts)
     write_report(out / "report.json", report)
+    check_beside(beside)
     models = [ModelPictures(name, pictures_by_prompt(out / PICTURES), report["sampling"])]
     for other in beside:
         folder = to_path(other)
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder} to show beside: name the --out of another evaluation")
         pictures = folder / PICTURES
         found = pictures_by_prompt(pictures if pictures.is_dir() else folder)
         models.append(ModelPictures(folder.name, found, settings_of(folder / "report.json")))

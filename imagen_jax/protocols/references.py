@@ -162,10 +162,22 @@ def open_reference(dataset: str, folder: str | Path) -> Reference:
     Raises:
         UserError: there is no such data set, or its files are missing or damaged.
     """
-    opened = choose(DATASETS, dataset, "dataset")
+    return DATASETS[dataset](check_reference(dataset, folder))
+
+
+def check_reference(dataset: str, folder: str | Path) -> Path:
+    """Checks what ``--dataset`` and ``--data_dir`` name, without reading it; returns the folder.
+
+    Raises:
+        UserError: there is no such data set, or no folder.
+    """
+    choose(DATASETS, dataset, "dataset")
     if not str(folder):
         raise UserError(f"--dataset={dataset} needs the folder of its files: name it in --data_dir")
-    return opened(to_path(folder).expanduser())
+    place = to_path(folder).expanduser()
+    if not place.is_dir():
+        raise UserError(f"there is no folder {place}: name that of the data set's files in --data_dir")
+    return place
 
 
 def hash_lines(lines: Sequence[str]) -> str:

@@ -10,14 +10,15 @@ from imagen_jax.errors import choose
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
 from imagen_jax.evaluation.inception_weights import load_inception
-from imagen_jax.evaluation.pretrained_clip import load_clip
+from imagen_jax.evaluation.pretrained_clip import SIZES, load_clip
 from imagen_jax.evaluation.reference_statistics import read_published_statistics
+from imagen_jax.evaluation.resizing import RESIZES
 from imagen_jax.prompts import read_prompts
 from imagen_jax.protocols.caption_choice import choose_captions, match_captions
 from imagen_jax.protocols.deviations import PROTOCOLS
 from imagen_jax.protocols.evaluation import Request
 from imagen_jax.protocols.measures import PublishedStatistics
-from imagen_jax.protocols.references import open_reference, open_training_data
+from imagen_jax.protocols.references import check_reference, open_reference, open_training_data
 from imagen_jax.seeds import check_seed
 from imagen_jax.storage.paths import Path, to_path
 
@@ -63,6 +64,27 @@ class Wanted:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+
+
+def check_wanted(wanted: Wanted) -> None:
+    """Checks what a person asks for as far as that takes no weights and no data set.
+
+    Raises:
+        UserError: a name is unknown, a folder is missing, or a file can't be read.
+    """
+    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    if dataset := wanted.dataset or protocol.dataset:
+        check_reference(dataset, wanted.data_dir)
+    for name in wanted.features:
+        choose(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
+    if wanted.resize:
+        choose(RESIZES, wanted.resize, "way to resize")
+    if wanted.clip not in ("", "none"):
+        choose(SIZES, wanted.clip, "CLIP")
+    if wanted.captions_file:
+        read_prompts(to_path(wanted.captions_file))
+    if wanted.reference_statistics:
+        read_statistics(to_path(wanted.reference_statistics))
 
 
 def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:

@@ -1,5 +1,6 @@
 """The optimizers of Imagen (appendix F.1), Adafactor for the base and Adam for super-resolution; and Muon."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, check_names, choose
 
 
 def adam(
@@ -84,6 +85,10 @@ def warm_up_then_cosine(peak: float, warm_up_steps: int, decay_steps: int) -> op
     return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up_steps, decay_steps)
 
 
+COMMON = ("name", "learning_rate", "warm_up_steps", "decay_steps", "clip_norm")
+"""Keys of ``config.optimizer`` that every optimizer has."""
+
+
 def make_optimizer(
     name: str,
     *,
@@ -102,7 +107,12 @@ def make_optimizer(
         decay_steps: see ``warm_up_then_cosine``.
         clip_norm: largest global norm of a gradient; None leaves gradients alone (the paper does not say).
         **options: whatever else the optimizer takes.
+
+    Raises:
+        UserError: an unknown optimizer or option (names the nearest), or a warm-up that does not fit.
     """
     make = choose(OPTIMIZERS, name, "optimizer")
+    own = [one for one in inspect.signature(make).parameters if one != "learning_rate"]
+    check_names(options, [*own, *COMMON], f"option of the optimizer {name!r}:")
     optimizer = make(warm_up_then_cosine(learning_rate, warm_up_steps, decay_steps), **options)
     return optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)

@@ -55,6 +55,17 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
     return first, last
 
 
+def check_traced(traced: tuple[int, int] | None, done: int, steps: int) -> None:
+    """Checks that a run comes past the steps to trace.
+
+    Raises:
+        UserError: it does not.
+    """
+    if traced is not None and (traced[0] <= done or traced[1] > steps):
+        first, last = traced
+        raise UserError(f"--profile_steps={first},{last} is outside of what this run does, steps {done + 1} to {steps}")
+
+
 def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, steps: int, folder: Path) -> TrainStep:
     """Wraps a compiled step so that some of its calls are traced by JAX's profiler.
 
@@ -70,9 +81,8 @@ def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, step
     """
     if traced is None:
         return step
+    check_traced(traced, done, steps)
     first, last = traced
-    if first <= done or last > steps:
-        raise UserError(f"--profile_steps={first},{last} is outside of what this run does, steps {done + 1} to {steps}")
     # The profiler writes to disks only.
     written = pathlib.Path(tempfile.mkdtemp(prefix="trace-")) if in_bucket(folder) else folder
     number = done

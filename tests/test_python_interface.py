@@ -1,0 +1,316 @@
+"""The Python interface: unknown names never pass, what has no effect is refused, and images come as people have them."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import imagen_jax
+from configs import openmoji_classifier, quickstart
+from imagen_jax import cascades, trained_stages
+from imagen_jax.cascades import Cascade, load_cascade
+from imagen_jax.command_line import parse_options
+from imagen_jax.config_keys import KEYS, check_config
+from imagen_jax.data.data_sets import open_data_sets
+from imagen_jax.data.sources import list_images
+from imagen_jax.edits import Edit
+from imagen_jax.errors import UserError
+from imagen_jax.evaluate import evaluate
+from imagen_jax.pretrained import CASCADES, find_stages
+from imagen_jax.protocols.requests import Wanted
+from imagen_jax.sampling.settings import SETTINGS
+from imagen_jax.storage.paths import to_path
+from imagen_jax.text.encoder import load_text_encoder
+from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.wishes import Wish, wishes_of
+from tests.small_cascades import write_cascade
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+ADAM = {"learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 4, "clip_norm": 1.0}
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    return write_cascade(tmp_path_factory.mktemp("cascade"))
+
+
+@pytest.fixture(scope="module")
+def cascade(workdirs):
+    return load_cascade(workdirs, {"steps": 1}, batch_size=1)
+
+
+def misspell(name):
+    """A neighbour of a name: its middle letter is gone."""
+    return name[: len(name) // 2] + name[len(name) // 2 + 1 :]
+
+
+def arguments_of(function):
+    named = inspect.signature(function).parameters.values()
+    return [one.name for one in named if one.name != "self" and one.kind is not one.VAR_KEYWORD]
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *arguments_of(Cascade.sample)])
+def test_a_misspelt_setting_of_sample_names_the_right_one(cascade, name):
+    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+        cascade.sample("panda", **{misspell(name): 1})
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_misspelt_override_names_the_right_one_before_weights_are_read(workdirs, name, monkeypatch):
+    monkeypatch.setattr(cascades, "load_params", lambda plan: pytest.fail("weights were read"))
+    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+        load_cascade(workdirs, {misspell(name): 1})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("num_inference_steps", "steps"), ("guidance_scale", "guidance"), ("scheduler", "sampler"),
+     ("num_images_per_prompt", "samples_per_prompt"), ("generator", "seed"), ("image", "Edit")],
+)  # fmt: skip
+def test_names_of_diffusers_are_translated(cascade, theirs, ours):
+    with pytest.raises(UserError, match=f"unknown setting of sample.. '{theirs}'; here it is called '.*{ours}"):
+        cascade.sample("panda", **{theirs: 3})
+
+
+CALLED = {
+    "load_cascade": load_cascade,
+    "Edit": Edit,
+    "Wish": Wish,
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [(what, name) for what, function in CALLED.items() for name in arguments_of(function)]
+)
+def test_a_misspelt_argument_names_the_right_one(what, name):
+    with pytest.raises(TypeError, match=f"no argument '{misspell(name)}'; did you mean '{name}'"):
+        CALLED[what](**{misspell(name): None})
+
+
+def optimizer(option):
+    return make_optimizer("adam", **ADAM, **{option: 0.5})
+
+
+def prepared(option):
+    return open_data_sets("prepared", 8, "", 0.1, {"folder": "", option: 1})
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (optimizer, "epsilon"),
+        (optimizer, "clip_norm"),
+        (prepared, "folder"),
+        (lambda option: list_images("folder", {option: 1}), "folder"),
+        (lambda option: load_text_encoder("minilm", **{option: 1}), "max_tokens"),
+        (lambda option: load_text_encoder("t5", **{option: 1}), "tokenizer"),
+    ],
+)
+def test_a_misspelt_option_names_the_right_one(use, name):
+    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+        use(misspell(name))
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section, keys in KEYS.items() for key in keys])
+def test_a_misspelt_key_of_a_config_file_names_the_right_one(section, key):
+    config = ConfigDict(quickstart.get_config("base,smoke").to_dict())
+    config[section][misspell(key)] = 1
+    with pytest.raises(UserError, match=f"config.{section}.*{misspell(key)}.*did you mean '{key}'"):
+        check_config(config)
+
+
+def test_a_misspelt_section_of_a_config_file_names_the_right_one():
+    config = ConfigDict(quickstart.get_config("base,smoke").to_dict() | {"trainin": {}})
+    with pytest.raises(UserError, match="unknown config key trainin; did you mean 'training'"):
+        check_config(config)
+
+
+def test_every_key_of_our_configs_is_known():
+    for config in (
+        quickstart.get_config(),
+        quickstart.get_config("super_resolution"),
+        openmoji_classifier.get_config(),
+    ):
+        check_config(config)
+
+
+def test_a_key_of_a_stage_that_nothing_reads_is_refused(workdirs):
+    config = trained_stages.plan_stage(workdirs[0]).config.sampling.to_dict()
+    with pytest.raises(UserError, match="'guidnace'; did you mean 'guidance'"):
+        trained_stages.make_settings(config | {"guidnace": 3.0})
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(UserError, match="--option=folder is given twice"):
+        parse_options(lambda folder="": None, ["folder=A", "folder=B"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 2.5},
+        {"steps": "many"},
+        {"steps": True},
+        {"steps": 10**9},
+        {"guidance": "3"},
+        {"guidance": None},
+        {"sampler": 3},
+        {"sampler": "dimm"},
+        {"spacing": "kerras"},
+        {"thresholding": "dynamics"},
+        {"percentile": 101.0},
+        {"largest_bound": 0.5},
+        {"guide_at_once": 1},
+        {"augmentation_level": [0.0, 1.5]},
+        {"guidance_interval": 3.0},
+        {"guidance_interval": "-4,3"},
+        {"steps": []},
+    ],
+)
+def test_a_setting_of_another_type_or_out_of_range_is_refused_by_its_name(cascade, settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=name.replace("_", ".")):
+        cascade.sample("panda", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gamma": 0.5, "sampler": "unipc"},
+        {"eta": 0.5, "sampler": "ancestral"},
+        {"percentile": 99.0, "thresholding": "static"},
+        {"largest_bound": 2.0, "thresholding": "none"},
+        {"guidance_interval": (-4.0, 3.0), "guidance": 1.0},
+        {"guide_at_once": True, "guidance": 1},
+    ],
+)
+def test_a_setting_without_effect_is_refused(cascade, settings):
+    name = next(iter(settings))
+    with pytest.raises(UserError, match=f"{name} has no effect"):
+        cascade.sample("panda", **settings)
+
+
+def test_a_setting_with_an_effect_on_one_stage_is_enough(cascade):
+    plain, guided = cascade.sample("panda"), cascade.sample("panda", guidance=[3, 1], guidance_interval=(-40, 40))
+    assert np.abs(np.asarray(plain[0], float) - np.asarray(guided[0], float)).mean() > 0.1
+    np.testing.assert_array_equal(guided[0], cascade.sample("panda", guidance=[3, 1])[0])
+
+
+def test_what_depends_on_the_number_of_stages_is_refused(workdirs):
+    base = load_cascade(workdirs[0], {"steps": 1, "guidance": 1.0}, batch_size=1)
+    for options, message in (
+        ({"augmentation_level": 0.1}, "no stage is super-resolution"),
+        ({"edit": Edit(later_prompt="tree")}, "--later_prompt"),
+        ({"negative_prompt": "tree"}, "without guidance"),
+        ({"edit": Edit(image=PICTURE)}, "--image has no effect at --strength=1"),
+        ({"edit": Edit(image=PICTURE, mask=np.ones((20, 24), bool))}, "white all over"),
+        ({"edit": Edit(image=PICTURE, invert="panda"), "sampler": "unipc"}, "only ddim can be inverted"),
+    ):
+        with pytest.raises(UserError, match=message):
+            base.sample("panda", **options)
+    with pytest.raises(UserError, match="--to_seed begins with noise"):
+        next(base.draw(Wish("panda", to_seed=1), edit=Edit(image=PICTURE, strength=0.5)))
+
+
+def test_stages_are_named_by_a_text_a_path_or_a_list(workdirs, tmp_path, monkeypatch):
+    for named in (workdirs[0], str(workdirs[0]), [workdirs[0]], (str(workdirs[0]),)):
+        assert find_stages(named) == [workdirs[0]]
+    for name in CASCADES:
+        assert find_stages(name) == find_stages([name]) == find_stages(to_path(name)) and len(find_stages(name)) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openmoji").mkdir()
+    assert find_stages(to_path("openmoji")) == [to_path("openmoji")]
+    with pytest.raises(UserError, match="no folder openmojy; did you mean 'openmoji'"):
+        load_cascade("openmojy")
+
+
+def test_a_text_is_one_prompt(cascade):
+    (alone,) = cascade.sample("panda")
+    np.testing.assert_array_equal(alone, cascade.sample(["panda"])[0])
+    (stages,) = cascade.draw("panda")
+    assert stages[-1].shape[0] == 1 and [wish.prompt for wish in wishes_of("panda", 2)] == ["panda"] * 2
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_wish_out_of_range_is_refused(index):
+    with pytest.raises(UserError, match="from 0"):
+        Wish("panda", index=-1) if index < 0 else Wish("panda", share=2.0)
+
+
+def test_an_image_comes_as_a_path_as_pillow_has_it_or_as_an_array(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(PICTURE).save(path)
+    for image in (path, str(path), Image.open(path), Image.fromarray(PICTURE), PICTURE):
+        np.testing.assert_array_equal(Edit(image=image).image, PICTURE)
+    grey = PICTURE[..., 0]
+    for image in (grey, grey[..., None], Image.fromarray(grey)):
+        np.testing.assert_array_equal(Edit(image=image).image, np.repeat(grey[..., None], 3, axis=2))
+    clear = np.dstack([PICTURE, np.zeros_like(grey)])
+    assert (Edit(image=clear).image == 255).all() and (Edit(image=Image.fromarray(clear)).image == 255).all()
+    sixteen = Image.fromarray(grey.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(Edit(image=sixteen).image[..., 0], grey)
+
+
+def test_an_image_of_pillows_is_turned_upright_as_its_file_would_be(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        np.testing.assert_array_equal(Edit(image=opened).image, Edit(image=tmp_path / "turned.png").image)
+
+
+def test_a_mask_comes_as_an_image_does_and_as_truth_or_shares(tmp_path):
+    drawn = np.zeros((20, 24), bool)
+    drawn[4:9, 6:12] = True
+    pixels = drawn * np.uint8(255)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    masks = [tmp_path / "mask.png", Image.fromarray(pixels), pixels, np.dstack([pixels] * 3), drawn]
+    for mask in [*masks, drawn.astype(np.float32), drawn.astype(np.float64)]:
+        np.testing.assert_array_equal(np.asarray(Edit(image=PICTURE, mask=mask).mask) > 0.5, drawn)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": "nowhere.png"}, "nowhere.png can't be read"),
+        ({"image": PICTURE.astype(np.float32)}, "uint8 of shape .height, width, 3., not float32"),
+        ({"image": PICTURE[..., :2]}, "not uint8 of shape .20, 24, 2."),
+        ({"image": PICTURE[0, 0]}, "uint8 of shape"),
+        ({"image": PICTURE, "mask": PICTURE[..., 0].astype(np.int32)}, "a mask is uint8"),
+        ({"image": PICTURE, "mask": PICTURE[..., 0].astype(np.float32)}, "a mask is uint8"),
+        ({"image": Image.fromarray(PICTURE[..., 0].astype(np.float32))}, "the image can't be used"),
+    ],
+)
+def test_an_image_that_can_not_be_read_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Edit(**options)
+
+
+def test_a_mask_outside_of_the_centre_square_is_refused():
+    mask = np.zeros((20, 40), bool)
+    mask[:, :10] = mask[:, 30:] = True
+    image = np.zeros((20, 40, 3), np.uint8)
+    with pytest.raises(UserError, match="only outside the centre square"):
+        Edit(image=image, mask=mask)
+    mask[10, 10] = True
+    assert Edit(image=image, mask=mask).keeps_some
+
+
+def test_the_package_lists_what_the_readme_shows():
+    program = "import imagen_jax; print(*dir(imagen_jax)); print(imagen_jax.Wish('x'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"load_cascade", "Edit", "Wish", "Cascade", "UserError", "__version__"} <= {*done.stdout.split()}
+    for name in imagen_jax.FOR_NOTEBOOKS:
+        assert getattr(imagen_jax, name).__name__ == name
+        with pytest.raises(AttributeError, match=f"did you mean '{name}'"):
+            getattr(imagen_jax, misspell(name))
+
+
+def test_drawbench_is_not_measured(workdirs, tmp_path):
+    with pytest.raises(UserError, match="--protocol=drawbench"):
+        evaluate(workdirs, tmp_path / "out", Wanted(protocol="drawbench"))
+    assert not (tmp_path / "out").exists()
