@@ -151,8 +151,10 @@ def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> di
     """
     picked = {}
     for key, value in overrides.items():
-        is_interval = key == "guidance_interval" and not any(isinstance(one, list | tuple) for one in value or ())
-        if isinstance(value, list | tuple) and not is_interval:
+        is_list = isinstance(value, list | tuple)
+        if is_list and key == "guidance_interval":
+            is_list = any(isinstance(one, list | tuple) for one in value)
+        if is_list:
             if len(value) not in (1, stages):
                 raise UserError(
                     f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage"
