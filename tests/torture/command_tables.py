@@ -1,0 +1,292 @@
+"""The flags of each command, with values that are valid by themselves, and what a command leaves when it is done.
+
+``command_trees`` writes what the values name.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FEW = 4.0
+"""Optional flags of a line, on average."""
+
+
+class Command(NamedTuple):
+    """A command and its flags.
+
+    Attributes:
+        weight: how often it is drawn, against the others.
+        required: one of each group is given.
+        optional: some of these are given.
+        results: one of these is there when it is done; none: it only prints.
+    """
+
+    weight: float
+    required: tuple[tuple[str, ...], ...]
+    optional: tuple[tuple[str, ...], ...]
+    results: tuple[str, ...] = ()
+
+    def draw(self, draws: np.random.Generator) -> list[str]:
+        """Draws a command line; the flags of one choice are separated by spaces."""
+        chosen = [str(draws.choice(group)) for group in self.required]
+        share = min(0.5, FEW / max(1, len(self.optional)))
+        chosen += [str(draws.choice(group)) for group in self.optional if draws.random() < share]
+        return [flag for one in chosen for flag in one.split(" ") if flag]
+
+    def has_result(self) -> bool:
+        """Whether what the command writes is in the present folder."""
+        return not self.results or any(Path(name).exists() for name in self.results)
+
+
+def values(flag: str, *given: object) -> tuple[str, ...]:
+    """The ways to give one flag."""
+    return tuple(f"--{flag}={value}" for value in given)
+
+
+PROCESSES = (
+    ("--heartbeat_seconds=30",),
+    ("--nodistributed", "--distributed", "--distributed --heartbeat_seconds=20"),
+    (
+        "--coordinator=localhost:1",
+        "--process_count=1",
+        "--coordinator=localhost:1 --process_count=1 --process_index=0",
+    ),
+)
+STAGES = ("", "--stages=base,super_resolution", "--stages=base,super_resolution", "--stages=base",
+          "--stages=super_resolution", "--stages=exported,super_resolution", "--stages=exported",
+          "--stages=super_resolution,base", "--stages=base,base")  # fmt: skip
+SAMPLING = (
+    values("dtype", "float32", "bfloat16"),
+    values("guidance", 1, 2, "1,2", "2,1", "0.5,1,2", "-1"),
+    values("guidance_interval", "-4,3", "3,-4", "-4"),
+    ("--guide_at_once", "--noguide_at_once"),
+    values("sampler", "ancestral", "ddim", "unipc", "heun", "ddim,ancestral", "dpm_solver_2m_sde,dpm_solver_2m"),
+    values("spacing", "uniform", "log_snr", "karras", "discrete", "discrete,uniform"),
+    values("gamma", 0, 0.5, "0.5,1", 2),
+    values("eta", 0, 0.5, 1, "0,1"),
+    values("thresholding", "none", "static", "dynamic", "static,dynamic"),
+    values("percentile", 99.5, 90, "90,99", 0.5),
+    values("augmentation_level", 0, 0.1, "0,0.2", 1.5),
+)
+
+SAMPLE = Command(
+    40,
+    (STAGES, values("out", "out"), values("steps", 1, 2, "1,2", "2,1", "1,1,1", 0)),
+    (
+        *SAMPLING,
+        *PROCESSES[:1],
+        values("prompt", "panda", "tree", "panda --prompt=tree", ""),
+        values("prompt", "apple"),
+        values("prompt", "apple"),
+        values("prompts_file", "prompts.txt", "prompts.csv", "nowhere.txt"),
+        values("negative_prompt", "tree", ""),
+        values("later_prompt", "tree", "panda"),
+        values("seed", 0, 1, 7),
+        values("samples_per_prompt", 1, 2, 3),
+        values("batch_size", 1, 2, 8),
+        values("format", "png", "jpg", "webp", "npz"),
+        ("--grid", "--nogrid"),
+        ("--classifier=classifier --classifier_class=Flags", "--classifier=classifier", "--classifier_class=Flags",
+         "--classifier=classifier --classifier_class=Flag", "--classifier=base --classifier_class=Flags"),
+        values("classifier_scale", 1, 0, -2),
+        values("image", "photo.png", "photo.png", "wide.png", "nowhere.png"),
+        values("mask", "mask.png", "mask.png", "all.png", "none.png", "edge.png"),
+        values("strength", 0.5, 1, 0.01, 0),
+        values("returns", 1, 2),
+        values("invert", "panda", ""),
+        values("to_prompt", "tree", "panda", "apple"),
+        values("to_seed", 0, 1, 7),
+        values("between", 2, 3),
+    ),
+    ("out/sampling.json",),
+)  # fmt: skip
+EVALUATE = Command(
+    14,
+    (STAGES, values("out", "out"), values("steps", 1, "1,2"),
+     ("--features=pixels", "--features=pixels --protocol=training_captions",
+      "--features=pixels --dataset=prepared_train --data_dir=prepared", "--protocol=drawbench")),
+    (
+        *SAMPLING,
+        *PROCESSES[:1],
+        values("protocol", "training_captions", "drawbench", "imagen"),
+        values("dataset", "prepared", "prepared_train", "coco2014"),
+        values("data_dir", "prepared", "nowhere"),
+        values("cache", "cache"),
+        values("samples", 2, 3),
+        values("samples", 2),
+        values("captions_file", "prompts.txt", "nowhere.txt"),
+        values("prompts_file", "prompts.csv", "nowhere.csv"),
+        values("beside", "rated", "nowhere"),
+        values("features", "pixels", "inception", "pixel"),
+        values("resize", "clean", "legacy_pytorch", "bicubic"),
+        values("inception_weights", "nowhere.pth"),
+        values("clip", "none", "ViT-L/14", "ViT-L"),
+        values("clip_weights", "nowhere"),
+        values("clip_vocabulary", "nowhere"),
+        values("reference_statistics", "nowhere.npz"),
+        values("sweep", "guidance=1/2", "eta=0/1", "steps=1/2", "steps=0/1", "augmentation_level=0/0.1"),
+        values("seed", 0, 1),
+        values("batch_size", 1, 4),
+    ),
+    ("out/report.json", "out/sweep.json"),
+)  # fmt: skip
+TRAIN = Command(
+    8,
+    (("--config=train.py:base", "--config=train.py:super_resolution"), values("workdir", "out")),
+    (
+        *PROCESSES,
+        values("profile_steps", "1,1", "1,2", "5,6", "2"),
+        values("hang_seconds", 0, 100),
+        ("--end_when_hung", "--noend_when_hung"),
+        values("config.training.steps", 1, 2),
+        values("config.training.batch_size", 8, 4),
+        values("config.training.weighting", "min_snr", "uniform", "min_snt"),
+        values("config.training.min_snr_gamma", 3.0),
+        values("config.training.when_not_finite", "rewind", "stop"),
+        values("config.training.most_rewinds", 2),
+        values("config.training.evaluate_every", 1),
+        values("config.training.preview_every", 0, 1),
+        values("config.preview.samples", 2),
+        values("config.preview.features", "pixels", "pixel"),
+        values("config.data.source", "prepared", "folder", "openmoji"),
+        values("config.data.options.folder", "prepared", "own", "nowhere"),
+        values("config.data.validation_fraction", 0.1),
+        values("config.stage.crop", 8),
+        values("config.optimizer.name", "adam", "adafactor", "adamw"),
+        values("config.text.embeddings", "computed", "stored"),
+        values("config.training.stesp", 3),
+    ),
+    ("out/checkpoints",),
+)
+TRAIN_CLASSIFIER = Command(
+    3,
+    (("--config=classify.py",), values("workdir", "out")),
+    (
+        values("config.training.steps", 1),
+        values("config.training.batch_size", 4),
+        values("config.classifier.blocks", 1, 2),
+        values("config.classifier.classes", "openmoji_groups", "groups"),
+        values("config.classifier.blokcs", 1),
+    ),
+    ("out/checkpoints",),
+)
+PREPARE_DATA = Command(
+    10,
+    (
+        values("source", "synthetic", "folder", "table", "coco", "openmoji", "tar_shards"),
+        values("out", "out"),
+        values("workers", 0),
+        ("--option=folder=own", "--option=folder=own", "--option=count=12", "--option=count=12 --option=resolution=16"),
+    ),
+    (
+        values("option", "folder=own", "fodler=own", "count=12", "count=x", "count"),
+        values("shorter_side", 8, 400),
+        values("validation_fraction", 0, 0.2, 1),
+        values("least_side", 1, 16, 400),
+        values("largest_aspect", 0.5, 1, 2),
+        values("fewest_words", 1, 2, 9),
+        values("most_words", 1, 5),
+        values("condition", "aesthetic>=5", "aesthetic", "license!=unknown"),
+        values("duplicates", "keys", "files", "looks"),
+        values("largest_bad_share", 0, 1),
+    ),
+    ("out/manifest.json",),
+)
+EMBED_CAPTIONS = Command(
+    6,
+    (values("data", "prepared", "prepared", "own"), values("encoder", "minilm", "minilm", "t5")),
+    (
+        *PROCESSES,
+        values("option", "max_tokens=16", "max_tokens=1", "max_token=16", "folder=nowhere", "max_tokens=x"),
+        ("--plan", "--noplan"),
+        ("--verify",),
+    ),
+)
+IMPORT_WEIGHTS = Command(
+    6,
+    (
+        values("format", "imagen_jax", "imagen_jax", "deepfloyd_if", "imagen"),
+        values("source", "exported", "exported", "base"),
+        values("out", "out", "out", "base"),
+    ),
+    (
+        values("text_encoder", "nowhere"),
+        values("dtype", "float32", "bfloat16", "float16"),
+        values("text_dtype", "float32", "float16"),
+    ),
+    ("out/checkpoints",),
+)
+EXPORT_WEIGHTS = Command(
+    5,
+    (values("workdir", "base", "base", "exported", "nowhere"), values("out", "out", "out", "exported", "base")),
+    (values("format", "imagen_jax", "imagen_jax", "deepfloyd_if"), values("dtype", "float32", "bfloat16", "float16")),
+    ("out/model.safetensors",),
+)
+COUNT = Command(
+    3,
+    (("--config=train.py:base", "--config=train.py:super_resolution"),),
+    (
+        ("--flops", "--noflops"),
+        values("batch_size", 1, 2),
+        values("config.network.channels", "(8,)", "(8,8)"),
+        values("config.network.heads", 2, 3),
+        values("config.network.head", 2),
+    ),
+)
+COMPILE_CHECK = Command(
+    5,
+    (values("topology", "v4:2x2x1", "v5e:2x2", "v4:2", "v9:2x2"),),
+    (
+        ("--config=train.py:base",),
+        ("--config=train.py:base", "--encoder=small"),
+        values("encoder", "small", "smal"),
+        values("slices", 1, 2),
+        values("batch", 4, 8),
+        ("--sample", "--nosample"),
+        values("tokens", 16),
+        values("out", "out.json"),
+        values("program", "out.txt"),
+    ),
+)
+SERVE = Command(
+    5,
+    (STAGES,),
+    (
+        values("host", "127.0.0.1", "0.0.0.0"),
+        values("port", 0, 8000),
+        values("origins", "https://hub.example", "hub.example"),
+        values("dtype", "float32", "bfloat16", "float16"),
+        values("largest_steps", 1, 10),
+        values("largest_queue", 1, 3),
+    ),
+)
+RATE = Command(
+    6,
+    (values("out", "out.sqlite"),),
+    (
+        values("a", "rated/ours", "own", "nowhere"),
+        values("b", "rated/theirs", "rated/ours"),
+        values("together", 1, 2),
+        ("--results", "--noresults"),
+        values("host", "127.0.0.1"),
+        values("port", 0),
+        values("origins", "https://hub.example", "hub"),
+    ),
+)
+
+COMMANDS = {
+    "sample": SAMPLE,
+    "evaluate": EVALUATE,
+    "train": TRAIN,
+    "train_classifier": TRAIN_CLASSIFIER,
+    "prepare_data": PREPARE_DATA,
+    "embed_captions": EMBED_CAPTIONS,
+    "import_weights": IMPORT_WEIGHTS,
+    "export_weights": EXPORT_WEIGHTS,
+    "count": COUNT,
+    "compile_check": COMPILE_CHECK,
+    "serve": SERVE,
+    "rate": RATE,
+}
+"""All commands."""
