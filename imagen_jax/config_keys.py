@@ -63,11 +63,6 @@ PRECONDITIONS = (
         "--config.training.most_rewinds has no effect without --config.training.when_not_finite=rewind: set both",
     ),
     Precondition(
-        key("stage.crop"),
-        lambda given: given.config.stage.crop is None or given.config.stage.low_resolution is not None,
-        "--config.stage.crop has no effect on a base, which trains on whole images: leave it out",
-    ),
-    Precondition(
         key("data.weights"),
         lambda given: not given.config.data.weights or "," in str(given.config.data.options.get("folder", "")),
         "--config.data.weights has no effect on a single data set: name several in --config.data.options.folder",

@@ -86,7 +86,6 @@ REFUSED = {
         ([*TRAIN, "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         ([*TRAIN, MIN_SNR], "min_snr_gamma has no effect"),
         ([*TRAIN, REWIND], "most_rewinds has no effect"),
-        ([*TRAIN, "--config.stage.crop=4"], "stage.crop has no effect"),
         ([*TRAIN, "--config.data.weights=(1,2)"], "data.weights has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.data_dir=x"], "data.data_dir has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.validation_fraction=0.2"], "validation_fraction"),

@@ -36,7 +36,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from imagen_jax import process_flags, processes, sampling_flags, stage_files
+import imagen_jax
+from imagen_jax import processes, stage_files
 from imagen_jax.command_line import parse_flags
 from imagen_jax.data import builder, preparation
 from imagen_jax.errors import UserError
@@ -47,10 +48,8 @@ from imagen_jax.web import listening
 from tests.torture.command_tables import COMMANDS, Command
 from tests.torture.command_trees import write_all
 
-SHARED = {*flags.FLAGS}
-"""Flags of modules that commands share; those of the commands themselves are defined anew for each line."""
-
-assert {"debug", "steps", "distributed"} <= SHARED, (process_flags, sampling_flags)
+KEPT = {*flags.FLAGS}
+"""Flags of libraries, and ``--debug``; all others are defined anew for each line."""
 
 
 class StoppedError(BaseException):
@@ -131,9 +130,11 @@ def draw_line(seed: int, number: int, only: Sequence[str]) -> tuple[str, list[st
 
 def load_fresh(name: str) -> Any:
     """Imports a command anew, so that its flags are those of its first start."""
-    for flag in [flag for flag in flags.FLAGS if flag not in SHARED]:
+    for flag in [flag for flag in flags.FLAGS if flag not in KEPT]:
         delattr(flags.FLAGS, flag)
-    sys.modules.pop(f"imagen_jax.{name}", None)
+    for module in (name, "process_flags", "sampling_flags"):
+        sys.modules.pop(f"imagen_jax.{module}", None)
+        vars(imagen_jax).pop(module, None)
     module = importlib.import_module(f"imagen_jax.{name}")
     flags.FLAGS.unparse_flags()
     return module
@@ -148,6 +149,8 @@ def run_line(command: Command, name: str, arguments: Sequence[str], loaders: Loa
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             module = load_fresh(name)
+            # There the values of config keys are looked for.
+            sys.argv = [name, *arguments]
             rest = parse_flags([name, *arguments])
             module.main(rest)
             if not command.has_result():

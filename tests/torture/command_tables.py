@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEW = 4.0
-"""Optional flags of a line, on average."""
+FEW, STRAY = 2.5, 0.6
+"""Optional and stray flags of a line, on average."""
 
 
 class Command(NamedTuple):
@@ -18,20 +18,22 @@ class Command(NamedTuple):
     Attributes:
         weight: how often it is drawn, against the others.
         required: one of each group is given.
-        optional: some of these are given.
+        optional: some of these are given; most go with each other.
+        stray: few of these are given; most need another flag, or are out of range.
         results: one of these is there when it is done; none: it only prints.
     """
 
     weight: float
     required: tuple[tuple[str, ...], ...]
     optional: tuple[tuple[str, ...], ...]
+    stray: tuple[tuple[str, ...], ...] = ()
     results: tuple[str, ...] = ()
 
     def draw(self, draws: np.random.Generator) -> list[str]:
         """Draws a command line; the flags of one choice are separated by spaces."""
         chosen = [str(draws.choice(group)) for group in self.required]
-        share = min(0.5, FEW / max(1, len(self.optional)))
-        chosen += [str(draws.choice(group)) for group in self.optional if draws.random() < share]
+        for groups, mean in ((self.optional, FEW), (self.stray, STRAY)):
+            chosen += [str(draws.choice(group)) for group in groups if draws.random() < mean / len(groups)]
         return [flag for one in chosen for flag in one.split(" ") if flag]
 
     def has_result(self) -> bool:
@@ -58,45 +60,65 @@ STAGES = ("", "--stages=base,super_resolution", "--stages=base,super_resolution"
           "--stages=super_resolution,base", "--stages=base,base")  # fmt: skip
 SAMPLING = (
     values("dtype", "float32", "bfloat16"),
-    values("guidance", 1, 2, "1,2", "2,1", "0.5,1,2", "-1"),
+    ("--guidance=1", "--guidance=2", "--guidance=0.5,2", "--guidance=2 --guidance_interval=-4,3",
+     "--guidance=3 --guide_at_once"),
+    ("--sampler=unipc", "--sampler=heun,ddim", "--sampler=ancestral --gamma=0.5", "--sampler=ddim --eta=0.5",
+     "--sampler=dpm_solver_2m_sde", "--sampler=ddim,ancestral --eta=1 --gamma=0"),
+    values("spacing", "uniform", "log_snr", "karras", "discrete", "discrete,uniform"),
+    ("--thresholding=none", "--thresholding=static", "--thresholding=dynamic --percentile=90",
+     "--thresholding=static,dynamic --percentile=99,90"),
+    values("augmentation_level", 0, 0.1, "0,0.2"),
+)  # fmt: skip
+STRAY_SAMPLING = (
+    values("guidance", "1,2,3", "-1", "nan"),
     values("guidance_interval", "-4,3", "3,-4", "-4"),
     ("--guide_at_once", "--noguide_at_once"),
-    values("sampler", "ancestral", "ddim", "unipc", "heun", "ddim,ancestral", "dpm_solver_2m_sde,dpm_solver_2m"),
-    values("spacing", "uniform", "log_snr", "karras", "discrete", "discrete,uniform"),
     values("gamma", 0, 0.5, "0.5,1", 2),
     values("eta", 0, 0.5, 1, "0,1"),
-    values("thresholding", "none", "static", "dynamic", "static,dynamic"),
     values("percentile", 99.5, 90, "90,99", 0.5),
-    values("augmentation_level", 0, 0.1, "0,0.2", 1.5),
+    values("augmentation_level", 0, 1.5),
+    values("spacing", "karas"),
+    values("dtype", "float16"),
+    ("--heartbeat_seconds=30",),
 )
 
 SAMPLE = Command(
     40,
-    (STAGES, values("out", "out"), values("steps", 1, 2, "1,2", "2,1", "1,1,1", 0)),
+    (STAGES, values("out", "out"), values("steps", 1, 2, "1,2", "2,1"),
+     ("--prompt=panda", "--prompt=panda", "--prompt=tree --prompt=panda", "--prompts_file=prompts.txt", "")),
     (
         *SAMPLING,
-        *PROCESSES[:1],
-        values("prompt", "panda", "tree", "panda --prompt=tree", ""),
         values("prompt", "apple"),
-        values("prompt", "apple"),
-        values("prompts_file", "prompts.txt", "prompts.csv", "nowhere.txt"),
-        values("negative_prompt", "tree", ""),
+        ("--negative_prompt=tree", "--negative_prompt=tree --guidance=2", "--negative_prompt= --guidance=3"),
         values("later_prompt", "tree", "panda"),
         values("seed", 0, 1, 7),
         values("samples_per_prompt", 1, 2, 3),
         values("batch_size", 1, 2, 8),
         values("format", "png", "jpg", "webp", "npz"),
         ("--grid", "--nogrid"),
-        ("--classifier=classifier --classifier_class=Flags", "--classifier=classifier", "--classifier_class=Flags",
-         "--classifier=classifier --classifier_class=Flag", "--classifier=base --classifier_class=Flags"),
-        values("classifier_scale", 1, 0, -2),
-        values("image", "photo.png", "photo.png", "wide.png", "nowhere.png"),
-        values("mask", "mask.png", "mask.png", "all.png", "none.png", "edge.png"),
-        values("strength", 0.5, 1, 0.01, 0),
+        ("--classifier=classifier --classifier_class=Flags",
+         "--classifier=classifier --classifier_class=Objects --classifier_scale=-2"),
+        ("--image=photo.png --strength=0.5", "--image=wide.png --strength=0.01", "--image=photo.png --mask=mask.png",
+         "--image=photo.png --mask=mask.png --returns=2 --strength=0.9",
+         "--image=photo.png --sampler=ddim --invert=panda",
+        
+         "--image=photo.png --invert= --sampler=ddim", "--image=photo.png"),
+        ("--to_prompt=tree --between=2", "--to_seed=7 --between=3", "--to_prompt=apple --to_seed=2 --between=2"),
+    ),
+    (
+        *STRAY_SAMPLING,
+        values("steps", "1,1,1", 0, "two"),
+        values("prompt", "", "panda"),
+        values("prompts_file", "prompts.csv", "nowhere.txt"),
+        ("--classifier=classifier", "--classifier_class=Flags", "--classifier=base --classifier_class=Flags",
+         "--classifier=classifier --classifier_class=Flag", "--classifier_scale=1", "--classifier_scale=0"),
+        values("image", "nowhere.png", "wide.png", "photo.png"),
+        values("mask", "mask.png", "all.png", "none.png", "edge.png"),
+        values("strength", 0.5, 1, 0),
         values("returns", 1, 2),
-        values("invert", "panda", ""),
-        values("to_prompt", "tree", "panda", "apple"),
-        values("to_seed", 0, 1, 7),
+        values("invert", "panda"),
+        values("to_prompt", "panda", "apple"),
+        values("to_seed", 0, 7),
         values("between", 2, 3),
     ),
     ("out/sampling.json",),
@@ -104,30 +126,35 @@ SAMPLE = Command(
 EVALUATE = Command(
     14,
     (STAGES, values("out", "out"), values("steps", 1, "1,2"),
-     ("--features=pixels", "--features=pixels --protocol=training_captions",
-      "--features=pixels --dataset=prepared_train --data_dir=prepared", "--protocol=drawbench")),
+     ("--features=pixels --dataset=prepared_train --data_dir=prepared", "--features=pixels",
+      "--features=pixels --dataset=prepared_train --data_dir=prepared --samples=2",
+      "--features=pixels --dataset=prepared --data_dir=prepared --samples=1",
+      "--protocol=drawbench --prompts_file=prompts.csv --samples=1", "--protocol=drawbench --samples=1")),
     (
         *SAMPLING,
-        *PROCESSES[:1],
-        values("protocol", "training_captions", "drawbench", "imagen"),
-        values("dataset", "prepared", "prepared_train", "coco2014"),
+        values("seed", 0, 1),
+        values("batch_size", 1, 4),
+        values("clip", "none"),
+        values("sweep", "guidance=1/2", "eta=0/1", "steps=1/2", "augmentation_level=0/0.1"),
+    ),
+    (
+        *STRAY_SAMPLING,
+        values("protocol", "training_captions", "drawbench", "imagen", "drawbanch"),
+        values("dataset", "prepared", "coco2014", "prepred"),
         values("data_dir", "prepared", "nowhere"),
-        values("cache", "cache"),
+        values("cache", "out/cache"),
         values("samples", 2, 3),
-        values("samples", 2),
         values("captions_file", "prompts.txt", "nowhere.txt"),
         values("prompts_file", "prompts.csv", "nowhere.csv"),
         values("beside", "rated", "nowhere"),
-        values("features", "pixels", "inception", "pixel"),
-        values("resize", "clean", "legacy_pytorch", "bicubic"),
+        values("features", "inception", "pixel"),
+        values("resize", "clean", "bicubic"),
         values("inception_weights", "nowhere.pth"),
-        values("clip", "none", "ViT-L/14", "ViT-L"),
+        values("clip", "ViT-L/14", "ViT-L"),
         values("clip_weights", "nowhere"),
         values("clip_vocabulary", "nowhere"),
         values("reference_statistics", "nowhere.npz"),
-        values("sweep", "guidance=1/2", "eta=0/1", "steps=1/2", "steps=0/1", "augmentation_level=0/0.1"),
-        values("seed", 0, 1),
-        values("batch_size", 1, 4),
+        values("sweep", "steps=0/1", "steps", "sampler=ddim/dimm", "gamma=0/1"),
     ),
     ("out/report.json", "out/sweep.json"),
 )  # fmt: skip
@@ -152,12 +179,11 @@ TRAIN = Command(
         values("config.data.source", "prepared", "folder", "openmoji"),
         values("config.data.options.folder", "prepared", "own", "nowhere"),
         values("config.data.validation_fraction", 0.1),
-        values("config.stage.crop", 8),
         values("config.optimizer.name", "adam", "adafactor", "adamw"),
         values("config.text.embeddings", "computed", "stored"),
         values("config.training.stesp", 3),
     ),
-    ("out/checkpoints",),
+    results=("out/checkpoints",),
 )
 TRAIN_CLASSIFIER = Command(
     3,
@@ -169,15 +195,22 @@ TRAIN_CLASSIFIER = Command(
         values("config.classifier.classes", "openmoji_groups", "groups"),
         values("config.classifier.blokcs", 1),
     ),
-    ("out/checkpoints",),
+    results=("out/checkpoints",),
 )
 PREPARE_DATA = Command(
     10,
     (
-        values("source", "synthetic", "folder", "table", "coco", "openmoji", "tar_shards"),
+        (
+            "--source=folder --option=folder=own",
+            "--source=folder --option=folder=own",
+            "--source=synthetic --option=count=12 --option=resolution=16",
+            "--source=coco --option=folder=own",
+            "--source=table --option=table=prompts.csv",
+            "--source=tar_shards --option=folder=own",
+            "--source=folder",
+        ),
         values("out", "out"),
         values("workers", 0),
-        ("--option=folder=own", "--option=folder=own", "--option=count=12", "--option=count=12 --option=resolution=16"),
     ),
     (
         values("option", "folder=own", "fodler=own", "count=12", "count=x", "count"),
@@ -191,7 +224,7 @@ PREPARE_DATA = Command(
         values("duplicates", "keys", "files", "looks"),
         values("largest_bad_share", 0, 1),
     ),
-    ("out/manifest.json",),
+    results=("out/manifest.json",),
 )
 EMBED_CAPTIONS = Command(
     6,
@@ -215,13 +248,13 @@ IMPORT_WEIGHTS = Command(
         values("dtype", "float32", "bfloat16", "float16"),
         values("text_dtype", "float32", "float16"),
     ),
-    ("out/checkpoints",),
+    results=("out/checkpoints",),
 )
 EXPORT_WEIGHTS = Command(
     5,
     (values("workdir", "base", "base", "exported", "nowhere"), values("out", "out", "out", "exported", "base")),
     (values("format", "imagen_jax", "imagen_jax", "deepfloyd_if"), values("dtype", "float32", "bfloat16", "float16")),
-    ("out/model.safetensors",),
+    results=("out/model.safetensors",),
 )
 COUNT = Command(
     3,

@@ -38,7 +38,7 @@ def get_config(variant):
 SMALL_CLASSIFIER = """
 from configs import openmoji_classifier
 
-def get_config(variant):
+def get_config(variant=""):
     config = openmoji_classifier.get_config(",smoke")
     config.data.data_dir = "drawn"
     config.training.steps = 1
