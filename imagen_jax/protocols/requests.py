@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade
-from imagen_jax.errors import choose
+from imagen_jax.errors import UserError, choose
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
 from imagen_jax.evaluation.inception_weights import load_inception
@@ -74,7 +74,9 @@ def check_wanted(wanted: Wanted) -> None:
     """
     protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
     if dataset := wanted.dataset or protocol.dataset:
-        check_reference(dataset, wanted.data_dir)
+        place = check_reference(dataset, wanted.data_dir)
+        if not place.is_dir():
+            raise UserError(f"there is no folder {place}: name that of the data set's files in --data_dir")
     for name in wanted.features:
         choose(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
     if wanted.resize:

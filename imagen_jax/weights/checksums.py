@@ -7,7 +7,7 @@ A folder without that file is read as it is: exports of earlier versions have no
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy

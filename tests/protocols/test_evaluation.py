@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax import evaluate as command
+from imagen_jax.cascades import load_planned
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
 from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
@@ -183,7 +184,7 @@ def test_a_sweep_keeps_its_points_and_plots_them(places):
     folder, stages, _ = places
     request_of = wanted(places, protocol="training_captions", features=["efficientnet_lite0"], samples=8)
     steps = StepBar()
-    cascade = command.load(stages, "training_captions", steps, {}, 8)
+    cascade = load_planned(command.plan_protocol(stages, "training_captions", {}), 8, steps)
     request = make_request(cascade, folder / "sweep", request_of)
     points = list_points([parse_axis("guidance=1/2"), parse_axis("steps=1")])
     lines = run_sweep(cascade, steps, request, points)

@@ -101,7 +101,7 @@ SAMPLE = Command(
         ("--image=photo.png --strength=0.5", "--image=wide.png --strength=0.01", "--image=photo.png --mask=mask.png",
          "--image=photo.png --mask=mask.png --returns=2 --strength=0.9",
          "--image=photo.png --sampler=ddim --invert=panda",
-        
+
          "--image=photo.png --invert= --sampler=ddim", "--image=photo.png"),
         ("--to_prompt=tree --between=2", "--to_seed=7 --between=3", "--to_prompt=apple --to_seed=2 --between=2"),
     ),
