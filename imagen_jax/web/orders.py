@@ -167,6 +167,9 @@ def read_choice(value: Any, name: str, known: Any) -> str:
 def read_edit(asked: Mapping[str, Any]) -> Edit:
     """The picture and mask that an order begins with, if it does."""
     if not asked.get("image"):
+        for name in ("mask", "strength", "returns"):
+            if asked.get(name):
+                raise UserError(f"{name} has no effect without an image: choose one to begin with, or leave it out")
         return NO_EDIT
     image = decode_data_url(asked["image"], "picture", decode_pixels)
     mask = decode_data_url(asked["mask"], "mask", decode_mask) if asked.get("mask") else None

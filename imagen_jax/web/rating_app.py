@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels, encode_png
-from imagen_jax.errors import UserError
+from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.app import read_body, refuse
@@ -35,6 +35,9 @@ from imagen_jax.web.ratings import ANSWERS, RatingStore
 
 PAGE = to_path(__file__).with_name("rating_page")
 LONGEST_NAME = 100
+FIELDS = ("rater", "pair", "alignment", "fidelity")
+"""Of what a browser sends."""
+
 LARGEST_BODY = 10_000
 """Bytes of a request."""
 
@@ -91,6 +94,7 @@ class RatingPage:
             asked = parse_json(body)
             if not isinstance(asked, dict):
                 raise UserError("a request is a JSON object")
+            check_names(asked, FIELDS, "field of a request:")
             rater = read_name(asked.get("rater"))
         except (UserError, ValueError) as error:
             return refuse(str(error) if isinstance(error, UserError) else "the request is no JSON", 400)

@@ -129,7 +129,7 @@ EVALUATE = Command(
      ("--features=pixels --dataset=prepared_train --data_dir=prepared", "--features=pixels",
       "--features=pixels --dataset=prepared_train --data_dir=prepared --samples=2",
       "--features=pixels --dataset=prepared --data_dir=prepared --samples=1",
-      "--protocol=drawbench --prompts_file=prompts.csv --samples=1", "--protocol=drawbench --samples=1")),
+      "--protocol=drawbench --prompts_file=prompts.csv --samples=1")),
     (
         *SAMPLING,
         values("seed", 0, 1),

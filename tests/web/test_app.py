@@ -165,6 +165,9 @@ def test_the_queue_and_the_history_have_an_end(served):
         ({"image": BLACK, "mask": data_url(np.zeros((5, 4, 3), np.uint8))}, "make them equal"),
         ({"image": BLACK, "mask": BLACK}, "nothing to draw"),
         ({"image": BLACK, "strength": 0}, "strength lies between"),
+        ({"mask": BLACK}, "mask has no effect without an image"),
+        ({"strength": 0.5}, "strength has no effect without an image"),
+        ({"returns": 2}, "returns has no effect without an image"),
         ({"image": data_url(np.zeros((5000, 2, 3), np.uint8))}, "4096 at most"),
     ],
 )  # fmt: skip

@@ -172,6 +172,7 @@ def test_many_raters_at_once(served, store):
         ({}, "write a name"),
         ({"rater": "  "}, "write a name"),
         ({"rater": 3}, "write a name"),
+        ({"rater": "Ann", "aligment": "a"}, "did you mean 'alignment'"),
         ({"rater": "x" * 101}, "up to 100 characters"),
         ({"rater": "\ud800"}, "up to 100 characters"),
         ({"rater": "Ann", "pair": None}, "no such pair"),
