@@ -185,8 +185,8 @@ class Cascade:
             edit: what the pictures begin with.
 
         Raises:
-            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a part of
-                the edit or a negative prompt would do nothing.
+            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a part
+                of the edit or a negative prompt would do nothing.
         """
         wishes = [wishes] if isinstance(wishes, Wish | str) else wishes
         seed = check_seed(seed)
