@@ -307,6 +307,12 @@ def test_the_package_lists_what_the_readme_shows():
             getattr(imagen_jax, misspell(name))
 
 
+def test_a_text_is_one_feature_network(workdirs, tmp_path):
+    assert Wanted(features="pixels").features == ("pixels",)
+    with pytest.raises(UserError, match="'pixel'; did you mean 'pixels'"):
+        evaluate(workdirs, tmp_path / "out", Wanted(features="pixel"))
+
+
 def test_drawbench_is_not_measured(workdirs, tmp_path):
     with pytest.raises(UserError, match="--protocol=drawbench"):
         evaluate(workdirs, tmp_path / "out", Wanted(protocol="drawbench"))

@@ -34,7 +34,7 @@ class Wanted:
         cache: folder of the data sets' features; "" for one beside the evaluation's.
         samples: captions to draw; None for as many as the protocol says.
         captions_file: captions of the data set, a line each; "" for a choice by the seed.
-        features: feature networks, the first for the headline; () for the protocol's.
+        features: feature networks, or the only one; the first for the headline; () for the protocol's.
         resize: how pictures come to Inception's size; "" for its default.
         inception_weights: Inception's file; "" for its known place.
         clip: CLIP's model, or "none"; "" for none, unless its weights are named.
@@ -53,7 +53,7 @@ class Wanted:
     cache: str = ""
     samples: int | None = None
     captions_file: str = ""
-    features: Sequence[str] = ()
+    features: str | Sequence[str] = ()
     resize: str = ""
     inception_weights: str = ""
     clip: str = ""
@@ -64,6 +64,8 @@ class Wanted:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if isinstance(self.features, str):
+            object.__setattr__(self, "features", (self.features,))
 
 
 def check_wanted(wanted: Wanted) -> None:
