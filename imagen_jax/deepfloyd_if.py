@@ -246,6 +246,16 @@ def read_params(source: Path, config: ConfigDict) -> dict:
     return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
 
 
+def check_network(network: Any, name: str) -> None:
+    """Checks that diffusers has a stage's kind of network; ``name`` is the stage's, for errors.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not isinstance(network, DeepFloydUNet):
+        raise UserError(f"{name} has a network that diffusers has no kind of: export it with --format=imagen_jax")
+
+
 def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:
     """Writes the U-Net's folder as diffusers reads it.
 
@@ -253,10 +263,8 @@ def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:
         UserError: the stage's network is of another kind, or the folder can't be written to.
     """
     stage = trained.stage
-    if not isinstance(stage.network, DeepFloydUNet):
-        raise UserError(
-            f"{trained.name} has a network that diffusers has no kind of: export it with --format=imagen_jax"
-        )
+    check_network(stage.network, trained.name)
+    assert isinstance(stage.network, DeepFloydUNet)
     settings = write_settings(stage.network, stage.resolution, stage.text_width, stage.low_resolution is None)
     tensors = export_deepfloyd_weights(name_params(trained.params), len(stage.network.channels))
     write_files(folder, settings, tensors, dtype, "diffusion_pytorch_model.safetensors")

@@ -36,6 +36,7 @@ from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from imagen_jax.errors import UserError, choose, nearest_name
 from imagen_jax.models import NETWORKS, Network
+from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.layers import NewFeatureMap
 from imagen_jax.sharding.axes import axes_of, remove_labels
 from imagen_jax.text.encoder import TextEncoder, load_text_encoder
@@ -136,7 +137,26 @@ def build_network(config: ConfigDict) -> Network:
     fields = dict(config.network)
     make = choose(NETWORKS, fields.pop("name"), "network")
     dtype = choose(DTYPES, fields.pop("dtype"), "network.dtype")
-    return build(make, fields, "network", dtype=dtype)
+    network = build(make, fields, "network", dtype=dtype)
+    if isinstance(network, EfficientUNet):
+        check_levels(network)
+    return network
+
+
+def check_levels(network: EfficientUNet) -> None:
+    """Checks that all lists of a network have one entry for each of its levels.
+
+    Raises:
+        UserError: one has more or fewer; names it.
+    """
+    levels = len(network.channels)
+    for name in ("blocks", "strides", "self_attention", "cross_attention"):
+        entries = len(getattr(network, name))
+        if entries != levels:
+            raise UserError(
+                f"config.network.{name} has {entries} entries for the {levels} levels of config.network.channels: "
+                "give one for each level"
+            )
 
 
 def build_stage(config: ConfigDict) -> Stage:

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 from imagen_jax import deepfloyd_if, stage_files
 from imagen_jax.array_types import DTYPES
 from imagen_jax.errors import UserError, choose
+from imagen_jax.models import Network
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
 from imagen_jax.stages import load_encoder
 from imagen_jax.storage.paths import Path, write_whole
-from imagen_jax.trained_stages import TrainedStage, load_stage, make_settings
+from imagen_jax.trained_stages import TrainedStage, load_params, make_settings, plan_stage
 from imagen_jax.training.checkpoints import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 
@@ -32,6 +33,7 @@ class Format(NamedTuple):
         read_config: ``(source, choices) -> config``.
         read_params: ``(source, config) -> parameters``.
         read_step: ``(source) -> updates made``.
+        check_network: ``(network, name of the stage) -> None``: raises where a network can't be written.
         write: ``(stage, folder, dtype of the files) -> None``.
     """
 
@@ -39,6 +41,7 @@ class Format(NamedTuple):
     read_config: Callable[[Path, ImportChoices], ConfigDict]
     read_params: Callable[[Path, ConfigDict], Any]
     read_step: Callable[[Path], int]
+    check_network: Callable[[Network, str], None]
     write: Callable[[TrainedStage, Path, str], None]
 
 
@@ -47,15 +50,27 @@ def write_stage(trained: TrainedStage, folder: Path, dtype: str) -> None:
     stage_files.write(trained.config, trained.params, trained.step, folder, dtype)
 
 
+def allow_any(network: Network, name: str) -> None:
+    """Any network has a place in our own format."""
+
+
 FORMATS = {
     "deepfloyd_if": Format(
         deepfloyd_if.LICENCE_NOTICE,
         deepfloyd_if.read_config,
         deepfloyd_if.read_params,
         lambda source: 0,
+        deepfloyd_if.check_network,
         deepfloyd_if.write,
     ),
-    "imagen_jax": Format("", stage_files.read_config, stage_files.read_params, stage_files.read_step, write_stage),
+    "imagen_jax": Format(
+        "",
+        stage_files.read_config,
+        stage_files.read_params,
+        stage_files.read_step,
+        lambda network, name: None,
+        write_stage,
+    ),
 }
 
 
@@ -118,7 +133,9 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
     choose(stage_files.STORED, dtype, "dtype")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a model already: choose another --out")
-    stage = load_stage(workdir)
+    plan = plan_stage(workdir)
+    form.check_network(plan.stage.network, plan.name)
+    stage = load_params(plan)
     if form.notice:
         print(form.notice, flush=True)
     form.write(stage, folder, dtype)

@@ -77,6 +77,7 @@ REFUSED = {
         ([*BOTH, "--features=pixel"], "did you mean 'pixels'"),
         ([*MEASURE, "--clip=ViT-L"], "unknown CLIP"),
         ([*MEASURE, "--dataset=prepared", "--data_dir=nowhere"], "there is no folder nowhere"),
+        ([*MEASURE, "--dataset=prepared", "--data_dir=prepared"], "split of prepared is empty"),
         ([*MEASURE, "--captions_file=nowhere.txt"], "nowhere.txt can't be read"),
         ([*BOTH, "--protocol=drawbench", "--beside=nowhere"], "there is no folder nowhere"),
     ],
@@ -105,8 +106,14 @@ REFUSED = {
         (["--data=prepared", "--encoder=minilm", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         (["--data=prepared", "--encoder=minilm", "--option=max_token=4"], "did you mean 'max_tokens'"),
     ],
-    "export_weights": [(["--workdir=base", "--out=base"], "same folder")],
-    "count": [(["--config=train.py:base", "--noflops", "--batch_size=1"], "--batch_size has no effect")],
+    "export_weights": [
+        (["--workdir=base", "--out=base"], "same folder"),
+        (["--workdir=base", "--out=out", "--format=deepfloyd_if"], "no kind of"),
+    ],
+    "count": [
+        (["--config=train.py:base", "--noflops", "--config.network.channels=(8,8)"], "1 entries for the 2 levels"),
+        (["--config=train.py:base", "--noflops", "--batch_size=1"], "--batch_size has no effect"),
+    ],
     "compile_check": [
         (["--topology=v4:2x2x1", "--config=train.py:base", "--tokens=128"], "--tokens has no effect"),
         (["--topology=v4:2x2x1", "--encoder=small", "--sample"], "--sample has no effect"),

@@ -130,6 +130,16 @@ def allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def check_split(folder: Path, split: Split) -> None:
+    """Checks that a data set has images in a split, by its manifest alone.
+
+    Raises:
+        UserError: the folder holds no data set, or the split is empty.
+    """
+    if not read_manifest(folder)["counts"][split]:
+        raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
+
+
 def load_split(folder: str | Path, split: Split) -> StoredImages:
     """Opens one split of the data set in ``folder``, as ``prepare_data`` returned it.
 
@@ -137,9 +147,7 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
         UserError: the folder holds no data set, or the split is empty.
     """
     folder = to_path(folder)
-    count = read_manifest(folder)["counts"][split]
-    if not count:
-        raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
+    check_split(folder, split)
     return StoredImages(folder / DATASET, split, sizes_of(folder, split))
 
 

@@ -144,6 +144,9 @@ def open_training_data(workdir: Path) -> Reference:
     return open_prepared(opened.folders[0], "train")
 
 
+PREPARED_SPLITS: dict[str, Split] = {"prepared": "validation", "prepared_train": "train"}
+"""Names of ``DATASETS`` that are splits of a prepared data set."""
+
 DATASETS: dict[str, Callable[[Path], Reference]] = {
     "coco2014": open_coco,
     "prepared": open_prepared,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade
+from imagen_jax.data.stored_images import check_split
 from imagen_jax.errors import UserError, choose
 from imagen_jax.evaluation.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.evaluation.features import FEATURE_NETWORKS
@@ -18,7 +19,7 @@ from imagen_jax.protocols.caption_choice import choose_captions, match_captions
 from imagen_jax.protocols.deviations import PROTOCOLS
 from imagen_jax.protocols.evaluation import Request
 from imagen_jax.protocols.measures import PublishedStatistics
-from imagen_jax.protocols.references import check_reference, open_reference, open_training_data
+from imagen_jax.protocols.references import PREPARED_SPLITS, check_reference, open_reference, open_training_data
 from imagen_jax.seeds import check_seed
 from imagen_jax.storage.paths import Path, to_path
 
@@ -79,6 +80,8 @@ def check_wanted(wanted: Wanted) -> None:
         place = check_reference(dataset, wanted.data_dir)
         if not place.is_dir():
             raise UserError(f"there is no folder {place}: name that of the data set's files in --data_dir")
+        if dataset in PREPARED_SPLITS:
+            check_split(place, PREPARED_SPLITS[dataset])
     for name in wanted.features:
         choose(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
     if wanted.resize:

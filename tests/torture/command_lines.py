@@ -51,6 +51,9 @@ from imagen_jax.web import listening
 from tests.torture.command_tables import COMMANDS, Command
 from tests.torture.command_trees import write_all
 
+WORK = ("convert_all",)
+"""What begins a command's work itself, of which a sentence may come: that filters leave nothing, say."""
+
 
 class StoppedError(BaseException):
     """Loading begins, and this line is not run to its end."""
@@ -174,7 +177,8 @@ def run_line(command: Command, name: str, arguments: Sequence[str], loaders: Loa
         except StoppedError:
             kind = "loading"
         except UserError as error:
-            kind, said = "late" if loaders.began else "sentence", str(error)
+            late = loaders.began and loaders.began not in WORK
+            kind, said = "late" if late else "sentence", str(error)
         except SystemExit as error:
             kind, said = "sentence" if error.code == 2 else "traceback", printed.getvalue()[-400:]
         except BaseException:
