@@ -292,8 +292,8 @@ def test_a_checkpoint_that_is_being_written_is_not_drawn_from(workdirs, tmp_path
 def test_the_readme_s_example_runs(workdirs):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (example,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "load_cascade" in block]
-    assert '["openmoji"]' in example
-    example = example.replace('["openmoji"]', repr([str(workdir) for workdir in workdirs]))
+    assert '"openmoji"' in example
+    example = example.replace('"openmoji"', repr([str(workdir) for workdir in workdirs]))
     names: dict = {}
     exec(example, names)
     assert [image.size for image in names["images"]] == [(16, 16)] * 2
