@@ -7,18 +7,17 @@ both a zip and its folder, the images come from the zip: one that is not whole s
 
 import os
 import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from imagen_jax.data.coco_annotations import CocoImage, parse_captions, parse_karpathy
 from imagen_jax.data.file_errors import reason_of
-from imagen_jax.data.record_fields import scalars_of
 from imagen_jax.data.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
-from imagen_jax.storage.json_text import parse_json, read_json
+from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, mark_of, to_path
 from imagen_jax.storage.zip_members import DAMAGED_MEMBER, read_member
 
@@ -38,23 +37,6 @@ KARPATHY_DOWNLOAD = "caption_datasets.zip from https://cs.stanford.edu/people/ka
 KARPATHY_VALIDATION = {"val": "test", "test": "val"}
 """What may validate, and what is then left out."""
 
-NOT_THE_FILE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
-"""What another JSON than the one expected leads to: other names, other kinds of values, endless numbers."""
-
-
-class CocoImage(NamedTuple):
-    """One photograph, without its bytes.
-
-    Attributes:
-        file: within the folder of COCO, such as ``train2014/COCO_train2014_000000000009.jpg``.
-        captions: stripped, none of them empty; maybe there are none.
-        metadata: its ``coco_id``, and what else is known of it.
-    """
-
-    file: str
-    captions: tuple[str, ...]
-    metadata: dict[str, Any]
-
 
 class ImageGroup(NamedTuple):
     """Images that are cut into parts together.
@@ -64,12 +46,14 @@ class ImageGroup(NamedTuple):
         folder: the official one of all its images, such as ``train2014``.
         split: what they do.
         images: in the order of their ids.
+        damaged: what of the file of captions is left out.
     """
 
     name: str
     folder: str
     split: Split
     images: list[CocoImage]
+    damaged: list[Damage]
 
 
 def coco_parts(
@@ -119,8 +103,8 @@ def plain_groups(folder: Path, validation: str) -> Iterator[ImageGroup]:
     if validation != "val":
         raise UserError(f"validation={validation} needs splits=karpathy: the official split has no test captions")
     for name, split in OFFICIAL_SPLITS.items():
-        place, content = read_captions_file(folder, f"annotations/captions_{name}.json")
-        yield ImageGroup(name, name, split, parse_captions(place, content, name))
+        captions = read_captions(folder, name)
+        yield ImageGroup(name, name, split, captions.images, captions.damaged)
 
 
 def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
@@ -135,23 +119,55 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
     place = next((place for place in places if place.is_file()), None)
     if place is None:
         raise UserError(f"{folder} holds no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
-    images = defaultdict(list)
     try:
-        for entry in read_json(place)["images"]:
-            if entry["filepath"] not in OFFICIAL_SPLITS or entry["split"] not in {*roles, left_out}:
-                raise KeyError(entry["filepath"], entry["split"])
-            captions = clean(sentence["raw"] for sentence in entry["sentences"])
-            image = CocoImage(
-                f"{entry['filepath']}/{check_name(entry['filename'])}", captions, {"coco_id": int(entry["cocoid"])}
-            )
-            images[entry["split"], entry["filepath"]].append(image)
-    except NOT_THE_FILE as error:
-        raise UserError(f"{place} does not hold Karpathy's splits of COCO: take it from {KARPATHY_DOWNLOAD}") from error
+        images, damaged = parse_karpathy(read_json(place), {*OFFICIAL_SPLITS}, {*roles, left_out})
+    except ValueError as error:
+        raise UserError(
+            f"{place} does not hold Karpathy's splits of COCO ({error}): take it from {KARPATHY_DOWNLOAD}"
+        ) from error
     return [
-        ImageGroup(f"karpathy-{split}-{official}", official, role, sort_by_id(images[split, official]))
+        ImageGroup(
+            f"karpathy-{split}-{official}",
+            official,
+            role,
+            images.get((split, official), []),
+            damaged.get((split, official), []),
+        )
         for split, role in roles.items()
         for official in OFFICIAL_SPLITS
     ]
+
+
+class Captions(NamedTuple):
+    """An official file of captions.
+
+    Attributes:
+        place: how messages name it.
+        content: its bytes.
+        images: in the order of their ids.
+        damaged: what of it is left out.
+    """
+
+    place: str
+    content: bytes
+    images: list[CocoImage]
+    damaged: list[Damage]
+
+
+def read_captions(folder: Path, official: str) -> Captions:
+    """Reads the official captions of the images of ``official``, such as ``train2014``.
+
+    Raises:
+        UserError: the file is missing, damaged, or something else; the message says which entry shows it.
+    """
+    place, content = read_captions_file(folder, f"annotations/captions_{official}.json")
+    try:
+        return Captions(place, content, *parse_captions(content, official))
+    except ValueError as error:
+        raise UserError(
+            f"{place} is no whole captions file of COCO ({error}): put captions_{official}.json of {ANNOTATIONS_ZIP} "
+            "there"
+        ) from error
 
 
 def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
@@ -173,63 +189,6 @@ def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
             return f"{name} in {archive}", read_member(name)
         except (KeyError, OSError, *DAMAGED_MEMBER) as error:
             raise UserError(f"{archive} gives no {name}: download it again ({error})") from error
-
-
-def parse_captions(place: str, content: bytes, official: str) -> list[CocoImage]:
-    """Reads an official file of captions into images in the order of their ids.
-
-    Args:
-        place: how messages name the file.
-        content: its JSON.
-        official: the folder of its images, such as ``train2014``.
-
-    Raises:
-        UserError: it is no JSON, or not a file of captions, or one of an image that it does not list.
-    """
-    try:
-        document = parse_json(content)
-        licences = {licence["id"]: licence["url"] for licence in document.get("licenses", ())}
-        captions: dict[int, list[str]] = {int(image["id"]): [] for image in document["images"]}
-        for annotation in sorted(document["annotations"], key=lambda annotation: annotation["id"]):
-            captions[annotation["image_id"]].append(annotation["caption"])
-        return sort_by_id(
-            CocoImage(
-                f"{official}/{check_name(image['file_name'])}", clean(captions[image["id"]]), describe(image, licences)
-            )
-            for image in document["images"]
-        )
-    except NOT_THE_FILE as error:
-        raise UserError(
-            f"{place} is no whole captions file of COCO: put captions_{official}.json of {ANNOTATIONS_ZIP} there"
-        ) from error
-
-
-def describe(image: Mapping[str, Any], licences: Mapping[int, str]) -> dict[str, Any]:
-    """Returns the metadata of an image: of an official file's entry what it knows."""
-    known = {name: image[name] for name in ("width", "height") if name in image}
-    licence = licences.get(image.get("license", -1))
-    return scalars_of({"coco_id": int(image["id"]), **known, **({"license": licence} if licence else {})})
-
-
-def check_name(name: Any) -> str:
-    """The name of a file, which lies in a folder and not elsewhere.
-
-    Raises:
-        ValueError: it leads elsewhere.
-    """
-    if not isinstance(name, str) or "/" in name or "\\" in name or name in ("", ".", ".."):
-        raise ValueError(f"{name!a} is no name of a file")
-    return name
-
-
-def clean(captions: Iterable[str]) -> tuple[str, ...]:
-    """Makes every run of white space one space, strips, and leaves out what is then empty."""
-    return tuple(filter(None, (" ".join(caption.split()) for caption in captions)))
-
-
-def sort_by_id(images: Iterable[CocoImage]) -> list[CocoImage]:
-    """Puts images in the order of their ids."""
-    return sorted(images, key=lambda image: image.metadata["coco_id"])
 
 
 def find_images(folder: Path, official: str) -> Path:
@@ -259,6 +218,14 @@ def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> 
             fingerprint=fingerprint_of([group.split, mark, images]),
             read=partial(read_images, container, group.split, images),
         )
+    if group.damaged:
+        rows = [[damage.key, damage.reason, damage.detail] for damage in group.damaged]
+        yield Part(f"{group.name}-damaged", fingerprint_of(rows), partial(give, tuple(group.damaged)))
+
+
+def give(damaged: tuple[Damage, ...]) -> Iterator[Record | Damage]:
+    """Gives what a file of captions has that is no image with captions."""
+    yield from damaged
 
 
 def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) -> Iterator[Record | Damage]:
@@ -274,7 +241,7 @@ def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) ->
     """
     with open_images(container) as read_file:
         for image in images:
-            key = os.path.splitext(os.path.basename(image.file))[0]
+            key = os.path.splitext(image.file.partition("/")[2])[0]
             if not image.captions:
                 yield Damage(key, "no caption")
                 continue

@@ -103,11 +103,16 @@ def open_coco(folder: Path) -> Reference:
     """The whole validation split of COCO 2014, from its downloads (see ``data.coco``); train2014 is not needed.
 
     Raises:
-        UserError: a download is missing or damaged.
+        UserError: a download is missing or damaged, be it in one entry: a reference without it is another one.
     """
     official = "val2014"
-    place, content = coco.read_captions_file(folder, f"annotations/captions_{official}.json")
-    images = coco.parse_captions(place, content, official)
+    place, content, images, damaged = coco.read_captions(folder, official)
+    if damaged:
+        first = damaged[0]
+        raise UserError(
+            f"{place} is not as COCO has it ({first.key}: {first.reason}, {first.detail}): put "
+            f"captions_{official}.json of {coco.ANNOTATIONS_ZIP} there"
+        )
     container = coco.find_images(folder, official)
     mark = mark_of(container) if container.suffix == ".zip" else ""
     fingerprint = hashlib.sha256(content + mark.encode()).hexdigest()[:16]

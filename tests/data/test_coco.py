@@ -317,40 +317,169 @@ def test_what_was_not_downloaded_is_named(coco):
         coco_parts(coco)
 
 
-def unknown_image():
-    content = captions_file("train2014", TRAIN)
-    content["annotations"][0]["image_id"] = 5
-    return content
-
-
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        "{",
-        "[]",
-        "{}",
-        '{"images": [], "annotations": 3}',
+        ("{", "Expecting property name"),
+        ("[]", "it has no list 'images'"),
+        ("{}", "it has no list 'images'"),
+        ('{"images": [], "annotations": 3}', "it has no list 'annotations'"),
         # Boxes, as in instances_train2014.json.
-        '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1, "bbox": []}]}',
-        '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1, "caption": null}]}',
-        json.dumps(unknown_image()),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1, "bbox": []}]}',
+            "train2014 annotation 0: caption is no text, caption is None",
+        ),
+        (
+            '{"images": [{"file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a"}]}',
+            "train2014 image 0: image without id",
+        ),
     ],
 )
-def test_json_of_something_else_is_named(coco, content):
+def test_json_of_something_else_is_refused_with_the_reason(coco, content, reason):
     (coco / "annotations" / "captions_train2014.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"captions_train2014\.json is no whole captions file of COCO: put"):
+    with pytest.raises(UserError) as told:
         coco_parts(coco)
+    assert f"captions_train2014.json is no whole captions file of COCO ({reason}" in str(told.value)
+
+
+def with_entry(kind, number, **change):
+    """A change of one entry of a captions file; what becomes None is removed."""
+
+    def edit(content):
+        content[kind][number].update(change)
+        for name, value in change.items():
+            if value is ...:
+                del content[kind][number][name]
+
+    return edit
+
+
+ODD_ENTRIES = {
+    "an orphan annotation": (
+        with_entry("annotations", 0, image_id=5),
+        [("train2014 annotation 0", "annotation of an image that is not listed", "image_id 5")],
+    ),
+    "a null caption": (
+        with_entry("annotations", 0, caption=None),
+        [("train2014 annotation 0", "caption is no text", "caption is None")],
+    ),
+    "a caption of boxes": (
+        with_entry("annotations", 0, caption=..., bbox=[1]),
+        [("train2014 annotation 0", "caption is no text", "caption is None")],
+    ),
+    "an annotation that is a number": (
+        lambda content: content["annotations"].append(7),
+        [("train2014 annotation 12", "annotation without image_id", "")],
+    ),
+    "an annotation of no image": (
+        with_entry("annotations", 0, image_id=...),
+        [("train2014 annotation 0", "annotation without image_id", "")],
+    ),
+    "an id that is a list": (
+        with_entry("annotations", 0, image_id=[1]),
+        [("train2014 annotation 0", "annotation without image_id", "it is [1]")],
+    ),
+    "a second image of an id": (
+        lambda content: content["images"].append({"id": 9, "file_name": "x.jpg"}),
+        [("train2014 image 4", "id appears twice", "9")],
+    ),
+    "an image that is text": (
+        lambda content: content["images"].append("x.jpg"),
+        [("train2014 image 4", "image without id", "")],
+    ),
+    "an image without a file": (
+        lambda content: content["images"].append({"id": 77}),
+        [("train2014 image 4", "file_name leads to no file of the folder", "None")],
+    ),
+    "an image elsewhere": (
+        lambda content: content["images"].append({"id": 77, "file_name": "../val2014/x.jpg"}),
+        [("train2014 image 4", "file_name leads to no file of the folder", "'../val2014/x.jpg'")],
+    ),
+    "licences of nothing": (lambda content: content["licenses"].extend([None, {"id": 3}, {"url": "x"}, 7]), []),
+    "an annotation without its own id": (with_entry("annotations", 2, id=...), []),
+}
+
+
+@pytest.mark.parametrize("case", ODD_ENTRIES)
+def test_one_odd_entry_is_named_and_the_others_are_read(coco, case):
+    edit, damaged = ODD_ENTRIES[case]
+    before = {part.name: part.fingerprint for part in coco_parts(coco)}
+    edit_captions(coco, edit)
+    parts = coco_parts(coco)
+    found = read_all(parts)
+    assert [(one.key, one.reason, one.detail) for one in found if isinstance(one, Damage)] == damaged
+    records = [one for one in found if isinstance(one, Record)]
+    assert [record.key for record in records] == [record.key for record in expected_records()]
+    lost = {caption for record in expected_records() for caption in record.captions}
+    lost -= {caption for record in records for caption in record.captions}
+    assert len(lost) == sum("annotation" in key and not key.endswith("12") for key, _, _ in damaged)
+    if not lost and case != "an annotation without its own id":  # which stands last
+        assert {part.name: part.fingerprint for part in parts if part.name in before} == before
+    assert read_all(pickle.loads(pickle.dumps(parts))) == found
+
+
+@pytest.mark.parametrize("ids", ["text", "text of images alone", "words", "floats", "no ids of annotations"])
+def test_ids_may_be_text_or_lack(coco, ids):
+    def change(content):
+        for image in content["images"]:
+            image["id"] = {"text": str, "text of images alone": str, "words": "id {}".format, "floats": float}.get(
+                ids, int
+            )(image["id"])
+        for annotation in content["annotations"]:
+            annotation["image_id"] = {"text": str, "words": "id {}".format}.get(ids, int)(annotation["image_id"])
+            if ids == "no ids of annotations":
+                del annotation["id"]
+            elif ids == "text":
+                annotation["id"] = str(annotation["id"])
+        if ids == "no ids of annotations":
+            content["licenses"] = None
+
+    for official in ("train2014", "val2014"):
+        edit_captions(coco, change, official)
+    found = sorted(read_all(coco_parts(coco)), key=lambda record: record.key)
+    wanted = sorted(expected_records(), key=lambda record: record.key)
+    assert [(record.key, sorted(record.captions)) for record in found] == [
+        (record.key, sorted(record.captions)) for record in wanted
+    ]
+    if ids != "words":
+        assert [record.metadata["coco_id"] for record in found] == [record.metadata["coco_id"] for record in wanted]
+
+
+def test_images_in_subfolders_are_read(coco):
+    name = file_name("train2014", 9)
+    (coco / "train2014" / "more").mkdir()
+    (coco / "train2014" / name).rename(coco / "train2014" / "more" / name)
+    edit_captions(coco, lambda content: [i.update(file_name=f"more/{name}") for i in content["images"] if i["id"] == 9])
+    assert "more/COCO_train2014_000000000009" in [record.key for record in read_all(coco_parts(coco))]
 
 
 @pytest.mark.parametrize(
-    "change", [{"filepath": "train2017"}, {"split": "extra"}, {"sentences": [{}]}, {"cocoid": "a"}]
+    ("change", "reason"),
+    [
+        ({"filepath": "train2017"}, "image of an unknown folder"),
+        ({"split": "extra"}, "image of an unknown split"),
+        ({"split": []}, "image of an unknown split"),
+        ({"sentences": [{}]}, "caption is no text"),
+        ({"sentences": None}, "it has no list 'sentences'"),
+        ({"cocoid": None}, "image without cocoid"),
+        ({"filename": "../x.jpg"}, "filename leads to no file of the folder"),
+    ],
 )
-def test_a_file_of_other_splits_is_named(karpathy, change):
+def test_an_odd_entry_of_other_splits_is_named_and_a_file_of_such_is_refused(karpathy, change, reason):
+    before = len(read_all(coco_parts(karpathy, splits="karpathy")))
     content = json.loads((karpathy / "dataset_coco.json").read_text(encoding="utf-8"))
-    content["images"][0].update(change)
+    content["images"][-1].update(change)
     write_json(karpathy / "dataset_coco.json", content)
-    with pytest.raises(UserError, match=r"dataset_coco\.json does not hold Karpathy's splits of COCO: take it from"):
+    found = read_all(coco_parts(karpathy, splits="karpathy"))
+    damaged = [one for one in found if isinstance(one, Damage) and one.reason != "no caption"]
+    assert [(one.key, one.reason) for one in damaged] == [("karpathy image 6", reason)]
+    assert len([one for one in found if isinstance(one, Record)]) == before - 1
+    for image in content["images"]:
+        image.update(change)
+    write_json(karpathy / "dataset_coco.json", content)
+    with pytest.raises(UserError) as told:
         coco_parts(karpathy, splits="karpathy")
+    assert "dataset_coco.json does not hold Karpathy's splits of COCO (karpathy image 0: " + reason in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "..", "", "a/../b.jpg", "..\\x", 3])
@@ -363,8 +492,13 @@ def test_a_photograph_that_lies_elsewhere_is_not_read(tmp_path, name):
     content = captions_file("train2014", (9,))
     content["images"][0]["file_name"] = name
     write_json(root / "annotations" / "captions_train2014.json", content)
-    with pytest.raises(UserError, match=r"captions_train2014\.json"):
+    with pytest.raises(UserError, match=r"captions_train2014\.json .*file_name leads to no file of the folder"):
         coco_parts(root)
+    content["images"] += captions_file("train2014", (10,))["images"]
+    content["annotations"] += captions_file("train2014", (10,))["annotations"]
+    write_json(root / "annotations" / "captions_train2014.json", content)
+    found = read_all(coco_parts(root))
+    assert not any(isinstance(one, Record) for one in found)
 
 
 def test_a_bomb_in_a_zip_is_no_photograph(tmp_path, monkeypatch):
