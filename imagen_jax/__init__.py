@@ -18,10 +18,13 @@ from importlib import import_module
 from typing import Any
 
 from imagen_jax.host_memory import begin_again_with_large_pages
+from imagen_jax.standard_streams import open_closed_streams
 
 __version__ = "0.1.0"
 
-# Before anything else is imported, which would be for nothing.
+# Before anything else is imported, which may open files.
+open_closed_streams()
+# Likewise, for all that would be for nothing.
 begin_again_with_large_pages()
 
 FOR_NOTEBOOKS = {

@@ -28,7 +28,9 @@ from imagen_jax import interrupts, processes
 from imagen_jax.company import INTERRUPTED
 from imagen_jax.compilation_cache import enable_compilation_cache
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
+from imagen_jax.machine_errors import explain_lack
 from imagen_jax.preemption import AGAIN
+from imagen_jax.standard_streams import make_streams_last
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
@@ -47,6 +49,7 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
         if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
     """
     interrupts.begin_listening(if_interrupted)
+    make_streams_last()
     # Its lines are about the libraries, and would stand between ours.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
@@ -120,6 +123,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     try:
         with processes.ending_told():
             main(arguments)
+            sys.stdout.flush()
             processes.leave()
     except UserError as error:
         fail(str(error), error, FOR_NOW if error.for_now else MENDABLE)
@@ -131,10 +135,10 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
         processes.exit_now(AGAIN)
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
-    except BrokenPipeError:
-        # Whoever read our output has left; nothing is left to tell them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        lack = explain_lack(error, processes.is_together())
+        if lack is not None:
+            fail(str(lack), error, FOR_NOW if lack.for_now else MENDABLE)
         if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):
             raise
         fail(explain(error), error, FOR_NOW if passes(error) else MENDABLE)

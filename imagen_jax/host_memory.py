@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 TUNABLE = "glibc.malloc.hugetlb=1"
@@ -31,7 +32,9 @@ def begin_again_with_large_pages() -> None:
     """
     if is_one_of_our_mains(sys.orig_argv) and "GLIBC_TUNABLES" not in os.environ and would_help():
         os.environ["GLIBC_TUNABLES"] = TUNABLE
-        os.execv(sys.executable, sys.orig_argv)
+        # Where it can't begin again, it goes on as it is.
+        with suppress(OSError):
+            os.execv(sys.executable, sys.orig_argv)
 
 
 def give_back() -> None:

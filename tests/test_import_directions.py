@@ -11,12 +11,9 @@ PACKAGE = "imagen_jax"
 
 # A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
 LAYERS = [
-    {"host_memory"},
+    {"host_memory", "standard_streams"},
     {"array_types", "errors"},
-    {"company", "notices", "seeds", "storage"},
-    {"compilation_cache", "processes", "sharding"},
-    {"interrupts", "weights"},
-    {"preemption"},
+    {"company", "machine_errors", "notices", "seeds", "storage"},
     {"compilation_cache", "processes", "sharding"},
     {"interrupts", "weights"},
     {"preemption"},

@@ -14,7 +14,7 @@ from imagen_jax.errors import ForNowError, UserError
 PASSING = {
     errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLINK,
     errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET,
-    errno.ECONNREFUSED, errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
 }  # fmt: skip
 """Numbers of errors that a disk may give now and not a minute later. EIO may be a disk that dies, or a network's."""
 

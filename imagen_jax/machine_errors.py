@@ -1,0 +1,74 @@
+"""What a machine lacks, said in a sentence: a platform that JAX is told to use, threads, memory, folders of the user.
+
+an error of Python, JAX or the C library -> ``UserError`` with what mends it; None for all others
+"""
+
+import os
+
+import jax
+from jax._src import xla_bridge
+from jax.errors import JaxRuntimeError
+
+from imagen_jax.errors import ForNowError, UserError
+
+LESS = "end other programs, or ask for less at once: a smaller batch size, resolution or network"
+
+
+def explain_lack(error: BaseException, others: bool = False) -> UserError | None:
+    """The sentence for an error that says what this machine lacks; None where it says something else.
+
+    Args:
+        error: what was raised.
+        others: whether there are other processes, without which devices can't be listed.
+    """
+    said = str(error)
+    first_line = said.partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return UserError(f"this machine's memory is used up{f' ({first_line})' if said else ''}: {LESS}")
+    if isinstance(error, JaxRuntimeError) and said.startswith("RESOURCE_EXHAUSTED"):
+        return UserError(f"a device's memory is used up ({first_line}): {LESS}")
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return ForNowError(
+            "no more threads can be started on this machine: end other programs, or raise the limit (ulimit -u, or "
+            "that of the container), and run the same command again"
+        )
+    if isinstance(error, RuntimeError) and "home directory" in said:
+        return UserError("a path begins with ~, and that user has no home folder: write the path in full, or set HOME")
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in said:
+        return UserError("there is no folder for temporary files: set TMPDIR to one that can be written to")
+    return explain_platform(error, others)
+
+
+def explain_platform(error: BaseException, others: bool) -> UserError | None:
+    """The sentence for a platform that JAX is told to use and can't; None where that is not what happened."""
+    named = jax.config.values["jax_platforms"]
+    # JAX says nothing, in an assertion, of a platform that it knows and that no plugin brings.
+    if not named or not isinstance(error, RuntimeError | AssertionError) or xla_bridge.backends_are_initialized():
+        return None
+    reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
+    if "initialize backend" not in reason:
+        reason = "" if others else reason_of_lack()
+        if not reason:
+            return None
+    variable = f"JAX_PLATFORMS={named}" if os.environ.get("JAX_PLATFORMS") == named else f"jax_platforms={named}"
+    there = "" if others else list_platforms()
+    mend = f"set it to {there}, which is here, or unset it" if there else "set it to cpu, or unset it"
+    return UserError(f"{variable} names a platform that JAX can't use on this machine ({reason}): {mend}")
+
+
+def reason_of_lack() -> str:
+    """Why JAX can't begin to use the platform that it is told to use; nothing where it can."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0] or "no plugin for it is installed"
+    return ""
+
+
+def list_platforms() -> str:
+    """The platform that JAX would choose here, such as "cpu"; nothing where it can't use any."""
+    jax.config.update("jax_platforms", None)
+    try:
+        return jax.default_backend()
+    except RuntimeError:
+        return ""
