@@ -48,8 +48,8 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
         main: the command.
         if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
     """
-    interrupts.begin_listening(if_interrupted)
     make_streams_last()
+    interrupts.begin_listening(if_interrupted)
     # Its lines are about the libraries, and would stand between ours.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
@@ -112,7 +112,9 @@ def explain_flag_error(message: str) -> str:
     return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
 
 
-def run_guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
+def run_guarded(
+    main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str = IF_INTERRUPTED
+) -> None:
     """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
     with processes.leaving_at_once():
         run_explained(main, arguments, if_interrupted)
