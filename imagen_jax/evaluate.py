@@ -26,7 +26,7 @@ from imagen_jax.protocols import drawbench_run
 from imagen_jax.protocols.deviations import PROTOCOLS, overrides_of
 from imagen_jax.protocols.drawn import StepBar
 from imagen_jax.protocols.references import DATASETS
-from imagen_jax.protocols.requests import Wanted, check_wanted, make_request
+from imagen_jax.protocols.requests import Wanted, check_wanted, make_request, open_data
 from imagen_jax.protocols.runs import run_evaluation, run_sweep
 from imagen_jax.protocols.sweep import Point, list_points, parse_axis
 from imagen_jax.sampling.pictures import make_folder
@@ -141,11 +141,12 @@ def main(arguments: Sequence[str]) -> None:
     make_folder(out)
     join_as_flagged()
     steps = StepBar()
+    opened = None if PROTOCOL.value == "drawbench" else open_data(plan.names[0], read_wanted())
     cascade = load_planned(plan, BATCH_SIZE.value, steps)
     if PROTOCOL.value == "drawbench":
         run_drawbench(cascade, steps, out)
         return
-    request = make_request(cascade, out, read_wanted())
+    request = make_request(cascade, out, read_wanted(), opened)
     if SWEEP.value:
         run_sweep(cascade, steps, request, points)
         tell(f"{len(points)} points are in {out / 'sweep.json'}, and plotted in {out / 'pareto.png'}")
@@ -187,8 +188,9 @@ def evaluate(
     out = to_path(out)
     make_folder(out)
     steps = StepBar()
+    opened = open_data(plan.names[0], wanted)
     cascade = load_planned(plan, batch_size, steps)
-    return run_evaluation(cascade, steps, make_request(cascade, out, wanted))
+    return run_evaluation(cascade, steps, make_request(cascade, out, wanted, opened))
 
 
 def plan_protocol(

