@@ -136,7 +136,7 @@ REFUSED = {
 LINES = [(command, arguments, message) for command, lines in REFUSED.items() for arguments, message in lines]
 
 PROGRAM = """
-import json, os, sys
+import json, os, shutil, sys
 from pathlib import Path
 from tests.torture.command_lines import Loaders, load_fresh, run_line
 from tests.torture.command_tables import COMMANDS
@@ -148,6 +148,7 @@ loaders.run_on = False
 with loaders.watching():
     for command, arguments in json.loads(sys.argv[1]):
         print(json.dumps([*run_line(COMMANDS[command], command, arguments, loaders), os.path.exists("out")]))
+        shutil.rmtree("out", ignore_errors=True)
 for command in COMMANDS:
     table = getattr(load_fresh(command), "PRECONDITIONS", ())
     print(json.dumps([command, [one.sentence for one in table]]))
