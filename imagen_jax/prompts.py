@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagen_jax.data.record_fields import split_lines
-from imagen_jax.data.table_rows import ROW_READERS, RowReader
+from imagen_jax.data.rows import RowReader
+from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, size_of

@@ -18,8 +18,8 @@ from PIL import Image
 
 from imagen_jax.data.image_files import ImageRules, check_image
 from imagen_jax.data.opened_images import FORMATS, DamagedImageError
+from imagen_jax.data.parquet_rows import read_parquet
 from imagen_jax.data.stored_images import StoredImages, load_split
-from imagen_jax.data.table_rows import read_parquet
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.reference_statistics import read_published_statistics
 from imagen_jax.training.checkpoints import CheckpointStore

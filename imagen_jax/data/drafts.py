@@ -40,8 +40,8 @@ def make_draft(key: str, captions: Sequence[Any], metadata: Mapping[str, Any], i
     return Draft(Record(key, checked, b"", scalars_of(metadata), concept=checked[0].casefold()), image)
 
 
-def with_images(folder: Path, drafts: Iterable[Draft | Damage]) -> Iterator[Record | Damage]:
-    """Gives records with the bytes of their images, which lie in a folder.
+def with_images(folder: Path, drafts: Iterable[Record | Draft | Damage]) -> Iterator[Record | Damage]:
+    """Gives records with the bytes of their images, which lie in a folder; records that have them stay as they are.
 
     Raises:
         UserError: the folder is gone.
@@ -49,7 +49,7 @@ def with_images(folder: Path, drafts: Iterable[Draft | Damage]) -> Iterator[Reco
     for some in chunks(drafts, FILES_AT_A_TIME):
         contents = iter(read_contents(folder, [one.image for one in some if isinstance(one, Draft)]))
         for one in some:
-            yield one if isinstance(one, Damage) else with_image(one.record, next(contents))
+            yield with_image(one.record, next(contents)) if isinstance(one, Draft) else one
 
 
 def with_image(record: Record, content: bytes | str) -> Record | Damage:

@@ -12,7 +12,12 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def decode_text(content: bytes) -> str:
-    """The text that bytes hold, without a byte order mark; what is not UTF-8 is kept as lone surrogates."""
+    """The text that bytes hold, without a byte order mark; what is not UTF-8 is kept as lone surrogates.
+
+    With its byte order mark it may be UTF-16, as Windows' editors save it.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and not len(content) % 2:
+        return content.decode("utf-16", "surrogatepass")
     return content.decode("utf-8-sig", "surrogateescape")
 
 

@@ -6,7 +6,6 @@ A table is read once to list its parts. Of each part only its beginning is kept,
 tell whether another has the same name.
 """
 
-import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagen_jax.data.drafts import FILES_AT_A_TIME, Draft, chunks, make_draft, read_contents, with_images
+from imagen_jax.data.drafts import (
+    FILES_AT_A_TIME,
+    LARGEST_FILE,
+    Draft,
+    chunks,
+    make_draft,
+    read_contents,
+    with_image,
+    with_images,
+)
 from imagen_jax.data.image_folders import IMAGE_SUFFIXES, describe_left_out, left_out_part, list_image_folder
+from imagen_jax.data.image_paths import image_marks, image_path, lies_outside, roots_of
+from imagen_jax.data.parquet_rows import read_parquet
 from imagen_jax.data.record_fields import decode_text, parse_json_object, printable, split_lines
 from imagen_jax.data.records import Damage, Part, Record
-from imagen_jax.data.table_rows import ROW_READERS, Place, Row, check_columns
+from imagen_jax.data.rows import EmbeddedImage, Place, Row, RowReader, check_columns
+from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError, choose
-from imagen_jax.storage.paths import SCHEME_OF_TEXT, Path, files_below, in_bucket, mark_of, to_path
+from imagen_jax.storage.paths import Path, in_bucket, mark_of, to_path
 
 ATTRIBUTION = "The user's own images"
 
@@ -35,8 +46,8 @@ class Table:
     Attributes:
         path: where it is; its ending says how it is read.
         mark: changes when it is written again.
-        images: the folder that its images lie in.
-        image_column: holds their paths in that folder.
+        images: the folder that its images lie in. What lies elsewhere is not read: a table may come from strangers.
+        image_column: holds their paths in that folder, absolute ones too, or the images themselves.
         caption_column: holds a caption, or a list of them.
     """
 
@@ -51,7 +62,8 @@ class Run(NamedTuple):
     """Rows that follow each other and name the same image.
 
     Attributes:
-        image: its path in the folder, or nothing where the row names none or can't be read; then it is alone.
+        image: its path in the folder, or nothing where the row names none, holds the image itself, or can't be read;
+            then it is alone.
         rows: one or more.
     """
 
@@ -72,10 +84,14 @@ def table_parts(
     something else, the first one counts. A record's key is its image's path, and its concept is its first caption,
     whatever its capitals. Other columns are metadata where they hold text, a number, a truth value or nothing.
 
+    A Parquet table may hold the images themselves: as bytes, or as Hugging Face's struct of bytes and path. Each row is
+    then a record, whose key is its number.
+
     Args:
         table: a file of JSON lines, CSV, values parted by tabs or Parquet: ``.jsonl``, ``.csv``, ``.tsv``,
-            ``.parquet``. Maybe in a bucket.
-        images: the folder that the paths in the table start from; the table's own if none is given.
+            ``.parquet``. Text is UTF-8, or UTF-16 with a byte order mark. Maybe in a bucket.
+        images: the folder that the paths in the table start from; the table's own if none is given. Absolute paths are
+            read where they lead into it, so those of any file where it is ``/``.
         image_column: of the images' paths.
         caption_column: of the captions: each a text, or a list of texts.
         images_per_part: at least 1; the last part may have fewer.
@@ -104,9 +120,9 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
     mark_image = image_marks(table.images)
     found: set[str] = set()
     starts, digests, hashes = [], [], array("Q")
-    for chunk in chunks(runs_of(table, None), images_per_part):
+    for chunk in chunks(runs_of(table, None, with_bytes=False), images_per_part):
         starts.append(chunk[0].rows[0].place)
-        digests.append(digest_of((*map(content_of, run.rows), mark_image(run.image)) for run in chunk))
+        digests.append(digest_of((*map(content_of, run.rows), mark_run(table, run, mark_image)) for run in chunk))
         hashes.extend(hash_of(run) for run in chunk)
         found.update(name for run in chunk for row in run.rows for name in row.values)
     if not starts:
@@ -147,45 +163,76 @@ def read_table_part(table: Table, start: Place, images: int, repeated: Sequence[
     yield from with_images(table.images, drafts)
 
 
-def runs_of(table: Table, start: Place | None) -> Iterator[Run]:
+def runs_of(table: Table, start: Place | None, with_bytes: bool = True) -> Iterator[Run]:
     """Gives the rows of a table by their images, from a place on or from the first one.
 
     Raises:
         UserError: it can't be read.
     """
-    rows = ROW_READERS[table.path.suffix.lower()](table.path, start, (table.image_column, table.caption_column))
-    for image, run in groupby(rows, lambda row: image_path(row.values.get(table.image_column)) or row.place):
+    read: RowReader = ROW_READERS[table.path.suffix.lower()]
+    if read is read_parquet:
+        read = partial(read_parquet, with_bytes=with_bytes)
+    roots = roots_of(table.images)
+    rows = read(table.path, start, (table.image_column, table.caption_column))
+    for image, run in groupby(rows, lambda row: image_path(row.values.get(table.image_column), roots) or row.place):
         yield Run(image if isinstance(image, str) else "", list(run))
 
 
-def image_path(value: Any) -> str:
-    """The path that a table's cell holds, in one way of several to write it, or nothing."""
-    return posixpath.normpath(value) if isinstance(value, str) and value.strip() else ""
+def mark_run(table: Table, run: Run, mark_image: Callable[[str], str]) -> str:
+    """What changes when the image of a run is written again; one that the table holds may, when the table is."""
+    value = run.rows[0].values.get(table.image_column)
+    if isinstance(value, EmbeddedImage):
+        return f"{table.mark} {mark_image(image_path(value.path, roots_of(table.images)))}"
+    return mark_image(run.image)
 
 
-def lies_outside(image: str) -> bool:
-    """Whether a path leads out of the folder of images."""
-    return image.startswith("/") or image.split("/")[0] == ".." or bool(SCHEME_OF_TEXT.match(image))
-
-
-def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Draft | Damage:
+def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Record | Draft | Damage:
     """Makes a record of the rows of an image, or says what is wrong with them."""
     first = run.rows[0]
     if first.problem:
         return Damage(first.name, first.problem, first.detail)
+    value = first.values.get(table.image_column)
+    if isinstance(value, EmbeddedImage):
+        return draft_of_embedded(table, first, value)
     if not run.image:
         return Damage(first.name, "no image file", f"there is no path in {table.image_column!r}")
     key = printable(run.image)
     if is_repeated:
         return Damage(key, "key appears twice", first.name)
     if lies_outside(run.image):
-        return Damage(key, "image lies outside the folder", first.name)
+        return outside_of(table, key, first)
     values: dict[str, Any] = {}
     for row in run.rows:
         values = row.values | values
     captions = [row.values.get(table.caption_column) for row in run.rows]
     metadata = {name: value for name, value in values.items() if name not in (table.image_column, table.caption_column)}
     return make_draft(key, captions, metadata, table.images / run.image)
+
+
+def outside_of(table: Table, key: str, row: Row) -> Damage:
+    """What is said of an image that does not lie in the folder, and how to name a folder that it lies in."""
+    mend = "name the folder that holds it, as in --option=images=FOLDER, where / allows any file of this machine"
+    return Damage(key, "image lies outside the folder", f"{row.name}: only what lies in {table.images} is read; {mend}")
+
+
+def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | Draft | Damage:
+    """Makes a record of a row that holds its image, or names its file where it lacks the bytes."""
+    path = image_path(image.path, roots_of(table.images))
+    metadata = {
+        name: value for name, value in row.values.items() if name not in (table.image_column, table.caption_column)
+    }
+    if path:
+        metadata[f"{table.image_column}.path"] = image.path
+    draft = make_draft(row.name, [row.values.get(table.caption_column)], metadata, table.images / (path or "."))
+    if isinstance(draft, Damage):
+        return draft
+    if image.content is not None:
+        if len(image.content) > LARGEST_FILE:
+            return Damage(row.name, "no image file", f"it is over {LARGEST_FILE} bytes")
+        return with_image(draft.record, image.content)
+    if not path:
+        return Damage(row.name, "no image file", f"there are neither bytes nor a path in {table.image_column!r}")
+    return outside_of(table, row.name, row) if lies_outside(path) else draft
 
 
 class ImageFiles(NamedTuple):
@@ -274,23 +321,6 @@ def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes
     except ValueError as error:
         return Damage(key, "metadata is no JSON", str(error))
     return make_draft(key, [caption], metadata, folder / files.image)
-
-
-def image_marks(folder: Path) -> Callable[[str], str]:
-    """A function of an image's path in a folder, which gives what changes when it is written again."""
-    marks = files_below(folder) if in_bucket(folder) else {}
-
-    def mark_image(image: str) -> str:
-        if not image or lies_outside(image):
-            return ""
-        if in_bucket(folder):
-            return marks.get(folder / image, "")
-        try:
-            return mark_of(folder / image)
-        except (OSError, ValueError):
-            return ""
-
-    return mark_image
 
 
 def content_of(row: Row) -> str:

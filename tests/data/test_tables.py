@@ -11,8 +11,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from imagen_jax.data.parquet_rows import read_parquet
 from imagen_jax.data.records import Damage, Record
-from imagen_jax.data.table_rows import Place, read_parquet
+from imagen_jax.data.rows import Place
 from imagen_jax.data.tables import folder_parts, table_parts
 from imagen_jax.errors import UserError
 from tests.storage.uploads import upload
@@ -490,8 +491,8 @@ def test_a_parquet_file_of_few_bytes_does_not_fill_the_memory(tmp_path, listed):
 @pytest.mark.parametrize("options", [{}, {"column_encoding": {"caption": "DELTA_BYTE_ARRAY"}, "use_dictionary": False}])
 def test_parquet_of_larger_groups_is_read_fewer_rows_at_a_time(tmp_path, monkeypatch, options):
     pyarrow, parquet = arrow()
-    monkeypatch.setattr("imagen_jax.data.table_rows.SMALL_GROUP", 0)
-    monkeypatch.setattr("imagen_jax.data.table_rows.BYTES_AT_A_TIME", 5 * LONG)
+    monkeypatch.setattr("imagen_jax.data.parquet_rows.SMALL_GROUP", 0)
+    monkeypatch.setattr("imagen_jax.data.parquet_rows.BYTES_AT_A_TIME", 5 * LONG)
     columns = {"image": [f"{number}.png" for number in range(50)], "caption": ["x" * LONG] * 50}
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet", row_group_size=30, **options)
     sizes, whole = [], parquet.ParquetFile.iter_batches
@@ -508,7 +509,7 @@ def test_parquet_of_larger_groups_is_read_fewer_rows_at_a_time(tmp_path, monkeyp
 
 def test_a_row_group_too_large_to_read_is_an_error(tmp_path, monkeypatch):
     pyarrow, parquet = arrow()
-    monkeypatch.setattr("imagen_jax.data.table_rows.LARGEST_GROUP", 10_000)
+    monkeypatch.setattr("imagen_jax.data.parquet_rows.LARGEST_GROUP", 10_000)
     plain = {"image": [f"{number}.png" for number in range(50)], "caption": ["a" * 500] * 25 + ["b" * 10] * 25}
     for columns in ({**plain, "caption": ["x" * 15_000] * 50}, {**plain, "caption": [["x"] * 5] * 50}):
         parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
