@@ -141,6 +141,11 @@ class Cascade:
             self._adjusted[name] = made
         return self._adjusted[name]
 
+    def forget_programs(self) -> None:
+        """Gives back what was compiled, for all settings; what is drawn next is compiled anew."""
+        self._programs.clear()
+        self._adjusted.clear()
+
     def sample(
         self,
         prompts: str | Sequence[str],

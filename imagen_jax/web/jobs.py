@@ -19,9 +19,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from imagen_jax.cascades import Cascade
+from imagen_jax.cascades import MOST_WALKS, Cascade
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
+from imagen_jax.host_memory import give_back
 from imagen_jax.sampling.pictures import encode_picture, to_pixels
 from imagen_jax.web.orders import Limits, Order
 from imagen_jax.wishes import Wish
@@ -84,6 +85,7 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._drawn: Job | None = None
+        self._walks: set[str] = set()
         cascade.on_step = self._count_step
         cascade.on_estimate = self._show_estimate
         threading.Thread(target=self._work, name="drawing", daemon=True).start()
@@ -171,6 +173,7 @@ class Jobs:
     def _draw(self, job: Job) -> bytes:
         order = job.order
         edit = order.decode_edit()
+        self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.returns)))
         cascade = self.cascade.adjusted(**order.settings)
         job.steps, self._drawn = cascade.count_steps(edit), job
         try:
@@ -181,6 +184,18 @@ class Jobs:
             self._drawn = None
         metadata = {"prompt": order.prompt, "seed": str(order.seed), **cascade.describe()}
         return encode_picture(to_pixels(stages[-1])[0], "png", metadata)
+
+    def _bound_programs(self, walk: str) -> None:
+        """Forgets all that was compiled, where a drawing takes its steps in a new way and there were many.
+
+        JAX keeps megabytes for each number of steps, besides the cascade's own programs.
+        """
+        if walk not in self._walks and len(self._walks) >= MOST_WALKS:
+            self._walks.clear()
+            self.cascade.forget_programs()
+            jax.clear_caches()
+            give_back()
+        self._walks.add(walk)
 
     def _count_step(self, number: Any) -> None:
         """Counts a step of the job that is drawn.

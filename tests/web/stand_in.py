@@ -33,6 +33,7 @@ class StandIn(Cascade):
         may_step: set, it goes on; cleared, it waits before the next step.
         begun: released once for each drawing that begins.
         edits: how many drawings began with a picture.
+        forgotten: how often its programs were given back.
     """
 
     def __init__(self, steps=2, side=SIDE):
@@ -43,10 +44,13 @@ class StandIn(Cascade):
         self.on_step = self.on_estimate = None
         self.may_step, self.begun = threading.Event(), threading.Semaphore(0)
         self.may_step.set()
-        self.edits = 0
+        self.edits = self.forgotten = 0
 
     def adjusted(self, **overrides):
         return self
+
+    def forget_programs(self):
+        self.forgotten += 1
 
     def count_steps(self, edit=NO_EDIT):
         return self.steps

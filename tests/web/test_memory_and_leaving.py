@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from imagen_jax.cascades import MOST_WALKS
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import Server, keep_out
@@ -76,6 +77,19 @@ def test_sixty_orders_leave_nothing_but_their_pictures():
                 marks.append(traced())
         assert server.order(prompt="panda")[0] == 202
     assert marks[1] - marks[0] < 5
+
+
+def test_of_ever_new_settings_the_programs_are_given_back():
+    cascade, told = StandIn(), []
+    jitted = jax.jit(lambda x: told.append("traced") or x)
+    with served(cascade) as server:
+        for steps in (*range(1, MOST_WALKS + 1), 1, 2, 3):
+            jitted(1.0)
+            server.follow(server.order(stages=[{"steps": steps}])[1]["id"])
+        assert cascade.forgotten == 0 and told == ["traced"]
+        server.follow(server.order(stages=[{"steps": 200}])[1]["id"])
+        jitted(1.0)
+        assert cascade.forgotten == 1 and told == ["traced"] * 2, "what JAX keeps besides is given back too"
 
 
 def test_what_waits_is_held_as_it_was_sent():
