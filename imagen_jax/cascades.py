@@ -44,6 +44,7 @@ from imagen_jax.sampling.cascade import (
 from imagen_jax.sampling.edits import Known, between, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.pictures import to_pixels
+from imagen_jax.sampling.programs import Programs
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
 from imagen_jax.sampling.settings import ELSEWHERE, SETTINGS, at_least_one
 from imagen_jax.seeds import check_seed
@@ -55,8 +56,8 @@ from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.trained_stages import TrainedStage, load_params
 from imagen_jax.wishes import Wish
 
-MOST_ADJUSTED = 16
-"""Settings of one cascade whose programs are kept."""
+MOST_ADJUSTED = MOST_WALKS = 16
+"""Settings of one cascade that are kept; and settings with a strength and returns, whose programs are."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
 
@@ -83,8 +84,9 @@ class Cascade:
     on_step: OnStep | None = None
     on_estimate: OnEstimate | None = None
     classifier: ClassifierGuidance | None = None
-    _programs: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
+    _programs: Programs = field(init=False, repr=False)
     _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
+    _adjusted_to: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -93,6 +95,7 @@ class Cascade:
         # Every device has its share of a batch.
         parts = count_parts(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
+        self._programs = Programs(MOST_WALKS * len(self.trained))
         self.stages = make_sampling_stages(self.trained, self.overrides)
         if self.classifier is not None:
             check_classifier(self.classifier.resolution, self.stages)
@@ -132,8 +135,16 @@ class Cascade:
         if name not in self._adjusted:
             if len(self._adjusted) >= MOST_ADJUSTED:
                 self._adjusted.pop(next(iter(self._adjusted)))
-            self._adjusted[name] = replace(self, overrides={**self.overrides, **overrides})
+            made = replace(self, overrides={**self.overrides, **overrides})
+            # All of them together are bounded.
+            made._programs, made._adjusted_to = self._programs, self._adjusted_to + name
+            self._adjusted[name] = made
         return self._adjusted[name]
+
+    def forget_programs(self) -> None:
+        """Gives back what was compiled, for all settings; what is drawn next is compiled anew."""
+        self._programs.clear()
+        self._adjusted.clear()
 
     def sample(
         self,
@@ -259,14 +270,15 @@ class Cascade:
 
     def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
         """What a stage does to a batch, compiled once for each walk and size; what that took is given back first."""
-        key = (number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
-        if key not in self._programs:
-            calls = Calls(self.on_step, self.on_estimate)
-            program = make(self.stages[number], calls, edit.walk)
+
+        def compile_first() -> Any:
+            program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.walk)
             program.lower(params, inputs).compile()
             give_back()
-            self._programs[key] = program
-        return self._programs[key](params, inputs)
+            return program
+
+        key = (self._adjusted_to, number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
+        return self._programs.find(key, compile_first)(params, inputs)
 
     @functools.cached_property
     def _placements(self) -> list[Any]:

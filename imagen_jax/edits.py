@@ -8,7 +8,6 @@ a picture, a mask, numbers -> each stage's resolution -> what it begins with, wh
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -132,21 +131,21 @@ class Edit:
 
     def first_condition(self, low_resolution: int | None, count: int) -> SmallImages | None:
         """What the first stage makes larger: the picture, or nothing where that stage is a base."""
-        if low_resolution is None or self.square is None:
-            return None
-        return repeat(resize(self.square, low_resolution), count)
+        square = None if low_resolution is None else self.square
+        return None if low_resolution is None or square is None else repeat(resize(square, low_resolution), count)
 
     def pictures(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
         """What a stage begins with, and what it must keep: a picture and where."""
-        if self.square is None or not (self.begins_with_image or self.mask is not None):
+        square = self.square if self.begins_with_image or self.mask is not None else None
+        if square is None:
             return None, None
-        picture = repeat(resize(self.square, resolution), count)
+        picture = repeat(resize(square, resolution), count)
         known = None if self.mask is None else (picture, repeat(keep_where(self.mask, resolution), count))
         return picture if self.begins_with_image else None, known
 
-    @cached_property
+    @property
     def square(self) -> Float[np.ndarray, "size size 3"] | None:
-        """The picture's centre square, in [-1, 1]."""
+        """The picture's centre square, in [-1, 1]; made anew each time, as it is four times as large as the picture."""
         return None if self.image is None else to_image(crop_centre_square(self.image))
 
 
@@ -170,8 +169,9 @@ def is_drawn(mask: Mask) -> Bool[np.ndarray, "size size"]:
 
 def keep_where(mask: Mask, resolution: int) -> Float[np.ndarray, "new new 3"]:
     """1 where a stage keeps the picture: where nothing at all of a pixel is to be drawn anew."""
-    white = ((mask > 0.5) * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
-    drawn = crop_centre_square(white).astype(np.float32) / 255
+    white = np.where(mask > 0.5, np.uint8(255), np.uint8(0))[..., None].repeat(3, axis=-1)
+    drawn = crop_centre_square(white).astype(np.float32)
+    drawn /= np.float32(255)
     return (resize(drawn, resolution) <= 1e-6).astype(np.float32)
 
 

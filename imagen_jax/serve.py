@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from imagen_jax import processes
 from imagen_jax.cascade_plans import plan_cascade
 from imagen_jax.cascades import load_planned
 from imagen_jax.command_line import run_main
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
     jobs = Jobs(load_planned(plan, batch_size=1), limits)
     serve(make_app(jobs, limits, before), HOST.value, PORT.value)
+    # Where Ctrl-C is ignored, as under nohup, it ends the server but not the drawing, which may be compiling.
+    processes.exit_now(0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A whole cascade, small and untrained: what a picture depends on, and what edits make of it."""
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 
 import jax
@@ -117,6 +119,20 @@ def test_no_prompt_compiles_anything_anew(cascade):
     draw(cascade, ["a far longer prompt than any before it, with an emoji 🍎 and a \x00 byte"], seed=9)
     assert {key: program.go_on._cache_size() for key, program in cascade._programs.items()} == before
     assert set(before.values()) == {1}
+
+
+def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(workdirs, monkeypatch):
+    monkeypatch.setattr(cascades, "MOST_WALKS", 1)
+    cascade = load_cascade(workdirs[:1], {"steps": 2, "guidance": 1.0}, batch_size=1)
+    half = Edit(np.zeros((16, 16, 3), np.uint8), strength=0.5)
+    first = cascade.sample("panda", edit=half)
+    (program,) = [weakref.ref(program.go_on) for program in cascade._programs.values()]
+    cascade.sample("panda", edit=half, steps=3)
+    gc.collect()
+    assert program() is None and len(cascade._programs) == 1, "what is not kept is freed"
+    np.testing.assert_array_equal(cascade.sample("panda", edit=half), first)
+    cascade.sample("panda")
+    assert len(cascade._programs) == 1
 
 
 def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_draw(workdirs, monkeypatch):

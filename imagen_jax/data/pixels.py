@@ -21,6 +21,9 @@ ImagesOfAny = Float32[np.ndarray, "*batch height width 3"]
 ROWS_AT_A_TIME = 1024
 """Of an image that is laid on white: the layers for it would take five times the memory of a large one."""
 
+COLUMNS_AT_A_TIME = 256
+"""Of an image that is made smaller by a ratio that is not whole."""
+
 
 def to_image(pixels: PixelsOfAny) -> ImagesOfAny:
     """Maps 0…255 to [-1, 1]."""
@@ -205,6 +208,13 @@ def _mean_of_blocks(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _mean_of_rows(image: np.ndarray, size: int) -> np.ndarray:
+    # Band by band, as the sums are twice as large as the image, and there are several.
+    starts = range(0, image.shape[-2], COLUMNS_AT_A_TIME)
+    bands = [_mean_of_rows_of_band(image[..., start : start + COLUMNS_AT_A_TIME, :], size) for start in starts]
+    return np.concatenate(bands, axis=-2)
+
+
+def _mean_of_rows_of_band(image: np.ndarray, size: int) -> np.ndarray:
     # The integral up to a fractional edge is the cumulative sum, interpolated; a mean is a difference of two integrals.
     height = image.shape[-3]
     cumulative = np.cumsum(image, axis=-3, dtype=np.float64)

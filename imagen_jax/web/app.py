@@ -2,11 +2,13 @@
 
     GET  /                    the page
     GET  /stages              each stage's size and settings, the samplers, the limits
-    POST /orders              an order as JSON: {"id": …}, or a sentence with status 400, 413 or 429
+    POST /orders              an order as JSON: {"id": …}, or a sentence with status 400, 408, 413 or 429
     GET  /jobs/ID             server-sent events: how far it is, and the picture as it forms
-    DELETE /jobs/ID           takes it out of the queue
+    DELETE /jobs/ID           cancels it, whether it waits or is being drawn
     GET  /pictures/ID.png     the picture, with its settings in its metadata
     GET  /history             what has been drawn, the newest first
+
+An order that nobody follows any more is dropped after ``Limits.patience``: who ordered it has left.
 
 Other sites' pages are kept out (``origins.py``): orders are taken as JSON only, and under this server's own names only,
 which keeps out names that others make point at this machine.
@@ -15,7 +17,7 @@ which keeps out names that others make point at this machine.
 import asyncio
 import json
 import pathlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -29,7 +31,8 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.storage.json_text import parse_json
-from imagen_jax.web.jobs import DRAWING, OVER, WAITING, Job, Jobs
+from imagen_jax.web.clients import UploadError, Uploads, is_json, refuse, refuse_upload
+from imagen_jax.web.jobs import OVER, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
 
 PAGE = pathlib.Path(__file__).with_name("page")
@@ -48,6 +51,7 @@ class Page:
 
     def __init__(self, jobs: Jobs, limits: Limits):
         self.jobs, self.limits = jobs, limits
+        self.uploads = Uploads(limits.body, limits.bodies, limits.body_seconds)
         cascade = jobs.cascade
         self.facts = {
             "stages": describe_stages(cascade.stages, [one.config.sampling.to_dict() for one in cascade.trained]),
@@ -62,16 +66,14 @@ class Page:
 
     async def take_order(self, request: Request) -> Response:
         """Checks an order and puts it into the queue."""
-        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        if not is_json(request):
             return refuse("an order is sent as application/json", 415)
-        body = await read_body(request, self.limits.body)
-        if body is None:
-            return refuse(f"an order is at most {self.limits.body / 2**20:g} MiB large: choose a smaller picture", 413)
         stages = self.jobs.cascade.stages
-        try:
-            order = await asyncio.to_thread(lambda: read_order(parse_json(body), stages, self.limits))
-        except (UserError, ValueError) as error:
-            return refuse(str(error) if isinstance(error, UserError) else "the order is no JSON", 400)
+        async with self.uploads.body(request) as body:
+            try:
+                order = await asyncio.to_thread(lambda: read_order(parse_json(body), stages, self.limits))
+            except (UserError, ValueError) as error:
+                return refuse(str(error) if isinstance(error, UserError) else "the order is no JSON", 400)
         try:
             return JSONResponse({"id": self.jobs.add(order).name}, 202)
         except UserError as error:
@@ -79,25 +81,24 @@ class Page:
 
     async def follow(self, request: Request) -> Response:
         """Tells of a job until it is over."""
-        job = self.jobs.find(request.path_params["name"])
-        if job is None:
+        name = request.path_params["name"]
+        if self.jobs.tell(name) is None:
             return refuse(FORGOTTEN, 404)
         headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(events_of(self.jobs, job), media_type="text/event-stream", headers=headers)
+        events = events_of(self.jobs, name, lambda: request.app.state.ends)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def cancel(self, request: Request) -> Response:
-        """Takes a job out of the queue."""
-        job = self.jobs.find(request.path_params["name"])
-        if job is not None:
-            self.jobs.cancel(job)
+        """Cancels a job; one that is over, or unknown, is left as it is."""
+        self.jobs.cancel(request.path_params["name"])
         return Response(status_code=204)
 
     async def give_picture(self, request: Request) -> Response:
         """A finished picture."""
-        job = self.jobs.find(request.path_params["name"])
-        if job is None or not job.picture:
+        picture = self.jobs.picture(request.path_params["name"])
+        if not picture:
             return refuse(FORGOTTEN, 404)
-        return Response(job.picture, media_type="image/png")
+        return Response(picture, media_type="image/png")
 
     async def tell_history(self, request: Request) -> Response:
         """All finished pictures."""
@@ -113,7 +114,7 @@ def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starle
         before: what requests go through first, see ``listening.keep_out``.
     """
     page = Page(jobs, limits)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/stages", page.tell_stages),
             Route("/orders", page.take_order, methods=["POST"]),
@@ -124,36 +125,27 @@ def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starle
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=before,
+        exception_handlers={UploadError: refuse_upload},
     )
+    app.state.ends = False
+    return app
 
 
-def refuse(sentence: str, status: int) -> Response:
-    """Says why not."""
-    return JSONResponse({"problem": sentence}, status)
+async def events_of(jobs: Jobs, name: str, ends: Callable[[], bool]) -> AsyncIterator[str]:
+    """Tells of a job until it is over; only what is new.
 
-
-async def read_body(request: Request, most: int) -> bytes | None:
-    """The body of a request; None where it is larger than allowed, of which no more is read than that."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            return None
-    return bytes(body)
-
-
-async def events_of(jobs: Jobs, job: Job) -> AsyncIterator[str]:
-    """Tells of a job until it is over; only what is new."""
-    seen: tuple[Any, ...] = ()
-    preview = ""
-    while True:
-        state = (job.version, jobs.place(job) if job.state == WAITING else 0)
-        if state != seen:
-            seen = state
-            told = {**job.describe(), "before": state[1]}
-            if job.state == DRAWING and job.preview != preview:
-                preview = told["preview"] = job.preview
-            yield f"data: {json.dumps(told)}\n\n"
-            if told["state"] in OVER:
-                return
+    Args:
+        jobs: what draws.
+        name: of the job; the job itself is not held, for a client that does not read would keep it.
+        ends: whether the server is about to end.
+    """
+    seen: dict[str, Any] = {"preview": ""}
+    while not ends() and (told := jobs.tell(name)) is not None:
+        if told != seen:
+            # A preview is said once.
+            news = {key: value for key, value in told.items() if key != "preview" or value != seen["preview"]}
+            seen = told
+            yield f"data: {json.dumps(news)}\n\n"
+        if told["state"] in OVER:
+            return
         await asyncio.sleep(1 / LOOKS_A_SECOND)

@@ -1,6 +1,7 @@
 """Listening on a port of this machine until somebody presses Ctrl-C."""
 
 from collections.abc import Collection
+from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -9,9 +10,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from imagen_jax.errors import UserError
+from imagen_jax.web.clients import Leavers
 from imagen_jax.web.origins import OwnPagesOnly, read_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_CONNECTIONS = 1000
+"""At once; each holds some memory, and more are answered with status 503."""
+
+SECONDS_TO_LEAVE = 3
+"""For those who are being answered when the server is to end."""
 
 
 def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
@@ -26,7 +33,24 @@ def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
     """
     shown = [read_origin(one) for one in origins]
     names = [*LOOPBACK, *(str(urlsplit(one).hostname) for one in shown)] if host in LOOPBACK else ["*"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=names), Middleware(OwnPagesOnly, origins=shown)]
+    return [
+        Middleware(Leavers),
+        Middleware(TrustedHostMiddleware, allowed_hosts=names),
+        Middleware(OwnPagesOnly, origins=shown),
+    ]
+
+
+class Server(uvicorn.Server):
+    """A server that tells its application when it is to end, so that what is streamed ends too."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette):
+        super().__init__(config)
+        self.app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Notes the first Ctrl-C or SIGTERM; a second Ctrl-C waits for nobody."""
+        self.app.state.ends = True
+        super().handle_exit(sig, frame)
 
 
 def serve(app: Starlette, host: str, port: int) -> None:
@@ -40,7 +64,14 @@ def serve(app: Starlette, host: str, port: int) -> None:
     Raises:
         UserError: the port can't be listened on.
     """
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS_TO_LEAVE,
+    )
     try:
         socket = config.bind_socket()
         # Now, so that a browser that is quick finds somebody, and a port that another program only bound is noticed.
@@ -49,4 +80,4 @@ def serve(app: Starlette, host: str, port: int) -> None:
         raise UserError(f"{host}:{port} can't be listened on: choose another --port") from None
     place = f"{'localhost' if host in LOOPBACK else host}:{socket.getsockname()[1]}"
     print(f"Open http://{place} in a browser; Ctrl-C ends.", flush=True)
-    uvicorn.Server(config).run(sockets=[socket])
+    Server(config, app).run(sockets=[socket])

@@ -2,12 +2,12 @@
 
 import base64
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagen_jax.data.opened_images import opened_image
+from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import NO_EDIT, Edit, decode_mask
 from imagen_jax.errors import UserError
@@ -15,6 +15,7 @@ from imagen_jax.sampling.cascade import SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.seeds import check_seed
+from imagen_jax.web.clients import UPLOAD_SECONDS
 
 FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}
 LONGEST_PROMPT = 2000
@@ -28,14 +29,26 @@ class Limits(NamedTuple):
     Attributes:
         steps: of each stage.
         waiting: jobs in the queue.
+        waiting_bytes: of the pictures and masks that they hold, as they were sent.
         body: bytes of a request.
+        bodies: requests that are read at once.
+        body_seconds: in which a body must arrive.
         kept: finished jobs in the history.
+        kept_bytes: of their pictures.
+        patience: seconds for which an order is kept when its last follower has left.
+        patience_at_first: seconds for which it is kept when nobody has ever followed it.
     """
 
     steps: int = 250
     waiting: int = 8
+    waiting_bytes: int = 64 * 2**20
     body: int = 24 * 2**20
+    bodies: int = 4
+    body_seconds: float = UPLOAD_SECONDS
     kept: int = 60
+    kept_bytes: int = 128 * 2**20
+    patience: float = 30.0
+    patience_at_first: float = 600.0
 
 
 class Order(NamedTuple):
@@ -46,16 +59,44 @@ class Order(NamedTuple):
         negative_prompt: what guidance leads away from; None for nothing.
         seed: of the noise.
         settings: keys of ``config.sampling``, each with one value for each stage.
-        edit: what it begins with.
         told: the settings as the history shows them and the page can ask for again.
+        image: the picture that it begins with, as it was sent, for a small file may fill gigabytes when it is decoded;
+            empty for none.
+        mask: of that picture, likewise.
+        strength: see ``Edit``.
+        returns: likewise.
     """
 
     prompt: str
     negative_prompt: str | None
     seed: int
     settings: dict[str, list[Any]]
-    edit: Edit
     told: dict[str, Any]
+    image: bytes = b""
+    mask: bytes = b""
+    strength: float = 1.0
+    returns: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the picture and the mask that it holds."""
+        return len(self.image) + len(self.mask)
+
+    def without_pictures(self) -> "Order":
+        """What is kept of an order that is over."""
+        return self._replace(image=b"", mask=b"")
+
+    def decode_edit(self) -> Edit:
+        """Decodes the picture and the mask.
+
+        Raises:
+            UserError: one of them can't be decoded, or the mask does not fit the picture or leaves nothing to draw.
+        """
+        if not self.image:
+            return NO_EDIT
+        image = decode_sent(self.image, "picture", decode_pixels)
+        mask = decode_sent(self.mask, "mask", decode_mask) if self.mask else None
+        return Edit(image, mask, self.strength, self.returns)
 
 
 def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -97,17 +138,16 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
     # JSON has no whole numbers of its own.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
     settings = read_settings(asked.get("stages", []), len(stages), limits)
-    edit = read_edit(asked)
-    if not prompt and edit.image is None:
+    image, mask = read_pictures(asked)
+    if not prompt and not image:
         raise UserError("there is nothing to draw: write a prompt")
     told = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "stages": asked.get("stages", [])}
-    if edit is not NO_EDIT:
-        told |= {
-            "strength": edit.strength,
-            "returns": edit.returns,
-            "edited": "mask" if edit.mask is not None else "image",
-        }
-    return Order(prompt, negative, seed, settings, edit, told)
+    if not image:
+        return Order(prompt, negative, seed, settings, told)
+    strength = float(read_number(asked.get("strength", 1.0), "strength", 0.01, 1))
+    returns = int(read_number(asked.get("returns", 1), "returns", 1, 10, whole=True)) if mask else 1
+    told |= {"strength": strength, "returns": returns, "edited": "mask" if mask else "image"}
+    return Order(prompt, negative, seed, settings, told, image, mask, strength, returns)
 
 
 def read_text(asked: Mapping[str, Any], name: str) -> str:
@@ -164,22 +204,30 @@ def read_choice(value: Any, name: str, known: Any) -> str:
     return value
 
 
-def read_edit(asked: Mapping[str, Any]) -> Edit:
-    """The picture and mask that an order begins with, if it does."""
+def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The picture and the mask that an order begins with, as files that are not decoded yet; empty where there is none.
+
+    Only their headers are read here. What else may be wrong with them is told when the order is drawn.
+    """
     if not asked.get("image"):
         for name in ("mask", "strength", "returns"):
             if asked.get(name):
                 raise UserError(f"{name} has no effect without an image: choose one to begin with, or leave it out")
-        return NO_EDIT
-    image = decode_data_url(asked["image"], "picture", decode_pixels)
-    mask = decode_data_url(asked["mask"], "mask", decode_mask) if asked.get("mask") else None
-    strength = float(read_number(asked.get("strength", 1.0), "strength", 0.01, 1))
-    returns = int(read_number(asked.get("returns", 1), "returns", 1, 10, whole=True)) if mask is not None else 1
-    return Edit(image, mask, strength, returns)
+        return b"", b""
+    image, size = read_data_url(asked["image"], "picture")
+    if not asked.get("mask"):
+        return image, b""
+    mask, mask_size = read_data_url(asked["mask"], "mask")
+    # In any order of the sides, for an orientation in the file may exchange them.
+    if sorted(size) != sorted(mask_size):
+        raise UserError(
+            f"the mask has {mask_size[0]}×{mask_size[1]} pixels and the picture {size[0]}×{size[1]}: make them equal"
+        )
+    return image, mask
 
 
-def decode_data_url(url: Any, name: str, decode: Any) -> np.ndarray:
-    """An image that a browser sent as ``data:image/png;base64,…``.
+def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
+    """An image file that a browser sent as ``data:image/png;base64,…``, and the width and height in its header.
 
     Raises:
         UserError: it is no image, or larger than ``LARGEST_SIDE``.
@@ -191,8 +239,20 @@ def decode_data_url(url: Any, name: str, decode: Any) -> np.ndarray:
         encoded = base64.b64decode(content, validate=True)
         with opened_image(encoded) as image:
             width, height = image.size
-        if max(width, height) > LARGEST_SIDE:
-            raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
-        return decode(encoded)
     except (AttributeError, ValueError) as error:
+        raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error
+    if max(width, height) > LARGEST_SIDE:
+        raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
+    return encoded, (width, height)
+
+
+def decode_sent(encoded: bytes, name: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """Decodes a file that was sent; its name is for errors.
+
+    Raises:
+        UserError: it can't be decoded.
+    """
+    try:
+        return decode(encoded)
+    except DamagedImageError as error:
         raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error

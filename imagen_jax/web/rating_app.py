@@ -11,6 +11,7 @@ more: whoever may open the page can answer under any.
 """
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +29,8 @@ from imagen_jax.data.pixels import decode_pixels, encode_png
 from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.web.app import read_body, refuse
 from imagen_jax.web.blinding import Dealt, deal, picture_name
+from imagen_jax.web.clients import UploadError, Uploads, is_json, refuse, refuse_upload
 from imagen_jax.web.pairs import Pair
 from imagen_jax.web.ratings import ANSWERS, RatingStore
 
@@ -41,8 +42,14 @@ FIELDS = ("rater", "pair", "alignment", "fidelity")
 LARGEST_BODY = 10_000
 """Bytes of a request."""
 
-RATERS_IN_MEMORY = 1000
-"""Whose order of pairs is kept; others' is worked out again."""
+UPLOADS_AT_ONCE = 200
+"""Requests that are read at once."""
+
+PAIRS_IN_MEMORY = 200_000
+"""Of all raters whose order of pairs is kept; others' is worked out again."""
+
+PICTURES_AT_ONCE = 2
+"""That are decoded; a large one takes a gigabyte while it is."""
 
 
 class RatingPage:
@@ -55,6 +62,8 @@ class RatingPage:
 
     def __init__(self, store: RatingStore, pairs: Sequence[Pair]):
         self.store, self.pairs = store, pairs
+        self.uploads, self._decoding = Uploads(LARGEST_BODY, UPLOADS_AT_ONCE), asyncio.Semaphore(PICTURES_AT_ONCE)
+        self._lock = threading.Lock()
         self._dealt: OrderedDict[str, dict[str, Dealt]] = OrderedDict()
         self._pictures = {
             picture_name(store.secret, pair, side, number): file
@@ -77,7 +86,8 @@ class RatingPage:
         if file is None:
             return refuse("there is no such picture", 404)
         try:
-            encoded = await asyncio.to_thread(encode_bare, file)
+            async with self._decoding:
+                encoded = await asyncio.to_thread(encode_bare, file)
         except (OSError, DamagedImageError) as error:
             logging.error("%s can't be shown any more: %s", file, error)
             return refuse("the picture can't be read any more: tell whoever runs this page", 404)
@@ -85,11 +95,10 @@ class RatingPage:
         return Response(encoded, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
     async def _answer(self, request: Request, act: Any) -> Response:
-        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        if not is_json(request):
             return refuse("a request is sent as application/json", 415)
-        body = await read_body(request, LARGEST_BODY)
-        if body is None:
-            return refuse(f"a request is at most {LARGEST_BODY} bytes large", 413)
+        async with self.uploads.body(request) as body:
+            pass
         try:
             asked = parse_json(body)
             if not isinstance(asked, dict):
@@ -127,11 +136,14 @@ class RatingPage:
 
     def _deal(self, rater: str) -> dict[str, Dealt]:
         """A rater's pairs in their order, by the names that the browser has for them."""
-        dealt = self._dealt.pop(rater, None) or {one.name: one for one in deal(self.store.secret, rater, self.pairs)}
-        self._dealt[rater] = dealt
-        while len(self._dealt) > RATERS_IN_MEMORY:
-            self._dealt.popitem(last=False)
-        return dealt
+        with self._lock:
+            dealt = self._dealt.pop(rater, None) or {
+                one.name: one for one in deal(self.store.secret, rater, self.pairs)
+            }
+            self._dealt[rater] = dealt
+            while len(self._dealt) > max(1, PAIRS_IN_MEMORY // max(1, len(self.pairs))):
+                self._dealt.popitem(last=False)
+            return dealt
 
     def _show(self, dealt: Dealt) -> dict[str, Any]:
         """A pair as the browser gets it."""
@@ -163,6 +175,7 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[
             Mount("/", StaticFiles(directory=str(PAGE), html=True)),
         ],
         middleware=before,
+        exception_handlers={UploadError: refuse_upload},
     )
 
 

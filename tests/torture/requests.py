@@ -67,7 +67,7 @@ class NoDrawing(Jobs):
         self.cascade = SimpleNamespace(stages=stages, trained=[trained] * len(stages))  # type: ignore[assignment]
         self.limits = limits
         self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def add(self, order: Order) -> Job:
         job = Job(order, name="name", state=DONE, picture=b"picture")

@@ -1,14 +1,10 @@
 """The page's server, asked over HTTP as a browser asks it, with a small untrained cascade behind."""
 
 import base64
-import io
 import json
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from imagen_jax.cascades import load_cascade
 from imagen_jax.sampling.pictures import read_png_metadata
@@ -17,36 +13,11 @@ from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import keep_out
 from imagen_jax.web.orders import Limits
 from tests.small_cascades import write_cascade
+from tests.web.asking import Served, data_url, pixels_of
 from tests.web.served import serving
 
 LIMITS = Limits(steps=20, waiting=2, body=100_000, kept=3)
 STAGES = [{"steps": 2, "guidance": 2.0}, {"steps": 2, "guidance": 1.0}]
-
-
-class Served:
-    """How to ask a server."""
-
-    def __init__(self, port):
-        self.port = port
-
-    def ask(self, path, data=None, method=None, **headers):
-        headers = {"Content-Type": "application/json", **headers}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-    def order(self, **asked):
-        status, body = self.ask("orders", json.dumps({"prompt": "panda", "stages": STAGES, **asked}).encode())
-        return status, json.loads(body)
-
-    def follow(self, name):
-        """All that is told of a job until it is over."""
-        status, body = self.ask(f"jobs/{name}")
-        assert status == 200
-        return [json.loads(line[6:]) for line in body.decode().split("\n\n") if line]
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +25,13 @@ def cascade(tmp_path_factory):
     return load_cascade(write_cascade(tmp_path_factory.mktemp("cascade")), batch_size=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(cascade):
     with serving(make_app(Jobs(cascade, LIMITS), LIMITS, keep_out("127.0.0.1"))) as port:
-        yield Served(port)
-
-
-def data_url(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        yield Served(port, STAGES)
 
 
 BLACK = data_url(np.zeros((4, 4, 3), np.uint8))
-
-
-def pixels_of(encoded):
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
 
 
 def test_the_page_and_what_it_loads_are_there(served):
@@ -96,7 +57,7 @@ def test_an_order_forms_becomes_a_picture_and_stays_in_the_history(served, casca
     said = read_png_metadata(tmp_path / "picture.png")
     assert said["prompt"] == "panda" and said["seed"] == "4" and "2 steps" in said["stage_0"]
     history = json.loads(served.ask("history")[1])
-    assert [one["settings"]["seed"] for one in history] == [4]
+    assert history[0]["settings"]["seed"] == 4
     assert served.follow(told["id"])[-1]["state"] == "done", "what is over can be asked for again"
 
 
@@ -142,7 +103,7 @@ def test_the_queue_and_the_history_have_an_end(served):
     assert states == ["done"] * (len(accepted) - 1) + ["cancelled"]
     for number in range(5):
         served.follow(served.order(seed=number)[1]["id"])
-    assert len(json.loads(served.ask("history")[1])) <= LIMITS.kept + 1
+    assert len(json.loads(served.ask("history")[1])) <= LIMITS.kept
 
 
 @pytest.mark.parametrize(
@@ -163,7 +124,6 @@ def test_the_queue_and_the_history_have_an_end(served):
         ({"image": "data:image/png;base64,AAAA"}, "picture can't be read"),
         ({"image": "https://somewhere/picture.png"}, "picture can't be read"),
         ({"image": BLACK, "mask": data_url(np.zeros((5, 4, 3), np.uint8))}, "make them equal"),
-        ({"image": BLACK, "mask": BLACK}, "nothing to draw"),
         ({"image": BLACK, "strength": 0}, "strength lies between"),
         ({"mask": BLACK}, "mask has no effect without an image"),
         ({"strength": 0.5}, "strength has no effect without an image"),

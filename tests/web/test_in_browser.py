@@ -9,6 +9,8 @@ import base64
 import io
 import os
 import shutil
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,11 @@ from imagen_jax.web.listening import keep_out
 from imagen_jax.web.orders import Limits
 from tests.small_cascades import write_cascade
 from tests.web.served import serving
+from tests.web.stand_in import StandIn
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the extra 'browser'")
 By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -44,22 +48,46 @@ def port(tmp_path_factory):
         yield port
 
 
-@pytest.fixture
-def browser(port, tmp_path):
+@contextmanager
+def browsing(port, folder):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1300,1250",
-                     "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+                     "--disable-background-networking", f"--user-data-dir={folder / 'profile'}"):  # fmt: skip
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.get(f"http://127.0.0.1:{port}/")
-    wait(driver, lambda: by_id(driver, "stages").find_elements(By.TAG_NAME, "fieldset"))
-    yield driver
-    complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
-    driver.quit()
+    try:
+        open_page(driver, port)
+        yield driver
+        complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
+    finally:
+        driver.quit()
     # What a browser says of a refused order is the answer's status.
     assert [line for line in complaints if "/orders" not in line] == []
+
+
+def open_page(driver, port):
+    driver.get(f"http://127.0.0.1:{port}/")
+    wait(driver, lambda: by_id(driver, "stages").find_elements(By.TAG_NAME, "fieldset"))
+
+
+@pytest.fixture
+def browser(port, tmp_path):
+    with browsing(port, tmp_path) as driver:
+        yield driver
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A browser before a stand-in for a cascade, which takes its steps when it is told to."""
+    cascade, limits = StandIn(), Limits()
+    jobs = Jobs(cascade, limits)
+    with serving(make_app(jobs, limits, keep_out("127.0.0.1"))) as port, browsing(port, tmp_path) as driver:
+        driver.cascade, driver.port, driver.jobs = cascade, port, jobs
+        yield driver
+        cascade.may_step.set()
+        wait(driver, lambda: by_id(driver, "draw").is_enabled())
 
 
 def by_id(browser, name):
@@ -186,11 +214,149 @@ def test_nothing_is_cut_or_sticks_out_of_its_box(browser, tmp_path, width):
     browser.set_window_size(width, 1400)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     outside = browser.execute_script("""
-        return [...document.querySelectorAll("fieldset *, form > *")].filter((one) => {
-          const inner = one.getBoundingClientRect(), outer = one.closest("fieldset:not(:scope), form");
+        return [...document.querySelectorAll("fieldset *, #ask > *, #settings > *")].filter((one) => {
+          const inner = one.getBoundingClientRect(), outer = one.closest("fieldset:not(:scope), #ask, #settings");
           const box = (outer === one ? one.parentElement : outer).getBoundingClientRect();
           return inner.width && (inner.right > box.right + 1 || inner.left < box.left - 1);
         }).map((one) => one.id || one.tagName);
     """)
     assert outside == []
     keep_screen(browser, f"width_{width}")
+
+
+def begin_drawing(browser, prompt):
+    browser.cascade.may_step.clear()
+    write(browser, "prompt", prompt)
+    by_id(browser, "draw").click()
+    wait(browser, lambda: browser.cascade.begun.acquire(blocking=False))
+
+
+def count_history(browser):
+    return len(by_id(browser, "history").find_elements(By.TAG_NAME, "li"))
+
+
+def test_enter_while_it_draws_orders_nothing_more(held):
+    begin_drawing(held, "panda")
+    for _ in range(3):
+        by_id(held, "prompt").send_keys(Keys.ENTER)
+    by_id(held, "seed").send_keys(Keys.ENTER)
+    held.cascade.may_step.set()
+    wait(held, lambda: count_history(held) == 1 and by_id(held, "draw").is_enabled())
+    time.sleep(1)
+    assert len(held.jobs.history()) == 1
+    assert by_id(held, "result").get_property("src").endswith(held.jobs.history()[0]["picture"])
+
+
+def test_what_is_drawn_can_be_cancelled_and_the_last_picture_comes_back(held):
+    write(held, "prompt", "panda")
+    first = draw(held)
+    assert not by_id(held, "cancel").is_displayed()
+    held.cascade.begun.acquire()
+    begin_drawing(held, "rocket")
+    wait(held, lambda: by_id(held, "cancel").is_displayed())
+    assert not by_id(held, "after").is_displayed(), "what is on show may be another picture soon"
+    by_id(held, "cancel").click()
+    wait(held, lambda: by_id(held, "draw").is_enabled() and not by_id(held, "cancel").is_displayed())
+    assert "Cancelled" in by_id(held, "problem").text
+    np.testing.assert_array_equal(shown_pixels(held), first)
+    held.cascade.may_step.set()
+    draw(held)
+    assert count_history(held) == 2 and by_id(held, "problem").text == ""
+
+
+def test_who_leaves_the_page_waits_for_nothing_any_more(held):
+    begin_drawing(held, "panda")
+    wait(held, lambda: by_id(held, "cancel").is_displayed())
+    open_page(held, held.port)
+    held.cascade.may_step.set()
+    write(held, "prompt", "rocket")
+    draw(held)
+    assert [job["settings"]["prompt"] for job in held.jobs.history()] == ["rocket"]
+
+
+def test_a_picture_of_the_history_is_not_shown_as_the_one_that_is_drawn(held):
+    write(held, "prompt", "panda")
+    draw(held)
+    held.cascade.begun.acquire()
+    begin_drawing(held, "rocket")
+    held.execute_script("document.querySelector('#history button').click()")
+    assert by_id(held, "prompt").get_property("value") == "panda"
+    assert not by_id(held, "after").is_displayed()
+
+
+def begin_with(browser, image, folder):
+    image.save(folder / "own.png")
+    by_id(browser, "file").send_keys(str(folder / "own.png"))
+    wait(browser, lambda: by_id(browser, "drawing").is_displayed())
+
+
+def paint_across(browser):
+    sheet = by_id(browser, "mask")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", sheet)
+    side = sheet.size["width"]
+    stroke = webdriver.ActionChains(browser, duration=20)
+    stroke.move_to_element_with_offset(sheet, -side // 4, 0).click_and_hold().move_by_offset(
+        side // 2, 0
+    ).release().perform()
+
+
+def test_the_history_brings_back_what_a_picture_began_with(held, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    begin_with(held, noise, tmp_path)
+    paint_across(held)
+    write(held, "prompt", "edit")
+    edit = draw(held)
+    by_id(held, "drop").click()
+    write(held, "prompt", "plain")
+    draw(held)
+    begin_with(held, Image.new("RGB", (300, 300), "green"), tmp_path)
+
+    press = "document.querySelectorAll('#history button')[arguments[0]].click()"
+    held.execute_script(press, 0)
+    assert not by_id(held, "drawing").is_displayed(), "it began with no picture"
+    held.execute_script(press, 1)
+    wait(held, lambda: by_id(held, "drawing").is_displayed() and held.execute_script("return painted"))
+    before = held.cascade.edits
+    np.testing.assert_array_equal(draw(held), edit)
+    assert held.cascade.edits == before + 1 and held.jobs.history()[0]["settings"]["edited"] == "mask"
+
+    open_page(held, held.port)
+    wait(held, lambda: count_history(held) == 3)
+    held.execute_script(press, 0)
+    assert "choose it again" in by_id(held, "problem").text and not by_id(held, "drawing").is_displayed()
+
+
+@pytest.mark.parametrize("colour", ["red", "#e23b2e", "black", "white", "grey", "blue"])
+def test_what_is_painted_is_seen_on_any_colour(held, tmp_path, colour):
+    begin_with(held, Image.new("RGB", (300, 300), colour), tmp_path)
+    paint_across(held)
+    seen = np.asarray(Image.open(io.BytesIO(by_id(held, "sheet").screenshot_as_png)).convert("L")).astype(float)
+    middle = len(seen) // 2
+    assert seen[middle - 8 : middle + 8, middle - 40 : middle + 40].std() > 40
+    assert seen[:20].std() < 5
+
+
+def resize(browser, width, height):
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_script("scrollTo(0, 0)")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_draw_and_the_result_are_seen_without_scrolling(held, tmp_path, width, height):
+    resize(held, width, height)
+    write(held, "prompt", "panda")
+    draw(held)
+    begin_with(held, Image.new("RGB", (300, 300), "green"), tmp_path)
+    begin_drawing(held, "rocket")
+    wait(held, lambda: by_id(held, "cancel").is_displayed())
+    held.execute_script("scrollTo(0, 0)")
+    boxes = {name: held.execute_script("return arguments[0].getBoundingClientRect().toJSON()", by_id(held, name))
+             for name in ("prompt", "draw", "cancel", "result", "progress", "status", "steps-0")}  # fmt: skip
+    keep_screen(held, f"{width}x{height}")
+    for name in ("prompt", "draw", "cancel", "result", "progress", "status"):
+        assert boxes[name]["top"] >= 0 and boxes[name]["bottom"] <= height, name
+    assert boxes["result"]["width"] > 0.6 * min(width, 600)
+    assert held.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    if width < 500:
+        assert boxes["steps-0"]["top"] > boxes["result"]["bottom"], "settings come after the result"

@@ -2,12 +2,18 @@
 
 const byId = (name) => document.getElementById(name);
 const SHEET = 256;
+const SILENT = "The server does not answer: is it still running?";
 
 let facts = null;
 let edited = null;       // the picture to begin with, as an Image
 let painted = false;     // whether anything of the mask is
 let stroke = null;       // where the brush was last
 let shown = null;        // the address of the finished picture on show
+let isBusy = false;      // whether an order is sent or followed: one at a time
+let drawn = null;        // the id of the order that is followed
+let ordered = null;      // the id of an order that is not over, as far as is known
+const begunWith = new Map();  // of orders by their ids: the picture and mask that they began with
+const MOST_BEGUN = 20;
 
 async function begin() {
   facts = await (await fetch("stages")).json();
@@ -67,6 +73,9 @@ function readStages() {
 
 async function order(event) {
   event.preventDefault();
+  // Enter comes here too, whatever the button says.
+  if (isBusy) return;
+  setBusy(true);
   byId("problem").textContent = "";
   const asked = {
     prompt: byId("prompt").value,
@@ -74,8 +83,10 @@ async function order(event) {
     seed: Number(byId("seed").value),
     stages: readStages(),
   };
+  let begun = null;
   if (edited) {
-    asked.image = byId("picture").toDataURL("image/png");
+    begun = {picture: byId("picture").toDataURL("image/png"), mask: painted ? byId("mask").toDataURL("image/png") : null};
+    asked.image = begun.picture;
     asked.strength = painted ? 1 : Number(byId("strength").value);
     if (painted) {
       asked.mask = maskInBlackAndWhite();
@@ -85,27 +96,40 @@ async function order(event) {
   const answer = await fetch("orders", {
     method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(asked),
   }).catch(() => null);
-  const told = answer ? await answer.json() : {problem: "the server does not answer: is it still running?"};
+  const told = answer ? await answer.json().catch(() => ({problem: "the server does not take this order"})) : {problem: SILENT};
   if (told.problem) {
+    setBusy(false);
     byId("problem").textContent = told.problem;
     return;
   }
+  if (begun) begunWith.set(told.id, begun);
+  if (begunWith.size > MOST_BEGUN) begunWith.delete(begunWith.keys().next().value);
   follow(told.id);
+}
+
+function setBusy(busy, id = null) {
+  isBusy = busy;
+  drawn = id;
+  byId("draw").disabled = busy;
+  byId("cancel").hidden = byId("cancel").disabled = !id;
+  byId("progress").hidden = !id;
 }
 
 function follow(id) {
   const events = new EventSource(`jobs/${id}`);
-  byId("draw").disabled = true;
+  ordered = id;
+  setBusy(true, id);
   byId("after").hidden = true;
-  byId("progress").hidden = false;
   byId("progress").removeAttribute("value");
-  const end = () => {
+  const end = (problem = "") => {
     events.close();
-    byId("draw").disabled = false;
-    byId("progress").hidden = true;
+    setBusy(false);
+    byId("problem").textContent = problem;
+    if (problem) showLast();
   };
   events.onmessage = ({data}) => {
     const job = JSON.parse(data);
+    if (["done", "failed", "cancelled"].includes(job.state)) ordered = null;
     if (job.preview) show(job.preview);
     if (job.state === "waiting") byId("status").textContent = `Waiting: ${job.before} before this one.`;
     if (job.state === "drawing") {
@@ -117,22 +141,36 @@ function follow(id) {
       present(job, `Drawn in ${job.seconds} s, seed ${job.settings.seed}.`);
       showHistory();
     }
-    if (job.state === "failed" || job.state === "cancelled") {
-      end();
-      byId("status").textContent = "";
-      byId("problem").textContent = job.problem || "Taken out of the queue.";
-    }
+    if (job.state === "failed" || job.state === "cancelled") end(job.problem || "Cancelled.");
   };
   events.onerror = () => {
-    end();
-    byId("problem").textContent = "the server does not answer: is it still running?";
+    // A browser tries again by itself, unless the server says that there is no such order.
+    if (events.readyState === EventSource.CLOSED) end("The server has forgotten this order: draw it again.");
+    else byId("status").textContent = "The server does not answer: trying again.";
   };
+}
+
+async function cancel() {
+  if (!drawn) return;
+  byId("cancel").disabled = true;
+  byId("status").textContent = "Cancelling.";
+  const answer = await fetch(`jobs/${drawn}`, {method: "DELETE"}).catch(() => null);
+  if (!answer) byId("problem").textContent = SILENT;
+  if (!answer && drawn) byId("cancel").disabled = false;
 }
 
 function show(address) {
   byId("result").src = address;
   byId("result").hidden = false;
   byId("blank").hidden = true;
+}
+
+// The last finished picture, instead of one that came to nothing.
+function showLast() {
+  byId("status").textContent = "";
+  byId("result").hidden = byId("after").hidden = !shown;
+  byId("blank").hidden = Boolean(shown);
+  if (shown) show(shown);
 }
 
 function present(job, words) {
@@ -181,7 +219,21 @@ function takeAgain(job) {
       if (input) input.value = value;
     }
   });
-  present(job, describe(job));
+  takeEditAgain(job);
+  // What is being drawn stays on show.
+  if (!isBusy) present(job, describe(job));
+}
+
+function takeEditAgain(job) {
+  const begun = begunWith.get(job.id);
+  dropEdit();
+  byId("problem").textContent = "";
+  if (!job.settings.edited) return;
+  byId("strength").value = job.settings.edited === "mask" ? byId("strength").value : job.settings.strength;
+  byId("strength").nextElementSibling.textContent = byId("strength").value;
+  if (job.settings.edited === "mask") byId("returns").value = job.settings.returns;
+  if (begun) load(begun.picture, true, begun.mask);
+  else byId("problem").textContent = "It began with a picture that this page does not have: choose it again.";
 }
 
 // The picture to begin with: its centre square, and a mask painted over it.
@@ -200,9 +252,25 @@ function beginEdit(image) {
   byId("drawing").hidden = false;
 }
 
-function load(address, isOurs) {
+function dropEdit() {
+  edited = null;
+  painted = false;
+  byId("drawing").hidden = true;
+  byId("file").value = "";
+}
+
+function load(address, isOurs, mask = null) {
   const image = new Image();
-  image.onload = () => beginEdit(image);
+  image.onload = () => {
+    beginEdit(image);
+    if (!mask) return;
+    const strokes = new Image();
+    strokes.onload = () => {
+      byId("mask").getContext("2d").drawImage(strokes, 0, 0);
+      painted = true;
+    };
+    strokes.src = mask;
+  };
   image.onerror = () => { byId("problem").textContent = "this file is no picture that a browser can show"; };
   image.src = address;
   if (!isOurs) image.addEventListener("load", () => URL.revokeObjectURL(address), {once: true});
@@ -214,6 +282,19 @@ function wipe() {
   painted = false;
 }
 
+// Black and white squares: whatever the picture's colour, one of them stands out.
+function makeChecks(brush) {
+  const side = 5 * brush.canvas.width / SHEET, tile = document.createElement("canvas");
+  Object.assign(tile, {width: 2 * side, height: 2 * side});
+  const paper = tile.getContext("2d");
+  paper.fillStyle = "white";
+  paper.fillRect(0, 0, 2 * side, 2 * side);
+  paper.fillStyle = "black";
+  paper.fillRect(0, 0, side, side);
+  paper.fillRect(side, side, side, side);
+  return brush.createPattern(tile, "repeat");
+}
+
 function paint(event) {
   if (!(event.buttons & 1)) return;
   // A quick hand is seen at a few places only: lines join them.
@@ -221,7 +302,7 @@ function paint(event) {
   const brush = mask.getContext("2d");
   const at = {x: (event.clientX - place.left) * scale, y: (event.clientY - place.top) * scale};
   const from = event.type === "pointerdown" || !stroke ? at : stroke;
-  Object.assign(brush, {strokeStyle: "#e23b2e", lineCap: "round", lineWidth: 2 * Number(byId("brush").value) * mask.width / SHEET});
+  Object.assign(brush, {strokeStyle: makeChecks(brush), lineCap: "round", lineWidth: 2 * Number(byId("brush").value) * mask.width / SHEET});
   brush.beginPath();
   brush.moveTo(from.x, from.y);
   brush.lineTo(at.x + 0.01, at.y);
@@ -247,11 +328,14 @@ byId("order").addEventListener("submit", order);
 byId("dice").addEventListener("click", () => { byId("seed").value = Math.floor(Math.random() * 2 ** 32); });
 byId("file").addEventListener("change", ({target}) => { if (target.files[0]) load(URL.createObjectURL(target.files[0]), false); });
 byId("wipe").addEventListener("click", wipe);
-byId("drop").addEventListener("click", () => { edited = null; byId("drawing").hidden = true; byId("file").value = ""; });
+byId("drop").addEventListener("click", dropEdit);
+byId("cancel").addEventListener("click", cancel);
+// Who leaves the page waits for nothing any more.
+addEventListener("pagehide", () => { if (ordered) fetch(`jobs/${ordered}`, {method: "DELETE", keepalive: true}); });
 byId("again").addEventListener("click", () => load(shown, true));
 byId("strength").addEventListener("input", ({target}) => { target.nextElementSibling.textContent = target.value; });
 for (const kind of ["pointerdown", "pointermove"]) byId("mask").addEventListener(kind, paint);
 byId("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("order").requestSubmit(); }
 });
-begin().catch(() => { byId("problem").textContent = "the server does not answer: is it still running?"; });
+begin().catch(() => { byId("problem").textContent = SILENT; });

@@ -1,0 +1,194 @@
+"""Orders to the page's server, most of which end badly, and how much memory it has after them.
+
+    python -m tests.torture.serve_memory --orders=500 [--report=tests/torture/serve_memory.md]
+
+`imagen_jax.serve` runs as a user starts it, with the small cascade of the tests, and is asked over the loopback.
+``make_kinds`` says what is asked in turn. The report is a table of the server's resident memory.
+"""
+
+import argparse
+import base64
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.small_cascades import write_cascade
+from tests.web.asking import Served
+
+ORDERS_A_ROW = 25
+UNREAD_AT_ONCE = 20
+STEPS = 4
+
+HEAD = """# The memory of the page's server
+
+Made by
+
+    python -m tests.torture.serve_memory --orders={orders}
+
+`imagen_jax.serve` draws with the tests' small cascade and is asked over the loopback. Of ten orders one begins with a
+4096 × 4096 picture and mask of {large_kilobytes} kB each as PNG, two with smaller ones, and one with a strength, every
+second time with a number of steps that nobody asked for before. One is cancelled in the queue, one while it is drawn; of
+one the follower leaves, of one he does not read, one is cut off while it is sent, and one is a prompt alone. Resident
+memory in MB, when the queue is empty:
+
+| orders | seconds | resident | highest so far |
+|---|---|---|---|
+"""
+
+
+class Server:
+    """`imagen_jax.serve` as a process, and what is asked of it.
+
+    Args:
+        stages: workdirs of the cascade.
+    """
+
+    def __init__(self, stages: list[Path]):
+        names = ",".join(map(str, stages))
+        command = [sys.executable, "-m", "imagen_jax.serve", f"--stages={names}", "--port=0"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        found = re.search(r"localhost:(\d+)", self.process.stdout.readline())
+        if found is None:
+            raise SystemExit("the server did not start")
+        self.asked = Served(int(found[1]), [{"steps": STEPS, "guidance": 1.0}] * len(stages))
+        self.unread: list[Any] = []
+
+    def order(self, **asked: Any) -> str:
+        """Orders a picture, again and again until the queue has room."""
+        while True:
+            status, told = self.asked.order(**asked)
+            if status == 202:
+                return str(told["id"])
+            if status != 429:
+                raise SystemExit(f"status {status}: {told}")
+            time.sleep(0.1)
+
+    def megabytes(self, name: str) -> int:
+        """A line of the process's status, such as "VmRSS"."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) // 1024
+
+
+def follow(server: Server, number: int, **asked: Any) -> None:
+    """Waits until the picture is there, and looks at it."""
+    last = server.asked.follow(server.order(seed=number, **asked))[-1]
+    if last["state"] != "done":
+        raise SystemExit(f"order {number}: {last}")
+    server.asked.ask(last["picture"])
+
+
+def cancel_in_queue(server: Server, number: int, **asked: Any) -> None:
+    """Two are ordered, and the second is cancelled."""
+    first, second = (server.order(seed=number + one, **asked) for one in range(2))
+    server.asked.ask(f"jobs/{second}", method="DELETE")
+    server.asked.follow(first)
+
+
+def cancel_while_drawn(server: Server, number: int, **asked: Any) -> None:
+    """Cancelled when it has begun."""
+    name = server.order(seed=number, **asked)
+    with server.asked.send(f"GET /jobs/{name}", b"\r\n") as connection:
+        while b'"drawing"' not in (told := connection.recv(65536)) and b'"done"' not in told:
+            continue
+    server.asked.ask(f"jobs/{name}", method="DELETE")
+
+
+def leave(server: Server, number: int, **asked: Any) -> None:
+    """The follower leaves at once."""
+    server.asked.send(f"GET /jobs/{server.order(seed=number, **asked)}", b"\r\n").close()
+
+
+def read_nothing(server: Server, number: int, **asked: Any) -> None:
+    """The follower stays and reads nothing."""
+    server.unread.append(server.asked.send(f"GET /jobs/{server.order(seed=number, **asked)}", b"\r\n", buffer=4096))
+    if len(server.unread) > UNREAD_AT_ONCE:
+        server.unread.pop(0).close()
+
+
+def cut_upload(server: Server, number: int, **asked: Any) -> None:
+    """Sends a part of what it promises."""
+    server.asked.begin_upload("orders", 20_000_000, 5_000_000).close()
+
+
+def send_picture(pixels: np.ndarray) -> str:
+    """A picture as a small PNG in a data URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_scene(side: int) -> np.ndarray:
+    """Rectangles: large as pixels, small as a file."""
+    generator, pixels = np.random.default_rng(side), np.zeros((side, side, 3), np.uint8)
+    for _ in range(30):
+        top, left = generator.integers(0, side, 2)
+        pixels[top : top + side // 4, left : left + side // 4] = generator.integers(0, 256, 3)
+    return pixels
+
+
+def make_kinds() -> tuple[list[tuple[Callable[..., None], dict[str, Any]]], int]:
+    """What is asked in turn, and the kilobytes of the large picture."""
+    large, middle = (send_picture(draw_scene(side)) for side in (4096, 1024))
+    mask = send_picture(np.where(draw_scene(4096) > 100, 255, 0).astype(np.uint8).max(-1, keepdims=True).repeat(3, -1))
+    noise = send_picture(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8))
+    kinds: list[tuple[Callable[..., None], dict[str, Any]]] = [
+        (follow, {"image": large, "mask": mask}),
+        (follow, {"image": middle, "mask": middle}),
+        (cancel_in_queue, {"image": middle, "mask": middle}),
+        (cancel_while_drawn, {"image": noise}),
+        (leave, {"image": middle, "mask": middle}),
+        (read_nothing, {"image": noise}),
+        (cut_upload, {}),
+        (follow, {}),
+        (follow, {"image": noise, "strength": 0.5}),
+        (follow, {"image": noise, "mask": noise}),
+    ]
+    return kinds, len(large) * 3 // 4 // 1000
+
+
+def main() -> None:
+    """Orders, and writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--orders", type=int, default=500)
+    parser.add_argument("--report", type=Path)
+    arguments = parser.parse_args()
+    kinds, kilobytes = make_kinds()
+    report = HEAD.format(orders=arguments.orders, large_kilobytes=kilobytes)
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(write_cascade(Path(folder)))
+        began = time.monotonic()
+        try:
+            for number in range(arguments.orders + 1):
+                if number % ORDERS_A_ROW == 0 and number:
+                    follow(server, number)
+                    seconds = time.monotonic() - began
+                    row = [number, f"{seconds:.0f}", server.megabytes("VmRSS"), server.megabytes("VmHWM")]
+                    report += f"| {' | '.join(map(str, row))} |\n"
+                    print(report.splitlines()[-1], flush=True)
+                act, asked = kinds[number % len(kinds)]
+                if "strength" in asked and number % 20 == 8:
+                    stages = [{"steps": STEPS + number // 10, "guidance": 1.0}, {"steps": 2, "guidance": 1.0}]
+                    asked = {**asked, "stages": stages}
+                act(server, number, **asked)
+        finally:
+            server.process.kill()
+            server.process.wait()
+    if arguments.report is not None:
+        arguments.report.write_text(report)
+
+
+if __name__ == "__main__":
+    main()

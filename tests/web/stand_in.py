@@ -1,0 +1,76 @@
+"""A cascade that draws nothing and takes the time that a test gives it."""
+
+import threading
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from imagen_jax.cascades import Cascade
+from imagen_jax.diffusion.schedules import SCHEDULES
+from imagen_jax.edits import NO_EDIT, resize
+from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
+from imagen_jax.sampling.sampler import STEP_RULES
+
+SIDE = 16
+SETTINGS = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "spacing": "uniform", "thresholding": "dynamic",
+            "augmentation_level": 0.0}  # fmt: skip
+
+
+class Trained:
+    """What the page reads of a stage's config."""
+
+    config = ConfigDict({"sampling": SETTINGS})
+
+
+class StandIn(Cascade):
+    """One stage to ``side`` pixels, which shows the picture that an order begins with, or noise.
+
+    Args:
+        steps: that it takes.
+        side: of what it draws.
+
+    Attributes:
+        may_step: set, it goes on; cleared, it waits before the next step.
+        begun: released once for each drawing that begins.
+        edits: how many drawings began with a picture.
+        forgotten: how often its programs were given back.
+    """
+
+    def __init__(self, steps=2, side=SIDE):
+        schedule = SCHEDULES["cosine"]
+        settings = SamplingSettings(2, STEP_RULES["ddim"](0.0, 0.0), 1.0, lambda estimate: estimate)
+        self.stages = [SamplingStage(lambda *_: None, side, None, schedule, schedule, settings)]
+        self.trained, self.steps, self.side = [Trained()], steps, side
+        self.on_step = self.on_estimate = None
+        self.may_step, self.begun = threading.Event(), threading.Semaphore(0)
+        self.may_step.set()
+        self.edits = self.forgotten = 0
+
+    def adjusted(self, **overrides):
+        return self
+
+    def forget_programs(self):
+        self.forgotten += 1
+
+    def count_steps(self, edit=NO_EDIT):
+        return self.steps
+
+    def describe(self):
+        return {}
+
+    def draw(self, wishes, seed=0, negative_prompt=None, edit=NO_EDIT):
+        images = np.random.default_rng(seed).uniform(-1, 1, (1, self.side, self.side, 3)).astype(np.float32)
+        if edit.image is not None:
+            self.edits += 1
+            edit.pictures(self.side, 1)
+            images = resize(edit.square, self.side)[None]
+        self.begun.release()
+        for step in range(self.steps):
+            self.may_step.wait()
+            self.show(images)
+            self.on_step(step)
+        yield [images]
+
+    def show(self, images):
+        """Shows what is drawn so far."""
+        self.on_estimate(images)
