@@ -13,6 +13,7 @@ from imagen_jax.data.record_fields import parse_json_object
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.buckets import is_refusal
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 
 INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
@@ -168,6 +169,7 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str]) -> Ite
                     skipped = max(skipped - len(batch), 0)
     # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise_if_denied(error, table)
         if is_refusal(error):
             raise
         raise UserError(f"{table} can't be read as Parquet ({error}): write it anew") from error
