@@ -22,6 +22,7 @@ from imagen_jax.errors import UserError, names_its_arguments
 from imagen_jax.sampling.edits import Row, Walk, going_back, last_of
 from imagen_jax.sampling.spacings import LogSnrs
 from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 
 Mask = Float[np.ndarray, "mask_height mask_width"]
 
@@ -203,6 +204,7 @@ def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> n
     try:
         return decode(path.read_bytes())
     except (OSError, DamagedImageError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"the {name} {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
 
 

@@ -9,6 +9,7 @@ from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, size_of
+from imagen_jax.storage.refusals import raise_if_denied
 
 LARGEST_FILE = 2**28
 LONGEST_PROMPT = 20_000
@@ -44,6 +45,7 @@ def read_prompts(path: Path) -> list[str]:
         else:
             prompts = read_lines(path)
     except OSError as error:
+        raise_if_denied(error, path)
         raise UserError(
             f"the prompts in {path} can't be read ({error.strerror or error}): name a file of text, JSON or CSV"
         ) from error

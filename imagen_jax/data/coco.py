@@ -19,6 +19,7 @@ from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, mark_of, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.zip_members import DAMAGED_MEMBER, read_member
 
 ATTRIBUTION = (
@@ -188,6 +189,7 @@ def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
         try:
             return f"{name} in {archive}", read_member(name)
         except (KeyError, OSError, *DAMAGED_MEMBER) as error:
+            raise_if_denied(error, archive)
             raise UserError(f"{archive} gives no {name}: download it again ({error})") from error
 
 
@@ -273,5 +275,6 @@ def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
         try:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(container.open("rb"))))
         except (OSError, *DAMAGED_MEMBER) as error:
+            raise_if_denied(error, container)
             raise UserError(f"{container} can't be opened: download it again, whole ({error})") from error
         yield lambda name: read_member(archive, name, LARGEST_MEMBER)

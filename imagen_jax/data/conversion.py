@@ -27,6 +27,7 @@ from imagen_jax.data.splits import SPLITS, Split, split_of
 from imagen_jax.data.statistics import count_record, empty_histograms, sort_values
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import remove_folder, sync, sync_all
+from imagen_jax.storage.refusals import raise_if_denied
 
 LONGEST_CAPTION = 20_000
 """Characters; people write a hundred, and the longest that a text encoder reads has some thousand."""
@@ -198,6 +199,7 @@ def read_part(part: Part) -> Iterator[Record | Damage]:
     try:
         yield from map(as_utf8, part.read())
     except OSError as error:
+        raise_if_denied(error, part.name)
         raise UserError(f"{part.name} can't be read ({error}): mend that, and run the same command again") from error
 
 

@@ -12,6 +12,7 @@ from imagen_jax.data.pixels import crop_centre_square, decode_pixels, resize_are
 from imagen_jax.data.record_fields import split_lines
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, read_files, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 
 
 def folder_images(folder: str | Path) -> list[CaptionedImage]:
@@ -94,6 +95,7 @@ def render_file(file: Path, resolution: int) -> HostPixels:
         with file.open("rb") as stream:
             pixels = crop_centre_square(decode_pixels(stream))
     except (OSError, DamagedImageError) as error:
+        raise_if_denied(error, file)
         raise UserError(f"{file} cannot be read as an image: repair or remove it ({error})") from error
     if len(pixels) < resolution:
         raise UserError(

@@ -10,6 +10,7 @@ from imagen_jax.data.rows import EmbeddedImage, Place, Row, check_columns
 from imagen_jax.errors import UserError
 from imagen_jax.storage.buckets import is_refusal
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 
 ROWS_AT_A_TIME = 1000
 
@@ -77,6 +78,7 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str], with_b
                     skipped = max(skipped - len(batch), 0)
     # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise_if_denied(error, table)
         if is_refusal(error):
             raise
         raise UserError(f"{table} can't be read as Parquet ({error}): write it anew") from error

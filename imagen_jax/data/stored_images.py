@@ -14,6 +14,7 @@ from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_folder
 from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 
 FEATURES = "features.json"
 LARGEST_FEATURES = 2**20
@@ -114,6 +115,7 @@ def check_features(folder: Path) -> None:
     try:
         level = [read_json(file, LARGEST_FEATURES)]
     except (OSError, ValueError) as error:
+        raise_if_denied(error, file)
         raise UserError(f"{file} can't be read ({error}): prepare the data set anew, or copy it again") from None
     while level:
         for node in level:

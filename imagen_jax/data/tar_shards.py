@@ -18,6 +18,7 @@ from imagen_jax.data.records import Damage, Part, Record
 from imagen_jax.data.tar_members import FormatError, Member, read_members
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, in_bucket, list_below, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 
 ATTRIBUTION = "Images that others collected in tar shards; each is under the licence of where it comes from"
 
@@ -103,6 +104,7 @@ def read_shard(folder: Path, name: str, caption: str = TEXT, image: str = "") ->
     except FormatError as error:
         raise UserError(f"{shard} is compressed with {error}: unpack it, or compress it with gzip") from error
     except OSError as error:
+        raise_if_denied(error, shard)
         if in_bucket(shard):
             raise
         raise UserError(f"{shard} can't be read ({error.strerror}): repair or remove it") from error

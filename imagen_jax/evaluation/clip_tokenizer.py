@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, pro
 from imagen_jax.data.record_fields import is_utf8
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.text.tokenizer import Tokenize, load_tokenizer
 from imagen_jax.weights.json_settings import Kind, check_kinds, read_settings
 from imagen_jax.weights.known_files import KnownFile
@@ -66,6 +67,7 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
         lines = text.decode().split("\n")
         merges = [read_pair(line) for line in lines[1 : 1 + MERGES] if line]
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} is no vocabulary of CLIP ({error}): fetch {VOCABULARY.url} again") from None
     letters = list_bytes()
     words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]

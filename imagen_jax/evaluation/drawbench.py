@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from imagen_jax.data.table_rows import ROW_READERS
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, to_path, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
 
 PACKAGE = "imagen_jax.evaluation"
 OWN_PROMPTS = "drawbench_prompts.csv"
@@ -77,6 +78,7 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
             before = found.get(prompt, DrawBenchPrompt(category, prompt, 0))
             found[prompt] = before._replace(times=before.times + 1)
     except OSError as error:
+        raise_if_denied(error, path)
         raise UserError(
             f"the prompts in {path} can't be read ({error.strerror or error}): name a CSV with Prompts and Category"
         ) from error

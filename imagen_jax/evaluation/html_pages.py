@@ -17,6 +17,7 @@ from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, writing
+from imagen_jax.storage.refusals import raise_if_denied
 
 PACKAGE = "imagen_jax.evaluation"
 
@@ -93,6 +94,7 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
     try:
         image = Image.fromarray(decode_pixels(path.read_bytes()))
     except (OSError, DamagedImageError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     while True:

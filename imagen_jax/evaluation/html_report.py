@@ -13,6 +13,7 @@ from imagen_jax.errors import UserError, choose
 from imagen_jax.evaluation import published
 from imagen_jax.evaluation.html_pages import data_uri, write_page
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 
 DIRECTIONS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 OWN_PLACE = ("title", "headline", "warnings", "table")
@@ -100,6 +101,7 @@ def content_of(figure: Path | bytes) -> bytes:
     try:
         return figure.read_bytes()
     except OSError as error:
+        raise_if_denied(error, figure)
         raise UserError(f"the figure {figure} can't be read ({error.strerror or error}): draw it again") from error
 
 

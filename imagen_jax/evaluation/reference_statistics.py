@@ -19,6 +19,7 @@ from imagen_jax.evaluation.frechet import Gaussian, Moments
 from imagen_jax.storage.array_files import Arrays, opened_arrays
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, writing
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import first_difference
 from imagen_jax.weights.named_tensors import list_names
 
@@ -115,6 +116,7 @@ def opened(path: Path) -> Iterator[Arrays]:
         raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
     # Of arrays, of JSON, and of what should be a single number.
     except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise_if_denied(error, path)
         raise UserError(
             f"{path} can't be read as statistics ({error}): it is damaged or something else; fetch or measure it anew"
         ) from error

@@ -19,6 +19,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.drawbench import DrawBenchPrompt
 from imagen_jax.evaluation.html_pages import data_uri, thumbnail, write_page
 from imagen_jax.storage.paths import Path, files_in
+from imagen_jax.storage.refusals import raise_if_denied
 
 SIDE = 256
 MOST_DIGITS = 9
@@ -66,6 +67,7 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
             with path.open("rb") as file, opened_image(file) as image:
                 said = image.info
         except (OSError, DamagedImageError) as error:
+            raise_if_denied(error, path)
             raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
         prompt, index = said.get("prompt"), str(said.get("index", ""))
         if isinstance(prompt, str) and index.isdecimal() and len(index) <= MOST_DIGITS:

@@ -19,6 +19,7 @@ from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import PictureFolder, draw_missing, settings_of
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.wishes import Wish
 
 
@@ -65,6 +66,7 @@ def read_picture(file: Path) -> HostPixels:
     try:
         return decode_pixels(file.read_bytes())
     except (OSError, DamagedImageError) as error:
+        raise_if_denied(error, file)
         raise UserError(
             f"{file} is no whole picture ({error}): delete it, and the same command draws it again"
         ) from error

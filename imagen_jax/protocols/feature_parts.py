@@ -23,6 +23,7 @@ from imagen_jax.evaluation.features import BATCH, ExtractBatch, FeatureSet, comp
 from imagen_jax.evaluation.frechet import check_finite
 from imagen_jax.storage.array_files import opened_arrays
 from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import keep_settings
 
 PART = 512
@@ -126,6 +127,7 @@ def read_part(path: Path) -> FeatureSet:
         with opened_arrays(io.BytesIO(path.read_bytes())) as arrays:
             return FeatureSet(arrays["pooled"], arrays.get("logits"))
     except (OSError, KeyError, ValueError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} can't be read ({error}): delete it, and the same command makes it anew") from error
 
 

@@ -18,6 +18,7 @@ from imagen_jax.data.stored_images import StoredImage, captions_of, identify, lo
 from imagen_jax.data.transforms import make_smaller
 from imagen_jax.errors import UserError, choose
 from imagen_jax.storage.paths import Path, mark_of, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.training.workdir import read_config, require_sections
 
 SQUARED = "the centre square of the upright picture, made smaller by area means"
@@ -93,6 +94,7 @@ class CocoPictures:
         try:
             return StoredImage(image.file, image.captions, self._read_file(image.file))
         except (KeyError, OSError, *coco.DAMAGED_MEMBER) as error:
+            raise_if_denied(error, self.container)
             raise UserError(
                 f"{self.container} gives no whole {image.file} ({error}): get it again, for a reference without it is "
                 "another one"

@@ -99,3 +99,19 @@ def explaining_disk(what: str, mend: str) -> Iterator[None]:
         kind = ForNowError if is_passing(error) else UserError
         reason = str(error) if code is None else os.strerror(code)
         raise kind(f"{what} ({reason}): {mend}") from error
+
+
+def raise_if_denied(error: BaseException, place: object) -> None:
+    """For readers that would call a file damaged or missing: it may be whole, and not theirs to read.
+
+    Args:
+        error: what reading ended with.
+        place: what was read, for the sentence.
+
+    Raises:
+        UserError: the error says that this user may not read it.
+    """
+    if isinstance(error, PermissionError) or disk_error_code(error) in (errno.EACCES, errno.EPERM):
+        raise UserError(
+            f"you may not read {place}: ask its owner to let you (chmod a+rX), or choose another"
+        ) from error

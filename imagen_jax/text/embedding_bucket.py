@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, checksum_of, writing
+from imagen_jax.storage.refusals import raise_if_denied
 
 Hash = tuple[int, int]
 TOKENS = np.dtype(ml_dtypes.bfloat16)
@@ -178,6 +179,7 @@ def open_bucket(path: pathlib.Path) -> Bucket:
         weakref.finalize(bucket, file.close)
         return bucket
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise_if_denied(error, path)
         raise UserError(
             f"{path} is no readable file of embeddings ({error}): delete its folder and it is built anew"
         ) from error

@@ -16,6 +16,7 @@ from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.text.embedding_bucket import Bucket, Found, Hash, open_bucket
 
 STORE = "store.json"
@@ -102,6 +103,7 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
         files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
         return Layer(folder, said["width"], said["captions"], lengths, files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_if_denied(error, folder)
         raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
 
 
@@ -140,5 +142,6 @@ def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
             raise ValueError("it leads to another folder")
         is_complete = (place / name / STORE).is_file()
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_if_denied(error, note)
         raise UserError(f"{note} can't be read ({error}): delete it and the captions are looked up anew") from error
     return open_layer(place / name, verify) if is_complete else None

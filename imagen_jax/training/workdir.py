@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, create_folder, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import first_difference
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
@@ -68,6 +69,7 @@ def read_config(workdir: Path) -> ConfigDict:
             f"python -m imagen_jax.train --config=… --workdir={workdir}"
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
 
 

@@ -11,6 +11,7 @@ that was taken. Any number of raters, threads and servers of one machine may use
 again replaces the earlier answer, so that a slip can be mended and a request sent twice counts once.
 """
 
+import os
 import secrets
 import sqlite3
 import threading
@@ -239,6 +240,11 @@ class RatingStore:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK, effective_ids=True):
+                raise UserError(
+                    f"you may not read and write {self.path}: ask its owner to let you (chmod a+rw), or choose another "
+                    "--out"
+                ) from error
             raise UserError(f"{self.path} can't be {what} ({error}): make room or choose another --out") from error
         # Also where SQLite tells of damage in words that hold it.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:

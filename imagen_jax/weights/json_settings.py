@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 
 
 class Kind(NamedTuple):
@@ -74,6 +75,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: give a folder with all the files that the weights came with") from None
     except (OSError, ValueError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} can't be read ({error}): download it again") from None
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no JSON object: download it again")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import cache_folder, local_copy
 from imagen_jax.storage.paths import Path, checksum_of, to_path
+from imagen_jax.storage.refusals import raise_if_denied
 
 FOLDER_VARIABLE = "IMAGEN_JAX_WEIGHTS"
 
@@ -78,6 +79,7 @@ def find_known_file(path: str, known: KnownFile, flag: str) -> FoundFile:
             f"or name the file with --{flag}=FILE"
         ) from error
     except OSError as error:
+        raise_if_denied(error, place)
         raise UserError(f"{place} can't be read ({error.strerror}): name a file of weights with --{flag}") from error
     if not path and sha256 != known.sha256:
         raise UserError(

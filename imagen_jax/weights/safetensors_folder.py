@@ -23,6 +23,7 @@ from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
 
 # The first that is there is read: full precision before half.
 SINGLES = (
@@ -198,11 +199,12 @@ def parse_header(path: Path) -> tuple[pathlib.Path, int, dict]:
         # A file of this machine, for it is mapped. The library checks the header, and that the file is as long as it
         # says: what it passes is read with ease.
         copy = local_copy(path)
-        safe_open(copy, framework="np")
-        with copy.open("rb") as file:
+        with copy.open("rb") as file:  # first, for the library says of what it may not read that it is not there
+            safe_open(copy, framework="np")
             size = int.from_bytes(file.read(8), "little")
             return copy, size, parse_json(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
 
 

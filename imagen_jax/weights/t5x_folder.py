@@ -18,6 +18,7 @@ from flax.serialization import msgpack_restore
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, array_store, files_in
+from imagen_jax.storage.refusals import raise_if_denied
 
 CHECKPOINT = "checkpoint"
 TENSORFLOW = b"model_checkpoint_path"
@@ -103,6 +104,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
         try:
             return future.result()
         except ValueError as error:
+            raise_if_denied(error, self.folder / name)
             reason = str(error).partition(" [tensorstore_spec")[0]
             raise UserError(
                 f"the tensor {name} is damaged or incomplete ({reason}): download {self.folder / name} again"
@@ -118,6 +120,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
+        raise_if_denied(error, path)
         raise UserError(
             f"{path} can't be read ({error.strerror or error}): give the folder of a T5X checkpoint"
         ) from None

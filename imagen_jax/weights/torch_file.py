@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.errors import UserError
+from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.weights.torch_pickle import STATE_DICT, Storage, Tensor, follow_pickle
 from imagen_jax.weights.torch_script import CONSTANTS, MODULE_TREE, Module, tensors_below
 
@@ -52,6 +53,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     try:
         content = path.read_bytes()
     except OSError as error:
+        raise_if_denied(error, path)
         raise UserError(f"{path} can't be read ({error.strerror}): name a PyTorch file that is there") from error
     read_layout = read_zip if content.startswith(ZIP_MAGIC) else read_legacy
     try:
