@@ -25,7 +25,7 @@ LAYERS = [
     {"evaluation"},
     {"command_line", "preconditions", "pretrained", "stages"},
     {"process_flags", "sampling_flags"},
-    {"stage_files"},
+    {"stage_files", "stage_flags"},
     {"classifiers", "counting", "edits", "prompts", "config_keys", "trained_stages", "training_setup", "wishes"},
     {"cascade_plans"},
     {"cascades", "classifier_training", "jobs"},
