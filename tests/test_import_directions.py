@@ -60,6 +60,7 @@ HOMES = {
     # Elsewhere a path is storage's, which knows buckets; these have files of this machine, of packages and in copies.
     "pathlib": (
         "compilation_cache.py",
+        "data/begun_jobs.py",
         "data/builder.py",
         "data/conversion.py",
         "data/openmoji.py",

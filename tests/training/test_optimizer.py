@@ -131,5 +131,5 @@ def test_a_key_may_change_on_the_way_where_the_optimizer_keeps_the_same_arrays(n
 
 
 def test_an_option_of_another_optimizer_is_a_sentence():
-    with pytest.raises(UserError, match="'adam' has no option 'adam_ratio'"):
+    with pytest.raises(UserError, match=r"option of the optimizer 'adam': 'adam_ratio'"):
         make_optimizer("adam", **SETTINGS, adam_ratio=0.1)
