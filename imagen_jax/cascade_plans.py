@@ -78,7 +78,10 @@ class CascadePlan(NamedTuple):
 
 
 def plan_cascade(
-    stages: str | Path | Sequence[str | Path], overrides: Mapping[str, Any] | None = None, dtype: str | None = None
+    stages: str | Path | Sequence[str | Path],
+    overrides: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    text_encoder: str | Path | None = None,
 ) -> CascadePlan:
     """Reads the configs of a cascade's stages, base first, and checks them and the settings; see ``load_cascade``.
 
@@ -93,7 +96,7 @@ def plan_cascade(
     overrides = {} if overrides is None else overrides
     if not isinstance(overrides, Mapping):
         raise UserError(f"overrides map names of settings to values, as in {{'steps': 32}}; {overrides!r} does not")
-    plans = [plan_stage(folder, dtype) for folder in find_stages(stages)]
+    plans = [plan_stage(folder, dtype, text_encoder) for folder in find_stages(stages)]
     check_order([one.stage for one in plans], [one.name for one in plans], has_picture=True)
     return CascadePlan(plans, dict(overrides), make_sampling_stages(plans, overrides))
 

@@ -50,10 +50,10 @@ from imagen_jax.sampling.settings import ELSEWHERE, SETTINGS, at_least_one
 from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
-from imagen_jax.stages import load_encoder, parameter_axes
+from imagen_jax.stages import parameter_axes
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.trained_stages import TrainedStage, load_params
+from imagen_jax.trained_stages import TrainedStage, load_encoder_of, load_params
 from imagen_jax.wishes import Wish
 
 MOST_ADJUSTED = MOST_WALKS = 16
@@ -324,6 +324,7 @@ def load_cascade(
     on_step: OnStep | None = None,
     dtype: str | None = None,
     classifier: ClassifierGuidance | None = None,
+    text_encoder: str | Path | None = None,
 ) -> Cascade:
     """Loads a cascade from the folders of its stages, base first.
 
@@ -334,12 +335,13 @@ def load_cascade(
         on_step: called after each denoising step.
         dtype: what the networks compute in, "float32" or "bfloat16"; None leaves it to each stage's config.
         classifier: what leads the stages of its resolution besides their texts, see ``classifiers.load_guidance``.
+        text_encoder: folder of the stages' T5, where it lies elsewhere than in their training.
 
     Raises:
         UserError: no stages, a folder without a usable one, stages that do not follow each other, a wrong setting, text
             encoders that differ. All but damaged weights is found before anything is loaded.
     """
-    plan = plan_cascade(stages, overrides, dtype)
+    plan = plan_cascade(stages, overrides, dtype, text_encoder)
     if classifier is not None:
         check_classifier(classifier.resolution, plan.sampling)
     return load_planned(plan, batch_size, on_step, classifier)
@@ -354,10 +356,11 @@ def load_planned(
     """Loads the weights of a cascade whose configs and settings are read and checked; see ``load_cascade``.
 
     Raises:
-        UserError: a folder without usable weights, or text encoders that differ.
+        UserError: a folder without usable weights, or text encoders that are not there, differ, or are others than in
+            training.
     """
     at_least_one("batch_size", batch_size)
-    encoders = [load_encoder(one.config.text) for one in plan.stages]
+    encoders = [load_encoder_of(one) for one in plan.stages]
     if len({encoder.name for encoder in encoders}) > 1:
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(plan.names, encoders, strict=True))
         raise UserError(

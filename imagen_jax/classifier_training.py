@@ -21,7 +21,7 @@ from imagen_jax.classifiers import (
     initial_params,
     make_loss,
 )
-from imagen_jax.data.batches import make_batches
+from imagen_jax.data.batches import Batches, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
@@ -32,14 +32,15 @@ from imagen_jax.sharding.platforms import compiler_options
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoint_reading import place_here
 from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.guard import Guard
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress
-from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.optimizer import check_schedule, make_optimizer, make_schedule
 from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import make_train_step
-from imagen_jax.training.workdir import keep_config
+from imagen_jax.training.workdir import check_continues, keep_config
 
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """At which the accuracy is measured: 0 is clean."""
@@ -57,22 +58,17 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     classifier = build_classifier(config)
     seed = check_seed(config.seed, "config.seed")
-    keep_config(workdir, config)
-    data, training = config.data, config.training
-    data_sets = open_data_sets(
-        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
-    )
-    batches = make_batches(
-        data_sets.load("train"),
-        make_example(classifier.resolution),
-        training.batch_size,
-        seed=seed,
-        cache=data.cache,
-        mirror=data.mirror,
-    )
+    check_trainable(workdir, "classifier", config.data.to_dict())
+    check_continues(workdir, config)
+    training = config.training
+    data_sets, batches = open_data(config, classifier)
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(
-        make_loss(classifier), optimizer, ema_decay=training.ema_decay, ema_warm_up=training.ema_warm_up
+        make_loss(classifier),
+        optimizer,
+        ema_decay=training.ema_decay,
+        ema_warm_up=training.ema_warm_up,
+        schedule=make_schedule(config.optimizer.to_dict()),
     )
     params_key, run_key = jax.random.split(jax.random.key(seed))
     make_state = jax.jit(lambda: initial_state(initial_params(classifier, params_key), optimizer, run_key))
@@ -80,6 +76,8 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         done = checkpoints.latest_step() or 0
         shapes = place_here(jax.eval_shape(make_state))
         data_state: dict[str, Any] = {}
+        if done < training.steps:
+            check_schedule(make_schedule(config.optimizer.to_dict()), training.steps)
         if done:
             state, data_state = checkpoints.restore(shapes)
             batches.set_state(data_state)
@@ -88,11 +86,12 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             state = make_state()
         guard = Guard(training, workdir, done, checkpoints, shapes)
         guard.set_state(data_state)
+        keep_config(workdir, config, {"data_set": data_sets.fingerprint})
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
 
             def log(number: int, moment: Moment) -> None:
-                loss = float(moment.metrics["loss"])
-                writer.write(number, {"loss": loss, **guard.metrics})
+                loss, rate = float(moment.metrics["loss"]), float(moment.metrics["learning_rate"])
+                writer.write(number, {"loss": loss, "learning_rate": rate, **guard.metrics})
                 clock = moment.clock
                 bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
 
@@ -114,6 +113,23 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     accuracy = measure_accuracy(classifier, state, data_sets)
     write_whole(workdir / "accuracy.json", (json.dumps(accuracy, indent=2) + "\n").encode())
     return accuracy
+
+
+def open_data(config: ConfigDict, classifier: Classifier) -> tuple[DataSets, Batches]:
+    """Builds or opens the data set, and opens the batches of its training split."""
+    data = config.data
+    data_sets = open_data_sets(
+        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
+    )
+    batches = make_batches(
+        data_sets.load("train"),
+        make_example(classifier.resolution),
+        config.training.batch_size,
+        seed=config.seed,
+        cache=data.cache,
+        mirror=data.mirror,
+    )
+    return data_sets, batches
 
 
 def label(batch: Mapping[str, Any], classifier: Classifier) -> LabelledImages:

@@ -20,7 +20,7 @@ from imagen_jax.cascades import Cascade, load_planned
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError, choose
 from imagen_jax.preconditions import Precondition, check_flags
-from imagen_jax.pretrained import USUAL, find_stages
+from imagen_jax.pretrained import find_stages
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.protocols import drawbench_run
 from imagen_jax.protocols.deviations import PROTOCOLS, overrides_of
@@ -31,9 +31,9 @@ from imagen_jax.protocols.runs import run_evaluation, run_sweep
 from imagen_jax.protocols.sweep import Point, list_points, parse_axis
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.seeds import LARGEST_SEED
-from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.stage_flags import read_stages, read_text_encoder
+from imagen_jax.storage.paths import Path, split_places, to_path
 
-STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, pictures, features.", required=True)
 PROTOCOL = flags.DEFINE_string("protocol", "training_captions", f"One of {', '.join(PROTOCOLS)}.")
 DATASET = flags.DEFINE_string("dataset", "", f"What to compare with: {', '.join(DATASETS)}; else the protocol's.")
@@ -44,7 +44,9 @@ SAMPLES = flags.DEFINE_integer(
 )
 CAPTIONS_FILE = flags.DEFINE_string("captions_file", "", "Captions of the data set, a line each; else by --seed.")
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", "", "Prompts of DrawBench, its CSV; else our own.")
-BESIDE = flags.DEFINE_list("beside", [], "With --protocol=drawbench: --out of other models, for the page.")
+BESIDE = flags.DEFINE_multi_string(
+    "beside", [], "With --protocol=drawbench: --out of other models, for the page; commas between, or the flag again."
+)
 FEATURES = flags.DEFINE_list("features", [], "Feature networks, the first for the headline; else the protocol's.")
 RESIZE = flags.DEFINE_string("resize", "", "How pictures come to Inception's size; else its default.")
 INCEPTION_WEIGHTS = flags.DEFINE_string("inception_weights", "", "Inception's file of weights.")
@@ -134,7 +136,7 @@ def main(arguments: Sequence[str]) -> None:
     check_flags(PRECONDITIONS)
     points = list_points([parse_axis(text) for text in SWEEP.value])
     overrides = sampling_flags.read_overrides()
-    plan = plan_protocol(STAGES.value, PROTOCOL.value, overrides, sampling_flags.DTYPE.value)
+    plan = plan_protocol(read_stages(), PROTOCOL.value, overrides, sampling_flags.DTYPE.value, read_text_encoder())
     plan.check_effects(overrides)
     check_points(plan, points, overrides)
     check_inputs()
@@ -163,6 +165,7 @@ def evaluate(
     *,
     overrides: Mapping[str, Any] | None = None,
     batch_size: int = 16,
+    text_encoder: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a cascade, for notebooks and scripts.
 
@@ -172,6 +175,7 @@ def evaluate(
         wanted: what is measured; by default whether pictures follow their captions.
         overrides: keys of ``config.sampling``, see ``load_cascade``; they go before the protocol's.
         batch_size: pictures drawn at once.
+        text_encoder: see ``load_cascade``.
 
     Returns:
         The report.
@@ -182,7 +186,7 @@ def evaluate(
     wanted = wanted or Wanted()
     if wanted.protocol == "drawbench":
         raise UserError("drawbench is drawn, not measured: run python -m imagen_jax.evaluate --protocol=drawbench")
-    plan = plan_protocol(stages, wanted.protocol, overrides or {})
+    plan = plan_protocol(stages, wanted.protocol, overrides or {}, text_encoder=text_encoder)
     plan.check_effects(overrides or {})
     check_wanted(wanted)
     out = to_path(out)
@@ -198,6 +202,7 @@ def plan_protocol(
     protocol: str,
     overrides: Mapping[str, Any],
     dtype: str | None = None,
+    text_encoder: str | Path | None = None,
 ) -> CascadePlan:
     """Plans a cascade with the settings of a protocol, and those of the user before them.
 
@@ -206,7 +211,7 @@ def plan_protocol(
     """
     folders = find_stages(stages)
     settings = {**overrides_of(choose(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
-    plan = plan_cascade(folders, settings, dtype)
+    plan = plan_cascade(folders, settings, dtype, text_encoder)
     plan.check_images()
     return plan
 
@@ -249,7 +254,7 @@ def check_inputs() -> None:
     check_wanted(read_wanted())
     if PROTOCOL.value == "drawbench":
         drawbench_run.read_prompts(PROMPTS_FILE.value)
-        drawbench_run.check_beside(BESIDE.value)
+        drawbench_run.check_beside(read_beside())
 
 
 def check_places() -> Path:
@@ -260,9 +265,15 @@ def check_places() -> Path:
     """
     data = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, REFERENCE_STATISTICS)
     weights = (INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
-    for place in (*STAGES.value, *BESIDE.value, *(flag.value for flag in (*data, *weights))):
+    for place in (*read_stages(), *read_beside(), *(flag.value for flag in (*data, *weights))):
         to_path(place)
+    read_text_encoder()
     return to_path(OUT.value)
+
+
+def read_beside() -> list[str]:
+    """What ``--beside`` names."""
+    return [place for text in BESIDE.value for place in split_places(text)]
 
 
 def tell(sentence: str) -> None:
@@ -277,7 +288,7 @@ def run_drawbench(cascade: Cascade, steps: StepBar, out: Path) -> None:
     samples = SAMPLES.value or PROTOCOLS["drawbench"].samples
     report = drawbench_run.draw_bench(cascade, steps, prompts, out, SEED.value, samples)
     if processes.is_first():
-        drawbench_run.write_bench(out, report, prompts, out.name, BESIDE.value)
+        drawbench_run.write_bench(out, report, prompts, out.name, read_beside())
     tell(f"{samples} picture(s) of each of {len(prompts)} prompts; the page is {out / 'report.html'}")
 
 

@@ -12,6 +12,7 @@ what is missing is drawn and written. An array of all pictures is of those of on
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
+from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import (
     Path,
     create_folder,
@@ -35,6 +37,7 @@ from imagen_jax.storage.paths import (
     writing,
 )
 from imagen_jax.storage.settings import keep_settings
+from imagen_jax.trained_stages import hash_parameters
 from imagen_jax.wishes import Wish
 
 FORMATS = ("png", "jpg", "webp", "npz")
@@ -53,7 +56,22 @@ def settings_of(cascade: Cascade) -> dict[str, Any]:
         "trained_steps": [one.step for one in cascade.trained],
         "dtypes": [one.config.network.dtype for one in cascade.trained],
         "overrides": dict(cascade.overrides),
+        # What tells the stages whatever their folders are called; pictures of earlier versions lack it.
+        "settings": [f"{stage.resolution} px, {stage.settings.describe()}" for stage in cascade.stages],
+        "weights": [hash_parameters(one.params) for one in cascade.trained],
     }
+
+
+def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Entries in which settings and those of a file may differ: what only one version writes, and names of folders."""
+    try:
+        there = read_json(file)
+    except (OSError, ValueError):
+        there = {}
+    by_weights = isinstance(there, dict) and "weights" in there
+    named = tuple(name for name in {**settings, **(there if by_weights else {})} if name.startswith("stage_"))
+    # Folders of earlier versions have a batch size, whatever the format.
+    return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
 
 
 class Batch(NamedTuple):
@@ -101,16 +119,32 @@ class PictureFolder:
         if form == "npz":
             digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
             of_array = {"batch_size": batch_size, "pictures_sha256": digest}
-        kept = keep_settings(
+        self._kept: Mapping[str, Any] | None = keep_settings(
             out / SETTINGS,
             {**settings, "seed": seed, "format": form, **of_array},
             "pictures drawn",
             "choose another --out",
-            # Folders of earlier versions have the first, whatever the format.
-            uncompared=("batch_size", "pictures_sha256"),
+            uncompared=find_uncompared(out / SETTINGS, settings),
+            begun=self._has_pictures(),
         )
         if form == "npz":
-            self._check_array(kept, of_array)
+            self._check_array(self._kept, of_array)
+
+    def _has_pictures(self) -> bool:
+        """Whether anything was drawn here; else the settings there are those of a start that failed."""
+        folder = self.out / BATCHES
+        files = [*files_in(self.out), *(files_in(folder) if folder.exists() else ())]
+        return any(file.suffix in (".npy", *(f".{form}" for form in FORMATS)) for file in files)
+
+    def _check_unchanged(self) -> None:
+        """Checks, before the first picture, that no other run has meanwhile begun to draw others here.
+
+        Raises:
+            UserError: one has.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None and read_json(self.out / SETTINGS) != parse_json(json.dumps(dict(kept))):
+            raise UserError(f"another run has begun to draw other pictures in {self.out}: choose another --out")
 
     def _check_array(self, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Checks that the array, or the part of it that is there, is of these pictures.
@@ -160,6 +194,7 @@ class PictureFolder:
         Raises:
             UserError: they can't be written.
         """
+        self._check_unchanged()
         try:
             if self.form == "npz":
                 buffer = io.BytesIO()

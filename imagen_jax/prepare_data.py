@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from imagen_jax.command_line import parse_options, run_main
+from imagen_jax.data.begun_jobs import check_begun
 from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
 from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.data.preparation import Preparation, check_begun, prepare, upload
+from imagen_jax.data.preparation import Preparation, prepare, upload
 from imagen_jax.data.repetitions import DUPLICATES
 from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     out = to_path(OUT.value)
     if in_bucket(out):
-        check_begun(preparation, out)
+        check_begun(preparation.describe(), out)
         place = working_folder(out) / out.name
         manifest = prepare(preparation, place, WORKERS.value)
         upload(place, out)

@@ -20,6 +20,7 @@ Of the numbers in ``metrics.jsonl`` that speak of time,
 - ``goodput``: ``useful_seconds`` over the wall time since the first start had its data ready, the time in which no
   process ran included.
 - ``epochs``: how often the data set was read through; of several data sets ``epochs_1``, ``epochs_2``, …
+- ``learning_rate``: that the step took; of Muon's Adam it is ``optimizer.adam_ratio`` times that.
 - ``skipped``: how many steps of the run were skipped, for their loss or gradient was not finite.
 - ``unreadable_images``: how many images this process could not read and left out, since this start.
 

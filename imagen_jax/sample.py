@@ -33,15 +33,14 @@ from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
 from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing, settings_of
 from imagen_jax.preconditions import Precondition, check_flags
-from imagen_jax.pretrained import USUAL
 from imagen_jax.process_flags import join_as_flagged
 from imagen_jax.prompts import check_readable, read_prompts
 from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.seeds import LARGEST_SEED
+from imagen_jax.stage_flags import read_stages, read_text_encoder
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.wishes import Wish, wishes_of
 
-STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, a JSON list, or a column of CSV.")
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
@@ -131,7 +130,7 @@ def main(arguments: Sequence[str]) -> None:
     wishes = list_wishes(read_all_prompts())
     edit = read_edit()
     overrides = sampling_flags.read_overrides()
-    plan = plan_cascade(STAGES.value, overrides, sampling_flags.DTYPE.value)
+    plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
     plan.check_effects(overrides)
     guidance = read_classifier()
@@ -170,7 +169,7 @@ def check_places() -> Path:
         UserError: one names a place of another kind than we know.
     """
     others = (flag.value for flag in (PROMPTS_FILE, IMAGE, MASK, CLASSIFIER) if flag.value is not None)
-    for place in (*STAGES.value, *others):
+    for place in (*read_stages(), *others):
         to_path(place)
     return to_path(OUT.value)
 

@@ -14,9 +14,8 @@ from imagen_jax.cascade_plans import plan_cascade
 from imagen_jax.cascades import load_planned
 from imagen_jax.command_line import run_main
 from imagen_jax.errors import UserError
-from imagen_jax.pretrained import USUAL
+from imagen_jax.stage_flags import read_stages, read_text_encoder
 
-STAGES = flags.DEFINE_list("stages", [USUAL], "The stages' folders, base first, commas between; or a cascade's name.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
 ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     from imagen_jax.web.orders import Limits
 
     before = keep_out(HOST.value, ORIGINS.value)
-    plan = plan_cascade(STAGES.value, dtype=DTYPE.value)
+    plan = plan_cascade(read_stages(), dtype=DTYPE.value, text_encoder=read_text_encoder())
     limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
     jobs = Jobs(load_planned(plan, batch_size=1), limits)
     serve(make_app(jobs, limits, before), HOST.value, PORT.value)

@@ -195,6 +195,24 @@ def load_encoder(text: ConfigDict) -> TextEncoder:
     return encoder
 
 
+def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) -> None:
+    """Checks that a stage is given the text encoder that it was trained with.
+
+    Args:
+        encoder: that it is given.
+        trained_with: the name of that it was trained with; None where that was not noted.
+        stage: what to call it.
+
+    Raises:
+        UserError: it is another.
+    """
+    if trained_with not in (None, encoder.name):
+        raise UserError(
+            f"{stage} was trained with the text encoder {trained_with}, and this is {encoder.name}: give the folder of "
+            "the same weights and tokenizer"
+        )
+
+
 def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:
     """Shapes of a training batch.
 

@@ -38,14 +38,16 @@ from imagen_jax.text.embedding_layer import recall
 from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.guard import Guard
 from imagen_jax.training.lines import told_when_refused
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.optimizer import check_schedule, make_schedule
 from imagen_jax.training.saving import Saving
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
-from imagen_jax.training.workdir import flatten, keep_config
+from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
 from imagen_jax.training_setup import Training, make_training
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
@@ -71,10 +73,6 @@ PRECONDITIONS = (
     ),
 )
 
-MAY_DIFFER = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
-"""Keys of which each host may have its own value: where its disk has what all need."""
-
-
 EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
 """What ``text.embeddings`` may say.
 
@@ -94,11 +92,13 @@ class Data(NamedTuple):
         folder: the data set that previews show; of several the first.
         batches: host batches of the training split.
         store: the embeddings of all its captions, and of the preview's prompts.
+        fingerprints: what tells data and text encoder from others, see ``training.workdir``.
     """
 
     folder: Path
     batches: Batches
     store: Embeddings
+    fingerprints: dict[str, str]
 
 
 class Run(NamedTuple):
@@ -167,6 +167,8 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
                 return state
             del state
         check_traced(watch.traced, done, config.training.steps)
+        if done < config.training.steps:
+            check_schedule(make_schedule(config.optimizer.to_dict()), config.training.steps)
         data = prepare(config, transform)
         if done:
             state, data_state = checkpoints.restore(training.state)
@@ -177,6 +179,8 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
             state, data_state = training.make_state(), {}
         guard = Guard(config.training, workdir, done, checkpoints, training.state)
         guard.set_state(data_state)
+        if processes.is_first():
+            keep_config(workdir, config, data.fingerprints)
         state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
@@ -232,22 +236,24 @@ def tell(sentence: str) -> None:
 
 
 def share_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes the config into ``workdir``, and checks that all processes train the same config in the same folder.
+    """Checks that all processes train the same config in the same folder, and that the folder may be used for it.
 
     Raises:
-        UserError: they don't, or the workdir is of another run.
+        UserError: they don't, or the folder is of another run or holds something else.
     """
-    here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if not key.startswith(MAY_DIFFER)}
+    here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if key not in PATHS}
     processes.agree({**here, "the number of local devices": jax.local_device_count()})
     if processes.is_first():
-        keep_config(workdir, config)
+        check_trainable(workdir, "stage", config.data.to_dict())
+        check_continues(workdir, config)
+        make_workdir(workdir)
     processes.check_shared(workdir)
 
 
 def prepare(config: ConfigDict, transform: Transform) -> Data:
     """Builds or opens the data set, embeds its captions once, and opens the training batches."""
 
-    def build_or_open() -> tuple[DataSets, Embeddings]:
+    def build_or_open() -> tuple[DataSets, Embeddings, str]:
         data = config.data
         opened = open_data_sets(
             data.source,
@@ -259,10 +265,10 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
         )
         encoder = load_encoder(config.text)
         if choose(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, ComputedEmbeddings(encoder)
-        return opened, open_store(opened.folders, encoder, config.preview.prompts)
+            return opened, ComputedEmbeddings(encoder), encoder.name
+        return opened, open_store(opened.folders, encoder, config.preview.prompts), encoder.name
 
-    data_sets, store = processes.take_turns(build_or_open)
+    data_sets, store, encoder_name = processes.take_turns(build_or_open)
     processes.agree({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
         data_sets.load("train"),
@@ -278,7 +284,8 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
         data=data_sets.name if config.data.source == PREPARED else None,
         largest_bad_share=config.data.largest_bad_share,
     )
-    return Data(data_sets.folders[0], batches, store)
+    fingerprints = {"data_set": data_sets.fingerprint, "text_encoder": encoder_name}
+    return Data(data_sets.folders[0], batches, store, fingerprints)
 
 
 def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[str]) -> EmbeddingStore:

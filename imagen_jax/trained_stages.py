@@ -3,25 +3,28 @@
 workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingStage
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from imagen_jax import stage_files
 from imagen_jax.array_types import DTYPES, LowResolution, Text
-from imagen_jax.errors import choose
+from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
 from imagen_jax.sampling.guidance import Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.settings import check_settings
 from imagen_jax.sampling.spacings import SPACINGS, check_discrete
 from imagen_jax.sampling.thresholding import THRESHOLDS
-from imagen_jax.stages import Stage, abstract_params, build_stage, make_denoiser
-from imagen_jax.storage.paths import Path
+from imagen_jax.stages import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
+from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.workdir import read_config, require_sections
+from imagen_jax.training.workdir import FINGERPRINTS, read_config, require_sections
 from imagen_jax.weights.checksums import check_checksums
 
 
@@ -106,15 +109,17 @@ class TrainedStage(NamedTuple):
     step: int
 
 
-def plan_stage(workdir: Path, dtype: str | None = None) -> StagePlan:
+def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path | None = None) -> StagePlan:
     """Reads the config of a stage, and nothing else of its folder.
 
     Args:
         workdir: of its training, or of an import; or a folder that ``imagen_jax.export_weights`` wrote.
         dtype: what the network computes in; None leaves it to the config.
+        text_encoder: folder of its T5, where it lies elsewhere than in its training.
 
     Raises:
-        UserError: there is no config, it is no stage's or not as it was written, or the dtype is unknown.
+        UserError: there is no config, it is no stage's or not as it was written, the dtype is unknown, or its text
+            encoder is not T5.
     """
     if dtype is not None:
         choose(DTYPES, dtype, "dtype")
@@ -124,6 +129,8 @@ def plan_stage(workdir: Path, dtype: str | None = None) -> StagePlan:
     require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
     if dtype is not None:
         config.network.dtype = dtype
+    if text_encoder is not None:
+        move_encoder(config, text_encoder, str(workdir))
     return StagePlan(workdir, config, build_stage(config))
 
 
@@ -150,3 +157,51 @@ def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
         UserError: no config or no parameters there, or they do not fit each other.
     """
     return load_params(plan_stage(workdir, dtype))
+
+
+def move_encoder(config: ConfigDict, folder: str | Path, stage: str) -> None:
+    """Changes a stage's config so that its T5 is read from another folder.
+
+    Args:
+        config: of the stage.
+        folder: where T5 lies now.
+        stage: what to call the stage.
+
+    Raises:
+        UserError: its text encoder is not T5.
+    """
+    text = config.text
+    if text.encoder != "t5":
+        raise UserError(
+            f"the text encoder of {stage} is {text.encoder}, which comes with the package: leave --text_encoder out"
+        )
+    text.options.folder = str(folder)
+    if text.options.get("tokenizer") and not to_path(text.options.tokenizer).is_file():
+        text.options.tokenizer = ""
+
+
+def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
+    """Loads the text encoder that a stage was trained with.
+
+    Raises:
+        UserError: it is not there, or is another.
+    """
+    text = one.config.text
+    if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
+        raise UserError(
+            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: name the folder where it "
+            "is now in --text_encoder"
+        )
+    encoder = load_encoder(text)
+    check_encoder(encoder, one.config.get(FINGERPRINTS, {}).get("text_encoder"), one.name)
+    return encoder
+
+
+def hash_parameters(params: Any) -> str:
+    """The sha256 of a network's parameters: their names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()

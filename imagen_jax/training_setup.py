@@ -19,7 +19,7 @@ from imagen_jax.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, count_parts, place_shapes, place_state
 from imagen_jax.stages import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
-from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.optimizer import make_optimizer, make_schedule
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, lower_train_step, make_train_step
 
@@ -82,6 +82,7 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
         ema_decay=config.training.ema_decay,
         ema_warm_up=config.training.ema_warm_up,
         accumulate=config.training.accumulate,
+        schedule=make_schedule(config.optimizer.to_dict()),
     )
 
     def first_state() -> TrainState:

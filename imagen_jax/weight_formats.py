@@ -18,11 +18,12 @@ from imagen_jax.array_types import DTYPES
 from imagen_jax.errors import UserError, choose
 from imagen_jax.models import Network
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
-from imagen_jax.stages import load_encoder
-from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.stages import check_encoder, load_encoder
+from imagen_jax.storage.paths import Path, remove_folder, write_whole
 from imagen_jax.trained_stages import TrainedStage, load_params, make_settings, plan_stage
 from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.workdir import keep_config
+from imagen_jax.training.folder_kinds import has_state
+from imagen_jax.training.workdir import FINGERPRINTS, has_begun, keep_config
 
 
 class Format(NamedTuple):
@@ -92,20 +93,24 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     form = choose(FORMATS, name, "format")
     for dtype in filter(None, (choices.dtype, choices.text_dtype)):
         choose(DTYPES, dtype, "dtype")
-    if (workdir / "config.json").exists():
+    if (workdir / "config.json").exists() or (has_begun(workdir) and has_state(workdir)):
         raise UserError(f"{workdir} holds a stage already: choose another --out")
     config = form.read_config(source, choices)
-    load_encoder(config.text)
+    fingerprints = dict(config.get(FINGERPRINTS, {}))
+    encoder = load_encoder(config.text)
+    if choices.text_dtype is None:
+        check_encoder(encoder, fingerprints.get("text_encoder"), str(source))
     make_settings(config.sampling.to_dict())
     if form.notice:
         print(form.notice, flush=True)
     params = form.read_params(source, config)
+    if has_begun(workdir):
+        # Of an import that was cut off, maybe from another source.
+        remove_folder(workdir / "checkpoints")
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        # Of an import that was cut off after its last byte; nothing else can be in a workdir without a config.
-        if checkpoints.latest_step() is None:
-            checkpoints.save_weights(form.read_step(source), params)
+        checkpoints.save_weights(form.read_step(source), params)
     copy_licences(source, workdir)
-    keep_config(workdir, config)
+    keep_config(workdir, config, fingerprints | {"text_encoder": encoder.name})
 
 
 def copy_licences(source: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ LAYERS = [
     {"evaluation"},
     {"command_line", "preconditions", "pretrained", "stages"},
     {"process_flags", "sampling_flags"},
-    {"stage_files"},
+    {"stage_files", "stage_flags"},
     {"classifiers", "counting", "edits", "prompts", "config_keys", "trained_stages", "training_setup", "wishes"},
     {"cascade_plans"},
     {"cascades", "classifier_training", "jobs"},
@@ -57,6 +57,7 @@ HOMES = {
     # Elsewhere a path is storage's, which knows buckets; these have files of this machine, of packages and in copies.
     "pathlib": (
         "compilation_cache.py",
+        "data/begun_jobs.py",
         "data/builder.py",
         "data/conversion.py",
         "data/openmoji.py",

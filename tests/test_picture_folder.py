@@ -155,7 +155,7 @@ def test_a_folder_of_an_earlier_version_is_accepted(tmp_path, form, settings):
 
 
 def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
-    for stop in (0, 1, None):
+    for stop in (1, None):
         out = tmp_path / f"{stop}"
         fill(out, "npz", stop_after=stop)
         before = content_of(out)
@@ -186,3 +186,49 @@ def test_damaged_settings_are_a_sentence(tmp_path):
 def test_two_equal_wishes_are_refused(tmp_path):
     with pytest.raises(UserError, match="given twice"):
         PictureFolder(tmp_path, [WISHES[0], WISHES[0]], 0, 2, "png", {})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_settings_of_a_start_that_drew_nothing_give_way_and_those_of_pictures_do_not(tmp_path, form):
+    PictureFolder(tmp_path, WISHES, 3, 4, form, {"steps": 9})
+    fill(tmp_path, form, stop_after=1)
+    assert json.loads((tmp_path / "sampling.json").read_text())["steps"] == 5
+    with pytest.raises(UserError, match="steps 5, and this run has 9"):
+        PictureFolder(tmp_path, WISHES, 3, 4, form, {"steps": 9})
+    fill(tmp_path, form)
+
+
+def test_of_two_runs_with_other_settings_one_alone_draws(tmp_path):
+    first = PictureFolder(tmp_path, WISHES, 3, 4, "png", {"steps": 5})
+    second = PictureFolder(tmp_path, WISHES, 3, 4, "png", {"steps": 6})
+    batch = second.missing()[0]
+    second.write(batch, pictures_of(batch.wishes), {})
+    with pytest.raises(UserError, match="another run has begun to draw other pictures"):
+        first.write(batch, pictures_of(batch.wishes), {})
+
+
+STAGES = {"stage_0": "base: 8 px, ddim", "settings": ["8 px, ddim"], "weights": ["abcd"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"stage_0": "moved: 8 px, ddim"}, None),
+        ({"stage_0": "base: 8 px, heun", "settings": ["8 px, heun"]}, "settings"),
+        ({"weights": ["ffff"]}, "weights"),
+    ],
+)
+def test_stages_are_told_by_their_weights_and_not_by_their_folders(tmp_path, change, refused):
+    fill(tmp_path, stop_after=1, settings=STAGES)
+    if refused is None:
+        fill(tmp_path, settings=STAGES | change)
+        return
+    with pytest.raises(UserError, match=f"with {refused} "):
+        fill(tmp_path, settings=STAGES | change)
+
+
+def test_a_folder_of_before_the_weights_were_noted_goes_on_by_the_names(tmp_path):
+    fill(tmp_path, stop_after=1, settings={"stage_0": STAGES["stage_0"]})
+    with pytest.raises(UserError, match="stage_0"):
+        fill(tmp_path, settings=STAGES | {"stage_0": "moved: 8 px, ddim"})
+    fill(tmp_path, settings=STAGES)

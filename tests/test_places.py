@@ -49,6 +49,8 @@ common = set(flags.FLAGS)
 for name, more in MORE.items():
     module = importlib.import_module(f"imagen_jax.{name}")
     texts = texts_of(f"imagen_jax.{name}")
+    if "imagen_jax.stage_flags" in sys.modules:
+        texts |= texts_of("imagen_jax.stage_flags")
     assert texts_of("imagen_jax.sampling_flags") <= OTHERS
     assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
     for place in sorted(texts & PLACES):
@@ -68,8 +70,9 @@ for name, more in MORE.items():
         if flag not in common and flag != "debug":
             delattr(flags.FLAGS, flag)
     # Whoever shares its flags is to define them anew.
-    if sys.modules.pop("imagen_jax.sampling_flags", None):
-        del imagen_jax.sampling_flags
+    for shared in ("sampling_flags", "stage_flags"):
+        if sys.modules.pop(f"imagen_jax.{shared}", None):
+            delattr(imagen_jax, shared)
 """
 
 
@@ -80,7 +83,7 @@ def test_no_flag_takes_another_place_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 27
+    assert len(told) == 29
     for line in told:
         assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

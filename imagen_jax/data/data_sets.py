@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from imagen_jax.data.batches import Mixture
 from imagen_jax.data.builder import PREPARED, check_prepared, prepare_data
 from imagen_jax.data.splits import Split
-from imagen_jax.data.stored_images import identify, load_split
+from imagen_jax.data.stored_images import identify, identify_drawn, load_split
 from imagen_jax.errors import UserError, check_names
-from imagen_jax.storage.paths import Path
+from imagen_jax.storage.paths import Path, split_places
 
 
 class DataSets(NamedTuple):
@@ -21,11 +21,13 @@ class DataSets(NamedTuple):
         folders: of each.
         weights: how often each is read, in any unit; empty: by their numbers of examples, as if they were one.
         name: tells them, and what is in them, from others.
+        fingerprint: likewise, wherever they lie and whenever their files were copied: what a run may be continued on.
     """
 
     folders: tuple[Path, ...]
     weights: tuple[float, ...]
     name: str
+    fingerprint: str
 
     def load(self, split: Split) -> Mixture:
         """Opens one split of all of them.
@@ -64,7 +66,7 @@ def open_data_sets(
     else:
         check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
         named = str(options.get("folder", ""))
-        folders = tuple(check_prepared(resolution, folder=one.strip()) for one in named.split(","))
+        folders = tuple(check_prepared(resolution, folder=one) for one in split_places(named))
     if weights and len(weights) != len(folders):
         raise UserError(
             f"there are {len(weights)} data.weights for {len(folders)} data set(s): give one for each folder, or none"
@@ -73,4 +75,5 @@ def open_data_sets(
     name = "+".join(identify(folder) if source == PREPARED else folder.name for folder in folders)
     if weights and len(folders) > 1:
         name += " by " + ":".join(f"{weight:g}" for weight in weights)
-    return DataSets(folders, tuple(map(float, weights)) if len(folders) > 1 else (), name)
+    fingerprint = name if source == PREPARED else identify_drawn(folders[0])
+    return DataSets(folders, tuple(map(float, weights)) if len(folders) > 1 else (), name, fingerprint)

@@ -29,6 +29,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
+from imagen_jax.data.begun_jobs import JOB, PARTS, UnfitError, begin, noting_unfit
 from imagen_jax.data.conversion import (
     QUARANTINE,
     UNFINISHED,
@@ -59,8 +60,6 @@ from imagen_jax.storage.local_copies import put_in_bucket
 from imagen_jax.storage.paths import Path, checksum_of, size_of, sync, sync_all
 from imagen_jax.storage.refusals import explaining_disk
 
-PARTS = "parts"
-JOB = "job.json"
 LOCK = ".lock"
 CAPTIONS_FOLDER = "captions"
 REPEATED = "repeated.jsonl"
@@ -122,13 +121,14 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
     with explaining_disk(f"the data set can't be written into {out}", mend):
         out.mkdir(parents=True, exist_ok=True)
         with alone_in(out):
-            begin(preparation, out)
+            begin(preparation.describe(), out)
             manifest = read_json(out / MANIFEST)
             for left_over in (out / PARTS).glob(f"*{UNFINISHED}"):
                 shutil.rmtree(left_over)
             if manifest is None:
-                reports = convert_all(preparation, out / PARTS, workers)
-                manifest = assemble(preparation, out, reports)
+                with noting_unfit(out):
+                    reports = convert_all(preparation, out / PARTS, workers)
+                    manifest = assemble(preparation, out, reports)
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return manifest
 
@@ -159,31 +159,6 @@ def alone_in(out: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another process prepares {out} right now: wait for it, or choose another --out") from None
         yield
-
-
-def begin(preparation: Preparation, out: pathlib.Path) -> None:
-    """Writes down what is made in ``out``, or checks that it is the same that was begun there.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if not check_begun(preparation, out):
-        write_json(out / JOB, preparation.describe())
-
-
-def check_begun(preparation: Preparation, out: Path) -> bool:
-    """Whether a data set was begun in ``out``, after checking that it is this one.
-
-    Raises:
-        UserError: it is another.
-    """
-    wanted = preparation.describe()
-    begun = read_json(out / JOB)
-    if begun is not None and begun != wanted:
-        names = [name for name in wanted if begun.get(name) != wanted[name]]
-        what = "the source's files have changed" if names == ["parts"] else f"with another {' and '.join(names)}"
-        raise UserError(f"{out} holds a data set that was begun otherwise ({what}): choose another --out")
-    return begun is not None
 
 
 def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) -> list[dict[str, Any]]:
@@ -252,7 +227,7 @@ def check_share(
         reasons = add_counts(report["damaged"] for report in reports)
         named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
         example = find_damage(folder, max(reasons, key=lambda reason: reasons[reason]))
-        raise UserError(
+        raise UnfitError(
             f"{bad} of {good + bad} records can't be read ({named}){example}: mend the source, or raise "
             "--largest_bad_share"
         )
@@ -285,7 +260,7 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
     repetitions = find_repetitions(folders, preparation.duplicates)
     kept = repetitions.kept()
     if not any(rows.any() for rows in kept["train"]):
-        raise UserError(
+        raise UnfitError(
             f"data source {preparation.source!r} gives no training images: loosen the filters, or add images"
         )
     unfinished = out / "unfinished"

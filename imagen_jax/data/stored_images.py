@@ -1,6 +1,7 @@
 """Reads a prepared data set: any example at any time, no TensorFlow."""
 
 import hashlib
+import json
 import resource
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -13,7 +14,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_folder
 from imagen_jax.storage.names import stays_below
-from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.storage.paths import Path, checksum_of, to_path
 from imagen_jax.storage.refusals import raise_if_denied
 
 FEATURES = "features.json"
@@ -193,6 +194,21 @@ def identify(folder: Path) -> str:
     """
     read_manifest(folder)
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+
+
+def identify_drawn(folder: Path) -> str:
+    """The same for a data set that was drawn, by its captions and images; all of its files are read.
+
+    Its manifest says also where the images came from, and its folder's name when their files were written.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    manifest = read_manifest(folder)
+    dataset = local_folder(folder / DATASET)
+    images = {file.name: checksum_of(file) for file in sorted(dataset.glob("*.array_record*"))}
+    drawn = [manifest["source"], manifest["resolution"], read_json(folder / CAPTIONS), images]
+    return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

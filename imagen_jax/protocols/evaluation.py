@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from imagen_jax import processes
@@ -27,6 +26,7 @@ from imagen_jax.protocols.measured_references import measure_reference
 from imagen_jax.protocols.measures import Headline, PublishedStatistics, measure_features
 from imagen_jax.protocols.references import Reference
 from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.trained_stages import hash_parameters
 from imagen_jax.wishes import wishes_of
 
 PICTURES = "pictures"
@@ -146,16 +146,6 @@ def write_captions(request: Request) -> None:
 def fingerprint_of(drawn: Drawn) -> str:
     """The sha256 of the names of the pictures, in order; their folder holds no others of that name."""
     return hashlib.sha256("\n".join(file.name for file in drawn.files).encode()).hexdigest()
-
-
-def hash_parameters(params: Any) -> str:
-    """The sha256 of a network's parameters: their names, types, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
 
 
 def describe_weights(cascade: Cascade) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from imagen_jax.evaluation.feature_network import FeatureNetwork
 from imagen_jax.evaluation.features import BATCH, ExtractBatch, FeatureSet, compile_extraction, join_features
 from imagen_jax.evaluation.frechet import check_finite
 from imagen_jax.storage.array_files import opened_arrays
-from imagen_jax.storage.paths import Path, write_whole
+from imagen_jax.storage.paths import Path, files_in, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import keep_settings
 
@@ -53,7 +53,12 @@ def extract_in_parts(
     if count < 1:
         raise UserError("there are no pictures to extract features of: check the folder or the split")
     mend = "choose another folder, or delete it, and its features are made anew"
-    processes.take_turns(lambda: keep_settings(folder / KEY, {**network.key, **key}, "features", mend))
+
+    def keep() -> None:
+        begun = any(file.suffix == ".npz" for file in files_in(folder))
+        keep_settings(folder / KEY, {**network.key, **key}, "features", mend, begun=begun)
+
+    processes.take_turns(keep)
     parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
     mine = range(jax.process_index(), len(parts), jax.process_count())
     missing = [number for number in mine if not is_whole(folder / name_of(number), len(parts[number]))]

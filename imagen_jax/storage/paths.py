@@ -65,6 +65,37 @@ def absolute(path: Path) -> Path:
     return path if isinstance(path, epath.Path) else path.absolute()
 
 
+def same_place(one: str | Path | None, other: str | Path | None) -> bool:
+    """Whether two texts name one place: relative or not, with a slash at the end, by a symbolic link.
+
+    Raises:
+        UserError: one names a place of another kind than we know.
+    """
+    if not one or not other:
+        return one == other
+    paths = [absolute(to_path(text).expanduser()) for text in (one, other)]
+    return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
+
+
+def split_places(text: str) -> list[str]:
+    """The places that a text names, with commas between them; a comma within the name of one that exists parts nothing.
+
+    Raises:
+        UserError: one names a place of another kind than we know.
+    """
+    pieces = text.split(",")
+    places = []
+    while pieces:
+        # The longest name first; a piece that names a bucket begins a place of its own.
+        bucket = next((number for number, one in enumerate(pieces) if number and one.strip().startswith(PREFIX)), None)
+        lengths = range(len(pieces) if bucket is None else bucket, 1, -1)
+        names = (",".join(pieces[:length]).strip() for length in lengths)
+        name = next((name for name in names if to_path(name).expanduser().exists()), pieces[0].strip())
+        places.append(name)
+        pieces = pieces[name.count(",") + 1 :]
+    return places
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file.
 

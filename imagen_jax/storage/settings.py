@@ -31,15 +31,26 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Diffe
 
     An entry that is not there is one that is None. Tuples are lists, as JSON has them.
     """
+    return next(iter(differences(before, now)), None)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """All entries that differ, as ``first_difference`` compares them."""
     before, now = (parse_json(json.dumps(dict(one))) for one in (before, now))
-    for name in {**now, **before}:
-        if before.get(name) != now.get(name):
-            return Difference(name, before.get(name), now.get(name))
-    return None
+    return [
+        Difference(name, before.get(name), now.get(name))
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
 
 
 def keep_settings(
-    path: Path, settings: Mapping[str, Any], what: str, mend: str, uncompared: Collection[str] = ()
+    path: Path,
+    settings: Mapping[str, Any],
+    what: str,
+    mend: str,
+    uncompared: Collection[str] = (),
+    begun: bool = True,
 ) -> dict[str, Any]:
     """Writes settings to a file, or checks that they are those of the file that is there.
 
@@ -49,6 +60,7 @@ def keep_settings(
         what: lies in the folder, for the sentence.
         mend: what to do otherwise, for the sentence.
         uncompared: names of entries that may differ.
+        begun: whether anything that was made with the settings in the file is there; else these take their place.
 
     Returns:
         The settings in the file.
@@ -57,7 +69,7 @@ def keep_settings(
         UserError: the settings there are others (names the first that differs, and both values), or damaged.
         OSError: the file can't be written.
     """
-    if not path.exists():
+    if not begun or not path.exists():
         create_folder(path.parent)
         write_whole(path, (json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n").encode())
         return dict(settings)

@@ -1,11 +1,13 @@
 """The optimizers of Imagen (appendix F.1), Adafactor for the base and Adam for super-resolution; and Muon."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import Int
 from optax.contrib import MuonDimensionNumbers
 
 from imagen_jax.errors import UserError, check_names, choose
@@ -96,7 +98,7 @@ def make_optimizer(
     warm_up_steps: int,
     decay_steps: int,
     clip_norm: float | None,
-    **options: float,
+    **options: float | int,
 ) -> optax.GradientTransformation:
     """Makes the optimizer a config names.
 
@@ -116,3 +118,54 @@ def make_optimizer(
     check_names(options, [*own, *COMMON], f"option of the optimizer {name!r}:")
     optimizer = make(warm_up_then_cosine(learning_rate, warm_up_steps, decay_steps), **options)
     return optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def make_schedule(settings: Mapping[str, Any]) -> optax.Schedule:
+    """Makes the learning rate that ``make_optimizer(**settings)`` follows, of the number of updates made before.
+
+    Raises:
+        UserError: the schedule is impossible.
+    """
+    return warm_up_then_cosine(settings["learning_rate"], settings["warm_up_steps"], settings["decay_steps"])
+
+
+def count_updates(opt_state: optax.OptState) -> Int[jax.Array, ""]:
+    """How many updates an optimizer of ``OPTIMIZERS`` has made: its schedule is at this place. Skipped steps make none.
+
+    Raises:
+        KeyError: it is another optimizer, which does not count.
+    """
+    return optax.tree_utils.tree_get_all_with_path(opt_state, "count")[0][1]
+
+
+def check_schedule(schedule: optax.Schedule, steps: int) -> None:
+    """Checks that a run of so many steps ends before its learning rate has come to 0 for good.
+
+    Args:
+        schedule: the learning rate, of the number of updates made before; once 0 after its peak it stays so.
+        steps: the last step of the run.
+
+    Raises:
+        UserError: the last steps would change nothing; names the settings that avoid it.
+    """
+    if learning_rate_at(schedule, steps - 1) > 0 or learning_rate_at(schedule, steps) > 0:
+        return
+    # A place with a learning rate: the powers of two come by every schedule's rise and fall.
+    places = [0, *(2**power for power in range(max(steps, 1).bit_length()))]
+    above = max((place for place in places if place < steps and learning_rate_at(schedule, place) > 0), default=None)
+    if above is None:
+        raise UserError("the learning rate is 0 at every step: set --config.optimizer.learning_rate above 0")
+    zero = steps - 1
+    while zero - above > 1:
+        middle = (above + zero) // 2
+        above, zero = (middle, zero) if learning_rate_at(schedule, middle) > 0 else (above, middle)
+    raise UserError(
+        f"training.steps={steps} exceeds {zero}, the step at which the learning rate has decayed to 0: set "
+        f"--config.training.steps={zero} or less, or --config.optimizer.decay_steps={steps} or more"
+    )
+
+
+def learning_rate_at(schedule: optax.Schedule, updates: int) -> float:
+    """The learning rate after so many updates, in float64: in float32 the end of a long cosine is 0 too early."""
+    with jax.enable_x64(True):
+        return float(schedule(np.float64(updates)))

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.sharding.platforms import compiler_options
+from imagen_jax.training.optimizer import count_updates
 from imagen_jax.training.state import Params, TrainState, update_average
 
 Batch = Any
@@ -23,14 +24,21 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Scalar]
 
 
 def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float, ema_warm_up: bool, accumulate: int = 1
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    ema_warm_up: bool,
+    accumulate: int = 1,
+    schedule: optax.Schedule | None = None,
 ) -> TrainStep:
     """Makes ``step(state, batch) -> (next state, metrics)``.
 
     Where the loss or the norm of the gradient is not finite, the step is skipped: parameters, average and optimizer
     stay as they were, to the bit, and only the number of steps goes on, and with it the random key and the data.
 
-    Metrics are ``loss``, ``gradient_norm`` and ``skipped``, which is 1 where the step was skipped and else 0.
+    Metrics are ``loss``, ``gradient_norm`` and ``skipped``, which is 1 where the step was skipped and else 0; and
+    ``learning_rate``, where the schedule is given.
 
     Args:
         loss: of the parameters.
@@ -38,6 +46,7 @@ def make_train_step(
         ema_decay: see ``update_average``.
         ema_warm_up: likewise.
         accumulate: pieces of the batch that the gradient is computed of, one after the other, in so much less memory.
+        schedule: the learning rate that the optimizer follows, for the metrics; see ``optimizer.make_schedule``.
     """
     differentiate = jax.value_and_grad(loss)
     if accumulate > 1:
@@ -55,6 +64,8 @@ def make_train_step(
         after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
         params, average, opt_state = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
         metrics = {"loss": value, "gradient_norm": norm, "skipped": 1.0 - finite}
+        if schedule is not None:
+            metrics["learning_rate"] = jnp.asarray(schedule(count_updates(state.opt_state)), jnp.float32)
         return TrainState(state.step + 1, params, average, opt_state, state.key), metrics
 
     return step

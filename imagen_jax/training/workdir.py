@@ -5,16 +5,19 @@ continue the same run.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json
-from imagen_jax.storage.paths import Path, create_folder, write_whole
+from imagen_jax.storage.paths import Path, create_folder, same_place, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
-from imagen_jax.storage.settings import first_difference
+from imagen_jax.storage.settings import Difference, differences
+from imagen_jax.training.checkpoint_files import list_damaged, list_steps
+from imagen_jax.training.lines import say
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
@@ -22,6 +25,15 @@ FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.p
                   "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
                   "data.num_workers", "data.largest_bad_share")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
+
+FREE_WITH_NOTICE = ("optimizer.",)
+"""Likewise, and the run says so, for what comes after is trained otherwise; bar what ``keeps_other_state`` names."""
+
+PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
+"""Keys that name a place. It may change, and be another on each host: ``FINGERPRINTS`` tell what lies there."""
+
+FINGERPRINTS = "fingerprints"
+"""Section of ``config.json`` that tells what a run was trained on from others: ``data_set`` and ``text_encoder``."""
 
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -89,42 +101,127 @@ def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, p
         raise UserError(f"the config in {where} has no {', '.join(missing)}, so it can't be used for {purpose}")
 
 
-def keep_config(workdir: Path, config: ConfigDict) -> None:
+def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None) -> None:
     """Writes the resolved config into ``workdir``, after checking it against the one already there.
 
+    To be called when all that can be wrong with a start has been looked at.
+
+    Args:
+        workdir: folder of the run.
+        config: of the run.
+        fingerprints: what the run is trained on, see ``FINGERPRINTS``.
+
     Raises:
-        UserError: the run there was started with another config (names the first key that differs), or the folder can't
-            be written to.
+        UserError: what ``check_continues`` raises, or the folder can't be written to.
     """
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
-    path = config_path(workdir)
-    if path.exists():
-        check_same_run(read_config(workdir).to_dict(), with_later_keys(parse_json(text)), workdir)
-    try:
+    changed = check_continues(workdir, config, fingerprints)
+    content = config.to_dict() | ({FINGERPRINTS: dict(fingerprints)} if fingerprints else {})
+    make_workdir(workdir)
+    with writing_to(workdir):
+        write_whole(config_path(workdir), (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    if changed:
+        told = ", ".join(f"config.{one.name} from {one.before!r} to {one.now!r}" for one in changed)
+        say(f"{workdir} goes on with changed settings: {told}.")
+
+
+def make_workdir(workdir: Path) -> None:
+    """Makes the folder of a run.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    with writing_to(workdir):
         create_folder(workdir)
-        write_whole(path, text.encode())
+
+
+@contextmanager
+def writing_to(workdir: Path) -> Iterator[None]:
+    """Turns a refusal to write there into a sentence."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"the workdir {workdir} can't be written to ({error.strerror or error}): choose another --workdir"
         ) from None
 
 
-def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
+def check_continues(
+    workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None
+) -> list[Difference]:
+    """Checks that a config continues the run in ``workdir``; before its first checkpoint there is nothing to continue.
+
+    Args:
+        workdir: folder of the run.
+        config: what the run is to continue with.
+        fingerprints: what it is trained on now; None while that is not known yet.
+
+    Returns:
+        What differs from before and should be told.
+
+    Raises:
+        UserError: the run there was started with another config, or trained on something else; names it.
+    """
+    if not config_path(workdir).exists() or not has_begun(workdir):
+        return []
+    old, new = read_config(workdir).to_dict(), with_later_keys(parse_json(json.dumps(config.to_dict())))
+    noted, _ = old.pop(FINGERPRINTS, {}), new.pop(FINGERPRINTS, {})
+    found = check_same_run(old, new, workdir, bool(noted))
+    for name, now in (fingerprints or {}).items():
+        if noted.get(name, now) != now:
+            raise UserError(
+                f"{workdir} was trained with another {name.replace('_', ' ')} ({noted[name]}, and now it is {now}): "
+                f"give the one it began with, or choose another --workdir"
+            )
+    return found
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether a run has anything to continue from: checkpoints, also damaged ones."""
+    folder = workdir / "checkpoints"
+    return bool(list_steps(folder) or list_damaged(folder))
+
+
+def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, noted: bool = True) -> list[Difference]:
     """Checks that a config continues the run that another one started.
+
+    Args:
+        old: the config that it began with.
+        new: the config now.
+        workdir: of the run.
+        noted: whether the fingerprints of what lies at ``PATHS`` were noted; else these may not change, as far as
+            nothing else tells what lies there.
+
+    Returns:
+        What differs that should be told.
 
     Raises:
         UserError: a key differs that a run can't change midway.
     """
-    before, after = (
-        {key: value for key, value in sorted(flatten(config)) if not key.startswith(FREE_TO_CHANGE)}
-        for config in (old, new)
-    )
-    different = first_difference(before, after)
-    if different is not None:
+    told = []
+    before, after = (dict(sorted(flatten(config))) for config in (old, new))
+    for one in differences(before, after):
+        if one.name.startswith(FREE_TO_CHANGE):
+            continue
+        if one.name.startswith(FREE_WITH_NOTICE) and not keeps_other_state(one):
+            told.append(one)
+            continue
+        if one.name in PATHS:
+            # A checkpoint's position in prepared data has had their fingerprint from the first.
+            prepared = one.name.startswith("data.") and after.get("data.source") == "prepared"
+            if noted or prepared or same_place(one.before, one.now):
+                continue
         raise UserError(
-            f"{workdir} was trained with config.{different.name}={different.before!r}, not {different.now!r}: "
+            f"{workdir} was trained with config.{one.name}={one.before!r}, not {one.now!r}: "
             "use the value it began with, or another --workdir"
         )
+    return told
+
+
+def keeps_other_state(changed: Difference) -> bool:
+    """Whether a changed key of the optimizer makes it keep other arrays, which no checkpoint has."""
+    return changed.name == "optimizer.name" or (
+        changed.name == "optimizer.clip_norm" and (changed.before is None) != (changed.now is None)
+    )
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,9 +5,10 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from imagen_jax.data.begun_jobs import check_begun
 from imagen_jax.data.builder import prepare_data
 from imagen_jax.data.folder import folder_images
-from imagen_jax.data.preparation import Preparation, check_begun
+from imagen_jax.data.preparation import Preparation
 from imagen_jax.data.preparation import prepare as run_preparation
 from imagen_jax.data.preparation import upload as upload_data
 from imagen_jax.data.stored_images import captions_of, load_split
@@ -91,6 +92,6 @@ def test_a_data_set_of_any_size_is_put_into_a_bucket(bucket, tmp_path, monkeypat
     assert "Copying" not in capsys.readouterr().out, "what was made here is its own copy"
     monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "another_machine"))
     assert [one.key for one in load_split(out, "train")] == keys and len(keys) > 30
-    assert check_begun(preparation, out)
+    assert check_begun(preparation.describe(), out)
     with pytest.raises(UserError, match="begun otherwise"):
-        check_begun(Preparation("pictures", {}, "Ours, CC0", parts(20)), out)
+        check_begun(Preparation("pictures", {}, "Ours, CC0", parts(20)).describe(), out)

@@ -19,7 +19,9 @@ from imagen_jax.storage.paths import (
     read_files,
     read_ranges,
     remove_folder,
+    same_place,
     size_of,
+    split_places,
     to_path,
     write_whole,
     writing,
@@ -189,3 +191,38 @@ def test_a_bucket_that_is_not_there_is_never_made(fake_buckets, bucket):
 def test_tensorstore_is_told_where_a_folder_is(bucket, tmp_path):
     assert array_store(bucket / "a" / "b") == {"driver": "gcs", "bucket": bucket.parts[2], "path": "a/b/"}
     assert array_store(tmp_path) == {"driver": "file", "path": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("a", ["a"]),
+        ("a,b", ["a", "b"]),
+        ("a, b", ["a", "b"]),
+        ("one,two", ["one,two"]),
+        ("a,one,two", ["a", "one,two"]),
+        ("one,two,b", ["one,two", "b"]),
+        ("one,two,one,two,three", ["one,two", "one,two,three"]),
+        ("", [""]),
+    ],
+)
+def test_commas_part_places_but_not_the_name_of_one_that_is_there(tmp_path, monkeypatch, text, places):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "one,two", "one,two,three"):
+        (tmp_path / name).mkdir()
+    assert split_places(text) == places
+
+
+def test_places_in_buckets_are_parted_too(bucket):
+    write_whole(bucket / "one,two" / "file", b"x")
+    assert split_places(f"{bucket}/a,{bucket}/one,two") == [f"{bucket}/a", f"{bucket}/one,two"]
+
+
+def test_one_place_is_the_same_however_it_is_written(tmp_path, monkeypatch, bucket):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    for other in ("a/", "./a", f"{tmp_path}/a", "b/../a", "link"):
+        assert same_place("a", other), other
+    assert not same_place("a", "b") and not same_place("a", "") and same_place("", "") and same_place(None, None)
+    assert same_place(f"{bucket}/x", f"{bucket}/x/") and not same_place(f"{bucket}/x", f"{bucket}/y")

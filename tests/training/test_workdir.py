@@ -1,18 +1,26 @@
 """The config a run keeps."""
 
+import inspect
 import json
 
 import pytest
 from ml_collections import ConfigDict
 
+from imagen_jax.data.sources import SOURCES
 from imagen_jax.errors import UserError
-from imagen_jax.training.workdir import keep_config, read_config
+from imagen_jax.text.encoder import TEXT_ENCODERS
+from imagen_jax.training.workdir import PATHS, check_continues, keep_config, read_config
 
 
 def make_config(**training):
     return ConfigDict(
         {"seed": 0, "training": {"steps": 5, "batch_size": 2, "accumulate": 1, **training}, "shape": (1, 2)}
     )
+
+
+def begin(workdir):
+    """As if a run had kept its first checkpoint."""
+    (workdir / "checkpoints" / "1").mkdir(parents=True)
 
 
 def test_a_kept_config_reads_back(tmp_path):
@@ -25,6 +33,7 @@ def test_a_kept_config_reads_back(tmp_path):
 
 def test_the_same_run_may_go_on_longer_but_not_differently(tmp_path):
     keep_config(tmp_path, make_config())
+    begin(tmp_path)
     keep_config(tmp_path, make_config(steps=9))
     assert read_config(tmp_path).training.steps == 9
     with pytest.raises(UserError, match=r"config\.training\.batch_size=2, not 4"):
@@ -56,6 +65,7 @@ def test_a_run_of_an_older_version_gets_the_keys_added_since_and_goes_on(tmp_pat
     assert (config.stage.noise_measure, config.text.null, config.sampling.spacing) == ("log_snr", "zeros", "uniform")
     assert config.stage.resolution == 8
     keep_config(tmp_path, config)
+    begin(tmp_path)
     config.text.null = "empty_caption"
     with pytest.raises(UserError, match=r"config\.text\.null='zeros', not 'empty_caption'"):
         keep_config(tmp_path, config)
@@ -66,3 +76,117 @@ def test_what_is_no_config_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match="can't be read"):
         read_config(tmp_path)
+
+
+def test_before_the_first_checkpoint_any_config_takes_the_place_of_another(tmp_path):
+    keep_config(tmp_path, make_config())
+    keep_config(tmp_path, make_config(batch_size=4))
+    assert read_config(tmp_path).training.batch_size == 4
+    (tmp_path / "checkpoints" / "1.damaged").mkdir(parents=True)
+    with pytest.raises(UserError, match="batch_size=4, not 2"):
+        keep_config(tmp_path, make_config())
+
+
+MUON = {
+    "name": "muon",
+    "learning_rate": 0.02,
+    "adam_ratio": 0.1,
+    "warm_up_steps": 3,
+    "decay_steps": 9,
+    "clip_norm": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "free"),
+    [
+        ("learning_rate", 0.01, True),
+        ("adam_ratio", 0.3, True),
+        ("warm_up_steps", 4, True),
+        ("decay_steps", 20, True),
+        ("clip_norm", 2.0, True),
+        ("clip_norm", None, False),
+        ("name", "adam", False),
+    ],
+)
+def test_what_the_optimizer_keeps_may_not_change_all_else_of_it_may_and_is_told(tmp_path, capsys, key, value, free):
+    before, after = (make_config().to_dict() | {"optimizer": MUON | change} for change in ({}, {key: value}))
+    keep_config(tmp_path, ConfigDict(before))
+    begin(tmp_path)
+    capsys.readouterr()
+    if not free:
+        with pytest.raises(UserError, match=rf"config\.optimizer\.{key}"):
+            keep_config(tmp_path, ConfigDict(after))
+        return
+    keep_config(tmp_path, ConfigDict(after))
+    (line,) = "".join(capsys.readouterr()).strip().splitlines()
+    assert f"config.optimizer.{key} from {MUON[key]} to {value}" in line
+    assert read_config(tmp_path).optimizer[key] == value
+
+
+def trained_on(data_folder, text_folder="t5", source="prepared"):
+    """A config whose keys name places."""
+    data = {"source": source, "data_dir": "cache", "options": {"folder": str(data_folder)}}
+    text = {"encoder": "t5", "options": {"folder": str(text_folder), "tokenizer": f"{text_folder}/spiece.model"}}
+    return ConfigDict({"data": data, "text": text, "training": {"steps": 5}})
+
+
+PRINTS = {"data_set": "1234", "text_encoder": "t5-64-abcd"}
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_a_place_may_change_where_its_fingerprint_is_the_same(tmp_path, key):
+    config = trained_on("data", source="folder")
+    keep_config(tmp_path, config, PRINTS)
+    begin(tmp_path)
+    config.update_from_flattened_dict({key: "moved"})
+    keep_config(tmp_path, config, PRINTS)
+    assert dict(read_config(tmp_path).fingerprints) == PRINTS
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_another_fingerprint_is_refused_whatever_the_place(tmp_path, name):
+    keep_config(tmp_path, trained_on("data"), PRINTS)
+    begin(tmp_path)
+    with pytest.raises(UserError, match=rf"another {name.replace('_', ' ')} \({PRINTS[name]}, and now it is ffff\)"):
+        keep_config(tmp_path, trained_on("data"), PRINTS | {name: "ffff"})
+    assert dict(read_config(tmp_path).fingerprints) == PRINTS, "what was there is kept"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ("images", "images/", True),
+        ("images", "./images", True),
+        ("images", "{here}/images", True),
+        ("link", "images", True),
+        ("images", "others", False),
+    ],
+)
+def test_a_run_without_fingerprints_goes_on_with_the_same_place_however_it_is_written(
+    tmp_path, monkeypatch, before, now, same
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "others"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("images")
+    keep_config(tmp_path / "run", trained_on(before, source="folder"))
+    begin(tmp_path / "run")
+    config = trained_on(now.format(here=tmp_path), source="folder")
+    if same:
+        check_continues(tmp_path / "run", config)
+        return
+    with pytest.raises(UserError, match=r"config\.data\.options\.folder='images', not 'others'"):
+        check_continues(tmp_path / "run", config)
+
+
+def test_every_option_that_names_a_place_is_known_for_one():
+    made_by = {"data": [source.list_all for source in SOURCES.values()], "text": list(TEXT_ENCODERS.values())}
+    options = {
+        f"{section}.options.{name}"
+        for section, functions in made_by.items()
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if "Path" in str(parameter.annotation)
+    }
+    assert options <= set(PATHS) and options

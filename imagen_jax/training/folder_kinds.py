@@ -1,0 +1,112 @@
+"""Which folders a training may use as its workdir: an empty one, or that of a run of its own kind.
+
+Anything else that this package writes has its files in the same places, and training would mix with it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
+from imagen_jax.storage.paths import Path, absolute, files_in, in_bucket, to_path
+from imagen_jax.training.checkpoint_files import is_complete, list_steps
+from imagen_jax.training.workdir import config_path, has_begun
+
+WEIGHTS = "starting from weights is not supported yet; sample with them, or choose another --workdir"
+
+KINDS = {"stage": "imagen_jax.train", "classifier": "imagen_jax.train_classifier"}
+"""Sections of a config that tell what is trained, and the command that trains it."""
+
+OTHERS = {
+    "manifest.json": "a prepared data set",
+    "job.json": "a data set that is being prepared",
+    "sampling.json": "pictures that imagen_jax.sample drew",
+    "report.json": "an evaluation",
+    "sweep.json": "an evaluation",
+    "captions.jsonl": "an evaluation",
+    "model_index.json": "a pipeline of diffusers",
+}
+"""Files that tell what a folder holds that is no training's."""
+
+
+def check_trainable(workdir: Path, kind: str, data: Mapping[str, Any]) -> None:
+    """Checks that a folder is a workdir that a training can begin or go on in; changes nothing.
+
+    Args:
+        workdir: the folder; it need not be there.
+        kind: what is trained, a key of ``KINDS``.
+        data: the section of the config that says what it is trained on.
+
+    Raises:
+        UserError: it is a file, holds weights without the optimizer's state, or something that is no training's; or it
+            lies among the images that are trained on.
+    """
+    if workdir.is_file():
+        raise UserError(f"the workdir {workdir} is a file: choose another --workdir")
+    if data["source"] == "folder" and data["options"].get("folder"):
+        check_not_among_images(workdir, data["options"]["folder"])
+    files = {file.name for file in files_in(workdir)}
+    begun = has_begun(workdir)
+    if begun:
+        check_has_state(workdir)
+    elif any(name.endswith(".safetensors") for name in files):
+        raise UserError(f"{workdir} holds exported weights: {WEIGHTS}")
+    if config_path(workdir).name in files:
+        check_kind(workdir, kind)
+    elif not begun:
+        found = next((what for name, what in OTHERS.items() if name in files), None)
+        if found is not None:
+            raise UserError(f"{workdir} holds {found}, so no training can begin in it: choose another --workdir")
+
+
+def check_not_among_images(workdir: Path, images: str | Path) -> None:
+    """Checks that a workdir lies in no folder of images, which would take the run's previews for some of them.
+
+    Raises:
+        UserError: it does.
+    """
+    folder = to_path(images).expanduser()
+    if in_bucket(folder) == in_bucket(workdir) and absolute(workdir).is_relative_to(absolute(folder)):
+        raise UserError(f"{workdir} lies in the folder of the images, {folder}: choose a --workdir beside it")
+
+
+def check_has_state(workdir: Path) -> None:
+    """Checks that a run can go on: an import holds averaged parameters alone, and so does what is kept to sample.
+
+    Raises:
+        UserError: no checkpoint has the optimizer's state.
+    """
+    if not has_state(workdir):
+        raise UserError(f"{workdir} holds weights without the optimizer's state, such as an import: {WEIGHTS}")
+
+
+def has_state(workdir: Path) -> bool:
+    """Whether a training can go on from what is there; where all checkpoints are damaged that is not known, and true.
+
+    Args:
+        workdir: with checkpoints in it.
+    """
+    whole = [path for path in list_steps(workdir / "checkpoints") if is_complete(path)]
+    return not whole or any((path / "state").exists() for path in whole)
+
+
+def check_kind(workdir: Path, kind: str) -> None:
+    """Checks that the config in a folder is of a training of this kind.
+
+    Raises:
+        UserError: it can't be read, is of another kind, or of another program.
+    """
+    path = config_path(workdir)
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): restore it, or choose another --workdir") from None
+    sections = {name for name, value in config.items() if isinstance(value, dict)} if isinstance(config, dict) else ()
+    if {kind, "training"} <= set(sections):
+        return
+    for other in KINDS.keys() & sections:
+        if other != kind and "training" in sections:
+            raise UserError(f"{workdir} is the workdir of a {other}, which {KINDS[other]} trains: choose another")
+    if "stage" in sections:
+        raise UserError(f"{workdir} holds imported weights: {WEIGHTS}")
+    raise UserError(f"{path} is no config of a training of this package: choose another --workdir")

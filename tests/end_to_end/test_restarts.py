@@ -1,0 +1,194 @@
+"""A start that fails leaves nothing that refuses the corrected command; and a run goes on where its places moved."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import own_images
+from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
+from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.errors import UserError
+from imagen_jax.train import train
+from imagen_jax.training.workdir import read_config
+from tests.end_to_end.smoke_runs import draw_own_images
+from tests.reference.t5_folders import write_t5_folder
+
+STEPS = 3
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    """A run keeps the first state for its last, and no step is compiled: all that comes before is as it is."""
+
+    def run(this, state, watch):
+        after = state._replace(step=jax.numpy.asarray(this.config.training.steps))
+        reads = this.config.training.steps - this.done
+        for _ in range(reads):
+            next(this.data.batches)
+        this.checkpoints.save(this.config.training.steps, after, this.data.batches.get_state() | this.guard.get_state())
+        this.checkpoints.wait()
+        return after
+
+    monkeypatch.setattr("imagen_jax.train.run", run)
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "images").mkdir()
+    return draw_own_images(tmp_path / "images")
+
+
+def make_config(images, tmp_path, steps=STEPS):
+    config = own_images.get_config("base,smoke")
+    config.data.data_dir = str(tmp_path / "drawn")
+    config.data.options.folder = str(images)
+    config.training.steps = steps
+    return config
+
+
+WRONG = {
+    "training.batch_size": 64,  # more than there are images
+    "training.accumulate": 3,
+    "training.skips_in_a_row": 0,
+    "training.keep_checkpoints": 0,
+    "training.steps": 9,  # past the schedule
+    "data.source": "openmoij",
+    "data.crop": "random",  # of squares
+    "data.options.folder": "/absent",
+    "data.resolution": 2000,
+    "text.width": 3,
+    "text.embeddings": "kept",
+    "optimizer.name": "adamm",
+    "stage.schedule": "cosin",
+    "seed": -1,
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_after_a_start_that_failed_the_corrected_command_trains(tmp_path, images, key):
+    config = make_config(images, tmp_path)
+    right = config.copy_and_resolve_references()
+    config.update_from_flattened_dict({key: WRONG[key]})
+    with pytest.raises(UserError):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists(), "nothing is written before all is looked at"
+    assert int(train(right, tmp_path / "run").step) == STEPS
+    assert read_config(tmp_path / "run").training.steps == STEPS
+
+
+def prepare_images(images, out):
+    options = {"folder": str(images)}
+    prepare(Preparation("folder", options, PARTED_SOURCES["folder"].attribution, list_parts("folder", options)), out, 0)
+    return out
+
+
+def of_drawn(tmp_path, images):
+    return make_config(images, tmp_path), "data.options.folder", images
+
+
+def of_data_dir(tmp_path, images):
+    return make_config(images, tmp_path), "data.data_dir", tmp_path / "drawn"
+
+
+def of_prepared(tmp_path, images):
+    prepared = prepare_images(images, tmp_path / "prepared, of mine")
+    config = make_config(prepared, tmp_path)
+    config.data.source = "prepared"
+    config.data.resolution = 16
+    return config, "data.options.folder", prepared
+
+
+def of_t5(tmp_path, images):
+    folder = write_t5_folder(tmp_path / "t5")
+    config = make_config(images, tmp_path)
+    config.text.encoder, config.text.options = "t5", {"folder": str(folder), "dtype": "float32", "tokenizer": ""}
+    config.text.width = 24
+    return config, "text.options.folder", folder
+
+
+def of_tokenizer(tmp_path, images):
+    config, _, folder = of_t5(tmp_path, images)
+    config.text.options.tokenizer = str(folder / "spiece.model")
+    return config, "text.options.tokenizer", folder / "spiece.model"
+
+
+PLACES = [of_drawn, of_data_dir, of_prepared, of_t5, of_tokenizer]
+
+
+@pytest.mark.parametrize("begin", PLACES, ids=lambda begin: begin.__name__)
+def test_a_run_goes_on_where_a_place_moved(tmp_path, images, begin):
+    config, key, place = begin(tmp_path, images)
+    train(config, tmp_path / "run")
+    moved = tmp_path / "elsewhere" / place.name
+    moved.parent.mkdir()
+    if place.is_dir():
+        shutil.copytree(place, moved, copy_function=shutil.copyfile)  # with other times
+        shutil.rmtree(place)
+    else:
+        place.rename(moved)
+    config.update_from_flattened_dict({key: f"{moved}/" if moved.is_dir() else str(moved)})
+    config.training.steps = 4
+    assert int(train(config, tmp_path / "run").step) == 4
+    assert read_config(tmp_path / "run").to_dict()["training"]["steps"] == 4
+
+
+def change_an_image(images):
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(images / "03.png")
+
+
+def change_a_caption(images):
+    (images / "03.txt").write_text("another caption\n")
+
+
+@pytest.mark.parametrize("change", [change_an_image, change_a_caption])
+@pytest.mark.parametrize("begin", [of_drawn, of_prepared], ids=lambda begin: begin.__name__)
+def test_other_data_at_the_same_place_are_refused(tmp_path, images, begin, change):
+    config, _, place = begin(tmp_path, images)
+    train(config, tmp_path / "run")
+    change(images)
+    if begin is of_prepared:
+        shutil.rmtree(place)
+        prepare_images(images, place)
+    config.training.steps = 4
+    with pytest.raises(UserError, match=r"another data set|made with data"):
+        train(config, tmp_path / "run")
+    assert read_config(tmp_path / "run").training.steps == STEPS
+
+
+def test_another_encoder_at_the_same_place_is_refused(tmp_path, images):
+    config, _, place = of_t5(tmp_path, images)
+    train(config, tmp_path / "run")
+    shutil.rmtree(place)
+    write_t5_folder(place, seed=1)
+    config.training.steps = 4
+    with pytest.raises(UserError, match="another text encoder"):
+        train(config, tmp_path / "run")
+
+
+def test_past_the_end_of_its_schedule_no_run_goes_on_until_the_schedule_is_longer(tmp_path, images, capsys):
+    config = make_config(images, tmp_path, steps=4)
+    train(config, tmp_path / "run")
+    config.training.steps = 8
+    with pytest.raises(UserError, match=r"steps=8 exceeds 4, .*decay_steps=8 or more"):
+        train(config, tmp_path / "run")
+    config.optimizer.decay_steps = 8
+    assert int(train(config, tmp_path / "run").step) == 8
+    told = "".join(capsys.readouterr())
+    assert "config.optimizer.decay_steps from 4 to 8" in told
+
+
+def test_a_run_whose_config_is_of_before_fingerprints_goes_on(tmp_path, images):
+    config = make_config(images, tmp_path)
+    train(config, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    written = read_config(tmp_path / "run").to_dict()
+    assert written.pop("fingerprints")
+    path.write_text(json.dumps(written))
+    config.training.steps = 4
+    assert int(train(config, tmp_path / "run").step) == 4
+    assert read_config(tmp_path / "run").fingerprints.data_set
