@@ -37,9 +37,9 @@ Made by
 
 `imagen_jax.serve` draws with the tests' small cascade and is asked over the loopback. Of ten orders one begins with a
 4096 × 4096 picture and mask of {large_kilobytes} kB each as PNG, two with smaller ones, and one with a strength, every
-second time with a number of steps that nobody asked for before. One is cancelled in the queue, one while it is drawn; of
-one the follower leaves, of one he does not read, one is cut off while it is sent, and one is a prompt alone. Resident
-memory in MB, when the queue is empty:
+second time with a number of steps that nobody asked for before. One is cancelled in the queue, one while it is drawn;
+of one the follower leaves, of one he does not read, one is cut off while it is sent, and one is a prompt alone.
+Resident memory in MB, when the queue is empty:
 
 | orders | seconds | resident | highest so far |
 |---|---|---|---|
