@@ -248,7 +248,7 @@ def reshape_a_tensor(source):
         (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
         (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
         (lambda source: spoil_scheduler(source, dynamic_thresholding_ratio=95), "dynamic_thresholding_ratio=95"),
-        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "at least 1"),
+        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "largest_bound lies between 1"),
         (lambda source: spoil_scheduler(source, clip_sample_range=2.0), "clip_sample_range=2.0"),
         (lambda source: spoil_scheduler(source, lambda_min=1), "'lambda_min'"),
         (
