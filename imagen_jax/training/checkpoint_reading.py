@@ -22,7 +22,7 @@ from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.buckets import is_refusal
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, in_bucket
-from imagen_jax.storage.refusals import disk_error_code, is_denied, raise_if_denied, status_of
+from imagen_jax.storage.refusals import disk_error_code, is_denied, status_of
 from imagen_jax.training.checkpoint_files import PARTS, DamageError, agree_on, first_line, missing_part
 from imagen_jax.training.checkpoint_records import (
     ArrayType,
@@ -238,9 +238,12 @@ def raise_what_it_means(error: Exception, checkpoint: Path) -> NoReturn:
         if is_refused(cause):
             sentence = f"the checkpoint {checkpoint} can't be read now ({first_line(cause)})"
             if is_denied(cause):
-                if not in_bucket(checkpoint):
-                    raise_if_denied(cause, f"the checkpoint {checkpoint}")
-                raise UserError(f"{sentence}: mend that, then run the same command again") from error
+                mend = (
+                    "mend that"
+                    if in_bucket(checkpoint)
+                    else "you may not read it, ask its owner to let you (chmod a+rX)"
+                )
+                raise UserError(f"{sentence}: {mend}, then run the same command again") from error
             # A disk that dies says no other; but who takes a network's hiccup for that throws good work away.
             raise ForNowError(
                 f"{sentence}, which does not mean that it is damaged: run the same command again; if it stays so, look "
