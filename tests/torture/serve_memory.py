@@ -36,10 +36,10 @@ Made by
     python -m tests.torture.serve_memory --orders={orders}
 
 `imagen_jax.serve` draws with the tests' small cascade and is asked over the loopback. Of ten orders one begins with a
-4096 × 4096 picture and mask of {large_kilobytes} kB each as PNG, two with smaller ones, and one with a strength, every
-second time with a number of steps that nobody asked for before. One is cancelled in the queue, one while it is drawn;
-of one the follower leaves, of one he does not read, one is cut off while it is sent, and one is a prompt alone.
-Resident memory in MB, when the queue is empty:
+4096 × 4096 picture and mask of {large_kilobytes} kB each as PNG, two with smaller ones, and one with a strength, of
+which every tenth is new. One is cancelled in the queue, one while it is drawn. Of one the follower leaves, of one he
+does not read, one is cut off while it is sent, and one is a prompt alone. Resident memory in MB, when the queue is
+empty:
 
 | orders | seconds | resident | highest so far |
 |---|---|---|---|
@@ -179,9 +179,8 @@ def main() -> None:
                     report += f"| {' | '.join(map(str, row))} |\n"
                     print(report.splitlines()[-1], flush=True)
                 act, asked = kinds[number % len(kinds)]
-                if "strength" in asked and number % 20 == 8:
-                    stages = [{"steps": STEPS + number // 10, "guidance": 1.0}, {"steps": 2, "guidance": 1.0}]
-                    asked = {**asked, "stages": stages}
+                if "strength" in asked and number % 100 == 8:
+                    asked = {**asked, "strength": 0.2 + number / 1000}
                 act(server, number, **asked)
         finally:
             server.process.kill()

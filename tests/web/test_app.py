@@ -1,10 +1,12 @@
 """The page's server, asked over HTTP as a browser asks it, with a small untrained cascade behind."""
 
 import base64
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imagen_jax.cascades import load_cascade
 from imagen_jax.sampling.pictures import read_png_metadata
