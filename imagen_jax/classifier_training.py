@@ -5,7 +5,7 @@ config -> classifier, batches of a data set -> labels by key -> run_loop -> chec
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from imagen_jax import processes
 from imagen_jax.classifiers import (
     NO_CLASS,
     Classifier,
@@ -37,10 +38,10 @@ from imagen_jax.training.guard import Guard
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.metrics import MetricsWriter, Progress
 from imagen_jax.training.optimizer import check_schedule, make_optimizer, make_schedule
-from imagen_jax.training.saving import Saving
+from imagen_jax.training.saving import Saving, make_check
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import make_train_step
-from imagen_jax.training.workdir import check_continues, keep_config
+from imagen_jax.training.workdir import check_continues, keep_config, make_workdir
 
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """At which the accuracy is measured: 0 is clean."""
@@ -60,6 +61,15 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     seed = check_seed(config.seed, "config.seed")
     check_trainable(workdir, "classifier", config.data.to_dict())
     check_continues(workdir, config)
+    make_workdir(workdir)
+    with processes.held_by_first(workdir, "--workdir") as check_workdir:
+        return train_and_measure(config, classifier, workdir, seed, check_workdir)
+
+
+def train_and_measure(
+    config: ConfigDict, classifier: Classifier, workdir: Path, seed: int, check_workdir: Callable[[], None]
+) -> dict[str, Any]:
+    """Trains in a workdir that is held, see ``train_classifier``, and measures."""
     training = config.training
     data_sets, batches = open_data(config, classifier)
     optimizer = make_optimizer(**config.optimizer.to_dict())
@@ -103,7 +113,12 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     guard.watch(batches),
                     steps=training.steps,
                     put=lambda batch: label(batch, classifier),
-                    hooks=[Hook("loop", 1, guard), Hook("log", training.log_every, log), saving.hook()],
+                    hooks=[
+                        make_check(check_workdir),
+                        Hook("loop", 1, guard),
+                        Hook("log", training.log_every, log),
+                        saving.hook(),
+                    ],
                     clock=LoopClock(),
                     should_leave=should_leave,
                 )

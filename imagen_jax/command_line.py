@@ -6,7 +6,7 @@
 | 1 | a mistake of ours: the traceback says where |
 | 2 | a mistake that the user can mend: the sentence says how |
 | 3 | another process of the run ended or never came: the sentence says which; the same command continues |
-| 74 | a disk, network or bucket refuses for now: the sentence says what; the same command continues, a little later |
+| 74 | a disk or bucket refuses for now, or the folder is in use: the sentence says which; the same command, later |
 | 75 | told to leave (SIGTERM), and all is kept: the same command continues |
 | 130 | interrupted by Ctrl-C, here or on another host: the sentence says what is kept (``interrupts``) |
 """

@@ -72,15 +72,17 @@ def main(arguments: Sequence[str]) -> None:
     processes.agree({"the data set": identify(data), "the encoder": encoder.name})
     create_folder(place)
     processes.check_shared(place)
-    layer = build_layer(
-        place,
-        lambda: all_captions(DATA.value),
-        encoder,
-        share=(jax.process_index(), jax.process_count()),
-        meet=lambda: processes.meet("all captions are embedded"),
-    )
+    with processes.held_by_first(place, "--data"):
+        layer = build_layer(
+            place,
+            lambda: all_captions(DATA.value),
+            encoder,
+            share=(jax.process_index(), jax.process_count()),
+            meet=lambda: processes.meet("all captions are embedded"),
+        )
+        if processes.is_first():
+            remember(place, identify(data), layer)
     if processes.is_first():
-        remember(place, identify(data), layer)
         tokens = sum(length * count for length, count in layer.lengths.items())
         print(f"{layer.folder}: {layer.captions:,} captions, {describe_size(tokens, layer.captions, layer.width)}")
 

@@ -39,7 +39,7 @@ def make_printable(sentence: str) -> str:
 
 
 class ForNowError(UserError):
-    """A disk, a network or a bucket refuses, and a little later it may not: the same command goes on.
+    """A disk or a bucket refuses, or a folder is in use, and a little later it may not be so: the same command goes on.
 
     The command lines exit with a status of its own, after which ``launch/supervise.sh`` runs the command again, later
     each time, and a JobSet restarts the run.

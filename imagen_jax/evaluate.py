@@ -142,6 +142,12 @@ def main(arguments: Sequence[str]) -> None:
     check_inputs()
     make_folder(out)
     join_as_flagged()
+    with processes.held_by_first(out, "--out"):
+        evaluate_as_flagged(plan, out, points)
+
+
+def evaluate_as_flagged(plan: CascadePlan, out: Path, points: Sequence[Point]) -> None:
+    """Evaluates in a folder that is held, one point of a sweep or all."""
     steps = StepBar()
     opened = None if PROTOCOL.value == "drawbench" else open_data(plan.names[0], read_wanted())
     cascade = load_planned(plan, BATCH_SIZE.value, steps)
@@ -192,9 +198,10 @@ def evaluate(
     out = to_path(out)
     make_folder(out)
     steps = StepBar()
-    opened = open_data(plan.names[0], wanted)
-    cascade = load_planned(plan, batch_size, steps)
-    return run_evaluation(cascade, steps, make_request(cascade, out, wanted, opened))
+    with processes.held_by_first(out, "--out"):
+        opened = open_data(plan.names[0], wanted)
+        cascade = load_planned(plan, batch_size, steps)
+        return run_evaluation(cascade, steps, make_request(cascade, out, wanted, opened))
 
 
 def plan_protocol(

@@ -26,6 +26,7 @@ from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.edits import NO_EDIT, Edit
 from imagen_jax.errors import UserError, choose
 from imagen_jax.sampling.pictures import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
+from imagen_jax.storage.holders import explain_gone
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import (
     Path,
@@ -192,8 +193,9 @@ class PictureFolder:
             metadata: of all of them, besides what each one shows.
 
         Raises:
-            UserError: they can't be written.
+            UserError: they can't be written, or the folder was deleted, moved or replaced.
         """
+        self._check_there()
         self._check_unchanged()
         try:
             if self.form == "npz":
@@ -222,7 +224,11 @@ class PictureFolder:
         Args:
             columns: of the grid.
             grid: whether there is to be one.
+
+        Raises:
+            UserError: the folder was deleted, moved or replaced.
         """
+        self._check_there()
         if self.form == "npz" and not (self.out / ARRAY).exists():
             self._put_together()
         remove_unfinished(self.out)
@@ -232,6 +238,11 @@ class PictureFolder:
         pictures = np.stack([pixels for pixels, _ in zip(self._read(), wishes, strict=False)])
         sheet = labelled_grid(pictures, [wish.label for wish in wishes], columns)
         save_png(self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(wish.prompt for wish in wishes))})
+
+    def _check_there(self) -> None:
+        # Any number of programs may draw into a folder, so none holds a lock of it; but all find what the first wrote.
+        if not (self.out / SETTINGS).exists():
+            raise explain_gone(self.out)
 
     def _read(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """The pictures as they were written, in order."""

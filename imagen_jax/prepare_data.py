@@ -25,6 +25,7 @@ from imagen_jax.data.repetitions import DUPLICATES
 from imagen_jax.data.summary import format_manifest
 from imagen_jax.errors import UserError, choose
 from imagen_jax.preconditions import Precondition, check_flags
+from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.local_copies import working_folder
 from imagen_jax.storage.paths import in_bucket, to_path
 
@@ -85,9 +86,10 @@ def main(arguments: Sequence[str]) -> None:
     out = to_path(OUT.value)
     if in_bucket(out):
         check_begun(preparation.describe(), out)
-        place = working_folder(out) / out.name
-        manifest = prepare(preparation, place, WORKERS.value)
-        upload(place, out)
+        with locked(out, "--out"):
+            place = working_folder(out) / out.name
+            manifest = prepare(preparation, place, WORKERS.value)
+            upload(place, out)
     else:
         manifest = prepare(preparation, out, WORKERS.value)
     print(*format_manifest(manifest, OUT.value), sep="\n")

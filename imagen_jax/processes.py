@@ -37,6 +37,7 @@ from jax.errors import JaxRuntimeError
 from imagen_jax import notices
 from imagen_jax.company import KEYS, LOST, Company
 from imagen_jax.errors import LeavingError, UserError
+from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path
 
@@ -205,6 +206,28 @@ def check_shared(folder: Path) -> None:
             )
         time.sleep(0.2)
     meet("the token was seen")
+
+
+@contextmanager
+def held_by_first(folder: Path, flag: str) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a folder while the block runs; process 0 holds it for all.
+
+    Args:
+        folder: that the run writes into, which is there.
+        flag: that names it, for the sentences.
+
+    Returns:
+        What checks, in process 0, that the folder is still there and ours: it raises ``UserError`` where it is not.
+
+    Raises:
+        ForNowError: another run is in it.
+        UserError: it was deleted, moved or replaced meanwhile.
+    """
+    if not is_first():
+        yield lambda: None
+        return
+    with locked(folder, flag) as lock:
+        yield lock.check
 
 
 @contextmanager

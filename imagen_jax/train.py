@@ -43,7 +43,7 @@ from imagen_jax.training.guard import Guard
 from imagen_jax.training.lines import told_when_refused
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
 from imagen_jax.training.optimizer import check_schedule, make_schedule
-from imagen_jax.training.saving import Saving
+from imagen_jax.training.saving import Saving, make_check
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
@@ -113,6 +113,7 @@ class Run(NamedTuple):
         checkpoints: of the run.
         guard: looks at every step's numbers.
         done: the step that it continues from.
+        check_workdir: raises ``UserError`` where the workdir is gone, or is another run's.
     """
 
     config: ConfigDict
@@ -123,6 +124,7 @@ class Run(NamedTuple):
     checkpoints: CheckpointStore
     guard: Guard
     done: int
+    check_workdir: Callable[[], None]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -157,7 +159,10 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     transform = make_transform(config, stage)
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
-    with CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints:
+    with (
+        processes.held_by_first(workdir, "--workdir") as check_workdir,
+        CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints,
+    ):
         done = checkpoints.latest_step_of_all() or 0
         if done >= config.training.steps and not find_owed(config, workdir, done):
             state, _ = checkpoints.restore(training.state)
@@ -181,7 +186,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         guard.set_state(data_state)
         if processes.is_first():
             keep_config(workdir, config, data.fingerprints)
-        state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done), state, watch)
+        state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done, check_workdir), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
         raise explain_leaving(reached)
@@ -209,7 +214,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
         with Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog, listening() as should_leave:
-            note = make_noting(watchdog)
+            check, note = make_check(this.check_workdir), make_noting(watchdog)
             # The first operation of all together gives up on those that come half a minute later, on CPUs.
             processes.meet("the step is compiled")
             state = run_loop(
@@ -220,7 +225,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
                 put=make_feed(this.stage, data.store, this.training.batch),
                 # Saved before anything is drawn, which takes long: who is told to leave, or killed, meanwhile has
                 # lost nothing.
-                hooks=[note, Hook("loop", 1, this.guard), *logging, saving.hook(), *shown, note],
+                hooks=[check, note, Hook("loop", 1, this.guard), *logging, saving.hook(), *shown, note],
                 clock=clock,
                 should_leave=should_leave,
             )

@@ -17,8 +17,10 @@ from imagen_jax import deepfloyd_if, stage_files
 from imagen_jax.array_types import DTYPES
 from imagen_jax.errors import UserError, choose
 from imagen_jax.models import Network
+from imagen_jax.sampling.pictures import make_folder
 from imagen_jax.stage_files import NO_CHOICES, ImportChoices
 from imagen_jax.stages import check_encoder, load_encoder
+from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.paths import Path, remove_folder, write_whole
 from imagen_jax.trained_stages import TrainedStage, load_params, make_settings, plan_stage
 from imagen_jax.training.checkpoints import CheckpointStore
@@ -104,13 +106,15 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     if form.notice:
         print(form.notice, flush=True)
     params = form.read_params(source, config)
-    if has_begun(workdir):
-        # Of an import that was cut off, maybe from another source.
-        remove_folder(workdir / "checkpoints")
-    with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        checkpoints.save_weights(form.read_step(source), params)
-    copy_licences(source, workdir)
-    keep_config(workdir, config, fingerprints | {"text_encoder": encoder.name})
+    make_folder(workdir)
+    with locked(workdir, "--out"):
+        if has_begun(workdir):
+            # Of an import that was cut off, maybe from another source.
+            remove_folder(workdir / "checkpoints")
+        with CheckpointStore(workdir / "checkpoints") as checkpoints:
+            checkpoints.save_weights(form.read_step(source), params)
+        copy_licences(source, workdir)
+        keep_config(workdir, config, fingerprints | {"text_encoder": encoder.name})
 
 
 def copy_licences(source: Path, folder: Path) -> None:
@@ -143,5 +147,7 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
     stage = load_params(plan)
     if form.notice:
         print(form.notice, flush=True)
-    form.write(stage, folder, dtype)
-    copy_licences(workdir, folder)
+    make_folder(folder)
+    with locked(folder, "--out"):
+        form.write(stage, folder, dtype)
+        copy_licences(workdir, folder)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -232,3 +233,19 @@ def test_a_folder_of_before_the_weights_were_noted_goes_on_by_the_names(tmp_path
     with pytest.raises(UserError, match="stage_0"):
         fill(tmp_path, settings=STAGES | {"stage_0": "moved: 8 px, ddim"})
     fill(tmp_path, settings=STAGES)
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("way", ["deleted", "replaced"])
+def test_a_folder_that_goes_away_while_pictures_are_drawn_is_a_sentence(tmp_path, form, way):
+    folder = PictureFolder(tmp_path / "out", [Wish("a", 0), Wish("b", 0)], 0, 1, form, {})
+    first, second = folder.missing()
+    pictures = np.zeros((1, 4, 4, 3), np.uint8)
+    folder.write(first, pictures, {})
+    shutil.rmtree(tmp_path / "out")
+    if way == "replaced":
+        (tmp_path / "out").mkdir()
+    for go_on in (lambda: folder.write(second, pictures, {}), lambda: folder.finish(1)):
+        with pytest.raises(UserError, match="was deleted, moved or replaced"):
+            go_on()
+    assert way == "deleted" or list((tmp_path / "out").iterdir()) == []

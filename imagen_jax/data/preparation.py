@@ -11,16 +11,14 @@ Of records that repeat each other the first stays. ``repeated.jsonl`` has a line
 the ``test`` that found it (see ``Preparation.duplicates``), and as ``of`` the key of the one that stays in its place.
 """
 
-import fcntl
 import json
 import os
 import pathlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from typing import Any
@@ -55,12 +53,13 @@ from imagen_jax.data.statistics import add_up, sort_values
 from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
 from imagen_jax.data.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.errors import UserError
+from imagen_jax.storage.folder_locks import locked
+from imagen_jax.storage.holders import LOCK
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.local_copies import put_in_bucket
 from imagen_jax.storage.paths import Path, checksum_of, size_of, sync, sync_all
 from imagen_jax.storage.refusals import explaining_disk
 
-LOCK = ".lock"
 CAPTIONS_FOLDER = "captions"
 REPEATED = "repeated.jsonl"
 
@@ -114,13 +113,13 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
         workers: processes that work at once; 0: this one.
 
     Raises:
-        UserError: ``out`` holds another data set or can't be written to, another process is at it, too much of the
+        UserError: ``out`` holds another data set or can't be written to, another process writes there, too much of the
             source is bad, nothing is left to train on, or what a part raises.
     """
     mend = "make room or choose another --out; the same command continues"
     with explaining_disk(f"the data set can't be written into {out}", mend):
         out.mkdir(parents=True, exist_ok=True)
-        with alone_in(out):
+        with locked(out, "--out"):
             begin(preparation.describe(), out)
             manifest = read_json(out / MANIFEST)
             for left_over in (out / PARTS).glob(f"*{UNFINISHED}"):
@@ -144,21 +143,6 @@ def upload(place: pathlib.Path, out: Path) -> None:
             or size_of(target) != file.stat().st_size
         ):
             put_in_bucket(file, target)
-
-
-@contextmanager
-def alone_in(out: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out of a folder while the block runs; a lock dies with whoever holds it.
-
-    Raises:
-        UserError: another process is in it.
-    """
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process prepares {out} right now: wait for it, or choose another --out") from None
-        yield
 
 
 def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) -> list[dict[str, Any]]:

@@ -5,5 +5,6 @@
     a path in a bucket, and a library that reads local files -> ``local_copy``, ``local_folder``
 
 ``paths`` (both kinds of path, and what differs between them), ``buckets`` (the file system of buckets),
-``local_copies`` (the cache), ``settings`` (what files were made with, beside them). May import: ``errors``.
+``folder_locks`` (one writer in a folder), ``local_copies`` (the cache), ``settings`` (what files were made with, beside
+them). May import: ``errors``.
 """

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -109,6 +110,37 @@ def read_objects(paths: Sequence[epath.Path]) -> list[bytes]:
 def read_object_ranges(path: epath.Path, starts: Sequence[int], length: int) -> list[bytes]:
     """``length`` bytes, or what is left, from each of ``starts`` on, asked for side by side."""
     return file_system().cat_ranges([str(path)] * len(starts), list(starts), [start + length for start in starts])
+
+
+def write_generation(path: epath.Path, content: bytes, before: int) -> int | None:
+    """Writes a small object over one generation of it.
+
+    Args:
+        path: of the object.
+        content: its bytes.
+        before: the generation; 0: it must not be there.
+
+    Returns:
+        The new generation; None where there is another than ``before``.
+    """
+    files = file_system()
+    bucket, _, name = str(path).removeprefix(PREFIX).partition("/")
+    place = f"{files._location}/upload/storage/v1/b/{bucket}/o"
+    try:
+        said = files.call(
+            "POST", place, uploadType="media", name=name, ifGenerationMatch=before, data=content, json_out=True
+        )
+    except FileExistsError:
+        # How gcsfs calls an unmet precondition.
+        return None
+    return int(said["generation"])
+
+
+def delete_generation(path: epath.Path, generation: int) -> None:
+    """Deletes an object, if it is still of that generation."""
+    bucket, _, name = str(path).removeprefix(PREFIX).partition("/")
+    with suppress(FileNotFoundError, FileExistsError):
+        file_system().call("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=generation)
 
 
 def check_bucket(path: epath.Path) -> None:

@@ -72,3 +72,16 @@ class Saving:
             warn(f"{error.what}; training goes on, and tries again after step {self._retry}")
         else:
             warn(f"{error.what}; now the last step is saved")
+
+
+def make_check(check: Callable[[], None]) -> Hook:
+    """Makes the hook that looks after each step, before anything is written, whether the workdir is still there.
+
+    Args:
+        check: raises ``UserError`` where it is not.
+    """
+
+    def look(number: int, moment: Moment) -> None:
+        check()
+
+    return Hook("loop", 1, look)

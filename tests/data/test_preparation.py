@@ -20,12 +20,13 @@ from imagen_jax.data.builder import prepare_data
 from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.filters import Filters, parse_condition
 from imagen_jax.data.image_files import ImageRules
-from imagen_jax.data.preparation import Preparation, alone_in, prepare
+from imagen_jax.data.preparation import Preparation, prepare
 from imagen_jax.data.records import Damage
 from imagen_jax.data.splits import split_of
 from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError
+from imagen_jax.storage.folder_locks import locked
 from tests.data.part_sources import draw, draw_smooth, encode, listed, parts, read_until_killed, record
 
 SPLITS = ("train", "validation")
@@ -80,7 +81,7 @@ def test_the_manifest_counts_and_its_checksums_hold(prepared):
     assert statistics["words"] == {"3": 90, "4": 90} and statistics["width_by_height"] == {"0.8": 90}
     assert manifest["attribution"] == "Ours, CC0"
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".lock", "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl", "repeated.jsonl",
+        "captioned_images", "captions", "job.json", "manifest.json", "quarantine.jsonl", "repeated.jsonl",
     ]  # fmt: skip
 
 
@@ -144,7 +145,10 @@ def test_what_is_done_is_not_done_again_and_another_job_is_refused(prepared, mon
         prepare(preparation(parts(100), Conversion(ImageRules(shorter_side=8))), folder, workers=0)
     with pytest.raises(UserError, match="source's files have changed"):
         prepare(preparation(parts(120)), folder, workers=0)
-    with alone_in(folder), pytest.raises(UserError, match="another process prepares"):
+    with (
+        locked(folder, "--out"),
+        pytest.raises(UserError, match=rf"is in use by process {os.getpid()} on .*another --out"),
+    ):
         prepare(preparation(parts(100)), folder, workers=0)
 
 
