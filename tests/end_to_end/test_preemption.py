@@ -30,6 +30,7 @@ SETTINGS = {
     "training.checkpoint_every": 1000,
     "training.preview_every": 1000,
     "training.log_every": 1,
+    "optimizer.decay_steps": 10_000,
     "network.channels": (8,),
     "network.blocks": (1,),
     "network.strides": (1,),

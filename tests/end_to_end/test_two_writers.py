@@ -32,6 +32,7 @@ SMALL = {
     "training.log_every": 1,
     "training.checkpoint_every": 1000,
     "training.preview_every": 1000,
+    "optimizer.decay_steps": 10_000,
     "network.channels": (8,),
     "network.blocks": (1,),
     "network.strides": (1,),
