@@ -17,7 +17,7 @@ def read_stages() -> list[str]:
     Raises:
         UserError: a place of another kind than we know.
     """
-    return [place for text in STAGES.value for place in split_places(text)]
+    return [place for text in STAGES.value for place in split_places(text) if place]
 
 
 def read_text_encoder() -> Path | None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,10 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would be all that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REFERENCE_PACKAGES = Path(__file__).parents[1] / ".venv" / "reference_packages"
 if REFERENCE_PACKAGES.is_dir():

@@ -32,6 +32,7 @@ def make_config(data: Path, steps: int) -> ConfigDict:
     config.data.source = "prepared"
     config.data.options = ConfigDict({"folder": str(data)})
     config.training.update({"steps": steps, "checkpoint_every": 100, "log_every": 10, "preview_every": 10**9})
+    config.optimizer.decay_steps = steps
     return config
 
 

@@ -39,6 +39,7 @@ def make_config(data, **changed):
     config.data.options = ConfigDict({"folder": str(data)})
     config.training.update({"steps": STEPS, "checkpoint_every": 2, "keep_checkpoints": 3, "preview_every": 1000})
     config.training.update({"skips_in_a_row": 3, **changed})
+    config.optimizer.decay_steps = STEPS
     config.preview.prompts = ("square",)
     config.sampling.steps = 1
     return config

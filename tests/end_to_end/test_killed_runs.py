@@ -121,11 +121,11 @@ def settings(data):
     """One small block is soon compiled; many steps, so that there are some left to be killed in."""
     return {
         "data.source": "prepared",
-        "data.data_dir": "unused",
         "data.options.folder": str(data),
         "data.num_workers": 1,
         "data.cache": False,
         "training.steps": STEPS,
+        "optimizer.decay_steps": STEPS,
         "training.checkpoint_every": SAVED,
         "training.preview_every": 1000,
         "network.channels": (8,),
