@@ -147,6 +147,7 @@ def load_fresh(name: str) -> Any:
         *(f"imagen_jax.{command}" for command in COMMANDS),
         "imagen_jax.process_flags",
         "imagen_jax.sampling_flags",
+        "imagen_jax.stage_flags",
     ]
     for flag in [*flags.FLAGS]:
         if flag.partition(".")[0] == "config" or flags.FLAGS.find_module_defining_flag(flag) in again:
