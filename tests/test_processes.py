@@ -155,12 +155,17 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     be(0)
     here = be(1, heartbeat_seconds=0.5)
     answer = threading.Event()
-    here.client.key_value_dir_get = lambda folder: answer.wait()
+
+    def answer_late(folder):
+        answer.wait()
+        return []
+
+    here.client.key_value_dir_get = answer_late
     here.start()
     wait_for(lambda: endings)
     assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == company.LOST
-    here.client.key_value_dir_get = lambda folder: []
     answer.set()
+    here.stop()
 
 
 def test_others_that_never_come_are_a_sentence():

@@ -25,7 +25,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.html_pages import thumbnail
 from imagen_jax.protocols import drawn
 from imagen_jax.protocols.references import Reference
-from imagen_jax.web.orders import read_edit
+from imagen_jax.web.orders import Limits, read_order
 from imagen_jax.web.pairs import Found, look_into
 from imagen_jax.web.rating_app import encode_bare
 
@@ -148,8 +148,14 @@ def through_file(read):
     return read_file
 
 
+def sent(**files):
+    """The edit of an order that comes with these files."""
+    urls = {name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in files.items()}
+    return read_order(urls, [], Limits()).decode_edit()
+
+
 def through_upload(content, _):
-    return read_edit({"image": "data:image/png;base64," + base64.b64encode(content).decode()}).image
+    return sent(image=content).image
 
 
 def through_rating(content, folder):
@@ -244,7 +250,7 @@ def test_a_thumbnail_is_upright_and_its_transparency_white(orientation, tmp_path
 
 
 MASK = np.zeros((SIDE, 2 * SIDE), np.uint8)
-MASK[:4, :6] = 255
+MASK[:4, :14] = 255  # within the centre square too, and alike under no turn
 OBLONG = np.concatenate([COLOURS, 255 - COLOURS], axis=1)
 
 
@@ -278,10 +284,7 @@ def mask_by_flag(content, folder):
 
 
 def mask_by_upload(content, _):
-    picture, mask = (
-        "data:image/png;base64," + base64.b64encode(one).decode() for one in (saved(Image.fromarray(OBLONG)), content)
-    )
-    return read_edit({"image": picture, "mask": mask}).mask
+    return sent(image=saved(Image.fromarray(OBLONG)), mask=content).mask
 
 
 @pytest.mark.parametrize("read", [mask_by_flag, mask_by_upload])
