@@ -121,15 +121,17 @@ class Loaders:
             setattr(owner, name, self.noting(name, function))
         # A quick encoder: MiniLM would be most of the time.
         BatchedEncoder.encode = self.noting("encode", encode_quickly)  # type: ignore[method-assign]
-        served, joined = listening.serve, processes.join
+        served, joined, left = listening.serve, processes.join, processes.exit_now
         listening.serve = lambda *_: None  # type: ignore[assignment]
         processes.join = lambda *_: None  # type: ignore[assignment]
+        # This process has the other lines to run.
+        processes.exit_now = sys.exit  # type: ignore[assignment]
         try:
             yield
         finally:
             for owner, name, function in before:
                 setattr(owner, name, function)
-            listening.serve, processes.join = served, joined
+            listening.serve, processes.join, processes.exit_now = served, joined, left
 
 
 def draw_line(seed: int, number: int, only: Sequence[str]) -> tuple[str, list[str]]:
@@ -172,7 +174,11 @@ def run_line(command: Command, name: str, arguments: Sequence[str], loaders: Loa
             # There the values of config keys are looked for.
             sys.argv = [name, *arguments]
             rest = parse_flags([name, *arguments])
-            module.main(rest)
+            try:
+                module.main(rest)
+            except SystemExit as error:
+                if error.code:
+                    raise
             if not command.has_result():
                 kind = "missing"
         except StoppedError:
