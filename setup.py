@@ -62,7 +62,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.10,<2027"],
     # Tables of images that are Parquet files.
     "parquet": ["pyarrow>=26.0.1,<27"],
-    # The pages of imagen_jax.serve and imagen_jax.rate.
+    # The pages of imagen_jax.commands.serve and imagen_jax.commands.rate.
     "web": ["starlette>=1.10,<2", "uvicorn>=0.54,<1"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "test": [
@@ -91,10 +91,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
     package_data={
-        "imagen_jax.evaluation": ["drawbench_prompts.csv", "pages/*"],
+        "imagen_jax.evaluation.reports": ["drawbench_prompts.csv", "pages/*"],
         "imagen_jax.pretrained": ["*/*.md", "*/*.png", "*/*/*"],
         "imagen_jax.web": ["page/*", "rating_page/*"],
     },
+    entry_points={"console_scripts": ["imagen-jax = imagen_jax.__main__:main"]},
     install_requires=SAMPLE,
     extras_require=EXTRAS,
 )

@@ -2,46 +2,59 @@
 
 Captions and images go in on the left, a trained cascade comes out on the right::
 
-    train.py    data -> text -> diffusion (loss) -> models -> training (step, state, checkpoints)
-    sample.py   training.checkpoints -> sampling (steps, guidance, edits, cascade) -> pictures; serve.py as a page
-    evaluate.py sampling -> evaluation (features, caption recall, report)
-    compile_check.py    config -> jobs (programs) -> forecast (memory, exchanges, the least time) of a pod not here
-    import_weights.py  weights from elsewhere -> training.checkpoints; export_weights.py the other way
+    data (sources, preparation) -> encoders -> diffusion (loss) -> models -> training     train.py
+    training.checkpoints -> cascade -> sampling (steps, guidance, edits) -> image files   sample.py, commands/serve.py
+    cascade -> evaluation (metrics, protocols) -> reports                                 evaluate.py
 
-Imports point one way, and ``tests/test_import_directions.py`` holds them to it::
+``python -m imagen_jax`` lists all commands. Each folder is a room, and its ``__init__.py`` says what lives there.
+Imports point one way: a module imports from the rows above its own row and from its own room, never from a neighbour.
 
-    host_memory <- array_types, errors <- storage <- sharding, weights <- diffusion, models, text, data
-                        <- sampling, training <- evaluation <- stages <- jobs, forecast <- the mains
+=============================================  ==========================================================
+Row, lowest first                              What is new in it
+=============================================  ==========================================================
+array_types, errors                            shapes by name; errors that a user can fix
+storage, sharding                              paths on disks and in buckets; the device mesh
+runtime, weights                               processes, signals, command lines; files of weights
+diffusion, data                                the diffusion process as pure functions; captioned images
+clip, models, sampling                         networks; from noise to images
+encoders, pretrained, training                 frozen networks; bundled cascades; optimizer, loop, checkpoints
+cascade                                        a stage and a cascade of stages, built from configs
+evaluation, forecast, weight_formats           metrics and reports; memory and FLOPs; import and export
+evaluate, sample, train, web                   the three main programs; the pages
+__main__, commands                             all other programs
+=============================================  ==========================================================
+
+``tests/test_import_directions.py`` reads this table and checks every import.
 """
 
 from importlib import import_module
 from typing import Any
 
-from imagen_jax.host_memory import begin_again_with_large_pages
-from imagen_jax.standard_streams import open_closed_streams
+from imagen_jax.runtime.standard_streams import open_closed_streams
 
 __version__ = "0.1.0"
 
-# Before anything else is imported, which may open files.
+# The commands were modules of the package itself, and `python -m imagen_jax.serve` still runs one.
+__path__.append(f"{__path__[0]}/commands")
+
+# A file that is opened while a standard stream is closed would take that stream's number.
 open_closed_streams()
-# Likewise, for all that would be for nothing.
-begin_again_with_large_pages()
 
 FOR_NOTEBOOKS = {
-    "load_cascade": "imagen_jax.cascades",
-    "Cascade": "imagen_jax.cascades",
-    "Edit": "imagen_jax.edits",
-    "Wish": "imagen_jax.wishes",
+    "load_cascade": "imagen_jax.cascade.cascade",
+    "Cascade": "imagen_jax.cascade.cascade",
+    "Edit": "imagen_jax.cascade.edits",
+    "Wish": "imagen_jax.cascade.requests",
     "UserError": "imagen_jax.errors",
 }
-"""What is reached from the package itself, and the module that has it, imported when it is asked for."""
+"""Names that the package itself offers, and the module of each, which is imported at first use."""
 
 
 def __getattr__(name: str) -> Any:
-    """``imagen_jax.load_cascade`` and the like, without loading all of JAX for whoever wants the version.
+    """Imports ``imagen_jax.load_cascade`` and the like at first use, so that ``import imagen_jax`` does not load JAX.
 
     Raises:
-        AttributeError: there is nothing of that name; names the nearest.
+        AttributeError: the package has no such name; the message names the nearest.
     """
     if name in FOR_NOTEBOOKS:
         return getattr(import_module(FOR_NOTEBOOKS[name]), name)
@@ -50,5 +63,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The names of the package, also of those that are not imported yet."""
+    """Returns the names of the package, including those that are not imported yet."""
     return sorted({*globals(), *FOR_NOTEBOOKS})

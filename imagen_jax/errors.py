@@ -16,7 +16,7 @@ LONGEST = 1200
 class UserError(Exception):
     """A mistake outside the code: its message is one sentence that says what is wrong and what mends it.
 
-    The command lines print the message alone and exit with status 2 (see ``command_line.py``). What a file brings into
+    The command lines print the message alone and exit with status 2 (see ``runtime/main.py``). What a file brings into
     it can be printed: it is not endless, and has no characters that command a terminal or that UTF-8 lacks.
 
     Attributes:
@@ -51,7 +51,7 @@ class ForNowError(UserError):
 class LeavingError(Exception):
     """The program was told to leave, and all that it had done is kept: the same command goes on.
 
-    The command lines print the message and exit with ``preemption.AGAIN``.
+    The command lines print the message and exit with ``runtime.preemption.AGAIN``.
     """
 
 

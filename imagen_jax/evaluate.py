@@ -1,4 +1,4 @@
-"""Measures a trained cascade: draws, compares with real pictures, and writes ``report.json``, ``report.html``, figures.
+"""Evaluates a cascade: samples images, computes FID and other metrics, writes a report.
 
     python -m imagen_jax.evaluate --stages=runs/base,runs/super_resolution --out=runs/evaluation
     python -m imagen_jax.evaluate --stages=… --protocol=imagen --dataset=coco2014 --data_dir=COCO --out=runs/fid
@@ -14,24 +14,25 @@ from typing import Any
 
 from absl import flags
 
-from imagen_jax import process_flags, processes, sampling_flags
-from imagen_jax.cascade_plans import CascadePlan, plan_cascade
-from imagen_jax.cascades import Cascade, load_planned
-from imagen_jax.command_line import run_main
+from imagen_jax.cascade import sampling_flags
+from imagen_jax.cascade.cascade import Cascade, load_planned
+from imagen_jax.cascade.image_files import make_folder
+from imagen_jax.cascade.plans import CascadePlan, plan_cascade
+from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.errors import UserError, choose
-from imagen_jax.preconditions import Precondition, check_flags
+from imagen_jax.evaluation.protocols import drawbench_run
+from imagen_jax.evaluation.protocols.deviations import PROTOCOLS, overrides_of
+from imagen_jax.evaluation.protocols.drawn import StepBar
+from imagen_jax.evaluation.protocols.references import DATASETS
+from imagen_jax.evaluation.protocols.requests import Wanted, check_wanted, make_request, open_data
+from imagen_jax.evaluation.protocols.runs import run_evaluation, run_sweep
+from imagen_jax.evaluation.protocols.sweep import Point, list_points, parse_axis
 from imagen_jax.pretrained import find_stages
-from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.protocols import drawbench_run
-from imagen_jax.protocols.deviations import PROTOCOLS, overrides_of
-from imagen_jax.protocols.drawn import StepBar
-from imagen_jax.protocols.references import DATASETS
-from imagen_jax.protocols.requests import Wanted, check_wanted, make_request, open_data
-from imagen_jax.protocols.runs import run_evaluation, run_sweep
-from imagen_jax.protocols.sweep import Point, list_points, parse_axis
-from imagen_jax.sampling.pictures import make_folder
-from imagen_jax.seeds import LARGEST_SEED
-from imagen_jax.stage_flags import read_stages, read_text_encoder
+from imagen_jax.runtime import distributed_flags, processes
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.runtime.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import Path, split_places, to_path
 
 OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, pictures, features.", required=True)
@@ -85,7 +86,7 @@ def measures_inception(given: Any) -> bool:
 
 
 PRECONDITIONS = (
-    *process_flags.PRECONDITIONS,
+    *distributed_flags.PRECONDITIONS,
     *map(with_drawbench, ("prompts_file", "beside")),
     *map(
         without_drawbench,

@@ -1,4 +1,4 @@
-"""Draws pictures for prompts with a trained cascade, or edits a picture with it.
+"""Samples images for prompts from a cascade, or edits an image.
 
     python -m imagen_jax.sample --prompt="panda" --out=pictures
     python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
@@ -24,22 +24,23 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from imagen_jax import process_flags, processes, sampling_flags
-from imagen_jax.cascade_plans import check_classifier, plan_cascade
-from imagen_jax.cascades import Cascade, load_planned
-from imagen_jax.classifiers import GuidancePlan, load_planned_guidance, plan_guidance
-from imagen_jax.command_line import run_main
-from imagen_jax.edits import Edit, read_mask, read_picture
+from imagen_jax.cascade import sampling_flags
+from imagen_jax.cascade.cascade import Cascade, load_planned
+from imagen_jax.cascade.classifier import GuidancePlan, load_planned_guidance, plan_guidance
+from imagen_jax.cascade.edits import Edit, read_mask, read_picture
+from imagen_jax.cascade.image_files import make_folder
+from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.plans import check_classifier, plan_cascade
+from imagen_jax.cascade.requests import Wish, wishes_of
+from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
+from imagen_jax.data.prompts import check_readable, read_prompts
 from imagen_jax.errors import UserError
-from imagen_jax.picture_folder import FORMATS, PictureFolder, draw_missing, settings_of
-from imagen_jax.preconditions import Precondition, check_flags
-from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.prompts import check_readable, read_prompts
-from imagen_jax.sampling.pictures import make_folder
-from imagen_jax.seeds import LARGEST_SEED
-from imagen_jax.stage_flags import read_stages, read_text_encoder
+from imagen_jax.runtime import distributed_flags, processes
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.runtime.seeds import LARGEST_SEED
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.wishes import Wish, wishes_of
 
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, a JSON list, or a column of CSV.")
@@ -66,7 +67,7 @@ TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to
 BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
 
 PRECONDITIONS = (
-    *process_flags.PRECONDITIONS,
+    *distributed_flags.PRECONDITIONS,
     Precondition(
         "prompt",
         lambda given: all(map(str.strip, given.prompt)),

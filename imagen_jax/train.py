@@ -1,4 +1,4 @@
-"""Trains one stage of the cascade.
+"""Trains one stage of a cascade.
 
     python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base [--config.training.steps=500]
 
@@ -13,42 +13,44 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from imagen_jax import process_flags, processes
 from imagen_jax.array_types import Text
-from imagen_jax.command_line import run_main
-from imagen_jax.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
-from imagen_jax.config_keys import check_config
+from imagen_jax.cascade.compiled_training import Training, make_training
+from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
+from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.cascade.previews import is_drawn, make_preview
+from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.data.batches import Batches, make_batches
-from imagen_jax.data.builder import PREPARED
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
+from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
+from imagen_jax.encoders.embedding_layer import recall
+from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
+from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, choose
-from imagen_jax.preconditions import Precondition, check_flags
-from imagen_jax.preemption import IF_INTERRUPTED, explain_leaving, listening
-from imagen_jax.previews import is_drawn, make_preview
-from imagen_jax.process_flags import join_as_flagged
-from imagen_jax.protocols.during_training import is_measured, make_evaluation
-from imagen_jax.run_log import open_log
-from imagen_jax.stages import Batch, Stage, build_stage, load_encoder
+from imagen_jax.evaluation.protocols.during_training import is_measured, make_evaluation
+from imagen_jax.forecast.utilisation import make_mfu
+from imagen_jax.runtime import distributed_flags, processes
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.memory import restart_with_large_pages
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_leaving, listening
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.text.embedding_layer import recall
-from imagen_jax.text.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
-from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.checkpoints.saving import Saving, make_check
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import check_trainable
-from imagen_jax.training.guard import Guard
-from imagen_jax.training.lines import told_when_refused
 from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.monitoring.append_file import told_when_refused
+from imagen_jax.training.monitoring.logging import open_log
+from imagen_jax.training.monitoring.nonfinite import Guard
+from imagen_jax.training.monitoring.watchdog import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
 from imagen_jax.training.optimizer import check_schedule, make_schedule
-from imagen_jax.training.saving import Saving, make_check
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
-from imagen_jax.training.watching import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
 from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
-from imagen_jax.training_setup import Training, make_training
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 WORKDIR = flags.DEFINE_string(
@@ -64,7 +66,7 @@ END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, 
 flags.mark_flag_as_required("config")
 
 PRECONDITIONS = (
-    *process_flags.PRECONDITIONS,
+    *distributed_flags.PRECONDITIONS,
     *CONFIG_PRECONDITIONS,
     Precondition(
         "end_when_hung",
@@ -208,7 +210,8 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
     def of_data(place: dict[str, Any]) -> dict[str, float]:
         return data.batches.metrics(place) | this.guard.metrics
 
-    with open_log(config, this.workdir, this.done, clock, of_data) as logging:
+    mfu = make_mfu(config) if processes.is_first() else None
+    with open_log(config, this.workdir, this.done, clock, of_data, mfu) as logging:
         step: TrainStep = this.training.compile()
         if processes.is_first():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
@@ -309,7 +312,7 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
         if len(missing) > MOST_CAPTIONS:
             raise UserError(
                 f"{folder} has {len(missing):,} captions, and {encoder.name} has embedded none of them yet: run "
-                f"python -m imagen_jax.embed_captions --data={folder} first, or set --config.text.embeddings=computed"
+                f"python -m imagen_jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
             )
         captions += missing
     return EmbeddingStore.build_or_open(folders[0] / "embeddings", captions, encoder, also=layers)
@@ -329,7 +332,7 @@ def make_transform(config: ConfigDict, stage: Stage) -> Transform:
     if square != "centre" and config.data.source != PREPARED:
         raise UserError(
             f"data.crop={square!r} finds nothing to cut, for data.source={config.data.source!r} stores squares: set "
-            f"data.crop='centre', or prepare the images (imagen_jax.prepare_data) and set data.source={PREPARED!r}"
+            f"data.crop='centre', or prepare the images (imagen_jax prepare_data) and set data.source={PREPARED!r}"
         )
     return transform
 
@@ -390,4 +393,5 @@ def make_noting(watchdog: Watchdog) -> Hook:
 
 
 if __name__ == "__main__":
+    restart_with_large_pages()
     run_main(main, IF_INTERRUPTED)

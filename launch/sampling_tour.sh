@@ -96,7 +96,7 @@ draw dynamic_threshold "${words[@]}" --guidance=4,1 --thresholding=dynamic --ste
 
 section "Classifier guidance" "Towards a class that a small classifier of noisy pictures knows, here one of Unicode's nine \
 groups of emoji. First without."
-"$python" -m imagen_jax.train_classifier --config=configs/openmoji_classifier.py --workdir="$classifier"
+"$python" -m imagen_jax train_classifier --config=configs/openmoji_classifier.py --workdir="$classifier"
 draw red --prompt=red --samples_per_prompt=4 --guidance=1 --steps=16,4
 for class in "Flags" "Smileys & Emotion"; do
     draw "towards_${class%% *}" --prompt=red --samples_per_prompt=4 --guidance=1 --steps=16,4 \
@@ -104,7 +104,7 @@ for class in "Flags" "Smileys & Emotion"; do
 done
 # shellcheck disable=SC2016
 printf '\nThe classifier was trained by\n\n```sh\n%s \\\n    %s\n```\n' \
-    "python -m imagen_jax.train_classifier --config=configs/openmoji_classifier.py" \
+    "python -m imagen_jax train_classifier --config=configs/openmoji_classifier.py" \
     "--workdir=runs/quickstart/classifier" >>"$page"
 
 section "Many pictures of one prompt" "Each is a function of the weights, the prompt, the seed and its number."

@@ -7,7 +7,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from imagen_jax import train
-from imagen_jax.training_setup import Training
+from imagen_jax.cascade.compiled_training import Training
 
 IN_THE_PROGRAM = ("network", "stage", "text", "optimizer", "mesh", "seed", "training")
 NOT_IN_IT = {

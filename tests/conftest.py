@@ -14,6 +14,8 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # ``as_users_have_it``.
 os.environ["IMAGEN_JAX_AS_WRITTEN"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+# Set to its default, so that no training that a test starts is restarted with another value.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 import jax
 import jaxtyping
@@ -64,7 +66,7 @@ def forget_what_stays():
 @pytest.fixture
 def as_users_have_it():
     """Networks are computed in a CPU's own ways, and not as they are written, as all else here."""
-    from imagen_jax.sharding.platforms import computing_as_written
+    from imagen_jax.runtime.backend import computing_as_written
 
     with computing_as_written(False):
         yield

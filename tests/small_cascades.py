@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from configs import own_images
-from imagen_jax.stages import abstract_params, build_stage
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.training.checkpoints.store import CheckpointStore
 
 STAGES = ("base", "super_resolution")
 

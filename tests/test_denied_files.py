@@ -8,32 +8,33 @@ import numpy as np
 import pytest
 
 from configs import own_images
-from imagen_jax import command_line, stage_files
-from imagen_jax.data.folder import folder_images
-from imagen_jax.data.preparation import prepare
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.edits import read_picture
+from imagen_jax.cascade.image_files import save_png
+from imagen_jax.cascade.loading import load_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.data.preparation.preparation import prepare
+from imagen_jax.data.prompts import read_prompts
+from imagen_jax.data.sources.folder import folder_images
+from imagen_jax.data.sources.tar_shards import tar_shard_parts
 from imagen_jax.data.stored_images import captions_of, load_split
-from imagen_jax.data.tar_shards import tar_shard_parts
-from imagen_jax.edits import read_picture
-from imagen_jax.evaluation.features import FeatureSet
-from imagen_jax.evaluation.pretrained_clip import load_clip
-from imagen_jax.evaluation.reference_statistics import read_published_statistics
-from imagen_jax.prompts import read_prompts
-from imagen_jax.protocols.feature_parts import read_part, write_part
-from imagen_jax.sampling.pictures import save_png
-from imagen_jax.stages import abstract_params, build_stage
-from imagen_jax.text.embedding_store import EmbeddingStore
-from imagen_jax.text.encoder import load_text_encoder
-from imagen_jax.trained_stages import load_stage
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.encoders.embedding_store import EmbeddingStore
+from imagen_jax.encoders.encoder import load_text_encoder
+from imagen_jax.encoders.feature_networks import FeatureSet
+from imagen_jax.encoders.pretrained_clip import load_clip
+from imagen_jax.evaluation.metrics.reference_statistics import read_published_statistics
+from imagen_jax.evaluation.protocols.feature_parts import read_part, write_part
+from imagen_jax.runtime import main
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.workdir import keep_config
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.ratings import RatingStore
 from tests.data.part_sources import parts
-from tests.data.test_preparation import preparation
+from tests.data.preparation.test_preparation import preparation
 from tests.drawn_params import draw_params
+from tests.encoders.test_embedding_store import CountingEncoder
 from tests.reference.clip_folders import write_clip_file, write_clip_folder
 from tests.reference.t5_folders import write_t5_folder, write_t5x_folder
-from tests.text.test_embedding_store import CountingEncoder
 from tests.web.rating_folders import write_two_folders
 
 NOBODY = 65534
@@ -46,7 +47,7 @@ def stage():
 
 def export(folder):
     config, params = stage()
-    stage_files.write(config, params, 7, folder)
+    checkpoint_export.write(config, params, 7, folder)
     return lambda: load_stage(folder)
 
 
@@ -183,15 +184,15 @@ def as_somebody_else(folder):
 @pytest.mark.parametrize(("write", "name"), CASES)
 def test_who_may_not_read_a_file_is_told_so(tmp_path, monkeypatch, capsys, write, name):
     monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "cache"))
-    if not command_line.flags.FLAGS.is_parsed():
-        command_line.flags.FLAGS.mark_as_parsed()
+    if not main.flags.FLAGS.is_parsed():
+        main.flags.FLAGS.mark_as_parsed()
     read = write(tmp_path / "theirs")
     read()  # all is well, and all that is imported is
     (file,) = (path for path in (tmp_path / "theirs").rglob(Path(name).name) if str(path).endswith(name))
     file.chmod(0)
     capsys.readouterr()
     with as_somebody_else(tmp_path), pytest.raises(SystemExit) as ended:
-        command_line.run_guarded(lambda arguments: read() and None, [])
+        main.run_guarded(lambda arguments: read() and None, [])
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 2 and len(told) == 1, told
     assert "may not read" in told[0] and "ask its owner" in told[0], told

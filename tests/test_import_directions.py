@@ -9,69 +9,37 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = "imagen_jax"
 
-# A folder or module may import from the rows above its own, and from itself; never from a neighbour in its row.
-LAYERS = [
-    {"host_memory", "standard_streams"},
-    {"array_types", "errors"},
-    {"company", "machine_errors", "notices", "seeds", "storage"},
-    {"compilation_cache", "processes", "sharding"},
-    {"interrupts", "weights"},
-    {"preemption"},
-    {"data", "diffusion", "models", "text"},
-    {"sampling", "training"},
-    {"evaluation"},
-    {"command_line", "preconditions", "pretrained", "stages"},
-    {"process_flags", "sampling_flags"},
-    {"stage_files", "stage_flags"},
-    {"classifiers", "counting", "edits", "prompts", "config_keys", "trained_stages", "training_setup", "wishes"},
-    {"cascade_plans"},
-    {"cascades", "classifier_training", "jobs"},
-    {"forecast"},
-    {"picture_folder", "previews", "web", "run_log"},
-    {"protocols"},
-    {"deepfloyd_if"},
-    {"weight_formats"},
-    {
-        "compile_check",
-        "count",
-        "embed_captions",
-        "evaluate",
-        "export_weights",
-        "import_weights",
-        "prepare_data",
-        "rate",
-        "sample",
-        "serve",
-        "train",
-        "train_classifier",
-    },
-]
-LAYER_OF = {unit: row for row, units in enumerate(LAYERS) for unit in units}
+
+def read_rows(checkout: Path) -> list[set[str]]:
+    """The rows of the table in the package's docstring: the rooms of each, lowest first."""
+    text = ast.get_docstring(ast.parse((checkout / PACKAGE / "__init__.py").read_text(encoding="utf-8"))) or ""
+    _, _, table = text.partition("Row, lowest first")
+    cells = [line.split("  ")[0] for line in table.split("=====\n")[1].splitlines() if not line.startswith("=")]
+    return [set(cell.split(", ")) for cell in cells]
+
+
+ROWS = read_rows(CHECKOUT)
+ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 # Where in the package a library may be imported.
 HOMES = {
-    "flax.linen": ("models/", "text/", "evaluation/"),
+    "flax.linen": ("clip/", "encoders/", "models/"),
     "optax": ("training/",),
-    "orbax": ("training/checkpoints.py", "training/checkpoint_reading.py"),
+    "orbax": ("training/checkpoints/",),
     "tensorflow_datasets": ("data/",),
-    # Elsewhere a path is storage's, which knows buckets; these have files of this machine, of packages and in copies.
+    # Elsewhere storage makes the paths, which may lie in a bucket. These read files of this machine or of packages.
     "pathlib": (
-        "compilation_cache.py",
-        "data/begun_jobs.py",
-        "data/builder.py",
-        "data/conversion.py",
-        "data/openmoji.py",
-        "data/preparation.py",
-        "data/repetitions.py",
-        "data/shards.py",
-        "evaluation/efficientnet_lite0.py",
-        "host_memory.py",
+        "data/preparation/",
+        "data/sources/openmoji.py",
+        "encoders/efficientnet_lite0.py",
+        "encoders/embedding_bucket.py",
+        "encoders/embedding_store.py",
+        "encoders/minilm.py",
+        "runtime/compilation_cache.py",
+        "runtime/memory.py",
         "storage/",
-        "text/embedding_bucket.py",
-        "text/embedding_store.py",
-        "text/minilm.py",
-        "training/metrics.py",
-        "training/watching.py",
+        "training/monitoring/metrics.py",
+        "training/monitoring/watchdog.py",
         "weights/safetensors_folder.py",
         "weights/torch_file.py",
         "weights/torch_pickle.py",
@@ -104,7 +72,11 @@ NOT_NEEDED_TO_SAMPLE = {
 }
 
 
-def unit_of(path: Path) -> str:
+BEFORE_ALL = f"{PACKAGE}.runtime.standard_streams"
+"""The one module that the package's own ``__init__`` imports at once."""
+
+
+def room_of(path: Path) -> str:
     """The folder or top module that ``path``, relative to the package, belongs to."""
     return path.parts[0].removesuffix(".py")
 
@@ -120,15 +92,15 @@ def imported_names(source: str, package: list[str]) -> Iterator[str]:
             yield from (".".join([*module, alias.name]) for alias in node.names)
 
 
-def wrong_direction(unit: str, name: str) -> str | None:
-    """Why a module of ``unit`` may not import ``name``, or None where it may."""
+def wrong_direction(room: str, name: str) -> str | None:
+    """Why a module of ``room`` may not import ``name``, or None where it may."""
     parts = name.split(".")
-    # `from imagen_jax import __version__` names no unit.
-    if parts[0] != PACKAGE or len(parts) == 1 or parts[1].startswith("__") or parts[1] == unit:
+    # `from imagen_jax import __version__` names no room.
+    if parts[0] != PACKAGE or len(parts) == 1 or parts[1].startswith("__") or parts[1] == room:
         return None
-    if parts[1] not in LAYER_OF:
-        return f"{parts[1]} has no place in LAYERS"
-    return None if LAYER_OF[parts[1]] < LAYER_OF[unit] else f"{unit} may not import {name}"
+    if parts[1] not in ROW_OF:
+        return f"{parts[1]} has no row in the table"
+    return None if ROW_OF[parts[1]] < ROW_OF[room] else f"{room} may not import {name}"
 
 
 def away_from_home(path: Path, name: str) -> str | None:
@@ -165,19 +137,17 @@ def find_violations(checkout: Path) -> list[str]:
     root = checkout / PACKAGE
     for file in sorted(root.rglob("*.py")):
         path = file.relative_to(root)
-        package = [PACKAGE, *path.parent.parts]
-        # The package's own docstring module is nobody's neighbour and imports only what must come before all else.
-        unit = PACKAGE if path == Path("__init__.py") else unit_of(path)
-        if unit not in LAYER_OF and unit != PACKAGE:
-            violations.append(f"{path}: {unit} has no place in LAYERS")
+        names = list(imported_names(file.read_text(encoding="utf-8"), [PACKAGE, *path.parent.parts]))
+        if path == Path("__init__.py"):
+            own = [name for name in names if name.startswith(f"{PACKAGE}.")]
+            violations += [f"{path}: imports {name}" for name in own if not name.startswith(BEFORE_ALL)]
             continue
-        for name in imported_names(file.read_text(encoding="utf-8"), package):
-            if unit == PACKAGE and name.startswith(f"{PACKAGE}."):
-                if LAYER_OF.get(name.split(".")[1]) == 0:
-                    continue
-                violations.append(f"{path}: imports {name}")
-                continue
-            reasons = [wrong_direction(unit, name), away_from_home(path, name)]
+        room = room_of(path)
+        if room not in ROW_OF:
+            violations.append(f"{path}: {room} has no row in the table")
+            continue
+        for name in names:
+            reasons = [wrong_direction(room, name), away_from_home(path, name)]
             violations += [f"{path}: {reason}" for reason in reasons if reason]
     for file in sorted((checkout / "configs").rglob("*.py")):
         for name in imported_names(file.read_text(encoding="utf-8"), ["configs"]):
@@ -190,9 +160,19 @@ def test_imports_point_one_way():
     assert find_violations(CHECKOUT) == []
 
 
+def test_each_room_has_a_row_and_each_row_has_rooms():
+    there = {
+        path.name.removesuffix(".py")
+        for path in (CHECKOUT / PACKAGE).iterdir()
+        if path.suffix == ".py" or [*path.glob("*.py")]
+    }
+    assert there - {"__init__"} == set(ROW_OF)
+    assert len(ROWS) <= 10
+
+
 def test_a_base_install_can_sample():
     reached = modules_reached_from(f"{PACKAGE}.sample", CHECKOUT)
-    assert f"{PACKAGE}.sampling.cascade" in reached, "the walk goes through the package"
+    assert f"{PACKAGE}.sampling.sampler" in reached, "the walk goes through the package"
     needed = {name.split(".")[0]: module for module, names in reached.items() for name in names}
     assert {library: module for library, module in needed.items() if library in NOT_NEEDED_TO_SAMPLE} == {}
 
@@ -210,20 +190,20 @@ def write_house(checkout: Path, files: dict[str, str]) -> None:
         ("diffusion/loss.py", "from imagen_jax.models.unet import UNet", "diffusion may not import imagen_jax.models"),
         ("diffusion/loss.py", "from imagen_jax import sampling", "diffusion may not import imagen_jax.sampling"),
         ("diffusion/loss.py", "import imagen_jax.train as t", "diffusion may not import imagen_jax.train"),
-        ("text/t5.py", "def f():\n    from ..training import step", "text may not import imagen_jax.training"),
-        ("training/loop.py", "from imagen_jax.sampling import cascade", "training may not import imagen_jax.sampling"),
+        ("diffusion/loss.py", "from imagen_jax.data import order", "diffusion may not import imagen_jax.data"),
+        ("clip/clip.py", "def f():\n    from ..training import step", "clip may not import imagen_jax.training"),
         ("errors.py", "from imagen_jax.array_types import Text", "errors may not import imagen_jax.array_types"),
-        ("stages.py", "from imagen_jax.sample import main", "stages may not import imagen_jax.sample"),
+        ("cascade/stage.py", "from imagen_jax.sample import main", "cascade may not import imagen_jax.sample"),
         ("__init__.py", "from imagen_jax.errors import UserError", "imports imagen_jax.errors"),
-        ("sampling/cascade.py", "from imagen_jax.extras import x", "extras has no place in LAYERS"),
-        ("extras/one.py", "import os", "extras has no place in LAYERS"),
-        ("sampling/cascade.py", "import flax.linen as nn", "flax.linen is imported only in models/"),
-        ("sampling/cascade.py", "from flax import linen", "flax.linen is imported only in models/"),
-        ("sampling/cascade.py", "import optax", "optax is imported only in training/"),
-        ("training/state.py", "from orbax.checkpoint import v1", "orbax is imported only in training/checkpoints.py"),
+        ("sampling/sampler.py", "from imagen_jax.extras import x", "extras has no row in the table"),
+        ("extras/one.py", "import os", "extras has no row in the table"),
+        ("sampling/sampler.py", "import flax.linen as nn", "flax.linen is imported only in clip/, encoders/, models/"),
+        ("sampling/sampler.py", "from flax import linen", "flax.linen is imported only in clip/"),
+        ("sampling/sampler.py", "import optax", "optax is imported only in training/"),
+        ("training/state.py", "from orbax.checkpoint import v1", "orbax is imported only in training/checkpoints/"),
         ("training/loop.py", "import grain.python", "grain is imported only in data/"),
-        ("training/loop.py", "from pathlib import Path", "pathlib is imported only in compilation_cache.py"),
-        ("text/minilm.py", "import torch", "torch is imported only in no file of the package"),
+        ("training/loop.py", "from pathlib import Path", "pathlib is imported only in data/preparation/"),
+        ("encoders/minilm.py", "import torch", "torch is imported only in no file of the package"),
         ("../configs/one.py", "from imagen_jax.errors import UserError", "a config imports nothing of imagen_jax"),
     ],
 )
@@ -237,12 +217,12 @@ def test_allowed_imports_pass(tmp_path):
     house = {
         f"{PACKAGE}/__init__.py": '__version__ = "1"',
         f"{PACKAGE}/diffusion/loss.py": "from imagen_jax.diffusion import process\nfrom .process import add_noise",
-        f"{PACKAGE}/sampling/cascade.py": "from imagen_jax.errors import UserError\nfrom ..diffusion import loss",
+        f"{PACKAGE}/sampling/sampler.py": "from imagen_jax.errors import UserError\nfrom ..diffusion import loss",
         f"{PACKAGE}/models/unet.py": "import flax.linen as nn\nfrom flax import struct",
         f"{PACKAGE}/training/state.py": "import optax\nfrom flax import struct",
-        f"{PACKAGE}/training/checkpoints.py": "from orbax.checkpoint import v1 as ocp",
+        f"{PACKAGE}/training/checkpoints/store.py": "from orbax.checkpoint import v1 as ocp",
         f"{PACKAGE}/data/batches.py": "import grain\nimport tensorflow_datasets as tfds",
-        f"{PACKAGE}/train.py": "from imagen_jax import __version__, stages\nimport imagen_jax.training.loop",
+        f"{PACKAGE}/train.py": "from imagen_jax import __version__, cascade\nimport imagen_jax.training.loop",
         "configs/one.py": "from ml_collections import ConfigDict",
     }
     write_house(tmp_path, house)

@@ -6,29 +6,29 @@ import stat
 import numpy as np
 import pytest
 
-from imagen_jax import stage_files
-from imagen_jax.data.builder import prepare_data
-from imagen_jax.data.preparation import prepare
-from imagen_jax.evaluation.features import FeatureSet
-from imagen_jax.evaluation.frechet import RunningMoments
-from imagen_jax.evaluation.reference_statistics import save_statistics
-from imagen_jax.protocols.feature_parts import write_part
-from imagen_jax.sampling.pictures import make_folder, save_png
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.image_files import make_folder, save_png
+from imagen_jax.data.preparation.builder import prepare_data
+from imagen_jax.data.preparation.preparation import prepare
+from imagen_jax.encoders.embedding_store import EmbeddingStore
+from imagen_jax.encoders.feature_networks import FeatureSet
+from imagen_jax.evaluation.metrics.frechet import RunningMoments
+from imagen_jax.evaluation.metrics.reference_statistics import save_statistics
+from imagen_jax.evaluation.protocols.feature_parts import write_part
 from imagen_jax.storage.paths import write_whole, writing
 from imagen_jax.storage.settings import keep_settings
-from imagen_jax.text.embedding_store import EmbeddingStore
-from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.metrics import MetricsWriter
+from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.monitoring.metrics import MetricsWriter
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.ratings import RatingStore
 from tests.data.part_sources import parts
-from tests.data.test_preparation import preparation
-from tests.text.test_embedding_store import CountingEncoder
+from tests.data.preparation.test_preparation import preparation
+from tests.encoders.test_embedding_store import CountingEncoder
 from tests.web.rating_folders import write_two_folders
 
 
 def export(folder):
-    stage_files.write_files(folder, {"a": 1}, {"kernel": np.ones((3, 4), np.float32)})
+    checkpoint_export.write_files(folder, {"a": 1}, {"kernel": np.ones((3, 4), np.float32)})
 
 
 def keep_checkpoint(folder):

@@ -5,13 +5,13 @@ import pytest
 from PIL import Image
 
 from imagen_jax import pretrained
-from imagen_jax.cascades import load_cascade
-from imagen_jax.data.openmoji import openmoji_images
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.cascade.loading import load_stage
+from imagen_jax.data.sources.openmoji import openmoji_images
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import CASCADES, USUAL, find_stages
-from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.storage.paths import size_of, to_path
-from imagen_jax.trained_stages import load_stage
 
 FOLDER = to_path(pretrained.__file__).parent
 LARGEST = 25_000_000

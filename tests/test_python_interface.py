@@ -11,22 +11,23 @@ from PIL import Image
 
 import imagen_jax
 from configs import openmoji_classifier, quickstart
-from imagen_jax import cascades, trained_stages
-from imagen_jax.cascades import Cascade, load_cascade
-from imagen_jax.command_line import parse_options
-from imagen_jax.config_keys import KEYS, check_config
+from imagen_jax.cascade import cascade as cascades
+from imagen_jax.cascade import loading
+from imagen_jax.cascade.cascade import Cascade, load_cascade
+from imagen_jax.cascade.config_keys import KEYS, check_config
+from imagen_jax.cascade.edits import Edit
+from imagen_jax.cascade.requests import Wish, wishes_of
+from imagen_jax.cascade.settings import SETTINGS
 from imagen_jax.data.data_sets import open_data_sets
-from imagen_jax.data.sources import list_images
-from imagen_jax.edits import Edit
+from imagen_jax.data.sources.sources import list_images
+from imagen_jax.encoders.encoder import load_text_encoder
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
+from imagen_jax.evaluation.protocols.requests import Wanted
 from imagen_jax.pretrained import CASCADES, find_stages
-from imagen_jax.protocols.requests import Wanted
-from imagen_jax.sampling.settings import SETTINGS
+from imagen_jax.runtime.main import parse_options
 from imagen_jax.storage.paths import to_path
-from imagen_jax.text.encoder import load_text_encoder
 from imagen_jax.training.optimizer import make_optimizer
-from imagen_jax.wishes import Wish, wishes_of
 from tests.small_cascades import write_cascade
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -136,9 +137,9 @@ def test_every_key_of_our_configs_is_known():
 
 
 def test_a_key_of_a_stage_that_nothing_reads_is_refused(workdirs):
-    config = trained_stages.plan_stage(workdirs[0]).config.sampling.to_dict()
+    config = loading.plan_stage(workdirs[0]).config.sampling.to_dict()
     with pytest.raises(UserError, match="'guidnace'; did you mean 'guidance'"):
-        trained_stages.make_settings(config | {"guidnace": 3.0})
+        loading.make_settings(config | {"guidnace": 3.0})
 
 
 def test_an_option_is_given_once():

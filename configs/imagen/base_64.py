@@ -11,7 +11,7 @@ channels a head, no dropout, cosine schedule in continuous time, Adafactor with 
 FID of 7.27; ``recipe`` has the rest. Those widths have 2.14B parameters.
 
 The paper compares bases from 300M up without printing their widths. We chose multiples of 64, so that each attention
-has whole heads of 64 channels, and blocks that bring the counts within 5% of the names (``imagen_jax.count``):
+has whole heads of 64 channels, and blocks that bring the counts within 5% of the names (``imagen_jax count``):
 
     1b      320 × (1, 2, 3, 4), 4 blocks
     500m    320 × (1, 2, 3, 3), 2 blocks

@@ -22,11 +22,11 @@ from absl import flags, logging
 
 from imagen_jax.data.flips import mirror_by_chance
 from imagen_jax.data.order import Order, Spot, quotas_of
+from imagen_jax.data.preparation.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableError
 from imagen_jax.data.transforms import PreparedImage, Transform
-from imagen_jax.data.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.errors import UserError
-from imagen_jax.seeds import check_seed
+from imagen_jax.runtime.seeds import check_seed
 
 HostBatch = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.data.batches import Mixture
-from imagen_jax.data.builder import PREPARED, check_prepared, prepare_data
+from imagen_jax.data.preparation.builder import PREPARED, check_prepared, prepare_data
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import identify, identify_drawn, load_split
 from imagen_jax.errors import UserError, check_names

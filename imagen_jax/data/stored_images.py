@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import tensorflow_datasets as tfds
 
-from imagen_jax.data.shards import DATASET
+from imagen_jax.data.preparation.shards import DATASET
 from imagen_jax.data.splits import Split
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json, read_json

@@ -11,6 +11,7 @@ import jax
 
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.collectives import KINDS, Collective, find_collectives
+from imagen_jax.forecast.jobs import Job
 from imagen_jax.forecast.programs import (
     Costs,
     Instruction,
@@ -21,7 +22,6 @@ from imagen_jax.forecast.programs import (
 )
 from imagen_jax.forecast.roofline import Roofline, estimate
 from imagen_jax.forecast.topologies import Pod
-from imagen_jax.jobs import Job
 
 HEAD_ROOM = 0.1
 """Share of a chip's memory that should stay free: the runtime keeps some, and a changed config soon takes more."""

@@ -9,9 +9,6 @@ low-resolution image), ``blocks`` (residual block), ``equal_blocks`` (several of
 computed again for the gradient), ``unet`` (ADM, Imagen's base), ``efficient_unet`` (Imagen's super-resolution stages),
 ``deepfloyd_unet`` (DeepFloyd IF's), ``noise_classifier`` (for guidance). ``deepfloyd_weights`` says which tensor of
 IF's files is which parameter. ``NETWORKS`` names the denoising ones for configs.
-
-May import: ``array_types``, ``errors``, ``sharding`` (axes, platforms), ``weights``. ``diffusion``, ``sampling`` and
-``training`` never import it: networks travel as arguments.
 """
 
 import flax.linen as nn

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from imagen_jax.runtime.backend import computes_on_cpu, computes_on_one_device
 from imagen_jax.sharding.axes import constrain
-from imagen_jax.sharding.platforms import computes_on_cpu, computes_on_one_device
 
 Query = Float[Array, "batch queries heads head_channels"]
 Key = Float[Array, "batch keys heads head_channels"]

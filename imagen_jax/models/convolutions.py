@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from imagen_jax.sharding.platforms import computes_on_cpu
+from imagen_jax.runtime.backend import computes_on_cpu
 
 Input = Float[Array, "batch height width inputs"]
 Output = Float[Array, "batch new_height new_width outputs"]

@@ -2,8 +2,8 @@
 
 openmoji/   a 64-px base and super-resolution to 256 px; README.md is its model card
 
-Each stage is a folder as ``imagen_jax.export_weights`` writes it: config.json and model.safetensors. Whatever takes
-``--stages`` takes a cascade's name instead. Imports storage; may be imported by ``cascades`` and the commands.
+Each stage is a folder as ``imagen_jax export_weights`` writes it: config.json and model.safetensors. Whatever takes
+``--stages`` takes a cascade's name instead.
 """
 
 from collections.abc import Sequence

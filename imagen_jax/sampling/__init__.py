@@ -6,5 +6,4 @@
     -> pictures (files, grids)
 
 Every piece takes a ``Denoiser``, a plain function, and knows nothing of networks or configs.
-May import: ``array_types``, ``errors``, ``diffusion``.
 """

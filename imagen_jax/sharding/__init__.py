@@ -6,5 +6,4 @@
 ``mesh`` (build and check the device mesh), ``axes`` (what layers call their axes, and what that means on a mesh),
 ``placement`` (which array of a state is cut along which axis), ``platforms`` (what kind of device a program is traced
 for).
-May import: ``array_types``, ``errors``.
 """

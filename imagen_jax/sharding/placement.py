@@ -44,7 +44,7 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
 
     Args:
         abstract_state: shapes, from ``jax.eval_shape``.
-        axes: names of the axes of each parameter, see ``stages.parameter_axes``; None for what has none.
+        axes: names of the axes of each parameter, see ``cascade.stage.parameter_axes``; None for what has none.
         mesh: of all devices.
 
     Raises:

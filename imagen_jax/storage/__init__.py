@@ -6,5 +6,5 @@
 
 ``paths`` (both kinds of path, and what differs between them), ``buckets`` (the file system of buckets),
 ``folder_locks`` (one writer in a folder), ``local_copies`` (the cache), ``settings`` (what files were made with, beside
-them). May import: ``errors``.
+them).
 """

@@ -9,12 +9,12 @@ from typing import Any
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, absolute, files_in, in_bucket, to_path
-from imagen_jax.training.checkpoint_files import is_complete, list_steps
+from imagen_jax.training.checkpoints.folder import is_complete, list_steps
 from imagen_jax.training.workdir import config_path, has_begun
 
 WEIGHTS = "starting from weights is not supported yet; sample with them, or choose another --workdir"
 
-KINDS = {"stage": "imagen_jax.train", "classifier": "imagen_jax.train_classifier"}
+KINDS = {"stage": "imagen_jax train", "classifier": "imagen_jax train_classifier"}
 """Sections of a config that tell what is trained, and the command that trains it."""
 
 OTHERS = {

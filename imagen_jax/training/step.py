@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from imagen_jax.array_types import RandomKey, Scalar
-from imagen_jax.sharding.platforms import compiler_options
+from imagen_jax.runtime.backend import compiler_options
 from imagen_jax.training.optimizer import count_updates
 from imagen_jax.training.state import Params, TrainState, update_average
 

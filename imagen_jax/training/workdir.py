@@ -16,8 +16,8 @@ from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, create_folder, same_place, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import Difference, differences
-from imagen_jax.training.checkpoint_files import list_damaged, list_steps
-from imagen_jax.training.lines import say
+from imagen_jax.training.checkpoints.folder import list_damaged, list_steps
+from imagen_jax.training.monitoring.append_file import say
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",

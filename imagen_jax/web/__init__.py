@@ -6,6 +6,6 @@
     two folders -> pairs -> blinding (who sees what, when, on which side) -> rating_app (routes) and rating_page
     -> ratings (the database) -> evaluation.win_rates
 
-May import: ``errors``, ``storage``, ``data``, ``sampling``, ``evaluation``, ``edits``, ``prompts``, ``cascades``. Alone
+Alone
 in the house it knows ``starlette``.
 """

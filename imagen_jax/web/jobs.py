@@ -19,13 +19,13 @@ import jax
 import numpy as np
 from absl import logging
 
-from imagen_jax.cascades import MOST_WALKS, Cascade
+from imagen_jax.cascade.cascade import MOST_WALKS, Cascade
+from imagen_jax.cascade.image_files import encode_picture, to_pixels
+from imagen_jax.cascade.requests import Wish
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
-from imagen_jax.host_memory import give_back
-from imagen_jax.sampling.pictures import encode_picture, to_pixels
+from imagen_jax.runtime.memory import give_back
 from imagen_jax.web.orders import Limits, Order
-from imagen_jax.wishes import Wish
 
 WAITING, DRAWING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)

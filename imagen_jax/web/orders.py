@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagen_jax.cascade.edits import NO_EDIT, Edit, decode_mask
+from imagen_jax.cascade.stage_sampler import SamplingStage
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.edits import NO_EDIT, Edit, decode_mask
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.cascade import SamplingStage
+from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
-from imagen_jax.seeds import check_seed
 from imagen_jax.web.clients import UPLOAD_SECONDS
 
 FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from imagen_jax.data.file_errors import reason_of
-from imagen_jax.data.image_folders import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from imagen_jax.cascade.image_files import IMAGE_DESCRIPTION
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.data.record_fields import is_utf8
-from imagen_jax.data.table_rows import ROW_READERS
+from imagen_jax.data.preparation.file_errors import reason_of
+from imagen_jax.data.prompts import check_readable
+from imagen_jax.data.sources.image_folders import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from imagen_jax.data.sources.record_fields import is_utf8
+from imagen_jax.data.sources.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
-from imagen_jax.prompts import check_readable
-from imagen_jax.sampling.pictures import IMAGE_DESCRIPTION
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, files_in
 
@@ -183,7 +183,7 @@ def look_into(file: Path) -> Found | str:
 
 
 def read_key(encoded: bytes) -> Key | None:
-    """What a picture's metadata say it shows, as ``sampling.pictures.encode_picture`` writes them.
+    """What a picture's metadata say it shows, as ``cascade.image_files.encode_picture`` writes them.
 
     Raises:
         DamagedImageError: they can't be read.

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.win_rates import INDIFFERENT, QUESTIONS, Rating
+from imagen_jax.evaluation.metrics.win_rates import INDIFFERENT, QUESTIONS, Rating
 from imagen_jax.storage.paths import Path, in_bucket
 from imagen_jax.web.pairs import Comparison
 

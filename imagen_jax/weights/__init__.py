@@ -7,6 +7,4 @@
 (finds those that others publish), ``named_tensors`` (checks names and shapes, and puts each tensor where it belongs),
 ``places`` (one device, or cut over a mesh). Which tensor is which parameter is said beside the network:
 ``text/t5_weights``, ``models/deepfloyd_weights``.
-
-May import: ``array_types``, ``errors``, ``sharding`` (names of axes come off new parameters) and ``storage``.
 """

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.models.attending import attend, attend_as_written
-from imagen_jax.sharding.platforms import compiler_options
+from imagen_jax.runtime.backend import compiler_options
 from tests.benchmarks.convolutions import measure
 
 SHAPES = [

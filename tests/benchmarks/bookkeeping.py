@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from imagen_jax.picture_folder import PictureFolder
-from imagen_jax.protocols.caption_choice import choose_captions
-from imagen_jax.wishes import wishes_of
+from imagen_jax.cascade.image_folder import PictureFolder
+from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 
 PICTURES, CAPTIONS = 40_504, 30_000
 

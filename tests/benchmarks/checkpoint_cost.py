@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from configs import quickstart
-from imagen_jax.stages import build_stage
-from imagen_jax.training.checkpoint_records import arrays_by_name
-from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.fingerprints import fingerprints_of
-from imagen_jax.training_setup import make_training
+from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.stage import build_stage
+from imagen_jax.training.checkpoints.checksums import fingerprints_of
+from imagen_jax.training.checkpoints.metadata import arrays_by_name
+from imagen_jax.training.checkpoints.store import CheckpointStore
 
 
 def run(step: Any, state: Any, batch: Any, steps: int, store: CheckpointStore | None, number: int) -> tuple[Any, ...]:

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.cascades import load_cascade
-from imagen_jax.evaluation.efficientnet_lite0 import load_efficientnet_lite0
-from imagen_jax.evaluation.features import extract_features
-from imagen_jax.evaluation.frechet import frechet_distance, moments_of
-from imagen_jax.protocols.references import open_training_data
-from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
+from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
+from imagen_jax.encoders.feature_networks import extract_features
+from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
+from imagen_jax.evaluation.protocols.references import open_training_data
 from imagen_jax.storage.paths import to_path
 
 REFERENCE = ("ancestral", "uniform", 256)

@@ -33,22 +33,22 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 from imagen_jax.array_types import HostPixels
-from imagen_jax.cascades import load_cascade
-from imagen_jax.command_line import enable_compilation_cache
-from imagen_jax.counting.parameters import count_parameters, total_of
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
+from imagen_jax.cascade.stage import abstract_params, build_stage, load_encoder
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import prepare_centre
-from imagen_jax.evaluation.caption_recall import measure_caption_recall
-from imagen_jax.evaluation.features import FEATURE_NETWORKS, extract_features
-from imagen_jax.evaluation.frechet import frechet_distance, moments_of
-from imagen_jax.preemption import AGAIN
-from imagen_jax.protocols.caption_choice import choose_captions
-from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
-from imagen_jax.stages import abstract_params, build_stage, load_encoder
-from imagen_jax.text.embedding_store import ComputedEmbeddings
-from imagen_jax.training.metrics import read_metrics
+from imagen_jax.encoders.embedding_store import ComputedEmbeddings
+from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
+from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
+from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
+from imagen_jax.evaluation.protocols.caption_choice import choose_captions
+from imagen_jax.forecast.parameter_count import count_parameters, total_of
+from imagen_jax.runtime.main import enable_compilation_cache
+from imagen_jax.runtime.preemption import AGAIN
+from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, SAMPLING_STEPS, read_data, write_json
 from tests.benchmarks.peers_table import processor, versions
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.evaluation.inception_weights import load_inception
+from imagen_jax.encoders.inception_weights import load_inception
 from tests.reference.inception_weights import make_pictures, random_tensors
 from tests.reference.make_inception_reference import load_pytorch_fid, to_torch, write_state
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import quickstart
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.synthetic import synthetic_parts
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.train import train
-from imagen_jax.training.metrics import read_metrics
+from imagen_jax.training.monitoring.metrics import read_metrics
 
 
 def make_config(data: Path, steps: int) -> ConfigDict:

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imagen_jax.evaluation.frechet import Moments, RunningMoments, frechet_distance, merge, moments_of
-from imagen_jax.evaluation.inception_score import inception_score
-from imagen_jax.evaluation.kernel_distance import kernel_distance
-from imagen_jax.evaluation.precision_recall import precision_recall
+from imagen_jax.evaluation.metrics.frechet import Moments, RunningMoments, frechet_distance, merge, moments_of
+from imagen_jax.evaluation.metrics.inception_score import inception_score
+from imagen_jax.evaluation.metrics.kernel_distance import kernel_distance
+from imagen_jax.evaluation.metrics.precision_recall import precision_recall
 from tests.reference.reference_functions import pytorch_fid_functions
 
 WIDTH = 2048

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from imagen_jax.preemption import AGAIN
+from imagen_jax.runtime.preemption import AGAIN
 
 
 def main() -> None:

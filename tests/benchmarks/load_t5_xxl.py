@@ -22,8 +22,8 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from imagen_jax.text.pretrained_t5 import load_t5
-from imagen_jax.text.t5 import SIZES
+from imagen_jax.encoders.pretrained_t5 import load_t5
+from imagen_jax.encoders.t5 import SIZES
 from imagen_jax.weights.places import place_sharded, place_whole
 from tests.reference.t5_folders import SETTINGS, write_tokenizer
 

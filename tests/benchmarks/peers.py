@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from imagen_jax.host_memory import TUNABLE, would_help
+from imagen_jax.runtime.memory import TUNABLE, would_help
 from tests.benchmarks.peers_table import write_table
 from tests.benchmarks.peers_work import FULL, GROUPS, TASKS, TINY, read_facts, read_work, write_work
 

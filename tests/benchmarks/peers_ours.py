@@ -18,19 +18,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import quickstart
-from imagen_jax import deepfloyd_if
 from imagen_jax.array_types import Text
-from imagen_jax.cascades import Cascade, load_cascade
-from imagen_jax.command_line import enable_compilation_cache
-from imagen_jax.counting.operations import count_operations
-from imagen_jax.counting.programs import forward_program
-from imagen_jax.stage_files import ImportChoices
-from imagen_jax.stages import abstract_params, build_stage, initial_params
-from imagen_jax.trained_stages import load_stage
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.cascade.cascade import Cascade, load_cascade
+from imagen_jax.cascade.checkpoint_export import ImportChoices
+from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.loading import load_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage, initial_params
+from imagen_jax.forecast.flops import count_operations
+from imagen_jax.forecast.stage_programs import forward_program
+from imagen_jax.runtime.main import enable_compilation_cache
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.workdir import keep_config, read_config
-from imagen_jax.training_setup import make_training
-from imagen_jax.weight_formats import import_stage
+from imagen_jax.weight_formats import deepfloyd_if
+from imagen_jax.weight_formats.formats import import_stage
 from tests.benchmarks.peers_work import Work, note, read_facts, read_work, repeat, report
 
 LEARNING_RATE = 1e-4

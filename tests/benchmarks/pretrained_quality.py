@@ -29,17 +29,17 @@ from tqdm import tqdm
 
 from imagen_jax import pretrained
 from imagen_jax.array_types import HostPixels
-from imagen_jax.cascades import Cascade, load_cascade
-from imagen_jax.command_line import enable_compilation_cache
+from imagen_jax.cascade.cascade import Cascade, load_cascade
+from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import StoredImage, load_split
-from imagen_jax.evaluation.caption_recall import CaptionRecall, measure_caption_recall
-from imagen_jax.evaluation.features import FEATURE_NETWORKS, extract_features
-from imagen_jax.evaluation.frechet import frechet_distance, moments_of
-from imagen_jax.protocols.caption_choice import choose_captions
-from imagen_jax.sampling.pictures import labelled_grid, save_png, to_pixels
+from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
+from imagen_jax.evaluation.metrics.caption_recall import CaptionRecall, measure_caption_recall
+from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
+from imagen_jax.evaluation.protocols.caption_choice import choose_captions
+from imagen_jax.runtime.main import enable_compilation_cache
 
 NETWORK = "efficientnet_lite0"
 BLURS = (2.0, 4.0, 6.0, 8.0)

@@ -20,8 +20,8 @@ import numpy as np
 from imagen_jax.array_types import Text
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_example
-from imagen_jax.text.embedding_layer import Layer
-from imagen_jax.text.embedding_store import EmbeddingStore, build_layer, pad_text
+from imagen_jax.encoders.embedding_layer import Layer
+from imagen_jax.encoders.embedding_store import EmbeddingStore, build_layer, pad_text
 
 WIDTH, PADDED, COUNT, BATCH, ROUNDS = 4096, 128, 10_000, 64, 25
 

@@ -23,12 +23,12 @@ import numpy as np
 from PIL import Image
 
 from imagen_jax.data.batches import make_batches
-from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.pixels import decode_pixels, resize_area, to_image, to_pixels
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.records import Part, Record
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.records import Part, Record
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.stored_images import load_split
-from imagen_jax.data.synthetic import synthetic_parts
 from imagen_jax.data.transforms import make_example
 
 RESOLUTION = 64

@@ -6,7 +6,7 @@ From the repository's root::
     python -m tests.benchmarks.sample_images outside --stages=BASE,SUPER_RESOLUTION
 
 ``against_diffusers`` needs the extra ``parity``. It writes a DeepFloyd IF base of middle size with random weights into
-FOLDER as diffusers does, imports it as ``imagen_jax.import_weights`` does, and draws the same prompts with the same
+FOLDER as diffusers does, imports it as ``imagen_jax import_weights`` does, and draws the same prompts with the same
 steps and guidance from both, the text encoded beforehand. ``outside`` draws with a trained cascade as
 ``imagen_jax.sample`` does, writes PNG files, and counts the time that no compiled program ran.
 """
@@ -21,12 +21,12 @@ from pathlib import Path
 
 import jax
 
-from imagen_jax.cascades import Cascade, load_cascade
-from imagen_jax.picture_folder import PictureFolder, draw_missing
-from imagen_jax.stage_files import ImportChoices
+from imagen_jax.cascade.cascade import Cascade, load_cascade
+from imagen_jax.cascade.checkpoint_export import ImportChoices
+from imagen_jax.cascade.image_folder import PictureFolder, draw_missing
+from imagen_jax.cascade.requests import Wish
 from imagen_jax.storage.paths import to_path
-from imagen_jax.weight_formats import import_stage
-from imagen_jax.wishes import Wish
+from imagen_jax.weight_formats.formats import import_stage
 from tests.reference.deepfloyd_models import MIDDLE
 from tests.reference.deepfloyd_pipelines import write_if_pipeline
 

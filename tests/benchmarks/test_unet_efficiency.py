@@ -7,10 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from imagen_jax.counting.parameters import count_parameters, total_of
+from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.errors import LeavingError
-from imagen_jax.stages import abstract_params, build_stage
-from imagen_jax.training.metrics import MetricsWriter, read_metrics
+from imagen_jax.forecast.parameter_count import count_parameters, total_of
+from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.benchmarks import unet_efficiency
 from tests.benchmarks.unet_configs import NAMES, make_config
 from tests.benchmarks.unet_report import describe_machine, interpolate, list_losses, plot, write_table

@@ -34,21 +34,21 @@ from ml_collections import ConfigDict
 
 from imagen_jax import train as training
 from imagen_jax.array_types import Text
-from imagen_jax.command_line import enable_compilation_cache
-from imagen_jax.counting.operations import count_operations
-from imagen_jax.counting.parameters import count_parameters, total_of
-from imagen_jax.counting.programs import forward_program, training_program
+from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.loading import make_sampling_stage, make_settings
+from imagen_jax.cascade.stage import abstract_params, build_stage, make_loss
+from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.errors import LeavingError, UserError
-from imagen_jax.preemption import AGAIN, ShouldLeave, listening
-from imagen_jax.sampling.cascade import Inputs, keys_of_prompts, make_draw_stage
-from imagen_jax.stages import abstract_params, build_stage, make_loss
-from imagen_jax.trained_stages import make_sampling_stage, make_settings
-from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training.metrics import MetricsWriter, read_metrics
-from imagen_jax.training_setup import make_training
+from imagen_jax.forecast.flops import count_operations
+from imagen_jax.forecast.parameter_count import count_parameters, total_of
+from imagen_jax.forecast.stage_programs import forward_program, training_program
+from imagen_jax.runtime.main import enable_compilation_cache
+from imagen_jax.runtime.preemption import AGAIN, ShouldLeave, listening
+from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.benchmarks.pages import write_page
 from tests.benchmarks.unet_configs import HELD_OUT_IMAGES, NAMES, make_config
 from tests.benchmarks.unet_report import describe_machine, plot, write_table

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagen_jax.data.records import Damage, Part, Record
+from imagen_jax.data.sources.records import Damage, Part, Record
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from configs import quickstart
+from imagen_jax.cascade.stage import build_stage
 from imagen_jax.data.batches import Mixture, make_batches
 from imagen_jax.data.pixels import resize_shorter_side, to_image
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
-from imagen_jax.stages import build_stage
 from imagen_jax.train import make_transform, train
 from tests.data.conftest import png_of
 

@@ -5,12 +5,12 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from imagen_jax.data.begun_jobs import check_begun
-from imagen_jax.data.builder import prepare_data
-from imagen_jax.data.folder import folder_images
-from imagen_jax.data.preparation import Preparation
-from imagen_jax.data.preparation import prepare as run_preparation
-from imagen_jax.data.preparation import upload as upload_data
+from imagen_jax.data.preparation.begun_jobs import check_begun
+from imagen_jax.data.preparation.builder import prepare_data
+from imagen_jax.data.preparation.preparation import Preparation
+from imagen_jax.data.preparation.preparation import prepare as run_preparation
+from imagen_jax.data.preparation.preparation import upload as upload_data
+from imagen_jax.data.sources.folder import folder_images
 from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import working_folder

@@ -7,11 +7,11 @@ from itertools import islice
 import pytest
 
 from imagen_jax.data.batches import make_batches
-from imagen_jax.data.conversion import Conversion
 from imagen_jax.data.data_sets import open_data_sets
-from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.stored_images import UnreadableError, load_split
-from imagen_jax.data.synthetic import synthetic_parts
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError
 
@@ -144,8 +144,8 @@ def test_a_shard_that_vanishes_while_it_is_read_ends_the_run(hurtable, hurt, num
 
 
 def test_drawn_data_are_opened_too(two_folders, tmp_path, monkeypatch):
-    from imagen_jax.data.openmoji import openmoji_images
-    from imagen_jax.data.sources import SOURCES, Source
+    from imagen_jax.data.sources.openmoji import openmoji_images
+    from imagen_jax.data.sources.sources import SOURCES, Source
 
     monkeypatch.setitem(SOURCES, "few", Source(lambda: openmoji_images()[700:720], "few of OpenMoji"))
     opened = open_data_sets("few", 8, tmp_path, 0.2, {})

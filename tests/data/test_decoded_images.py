@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.data.captioned_image import CaptionedImage
-from imagen_jax.data.folder import folder_images
-from imagen_jax.data.image_files import ImageRules, check_image
+from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.data.preparation.image_files import ImageRules, check_image
+from imagen_jax.data.sources.captioned_image import CaptionedImage
+from imagen_jax.data.sources.folder import folder_images
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.transforms import prepare_centre, prepare_whole
-from imagen_jax.edits import Edit, read_mask, read_picture
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.html_pages import thumbnail
-from imagen_jax.protocols import drawn
-from imagen_jax.protocols.references import Reference
+from imagen_jax.evaluation.protocols import drawn
+from imagen_jax.evaluation.protocols.references import Reference
+from imagen_jax.evaluation.reports.html_pages import thumbnail
 from imagen_jax.web.orders import Limits, read_order
 from imagen_jax.web.pairs import Found, look_into
 from imagen_jax.web.rating_app import encode_bare

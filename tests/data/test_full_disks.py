@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.data.builder import prepare_data
-from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.preparation.builder import prepare_data
+from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.refusals import disk_error_code, explaining_disk
 from tests.data.part_sources import draw, encode, parts
@@ -109,24 +109,24 @@ ERRORS = {
 
 WRITES = {
     "prepared": [
-        "imagen_jax.data.conversion.ShardWriter.write",
-        "imagen_jax.data.conversion.ShardWriter.close",
-        "imagen_jax.data.conversion.np.save",
-        "imagen_jax.data.conversion.write_lines",
-        "imagen_jax.data.conversion.write_json",
-        "imagen_jax.data.conversion.sync_all",
-        "imagen_jax.data.preparation.write_json",
-        "imagen_jax.data.preparation.link_or_copy",
-        "imagen_jax.data.preparation.write_lines",
-        "imagen_jax.data.preparation.write_dataset_info",
-        "imagen_jax.data.preparation.sync_all",
-        "imagen_jax.data.preparation.sync",
+        "imagen_jax.data.preparation.conversion.ShardWriter.write",
+        "imagen_jax.data.preparation.conversion.ShardWriter.close",
+        "imagen_jax.data.preparation.conversion.np.save",
+        "imagen_jax.data.preparation.conversion.write_lines",
+        "imagen_jax.data.preparation.conversion.write_json",
+        "imagen_jax.data.preparation.conversion.sync_all",
+        "imagen_jax.data.preparation.preparation.write_json",
+        "imagen_jax.data.preparation.preparation.link_or_copy",
+        "imagen_jax.data.preparation.preparation.write_lines",
+        "imagen_jax.data.preparation.preparation.write_dataset_info",
+        "imagen_jax.data.preparation.preparation.sync_all",
+        "imagen_jax.data.preparation.preparation.sync",
     ],
     "drawn": [
-        "imagen_jax.data.builder.create_folder",
-        "imagen_jax.data.builder.CaptionedImages.download_and_prepare",
-        "imagen_jax.data.builder.write_json",
-        "imagen_jax.data.builder.put_in_place",
+        "imagen_jax.data.preparation.builder.create_folder",
+        "imagen_jax.data.preparation.builder.CaptionedImages.download_and_prepare",
+        "imagen_jax.data.preparation.builder.write_json",
+        "imagen_jax.data.preparation.builder.put_in_place",
     ],
 }
 

@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagen_jax.data.batches import make_batches
-from imagen_jax.data.coco import coco_parts
-from imagen_jax.data.conversion import Conversion, captions_file, convert_part
-from imagen_jax.data.folder import render_file
-from imagen_jax.data.image_files import ImageRules, check_image
 from imagen_jax.data.opened_images import DamagedImageError
-from imagen_jax.data.parted_sources import list_parts
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.record_fields import is_utf8
-from imagen_jax.data.shards import read_lines
+from imagen_jax.data.preparation.conversion import Conversion, captions_file, convert_part
+from imagen_jax.data.preparation.image_files import ImageRules, check_image
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.preparation.shards import read_lines
+from imagen_jax.data.sources.coco import coco_parts
+from imagen_jax.data.sources.folder import render_file
+from imagen_jax.data.sources.parted_sources import list_parts
+from imagen_jax.data.sources.record_fields import is_utf8
+from imagen_jax.data.sources.tables import folder_parts, table_parts
+from imagen_jax.data.sources.tar_shards import tar_shard_parts
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import StoredImage, captions_of, load_split
-from imagen_jax.data.tables import folder_parts, table_parts
-from imagen_jax.data.tar_shards import tar_shard_parts
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from tests.data.mutations import in_time, mutated, often, refused_at_most
 from tests.data.part_sources import draw, encode, listed, record

@@ -8,14 +8,14 @@ import tarfile
 import pytest
 from PIL import Image
 
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.folder import folder_images
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.record_fields import split_lines
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.prompts import read_prompts
+from imagen_jax.data.sources.folder import folder_images
+from imagen_jax.data.sources.record_fields import split_lines
+from imagen_jax.data.sources.tables import folder_parts, table_parts
+from imagen_jax.data.sources.tar_shards import tar_shard_parts
 from imagen_jax.data.stored_images import read_captions
-from imagen_jax.data.tables import folder_parts, table_parts
-from imagen_jax.data.tar_shards import tar_shard_parts
-from imagen_jax.prompts import read_prompts
 
 WITHIN = {
     "vertical tab": "\v",

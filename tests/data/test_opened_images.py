@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from imagen_jax.cascade.edits import read_mask, read_picture
 from imagen_jax.data.opened_images import FORMATS, MOST_FRAMES, MOST_PIXELS, MOST_SCANS, DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.edits import read_mask, read_picture
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import to_path
 
@@ -126,7 +126,7 @@ LARGEST = """
 import io
 from pathlib import Path
 from PIL import Image
-from imagen_jax.data.image_files import ImageRules, check_image
+from imagen_jax.data.preparation.image_files import ImageRules, check_image
 for mode in ("RGBA", "I;16"):
     buffer = io.BytesIO()
     Image.new(mode, (8000, 8000)).save(buffer, format="PNG", compress_level=1)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from imagen_jax.data.openmoji import openmoji_images
+from imagen_jax.data.sources.openmoji import openmoji_images
 from imagen_jax.data.splits import split_of
 from imagen_jax.errors import UserError
 

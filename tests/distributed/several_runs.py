@@ -12,11 +12,12 @@ import time
 from absl import flags
 from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
 
-from imagen_jax import processes, train
-from imagen_jax.command_line import run_main
-from imagen_jax.process_flags import join_as_flagged
+from imagen_jax import train
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
-from imagen_jax.training.watching import Watch
+from imagen_jax.training.monitoring.watchdog import Watch
 from tests.compiled_programs import compiling_once
 
 PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.company import LOST
+from imagen_jax.runtime.company import LOST
 
 LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
 HEARTBEAT = 3.0
 
 PROGRAM = """
 import time
-from imagen_jax import processes
-from imagen_jax.command_line import run_main
-from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.distributed_flags import join_as_flagged
 
 def main(arguments):
     join_as_flagged()

@@ -15,12 +15,12 @@ from absl import flags
 from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import v1 as ocp
 
-from imagen_jax.command_line import run_main
-from imagen_jax.process_flags import join_as_flagged
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import run_main
 from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.training import checkpoint_files
-from imagen_jax.training.checkpoint_refusals import NotWrittenError
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.checkpoints import folder as checkpoint_files
+from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.checkpoints.write_errors import NotWrittenError
 from imagen_jax.training.state import TrainState
 
 CASE = flags.DEFINE_string("case", None, "Which.")

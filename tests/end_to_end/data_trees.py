@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from imagen_jax.data.records import Record
+from imagen_jax.data.sources.records import Record
 
 
 def write_coco(

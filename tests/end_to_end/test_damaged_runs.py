@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
+from imagen_jax.cascade.loading import load_stage
 from imagen_jax.errors import UserError
 from imagen_jax.train import train
-from imagen_jax.trained_stages import load_stage
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
 
 # Orbax leaves coroutines of the other arrays unawaited, and Python says so when it collects them: here, not later.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocols.coco_tree import write_coco
+from tests.evaluation.protocols.coco_tree import write_coco
 from tests.small_cascades import write_cascade
 
 pytestmark = pytest.mark.slow

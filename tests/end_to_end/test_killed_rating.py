@@ -23,7 +23,7 @@ PROMPTS = ["a red apple", "panda 🐼", "a pizza", "two dogs"]
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "imagen_jax.rate", "--a=ours", "--b=theirs", *arguments]
+    return [sys.executable, "-m", "imagen_jax.commands.rate", "--a=ours", "--b=theirs", *arguments]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_killed_server_goes_on_and_tells_the_results(rating, tmp_path):
         assert image.format == "PNG"
     assert "<svg" in (tmp_path / "win_rates.svg").read_text()
     (tmp_path / "ours").rename(tmp_path / "elsewhere")
-    bare = [sys.executable, "-m", "imagen_jax.rate", "--results"]
+    bare = [sys.executable, "-m", "imagen_jax.commands.rate", "--results"]
     assert subprocess.run(bare, **rating, capture_output=True, timeout=900, check=True).stdout == printed
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.synthetic import synthetic_parts
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
 
@@ -28,7 +28,7 @@ OF_TIME = re.compile("per_second|seconds|overhead|input_wait|goodput|memory")
 
 EMBED_AND_DIE = """
 import os, signal, sys
-from imagen_jax.text import embedding_store
+from imagen_jax.encoders import embedding_store
 
 embedding_store.BUCKET_CAPTIONS = 10
 moment, bucket = os.environ["KILLED_AT"], int(os.environ["KILLED_IN"])
@@ -43,8 +43,8 @@ def counted(*arguments):
     return function(*arguments)
 
 setattr(embedding_store, moment, counted)
-from imagen_jax.command_line import run_main
-from imagen_jax.embed_captions import main
+from imagen_jax.runtime.main import run_main
+from imagen_jax.commands.embed_captions import main
 run_main(main)
 """
 

@@ -6,7 +6,7 @@ import pytest
 
 from imagen_jax import train as training
 from imagen_jax.train import train
-from imagen_jax.training.metrics import read_metrics
+from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images
 from tests.end_to_end.test_damaged_runs import make_config
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.parted_sources import list_parts
-from imagen_jax.data.preparation import Preparation
-from imagen_jax.data.preparation import prepare as run_preparation
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation
+from imagen_jax.data.preparation.preparation import prepare as run_preparation
+from imagen_jax.data.sources.parted_sources import list_parts
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of
-from imagen_jax.data.synthetic import synthetic_parts
 from imagen_jax.train import train
 from tests.end_to_end.data_trees import write_coco, write_own, write_shards
 from tests.end_to_end.smoke_runs import losses, plain

@@ -11,9 +11,9 @@ from PIL import Image
 
 from configs import own_images as own_images_config
 from configs import quickstart
-from imagen_jax.cascades import load_cascade
+from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.evaluate import evaluate
-from imagen_jax.protocols.requests import Wanted
+from imagen_jax.evaluation.protocols.requests import Wanted
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import losses, plain, smoke
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from configs import own_images
-from imagen_jax.data.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.parted_sources import PARTED_SOURCES, list_parts
 from imagen_jax.errors import UserError
 from imagen_jax.train import train
 from imagen_jax.training.workdir import read_config

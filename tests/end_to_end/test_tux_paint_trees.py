@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagen_jax.data.records import Record
-from imagen_jax.data.tux_paint import FOLDER, INSTALL, tux_paint_parts
+from imagen_jax.data.sources.records import Record
+from imagen_jax.data.sources.tux_paint import FOLDER, INSTALL, tux_paint_parts
 from tests.end_to_end.data_trees import write_coco, write_own, write_shards
 from tests.end_to_end.smoke_runs import losses
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from configs import own_images as own_images_config
-from imagen_jax.data import preparation
-from imagen_jax.data.preparation import Preparation, prepare
+from imagen_jax.data.preparation import preparation
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.encoders.encoder import load_text_encoder
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.pretrained import find_stages
 from imagen_jax.storage.folder_locks import locked
-from imagen_jax.text.encoder import load_text_encoder
 from imagen_jax.train import train
-from imagen_jax.training.metrics import MetricsWriter
+from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
 

@@ -9,9 +9,9 @@ import pytest
 from configs.imagen import base_64, super_res_256
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.chips import CHIPS
+from imagen_jax.forecast.jobs import embedding_job, sampling_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report, read_shortage
 from imagen_jax.forecast.topologies import describe_pod, require_libtpu
-from imagen_jax.jobs import embedding_job, sampling_job, training_job
 from imagen_jax.sharding.mesh import make_mesh
 from tests.forecast.compiler import with_compiler
 

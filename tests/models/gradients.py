@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.counting.programs import training_program
-from imagen_jax.sharding.platforms import compiler_options
-from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.forecast.stage_programs import training_program
+from imagen_jax.runtime.backend import compiler_options
 from tests.drawn_params import draw_params
 
 

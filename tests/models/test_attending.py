@@ -7,9 +7,9 @@ import pytest
 
 from imagen_jax.models import attending
 from imagen_jax.models.attending import attend, attend_as_written, count_groups
+from imagen_jax.runtime.backend import computing_as_written
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement
-from imagen_jax.sharding.platforms import computing_as_written
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 

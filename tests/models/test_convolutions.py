@@ -12,7 +12,7 @@ from imagen_jax.models.convolutions import (
     convolve_by_tiles,
     fastest_way,
 )
-from imagen_jax.sharding.platforms import computes_on_cpu, computing_as_written
+from imagen_jax.runtime.backend import computes_on_cpu, computing_as_written
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 

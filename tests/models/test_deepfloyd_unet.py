@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.errors import UserError
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
-from imagen_jax.models.deepfloyd_weights import (
+from imagen_jax.weight_formats.deepfloyd_tensors import (
     NEEDED,
     export_deepfloyd_weights,
     import_deepfloyd_weights,

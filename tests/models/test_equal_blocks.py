@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from configs.imagen import super_res_256
-from imagen_jax.counting.programs import count_training_operations
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.forecast.stage_programs import count_training_operations
 from imagen_jax.models.equal_blocks import run_blocks
-from imagen_jax.stages import abstract_params, build_stage
 from tests.models.gradients import lower_gradient
 
 

@@ -6,11 +6,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.imagen import base_64, super_res_256
-from imagen_jax.counting.operations import count_operations
-from imagen_jax.counting.programs import count_training_operations, training_program
+from imagen_jax.cascade.stage import build_stage, initial_params
 from imagen_jax.errors import UserError
+from imagen_jax.forecast.flops import count_operations
+from imagen_jax.forecast.stage_programs import count_training_operations, training_program
 from imagen_jax.models.remat import POLICIES
-from imagen_jax.stages import build_stage, initial_params
 from tests.models.gradients import lower_gradient
 
 CONFIGS = {"unet": base_64.get_config, "efficient_unet": super_res_256.get_config, "deepfloyd_unet": base_64.get_config}

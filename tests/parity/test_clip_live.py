@@ -15,17 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation.clip_preprocessing import normalise, resize_and_crop
-from imagen_jax.evaluation.clip_tokenizer import (
-    MERGES,
-    VOCABULARY,
-    list_bytes,
-    load_folder_tokenizer,
-    load_openai_vocabulary,
-)
-from imagen_jax.evaluation.pretrained_clip import SIZES, load_clip
+from imagen_jax.clip.tokenizer import MERGES, VOCABULARY, list_bytes, load_folder_tokenizer, load_openai_vocabulary
+from imagen_jax.data.tokenizer import truncate_token_ids
+from imagen_jax.encoders.clip_preprocessing import normalise, resize_and_crop
+from imagen_jax.encoders.pretrained_clip import SIZES, load_clip
 from imagen_jax.storage.paths import checksum_of
-from imagen_jax.text.tokenizer import truncate_token_ids
 from tests.reference.clip_folders import to_openai
 
 pytestmark = pytest.mark.references
@@ -215,7 +209,7 @@ def test_a_file_of_openais_layout_is_the_same_network(kind, tmp_path, monkeypatc
         else:
             script = torch.jit.trace(tree, torch.zeros(1)) if kind == "trace" else torch.jit.script(tree)
             torch.jit.save(script, tmp_path / "clip.pt")
-    monkeypatch.setattr("imagen_jax.evaluation.pretrained_clip.load_openai_vocabulary", lambda path: one_caption)
+    monkeypatch.setattr("imagen_jax.encoders.pretrained_clip.load_openai_vocabulary", lambda path: one_caption)
     clip = load_clip(str(tmp_path / "clip.pt"), model="", vocabulary=str(tmp_path / "clip.pt"))
     pictures, ids = make_inputs(224, 49407)
     for found, expected in zip(embed(clip, pictures, ids), embed_with(model, pictures, ids), strict=True):
@@ -260,7 +254,7 @@ def test_tokens_equal_openais(vocabulary, openai_tokenizer):
 
 
 def test_characters_are_cleaned_as_openai_cleans_them(openai_tokenizer):
-    from imagen_jax.evaluation.clip_tokenizer import clean
+    from imagen_jax.clip.tokenizer import clean
 
     codes = [*range(0x3000), *range(0xF900, 0x10000), *range(0x1F000, 0x1FB00)]
     for code in codes:

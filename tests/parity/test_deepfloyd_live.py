@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.cascades import load_cascade
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.checkpoint_export import ImportChoices
+from imagen_jax.cascade.image_files import file_name, to_pixels
 from imagen_jax.diffusion.schedules import discrete_cosine
-from imagen_jax.sampling.pictures import file_name, to_pixels
-from imagen_jax.stage_files import ImportChoices
-from imagen_jax.weight_formats import export_stage, import_stage
+from imagen_jax.weight_formats.formats import export_stage, import_stage
 from tests.reference import make_deepfloyd_reference as reference
 from tests.reference.deepfloyd_folders import SIZES
 from tests.reference.deepfloyd_models import SETTINGS

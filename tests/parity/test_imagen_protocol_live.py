@@ -9,8 +9,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from imagen_jax.evaluate import evaluate
-from imagen_jax.protocols.requests import Wanted
-from tests.protocols.coco_tree import write_coco
+from imagen_jax.evaluation.protocols.requests import Wanted
+from tests.evaluation.protocols.coco_tree import write_coco
 from tests.reference.inception_weights import random_tensors
 from tests.small_cascades import write_cascade
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation.inception_weights import load_inception
-from imagen_jax.evaluation.resizing import RESIZES
+from imagen_jax.encoders.inception_weights import load_inception
+from imagen_jax.encoders.resizing import RESIZES
 from tests.reference.inception_weights import make_pictures, random_tensors
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation.frechet import RunningMoments, frechet_distance, moments_of
-from imagen_jax.evaluation.inception_score import inception_score
-from imagen_jax.evaluation.kernel_distance import kernel_distance
-from imagen_jax.evaluation.precision_recall import precision_recall
-from imagen_jax.evaluation.reference_statistics import read_published_statistics, save_statistics
+from imagen_jax.evaluation.metrics.frechet import RunningMoments, frechet_distance, moments_of
+from imagen_jax.evaluation.metrics.inception_score import inception_score
+from imagen_jax.evaluation.metrics.kernel_distance import kernel_distance
+from imagen_jax.evaluation.metrics.precision_recall import precision_recall
+from imagen_jax.evaluation.metrics.reference_statistics import read_published_statistics, save_statistics
 from tests.reference.reference_functions import clean_fid_functions, pytorch_fid_functions, torch_fidelity_functions
 
 pytestmark = pytest.mark.references

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagen_jax.text.encoder import load_text_encoder
+from imagen_jax.encoders.encoder import load_text_encoder
 
 
 @pytest.mark.references

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from imagen_jax.text.encoder import load_text_encoder
+from imagen_jax.encoders.encoder import load_text_encoder
+from tests.encoders.test_t5 import load_hidden
 from tests.reference.t5_folders import CONFIGS, write_t5_folder
-from tests.text.test_t5 import load_hidden
 
 
 @pytest.mark.references
@@ -46,7 +46,7 @@ def test_encoded_padding_equals_transformers_at_all_places(name, tmp_path):
 def test_tokenizer_equals_transformers(tmp_path):
     from transformers import T5Tokenizer
 
-    from imagen_jax.text.tokenizer import load_sentencepiece
+    from imagen_jax.data.tokenizer import load_sentencepiece
     from tests.reference.t5_folders import CORPUS
 
     folder = write_t5_folder(tmp_path)

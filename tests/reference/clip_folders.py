@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from imagen_jax.evaluation.clip_tokenizer import VOCABULARY, list_bytes
+from imagen_jax.clip.tokenizer import VOCABULARY, list_bytes
 from tests.reference.torch_programs import write_tensors
 
 MERGES = (

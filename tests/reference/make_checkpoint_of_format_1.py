@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.state import TrainState, initial_state
 
 STEP, DATA_STATE = 7, {"batches_read": 7, "shuffle": True}

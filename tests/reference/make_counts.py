@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from configs import openmoji
 from configs.imagen import base_64, super_res_256, super_res_1024
-from imagen_jax.counting.parameters import count_parameters, total_of
-from imagen_jax.counting.programs import forward_program, measure_operations, training_program
-from imagen_jax.stages import abstract_params, build_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.forecast.parameter_count import count_parameters, total_of
+from imagen_jax.forecast.stage_programs import forward_program, measure_operations, training_program
 
 FOLDER = Path(__file__).parent.parent / "golden" / "counts"
 TABLE = Path(__file__).parent.parent / "benchmarks" / "flops.md"
@@ -55,7 +55,7 @@ def make_config(preset: str) -> ConfigDict:
 
 
 def make_operations(config: ConfigDict) -> dict:
-    """Operations of both programs, in float32 as ``imagen_jax.count`` has them."""
+    """Operations of both programs, in float32 as ``imagen_jax count`` has them."""
     config.network.dtype = "float32"
     stage = build_stage(config)
     operations = {}

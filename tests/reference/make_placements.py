@@ -14,10 +14,10 @@ import jax
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
+from imagen_jax.cascade.stage import abstract_params, build_stage, parameter_axes
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.mesh import MESH_AXES, fit_sizes
 from imagen_jax.sharding.placement import describe_placements, path_of, place_state
-from imagen_jax.stages import abstract_params, build_stage, parameter_axes
 from tests.reference.make_counts import PRESETS, make_config
 
 FOLDER = Path(__file__).parent.parent / "golden" / "placements"

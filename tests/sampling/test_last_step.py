@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import ImageWithVariance, Text
-from imagen_jax.diffusion.null_text import null_text
-from imagen_jax.diffusion.schedules import SCHEDULES, cosine
-from imagen_jax.sampling.cascade import (
+from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.cascade.stage_sampler import (
     Calls,
     Inputs,
     SamplingSettings,
@@ -17,8 +16,9 @@ from imagen_jax.sampling.cascade import (
     make_draw_stage,
     make_whole_program,
 )
+from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.diffusion.schedules import SCHEDULES, cosine
 from imagen_jax.sampling.edits import Known, going_back, keep_known, last_of, walk_all
-from imagen_jax.sampling.pictures import to_pixels
 from imagen_jax.sampling.sampler import STEP_RULES, sample
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.step_rules import ancestral

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from imagen_jax.cascade.stage import build_stage, initial_params, parameter_axes
 from imagen_jax.sharding.placement import path_of, place_state
-from imagen_jax.stages import build_stage, initial_params, parameter_axes
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config

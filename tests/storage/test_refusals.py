@@ -9,10 +9,10 @@ from absl import flags
 from gcsfs.retry import HttpError
 from ml_collections import ConfigDict
 
-from imagen_jax.command_line import run_guarded
+from imagen_jax.cascade.image_files import make_folder, read_png_metadata, save_png
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.report import write_report
-from imagen_jax.sampling.pictures import make_folder, read_png_metadata, save_png
+from imagen_jax.evaluation.reports.report import write_report
+from imagen_jax.runtime.main import run_guarded
 from imagen_jax.storage.buckets import PREFIX
 from imagen_jax.storage.paths import array_store, to_path
 from imagen_jax.storage.refusals import is_denied

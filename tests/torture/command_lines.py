@@ -39,14 +39,16 @@ import numpy as np
 from absl import flags
 
 import imagen_jax
-from imagen_jax import processes, stage_files
+from imagen_jax.__main__ import COMMANDS as MODULES
 from imagen_jax.array_types import Text
-from imagen_jax.command_line import parse_flags
-from imagen_jax.data import builder, preparation
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.data.preparation import builder, preparation
+from imagen_jax.encoders import feature_networks
+from imagen_jax.encoders.batched_encoder import BatchedEncoder
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation import features
-from imagen_jax.text.batched_encoder import BatchedEncoder
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.main import parse_flags
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.web import listening
 from tests.torture.command_tables import COMMANDS, Command
 from tests.torture.command_trees import write_all
@@ -109,12 +111,12 @@ class Loaders:
         watched: list[tuple[Any, str]] = [
             (CheckpointStore, "restore_ema"),
             (CheckpointStore, "restore"),
-            (stage_files, "read_params"),
+            (checkpoint_export, "read_params"),
             (BatchedEncoder, "encode"),
             (jax.stages.Lowered, "compile"),
             (builder, "build"),
             (preparation, "convert_all"),
-            (features, "extract_features"),
+            (feature_networks, "extract_features"),
         ]
         before = [(owner, name, getattr(owner, name)) for owner, name in watched if hasattr(owner, name)]
         for owner, name, function in before:
@@ -146,18 +148,19 @@ def draw_line(seed: int, number: int, only: Sequence[str]) -> tuple[str, list[st
 def load_fresh(name: str) -> Any:
     """Imports a command anew, so that its flags are those of its first start."""
     again = [
-        *(f"imagen_jax.{command}" for command in COMMANDS),
-        "imagen_jax.process_flags",
-        "imagen_jax.sampling_flags",
-        "imagen_jax.stage_flags",
+        *MODULES.values(),
+        "imagen_jax.runtime.distributed_flags",
+        "imagen_jax.cascade.sampling_flags",
+        "imagen_jax.cascade.stage_flags",
     ]
     for flag in [*flags.FLAGS]:
         if flag.partition(".")[0] == "config" or flags.FLAGS.find_module_defining_flag(flag) in again:
             delattr(flags.FLAGS, flag)
     for module in again:
         sys.modules.pop(module, None)
-        vars(imagen_jax).pop(module.rpartition(".")[2], None)
-    module = importlib.import_module(f"imagen_jax.{name}")
+        room, _, name_in_room = module.rpartition(".")
+        vars(sys.modules.get(room, imagen_jax)).pop(name_in_room, None)
+    module = importlib.import_module(MODULES[name])
     flags.FLAGS.unparse_flags()
     return module
 

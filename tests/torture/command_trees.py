@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 
 from configs import openmoji_classifier
-from imagen_jax import stage_files
-from imagen_jax.classifiers import build_classifier, initial_params
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.synthetic import synthetic_parts
-from imagen_jax.trained_stages import load_stage
-from imagen_jax.training.checkpoints import CheckpointStore
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.classifier import build_classifier, initial_params
+from imagen_jax.cascade.loading import load_stage
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.synthetic import synthetic_parts
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from tests.drawn_params import draw_params
 from tests.end_to_end.smoke_runs import draw_own_images
 from tests.small_cascades import write_cascade
@@ -50,7 +50,7 @@ def write_all(folder: Path) -> None:
     """Writes all inputs into a folder, in which the command lines are run."""
     stages = write_cascade(folder)
     trained = load_stage(stages[0])
-    stage_files.write(trained.config, trained.params, 1, folder / "exported")
+    checkpoint_export.write(trained.config, trained.params, 1, folder / "exported")
     config = openmoji_classifier.get_config(",smoke")
     (folder / "classifier").mkdir()
     (folder / "classifier" / "config.json").write_text(json.dumps(config.to_dict()))

@@ -11,9 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from imagen_jax.stages import build_stage
-from imagen_jax.training.checkpoints import CheckpointStore
-from imagen_jax.training_setup import make_training
+from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.stage import build_stage
+from imagen_jax.training.checkpoints.store import CheckpointStore
 from tests.torture import tiny
 from tests.torture.runs import PREVIEWED, STEPS, Place, effective_batches
 

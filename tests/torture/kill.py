@@ -23,9 +23,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from imagen_jax.data.conversion import Conversion
-from imagen_jax.data.preparation import Preparation, prepare
-from imagen_jax.data.synthetic import synthetic_parts
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.preparation import Preparation, prepare
+from imagen_jax.data.sources.synthetic import synthetic_parts
 from tests.torture.aims import LONGEST, Durations, draw_aim, generator_of, line_to_cut, measure, strike
 from tests.torture.comparison import differences, leftovers
 from tests.torture.report import write_report

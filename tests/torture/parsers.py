@@ -14,23 +14,23 @@ from flax.serialization import msgpack_serialize
 from PIL import Image
 from safetensors.numpy import save
 
-from imagen_jax.data.coco import coco_parts
-from imagen_jax.data.image_files import ImageRules, check_image
+from imagen_jax.cascade.edits import decode_mask
+from imagen_jax.cascade.image_files import encode_picture, read_png_metadata
+from imagen_jax.clip.tokenizer import list_bytes, load_folder_tokenizer, load_openai_vocabulary
+from imagen_jax.clip.weights import read_sizes
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels, encode_png
+from imagen_jax.data.preparation.image_files import ImageRules, check_image
+from imagen_jax.data.prompts import read_prompts
+from imagen_jax.data.sources.coco import coco_parts
+from imagen_jax.data.sources.tables import table_parts
+from imagen_jax.data.sources.tar_shards import read_shard
 from imagen_jax.data.stored_images import check_features, read_manifest
-from imagen_jax.data.tables import table_parts
-from imagen_jax.data.tar_shards import read_shard
-from imagen_jax.edits import decode_mask
+from imagen_jax.data.tokenizer import load_sentencepiece
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.clip_tokenizer import list_bytes, load_folder_tokenizer, load_openai_vocabulary
-from imagen_jax.evaluation.clip_weights import read_sizes
-from imagen_jax.evaluation.reference_statistics import load_statistics, read_published_statistics
-from imagen_jax.evaluation.side_by_side import pictures_by_prompt
-from imagen_jax.prompts import read_prompts
-from imagen_jax.sampling.pictures import encode_picture, read_png_metadata
-from imagen_jax.text.tokenizer import load_sentencepiece
-from imagen_jax.training.metrics import read_metrics
+from imagen_jax.evaluation.metrics.reference_statistics import load_statistics, read_published_statistics
+from imagen_jax.evaluation.reports.side_by_side import pictures_by_prompt
+from imagen_jax.training.monitoring.metrics import read_metrics
 from imagen_jax.training.workdir import check_same_run, read_config, require_sections
 from imagen_jax.web.pairs import look_into
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder

@@ -30,9 +30,10 @@ import time
 
 import numpy as np
 
-from imagen_jax import processes, train
-from imagen_jax.command_line import run_main
-from imagen_jax.training.metrics import MetricsWriter
+from imagen_jax import train
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.main import run_main
+from imagen_jax.training.monitoring.metrics import MetricsWriter
 
 RECORD = os.open(os.environ["TORTURE_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 MESH = os.environ.get("TORTURE_MESH", "")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from starlette.types import ASGIApp, Message
 
+from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
 from imagen_jax.diffusion.schedules import SCHEDULES
-from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import DONE, Job, Jobs

@@ -2,7 +2,7 @@
 
     python -m tests.torture.serve_memory --orders=500 [--report=tests/torture/serve_memory.md]
 
-`imagen_jax.serve` runs as a user starts it, with the small cascade of the tests, and is asked over the loopback.
+`imagen_jax serve` runs as a user starts it, with the small cascade of the tests, and is asked over the loopback.
 ``make_kinds`` says what is asked in turn. The report is a table of the server's resident memory.
 """
 
@@ -35,7 +35,7 @@ Made by
 
     python -m tests.torture.serve_memory --orders={orders}
 
-`imagen_jax.serve` draws with the tests' small cascade and is asked over the loopback. Of ten orders one begins with a
+`imagen_jax serve` draws with the tests' small cascade and is asked over the loopback. Of ten orders one begins with a
 4096 × 4096 picture and mask of {large_kilobytes} kB each as PNG, two with smaller ones, and one with a strength, of
 which every tenth is new. One is cancelled in the queue, one while it is drawn. Of one the follower leaves, of one he
 does not read, one is cut off while it is sent, and one is a prompt alone. Resident memory in MB, when the queue is
@@ -47,7 +47,7 @@ empty:
 
 
 class Server:
-    """`imagen_jax.serve` as a process, and what is asked of it.
+    """`imagen_jax serve` as a process, and what is asked of it.
 
     Args:
         stages: workdirs of the cascade.
@@ -55,7 +55,7 @@ class Server:
 
     def __init__(self, stages: list[Path]):
         names = ",".join(map(str, stages))
-        command = [sys.executable, "-m", "imagen_jax.serve", f"--stages={names}", "--port=0"]
+        command = [sys.executable, "-m", "imagen_jax.commands.serve", f"--stages={names}", "--port=0"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from imagen_jax.data.tables import table_parts
+from imagen_jax.clip.tokenizer import load_folder_tokenizer
+from imagen_jax.data.sources.tables import table_parts
+from imagen_jax.encoders.embedding_bucket import write_bucket
+from imagen_jax.encoders.embedding_layer import open_layer, recall
+from imagen_jax.encoders.embedding_store import EmbeddingStore
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.clip_tokenizer import load_folder_tokenizer
 from imagen_jax.storage.json_text import parse_json
-from imagen_jax.text.embedding_bucket import write_bucket
-from imagen_jax.text.embedding_layer import open_layer, recall
-from imagen_jax.text.embedding_store import EmbeddingStore
-from imagen_jax.training.checkpoint_files import DamageError
-from imagen_jax.training.checkpoint_reading import DAMAGE, as_stored, raise_what_it_means
-from imagen_jax.training.checkpoint_records import check_fits, check_numbers, digest_of, read_record, write_record
+from imagen_jax.training.checkpoints.folder import DamageError
+from imagen_jax.training.checkpoints.metadata import check_fits, check_numbers, digest_of, read_record, write_record
+from imagen_jax.training.checkpoints.reading import DAMAGE, as_stored, raise_what_it_means
 from imagen_jax.web.pairs import Comparison, Pair
 from imagen_jax.web.ratings import RatingStore
 from tests.torture.mutations import TEXTS, edit_json, edit_value, either, of_bytes, of_json, of_safetensors

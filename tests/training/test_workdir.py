@@ -6,9 +6,9 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from imagen_jax.data.sources import SOURCES
+from imagen_jax.data.sources.sources import SOURCES
+from imagen_jax.encoders.encoder import TEXT_ENCODERS
 from imagen_jax.errors import UserError
-from imagen_jax.text.encoder import TEXT_ENCODERS
 from imagen_jax.training.workdir import PATHS, check_continues, keep_config, read_config
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imagen_jax.sampling.pictures import encode_picture, file_name
+from imagen_jax.cascade.image_files import encode_picture, file_name
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 PROMPTS = ("a red apple", "<b>panda</b> 🐼", 'a pizza, with "everything"')

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 from ml_collections import ConfigDict
 
-from imagen_jax.cascades import Cascade
+from imagen_jax.cascade.cascade import Cascade
+from imagen_jax.cascade.edits import NO_EDIT, resize
+from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
 from imagen_jax.diffusion.schedules import SCHEDULES
-from imagen_jax.edits import NO_EDIT, resize
-from imagen_jax.sampling.cascade import SamplingSettings, SamplingStage
 from imagen_jax.sampling.sampler import STEP_RULES
 
 SIDE = 16

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.cascades import load_cascade
-from imagen_jax.sampling.pictures import read_png_metadata
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.image_files import read_png_metadata
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import keep_out

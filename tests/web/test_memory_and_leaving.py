@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from imagen_jax.cascades import MOST_WALKS
+from imagen_jax.cascade.cascade import MOST_WALKS
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import Server, keep_out

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from configs import own_images
-from imagen_jax import stage_files
-from imagen_jax.cascades import load_cascade
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.loading import load_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import CASCADES, find_stages
-from imagen_jax.stages import abstract_params, build_stage
-from imagen_jax.trained_stages import load_stage
-from imagen_jax.weight_formats import import_stage
+from imagen_jax.weight_formats.formats import import_stage
 from imagen_jax.weights.checksums import SUMS, check_checksums
 from tests.drawn_params import draw_params
 
@@ -27,7 +27,7 @@ BUNDLED = [folder for name in CASCADES for folder in find_stages([name])]
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "base"
     config = own_images.get_config("base,smoke")
-    stage_files.write(config, draw_params(abstract_params(build_stage(config))), 7, folder)
+    checkpoint_export.write(config, draw_params(abstract_params(build_stage(config))), 7, folder)
     return folder
 
 

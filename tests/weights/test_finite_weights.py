@@ -9,13 +9,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs import own_images
-from imagen_jax import stage_files
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.encoders.encoder import load_text_encoder
+from imagen_jax.encoders.inception_weights import convert
+from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.inception_weights import convert
-from imagen_jax.evaluation.pretrained_clip import load_clip
-from imagen_jax.stages import abstract_params, build_stage
-from imagen_jax.text.encoder import load_text_encoder
-from imagen_jax.weight_formats import import_stage
+from imagen_jax.weight_formats.formats import import_stage
 from imagen_jax.weights.named_tensors import NotFiniteError, require_finite
 from imagen_jax.weights.places import place_sharded, place_whole
 from tests.drawn_params import draw_params
@@ -72,9 +72,9 @@ def read_export(folder, value):
     """Of an earlier version, without checksums; with them it is refused before."""
     config = own_images.get_config("base,smoke")
     params = draw_params(abstract_params(build_stage(config)))
-    tensors = spoil(stage_files.name_params(params), "conv_in/kernel", value)
-    stage_files.write_files(folder, config.to_dict(), tensors)
-    stage_files.read_params(folder, config)
+    tensors = spoil(checkpoint_export.name_params(params), "conv_in/kernel", value)
+    checkpoint_export.write_files(folder, config.to_dict(), tensors)
+    checkpoint_export.read_params(folder, config)
 
 
 CASES = {

@@ -13,8 +13,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from imagen_jax.encoders.efficientnet_lite0 import find_weights
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.efficientnet_lite0 import find_weights
 from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
 from tests.reference.make_torch_files import GOLDEN, LAYOUTS
 

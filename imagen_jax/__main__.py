@@ -1,0 +1,83 @@
+"""Lists the commands, and runs any of them.
+
+    python -m imagen_jax                    lists the commands
+    python -m imagen_jax COMMAND --help     explains one, with its flags
+    python -m imagen_jax COMMAND …          runs it
+
+``imagen-jax COMMAND`` does the same where the package is installed.
+"""
+
+import ast
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from imagen_jax.errors import nearest_name
+from imagen_jax.runtime.memory import restart_with_large_pages
+
+COMMANDS = {
+    "train": "imagen_jax.train",
+    "sample": "imagen_jax.sample",
+    "evaluate": "imagen_jax.evaluate",
+    "prepare_data": "imagen_jax.commands.prepare_data",
+    "embed_captions": "imagen_jax.commands.embed_captions",
+    "serve": "imagen_jax.commands.serve",
+    "rate": "imagen_jax.commands.rate",
+    "import_weights": "imagen_jax.commands.import_weights",
+    "export_weights": "imagen_jax.commands.export_weights",
+    "train_classifier": "imagen_jax.commands.train_classifier",
+    "count": "imagen_jax.commands.count",
+    "compile_check": "imagen_jax.commands.compile_check",
+}
+"""The module of each command."""
+
+USAGE = 2
+"""Exit status where there is no such command."""
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "help"
+    if name in ("help", "-h", "--help"):
+        print(list_commands())
+    elif name == "--version":
+        print(find_version())
+    elif name.replace("-", "_") in COMMANDS:
+        run(name.replace("-", "_"))
+    else:
+        print(f"error: there is no command {name}{nearest_name(name, COMMANDS)}\n\n{list_commands()}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def run(name: str) -> None:
+    """Runs a command as ``python -m`` does, with the arguments after its name."""
+    if name == "train":
+        restart_with_large_pages()
+    del sys.argv[1]
+    runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+
+
+def list_commands() -> str:
+    """Returns all commands, each with the first line of its docstring."""
+    width = max(map(len, COMMANDS))
+    lines = [f"    {name:{width}}  {summarise(module)}" for name, module in COMMANDS.items()]
+    return "\n".join(["usage: python -m imagen_jax COMMAND [--flags]", "", *lines, "", "COMMAND --help explains one."])
+
+
+def summarise(module: str) -> str:
+    """Returns the first line of a module's docstring, without importing the module."""
+    spec = find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def find_version() -> str:
+    """Returns the version of the package."""
+    from imagen_jax import __version__
+
+    return __version__
+
+
+if __name__ == "__main__":
+    main()

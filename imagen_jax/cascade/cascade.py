@@ -1,0 +1,371 @@
+"""A cascade ready to draw: stages from their folders, the text encoder, and one compiled program a stage.
+
+folders, or a name -> config, EMA parameters -> TrainedStage of each -> Cascade
+wishes (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
+
+A picture is a function of the weights, its wish, the seed and the edit: not of its neighbours or of the batch size.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from imagen_jax.array_types import Images, Keys, Text
+from imagen_jax.cascade.edits import NO_EDIT, Edit
+from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.cascade.loading import TrainedStage, load_encoder_of, load_params
+from imagen_jax.cascade.plans import (
+    NULL_CAPTIONS,
+    CascadePlan,
+    check_classifier,
+    check_effects,
+    check_images,
+    make_sampling_stages,
+    plan_cascade,
+)
+from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.sampling_programs import Programs
+from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one
+from imagen_jax.cascade.stage import parameter_axes
+from imagen_jax.cascade.stage_sampler import (
+    Calls,
+    Inputs,
+    OnEstimate,
+    keys_of_prompts,
+    make_draw_stage,
+    make_invert_stage,
+    row_of,
+    starting_noise,
+)
+from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.encoders.encoder import TextEncoder
+from imagen_jax.errors import UserError, check_names, names_its_arguments
+from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.seeds import check_seed
+from imagen_jax.sampling.edits import Known, between, mix_texts
+from imagen_jax.sampling.guidance import ClassifierGuidance
+from imagen_jax.sampling.sampler import OnStep, fold_into_each
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
+from imagen_jax.storage.paths import Path, to_path
+
+MOST_ADJUSTED = MOST_WALKS = 16
+"""Settings of one cascade that are kept; and settings with a strength and returns, whose programs are."""
+
+HostImages = Float[np.ndarray, "batch height width 3"]
+
+
+@dataclass
+class Cascade:
+    """Stages that draw one after the other, on all devices of this process.
+
+    Attributes:
+        trained: the stages, base first; their parameters on the host, and on the devices only while they draw.
+        encoder: the text encoder they were trained with.
+        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
+        batch_size: pictures drawn at once, at most. Batches are no larger than what is asked for, bar what devices need
+            to have equal shares; the last of several is filled up, so that one compiled program serves all.
+        on_step: called after each denoising step.
+        on_estimate: called with what the pictures look like, at each step.
+        classifier: what leads the stages of its resolution besides their texts.
+    """
+
+    trained: Sequence[TrainedStage]
+    encoder: TextEncoder
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 8
+    on_step: OnStep | None = None
+    on_estimate: OnEstimate | None = None
+    classifier: ClassifierGuidance | None = None
+    _programs: Programs = field(init=False, repr=False)
+    _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
+    _adjusted_to: str = field(init=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
+        self.mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+        # Every device has its share of a batch.
+        parts = count_parts(self.mesh)
+        self.batch_size = -(-self.batch_size // parts) * parts
+        self._programs = Programs(MOST_WALKS * len(self.trained))
+        self.stages = make_sampling_stages(self.trained, self.overrides)
+        if self.classifier is not None:
+            check_classifier(self.classifier.resolution, self.stages)
+            for number, stage in enumerate(self.stages):
+                if stage.resolution == self.classifier.resolution:
+                    led = stage.settings._replace(classifier=self.classifier)
+                    self.stages[number] = stage._replace(settings=led)
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each stage."""
+        return [one.name for one in self.trained]
+
+    def count_steps(self, edit: Edit = NO_EDIT) -> int:
+        """Denoising steps of all stages for one batch."""
+        return sum(len(row_of(stage, edit.walk)) - 1 for stage in self.stages)
+
+    def describe(self) -> dict[str, str]:
+        """The settings of each stage in words, as a picture's metadata and a report have them."""
+        return {
+            f"stage_{number}": f"{to_path(name).name}: {stage.resolution} px, {stage.settings.describe()}"
+            for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True))
+        }
+
+    def adjusted(self, **overrides: Any) -> "Cascade":
+        """The same cascade with other settings; asked for again, with what has been compiled for them.
+
+        Args:
+            **overrides: keys of ``config.sampling``, such as ``steps=50`` or ``guidance=[7.0, 3.0]``.
+
+        Raises:
+            UserError: a value is out of its range, or there is not one for each stage.
+        """
+        if not overrides:
+            return self
+        name = repr(sorted(overrides.items()))
+        if name not in self._adjusted:
+            if len(self._adjusted) >= MOST_ADJUSTED:
+                self._adjusted.pop(next(iter(self._adjusted)))
+            made = replace(self, overrides={**self.overrides, **overrides})
+            # All of them together are bounded.
+            made._programs, made._adjusted_to = self._programs, self._adjusted_to + name
+            self._adjusted[name] = made
+        return self._adjusted[name]
+
+    def forget_programs(self) -> None:
+        """Gives back what was compiled, for all settings; what is drawn next is compiled anew."""
+        self._programs.clear()
+        self._adjusted.clear()
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        samples_per_prompt: int = 1,
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """Draws pictures of the last stage's size, for notebooks and scripts.
+
+        Args:
+            prompts: one or several.
+            samples_per_prompt: pictures of each, which come one after the other.
+            seed: from 0 to 4294967295; another one gives other pictures.
+            negative_prompt: what guidance leads away from.
+            edit: begins with a picture, or keeps a part of one.
+            **settings: see ``adjusted``.
+
+        Raises:
+            UserError: there is no prompt, a setting is unknown (names the nearest) or has no effect on any stage, or
+                what ``adjusted`` raises.
+        """
+        own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit")
+        check_names(settings, [*SETTINGS, *own], "setting of sample()", ELSEWHERE)
+        at_least_one("samples_per_prompt", samples_per_prompt)
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        cascade = self.adjusted(**settings)
+        check_effects(cascade.trained, cascade.overrides, settings)
+        wishes = [Wish(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
+        drawn = cascade.draw(wishes, seed, negative_prompt, edit)
+        return [Image.fromarray(pixels) for stages in drawn for pixels in to_pixels(stages[-1])]
+
+    def draw(
+        self,
+        wishes: Wish | str | Sequence[Wish | str],
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+    ) -> Iterator[list[HostImages]]:
+        """Draws a picture for each wish, and yields them batch by batch: for each stage, its images of the batch.
+
+        Args:
+            wishes: one for each picture; a text is a prompt.
+            seed: from 0 to 4294967295; another one gives other pictures.
+            negative_prompt: what guidance leads away from, instead of no caption.
+            edit: what the pictures begin with.
+
+        Raises:
+            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a part
+                of the edit or a negative prompt would do nothing.
+        """
+        wishes = [wishes] if isinstance(wishes, Wish | str) else wishes
+        seed = check_seed(seed)
+        check_images(self.stages, self.names, edit, negative_prompt)
+        if not wishes:
+            raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+        if edit.begins_with_image and any(isinstance(one, Wish) and one.to_seed is not None for one in wishes):
+            raise UserError("--to_seed begins with noise, and --strength and --invert with the image: leave one out")
+        size = self.batch_size_for(len(wishes))
+        for start in range(0, len(wishes), size):
+            batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + size]]
+            filled = batch + batch[-1:] * (size - len(batch))
+            yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
+
+    def batch_size_for(self, count: int) -> int:
+        """Pictures of a batch where so many are asked for: each device has as many, and none more than it needs."""
+        parts = count_parts(self.mesh)
+        return min(self.batch_size, -(-count // parts) * parts)
+
+    def _draw_batch(
+        self, wishes: Sequence[Wish], seed: int, negative_prompt: str | None, edit: Edit
+    ) -> Iterator[HostImages]:
+        """Draws one batch, and yields each stage's images in turn."""
+        cut = batch_placement(self.mesh, len(wishes))
+        images = edit.first_condition(self.stages[0].low_resolution, len(wishes))
+        for number, one in enumerate(self.trained):
+            inputs = self.inputs(number, wishes, seed, negative_prompt, edit)._replace(low=images)
+            with jax.set_mesh(self.mesh):
+                params = jax.device_put(one.params, self._placements[number])
+                inputs = jax.device_put(inputs, cut)
+                if edit.invert is not None:
+                    known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
+                    inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=known))
+                    inputs = inputs._replace(start=inverted)
+                images = self._run(number, edit, make_draw_stage, params, inputs)
+            yield np.asarray(images)
+
+    def inputs(
+        self,
+        number: int,
+        wishes: Sequence[Wish],
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+    ) -> Inputs:
+        """What a stage draws a batch from, bar the images of the stage before.
+
+        Args:
+            number: of the stage.
+            wishes: of the batch.
+            seed: of the noise.
+            negative_prompt: what guidance leads away from, instead of no caption.
+            edit: what the pictures begin with.
+        """
+        one, stage = self.trained[number], self.stages[number]
+        shares = jnp.asarray([wish.share for wish in wishes], jnp.float32)
+        keys = fold_into_each(keys_of_wishes(wishes, seed), number)
+        text = self._encode(one, [edit.prompt_of(wish.prompt, number) for wish in wishes])
+        if any(wish.to_prompt is not None for wish in wishes):
+            second = self._encode(one, [edit.prompt_of(wish.to_prompt or wish.prompt, number) for wish in wishes])
+            text = mix_texts(text, second, shares)
+        start = None
+        if any(wish.to_seed is not None for wish in wishes):
+            to_keys = fold_into_each(keys_of_wishes(wishes, seed, to=True), number)
+            noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
+            start = between(noises[0], noises[1], shares)
+        picture, known = edit.pictures(stage.resolution, len(wishes))
+        unwanted = self._unwanted(one, text, negative_prompt)
+        return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
+
+    def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
+        """What a stage does to a batch, compiled once for each walk and size; what that took is given back first."""
+
+        def compile_first() -> Any:
+            program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.walk)
+            program.lower(params, inputs).compile()
+            give_back()
+            return program
+
+        key = (self._adjusted_to, number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
+        return self._programs.find(key, compile_first)(params, inputs)
+
+    @functools.cached_property
+    def _placements(self) -> list[Any]:
+        # Naming a stage's axes traces its network: once is enough.
+        return [
+            place_state(jax.eval_shape(lambda one=one: one.params), parameter_axes(one.stage), self.mesh)
+            for one in self.trained
+        ]
+
+    def _encode(self, one: TrainedStage, captions: Sequence[str]) -> Text:
+        return self._encode_all(tuple(captions), one.stage.text_length)
+
+    @functools.cached_property
+    def _encode_all(self) -> Callable[[tuple[str, ...], int], Text]:
+        # All stages have the captions of a batch in common.
+        return functools.lru_cache(maxsize=4)(self.encoder.encode)
+
+    def _unwanted(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
+        """What guidance leads away from."""
+        caption = NULL_CAPTIONS[one.config.text.null] if negative_prompt is None else negative_prompt
+        if caption is None:
+            return null_text(text)
+        # One caption for all: encoded once, for the encoder may be the larger half of the work.
+        count = text.mask.shape[0]
+        return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
+
+
+def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
+    """One key for each picture; ``to`` asks for those of the second seeds."""
+    prompts, indices = [wish.prompt for wish in wishes], [wish.index for wish in wishes]
+    if not to:
+        return keys_of_prompts(seed, prompts, indices)
+    seeds = [seed if wish.to_seed is None else wish.to_seed for wish in wishes]
+    keys = [keys_of_prompts(of_wish, [wish.prompt], [wish.index]) for of_wish, wish in zip(seeds, wishes, strict=True)]
+    return jnp.concatenate(keys)
+
+
+@names_its_arguments
+def load_cascade(
+    stages: str | Path | Sequence[str | Path],
+    overrides: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    on_step: OnStep | None = None,
+    dtype: str | None = None,
+    classifier: ClassifierGuidance | None = None,
+    text_encoder: str | Path | None = None,
+) -> Cascade:
+    """Loads a cascade from the folders of its stages, base first.
+
+    Args:
+        stages: the workdir or the exported files of each, or of the only one; or a name of ``pretrained.CASCADES``.
+        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
+        batch_size: pictures drawn at once.
+        on_step: called after each denoising step.
+        dtype: what the networks compute in, "float32" or "bfloat16"; None leaves it to each stage's config.
+        classifier: what leads the stages of its resolution besides their texts, see ``classifier.load_guidance``.
+        text_encoder: folder of the stages' T5, where it lies elsewhere than in their training.
+
+    Raises:
+        UserError: no stages, a folder without a usable one, stages that do not follow each other, a wrong setting, text
+            encoders that differ. All but damaged weights is found before anything is loaded.
+    """
+    plan = plan_cascade(stages, overrides, dtype, text_encoder)
+    if classifier is not None:
+        check_classifier(classifier.resolution, plan.sampling)
+    return load_planned(plan, batch_size, on_step, classifier)
+
+
+def load_planned(
+    plan: CascadePlan,
+    batch_size: int = 8,
+    on_step: OnStep | None = None,
+    classifier: ClassifierGuidance | None = None,
+) -> Cascade:
+    """Loads the weights of a cascade whose configs and settings are read and checked; see ``load_cascade``.
+
+    Raises:
+        UserError: a folder without usable weights, or text encoders that are not there, differ, or are others than in
+            training.
+    """
+    at_least_one("batch_size", batch_size)
+    encoders = [load_encoder_of(one) for one in plan.stages]
+    if len({encoder.name for encoder in encoders}) > 1:
+        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(plan.names, encoders, strict=True))
+        raise UserError(
+            f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
+            "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
+        )
+    trained = [load_params(one) for one in plan.stages]
+    return Cascade(trained, encoders[0], plan.overrides, batch_size, on_step, classifier=classifier)

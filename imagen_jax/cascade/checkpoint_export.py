@@ -1,0 +1,152 @@
+"""A trained stage as plain files, to be given away: and back.
+
+    FOLDER/config.json        the stage's config
+    FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``;
+                              its metadata hold "step", the updates made
+    FOLDER/SHA256SUMS         the checksums of both, see ``weights.checksums``
+
+Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an attention's (in, heads, channels).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from imagen_jax.cascade.image_files import make_folder
+from imagen_jax.cascade.stage import Params, abstract_params, build_stage
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.paths import Path, absolute, checksum_of, write_whole, writing
+from imagen_jax.training.workdir import read_config as read_stage_config
+from imagen_jax.training.workdir import require_sections
+from imagen_jax.weights.checksums import check_checksums, write_checksums
+from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
+from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, read_metadata
+
+STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+"""What parameters can be written in; of bfloat16, with half the bytes, eight bits of each are true."""
+
+MOST_DIGITS = 18
+"""Of a step."""
+
+
+class ImportChoices(NamedTuple):
+    """What a folder of weights leaves open.
+
+    Attributes:
+        text_encoder: folder of T5, where it is not beside the weights.
+        dtype: what the network computes in; None leaves it as it is, for DeepFloyd IF float32.
+        text_dtype: what T5 computes in; None leaves it as it is, for DeepFloyd IF bfloat16 (XXL takes 19 GB of memory
+            in float32).
+    """
+
+    text_encoder: Path | None = None
+    dtype: str | None = None
+    text_dtype: str | None = None
+
+
+NO_CHOICES = ImportChoices()
+
+
+def write_files(
+    folder: Path,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    name: str = SINGLES[0],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a ``config.json``, a file of tensors, and the checksums of both.
+
+    Args:
+        folder: made where there is none.
+        settings: what ``config.json`` holds.
+        tensors: by the names they get.
+        dtype: what they are written in, a key of ``STORED``.
+        name: of the file of tensors.
+        metadata: what that file says of itself.
+
+    Raises:
+        UserError: an unknown dtype, or they can't be written.
+    """
+    kind = choose(STORED, dtype, "dtype")
+    make_folder(folder)
+    try:
+        with writing(folder / name) as file:
+            stored = {key: np.ascontiguousarray(tensor, kind) for key, tensor in tensors.items()}
+            save_file(stored, file, dict(metadata) if metadata else None)
+            checksum = checksum_of(file)
+        config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        write_checksums(folder, {name: checksum, "config.json": hashlib.sha256(config).hexdigest()})
+        write_whole(folder / "config.json", config)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
+
+
+def name_params(params: Params) -> dict[str, np.ndarray]:
+    """Parameters on the host, by path."""
+    return {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
+
+
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
+    """The config in the folder, changed as chosen.
+
+    Raises:
+        UserError: there is none, it can't be read, it is no stage's, or a file of the folder is not as it was written.
+    """
+    check_checksums(source)
+    config = read_stage_config(source)
+    purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
+    require_sections(config, ("network", "sampling", "stage", "text"), source, purpose)
+    if choices.text_encoder is not None:
+        config.text.options.folder = str(absolute(choices.text_encoder))
+    if choices.text_dtype is not None:
+        config.text.options.dtype = choices.text_dtype
+    if choices.dtype is not None:
+        config.network.dtype = choices.dtype
+    return config
+
+
+def read_params(source: Path, config: ConfigDict) -> dict:
+    """The parameters in the folder.
+
+    Raises:
+        UserError: the file is damaged or does not fit the config; names file and tensor.
+    """
+    shapes = flatten_shapes(abstract_params(build_stage(config)))
+    names = {path: path for path in shapes}
+    return import_weights("stage's", SafetensorsFolder(source), shapes, names, turn=lambda path, tensor, shape: tensor)
+
+
+def read_step(source: Path) -> int:
+    """Updates that the parameters in the folder come of; 0 where its file does not say."""
+    said = read_metadata(source).get("step", "")
+    return int(said) if said.isdecimal() and said.isascii() and len(said) <= MOST_DIGITS else 0
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder holds a stage's files and no checkpoints, which come first where both are."""
+    return (folder / SINGLES[0]).is_file() and not (folder / "checkpoints").is_dir()
+
+
+def write(config: ConfigDict, params: Params, step: int, folder: Path, dtype: str = "float32") -> None:
+    """Writes any stage.
+
+    Args:
+        config: of the stage.
+        params: the moving average of its parameters.
+        step: updates that they come of.
+        folder: made where there is none.
+        dtype: what parameters are written in, a key of ``STORED``.
+
+    Raises:
+        UserError: an unknown dtype, or the folder can't be written to.
+    """
+    write_files(folder, config.to_dict(), name_params(params), dtype, metadata={"step": str(step)})

@@ -1,0 +1,109 @@
+"""A training job without its data: the step, and what it takes, as shapes with their places on a mesh.
+
+    config + devices -> mesh -> state (each array's shape and placement) + batch (likewise) + step -> lowered program
+
+The devices need not be here: ``train`` compiles the step for those it has, ``compile_check`` for those of a pod that is
+still to be rented.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from imagen_jax.cascade.stage import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.seeds import check_seed
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, place_shapes, place_state
+from imagen_jax.training.optimizer import make_optimizer, make_schedule
+from imagen_jax.training.state import TrainState, initial_state
+from imagen_jax.training.step import TrainStep, lower_train_step, make_train_step
+
+
+class Training(NamedTuple):
+    """How a stage trains.
+
+    Attributes:
+        step: the step, not compiled yet.
+        first_state: makes the first state, wherever.
+        state: the state's shapes, each with its placement.
+        batch: the batch's shapes, likewise.
+        mesh: the devices.
+    """
+
+    step: TrainStep
+    first_state: Callable[[], TrainState]
+    state: TrainState
+    batch: Batch
+    mesh: Mesh
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step, ready to compile for the mesh."""
+        return lower_train_step(self.step, self.state, self.batch, self.mesh)
+
+    def compile(self) -> TrainStep:
+        """The step, compiled for the mesh."""
+        compiled = self.lower().compile()
+        give_back()
+        return compiled
+
+    def make_state(self) -> TrainState:
+        """Makes the first state, each array where it belongs, and forgets the program that does."""
+        placement = jax.tree.map(lambda array: array.sharding, self.state)
+        state = jax.jit(self.first_state, out_shardings=placement).lower().compile()()
+        give_back()
+        return state
+
+
+def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
+    """Makes all that training takes from the config but the data.
+
+    Args:
+        config: of the stage.
+        stage: built from it.
+        devices: all of them, of all processes, if not given.
+
+    Raises:
+        UserError: a seed out of range, a setting that only imported weights have, or a mesh that does not fit devices,
+            batch or parameters.
+    """
+    if config.text.null != "zeros":
+        raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
+    seed = check_seed(config.seed, "config.seed")
+    mesh = make_mesh(config.mesh.to_dict(), devices)
+    optimizer = make_optimizer(**config.optimizer.to_dict())
+    step = make_train_step(
+        make_loss(stage, config.training),
+        optimizer,
+        ema_decay=config.training.ema_decay,
+        ema_warm_up=config.training.ema_warm_up,
+        accumulate=config.training.accumulate,
+        schedule=make_schedule(config.optimizer.to_dict()),
+    )
+
+    def first_state() -> TrainState:
+        params_key, run_key = jax.random.split(jax.random.key(seed))
+        return initial_state(initial_params(stage, params_key), optimizer, run_key)
+
+    shapes = jax.eval_shape(first_state)
+    placement = place_state(shapes, parameter_axes(stage), mesh)
+    batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
+    batch_size, pieces = config.training.batch_size, config.training.accumulate
+    cut = batch_placement(mesh, batch_size)
+    each = batch_size // count_parts(mesh)
+    if pieces < 1 or each % pieces:
+        raise UserError(
+            f"config.training.accumulate={pieces} does not cut a batch of {batch_size} over {count_parts(mesh)} "
+            f"devices: choose a divisor of {each}"
+        )
+    return Training(
+        step,
+        first_state,
+        place_shapes(shapes, placement),
+        place_shapes(batch, cut),
+        mesh,
+    )

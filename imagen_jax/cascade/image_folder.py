@@ -1,0 +1,354 @@
+"""A folder that fills with pictures, and can be left and come back to.
+
+    OUT/sampling.json      what the pictures were drawn with; other settings are refused
+    OUT/*.png              one a picture, its name and its metadata say which
+    OUT/pictures.npz       or all of them as one array, and until then OUT/batches/00012.npy
+    OUT/grid.png           the first of them with their prompts
+
+The same command draws its batches of the same wishes again, so a run that was cut gives the same bytes as one that was
+not. Another command may ask for more pictures, or fewer, or another batch size: what is there stays as it is, and only
+what is missing is drawn and written. An array of all pictures is of those of one command.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from imagen_jax.cascade.cascade import Cascade
+from imagen_jax.cascade.edits import NO_EDIT, Edit
+from imagen_jax.cascade.image_files import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
+from imagen_jax.cascade.loading import hash_parameters
+from imagen_jax.cascade.requests import Wish
+from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.holders import explain_gone
+from imagen_jax.storage.json_text import parse_json, read_json
+from imagen_jax.storage.paths import (
+    Path,
+    create_folder,
+    files_in,
+    remove_folder,
+    remove_unfinished,
+    write_whole,
+    writing,
+)
+from imagen_jax.storage.settings import keep_settings
+
+FORMATS = ("png", "jpg", "webp", "npz")
+SETTINGS = "sampling.json"
+ARRAY = "pictures.npz"
+BATCHES = "batches"
+MOST_IN_GRID = 64
+
+Pixels = UInt8[np.ndarray, "batch height width 3"]
+
+
+def settings_of(cascade: Cascade) -> dict[str, Any]:
+    """What a cascade's pictures depend on besides their wishes and the seed, as JSON can hold it."""
+    return {
+        **cascade.describe(),
+        "trained_steps": [one.step for one in cascade.trained],
+        "dtypes": [one.config.network.dtype for one in cascade.trained],
+        "overrides": dict(cascade.overrides),
+        # What tells the stages whatever their folders are called; pictures of earlier versions lack it.
+        "settings": [f"{stage.resolution} px, {stage.settings.describe()}" for stage in cascade.stages],
+        "weights": [hash_parameters(one.params) for one in cascade.trained],
+    }
+
+
+def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Entries in which settings and those of a file may differ: what only one version writes, and names of folders."""
+    try:
+        there = read_json(file)
+    except (OSError, ValueError):
+        there = {}
+    by_weights = isinstance(there, dict) and "weights" in there
+    named = tuple(name for name in {**settings, **(there if by_weights else {})} if name.startswith("stage_"))
+    # Folders of earlier versions have a batch size, whatever the format.
+    return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
+
+
+class Batch(NamedTuple):
+    """Wishes that are drawn together, since the picture of at least one is missing.
+
+    Attributes:
+        wishes: at most ``PictureFolder.batch_size``.
+        there: whether the picture of each is in the folder already, and stays as it is.
+        number: of the batch among those of the folder; None for one that is put together of several.
+    """
+
+    wishes: Sequence[Wish]
+    there: Sequence[bool]
+    number: int | None = None
+
+
+class PictureFolder:
+    """Where the pictures of some wishes go.
+
+    Args:
+        out: the folder; made where there is none.
+        wishes: all of them, in order.
+        seed: of the names.
+        batch_size: wishes that are drawn together, at most.
+        form: one of ``FORMATS``.
+        settings: all else that the pictures depend on, as JSON can hold it.
+
+    Raises:
+        UserError: the folder can't be written to, holds pictures of other settings or an array of other pictures, or
+            two wishes are the same.
+    """
+
+    def __init__(
+        self, out: Path, wishes: Sequence[Wish], seed: int, batch_size: int, form: str, settings: Mapping[str, Any]
+    ):
+        choose(dict.fromkeys(FORMATS), form, "format")
+        self.out, self.form, self.seed, self.batch_size = out, form, seed, batch_size
+        make_folder(out)
+        self.wishes = list(wishes)
+        self.batches = cut_into_batches(self.wishes, batch_size)
+        self.names = [file_name_of(wish, seed, form) for wish in self.wishes]
+        if len(set(self.names)) < len(self.names):
+            raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
+        of_array = {}
+        if form == "npz":
+            digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+            of_array = {"batch_size": batch_size, "pictures_sha256": digest}
+        self._kept: Mapping[str, Any] | None = keep_settings(
+            out / SETTINGS,
+            {**settings, "seed": seed, "format": form, **of_array},
+            "pictures drawn",
+            "choose another --out",
+            uncompared=find_uncompared(out / SETTINGS, settings),
+            begun=self._has_pictures(),
+        )
+        if form == "npz":
+            self._check_array(self._kept, of_array)
+
+    def _has_pictures(self) -> bool:
+        """Whether anything was drawn here; else the settings there are those of a start that failed."""
+        folder = self.out / BATCHES
+        files = [*files_in(self.out), *(files_in(folder) if folder.exists() else ())]
+        return any(file.suffix in (".npy", *(f".{form}" for form in FORMATS)) for file in files)
+
+    def _check_unchanged(self) -> None:
+        """Checks, before the first picture, that no other run has meanwhile begun to draw others here.
+
+        Raises:
+            UserError: one has.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None and read_json(self.out / SETTINGS) != parse_json(json.dumps(dict(kept))):
+            raise UserError(f"another run has begun to draw other pictures in {self.out}: choose another --out")
+
+    def _check_array(self, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """Checks that the array, or the part of it that is there, is of these pictures.
+
+        Raises:
+            UserError: it is of others, or its parts are of another size.
+        """
+        array = self.out / ARRAY
+        is_ours = kept.get("pictures_sha256", wanted["pictures_sha256"]) == wanted["pictures_sha256"]
+        if not is_ours or (array.exists() and count_pictures(array) != len(self.wishes)):
+            raise UserError(
+                f"{self.out} holds an npz of other prompts than these {len(self.wishes)} pictures, and an npz can't be "
+                "extended: choose another --out, where --format=png lets you add prompts later"
+            )
+        before, now = kept.get("batch_size"), wanted["batch_size"]
+        if not array.exists() and before != now:
+            raise UserError(
+                f"{self.out} holds parts of an npz, of {before} pictures each, and this run draws {now} at once: set "
+                f"--batch_size={before} to finish it, or choose another --out"
+            )
+
+    def missing(self, share: int = 0, shares: int = 1) -> list[Batch]:
+        """The batches of which a picture is missing, of every ``shares``-th from ``share`` on."""
+        numbers = range(share, len(self.batches), shares)
+        if self.form == "npz":
+            if (self.out / ARRAY).exists():
+                return []
+            folder = self.out / BATCHES
+            parts = {file.name for file in files_in(folder)} if folder.exists() else set()
+            lacking = [number for number in numbers if batch_name(number) not in parts]
+            return [Batch(self.batches[number], [False] * len(self.batches[number]), number) for number in lacking]
+        files = {file.name for file in files_in(self.out)}
+        batches = []
+        for number in numbers:
+            names = self.names[number * self.batch_size :][: self.batch_size]
+            batches.append(Batch(self.batches[number], [name in files for name in names], number))
+        return put_together([batch for batch in batches if not all(batch.there)], self.batch_size)
+
+    def write(self, batch: Batch, pictures: Pixels, metadata: Mapping[str, str]) -> None:
+        """Writes the pictures of a batch that were missing.
+
+        Args:
+            batch: one of those that were missing.
+            pictures: one for each of its wishes.
+            metadata: of all of them, besides what each one shows.
+
+        Raises:
+            UserError: they can't be written, or the folder was deleted, moved or replaced.
+        """
+        self._check_there()
+        self._check_unchanged()
+        try:
+            if self.form == "npz":
+                buffer = io.BytesIO()
+                np.save(buffer, pictures)
+                create_folder(self.out / BATCHES)
+                assert batch.number is not None
+                write_whole(self.out / BATCHES / batch_name(batch.number), buffer.getvalue())
+                return
+            for wish, is_there, pixels in zip(batch.wishes, batch.there, pictures, strict=True):
+                if is_there:
+                    continue
+                name = file_name_of(wish, self.seed, self.form)
+                said = {"prompt": wish.prompt, "index": str(wish.index), **metadata}
+                if wish.is_between:
+                    said["on_the_way_to"] = f"{wish.share:g} of the way to {wish.to_prompt or wish.to_seed}"
+                write_whole(self.out / name, encode_picture(pixels, self.form, said))
+        except OSError as error:
+            raise UserError(
+                f"{self.out} can't be written to ({error.strerror or error}): make room; the same command continues"
+            ) from error
+
+    def finish(self, columns: int, grid: bool = True) -> None:
+        """Puts batches together, and writes the grid of the first pictures; to be called when none is missing.
+
+        Args:
+            columns: of the grid.
+            grid: whether there is to be one.
+
+        Raises:
+            UserError: the folder was deleted, moved or replaced.
+        """
+        self._check_there()
+        if self.form == "npz" and not (self.out / ARRAY).exists():
+            self._put_together()
+        remove_unfinished(self.out)
+        if not grid:
+            return
+        wishes = self.wishes[:MOST_IN_GRID]
+        pictures = np.stack([pixels for pixels, _ in zip(self._read(), wishes, strict=False)])
+        sheet = labelled_grid(pictures, [wish.label for wish in wishes], columns)
+        save_png(self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(wish.prompt for wish in wishes))})
+
+    def _check_there(self) -> None:
+        # Any number of programs may draw into a folder, so none holds a lock of it; but all find what the first wrote.
+        if not (self.out / SETTINGS).exists():
+            raise explain_gone(self.out)
+
+    def _read(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """The pictures as they were written, in order."""
+        if self.form == "npz":
+            with (self.out / ARRAY).open("rb") as file:
+                yield from np.load(file)["arr_0"]
+            return
+        for name in self.names:
+            yield decode_pixels((self.out / name).read_bytes())
+
+    def _put_together(self) -> None:
+        """All batches as ``arr_0`` of one NPZ file, as NumPy would save it, without having all of them in memory."""
+        files = [self.out / BATCHES / batch_name(number) for number in range(len(self.batches))]
+        with files[0].open("rb") as stream:
+            first = np.load(stream)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.wishes), *first.shape[1:])}
+        with writing(self.out / ARRAY) as place, zipfile.ZipFile(place, "w", allowZip64=True) as archive:
+            # A date of its own would make two equal runs differ.
+            entry = zipfile.ZipInfo("arr_0.npy", (1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for file in files:
+                    with file.open("rb") as batch:
+                        stream.write(np.load(batch).tobytes())
+        remove_folder(self.out / BATCHES)
+
+
+def draw_missing(
+    cascade: Cascade,
+    folder: PictureFolder,
+    missing: Sequence[Batch],
+    seed: int,
+    negative_prompt: str | None = None,
+    edit: Edit = NO_EDIT,
+) -> int:
+    """Draws batches and writes each, beside the next one's drawing; returns the number of pictures that were missing.
+
+    Small batches are filled up, so that one compiled program serves all.
+
+    Args:
+        cascade: what draws.
+        folder: where they go.
+        missing: what ``PictureFolder.missing`` says.
+        seed: see ``Cascade.draw``.
+        negative_prompt: likewise.
+        edit: likewise.
+
+    Raises:
+        UserError: what ``Cascade.draw`` and ``PictureFolder.write`` raise.
+    """
+    metadata = {"seed": str(seed), **cascade.describe()}
+    if negative_prompt is not None:
+        metadata["negative_prompt"] = negative_prompt
+    drawn = 0
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for batch in missing:
+            wishes = [*batch.wishes, *[batch.wishes[-1]] * (folder.batch_size - len(batch.wishes))]
+            (stages,) = cascade.draw(wishes, seed, negative_prompt, edit)
+            drawn += batch.there.count(False)
+            if writing is not None:
+                # At most one batch waits to be written; what went wrong with it is raised here.
+                writing.result()
+            writing = writer.submit(folder.write, batch, to_pixels(stages[-1][: len(batch.wishes)]), metadata)
+        if writing is not None:
+            writing.result()
+    return drawn
+
+
+def cut_into_batches(wishes: Sequence[Wish], batch_size: int) -> list[Sequence[Wish]]:
+    """The wishes in batches, of which the last may be smaller."""
+    return [wishes[first : first + batch_size] for first in range(0, len(wishes), batch_size)]
+
+
+def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
+    """Makes fewer batches of those of which some pictures are there, where that saves any.
+
+    A run that was cut has left at most one such batch, which stays as it is.
+    """
+    begun = [batch for batch in missing if any(batch.there)]
+    lacking = [
+        wish for batch in begun for wish, is_there in zip(batch.wishes, batch.there, strict=True) if not is_there
+    ]
+    fewer = cut_into_batches(lacking, batch_size)
+    if len(fewer) >= len(begun):
+        return list(missing)
+    untouched = [batch for batch in missing if not any(batch.there)]
+    return [*untouched, *(Batch(wishes, [False] * len(wishes)) for wishes in fewer)]
+
+
+def count_pictures(array: Path) -> int:
+    """How many pictures an array of ours has, by its header."""
+    with array.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as stream:
+        np.lib.format.read_magic(stream)
+        return np.lib.format.read_array_header_1_0(stream)[0][0]
+
+
+def batch_name(number: int) -> str:
+    """The file of a batch."""
+    return f"{number:06d}.npy"
+
+
+def file_name_of(wish: Wish, seed: int, form: str) -> str:
+    """The file of a picture; unique to its wish and seed."""
+    name = file_name(wish.prompt, seed, wish.index)
+    if wish.is_between:
+        to = file_name(wish.to_prompt or wish.prompt, wish.to_seed if wish.to_seed is not None else seed, wish.index)
+        name = f"{name}-to-{to}-{wish.share:.4f}"
+    return f"{name}.{form}"

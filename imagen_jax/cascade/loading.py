@@ -1,0 +1,207 @@
+"""A stage as training left it, and how it is sampled: from a workdir to what the cascade takes.
+
+workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingStage
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import DTYPES, LowResolution, Text
+from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.settings import check_settings
+from imagen_jax.cascade.stage import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
+from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
+from imagen_jax.encoders.encoder import TextEncoder
+from imagen_jax.errors import UserError, choose
+from imagen_jax.sampling.guidance import Interval
+from imagen_jax.sampling.sampler import STEP_RULES
+from imagen_jax.sampling.spacings import SPACINGS, check_discrete
+from imagen_jax.sampling.thresholding import THRESHOLDS
+from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.workdir import FINGERPRINTS, read_config, require_sections
+from imagen_jax.weights.checksums import check_checksums
+
+
+def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
+    """Makes the settings that ``config.sampling`` describes.
+
+    Args:
+        sampling: every key of ``cascade.settings.SETTINGS``.
+
+    Raises:
+        UserError: an unknown key, sampler or thresholding, or a number out of its range.
+    """
+    checked = check_settings(sampling)
+    if checked["spacing"] == "discrete":
+        check_discrete(checked["steps"])
+    return SamplingSettings(
+        steps=checked["steps"],
+        rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
+        guidance_weight=checked["guidance"],
+        threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["largest_bound"]),
+        augmentation_level=checked["augmentation_level"],
+        spacing=SPACINGS[checked["spacing"]],
+        interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
+        guide_at_once=checked["guide_at_once"],
+    )
+
+
+def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingStage:
+    """Shows a stage to the cascade."""
+
+    def denoiser_of(params: Any, text: Text, low_resolution: LowResolution | None):
+        return make_denoiser(stage, params, text, low_resolution)
+
+    rule = settings.rule
+    if stage.learns_variance and rule.reads_variance:
+        settings = settings._replace(rule=rule._replace(name="ancestral, learned variance"))
+    return SamplingStage(
+        denoiser_of,
+        stage.resolution,
+        stage.low_resolution,
+        stage.schedule,
+        stage.augmentation_schedule,
+        settings,
+        stage.enlarge,
+    )
+
+
+class StagePlan(NamedTuple):
+    """One stage of which the config alone is read, and no parameters.
+
+    Attributes:
+        folder: its workdir or exported files.
+        config: its config.
+        stage: the stage.
+    """
+
+    folder: Path
+    config: ConfigDict
+    stage: Stage
+
+    @property
+    def name(self) -> str:
+        """What messages and reports call it."""
+        return str(self.folder)
+
+
+class TrainedStage(NamedTuple):
+    """One stage as training left it.
+
+    Attributes:
+        name: its folder.
+        config: its config.
+        stage: the stage.
+        params: the moving average of its parameters.
+        step: updates made.
+    """
+
+    name: str
+    config: ConfigDict
+    stage: Stage
+    params: Any
+    step: int
+
+
+def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path | None = None) -> StagePlan:
+    """Reads the config of a stage, and nothing else of its folder.
+
+    Args:
+        workdir: of its training, or of an import; or a folder that ``imagen_jax export_weights`` wrote.
+        dtype: what the network computes in; None leaves it to the config.
+        text_encoder: folder of its T5, where it lies elsewhere than in its training.
+
+    Raises:
+        UserError: there is no config, it is no stage's or not as it was written, the dtype is unknown, or its text
+            encoder is not T5.
+    """
+    if dtype is not None:
+        choose(DTYPES, dtype, "dtype")
+    if checkpoint_export.is_exported(workdir):
+        check_checksums(workdir, only=("config.json",))
+    config = read_config(workdir)
+    require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
+    if dtype is not None:
+        config.network.dtype = dtype
+    if text_encoder is not None:
+        move_encoder(config, text_encoder, str(workdir))
+    return StagePlan(workdir, config, build_stage(config))
+
+
+def load_params(plan: StagePlan) -> TrainedStage:
+    """Loads the parameters of a stage onto the host: from its newest checkpoint, or from files that were exported.
+
+    Raises:
+        UserError: there are no parameters, they do not fit the config, or exported files are not as they were written.
+    """
+    workdir, config, stage = plan
+    if checkpoint_export.is_exported(workdir):
+        check_checksums(workdir)
+        params, step = checkpoint_export.read_params(workdir, config), checkpoint_export.read_step(workdir)
+        return TrainedStage(plan.name, config, stage, params, step)
+    with CheckpointStore(workdir / "checkpoints") as checkpoints:
+        params, step = checkpoints.restore_ema(abstract_params(stage))
+    return TrainedStage(plan.name, config, stage, jax.device_get(params), step)
+
+
+def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
+    """Loads a stage onto the host; see ``plan_stage`` and ``load_params``.
+
+    Raises:
+        UserError: no config or no parameters there, or they do not fit each other.
+    """
+    return load_params(plan_stage(workdir, dtype))
+
+
+def move_encoder(config: ConfigDict, folder: str | Path, stage: str) -> None:
+    """Changes a stage's config so that its T5 is read from another folder.
+
+    Args:
+        config: of the stage.
+        folder: where T5 lies now.
+        stage: what to call the stage.
+
+    Raises:
+        UserError: its text encoder is not T5.
+    """
+    text = config.text
+    if text.encoder != "t5":
+        raise UserError(
+            f"the text encoder of {stage} is {text.encoder}, which comes with the package: leave --text_encoder out"
+        )
+    text.options.folder = str(folder)
+    if text.options.get("tokenizer") and not to_path(text.options.tokenizer).is_file():
+        text.options.tokenizer = ""
+
+
+def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
+    """Loads the text encoder that a stage was trained with.
+
+    Raises:
+        UserError: it is not there, or is another.
+    """
+    text = one.config.text
+    if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
+        raise UserError(
+            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: name the folder where it "
+            "is now in --text_encoder"
+        )
+    encoder = load_encoder(text)
+    check_encoder(encoder, one.config.get(FINGERPRINTS, {}).get("text_encoder"), one.name)
+    return encoder
+
+
+def hash_parameters(params: Any) -> str:
+    """The sha256 of a network's parameters: their names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()

@@ -1,0 +1,234 @@
+"""A cascade before its weights are read: the configs of its stages and the settings they sample with, all checked.
+
+folders, or a name -> config of each stage, overrides -> CascadePlan -> Cascade (``cascade``), which reads the weights
+
+All that a user can get wrong is found here, from ``config.json`` alone: stages in the wrong order, settings out of
+range, and settings that have no effect on any stage. No device is touched, so several hosts may join each other later.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from imagen_jax.cascade.edits import NO_EDIT, Edit
+from imagen_jax.cascade.loading import StagePlan, TrainedStage, make_sampling_stage, make_settings, plan_stage
+from imagen_jax.cascade.settings import pick_for_stage
+from imagen_jax.cascade.stage_sampler import SamplingStage, check_invertible, check_order
+from imagen_jax.errors import UserError, choose
+from imagen_jax.pretrained import USUAL, find_stages
+from imagen_jax.runtime.preconditions import Precondition, check_preconditions
+from imagen_jax.storage.paths import Path
+
+NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
+"""What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
+
+
+class StageFacts(NamedTuple):
+    """What decides whether a setting has an effect on a stage.
+
+    Attributes:
+        values: of every key of ``config.sampling``.
+        enlarges: whether it is super-resolution.
+        learns_variance: whether its network predicts the variance of a step.
+    """
+
+    values: Mapping[str, Any]
+    enlarges: bool
+    learns_variance: bool
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether guidance changes anything."""
+        return self.values["guidance"] != 1.0
+
+
+class CascadePlan(NamedTuple):
+    """A cascade before its weights are read.
+
+    Attributes:
+        stages: base first.
+        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
+        sampling: the stages as they sample with those.
+    """
+
+    stages: Sequence[StagePlan]
+    overrides: Mapping[str, Any]
+    sampling: Sequence[SamplingStage]
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each stage."""
+        return [one.name for one in self.stages]
+
+    def adjusted(self, overrides: Mapping[str, Any]) -> "CascadePlan":
+        """The same stages with further overrides.
+
+        Raises:
+            UserError: a setting is unknown, of another type or out of its range.
+        """
+        together = {**self.overrides, **overrides}
+        return self._replace(overrides=together, sampling=make_sampling_stages(self.stages, together))
+
+    def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
+        """Checks what is to be drawn against the stages, as ``check_images`` does."""
+        check_images(self.sampling, self.names, edit, negative_prompt)
+
+    def check_effects(self, given: Collection[str]) -> None:
+        """Checks that settings have an effect, as ``check_effects`` does."""
+        check_effects(self.stages, self.overrides, given)
+
+
+def plan_cascade(
+    stages: str | Path | Sequence[str | Path],
+    overrides: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    text_encoder: str | Path | None = None,
+) -> CascadePlan:
+    """Reads the configs of a cascade's stages, base first, and checks them and the settings; see ``load_cascade``.
+
+    Raises:
+        UserError: no stages, a folder without one, stages that do not follow each other, a wrong setting.
+    """
+    if not stages:
+        raise UserError(
+            "no stages are named: give the folders of a trained cascade, as in --stages=runs/base,runs/large, or "
+            f"--stages={USUAL}"
+        )
+    overrides = {} if overrides is None else overrides
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"overrides map names of settings to values, as in {{'steps': 32}}; {overrides!r} does not")
+    plans = [plan_stage(folder, dtype, text_encoder) for folder in find_stages(stages)]
+    check_order([one.stage for one in plans], [one.name for one in plans], has_picture=True)
+    return CascadePlan(plans, dict(overrides), make_sampling_stages(plans, overrides))
+
+
+def make_sampling_stages(
+    stages: Sequence[StagePlan | TrainedStage], overrides: Mapping[str, Any]
+) -> list[SamplingStage]:
+    """The stages as they sample with some overrides.
+
+    Raises:
+        UserError: a setting is unknown, of another type or out of its range.
+    """
+    made = []
+    for number, one in enumerate(stages):
+        choose(NULL_CAPTIONS, one.config.text.null, "text.null")
+        picked = pick_for_stage(overrides, number, len(stages))
+        made.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
+    return made
+
+
+def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
+    """Checks that a stage makes images of the classifier's resolution.
+
+    Raises:
+        UserError: none does.
+    """
+    if all(stage.resolution != resolution for stage in stages):
+        sizes = ", ".join(str(stage.resolution) for stage in stages)
+        raise UserError(
+            f"the classifier knows images of {resolution} px, and the stages make some of {sizes}: "
+            "train one of such a resolution"
+        )
+
+
+def check_images(
+    stages: Sequence[SamplingStage], names: Sequence[str], edit: Edit = NO_EDIT, negative_prompt: str | None = None
+) -> None:
+    """Checks that stages can draw what is asked for, and that all of it has an effect.
+
+    Args:
+        stages: base first.
+        names: of them.
+        edit: what the images begin with.
+        negative_prompt: instead of the null prompt.
+
+    Raises:
+        UserError: they can't, or a part of it changes nothing.
+    """
+    check_order(stages, names, edit.image is not None)
+    if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in stages):
+        raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
+    if edit.later_prompt is not None and len(stages) == 1:
+        raise UserError("--later_prompt is for the stages after the first, and there is one: use --prompt instead")
+    has_effect = edit.begins_with_image or edit.keeps_some or stages[0].low_resolution is not None
+    if edit.image is not None and not has_effect:
+        raise UserError(
+            "the mask is white all over, so nothing of --image is kept: paint black what is to stay"
+            if edit.mask is not None
+            else "--image has no effect at --strength=1: set --strength below 1, or give --mask or --invert with it"
+        )
+    for stage in stages:
+        if edit.invert is not None:
+            check_invertible(stage)
+
+
+def any_stage(holds: Any) -> Any:
+    """Makes ``holds(facts of all stages)`` of one for a single stage."""
+    return lambda facts: any(map(holds, facts))
+
+
+EFFECTS = (
+    Precondition(
+        "gamma",
+        any_stage(lambda stage: stage.values["sampler"] == "ancestral" and not stage.learns_variance),
+        "--gamma has no effect: no stage uses the ancestral sampler with a fixed variance. Set --sampler=ancestral, or "
+        "leave --gamma out",
+    ),
+    Precondition(
+        "eta",
+        any_stage(lambda stage: stage.values["sampler"] == "ddim"),
+        "--eta has no effect: no stage uses the ddim sampler. Set --sampler=ddim, or leave --eta out",
+    ),
+    Precondition(
+        "percentile",
+        any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
+        "--percentile has no effect without dynamic thresholding: set --thresholding=dynamic, or leave it out",
+    ),
+    Precondition(
+        "largest_bound",
+        any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
+        "largest_bound has no effect without dynamic thresholding: set thresholding='dynamic', or leave it out",
+    ),
+    Precondition(
+        "augmentation_level",
+        any_stage(lambda stage: stage.enlarges),
+        "--augmentation_level has no effect: no stage is super-resolution. Leave it out, or add such a stage",
+    ),
+    Precondition(
+        "guidance_interval",
+        any_stage(lambda stage: stage.is_guided),
+        "--guidance_interval has no effect at guidance 1: set --guidance above 1, or leave it out",
+    ),
+    Precondition(
+        "guide_at_once",
+        any_stage(lambda stage: stage.is_guided),
+        "--guide_at_once has no effect at guidance 1: set --guidance above 1, or leave it out",
+    ),
+)
+"""What settings need of the stages; facts are the ``StageFacts`` of each."""
+
+
+def check_effects(
+    stages: Sequence[StagePlan | TrainedStage],
+    overrides: Mapping[str, Any],
+    given: Collection[str],
+) -> None:
+    """Checks that the settings which a user gave have an effect on at least one stage.
+
+    Args:
+        stages: base first.
+        overrides: of all settings.
+        given: names of the settings that the user gave for this very call.
+
+    Raises:
+        UserError: one has none.
+    """
+    facts = [
+        StageFacts(
+            one.config.sampling.to_dict() | pick_for_stage(overrides, number, len(stages)),
+            one.stage.low_resolution is not None,
+            one.stage.learns_variance,
+        )
+        for number, one in enumerate(stages)
+    ]
+    check_preconditions(given, facts, EFFECTS)

@@ -1,0 +1,101 @@
+"""A grid of samples every so often while a stage trains: the first sign of whether it reads its captions.
+
+A base draws the fixed prompts of ``config.preview``. A super-resolution stage draws held-out images from their small
+versions: each row of its grid is the enlarged small image, what the stage made of it, and the original.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import Images, SmallImages, Text
+from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
+from imagen_jax.cascade.loading import make_sampling_stage, make_settings
+from imagen_jax.cascade.stage import Stage
+from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
+from imagen_jax.data.stored_images import load_split
+from imagen_jax.data.transforms import make_super_resolution_example
+from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.encoders.embedding_store import Embeddings, pad_text
+from imagen_jax.runtime import processes
+from imagen_jax.sharding.placement import replicated
+from imagen_jax.storage.paths import Path, create_folder
+from imagen_jax.training.loop import Moment
+
+HELD_OUT_EXAMPLES = 4
+
+
+def is_drawn(workdir: Path, number: int) -> bool:
+    """Whether there is a preview of a step."""
+    return preview_path(workdir, number).exists()
+
+
+def preview_path(workdir: Path, number: int) -> Path:
+    """Where the preview of a step lies."""
+    return workdir / "previews" / f"{number:07d}.png"
+
+
+def make_preview(
+    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
+) -> Callable[[int, Moment], None]:
+    """Makes the hook that draws with the averaged parameters and writes ``previews/<step>.png``.
+
+    Args:
+        config: the stage's config.
+        stage: the stage.
+        folder: the prepared data set, for held-out images.
+        store: embeddings of the data set's captions and the preview's prompts.
+        workdir: the run's folder.
+    """
+    settings = make_settings(config.sampling.to_dict())
+    draw = make_draw_stage(make_sampling_stage(stage, settings))
+    small: SmallImages | None = None
+    captions, original = list(config.preview.prompts), None
+    if stage.low_resolution is not None:
+        captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
+    text: Text = jax.tree.map(jnp.asarray, pad_text(store.lookup(captions, stage.text_length), stage.text_length))
+    keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
+    here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
+
+    def draw_everywhere(params: Any, inputs: Any) -> Images:
+        text, no_text, numbers, small = inputs
+        return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+
+    def preview(number: int, moment: Moment) -> None:
+        placement: Any = moment.state.step.sharding
+        everywhere = replicated(placement.mesh)
+        # Arrays on the host, for they are the same in each process.
+        drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
+        if not processes.is_first():
+            return
+        if small is None:
+            grid = labelled_grid(to_pixels(drawn), captions, 4)
+        else:
+            columns: list[Any] = [enlarge_pixels(small, stage.resolution), drawn, original]
+            rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
+            labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
+            grid = labelled_grid(to_pixels(rows), labels, len(columns))
+        path = preview_path(workdir, number)
+        create_folder(path.parent)
+        save_png(path, grid, {"step": str(number)})
+
+    return preview
+
+
+def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
+    """Captions, small images and originals of the first examples of the validation split, whole images."""
+    split = load_split(folder, "validation")
+    transform = make_super_resolution_example(low_resolution, resolution)
+    prepared = [transform.prepare(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
+    arrays = transform.finish(np.stack([image.pixels for image in prepared]))
+    return [image.captions[0] for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
+
+
+def enlarge_pixels(image: SmallImages, resolution: int) -> Images:
+    """Repeats pixels up to ``resolution``, to show a small image as it is."""
+    times = resolution // image.shape[1]
+    return image.repeat(times, axis=1).repeat(times, axis=2)

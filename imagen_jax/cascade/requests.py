@@ -1,0 +1,63 @@
+"""What a cascade is asked for: one ``Wish`` a picture.
+
+prompts, samples of each -> a wish for each picture, with its number among those of its prompt
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imagen_jax.errors import UserError, names_its_arguments
+from imagen_jax.runtime.seeds import check_seed
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture that is wanted.
+
+    Attributes:
+        prompt: what it shows.
+        index: its number among those of its prompt.
+        to_prompt: a second prompt that it lies on the way to; None for its own.
+        to_seed: a second seed that its noise lies on the way to; None for its own.
+        share: of that way, from 0 to 1.
+    """
+
+    prompt: str
+    index: int = 0
+    to_prompt: str | None = None
+    to_seed: int | None = None
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.index < 0 or not 0.0 <= self.share <= 1.0:
+            raise UserError(f"index {self.index} and share {self.share} of a picture: from 0 on, and from 0 to 1")
+        if self.to_seed is not None:
+            check_seed(self.to_seed, "to_seed")
+
+    @property
+    def is_between(self) -> bool:
+        """Whether it lies on the way to something."""
+        return self.to_prompt is not None or self.to_seed is not None
+
+    @property
+    def label(self) -> str:
+        """What to write under it."""
+        if not self.is_between:
+            return self.prompt
+        to = self.to_prompt if self.to_prompt is not None else f"seed {self.to_seed}"
+        return f"{self.prompt}, {self.share:.0%} {to}"
+
+
+Wish.__init__ = names_its_arguments(Wish.__init__)  # type: ignore[method-assign]
+
+
+def wishes_of(prompts: str | Sequence[str], samples: int = 1) -> list[Wish]:
+    """So many pictures of each prompt; of a prompt that comes again, others than before."""
+    seen: Counter[str] = Counter()
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    wishes = []
+    for prompt in prompts:
+        wishes += [Wish(prompt, index) for index in range(seen[prompt], seen[prompt] + samples)]
+        seen[prompt] += samples
+    return wishes

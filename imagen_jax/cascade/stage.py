@@ -1,0 +1,351 @@
+"""One stage of the cascade, built from its config: the seam where networks, diffusion and text meet.
+
+    config -> Stage (network, schedule, prediction) -> loss of a batch, for training
+                                                    -> denoiser of a condition, for sampling
+
+Everything below takes functions; this is where they are made. Config is mutable outside, frozen inside: a key that
+nobody reads is an error that names it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import (
+    DTYPES,
+    Denoiser,
+    Estimate,
+    Images,
+    ImageWithVariance,
+    LowResolution,
+    PerExample,
+    RandomKey,
+    Scalar,
+    SmallImages,
+    Text,
+)
+from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, augment_for_training
+from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.null_text import drop_text
+from imagen_jax.diffusion.process import PREDICTIONS, Prediction
+from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
+from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
+from imagen_jax.encoders.encoder import TextEncoder, load_text_encoder
+from imagen_jax.errors import UserError, choose, nearest_name
+from imagen_jax.models import NETWORKS, Network
+from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.layers import NewFeatureMap
+from imagen_jax.sharding.axes import axes_of, remove_labels
+
+Params = Any
+
+Measure = Callable[[PerExample], PerExample]
+
+MEASURES: dict[str, Callable[[Schedule], Measure]] = {
+    "log_snr": lambda schedule: lambda log_snr: log_snr,
+    "step_number": number_of_step,
+}
+"""What a network may be told of the noise: the log-SNR, or which of a thousand steps has it."""
+
+WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
+    "uniform": lambda gamma: uniform_weighting,
+    "min_snr": min_snr_weighting,
+}
+
+
+class Batch(NamedTuple):
+    """What a stage learns from.
+
+    Attributes:
+        image: clean images at the stage's resolution.
+        text: their encoded captions, in bfloat16, as they are stored.
+        low_resolution: the same images smaller and clean, for a super-resolution stage; else None.
+    """
+
+    image: Images
+    text: Text
+    low_resolution: SmallImages | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One diffusion model of the cascade.
+
+    Attributes:
+        network: the Linen module.
+        resolution: height and width of its images.
+        low_resolution: height and width of its condition; None for a base.
+        schedule: time to log-SNR.
+        augmentation_schedule: augmentation level to log-SNR.
+        prediction: what the network outputs.
+        measure: what the network is told of a log-SNR under the stage's schedule: itself, or the number of a step.
+        augmentation_measure: the same of the condition's log-SNR.
+        enlarge: what is done to the low-resolution image before noise is added to it.
+        self_conditioned: whether the network sees its own estimate.
+        text_length: tokens a caption is padded to.
+        text_width: width of the text encoder's embeddings.
+    """
+
+    network: Network
+    resolution: int
+    low_resolution: int | None
+    schedule: Schedule
+    augmentation_schedule: Schedule
+    prediction: Prediction
+    measure: Measure
+    augmentation_measure: Measure
+    enlarge: Enlarge
+    self_conditioned: bool
+    text_length: int
+    text_width: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: height, width, 3."""
+        return (self.resolution, self.resolution, 3)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's output holds, after the image's channels, as many that say the variance."""
+        return self.network.out_channels == 2 * self.image_shape[-1]
+
+
+def build(make: Callable[..., Any], config: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """Calls ``make(**config, **extra)``.
+
+    Raises:
+        UserError: a key of ``config`` that ``make`` does not take; names it and the nearest one.
+    """
+    known = getattr(make, "__dataclass_fields__", None) or make.__annotations__
+    known = [name for name in known if name not in ("parent", "name", "return", *extra)]
+    for key in config:
+        if key not in known:
+            raise UserError(f"unknown config key {where}.{key}{nearest_name(key, known)}")
+    return make(**{key: _frozen(value) for key, value in config.items()}, **extra)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def build_network(config: ConfigDict) -> Network:
+    """Builds the network that ``config.network`` names; its other keys are the network's fields."""
+    fields = dict(config.network)
+    make = choose(NETWORKS, fields.pop("name"), "network")
+    dtype = choose(DTYPES, fields.pop("dtype"), "network.dtype")
+    network = build(make, fields, "network", dtype=dtype)
+    if isinstance(network, EfficientUNet):
+        check_levels(network)
+    return network
+
+
+def check_levels(network: EfficientUNet) -> None:
+    """Checks that all lists of a network have one entry for each of its levels.
+
+    Raises:
+        UserError: one has more or fewer; names it.
+    """
+    levels = len(network.channels)
+    for name in ("blocks", "strides", "self_attention", "cross_attention"):
+        entries = len(getattr(network, name))
+        if entries != levels:
+            raise UserError(
+                f"config.network.{name} has {entries} entries for the {levels} levels of config.network.channels: "
+                "give one for each level"
+            )
+
+
+def build_stage(config: ConfigDict) -> Stage:
+    """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
+    schedule = choose(SCHEDULES, config.stage.schedule, "stage.schedule")
+    augmentation_schedule = choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
+    make_measure = choose(MEASURES, config.stage.noise_measure, "stage.noise_measure")
+    return Stage(
+        network=build_network(config),
+        resolution=config.stage.resolution,
+        low_resolution=config.stage.low_resolution,
+        schedule=schedule,
+        augmentation_schedule=augmentation_schedule,
+        prediction=choose(PREDICTIONS, config.stage.prediction, "stage.prediction"),
+        measure=make_measure(schedule),
+        augmentation_measure=make_measure(augmentation_schedule),
+        enlarge=choose(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
+        self_conditioned=config.stage.self_conditioned,
+        text_length=config.text.length,
+        text_width=config.text.width,
+    )
+
+
+def load_encoder(text: ConfigDict) -> TextEncoder:
+    """Loads the text encoder that ``config.text`` names; its weights are read at the first caption.
+
+    Raises:
+        UserError: there is no such encoder, it lacks files, or its width is not ``text.width``.
+    """
+    encoder = load_text_encoder(text.encoder, **text.options)
+    if encoder.width != text.width:
+        raise UserError(
+            f"the text encoder {encoder.name} makes embeddings of width {encoder.width} and config.text.width is "
+            f"{text.width}: set --config.text.width={encoder.width}, or choose another encoder"
+        )
+    return encoder
+
+
+def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) -> None:
+    """Checks that a stage is given the text encoder that it was trained with.
+
+    Args:
+        encoder: that it is given.
+        trained_with: the name of that it was trained with; None where that was not noted.
+        stage: what to call it.
+
+    Raises:
+        UserError: it is another.
+    """
+    if trained_with not in (None, encoder.name):
+        raise UserError(
+            f"{stage} was trained with the text encoder {trained_with}, and this is {encoder.name}: give the folder of "
+            "the same weights and tokenizer"
+        )
+
+
+def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:
+    """Shapes of a training batch.
+
+    Args:
+        stage: the stage.
+        batch_size: number of examples.
+        crop: height and width of training crops, where the stage trains on crops.
+    """
+    size = crop or stage.resolution
+
+    def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct((batch_size, *sizes), dtype)
+
+    def images(resolution: int) -> Any:
+        return shape(resolution, resolution, 3)
+
+    text = Text(
+        shape(stage.text_length, stage.text_width, dtype=jnp.bfloat16), shape(stage.text_length, dtype=jnp.bool_)
+    )
+    low = None if stage.low_resolution is None else images(size * stage.low_resolution // stage.resolution)
+    return Batch(images(size), text, low)
+
+
+def in_float32(text: Text) -> Text:
+    """A batch's text as networks take it; what they compute in is theirs to say."""
+    return text._replace(embeddings=text.embeddings.astype(jnp.float32))
+
+
+def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
+    """Random parameters of the stage's network, those that layers name the axes of as ``sharding.axes.Labelled``."""
+    shapes = abstract_batch(stage, batch_size=1)
+    batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+    log_snr = jnp.zeros((1,))
+    low_resolution = None
+    if batch.low_resolution is not None:
+        low_resolution = LowResolution(stage.enlarge(batch.low_resolution, batch.image.shape[1]), log_snr)
+    estimate = batch.image if stage.self_conditioned else None
+    return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
+
+
+def initial_params(stage: Stage, key: RandomKey) -> Params:
+    """Random parameters of the stage's network."""
+    return remove_labels(initial_labelled_params(stage, key))
+
+
+def abstract_params(stage: Stage) -> Params:
+    """Shapes of the network's parameters, without computing any."""
+    return jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
+
+
+def parameter_axes(stage: Stage) -> Any:
+    """The names of each parameter's axes, see ``sharding.axes``; None for a vector, which has none."""
+    return axes_of(jax.eval_shape(lambda: initial_labelled_params(stage, jax.random.key(0))))
+
+
+def apply_network(
+    stage: Stage,
+    params: Params,
+    text: Text,
+    low_resolution: LowResolution | None,
+    dropout_key: RandomKey | None = None,
+) -> Callable[..., Images]:
+    """Binds a network to its condition; a dropout key means training.
+
+    The network is told how noisy its images are as ``stage.measure`` says it.
+
+    Returns ``predict(noisy, log_snr, estimate=None) -> output``.
+    """
+    apply: Any = stage.network.apply
+    if low_resolution is not None:
+        low_resolution = low_resolution._replace(log_snr=stage.augmentation_measure(low_resolution.log_snr))
+
+    def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> NewFeatureMap:
+        return apply(
+            {"params": params},
+            noisy,
+            stage.measure(log_snr),
+            text,
+            low_resolution,
+            estimate,
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+
+    return predict
+
+
+def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, RandomKey], Scalar]:
+    """Makes ``loss(params, batch, key)`` of a stage as ``config.training`` describes it.
+
+    Raises:
+        UserError: the network learns its variance, for which there is no loss here.
+    """
+    if stage.learns_variance:
+        raise UserError("a network that learns its variance is imported and sampled, not trained: set out_channels=3")
+    weighting = choose(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
+
+    def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
+        text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
+        text = drop_text(in_float32(batch.text), text_key, training.caption_dropout)
+        low_resolution = None
+        if batch.low_resolution is not None:
+            small = stage.enlarge(batch.low_resolution, batch.image.shape[1])
+            low_resolution = augment_for_training(small, augmentation_key, stage.augmentation_schedule)
+        predict = apply_network(stage, params, text, low_resolution, dropout_key)
+        if stage.self_conditioned:
+            predict = self_condition_for_training(predict, stage.prediction, estimate_key)
+        return denoising_loss(
+            predict,
+            batch.image,
+            noise_key,
+            schedule=stage.schedule,
+            prediction=stage.prediction,
+            weighting=weighting,
+            stratified_times=training.stratified_times,
+            time_exponent=training.time_exponent,
+        )
+
+    return loss
+
+
+def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:
+    """Makes the denoiser of a stage under a condition."""
+    predict = apply_network(stage, params, text, low_resolution)
+    if stage.self_conditioned:
+        predict = self_condition(predict, stage.prediction)
+
+    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
+        output = predict(noisy, log_snr)
+        if not stage.learns_variance:
+            return stage.prediction.to_image(output, noisy, log_snr)
+        said, variance = jnp.split(output, 2, axis=-1)
+        # It was trained to say -1 for the smallest variance and 1 for the largest.
+        return ImageWithVariance(stage.prediction.to_image(said, noisy, log_snr), (variance + 1.0) / 2.0)
+
+    return denoise

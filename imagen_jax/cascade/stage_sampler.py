@@ -1,0 +1,379 @@
+"""Stage after stage: each one's images are the next one's low-resolution condition (Imagen, section 2.4)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagen_jax.array_types import Denoiser, Estimate, Images, Keys, LowResolution, PerExample, SmallImages, Text
+from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
+from imagen_jax.diffusion.process import add_noise
+from imagen_jax.diffusion.schedules import Schedule
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.seeds import check_seed
+from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
+from imagen_jax.sampling.estimates import split_estimate
+from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
+from imagen_jax.sampling.sampler import (
+    OnStep,
+    Place,
+    StepNumber,
+    begin,
+    fold_into_each,
+    normal_for_each,
+    sample,
+    take_steps,
+)
+from imagen_jax.sampling.spacings import Spacing, space_uniformly
+from imagen_jax.sampling.step_rules import StepRule, ddim
+from imagen_jax.sampling.thresholding import Threshold, bound
+
+Params = Any
+
+
+class SamplingSettings(NamedTuple):
+    """How to sample one stage.
+
+    Attributes:
+        steps: number of denoising steps, at least 1.
+        rule: one step, see ``step_rules`` and ``solvers``.
+        guidance_weight: w in the paper's convention, see ``guidance``.
+        threshold: bound on the estimate, see ``thresholding``.
+        augmentation_level: how noisy the low-resolution condition is made, in [0, 1]; a base ignores it.
+        spacing: which log-SNRs the steps are taken at.
+        interval: log-SNRs between which guidance is applied; None for all.
+        guide_at_once: whether guidance asks the network once with twice the batch, instead of twice.
+        classifier: what leads the pictures besides; None for nothing.
+    """
+
+    steps: int
+    rule: StepRule
+    guidance_weight: float
+    threshold: Threshold
+    augmentation_level: float = 0.0
+    spacing: Spacing = space_uniformly
+    interval: Interval | None = None
+    guide_at_once: bool = False
+    classifier: ClassifierGuidance | None = None
+
+    def describe(self) -> str:
+        """The settings in words."""
+        words = [f"{self.steps} steps of {self.rule.name}", f"guidance {self.guidance_weight:g}"]
+        if self.interval is not None:
+            words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
+        if self.classifier is not None:
+            words.append(self.classifier.describe())
+        return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
+
+
+class SamplingStage(NamedTuple):
+    """What the cascade knows of a stage.
+
+    Attributes:
+        make_denoiser: ``(params, text, low_resolution) -> Denoiser``.
+        resolution: height and width of its images.
+        low_resolution: height and width of its condition; None for a base.
+        schedule: time to log-SNR.
+        augmentation_schedule: augmentation level to log-SNR.
+        settings: how to sample it.
+        enlarge: what is done to the condition before noise is added to it, see ``augmentation``.
+    """
+
+    make_denoiser: Callable[[Params, Text, LowResolution | None], Denoiser]
+    resolution: int
+    low_resolution: int | None
+    schedule: Schedule
+    augmentation_schedule: Schedule
+    settings: SamplingSettings
+    enlarge: Enlarge = leave_small
+
+
+class Inputs(NamedTuple):
+    """What a stage draws from; all of it arrays.
+
+    Attributes:
+        text: what is wanted, encoded.
+        unwanted: what guidance leads away from: the null text, or a caption of what is not wanted.
+        keys: one for each picture.
+        low: images of the stage before, in [-1, 1]; None for a base.
+        picture: clean images that are noised to the first of the log-SNRs to begin with; None for noise alone.
+        start: images that are so noisy already, instead.
+        known: what must be in the pictures; None for nothing.
+    """
+
+    text: Text
+    unwanted: Text
+    keys: Keys
+    low: SmallImages | None = None
+    picture: Images | None = None
+    start: Images | None = None
+    known: Known | None = None
+
+
+OnEstimate = Callable[[Any], None]
+"""Called on the host with the images as the denoiser sees them, at each call of it."""
+
+LARGEST_SHOWN = 256
+
+
+class Calls(NamedTuple):
+    """What is told on the host while a stage draws.
+
+    Attributes:
+        on_step: see ``OnStep``.
+        on_estimate: see ``OnEstimate``.
+    """
+
+    on_step: OnStep | None = None
+    on_estimate: OnEstimate | None = None
+
+
+NO_CALLS = Calls()
+
+Program = Callable[[Params, Inputs], Images]
+
+MOST_TOLD = 32
+"""Times that the host hears of a stage's steps; of more steps it hears several at once."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What is known of a stage's place in the cascade."""
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of its images."""
+        ...
+
+    @property
+    def low_resolution(self) -> int | None:
+        """Height and width of its condition; None for a base."""
+        ...
+
+
+def check_order(stages: Sequence[Sized], names: Sequence[str], has_picture: bool = False) -> None:
+    """Checks that a base comes first and that each later stage takes what the one before it makes.
+
+    Args:
+        stages: as they are to be drawn.
+        names: of them.
+        has_picture: whether there is a picture for the first stage to enlarge.
+
+    Raises:
+        UserError: they don't; names the stage and its resolutions.
+    """
+    if not stages:
+        raise UserError("there is no stage to sample: name at least one workdir in --stages")
+    made: int | None = stages[0].low_resolution if has_picture else None
+    for stage, name in zip(stages, names, strict=True):
+        if stage.low_resolution != made:
+            wanted = "no image (it is a base)" if stage.low_resolution is None else f"{stage.low_resolution}-px images"
+            given = "it comes first" if made is None else f"the stage before it makes {made}-px images"
+            raise UserError(
+                f"the stage {name} takes {wanted}, but {given}: list --stages from the base to the largest resolution, "
+                "or give the picture that the first one is to enlarge (--image)"
+            )
+        made = stage.resolution
+
+
+def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -> Keys:
+    """One key for each picture, so that it stays the same whatever else is drawn beside it.
+
+    A key is a function of the seed, the prompt and the picture's number among those of its prompt.
+
+    Raises:
+        UserError: it is no seed, see ``check_seed``.
+    """
+    seed = check_seed(seed)
+    digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
+    words = np.array([int.from_bytes(digest[:4], "little") for digest in digests], np.uint32)
+
+    def fold(word, index):
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), word), index)
+
+    return jax.vmap(fold)(jnp.asarray(words), jnp.asarray(indices, jnp.uint32))
+
+
+def row_of(stage: SamplingStage, walk: Walk) -> Row:
+    """The log-SNRs that a stage walks along.
+
+    Raises:
+        UserError: it is to take no step.
+    """
+    settings = stage.settings
+    if settings.steps < 1:
+        raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
+    return walk(settings.spacing(stage.schedule, settings.steps))
+
+
+@dataclass(frozen=True)
+class DrawingStage:
+    """``draw(params, inputs) -> images``, clipped to [-1, 1], by two jitted programs.
+
+    The second takes any steps of the row. Where nobody listens it is run once; else the host runs it some steps at a
+    time and tells of them in between, for a program that called the host itself would be kept in no compilation cache.
+    Either way the images are the same.
+
+    Attributes:
+        begin: ``(inputs) -> place``.
+        go_on: ``(params, inputs, place, first, end) -> place``, some steps later.
+        steps: in all.
+        on_step: see ``Calls``.
+    """
+
+    begin: Callable[[Inputs], Place]
+    go_on: jax.stages.Wrapped
+    steps: int
+    on_step: OnStep | None
+
+    def lower(self, params: Params, inputs: Inputs) -> jax.stages.Lowered:
+        """The second program, ready to compile; once that is done, drawing from such arguments finds it compiled."""
+        number = np.asarray(0, np.int32)
+        return self.go_on.lower(params, inputs, self.begin(inputs), number, number)
+
+    def __call__(self, params: Params, inputs: Inputs) -> Images:
+        """Draws."""
+        place = self.begin(inputs)
+        stride = self.steps if self.on_step is None else -(-self.steps // MOST_TOLD)
+        for first in range(0, self.steps, stride):
+            end = min(first + stride, self.steps)
+            place = self.go_on(params, inputs, place, np.asarray(first, np.int32), np.asarray(end, np.int32))
+            if self.on_step is not None:
+                jax.block_until_ready(place)
+                for number in range(first, end):
+                    self.on_step(number)
+        return jnp.clip(place.noisy, -1.0, 1.0)
+
+
+def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawingStage:
+    """Makes what draws with a stage.
+
+    Args:
+        stage: the stage.
+        calls: what is told while it draws.
+        walk: what is made of the log-SNRs of the stage's spacing, see ``edits``.
+    """
+    log_snrs = row_of(stage, walk)
+    rule = stage.settings.rule
+
+    @jax.jit
+    def begin_drawing(inputs: Inputs) -> Place:
+        return begin(rule, fold_into_each(inputs.keys, 0), image_shape(stage), start_of(stage, inputs, log_snrs))
+
+    @jax.jit
+    def go_on(params: Params, inputs: Inputs, place: Place, first: StepNumber, end: StepNumber) -> Place:
+        denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
+        return take_steps(denoise, rule, log_snrs, fold_into_each(inputs.keys, 0), place, first, end)
+
+    return DrawingStage(begin_drawing, go_on, len(log_snrs) - 1, calls.on_step)
+
+
+def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Images]:
+    """Makes ``draw(params, inputs) -> images``, jitted: all steps of a stage as one program, to be looked at.
+
+    ``make_draw_stage`` runs the same steps; what a compiler makes of them, and what they cost, this shows.
+    """
+    log_snrs = row_of(stage, walk_all)
+
+    def draw(params: Params, inputs: Inputs) -> Images:
+        keys, start = fold_into_each(inputs.keys, 0), start_of(stage, inputs, log_snrs)
+        denoise = make_denoiser(stage, params, inputs)
+        return jnp.clip(sample(denoise, stage.settings.rule, log_snrs, keys, image_shape(stage), start), -1.0, 1.0)
+
+    return jax.jit(draw)
+
+
+def image_shape(stage: SamplingStage) -> tuple[int, int, int]:
+    """Height, width and channels of a stage's images."""
+    return stage.resolution, stage.resolution, 3
+
+
+def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Row) -> Images | None:
+    """What a stage begins with, where that is not noise alone."""
+    if inputs.start is not None or inputs.picture is None:
+        return inputs.start
+    noise = starting_noise(inputs.keys, stage.resolution)
+    return add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
+
+
+def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
+    """Makes a denoiser that shows the host what it says, at most ``LARGEST_SHOWN`` pixels high and wide."""
+    if on_estimate is None:
+        return denoise
+
+    def telling(noisy: Images, log_snr: PerExample) -> Estimate:
+        estimate = denoise(noisy, log_snr)
+        image, _ = split_estimate(estimate)
+        stride = -(-image.shape[1] // LARGEST_SHOWN)
+        jax.debug.callback(on_estimate, image[:, ::stride, ::stride])
+        return estimate
+
+    return telling
+
+
+def check_invertible(stage: SamplingStage) -> None:
+    """Checks that a stage's rule is deterministic DDIM, the only one that goes both ways.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if stage.settings.rule.name != ddim().name:
+        raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
+
+
+def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> Program:
+    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
+
+    Raises:
+        UserError: the stage's rule is not deterministic DDIM, the only one that goes both ways.
+    """
+    check_invertible(stage)
+    log_snrs = row_of(stage, walk)
+
+    def invert_picture(params: Params, inputs: Inputs) -> Images:
+        assert inputs.picture is not None
+        return invert(make_denoiser(stage, params, inputs), log_snrs, inputs.picture)
+
+    return jax.jit(invert_picture)
+
+
+def starting_noise(keys: Keys, resolution: int) -> Images:
+    """The noise that a stage begins with."""
+    return normal_for_each(fold_into_each(fold_into_each(keys, 0), 0), (resolution, resolution, 3))
+
+
+def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoiser:
+    """The denoiser of a stage: under its condition, guided, bounded, and knowing what is known."""
+    settings = stage.settings
+    low_resolution = None
+    if inputs.low is not None:
+        low = stage.enlarge(inputs.low, stage.resolution)
+        noise = normal_for_each(fold_into_each(inputs.keys, 1), low.shape[1:])
+        level = jnp.full((low.shape[0],), settings.augmentation_level)
+        low_resolution = augment(low, noise, level, stage.augmentation_schedule)
+    denoise = guide_by_classifier(guided(stage, params, inputs, low_resolution), settings.classifier)
+    denoise = bound(denoise, settings.threshold)
+    return denoise if inputs.known is None else keep_known(denoise, inputs.known)
+
+
+def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution: LowResolution | None) -> Denoiser:
+    """The denoiser of a stage with classifier-free guidance as its settings say."""
+    settings = stage.settings
+    conditional = stage.make_denoiser(params, inputs.text, low_resolution)
+    if settings.guidance_weight == 1.0:
+        return conditional
+    if settings.guide_at_once:
+        texts, twice = jax.tree.map(
+            lambda wanted, other: jnp.concatenate([wanted, other]),
+            (inputs.text, low_resolution),
+            (inputs.unwanted, low_resolution),
+        )
+        denoise = guide_at_once(stage.make_denoiser(params, texts, twice), settings.guidance_weight)
+    else:
+        unconditional = stage.make_denoiser(params, inputs.unwanted, low_resolution)
+        denoise = guide(conditional, unconditional, settings.guidance_weight)
+    return within(settings.interval, denoise, conditional)

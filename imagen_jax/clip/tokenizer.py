@@ -1,0 +1,158 @@
+"""CLIP's byte-pair encoding: captions to token ids, from OpenAI's vocabulary or from a Hugging Face folder.
+
+    caption -> cleaned, in small letters -> words, digits and runs of signs -> bytes -> merged pairs -> ids
+
+Captions are cleaned with ftfy, as OpenAI does: text that was decoded wrongly is mended ("Ã©" is "é"), quotation marks
+become straight, ligatures and full-width letters plain, control characters go. Hugging Face's own tokenizers clean
+nothing but white space, so a caption with curly quotes or ``&amp;`` has other tokens there.
+"""
+
+import gzip
+import html
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import ftfy
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
+
+from imagen_jax.data.sources.record_fields import is_utf8
+from imagen_jax.data.tokenizer import Tokenize, load_tokenizer
+from imagen_jax.errors import UserError
+from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import raise_if_denied
+from imagen_jax.weights.json_settings import Kind, check_kinds, read_settings
+from imagen_jax.weights.known_files import KnownFile
+from imagen_jax.weights.named_tensors import list_names
+
+VOCABULARY = KnownFile(
+    what="CLIP's tokenizer",
+    name="bpe_simple_vocab_16e6.txt.gz",
+    url="https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+    sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+)
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+MERGES = 49152 - 256 - 2
+"""How many of the pairs in the file CLIP was trained with; the file has more."""
+
+LARGEST = 2**24
+"""Bytes of the file, unpacked; the published one has 3 MB."""
+
+TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
+
+PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+def clean(caption: str) -> str:
+    """The caption as its tokens are made of: one line of small letters, one space between words."""
+    # Halves of a character, as JSON may have them, are joined; half a character alone can't be encoded.
+    whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    # Once more, as OpenAI does: captions from the web are often escaped twice.
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split()).lower()
+
+
+def load_openai_vocabulary(path: Path) -> Tokenize:
+    """Returns the tokenizer of ``bpe_simple_vocab_16e6.txt.gz``.
+
+    Raises:
+        UserError: it is not that file.
+    """
+    try:
+        with path.open("rb") as file, gzip.open(file) as unpacked:
+            text = unpacked.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        lines = text.decode().split("\n")
+        merges = [read_pair(line) for line in lines[1 : 1 + MERGES] if line]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise_if_denied(error, path)
+        raise UserError(f"{path} is no vocabulary of CLIP ({error}): fetch {VOCABULARY.url} again") from None
+    letters = list_bytes()
+    words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]
+    return make_tokenizer({word: number for number, word in enumerate(words)}, merges, path)
+
+
+def read_pair(line: str) -> tuple[str, str]:
+    """The two parts of a line.
+
+    Raises:
+        ValueError: there are fewer or more.
+    """
+    first, second = line.split()
+    return first, second
+
+
+def list_bytes() -> list[str]:
+    """The 256 letters that stand for bytes: first those that can be seen, then the others from U+0100 on."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(code) for code in [*seen, *range(0x100, 0x100 + 256 - len(seen))]]
+
+
+def is_version(line: str) -> bool:
+    """Whether a line of merges is no pair, but says of which version the file is."""
+    return line.startswith("#version")
+
+
+def load_folder_tokenizer(folder: Path) -> Tokenize:
+    """Returns the tokenizer of a Hugging Face folder: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
+
+    Raises:
+        UserError: they are missing or damaged, or of another model.
+    """
+    if (path := folder / "tokenizer.json").is_file():
+        try:
+            return clean_before(load_tokenizer(path))
+        except ValueError as error:
+            raise UserError(f"{path} can't be read ({error}): download it again") from None
+    path = folder / "merges.txt"
+    if not path.is_file():
+        raise UserError(f"{folder} has neither tokenizer.json nor merges.txt: download the tokenizer's files too")
+    try:
+        merges = [read_pair(line) for line in path.read_bytes().decode().split("\n") if line and not is_version(line)]
+    except ValueError as error:
+        raise UserError(f"{path} is no list of merges ({error}): download it again") from None
+    numbers = read_settings(folder / "vocab.json")
+    check_kinds(folder / "vocab.json", numbers, dict.fromkeys(numbers, TOKEN_ID))
+    if not all(map(is_utf8, numbers)):
+        raise UserError(f"{folder / 'vocab.json'} has a token that is not UTF-8: download it again")
+    return make_tokenizer(numbers, merges, folder / "vocab.json")
+
+
+def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path: Path) -> Tokenize:
+    """Returns the tokenizer of a vocabulary.
+
+    Args:
+        numbers: the id of each token.
+        merges: pairs of tokens that become one, the most frequent first.
+        path: the file, for errors.
+
+    Raises:
+        UserError: the vocabulary lacks tokens that start and end captions, or that merges make.
+    """
+    needed = {START, END, *(word for first, second in merges for word in (first, second, first + second))}
+    if lacking := sorted(needed - numbers.keys()):
+        raise UserError(f"{path} lacks the tokens {list_names(lacking)}: give the vocabulary that came with CLIP")
+    tokenizer = Tokenizer(models.BPE(numbers, merges, end_of_word_suffix=WORD_END, unk_token=END))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    special = [AddedToken(token, special=True, normalized=False) for token in (START, END)]
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(token, numbers[token]) for token in (START, END)]
+    )
+
+    def tokenize(captions: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
+
+    return clean_before(tokenize)
+
+
+def clean_before(tokenize: Tokenize) -> Tokenize:
+    """Cleans captions before they are tokenized."""
+    return lambda captions: tokenize([clean(caption) for caption in captions])

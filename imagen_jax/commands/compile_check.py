@@ -1,0 +1,110 @@
+"""Compiles a job for a TPU pod without the pod: does it fit, and what limits its speed?
+
+    python -m imagen_jax compile_check --config=configs/imagen/base_64.py:2b --topology=v4:4x8x8 --batch=2048
+    python -m imagen_jax compile_check --config=… --topology=v5e:4x4 --batch=64 --sample
+    python -m imagen_jax compile_check --encoder=xxl --topology=v5e:2x4 --batch=512
+
+The program is the real one, the training step or the sampler, and so is the compiler: that of libtpu, which needs no
+TPU to compile. Nothing is run. Memory, operations and exchanges are what the compiler says; times are the least that
+follow from the peaks of the chips (``forecast/roofline.py``).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from imagen_jax.storage.paths import create_folder, to_path, write_whole
+
+# Before JAX looks for devices: of a TPU that were here, the compiler alone is wanted.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.errors import UserError
+from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, training_job
+from imagen_jax.forecast.report import compile_job, format_report
+from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "Generation and sides of a slice, as in v4:4x8x8.", required=True)
+SLICES = flags.DEFINE_integer("slices", 1, "Slices, joined by the network of the data center.", lower_bound=1)
+BATCH = flags.DEFINE_integer(
+    "batch", None, "Images, or captions, of a step; the config's, if not given.", lower_bound=1
+)
+SAMPLE = flags.DEFINE_bool("sample", False, "Compile the sampler instead of the training step.")
+ENCODER = flags.DEFINE_string("encoder", None, "Compile the T5 encoder of this size instead, such as xxl.")
+TOKENS = flags.DEFINE_integer("tokens", 128, "Tokens of a caption, for --encoder.", lower_bound=1)
+OUT = flags.DEFINE_string("out", None, "Where to write the report, as JSON.")
+PROGRAM = flags.DEFINE_string("program", None, "Where to write the compiled program, as text.")
+
+PRECONDITIONS = (
+    Precondition(
+        "tokens",
+        lambda given: given.encoder is not None,
+        "--tokens has no effect without --encoder: a config's own is --config.text.length",
+    ),
+    Precondition(
+        "sample",
+        lambda given: given.encoder is None,
+        "--sample has no effect with --encoder: give --config to compile its sampler",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compiles ``--config`` for ``--topology``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.mesh.fsdp=16")
+    check_flags(PRECONDITIONS)
+    check_choice()
+    # What is compiled for chips that are not here can't be read back from the cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    pod = describe_pod(TOPOLOGY.value, SLICES.value)
+    job = make_job(pod)
+    report, program = compile_job(job, pod)
+    if CONFIG.value is not None:
+        report["config"] = CONFIG.value.to_dict()
+    print(*format_report(report), sep="\n")
+    for path, text in ((OUT.value, json.dumps(report, indent=2) + "\n"), (PROGRAM.value, program)):
+        if path is not None:
+            create_folder(to_path(path).parent)
+            write_whole(to_path(path), text.encode())
+
+
+def check_choice() -> None:
+    """Checks that the flags ask for one program.
+
+    Raises:
+        UserError: they ask for none, or for two.
+    """
+    if (CONFIG.value is None) == (ENCODER.value is None):
+        raise UserError(f"give --config or --encoder, one of them, as in --config=configs/quickstart.py:base {EXAMPLE}")
+    if CONFIG.value is not None:
+        check_config(CONFIG.value)
+
+
+def make_job(pod: Pod) -> Job:
+    """The program that the flags ask for.
+
+    Raises:
+        UserError: the config is wrong, or there is no such encoder.
+    """
+    if ENCODER.value is not None:
+        return embedding_job(ENCODER.value, pod.devices, BATCH.value or 512, TOKENS.value)
+    config = CONFIG.value
+    if SLICES.value > 1:
+        config.mesh.slice = SLICES.value
+    if SAMPLE.value:
+        return sampling_job(config, pod.devices, BATCH.value or len(pod.devices))
+    if BATCH.value is not None:
+        config.training.batch_size = BATCH.value
+    return training_job(config, pod.devices)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,52 @@
+"""Counts the parameters and FLOPs of a config's network.
+
+    python -m imagen_jax count --config=configs/imagen/base_64.py:500m [--flops=false] [--batch_size=1]
+
+Parameters come by part of the network and by kind (``forecast.parameter_count``), operations of a forward pass and of a
+training step without its optimizer, counted and as XLA reports them (``forecast.flops``). Nothing is allocated,
+but for the operations both programs are compiled, in float32: of 2B parameters that takes minutes.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.errors import UserError
+from imagen_jax.forecast.parameter_count import count_parameters, format_counts
+from imagen_jax.forecast.stage_programs import format_operations
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
+FLOPS = flags.DEFINE_bool("flops", True, "Also count operations, which compiles.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in the compiled programs.", lower_bound=1)
+flags.mark_flag_as_required("config")
+
+PRECONDITIONS = (
+    Precondition(
+        "batch_size",
+        lambda given: given.flops,
+        "--batch_size has no effect with --noflops, which compiles nothing: leave one of them out",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Counts ``--config``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.network.text_channels=512")
+    check_flags(PRECONDITIONS)
+    config = CONFIG.value
+    check_config(config)
+    print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
+    if FLOPS.value:
+        print()
+        for row in format_operations(config, BATCH_SIZE.value):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,120 @@
+"""Embeds the captions of a prepared data set once, so that training reads them.
+
+    python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16 --plan
+    python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16
+
+``--plan`` embeds a few and says how much room and time all would take. Run again after it was cut, it continues;
+several hosts (``--distributed``, or ``--coordinator`` and its companions) share the work, each on all of its devices.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+from absl import flags
+
+from imagen_jax.data.preparation.summary import format_duration, format_size
+from imagen_jax.data.splits import SPLITS
+from imagen_jax.data.stored_images import identify, read_captions
+from imagen_jax.encoders.embedding_layer import recall, remember
+from imagen_jax.encoders.embedding_store import BATCH, build_layer, split_into_batches
+from imagen_jax.encoders.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
+from imagen_jax.errors import UserError, choose
+from imagen_jax.runtime import distributed_flags, processes
+from imagen_jax.runtime.distributed_flags import join_as_flagged
+from imagen_jax.runtime.main import parse_options, run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.storage.paths import create_folder, to_path
+
+DATA = flags.DEFINE_string("data", None, "Folder of the data set, as prepare_data made it.", required=True)
+ENCODER = flags.DEFINE_string("encoder", None, f"The text encoder: {', '.join(TEXT_ENCODERS)}.", required=True)
+OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the encoder, such as folder=T5; once for each.")
+PLAN = flags.DEFINE_bool("plan", False, "Only say what all would take.")
+VERIFY = flags.DEFINE_bool("verify", False, "Only compare what is there with its checksums.")
+
+SAMPLE = 8 * BATCH
+"""Captions that a plan embeds."""
+
+PADDED_TOKENS = 128
+
+PRECONDITIONS = (
+    *distributed_flags.PRECONDITIONS,
+    Precondition(
+        "verify",
+        lambda given: not (given.verify and given.plan),
+        "--plan and --verify are two things to do instead of embedding: give one of them",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Embeds the captions of ``--data``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: an option of the encoder is given as in --option=folder=T5")
+    check_flags(PRECONDITIONS)
+    load = choose(TEXT_ENCODERS, ENCODER.value, "text encoder")
+    options = parse_options(load, OPTION.value)
+    join_as_flagged()
+    data = to_path(DATA.value)
+    identify(data)
+    encoder = load_text_encoder(ENCODER.value, **options)
+    place = data / "embeddings" / encoder.name
+    if PLAN.value:
+        print(*plan(DATA.value, encoder), sep="\n")
+        return
+    if VERIFY.value:
+        layer = recall(place, identify(data), verify=True)
+        if layer is None:
+            raise UserError(f"{place} has no embeddings of all captions of {data}: run this without --verify")
+        print(f"{layer.folder} is whole: {layer.captions:,} captions")
+        return
+    processes.agree({"the data set": identify(data), "the encoder": encoder.name})
+    create_folder(place)
+    processes.check_shared(place)
+    with processes.held_by_first(place, "--data"):
+        layer = build_layer(
+            place,
+            lambda: all_captions(DATA.value),
+            encoder,
+            share=(jax.process_index(), jax.process_count()),
+            meet=lambda: processes.meet("all captions are embedded"),
+        )
+        if processes.is_first():
+            remember(place, identify(data), layer)
+    if processes.is_first():
+        tokens = sum(length * count for length, count in layer.lengths.items())
+        print(f"{layer.folder}: {layer.captions:,} captions, {describe_size(tokens, layer.captions, layer.width)}")
+
+
+def all_captions(data: str) -> Iterator[str]:
+    """Every caption of a data set, repeated ones too."""
+    for split in SPLITS:
+        for of_image in read_captions(data, split):
+            yield from of_image
+
+
+def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
+    """What embedding all captions would take, from a sample of them; repeated ones are counted as if they were not."""
+    count = sum(1 for _ in all_captions(data))
+    sample = list(itertools.islice(all_captions(data), 0, None, max(1, count // SAMPLE)))[:SAMPLE]
+    batches = list(split_into_batches(sample))
+    for batch in batches:
+        encoder.encode(batch)  # compiles
+    began = time.perf_counter()
+    tokens = sum(int(encoder.encode(batch).mask.sum()) for batch in batches) / len(sample)
+    seconds = (time.perf_counter() - began) / len(sample) * count / jax.process_count()
+    yield f"{count:,} captions of about {tokens:.1f} tokens"
+    yield describe_size(round(tokens * count), count, encoder.width)
+    devices = f"{jax.process_count()} × {jax.local_device_count()} devices such as these"
+    yield f"about {format_duration(seconds)} on {devices}"
+
+
+def describe_size(tokens: int, captions: int, width: int) -> str:
+    """How much room embeddings take, and how much they would if they were padded."""
+    size, padded = 2 * tokens * width, 2 * captions * PADDED_TOKENS * width
+    return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of what {PADDED_TOKENS} padded tokens each would take"
+
+
+if __name__ == "__main__":
+    run_main(main, "the embeddings that are written are kept; run the same command to continue")

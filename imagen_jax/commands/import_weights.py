@@ -1,0 +1,40 @@
+"""Imports weights that were trained elsewhere, as a stage to sample.
+
+    python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-I-M-v1.0 --out=runs/if_base
+    python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-II-M-v1.0 --out=runs/if_large \
+        --text_encoder=IF-I-M-v1.0/text_encoder
+    python -m imagen_jax.sample --stages=runs/if_base,runs/if_large --prompt="a panda" --out=pictures
+
+The formats are those of ``weight_formats.formats``. Only safetensors are read: a pickle could run code.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from imagen_jax.cascade.checkpoint_export import ImportChoices
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.main import run_main
+from imagen_jax.storage.paths import to_path
+from imagen_jax.weight_formats.formats import import_stage
+
+FORMAT = flags.DEFINE_string("format", None, "deepfloyd_if or imagen_jax.", required=True)
+SOURCE = flags.DEFINE_string("source", None, "Folder of the weights.", required=True)
+OUT = flags.DEFINE_string("out", None, "The workdir to make.", required=True)
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of T5, where it is not beside the U-Net.")
+DTYPE = flags.DEFINE_string("dtype", None, "What the network computes in; DeepFloyd IF's in float32 if not given.")
+TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "What T5 computes in; DeepFloyd IF's in bfloat16 if not given.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Imports."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: give the folder of the weights as --source=…")
+    text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
+    choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
+    import_stage(FORMAT.value, to_path(SOURCE.value), to_path(OUT.value), choices)
+    print(f"{OUT.value} is a stage: draw with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,111 @@
+"""Prepares a data set for training: checks, filters, splits and shards its images.
+
+    python -m imagen_jax prepare_data --source=coco --option=folder=COCO --out=DATA
+    python -m imagen_jax prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \
+        --shorter_side=256 --least_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
+    python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
+
+Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl,
+what repeats another record in DATA/repeated.jsonl.
+"""
+
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from imagen_jax.data.preparation.begun_jobs import check_begun
+from imagen_jax.data.preparation.conversion import Conversion
+from imagen_jax.data.preparation.filters import Filters, parse_condition
+from imagen_jax.data.preparation.image_files import ImageRules
+from imagen_jax.data.preparation.preparation import Preparation, prepare, upload
+from imagen_jax.data.preparation.repetitions import DUPLICATES
+from imagen_jax.data.preparation.summary import format_manifest
+from imagen_jax.data.sources.parted_sources import PARTED_SOURCES, list_parts
+from imagen_jax.errors import UserError, choose
+from imagen_jax.runtime.main import parse_options, run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.storage.folder_locks import locked
+from imagen_jax.storage.local_copies import working_folder
+from imagen_jax.storage.paths import in_bucket, to_path
+
+SOURCE = flags.DEFINE_string("source", None, f"Where the images come from: {', '.join(PARTED_SOURCES)}.", required=True)
+OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the source, such as folder=COCO; once for each.")
+OUT = flags.DEFINE_string("out", None, "Folder of the data set.", required=True)
+WORKERS = flags.DEFINE_integer(
+    "workers", os.cpu_count() or 1, "Processes that work at once; 0: none beside this.", lower_bound=0
+)
+SHORTER_SIDE = flags.DEFINE_integer(
+    "shorter_side", None, "Store larger images smaller, with a shorter side of so many pixels.", lower_bound=1
+)
+VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction", 0.05, "Share that validates, where the source does not say.", 0.0, 0.999
+)
+LEAST_SIDE = flags.DEFINE_integer("least_side", 1, "Drop images whose shorter side has fewer pixels.", lower_bound=1)
+LARGEST_ASPECT = flags.DEFINE_float("largest_aspect", None, "Drop images that are longer by a larger factor.")
+FEWEST_WORDS = flags.DEFINE_integer("fewest_words", 1, "Drop captions with fewer words.", lower_bound=1)
+MOST_WORDS = flags.DEFINE_integer("most_words", None, "Drop captions with more words.")
+CONDITION = flags.DEFINE_multi_string("condition", [], "Keep images whose metadata meet it, such as aesthetic>=5.")
+DUPLICATES_FLAG = flags.DEFINE_enum(
+    "duplicates", "files", DUPLICATES, "Drop repetitions: of keys, also of image files, also of looks."
+)
+LARGEST_BAD_SHARE = flags.DEFINE_float(
+    "largest_bad_share", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
+)
+
+PRECONDITIONS = (
+    Precondition(
+        "most_words",
+        lambda given: given.most_words >= given.fewest_words,
+        "--most_words is below --fewest_words, so every caption would be dropped: change one of them",
+    ),
+    Precondition(
+        "largest_aspect",
+        lambda given: given.largest_aspect >= 1,
+        "--largest_aspect is below 1, so every image would be dropped: it is the longer side by the shorter",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prepares ``--source`` in ``--out``."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
+    check_flags(PRECONDITIONS)
+    source = choose(PARTED_SOURCES, SOURCE.value, "data source")
+    options = parse_options(source.list_all, OPTION.value)
+    preparation = Preparation(
+        SOURCE.value,
+        options,
+        source.attribution,
+        list_parts(SOURCE.value, options),
+        read_conversion(),
+        DUPLICATES_FLAG.value,
+        LARGEST_BAD_SHARE.value,
+    )
+    out = to_path(OUT.value)
+    if in_bucket(out):
+        check_begun(preparation.describe(), out)
+        with locked(out, "--out"):
+            place = working_folder(out) / out.name
+            manifest = prepare(preparation, place, WORKERS.value)
+            upload(place, out)
+    else:
+        manifest = prepare(preparation, out, WORKERS.value)
+    print(*format_manifest(manifest, OUT.value), sep="\n")
+
+
+def read_conversion() -> Conversion:
+    """What the flags ask to be done to every record."""
+    filters = Filters(
+        LEAST_SIDE.value,
+        LARGEST_ASPECT.value,
+        FEWEST_WORDS.value,
+        MOST_WORDS.value,
+        tuple(parse_condition(text) for text in CONDITION.value),
+    )
+    return Conversion(ImageRules(SHORTER_SIDE.value), filters, VALIDATION_FRACTION.value)
+
+
+if __name__ == "__main__":
+    run_main(main, "the finished parts are kept; run the same command to continue")

@@ -1,0 +1,128 @@
+"""Serves a web page on which people compare the images of two models.
+
+    python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures
+    python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures --results
+
+The protocol is that of Imagen's DrawBench (Saharia et al. 2022, section 4.3): side by side, a question about the
+caption and one about the looks, "indifferent" being a third answer to each. The paper shows sets of 8 pictures:
+``--together=8``. Folders are read as ``web/pairs.py`` says, answers kept as ``web/ratings.py`` does.
+
+``--results`` prints win-rates (``evaluation/metrics/win_rates.py``) and writes ``results.json``, ``win_rates.png`` and
+``win_rates.svg`` beside the database, also while the page is served. No address of the page shows them: a rater could
+open it by chance or out of curiosity, and to know who leads sways what is rated next. Who runs the command can read the
+database anyway. Without ``--a`` and ``--b`` the results are of the database alone, even when the pictures are gone.
+
+It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``); results take matplotlib.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.metrics.win_rates import describe_win_rates, format_win_rates, measure_win_rates
+from imagen_jax.evaluation.reports.report import write_report
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.storage.paths import Path, to_path
+from imagen_jax.web.pairs import Comparison, make_comparison
+from imagen_jax.web.ratings import RatingStore
+
+A = flags.DEFINE_string("a", None, "Folder of one model's pictures.")
+B = flags.DEFINE_string("b", None, "Folder of another model's pictures of the same prompts.")
+OUT = flags.DEFINE_string("out", "ratings.sqlite", "The database of ratings; made where there is none.")
+TOGETHER = flags.DEFINE_integer("together", 1, "Pictures of a prompt that each side shows at once.", lower_bound=1)
+RESULTS = flags.DEFINE_bool("results", False, "Print and write the results, and serve nothing.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
+ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
+PORT = flags.DEFINE_integer("port", 8001, "Port to listen on; 0 takes a free one.", 0, 65535)
+
+PRECONDITIONS = (
+    *(
+        Precondition(
+            flag,
+            lambda given: not given.results,
+            f"--{flag} has no effect with --results, which serves no page: leave one of them out",
+        )
+        for flag in ("host", "port", "origins")
+    ),
+    Precondition(
+        "together",
+        lambda given: not given.results or given.a or given.b,
+        "--together has no effect on the results of a database alone: give --a and --b, or leave it out",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serves until it is interrupted, or tells the results."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: name the folders as in --a=runs/ours/pictures --b=…")
+    out = to_path(OUT.value)
+    check_flags(PRECONDITIONS)
+    if RESULTS.value and not A.value and not B.value:
+        tell_results(out, None)
+        return
+    if not A.value or not B.value:
+        raise UserError("two folders are compared: give the pictures of two models, as in --a=… --b=…")
+    comparison = make_comparison(to_path(A.value), to_path(B.value), TOGETHER.value)
+    (tell_results if RESULTS.value else serve_page)(out, comparison)
+
+
+def serve_page(out: Path, comparison: Comparison) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        UserError: a library is not installed, the database can't be used, or the port not be listened on.
+    """
+    try:
+        from imagen_jax.web.listening import keep_out, serve
+        from imagen_jax.web.rating_app import make_rating_app
+    except ImportError as error:
+        raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
+    print(*comparison.notes, sep="\n", end="\n" if comparison.notes else "", file=sys.stderr)
+    with RatingStore(out, comparison) as store:
+        prompts = len({pair.prompt for pair in comparison.pairs})
+        print(f"{len(comparison.pairs)} pairs of {prompts} prompts; ratings go to {out}", flush=True)
+        before = keep_out(HOST.value, ORIGINS.value)
+        serve(make_rating_app(store, comparison.pairs, before), HOST.value, PORT.value)
+
+
+def tell_results(out: Path, comparison: Comparison | None) -> None:
+    """Prints the win-rates and writes them beside the database.
+
+    Raises:
+        UserError: matplotlib is not installed, there are no ratings, or the database or a file can't be used.
+    """
+    try:
+        from imagen_jax.evaluation.reports.win_rate_plot import plot_win_rates
+    except ImportError as error:
+        raise UserError(f"results need {error.name}: pip install 'matplotlib>=3.11'") from None
+    if not out.exists():
+        raise UserError(f"there is no {out}: rate first, without --results, or name the database in --out")
+    with RatingStore(out, comparison) as store:
+        ratings, names, pairs, left = store.ratings(), store.names, store.count_pairs(), store.share_of_left()
+    if not ratings:
+        raise UserError(f"nobody has rated anything in {out} yet: open the page and rate a few pairs first")
+    measured = measure_win_rates(ratings)
+    raters = len({rating.rater for rating in ratings})
+    rated = len(ratings) // len({rating.question for rating in ratings})
+    report = {
+        "a": names[0],
+        "b": names[1],
+        "pairs": pairs,
+        "raters": raters,
+        "rated": rated,
+        "share_of_left": left,
+        "win_rates": describe_win_rates(measured),
+    }
+    write_report(out.with_name("results.json"), report)
+    plot_win_rates(measured, names, [out.with_name("win_rates.png"), out.with_name("win_rates.svg")])
+    print(f"a is {names[0]}, b is {names[1]}: {raters} raters rated {rated} times, of {pairs} pairs")
+    print(*format_win_rates(measured), sep="\n")
+    print(f"\nresults.json, win_rates.png and win_rates.svg lie beside {out}")
+
+
+if __name__ == "__main__":
+    run_main(main, "the ratings are kept; run the same command to go on rating")

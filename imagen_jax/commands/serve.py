@@ -1,0 +1,49 @@
+"""Serves a web page that samples from a cascade.
+
+    python -m imagen_jax serve [--stages=runs/base,runs/super_resolution]
+
+It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from imagen_jax.cascade.cascade import load_planned
+from imagen_jax.cascade.plans import plan_cascade
+from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
+from imagen_jax.errors import UserError
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.main import run_main
+
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
+ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
+PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
+DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
+LARGEST_STEPS = flags.DEFINE_integer("largest_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
+LARGEST_QUEUE = flags.DEFINE_integer("largest_queue", 8, "Pictures that may wait.", lower_bound=1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serves until it is interrupted."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: name the stages as in --stages=runs/base,runs/large")
+    try:
+        from imagen_jax.web.app import make_app
+        from imagen_jax.web.listening import keep_out, serve
+    except ImportError as error:
+        raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
+    from imagen_jax.web.jobs import Jobs
+    from imagen_jax.web.orders import Limits
+
+    before = keep_out(HOST.value, ORIGINS.value)
+    plan = plan_cascade(read_stages(), dtype=DTYPE.value, text_encoder=read_text_encoder())
+    limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
+    jobs = Jobs(load_planned(plan, batch_size=1), limits)
+    serve(make_app(jobs, limits, before), HOST.value, PORT.value)
+    # Where Ctrl-C is ignored, as under nohup, it ends the server but not the drawing, which may be compiling.
+    processes.exit_now(0)
+
+
+if __name__ == "__main__":
+    run_main(main, "the server has stopped")

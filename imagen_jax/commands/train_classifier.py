@@ -1,0 +1,39 @@
+"""Trains a classifier of noisy images, for classifier guidance.
+
+    python -m imagen_jax train_classifier --config=configs/openmoji_classifier.py --workdir=runs/classifier
+    python -m imagen_jax.sample --stages=… --prompt=… --classifier=runs/classifier --classifier_class="Food & Drink"
+
+Run again it continues where the newest checkpoint is. At the end it says how often the class of an image that was kept
+from training is told right, at several noise levels, and writes it into ``WORKDIR/accuracy.json``. One process, one
+device.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from imagen_jax.cascade.classifier_training import train_classifier
+from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preemption import IF_INTERRUPTED
+from imagen_jax.storage.paths import to_path
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The classifier and its training: a file of configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.", required=True)
+flags.mark_flag_as_required("config")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains ``--config`` in ``--workdir``, and says how good it is."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
+    check_config(CONFIG.value)
+    accuracy = train_classifier(CONFIG.value, to_path(WORKDIR.value))
+    told = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
+    print(f"Classes told right: {told}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
+
+
+if __name__ == "__main__":
+    run_main(main, IF_INTERRUPTED)

@@ -1,0 +1,228 @@
+"""Draws a source's images once and keeps them, ready to read in any order: ArrayRecord files written by TFDS.
+
+    data_dir/openmoji-64px-1f2e3d4c/
+        manifest.json         what it is, whence, how many; written last, so its presence says "complete"
+        captions.json         the captions of each split, in stored order
+        captioned_images/     the data set, as TFDS lays it out
+        (what others keep beside it, such as the captions' embeddings)
+
+The folder's name holds a hash of all that goes in (keys, captions, splits, fingerprints of the pictures), so data that
+changed are other data, and nothing stale is ever reused. TensorFlow is never imported.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from imagen_jax.data.preparation.shards import write_json
+from imagen_jax.data.sources.captioned_image import CaptionedImage
+from imagen_jax.data.sources.parted_sources import PARTED_SOURCES
+from imagen_jax.data.sources.rendering import render_in_threads
+from imagen_jax.data.sources.sources import SOURCES, list_images
+from imagen_jax.data.splits import SPLITS, split_of
+from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
+from imagen_jax.errors import UserError, check_names, choose
+from imagen_jax.storage.local_copies import put_in_bucket, working_folder
+from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
+from imagen_jax.storage.refusals import explaining_disk
+
+FORMAT = 1
+"""Of the folder; another number makes all data sets anew."""
+
+LARGEST_RESOLUTION = 1024
+
+PREPARED = "prepared"
+"""The data source that is a data set already: its option ``folder`` says where."""
+
+
+class CaptionedImages(tfds.core.GeneratorBasedBuilder):
+    """The TFDS builder. Unlike most, it is given its images instead of downloading them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, examples: Mapping[str, Iterable[dict[str, Any]]], resolution: int, data_dir: pathlib.Path):
+        self._examples = examples
+        self._resolution = resolution
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self._resolution, self._resolution, 3)
+        features = {
+            "key": tfds.features.Text(),
+            "caption": tfds.features.Text(),
+            "image": tfds.features.Image(shape=shape, encoding_format="png"),
+        }
+        # Stored in the order given, so that captions.json needs no index.
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, download_manager: Any) -> dict[str, Any]:
+        return {split: self._generate_examples(examples) for split, examples in self._examples.items()}
+
+    def _generate_examples(self, examples: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(examples)
+
+
+def prepare_data(
+    source_name: str, resolution: int, data_dir: str | Path, validation_fraction: float = 0.05, **options: Any
+) -> Path:
+    """Builds the data set of a source at a resolution, unless it is there already, and returns its folder.
+
+    An interrupted build leaves nothing that looks complete; the next call starts it anew. Several processes may call
+    this at once: the first to finish wins, the others take its data.
+
+    Args:
+        source_name: a key of ``SOURCES``.
+        resolution: height and width of the stored images, 1 to 1024; stages may ask for less when they read.
+        data_dir: folder of all data sets.
+        validation_fraction: expected share of concepts in the validation split.
+        **options: of the source.
+
+    Raises:
+        UserError: an unknown source or option, an impossible resolution, an unwritable folder, a source without
+            training images, or what the source raises about its images.
+    """
+    if source_name == PREPARED:
+        check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
+        return check_prepared(resolution, **options)
+    if not 1 <= resolution <= LARGEST_RESOLUTION:
+        raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {LARGEST_RESOLUTION}")
+    if source_name in PARTED_SOURCES and source_name not in SOURCES:
+        raise UserError(
+            f"the data source {source_name!r} is prepared before training: run python -m imagen_jax prepare_data "
+            f"--source={source_name} --out=DATA, then set data.source={PREPARED} and data.options.folder=DATA"
+        )
+    choose({**SOURCES, PREPARED: None}, source_name, "data source")
+    images = list_images(source_name, options)
+    splits: dict[str, list[CaptionedImage]] = {split: [] for split in SPLITS}
+    for image in images:
+        splits[split_of(image.concept, validation_fraction)].append(image)
+    if not splits["train"]:
+        raise UserError(f"data source {source_name!r} gives no training images: add images")
+    folder = to_path(data_dir).expanduser() / f"{source_name}-{resolution}px-{fingerprint(splits)}"
+    if not is_complete(folder):
+        manifest = {
+            "format": FORMAT,
+            "source": source_name,
+            "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+            "resolution": resolution,
+            "validation_fraction": validation_fraction,
+            "counts": {split: len(images) for split, images in splits.items()},
+            "attribution": SOURCES[source_name].attribution,
+        }
+        mend = "free space or choose another data_dir, then run the same command again"
+        with explaining_disk(f"cannot write the data set into {data_dir}", mend):
+            build(folder, splits, manifest)
+    return folder
+
+
+def check_prepared(resolution: int, folder: str | Path = "") -> Path:
+    """The folder of a data set that ``python -m imagen_jax prepare_data`` has made.
+
+    Raises:
+        UserError: there is none, it is damaged, or some of its images are smaller than ``resolution``.
+    """
+    folder = to_path(folder).expanduser()
+    manifest = read_manifest(folder)
+    if "shards" not in manifest:
+        raise UserError(f"{folder} was not made by prepare_data: set data.source to {manifest['source']!r}")
+    if manifest.get("format") != PREPARED_FORMAT:
+        raise UserError(f"{folder} was prepared by another version of imagen_jax: prepare it anew")
+    for shard in manifest["shards"]:
+        for kind, size in (("file", "bytes"), ("captions", "captions_bytes")):
+            file = folder / shard[kind]
+            if not file.is_file() or size_of(file) != shard[size]:
+                raise UserError(f"{file} is missing or damaged: prepare the data set anew, or copy it again")
+    if manifest["least_side"] < resolution:
+        raise UserError(
+            f"{folder} has images of only {manifest['least_side']} pixels, fewer than data.resolution={resolution}: "
+            f"prepare it with --least_side={resolution}, or lower the resolution"
+        )
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Says whether a folder holds a whole data set: its manifest, and every file that the manifest lists, whole."""
+    try:
+        sizes = read_manifest(folder)["file_sizes"]
+    except UserError:
+        return False
+    return all((folder / name).is_file() and size_of(folder / name) == size for name, size in sizes.items())
+
+
+def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
+    """Returns eight hexadecimal digits that change with anything that goes into a data set, bar the resolution."""
+    rows = [
+        (split, image.key, image.caption, image.fingerprint) for split, images in splits.items() for image in images
+    ]
+    return hashlib.sha256(json.dumps([FORMAT, rows]).encode()).hexdigest()[:8]
+
+
+def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[str, Any]) -> None:
+    """Builds in a temporary folder beside ``folder``, and gives it that name only when all is written.
+
+    TFDS writes files of this machine only, so for a bucket the folder is beside that of its copy.
+    """
+    create_folder(folder.parent)
+    beside = working_folder(folder) if in_bucket(folder) else folder.parent
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=beside) as temporary:
+        # A folder within it, because the temporary one is private to its user, and is removed under its own name.
+        partial = pathlib.Path(temporary) / folder.name
+        partial.mkdir()
+        write_examples(partial, splits, manifest["resolution"])
+        captions = {split: [image.caption for image in images] for split, images in splits.items()}
+        write_json(partial / CAPTIONS, captions)
+        files = sorted(file for file in partial.rglob("*") if file.is_file())
+        sizes = {file.relative_to(partial).as_posix(): file.stat().st_size for file in files}
+        write_json(partial / MANIFEST, manifest | {"file_sizes": sizes})
+        put_in_place(partial, folder)
+
+
+def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
+    """Draws all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
+    total = sum(len(images) for images in splits.values())
+    with tqdm(total=total, desc=f"drawing {resolution}-px images", unit="image") as progress:
+        examples = {
+            split: generate_examples(images, resolution, progress) for split, images in splits.items() if images
+        }
+        tfds.disable_progress_bar()
+        # TFDS prints where it puts its files, which are about to move.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder = CaptionedImages(examples, resolution, folder / "written")
+            builder.download_and_prepare()
+    pathlib.Path(builder.data_path).rename(folder / DATASET)
+    remove_folder(folder / "written")
+
+
+def generate_examples(images: Sequence[CaptionedImage], resolution: int, progress: tqdm) -> Iterator[dict[str, Any]]:
+    """Yields what TFDS stores of each image, in order."""
+    for image, png in zip(images, render_in_threads(images, resolution), strict=True):
+        progress.update()
+        # As a file object: TFDS encodes arrays with TensorFlow, but takes encoded images as they are.
+        yield {"key": image.key, "caption": image.caption, "image": io.BytesIO(png)}
+
+
+def put_in_place(partial: pathlib.Path, folder: Path) -> None:
+    """Gives a finished data set its name; if another process was faster, its data set stays."""
+    if not isinstance(folder, pathlib.Path):
+        # A bucket has no folders to rename: the manifest comes last and says that all is there.
+        files = [file.relative_to(partial) for file in partial.rglob("*") if file.is_file()]
+        for name in sorted(files, key=lambda name: name.name == MANIFEST):
+            put_in_bucket(partial / name, folder / name)
+        return
+    if folder.exists() and not is_complete(folder):
+        remove_folder(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not is_complete(folder):
+            raise

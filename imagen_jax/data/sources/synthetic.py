@@ -1,0 +1,159 @@
+"""Coloured shapes on coloured grounds, with captions that are true: data without a download, as much as is asked for.
+
+For tests, benchmarks and a first run on a pod. Every image follows from the seed and its number alone, so no list of
+them exists anywhere. Flat colours make smaller files than photographs do, which a benchmark of reading should know.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float32
+
+from imagen_jax.array_types import HostPixels
+from imagen_jax.data.pixels import encode_jpeg, encode_png
+from imagen_jax.data.sources.records import Part, Record
+from imagen_jax.errors import UserError, choose
+from imagen_jax.runtime.seeds import check_seed
+
+ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to credit"
+
+VERSION = 1
+"""To be raised when the same options draw something else."""
+
+SMALLEST = 8
+"""Pixels. In smaller images shapes can't be told apart."""
+
+Plane = Float32[np.ndarray, "height width"]
+
+COLOURS = {
+    "black": (0, 0, 0),
+    "blue": (30, 60, 220),
+    "brown": (120, 70, 30),
+    "green": (20, 140, 50),
+    "grey": (128, 128, 128),
+    "orange": (250, 140, 20),
+    "pink": (250, 150, 190),
+    "purple": (120, 30, 150),
+    "red": (220, 25, 35),
+    "white": (255, 255, 255),
+    "yellow": (250, 225, 40),
+}
+
+
+def _disc(x: Plane, y: Plane) -> Plane:
+    return np.hypot(x, y) - np.float32(0.9)
+
+
+def _square(x: Plane, y: Plane) -> Plane:
+    return np.maximum(abs(x), abs(y)) - np.float32(0.8)
+
+
+def _bar(x: Plane, y: Plane) -> Plane:
+    return np.maximum(abs(x) - np.float32(0.95), abs(y) - np.float32(0.25))
+
+
+def _pillar(x: Plane, y: Plane) -> Plane:
+    return _bar(y, x)
+
+
+def _diamond(x: Plane, y: Plane) -> Plane:
+    return (abs(x) + abs(y) - np.float32(0.95)) * np.float32(0.5**0.5)
+
+
+def _triangle(x: Plane, y: Plane) -> Plane:
+    # As high as its base is wide, the tip above.
+    return np.maximum((2 * abs(x) - y - np.float32(0.8)) * np.float32(0.2**0.5), y - np.float32(0.8))
+
+
+def _ring(x: Plane, y: Plane) -> Plane:
+    return abs(np.hypot(x, y) - np.float32(0.7)) - np.float32(0.2)
+
+
+SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
+    "bar": _bar,
+    "diamond": _diamond,
+    "disc": _disc,
+    "pillar": _pillar,
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+}
+"""How far a point lies outside of a shape (below zero: inside) that fills -1…1, y downwards."""
+
+
+ENCODINGS: dict[str, Callable[[HostPixels], bytes]] = {"jpeg": encode_jpeg, "png": encode_png}
+
+
+def synthetic_parts(
+    count: int = 1000, resolution: int = 64, images_per_part: int = 1000, seed: int = 0, encoding: str = "jpeg"
+) -> list[Part]:
+    """Lists images of one shape each in parts; images with the same caption are one concept.
+
+    An image is the same whatever ``count`` and ``images_per_part`` are.
+
+    Args:
+        count: of images.
+        resolution: their width and height, at least ``SMALLEST``.
+        images_per_part: at most.
+        seed: another one gives other images, see ``check_seed``.
+        encoding: ``jpeg`` or ``png``.
+
+    Raises:
+        UserError: a number is too small, it is no seed, or the encoding is unknown.
+    """
+    choose(ENCODINGS, encoding, "encoding of synthetic images")
+    numbers = {
+        "count": (count, 1),
+        "resolution": (resolution, SMALLEST),
+        "images_per_part": (images_per_part, 1),
+    }
+    seed = check_seed(seed, "seed of the synthetic images")
+    for name, (number, least) in numbers.items():
+        if number < least:
+            raise UserError(f"{name} of the synthetic images is {number}: choose {least} or more")
+    return [
+        Part(
+            name=f"synthetic-{start // images_per_part:05d}",
+            fingerprint=f"{VERSION} {resolution} {seed} {encoding} {indices.start}-{indices.stop}",
+            read=partial(draw_records, indices, resolution, seed, encoding),
+        )
+        for start in range(0, count, images_per_part)
+        for indices in [range(start, min(start + images_per_part, count))]
+    ]
+
+
+def draw_records(indices: range, resolution: int, seed: int, encoding: str) -> Iterator[Record]:
+    """Draws the images of these numbers, in order."""
+    for index in indices:
+        caption, pixels = draw(seed, index, resolution)
+        metadata = {"width": resolution, "height": resolution}
+        yield Record(f"{seed}-{index:09d}", (caption,), ENCODINGS[encoding](pixels), metadata, concept=caption)
+
+
+def draw(seed: int, index: int, resolution: int) -> tuple[str, HostPixels]:
+    """Returns a caption such as ``"a red disc on a blue ground"``, and what it says.
+
+    The shape lies wholly inside of the image; its greater side is about a third to nine tenths of the image's.
+
+    Args:
+        seed: from 0 on.
+        index: the image's number, from 0 on.
+        resolution: in pixels.
+    """
+    random = np.random.default_rng([seed, index])
+    shape = list(SHAPES)[random.integers(len(SHAPES))]
+    colour, ground = (list(COLOURS)[number] for number in random.choice(len(COLOURS), size=2, replace=False))
+    radius = random.uniform(0.2, 0.45)
+    centre_x, centre_y = random.uniform(radius, 1 - radius, size=2)
+    places = (np.arange(resolution) + 0.5) / resolution
+    x, y = np.meshgrid((places - centre_x) / radius, (places - centre_y) / radius)
+    outside = SHAPES[shape](x.astype(np.float32), y.astype(np.float32))
+    covered = np.clip(0.5 - outside * (radius * resolution), 0, 1)[..., None]
+    pixels = covered * np.array(COLOURS[colour]) + (1 - covered) * np.array(COLOURS[ground])
+    return f"{with_article(colour)} {shape} on {with_article(ground)} ground", np.rint(pixels).astype(np.uint8)
+
+
+def with_article(word: str) -> str:
+    """Puts "a" or "an" before a word."""
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

@@ -1,0 +1,111 @@
+"""Any tokenizer, network and weights as one text encoder that compiles for few shapes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from imagen_jax.array_types import Text, TextEmbeddings, TokenIds, TokenMask
+from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_ids
+from imagen_jax.errors import UserError
+
+LARGEST_BATCH = 64
+SMALLEST_BUCKET = 8
+
+
+class EncoderParts(NamedTuple):
+    """What makes an encoder, each piece exchangeable alone.
+
+    Attributes:
+        tokenize: see ``tokenizer.Tokenize``.
+        apply: ``apply(parameters, ids, mask)``: one hidden state a token, ``(batch, tokens, width)``.
+        parameters: the weights, a dict of arrays.
+    """
+
+    tokenize: Tokenize
+    apply: Callable[[dict, TokenIds, TokenMask], TextEmbeddings]
+    parameters: dict
+
+
+@dataclass(frozen=True)
+class BatchedEncoder:
+    """A frozen text encoder. ``load_parts`` runs at the first ``encode``: until then no weight is read.
+
+    Attributes:
+        name: identifies weights and token limit, and so what is kept of this encoder's output.
+        width: the size of each token's embedding.
+        max_tokens: the longest caption, closing token included; longer ones are truncated with a warning.
+        load_parts: reads tokenizer and weights.
+    """
+
+    name: str
+    width: int
+    max_tokens: int
+    load_parts: Callable[[], EncoderParts]
+
+    @cached_property
+    def parts(self) -> EncoderParts:
+        """Tokenizer, network and weights, loaded when first asked for; the network jitted, its padding zero."""
+        parts = self.load_parts()
+        return parts._replace(apply=jax.jit(mask_padding(parts.apply)), parameters=jax.device_put(parts.parameters))
+
+    def encode(self, captions: Sequence[str], length: int | None = None) -> Text:
+        """Encodes captions into their token sequences, padded to ``length`` tokens or to the longest caption.
+
+        A caption of more than ``max_tokens`` (or ``length``, if smaller) tokens is truncated with a warning that names
+        it; its closing token stays.
+
+        Returns:
+            Float32 embeddings ``(batch, length, width)``, zero at padding, and their mask.
+
+        Raises:
+            UserError: there are no captions, or ``length`` leaves no place for a token.
+        """
+        if not captions:
+            raise UserError("there is no caption to encode: give at least one")
+        if length is not None and length < 1:
+            raise UserError(f"captions cannot be padded to {length} tokens: ask for a length of at least 1")
+        sequences = self.tokenize(captions, self.max_tokens if length is None else min(length, self.max_tokens))
+        length = length or max(map(len, sequences))
+        embeddings = np.zeros((len(sequences), length, self.width), np.float32)
+        for start in range(0, len(sequences), LARGEST_BATCH):
+            chunk = sequences[start : start + LARGEST_BATCH]
+            longest = max(map(len, chunk))
+            embeddings[start : start + len(chunk), :longest] = self.encode_token_ids(chunk)[:, :longest]
+        _, mask = pad_token_ids(sequences, len(sequences), length)
+        return Text(jnp.asarray(embeddings), jnp.asarray(mask))
+
+    def tokenize(self, captions: Sequence[str], limit: int) -> list[list[int]]:
+        """Returns the token ids of each caption, at most ``limit``, and warns once of each caption it truncates."""
+        sequences = self.parts.tokenize(captions)
+        for caption, ids in dict(zip(captions, sequences, strict=True)).items():
+            if len(ids) > limit:
+                logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), limit)
+        return [truncate_token_ids(ids, limit) for ids in sequences]
+
+    def encode_token_ids(self, sequences: list[list[int]]) -> np.ndarray:
+        """Returns embeddings ``(len(sequences), bucketed tokens, width)``, zero at padding."""
+        tokens = min(round_up_to_bucket(max(map(len, sequences))), self.max_tokens)
+        ids, mask = pad_token_ids(sequences, round_up_to_bucket(len(sequences)), tokens)
+        embeddings = self.parts.apply(self.parts.parameters, jnp.asarray(ids), jnp.asarray(mask))
+        return jax.device_get(embeddings)[: len(sequences)]
+
+
+def round_up_to_bucket(size: int) -> int:
+    """Returns the next power of two from ``SMALLEST_BUCKET`` up, so that few shapes are ever compiled."""
+    return max(SMALLEST_BUCKET, 1 << (size - 1).bit_length())
+
+
+def mask_padding(apply: Callable[[dict, TokenIds, TokenMask], TextEmbeddings]) -> Callable[..., TextEmbeddings]:
+    """Wraps ``apply`` so that it returns float32 with zeros at padding."""
+
+    def apply_and_mask(parameters: dict, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:
+        hidden = apply(parameters, ids, mask).astype(jnp.float32)
+        return jnp.where(mask[..., None], hidden, 0.0)
+
+    return apply_and_mask

@@ -1,0 +1,147 @@
+"""One complete set of embedded captions: a folder of buckets, and a file that says what they are.
+
+FOLDER/ENCODER/SET/00000.safetensors, …    a bucket for each of as many equal ranges of hashes
+FOLDER/ENCODER/SET/store.json              written last: names, sizes and checksums of the buckets, and counts
+FOLDER/ENCODER/DATA.json                   which set has all captions of a data set
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from imagen_jax.encoders.embedding_bucket import Bucket, Found, Hash, open_bucket
+from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import read_json
+from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.names import stays_below
+from imagen_jax.storage.paths import Path, checksum_of, size_of, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
+
+STORE = "store.json"
+CHECKED_BYTES = 2**30
+"""A store of up to so many bytes is compared with its checksums whenever it is opened; a larger one when asked."""
+
+OPEN_BUCKETS = 256
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One complete set of captions: a folder of buckets.
+
+    Attributes:
+        folder: where they are.
+        width: of each token.
+        captions: how many distinct ones.
+        lengths: how many of them have how many tokens.
+        files: names and checksums of the buckets, in the order of their ranges.
+    """
+
+    folder: Path
+    width: int
+    captions: int
+    lengths: Mapping[int, int]
+    files: tuple[tuple[str, str], ...]
+
+    def find(self, wanted: Hash) -> Found | None:
+        """Where a caption's embedding is, by its hash; None where there is none.
+
+        Raises:
+            UserError: the bucket is damaged, or of another width.
+        """
+        bucket = open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))])
+        if bucket.width != self.width:
+            raise UserError(
+                f"{bucket.file.name} has tokens of width {bucket.width}, not {self.width}: delete {self.folder} and it "
+                "is built anew"
+            )
+        return bucket.find(wanted)
+
+
+@lru_cache(maxsize=OPEN_BUCKETS)
+def open_once(folder: Path, name: str, checksum: str) -> Bucket:
+    """A bucket's file, open; a copy of it where it lies in Google's storage. Another checksum is another file."""
+    return open_bucket(local_copy(folder / name))
+
+
+def bucket_of(wanted: Hash, buckets: int) -> int:
+    """Which of so many equal ranges a hash lies in."""
+    return wanted[0] * buckets >> 64
+
+
+def open_layers(place: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
+    """The complete layers of one encoder: those that are open already, then the others by name."""
+    if not place.is_dir():
+        return list(opened)
+    folders = {file.parent for file in place.glob(f"*/{STORE}")} - {layer.folder for layer in opened}
+    return [*opened, *map(open_layer, sorted(folders))]
+
+
+def open_layer(folder: Path, verify: bool = False) -> Layer:
+    """Opens a layer after checking that its files are whole.
+
+    Args:
+        folder: of the layer.
+        verify: compare with the checksums, whatever the size.
+
+    Raises:
+        UserError: it is not complete, or damaged.
+    """
+    try:
+        said = read_json(folder / STORE)
+        check_counts(said)
+        buckets = said["buckets"]
+        verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
+        for bucket in buckets:
+            if not stays_below(bucket["file"]):
+                raise ValueError("a file lies out of it")
+            file = folder / bucket["file"]
+            if size_of(file) != bucket["bytes"] or (verify and checksum_of(local_copy(file)) != bucket["sha256"]):
+                raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
+        lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
+        files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
+        return Layer(folder, said["width"], said["captions"], lengths, files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_if_denied(error, folder)
+        raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
+
+
+def check_counts(said: Any) -> None:
+    """Checks that what a layer says of itself is about some buckets, and that its numbers are numbers.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is not.
+    """
+    buckets = said["buckets"]
+    counts = [said["width"], said["captions"], *said["lengths"].values(), *(bucket["bytes"] for bucket in buckets)]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("one of its numbers is none")
+    texts = [text for bucket in buckets for text in (bucket["file"], bucket["sha256"])]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("it names no files")
+
+
+def remember(place: Path, data: str, layer: Layer) -> None:
+    """Notes that a layer has all captions of a data set, so that nobody needs to look them up to know."""
+    write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
+
+
+def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
+    """The layer that has all captions of a data set, opened as ``open_layer`` does; None where none is known to.
+
+    Raises:
+        UserError: it is damaged, or what notes it is.
+    """
+    note = place / f"{data}.json"
+    if not note.is_file():
+        return None
+    try:
+        name = read_json(note)["layer"]
+        if not stays_below(name):
+            raise ValueError("it leads to another folder")
+        is_complete = (place / name / STORE).is_file()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_if_denied(error, note)
+        raise UserError(f"{note} can't be read ({error}): delete it and the captions are looked up anew") from error
+    return open_layer(place / name, verify) if is_complete else None

@@ -1,0 +1,131 @@
+"""Feature networks by name, and features of many pictures in batches of one size.
+
+pictures of 8 bits -> network.prepare, one by one -> batches, cut over the devices of this host -> features, in order
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
+from imagen_jax.encoders.feature_network import FeatureNetwork, Features
+from imagen_jax.errors import UserError
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+
+PIXEL_RESOLUTION = 32
+BATCH = 32
+
+
+class FeatureSet(NamedTuple):
+    """Features of pictures, in their order, on the host.
+
+    Attributes:
+        pooled: what pictures are compared by.
+        logits: class scores before the softmax, of networks that have them.
+    """
+
+    pooled: Float32[np.ndarray, "pictures features"]
+    logits: Float32[np.ndarray, "pictures classes"] | None
+
+
+ExtractBatch = Callable[[Sequence[np.ndarray]], FeatureSet]
+"""From prepared pictures, at most ``BATCH`` of them, to their features."""
+
+
+def load_pixels() -> FeatureNetwork:
+    """The pixels themselves, antialiased to 32 px.
+
+    White is exactly zero, so that two mostly white pictures are not alike for it.
+    """
+
+    def extract(weights: None, pictures: jax.Array) -> Features:
+        count = pictures.shape[0]
+        darkness = pictures.astype(jnp.float32) / 127.5 - 2.0
+        small = jax.image.resize(darkness, (count, PIXEL_RESOLUTION, PIXEL_RESOLUTION, 3), "bilinear")
+        return Features(small.reshape(count, -1))
+
+    return FeatureNetwork(
+        "pixels", "pixels at 32 px", PIXEL_RESOLUTION**2 * 3, "bilinear, antialiased", "", extract, distance=""
+    )
+
+
+FEATURE_NETWORKS: dict[str, Callable[[], FeatureNetwork]] = {
+    "efficientnet_lite0": load_efficientnet_lite0,
+    "pixels": load_pixels,
+}
+
+
+def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
+    """``network.extract``, compiled for batches of one size that are cut over the devices of this process."""
+    mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+    size = -(-BATCH // count_parts(mesh)) * count_parts(mesh)
+    weights = jax.device_put(network.weights, replicated(mesh))
+    compiled = jax.jit(network.extract)
+
+    def extract(prepared: Sequence[np.ndarray]) -> FeatureSet:
+        pictures = stack_alike(network, prepared)
+        filled = np.concatenate([pictures, np.repeat(pictures[-1:], size - len(pictures), axis=0)])
+        with jax.set_mesh(mesh):
+            made = compiled(weights, jax.device_put(filled, batch_placement(mesh, size)))
+        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(pictures)]
+        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(pictures)], logits)
+
+    return extract
+
+
+def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared pictures as one array.
+
+    Raises:
+        UserError: they differ in size, as the network takes pictures as they are.
+    """
+    sizes = {picture.shape for picture in prepared}
+    if len(sizes) > 1:
+        said = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
+        raise UserError(
+            f"pictures differ in size, {said} pixels: {network.name} resized as {network.resize} takes batches of one "
+            "size; make them alike, or choose --resize=clean"
+        )
+    return np.stack(prepared)
+
+
+def extract_features(
+    network: FeatureNetwork, pictures: Iterable[np.ndarray], total: int | None = None, show: bool = True
+) -> FeatureSet:
+    """Features of pictures that come one by one, with a progress bar.
+
+    Args:
+        network: from ``FEATURE_NETWORKS``.
+        pictures: of 8 bits, (height, width, 3); all of one size, unless the network brings them to one.
+        total: how many, for the bar.
+        show: whether there is to be a bar.
+
+    Raises:
+        UserError: there are none, or they differ in size.
+    """
+    extract = compile_extraction(network)
+    parts: list[FeatureSet] = []
+    waiting: list[np.ndarray] = []
+    bar: Any = tqdm(pictures, "Extracting features", total, unit="image", dynamic_ncols=True, disable=not show)
+    for picture in bar:
+        waiting.append(network.prepare(picture))
+        if len(waiting) == BATCH:
+            parts.append(extract(waiting))
+            waiting = []
+    if waiting:
+        parts.append(extract(waiting))
+    if not parts:
+        raise UserError("there are no images to extract features of: check the folder or the split")
+    return join_features(parts)
+
+
+def join_features(parts: Sequence[FeatureSet]) -> FeatureSet:
+    """Parts one after the other."""
+    logits = [part.logits for part in parts if part.logits is not None]
+    return FeatureSet(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)

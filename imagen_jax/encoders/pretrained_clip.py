@@ -1,0 +1,254 @@
+"""A pretrained CLIP: its image tower as a feature network, and captions to embeddings.
+
+    --clip_weights=FILE or FOLDER, or OpenAI's file in its place -> sizes, tensors, tokenizer -> Clip
+
+OpenAI's file needs the vocabulary beside it or in the same place; a Hugging Face folder has its own.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from imagen_jax.array_types import TokenIds
+from imagen_jax.clip.clip import ClipSizes, Embeddings, ImageTower, TextTower, TowerSizes
+from imagen_jax.clip.tokenizer import VOCABULARY, load_folder_tokenizer, load_openai_vocabulary
+from imagen_jax.clip.weights import derive_sizes, import_clip_weights, read_sizes, split_projections
+from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_ids
+from imagen_jax.encoders.batched_encoder import round_up_to_bucket
+from imagen_jax.encoders.clip_preprocessing import normalise, resize_and_crop
+from imagen_jax.encoders.feature_network import FeatureNetwork, Features
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.local_copies import local_copy
+from imagen_jax.storage.paths import Path, checksum_of, to_path
+from imagen_jax.weights.known_files import KnownFile, find_known_file
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder, find_files
+from imagen_jax.weights.torch_file import read_torch_file
+
+FLAG = "clip_weights"
+VOCABULARY_FLAG = "clip_vocabulary"
+DEFAULT_MODEL = "ViT-L/14"
+CAPTIONS_AT_ONCE = 64
+
+BASE = TowerSizes(width=768, layers=12, heads=12, hidden=3072)
+BASE_TEXT = TowerSizes(width=512, layers=12, heads=8, hidden=2048)
+LARGE = TowerSizes(width=1024, layers=24, heads=16, hidden=4096)
+LARGE_TEXT = TowerSizes(width=768, layers=12, heads=12, hidden=3072)
+TEXT = {"vocabulary": 49408, "context": 77, "end": 49407}
+
+SIZES = {
+    "ViT-B/32": ClipSizes(BASE, BASE_TEXT, resolution=224, patch=32, embedding=512, **TEXT),
+    "ViT-B/16": ClipSizes(BASE, BASE_TEXT, resolution=224, patch=16, embedding=512, **TEXT),
+    "ViT-L/14": ClipSizes(LARGE, LARGE_TEXT, resolution=224, patch=14, embedding=768, **TEXT),
+    "ViT-L/14@336px": ClipSizes(LARGE, LARGE_TEXT, resolution=336, patch=14, embedding=768, **TEXT),
+}
+SHA256 = {
+    "ViT-B/32": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+    "ViT-B/16": "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    "ViT-L/14": "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    "ViT-L/14@336px": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+}
+
+
+def published_file(model: str) -> KnownFile:
+    """OpenAI's file of a model in ``SIZES``; its address has the checksum."""
+    name = f"{model.replace('/', '-').replace('@', '-')}.pt"
+    url = f"https://openaipublic.azureedge.net/clip/models/{SHA256[model]}/{name}"
+    return KnownFile(f"CLIP {model}", name, url, SHA256[model])
+
+
+class ClipFiles(NamedTuple):
+    """What was read of a file or a folder.
+
+    Attributes:
+        sizes: of the network.
+        parameters: from ``import_clip_weights``.
+        tokenize: see ``data.tokenizer.Tokenize``.
+        sha256: of the weights.
+    """
+
+    sizes: ClipSizes
+    parameters: dict[str, Any]
+    tokenize: Tokenize
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP with its weights.
+
+    Attributes:
+        name: as a flag names it, such as "clip_vit_l14".
+        title: as a report names it, such as "CLIP ViT-L/14".
+        sha256: of the file of weights.
+        image: the image tower; its features are embeddings as they come, not of length 1.
+        logit_scale: what a cosine is multiplied by before the softmax that CLIP was trained with; 100 in OpenAI's.
+        sizes: of the network.
+        tokenize: captions to ids, neither truncated nor padded.
+        embed: from ``text_weights`` and ids to embeddings; compiled.
+        text_weights: of the text tower.
+    """
+
+    name: str
+    title: str
+    sha256: str
+    image: FeatureNetwork
+    logit_scale: float
+    sizes: ClipSizes
+    tokenize: Tokenize
+    embed: Callable[[Any, TokenIds], Embeddings]
+    text_weights: Any
+
+    def encode_texts(
+        self, captions: Sequence[str], batch_size: int = CAPTIONS_AT_ONCE
+    ) -> Float[np.ndarray, "texts width"]:
+        """Embeddings of captions, as they come, not of length 1.
+
+        A caption of more than ``sizes.context`` tokens, 77, is truncated with a warning; the token that ends it stays.
+
+        Args:
+            captions: of any number but none.
+            batch_size: how many go through the network at once, at most.
+
+        Raises:
+            UserError: there are no captions.
+        """
+        if not captions:
+            raise UserError("there is no caption to encode: give at least one")
+        sequences = [self.fit(caption, ids) for caption, ids in zip(captions, self.tokenize(captions), strict=True)]
+        weights = jax.device_put(self.text_weights)
+        batch = min(batch_size, round_up_to_bucket(len(sequences)))
+        embeddings = []
+        for start in range(0, len(sequences), batch):
+            chunk = sequences[start : start + batch]
+            ids, _ = pad_token_ids(chunk, batch, self.sizes.context)
+            embeddings.append(np.asarray(self.embed(weights, jnp.asarray(ids)))[: len(chunk)])
+        return np.concatenate(embeddings)
+
+    def fit(self, caption: str, ids: list[int]) -> list[int]:
+        """The ids of a caption that the network has places for; warns where that is not all."""
+        context = self.sizes.context
+        if len(ids) > context:
+            logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), context)
+        return truncate_token_ids(ids, context)
+
+
+def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") -> Clip:
+    """Loads a CLIP.
+
+    Args:
+        path: OpenAI's file, a state dict with the same names, or a folder as Hugging Face has it, here or in a bucket;
+            "" for OpenAI's file in its place, see ``weights.known_files``.
+        model: a name in ``SIZES``, which the file must be of; with a path "" for whatever it is of.
+        vocabulary: the file ``clip_tokenizer.VOCABULARY``, for OpenAI's file; "" for the one beside it or in its place.
+
+    Raises:
+        UserError: a file is not there, is damaged or of another model; there is no such model.
+    """
+    if not (path and model == ""):
+        choose(SIZES, model, "CLIP")
+    named = to_path(path) if path else None
+    if named is not None and named.is_dir():
+        if vocabulary:
+            raise UserError(f"the folder {path} has a vocabulary of its own: leave --{VOCABULARY_FLAG} out")
+        files = read_folder(named)
+    else:
+        files = read_openai_file(path, model or DEFAULT_MODEL, vocabulary)
+    found = next((name for name, sizes in SIZES.items() if sizes == files.sizes), "")
+    if model and found != model:
+        raise UserError(
+            f"--{FLAG}={path} is CLIP {found or 'of other sizes than OpenAI has'} and not {model}: name a file of "
+            "that model, or the model of that file"
+        )
+    check_tokenizer(files)
+    return build(files, found)
+
+
+def read_openai_file(path: str, model: str, vocabulary: str) -> ClipFiles:
+    """Reads weights with OpenAI's names, and the vocabulary.
+
+    Raises:
+        UserError: one of the files is not there or is damaged.
+    """
+    found = find_known_file(path, published_file(model), FLAG)
+    beside = to_path(path).parent / VOCABULARY.name if path else None
+    if not vocabulary and beside is not None and beside.is_file():
+        vocabulary = str(beside)
+    tokenize = load_openai_vocabulary(find_known_file(vocabulary, VOCABULARY, VOCABULARY_FLAG).path)
+    tensors = read_torch_file(found.path)
+    sizes = derive_sizes(tensors, found.path)
+    return ClipFiles(sizes, import_clip_weights(split_projections(tensors), sizes), tokenize, found.sha256)
+
+
+def read_folder(folder: Path) -> ClipFiles:
+    """Reads what Hugging Face lays out: config.json, safetensors and the tokenizer's files.
+
+    Raises:
+        UserError: a file is missing or damaged, or it is another model.
+    """
+    sizes = read_sizes(folder / "config.json")
+    tokenize = load_folder_tokenizer(folder)
+    tensors = SafetensorsFolder(folder)
+    checksums = [checksum_of(local_copy(file)) for file in find_files(folder)]
+    sha256 = checksums[0] if len(checksums) == 1 else hashlib.sha256("".join(checksums).encode()).hexdigest()
+    return ClipFiles(sizes, import_clip_weights(tensors, sizes), tokenize, sha256)
+
+
+def check_tokenizer(files: ClipFiles) -> None:
+    """Checks that captions end with the token that the network looks for.
+
+    Raises:
+        UserError: they don't.
+    """
+    (ids,) = files.tokenize([""])
+    if len(ids) != 2 or ids[-1] != files.sizes.end or ids[0] >= files.sizes.vocabulary:
+        raise UserError(
+            f"the tokenizer makes {ids} of an empty caption, which does not end with {files.sizes.end} as the weights "
+            "want it: use the tokenizer that came with them"
+        )
+
+
+def build(files: ClipFiles, model: str) -> Clip:
+    """Makes a CLIP of what was read.
+
+    Args:
+        files: see ``ClipFiles``.
+        model: a name in ``SIZES``; "" for sizes that OpenAI does not have.
+    """
+    sizes, parameters = files.sizes, files.parameters
+    model = model or f"{sizes.image.width}x{sizes.image.layers}-{sizes.patch}"
+    name = "clip_" + model.lower().replace("/", "").replace("-", "_").replace("@", "_")
+    title = f"CLIP {model}"
+    image = FeatureNetwork(
+        name=name,
+        title=title,
+        width=sizes.embedding,
+        resize="clip",
+        sha256=files.sha256,
+        extract=partial(extract, ImageTower(sizes)),
+        weights=parameters["image"],
+        prepare=partial(resize_and_crop, resolution=sizes.resolution),
+    )
+    embed = jax.jit(partial(embed_ids, TextTower(sizes)))
+    scale = float(np.exp(parameters["logit_scale"]))
+    return Clip(name, title, files.sha256, image, scale, sizes, files.tokenize, embed, parameters["text"])
+
+
+def extract(tower: ImageTower, weights: Any, pictures: jax.Array) -> Features:
+    """Embeddings of prepared pictures, ``(batch, resolution, resolution, 3)`` of 8 bits."""
+    # By default TPUs multiply in bfloat16 and GPUs in TF32: scores would not be those of other programs.
+    with jax.default_matmul_precision("highest"):
+        return Features(tower.apply({"params": weights}, normalise(pictures)))  # type: ignore[arg-type]
+
+
+def embed_ids(tower: TextTower, weights: Any, ids: TokenIds) -> Embeddings:
+    """Embeddings of captions."""
+    with jax.default_matmul_precision("highest"):
+        return tower.apply({"params": weights}, ids)  # type: ignore[return-value]

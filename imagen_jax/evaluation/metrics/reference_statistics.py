@@ -1,0 +1,153 @@
+"""Statistics of features on disk: measured once, used for every evaluation that has the same key.
+
+    Moments, key -> save_statistics -> FILE.npz -> load_statistics, the same key -> Moments
+    the npz files of pytorch-fid, clean-fid and ADM -> read_published_statistics -> Gaussian
+
+A file holds ``mu`` and ``sigma`` under the names of the field, so that its other programs read it too, and beside them
+``pictures`` and ``key``: what the numbers depend on (network, resize, weights, data set…), as JSON. Nothing in it is a
+pickle.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.metrics.frechet import Gaussian, Moments
+from imagen_jax.storage.array_files import Arrays, opened_arrays
+from imagen_jax.storage.json_text import parse_json
+from imagen_jax.storage.paths import Path, writing
+from imagen_jax.storage.refusals import raise_if_denied
+from imagen_jax.storage.settings import first_difference
+from imagen_jax.weights.named_tensors import list_names
+
+Key = Mapping[str, str | int | float | bool | None]
+
+WIDEST = 4096
+"""Features of a picture; Inception has half as many."""
+
+LARGEST = 8 * WIDEST**2
+"""Bytes of a matrix."""
+
+SINGLE_ARRAY = b"\x93NUMPY"
+
+
+def save_statistics(path: Path, moments: Moments, key: Key) -> None:
+    """Writes the moments of features and what they depend on.
+
+    Args:
+        path: of an npz file, of this machine or in a bucket; seen only when it is whole.
+        moments: of at least two pictures.
+        key: of the network, the pictures and how they came to it; of plain values.
+
+    Raises:
+        UserError: there are fewer than two pictures, or the file can't be written.
+    """
+    if moments.pictures < 2:
+        raise UserError(f"statistics take at least 2 pictures, not {moments.pictures}: give more of them")
+    text = json.dumps(dict(key), ensure_ascii=False, allow_nan=False)
+    arrays = {"mu": moments.mean, "sigma": moments.covariance, "pictures": moments.pictures, "key": text}
+    try:
+        with writing(path) as file, file.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or choose another place"
+        ) from error
+
+
+def load_statistics(path: Path, key: Key) -> Moments:
+    """Reads what ``save_statistics`` wrote, if it was of the same key.
+
+    Raises:
+        UserError: the file can't be read, is none of ours, is damaged, or has another key; names the first entry that
+            differs, and both values.
+    """
+    with opened(path) as file:
+        if "key" not in file or "pictures" not in file:
+            raise UserError(
+                f"{path} does not say what its statistics are of: measure them anew, or choose another file"
+            )
+        before = parse_json(str(file["key"]))
+        if not isinstance(before, dict):
+            raise ValueError("its key is no object")
+        different = first_difference(before, key)
+        if different is not None:
+            raise UserError(
+                f"{path} holds statistics with {different.name} {different.before!r}, and here it is "
+                f"{different.now!r}: measure them anew, or choose another file"
+            )
+        mean, covariance = read_arrays(path, file)
+        pictures = int(file["pictures"])
+    return Moments(pictures, mean, covariance * (pictures - 1))
+
+
+def read_published_statistics(path: Path) -> Gaussian:
+    """Reads an npz file of ``mu`` and ``sigma``, as pytorch-fid, clean-fid and ADM publish them, or one of ours.
+
+    Such files say neither of how many pictures they are nor what made them, which the caller has to know: a distance is
+    an FID only where it was the same network and the same way to resize.
+
+    Raises:
+        UserError: the file can't be read, has other contents or is damaged.
+    """
+    with opened(path) as file:
+        mean, covariance = read_arrays(path, file)
+        return Gaussian(int(file["pictures"]) if "pictures" in file else None, mean, covariance)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Arrays]:
+    """Opens an npz file without pickles; arrays are read when they are asked for, and others in it cost nothing.
+
+    Raises:
+        UserError: it can't be read, or what is asked for within the block is damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(SINGLE_ARRAY)) == SINGLE_ARRAY:
+                raise UserError(f"{path} is a single array and not statistics: give an npz file with mu and sigma")
+            stream.seek(0)
+            with opened_arrays(stream, LARGEST) as file:
+                yield file
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
+    # Of arrays, of JSON, and of what should be a single number.
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise_if_denied(error, path)
+        raise UserError(
+            f"{path} can't be read as statistics ({error}): it is damaged or something else; fetch or measure it anew"
+        ) from error
+
+
+def read_arrays(path: Path, file: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the covariance, in float64.
+
+    Raises:
+        UserError: one is missing, or they are not those of any features.
+    """
+    missing = [name for name in ("mu", "sigma") if name not in file]
+    if missing:
+        raise UserError(
+            f"{path} has no array {missing[0]!r}, only {list_names(list(file))}: give one with mu and sigma"
+        )
+    mean, covariance = file["mu"], file["sigma"]
+    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size) or mean.size > WIDEST:
+        raise UserError(
+            f"{path} has a mean of shape {mean.shape} and a covariance of shape {covariance.shape}, which don't belong "
+            f"together, or to more than {WIDEST} features: fetch or measure it anew"
+        )
+    if not all(array.dtype.kind in "fiu" for array in (mean, covariance)):
+        raise UserError(f"{path} has arrays that are no real numbers: fetch or measure it anew")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path} has numbers that are not finite: fetch or measure it anew")
+    scale = float(np.abs(covariance).max(initial=0.0))
+    if (
+        np.abs(covariance - covariance.T).max(initial=0.0) > 1e-5 * scale
+        or np.diagonal(covariance).min(initial=0.0) < 0
+    ):
+        raise UserError(f"{path} has a matrix that is no covariance: fetch or measure it anew")
+    return mean, covariance

@@ -1,0 +1,111 @@
+"""DrawBench: so many pictures of each prompt, and a page that shows them beside those of other models.
+
+    prompts -> OUT/pictures, with prompts.csv -> OUT/report.html, with the folders of other models beside it
+
+``imagen_jax rate`` has people compare two such folders.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from imagen_jax.cascade.cascade import Cascade
+from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.protocols.drawn import StepBar, draw_pictures
+from imagen_jax.evaluation.protocols.evaluation import PICTURES, describe_weights
+from imagen_jax.evaluation.protocols.references import hash_lines
+from imagen_jax.evaluation.reports.drawbench import DrawBenchPrompt, own_prompts, read_drawbench, write_prompts
+from imagen_jax.evaluation.reports.report import describe_machine, write_report
+from imagen_jax.evaluation.reports.side_by_side import ModelPictures, pictures_by_prompt, write_side_by_side
+from imagen_jax.storage.json_text import read_json
+from imagen_jax.storage.paths import Path, to_path
+
+PROMPTS = "prompts.csv"
+
+
+def read_prompts(path: str) -> list[DrawBenchPrompt]:
+    """DrawBench's prompts from its file, or our own where none is named.
+
+    Raises:
+        UserError: the file can't be read, or holds no prompts.
+    """
+    return read_drawbench(to_path(path)) if path else own_prompts()
+
+
+def check_beside(beside: Sequence[str]) -> None:
+    """Checks that the folders of other evaluations are there.
+
+    Raises:
+        UserError: one is not.
+    """
+    for other in beside:
+        if not to_path(other).is_dir():
+            raise UserError(f"there is no folder {other} to show beside: name the --out of another evaluation")
+
+
+def draw_bench(
+    cascade: Cascade, steps: StepBar, prompts: Sequence[DrawBenchPrompt], out: Path, seed: int, samples: int
+) -> dict[str, Any]:
+    """Draws what is missing, and says what was drawn; every process of the run calls it.
+
+    Args:
+        cascade: what draws.
+        steps: shows how far it is.
+        prompts: each once.
+        out: folder of the evaluation.
+        seed: of the noise.
+        samples: pictures of each prompt.
+
+    Raises:
+        UserError: the folder is of other pictures, or what drawing raises.
+    """
+    texts = [prompt.prompt for prompt in prompts]
+    digest = hash_lines(texts)
+    drawn = draw_pictures(
+        cascade, steps, wishes_of(texts, samples), out / PICTURES, seed, {"prompts_sha256": digest, "samples": samples}
+    )
+    return {
+        "title": "DrawBench",
+        "prompts": {"count": len(prompts), "sha256": digest, "categories": len({one.category for one in prompts})},
+        "pictures": {"count": len(drawn.files), "of_each_prompt": samples, "seed": seed},
+        "sampling": cascade.describe(),
+        "weights": describe_weights(cascade),
+        "machine": describe_machine(),
+    }
+
+
+def write_bench(
+    out: Path, report: dict[str, Any], prompts: Sequence[DrawBenchPrompt], name: str, beside: Sequence[str]
+) -> None:
+    """Writes the prompts, ``report.json`` and the page.
+
+    Args:
+        out: folder of the evaluation.
+        report: from ``draw_bench``.
+        prompts: what was drawn.
+        name: of this model on the page.
+        beside: folders of other evaluations, whose pictures the page shows too.
+
+    Raises:
+        UserError: a folder holds no pictures of these prompts, or nothing can be written.
+    """
+    # Beside the pictures, where `imagen_jax rate` looks for categories.
+    write_prompts(out / PICTURES / PROMPTS, prompts)
+    write_report(out / "report.json", report)
+    check_beside(beside)
+    models = [ModelPictures(name, pictures_by_prompt(out / PICTURES), report["sampling"])]
+    for other in beside:
+        folder = to_path(other)
+        pictures = folder / PICTURES
+        found = pictures_by_prompt(pictures if pictures.is_dir() else folder)
+        models.append(ModelPictures(folder.name, found, settings_of(folder / "report.json")))
+    write_side_by_side(out / "report.html", models, prompts)
+
+
+def settings_of(report: Path) -> dict[str, Any]:
+    """How another evaluation drew, where its report can be read; else nothing, and the page says so."""
+    try:
+        settings = read_json(report)["sampling"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

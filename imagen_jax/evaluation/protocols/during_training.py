@@ -1,0 +1,163 @@
+"""What becomes of a stage while it trains: a small sample every so often, by the averaged parameters, measured.
+
+    training images, their captions -> drawn by the stage -> features -> Fréchet distance, caption recall
+    -> evaluations.jsonl, evaluations.png
+
+A super-resolution stage enlarges the images' own small versions. Distances of so few pictures are biased upwards, and
+compare only with those of the same run.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from imagen_jax.array_types import Images
+from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.cascade.loading import make_sampling_stage, make_settings
+from imagen_jax.cascade.stage import Stage
+from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
+from imagen_jax.data.pixels import resize_area, to_image
+from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.encoders.embedding_store import Embeddings, pad_text
+from imagen_jax.encoders.feature_network import FeatureNetwork
+from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
+from imagen_jax.errors import choose
+from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
+from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
+from imagen_jax.evaluation.protocols.caption_choice import choose_captions
+from imagen_jax.evaluation.protocols.references import Reference, open_prepared
+from imagen_jax.runtime import processes
+from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+from imagen_jax.storage.paths import Path
+from imagen_jax.training.loop import Moment
+from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
+
+FILE_NAME = "evaluations.jsonl"
+PLOT_NAME = "evaluations.png"
+BATCH = 32
+
+
+class Sample(NamedTuple):
+    """What is drawn, and what it is compared with.
+
+    Attributes:
+        captions: one for each picture.
+        own: the place of each one's image among the compared ones.
+        compared: numbers of these images in the data set.
+    """
+
+    captions: tuple[str, ...]
+    own: Int[np.ndarray, " samples"]
+    compared: tuple[int, ...]
+
+
+def choose_sample(reference: Reference, samples: int, compared: int, seed: int) -> Sample:
+    """Chooses images to compare with, at most so many, and captions of the first of them."""
+    captioned = sum(1 for captions in reference.captions if captions)
+    choice = choose_captions(reference.captions, min(compared, captioned), seed)
+    count = min(samples, len(choice.captions))
+    assert choice.pictures is not None
+    return Sample(choice.captions[:count], np.arange(count), choice.pictures)
+
+
+class TrainingEvaluation:
+    """The hook that draws, measures, and adds a line and a plot.
+
+    Args:
+        config: the stage's config; ``preview`` says how many pictures, of how many images, in which features.
+        stage: the stage.
+        folder: the prepared data set.
+        store: embeddings of its captions.
+        workdir: the run's folder.
+
+    Raises:
+        UserError: the feature network can't be loaded.
+    """
+
+    def __init__(self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path) -> None:
+        preview = config.preview
+        network = choose(FEATURE_NETWORKS, preview.features, "preview.features")
+        reference = open_prepared(folder, "train")
+        self.stage, self.workdir = stage, workdir
+        self.sample = choose_sample(reference, preview.samples, preview.compared, config.seed)
+        self.inputs = self._inputs(store, reference, config.seed)
+        draw = make_draw_stage(make_sampling_stage(stage, make_settings(config.sampling.to_dict())))
+
+        def draw_all(params: Any, inputs: Any) -> Images:
+            text, no_text, numbers, small = inputs
+            return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+
+        self._draw = draw_all
+        self._compiled: Callable[..., Any] | None = None
+        if processes.is_first():
+            self.network: FeatureNetwork = network()
+            compared = (reference.picture(number, stage.resolution) for number in self.sample.compared)
+            self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
+
+    def _inputs(self, store: Embeddings, reference: Reference, seed: int) -> Any:
+        """What the stage draws from, on the host: the same in each process."""
+        length = self.stage.text_length
+        text = pad_text(store.lookup(list(self.sample.captions), length), length)
+        keys = keys_of_prompts(seed, list(self.sample.captions), [0] * len(self.sample.captions))
+        small = None
+        if self.stage.low_resolution is not None:
+            own = self.sample.compared[: len(self.sample.captions)]
+            images = [to_image(reference.picture(number, self.stage.resolution)) for number in own]
+            small = resize_area(np.stack(images), self.stage.low_resolution)
+        return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
+
+    def _pictures(self, moment: Moment) -> np.ndarray:
+        """Draws the sample in batches of one size, over all devices."""
+        placement: Any = moment.state.step.sharding
+        mesh = placement.mesh
+        count = len(self.sample.captions)
+        parts = count_parts(mesh)
+        size = -(-min(BATCH, count) // parts) * parts
+        if self._compiled is None:
+            self._compiled = jax.jit(
+                self._draw, in_shardings=(None, batch_placement(mesh, size)), out_shardings=replicated(mesh)
+            )
+        drawn = []
+        for first in range(0, count, size):
+            # The last batch is filled up with the first pictures.
+            places = np.arange(first, first + size) % count
+            batch = jax.tree.map(lambda array, places=places: array[places], self.inputs)
+            drawn.append(np.asarray(self._compiled(moment.state.ema_params, batch)))
+        return np.concatenate(drawn)[:count]
+
+    def __call__(self, number: int, moment: Moment) -> None:
+        """Draws with the averaged parameters, measures, and writes."""
+        pictures = to_pixels(self._pictures(moment))
+        if not processes.is_first():
+            return
+        features = extract_features(self.network, pictures, show=False).pooled
+        recall = measure_caption_recall(features, self.sample.own, self.features)
+        line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
+        if self.network.distance:
+            line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
+        # Lines of this step and later ones are of a run that was cut.
+        with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
+            writer.write(number, line)
+        subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
+        # It takes a while to import, and most trainings are not measured.
+        from imagen_jax.evaluation.reports.metric_plot import plot_metrics
+
+        plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)
+
+
+def is_measured(workdir: Path, number: int) -> bool:
+    """Whether there is a measurement of a step."""
+    return any(line["step"] == number for line in read_metrics(workdir, FILE_NAME))
+
+
+def make_evaluation(
+    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
+) -> Callable[[int, Moment], None] | None:
+    """The hook, or None where ``training.evaluate_every`` is 0. See ``TrainingEvaluation``."""
+    if not config.training.evaluate_every:
+        return None
+    return TrainingEvaluation(config, stage, folder, store, workdir)

@@ -1,0 +1,189 @@
+"""One evaluation from end to end: draws, measures, and says in a report exactly what was computed.
+
+captions -> OUT/pictures -> OUT/features/NETWORK          cut at any time, the same command continues
+reference -> CACHE/…     -> measures                      its features are kept for other evaluations
+measures, facts          -> OUT/report.json, OUT/report.html, figures
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from imagen_jax.cascade.cascade import Cascade
+from imagen_jax.cascade.loading import hash_parameters
+from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.encoders.feature_network import FeatureNetwork, TextImageNetwork
+from imagen_jax.encoders.feature_networks import FeatureSet
+from imagen_jax.evaluation.metrics.clip_score import clip_score, r_precision
+from imagen_jax.evaluation.protocols.caption_choice import CaptionChoice
+from imagen_jax.evaluation.protocols.deviations import Protocol, find_deviations
+from imagen_jax.evaluation.protocols.drawn import Drawn, StepBar, draw_pictures
+from imagen_jax.evaluation.protocols.feature_parts import extract_in_parts
+from imagen_jax.evaluation.protocols.measured_references import measure_reference
+from imagen_jax.evaluation.protocols.measures import Headline, PublishedStatistics, measure_features
+from imagen_jax.evaluation.protocols.references import Reference
+from imagen_jax.runtime import processes
+from imagen_jax.storage.paths import Path, write_whole
+
+PICTURES = "pictures"
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated, and how.
+
+    Attributes:
+        out: folder of the evaluation; on a disk that all processes share.
+        cache: folder of the references' features; likewise.
+        protocol: which is followed, or deviated from.
+        dataset: as ``--dataset`` names it.
+        reference: what the pictures are compared with.
+        choice: the captions that are drawn.
+        networks: feature networks, the first of which gives the headline number.
+        clip: for the CLIP score and R-precision; None for neither.
+        seed: of the choice of captions and of the pictures' noise.
+        own_captions: whether the captions come from a file of the user's.
+        published: statistics of a file, in features of the first network, to measure against as well.
+    """
+
+    out: Path
+    cache: Path
+    protocol: Protocol
+    dataset: str
+    reference: Reference
+    choice: CaptionChoice
+    networks: Sequence[FeatureNetwork]
+    clip: TextImageNetwork | None
+    seed: int
+    own_captions: bool = False
+    published: PublishedStatistics | None = None
+
+
+@dataclass
+class Measured:
+    """What came out; numbers and warnings on process 0 alone.
+
+    Attributes:
+        headline: the numbers that a report begins with.
+        numbers: all of them, by network and measure.
+        warnings: what a reader should know of them.
+        features: of the drawn pictures and of the reference, by network.
+        drawn: the pictures.
+    """
+
+    headline: list[Headline]
+    numbers: dict[str, Any]
+    warnings: list[str]
+    features: dict[str, tuple[FeatureSet, FeatureSet]]
+    drawn: Drawn
+
+
+def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measured:
+    """Draws what is missing, extracts what is missing, and measures; every process of the run calls it.
+
+    Raises:
+        UserError: whatever the user can mend: captions, files, folders of other pictures.
+    """
+    resolution = cascade.stages[-1].resolution
+    captions = request.choice.captions
+    chosen = {"captions_sha256": request.choice.sha256}
+    if processes.is_first():
+        write_captions(request)
+    drawn = draw_pictures(cascade, steps, wishes_of(captions), request.out / PICTURES, request.seed, chosen)
+    ours_key = {"captions_sha256": request.choice.sha256, "pictures_sha256": fingerprint_of(drawn)}
+    measured = Measured([], {}, [], {}, drawn)
+    for place, network in enumerate(request.networks):
+        ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), drawn.picture)
+        theirs = measure_reference(network, request.reference, resolution, request.cache)
+        measured.features[network.name] = ours, theirs.features
+        if not processes.is_first():
+            continue
+        found = measure_features(network, ours, theirs, None if place else request.published)
+        measured.numbers[network.name] = found.numbers
+        measured.headline += found.headline
+        measured.warnings += found.warnings
+    if request.clip is not None:
+        folder = request.out / FEATURES / request.clip.name
+        images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), drawn.picture).pooled
+        if processes.is_first():
+            numbers, headline = measure_texts(request.clip, images, captions, request.seed)
+            measured.numbers[request.clip.name] = numbers
+            measured.headline += headline
+    return measured
+
+
+def measure_texts(
+    clip: TextImageNetwork, images: np.ndarray, captions: Sequence[str], seed: int
+) -> tuple[dict[str, Any], list[Headline]]:
+    """CLIP score, and R-precision where there are captions enough."""
+    texts = clip.encode_texts(captions)
+    score = clip_score(images, texts)
+    numbers: dict[str, Any] = {"clip_score": score.as_dict()}
+    headline = [Headline("CLIP score", score.cosine, "higher", score.cosine_error, clip.name)]
+    if len(set(captions)) > 1:
+        found = r_precision(images, texts, captions, seed=seed)
+        numbers["r_precision"] = found.as_dict()
+        note = f"{clip.name}, among {found.candidates} captions"
+        headline.append(Headline("R-precision", found.precision, "higher", found.standard_error, note))
+    return numbers, headline
+
+
+def write_captions(request: Request) -> None:
+    """Writes the captions and the numbers of their pictures, for whoever repeats the evaluation."""
+    pictures = request.choice.pictures or (None,) * len(request.choice.captions)
+    rows = [
+        json.dumps({"caption": caption, "picture": picture}, ensure_ascii=False)
+        for caption, picture in zip(request.choice.captions, pictures, strict=True)
+    ]
+    write_whole(request.out / "captions.jsonl", ("\n".join(rows) + "\n").encode())
+
+
+def fingerprint_of(drawn: Drawn) -> str:
+    """The sha256 of the names of the pictures, in order; their folder holds no others of that name."""
+    return hashlib.sha256("\n".join(file.name for file in drawn.files).encode()).hexdigest()
+
+
+def describe_weights(cascade: Cascade) -> dict[str, Any]:
+    """How long each stage was trained, and the hash of its parameters."""
+    return {
+        f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
+        for number, one in enumerate(cascade.trained)
+    }
+
+
+def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
+    """Every fact that a reader needs to repeat it, as JSON can hold it."""
+    resolution = cascade.stages[-1].resolution
+    networks = [network_facts(network) for network in request.networks]
+    settings = [stage.settings for stage in cascade.stages]
+    published = request.published
+    return {
+        "protocol": {"name": request.protocol.title, "source": request.protocol.source},
+        "deviations": find_deviations(
+            request.protocol,
+            samples=len(request.choice.captions),
+            dataset=request.dataset,
+            resolution=resolution,
+            networks=networks,
+            guidance=[one.guidance_weight for one in settings],
+            augmentation_levels=[one.augmentation_level for one in settings[1:]],
+            own_captions=request.own_captions,
+        ),
+        "captions": {"count": len(request.choice.captions), "sha256": request.choice.sha256, "seed": request.seed},
+        "reference": request.reference.key(resolution),
+        "reference_statistics": None if published is None else {"file": published.name, "sha256": published.sha256},
+        "networks": {network["name"]: network for network in networks},
+        "clip": None if request.clip is None else request.clip.image.key,
+        "sampling": {"seed": request.seed, **cascade.describe()},
+        "weights": describe_weights(cascade),
+    }
+
+
+def network_facts(network: FeatureNetwork) -> Mapping[str, Any]:
+    """A feature network as a report and the search for deviations want it."""
+    return {"name": network.name, **network.key, "published": network.published}

@@ -1,0 +1,117 @@
+"""All measures of one feature network: features of drawn and of real pictures become numbers, and words about them."""
+
+from typing import Any, NamedTuple
+
+from imagen_jax.encoders.feature_network import FeatureNetwork
+from imagen_jax.encoders.feature_networks import FeatureSet
+from imagen_jax.evaluation.metrics.frechet import Gaussian, describe_count, measure_frechet_distance
+from imagen_jax.evaluation.metrics.inception_score import SPLITS, inception_score
+from imagen_jax.evaluation.metrics.kernel_distance import kernel_distance
+from imagen_jax.evaluation.metrics.precision_recall import NEIGHBOURS, precision_recall
+from imagen_jax.evaluation.protocols.measured_references import MeasuredReference, moments_in_blocks
+
+
+class Headline(NamedTuple):
+    """A number that a report begins with.
+
+    Attributes:
+        name: of the measure.
+        value: the number.
+        better: "lower" or "higher".
+        uncertainty: a standard deviation or error, where there is one.
+        note: in which features, and the like.
+    """
+
+    name: str
+    value: float
+    better: str
+    uncertainty: float | None = None
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields that are there, by name."""
+        return {name: value for name, value in self._asdict().items() if value not in (None, "")}
+
+
+class PublishedStatistics(NamedTuple):
+    """Statistics that others made of their pictures.
+
+    Attributes:
+        name: of the file.
+        sha256: of the file.
+        statistics: mean and covariance of features.
+    """
+
+    name: str
+    sha256: str
+    statistics: Gaussian
+
+
+class Measures(NamedTuple):
+    """What was measured in one network's features.
+
+    Attributes:
+        numbers: of each measure, all that it says.
+        headline: the numbers to begin a report with.
+        warnings: what a reader should know of them.
+    """
+
+    numbers: dict[str, Any]
+    headline: list[Headline]
+    warnings: list[str]
+
+
+def measure_features(
+    network: FeatureNetwork, ours: FeatureSet, theirs: MeasuredReference, published: PublishedStatistics | None = None
+) -> Measures:
+    """Measures drawn pictures against real ones: Fréchet and kernel distance, precision and recall, Inception Score.
+
+    Those that take more pictures than there are, are left out, and a warning says so.
+
+    Args:
+        network: of the features.
+        ours: of drawn pictures.
+        theirs: real ones, as measured on the first process.
+        published: statistics of a file, in features of this network, that the drawn are measured against as well.
+
+    Raises:
+        UserError: a feature is not finite, or the file's are of another width.
+    """
+    if not network.distance:
+        return Measures({}, [], [])
+    count, real = len(ours.pooled), len(theirs.features.pooled)
+    note = f"{network.title}, resized as {network.resize}"
+    warnings = [f"{network.name}: {said}" for said in describe_count(min(count, real), network.width)]
+    fewest = min(count, real)
+    if fewest < 2:
+        return Measures({}, [], [f"{network.name}: of {fewest} picture(s) nothing can be measured: draw more"])
+    assert theirs.moments is not None
+    moments = moments_in_blocks(ours)
+    frechet = measure_frechet_distance(moments, theirs.moments)
+    kernel = kernel_distance(ours.pooled, theirs.features.pooled)
+    numbers = {network.distance: frechet.as_dict(), "KID": kernel.as_dict()}
+    of_network = "" if network.distance == "FID" else f" in {network.name} features"
+    headline = [
+        Headline(network.distance, frechet.distance, "lower", None, note),
+        Headline(f"kernel distance{of_network}" if of_network else "KID", kernel.distance, "lower",
+                 kernel.standard_deviation, note),
+    ]  # fmt: skip
+    if published is not None:
+        against = measure_frechet_distance(moments, published.statistics)
+        name = f"{network.distance} against {published.name}"
+        numbers[name] = against.as_dict()
+        headline.append(Headline(name, against.distance, "lower", None, f"{note}; the file's statistics as they are"))
+    if fewest > NEIGHBOURS:
+        near = precision_recall(ours.pooled, theirs.features.pooled, reference_radii=theirs.radii)
+        numbers["precision and recall"] = near.as_dict()
+        headline += [
+            Headline("precision", near.precision, "higher", None, note),
+            Headline("recall", near.recall, "higher", None, note),
+        ]
+    else:
+        warnings.append(f"{network.name}: precision and recall take more than {NEIGHBOURS} pictures, not {fewest}")
+    if ours.logits is not None and count >= SPLITS:
+        score = inception_score(ours.logits)
+        numbers["Inception Score"] = score.as_dict()
+        headline.append(Headline("Inception Score", score.score, "higher", score.standard_deviation, note))
+    return Measures(numbers, headline, warnings)

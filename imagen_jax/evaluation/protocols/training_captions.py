@@ -1,0 +1,62 @@
+"""Do pictures follow their captions? Training captions are drawn, and look for their own images among all of them.
+
+What a cascade on any data can be measured by, and the quickstart is; see ``evaluation.metrics.caption_recall``.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from imagen_jax.array_types import HostPixels
+from imagen_jax.cascade.image_files import labelled_grid, save_png
+from imagen_jax.evaluation.metrics.caption_recall import CaptionRecall, measure_caption_recall
+from imagen_jax.evaluation.protocols.evaluation import Measured, Request
+from imagen_jax.evaluation.protocols.measures import Headline
+from imagen_jax.storage.paths import Path
+
+SHOWN = 16
+"""Pictures that ``recall.png`` shows, each beside its caption's own image."""
+
+
+def measure_recalls(request: Request, measured: Measured) -> dict[str, CaptionRecall]:
+    """Caption recall in each network's features.
+
+    Raises:
+        UserError: there is one picture only.
+    """
+    assert request.choice.pictures is not None
+    own = np.asarray(request.choice.pictures)
+    return {
+        name: measure_caption_recall(ours.pooled, own, theirs.pooled, seed=request.seed)
+        for name, (ours, theirs) in measured.features.items()
+    }
+
+
+def describe_recalls(recalls: dict[str, CaptionRecall], first: str) -> dict[str, Any]:
+    """The sections of a report."""
+    headline = recalls[first]
+    return {
+        f"caption_recall_at_{headline.k}": headline.recall,
+        f"caption_recall_at_{headline.k}_shuffled": headline.shuffled,
+        "chance": headline.chance,
+        "chance_upper_bound": headline.chance_upper_bound,
+        "features": first,
+        "recall": {name: recall.as_dict() for name, recall in recalls.items()},
+    }
+
+
+def headline_of(recall: CaptionRecall, network: str) -> Headline:
+    """The number that the report begins with."""
+    note = f"{network}; with captions shuffled {recall.shuffled:.3f}, by chance {recall.chance:.3f}"
+    return Headline(f"caption recall@{recall.k}", recall.recall, "higher", None, note)
+
+
+def show_pairs(request: Request, measured: Measured, resolution: int, path: Path) -> None:
+    """Writes a grid of the first pictures, each beside its caption's own image."""
+    assert request.choice.pictures is not None
+    pictures: list[HostPixels] = []
+    labels: list[str] = []
+    for place, number in enumerate(request.choice.pictures[:SHOWN]):
+        pictures += [measured.drawn.picture(place), request.reference.picture(number, resolution)]
+        labels += [request.choice.captions[place], "original"]
+    save_png(path, labelled_grid(np.stack(pictures), labels, 8), {})

@@ -1,0 +1,133 @@
+"""Prompts that each ask for one hard thing, as DrawBench has them, and a set of our own.
+
+    prompts.csv, or our own set -> DrawBenchPrompt(category, prompt) of each -> pictures -> side_by_side
+
+DrawBench (Saharia et al. 2022, section 3 and appendix C) is a table of 200 sentences with the columns ``Prompts`` and
+``Category``, which whoever has it can read here. Ours are 198 sentences of our own, 18 of each category, and the
+categories have DrawBench's names, so that tables line up:
+
+    Colors              is each thing of the colour that is said, unusual ones too, and no two of them exchanged?
+    Conflicting         do things do to each other what they never do?
+    Counting            are there as many as are said, from one to ten?
+    DALL-E              are shape, material, clothing and point of view put together as nobody has yet?
+    Descriptions        is a thing found that is described at length and never named, or a scene of many parts?
+    Gary Marcus et al.  does word order, negation, possession or what everybody knows of the world change the picture?
+    Misspellings        are words understood whose letters are wrong?
+    Positional          is one thing on, under, left of, right of, before or between others?
+    Rare Words          are words known that hardly any caption holds?
+    Reddit              are jokes drawn, in which an age, a style and a subject don't belong together?
+    Text                are the quoted letters written, and all of them?
+"""
+
+import csv
+import importlib.resources
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from imagen_jax.data.sources.table_rows import ROW_READERS
+from imagen_jax.errors import UserError, choose
+from imagen_jax.storage.paths import Path, to_path, write_whole
+from imagen_jax.storage.refusals import raise_if_denied
+
+PACKAGE = "imagen_jax.evaluation"
+OWN_PROMPTS = "drawbench_prompts.csv"
+
+COLUMNS = {"prompts": "prompt", "prompt": "prompt", "category": "category", "categories": "category"}
+"""What a column holds, by its name in small letters."""
+
+
+class DrawBenchPrompt(NamedTuple):
+    """A prompt and what it asks about.
+
+    Attributes:
+        category: such as "Counting".
+        prompt: the sentence.
+        times: how often the file has it.
+    """
+
+    category: str
+    prompt: str
+    times: int = 1
+
+
+def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
+    """Reads a table of prompts with their categories.
+
+    Args:
+        path: a CSV as DrawBench is published, or ``.tsv``, ``.jsonl`` or ``.parquet``. The columns may stand in any
+            order and be written in any case; there may be others. Rows without anything in them are left out.
+
+    Returns:
+        Each prompt once, where the file first has it, with the category that it has there.
+
+    Raises:
+        UserError: there is no such file, it lacks a column, a row can't be read, or there is no prompt at all.
+    """
+    read_rows = choose(ROW_READERS, path.suffix.lower(), "kind of table")
+    found: dict[str, DrawBenchPrompt] = {}
+    try:
+        for row in read_rows(path, None, ()):
+            if row.problem:
+                raise UserError(f"{row.name} of {path} can't be read ({row.problem}: {row.detail}): mend the row")
+            category, prompt = cells_of(row.values, path, row.name)
+            if not category and not prompt:
+                continue
+            if not category or not prompt:
+                raise UserError(f"{row.name} of {path} has no {'prompt' if category else 'category'}: write one there")
+            before = found.get(prompt, DrawBenchPrompt(category, prompt, 0))
+            found[prompt] = before._replace(times=before.times + 1)
+    except OSError as error:
+        raise_if_denied(error, path)
+        raise UserError(
+            f"the prompts in {path} can't be read ({error.strerror or error}): name a CSV with Prompts and Category"
+        ) from error
+    if not found:
+        raise UserError(f"{path} holds no prompt: write a line Prompts,Category and a prompt in each line below it")
+    return list(found.values())
+
+
+def cells_of(values: Mapping[str, Any], path: Path, row: str) -> tuple[str, str]:
+    """The category and the prompt of a row, without the blanks around them.
+
+    Raises:
+        UserError: a column is missing or there twice, or its text is not UTF-8.
+    """
+    cells: dict[str, str] = {}
+    for name, value in values.items():
+        what = COLUMNS.get(name.strip().lower())
+        if what is None:
+            continue
+        if what in cells:
+            raise UserError(f"{path} has two columns that may be the {what}: rename one of {', '.join(values)}")
+        cells[what] = str(value if value is not None else "").strip()
+        if any("\ud800" <= character <= "\udfff" for character in cells[what]):
+            raise UserError(f"{row} of {path} is not UTF-8: save the table so")
+    for what, column in (("prompt", "Prompts"), ("category", "Category")):
+        if what not in cells:
+            raise UserError(f"{path} has no column {column}, only {', '.join(values) or 'nothing'}: rename one")
+    return cells["category"], cells["prompt"]
+
+
+def own_prompts() -> list[DrawBenchPrompt]:
+    """Our own set: 18 prompts in each of DrawBench's 11 categories."""
+    with importlib.resources.as_file(importlib.resources.files(PACKAGE) / OWN_PROMPTS) as file:
+        return read_drawbench(to_path(file))
+
+
+def write_prompts(path: Path, prompts: Sequence[DrawBenchPrompt]) -> None:
+    """Writes prompts as a CSV with DrawBench's columns, each once.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Prompts", "Category"])
+    writer.writerows([prompt.prompt, prompt.category] for prompt in prompts)
+    try:
+        write_whole(path, text.getvalue().encode())
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
+        ) from error

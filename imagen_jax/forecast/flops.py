@@ -1,0 +1,145 @@
+"""Floating-point operations of a function: counted from its jaxpr, and as XLA reports them of the compiled program.
+
+Counted are the multiplications and additions of matrix products and convolutions, two for each multiply-add:
+
+    product        2 · (elements of the result) · (terms of each sum)                               (1)
+    convolution    2 · (batch · output channels · input channels of a group) · Π_axes pairs         (2)
+
+where ``pairs`` are the pairs of an output position and a tap of the kernel that meet a pixel: not padding, and not a
+hole between dilated pixels. XLA leaves those out as well, and adds what is elementwise. Both are of direct
+convolutions, though a CPU may take a shorter way (``models.convolutions``).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.backend import computing_as_written
+
+
+def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
+    """Operations of ``function(*arguments)`` by equations (1) and (2); arguments may be shapes.
+
+    Raises:
+        ValueError: the function multiplies inside a loop of unknown length.
+    """
+    with computing_as_written():
+        return count_in(jax.make_jaxpr(anew(function))(*arguments).jaxpr)
+
+
+def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
+    """Operations that XLA reports of the program that it compiles for ``function(*arguments)`` on this machine.
+
+    Nothing is run, and arguments may be shapes. Inside a loop they count once, however often it turns.
+
+    Raises:
+        UserError: the compiler of this accelerator reports none.
+    """
+    with computing_as_written():
+        costs = jax.jit(anew(function)).lower(*arguments).compile().cost_analysis() or {}
+    if "flops" not in costs:
+        raise UserError(
+            f"XLA reports no operations on {jax.default_backend()}: run this with JAX_PLATFORMS=cpu in the environment"
+        )
+    return round(costs["flops"])
+
+
+def anew(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, of which JAX keeps no trace that was made for computing."""
+    return lambda *arguments: function(*arguments)
+
+
+def count_in(jaxpr: Jaxpr) -> int:
+    """Operations of a jaxpr and of those inside it."""
+    return sum(count_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def count_of_equation(equation: JaxprEqn) -> int:
+    """Operations of one equation; a scan's as often as it turns, a branch's as of the costliest.
+
+    Raises:
+        ValueError: it is a loop of unknown length, and multiplies.
+    """
+    name = equation.primitive.name
+    if name in COUNTS:
+        return COUNTS[name](equation)
+    inside = [count_in(jaxpr) for jaxpr in find_jaxprs(equation.params.values())]
+    if name == "cond":
+        return max(inside)
+    if name == "while" and any(inside):
+        raise ValueError("operations in a loop of unknown length can't be counted: write it as a scan")
+    return sum(inside) * (equation.params["length"] if name == "scan" else 1)
+
+
+def find_jaxprs(values: Iterable[Any]) -> Iterator[Jaxpr]:
+    """The jaxprs among an equation's parameters, such as the body of a scan."""
+    for value in values:
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from find_jaxprs(value)
+
+
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of what goes into an equation or comes out."""
+    return variable.aval.shape
+
+
+def count_of_product(equation: JaxprEqn) -> int:
+    """Equation (1)."""
+    (summed, _), _ = equation.params["dimension_numbers"]
+    shape = shape_of(equation.invars[0])
+    return 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in summed)
+
+
+def count_of_convolution(equation: JaxprEqn) -> int:
+    """Equation (2)."""
+    params = equation.params
+    image, kernel = map(shape_of, equation.invars)
+    result = shape_of(equation.outvars[0])
+    axes = params["dimension_numbers"]
+    # Of an image the first two axes named are batch and channels; of a kernel output and input channels.
+    operations = 2 * result[axes.out_spec[0]] * result[axes.out_spec[1]] * kernel[axes.rhs_spec[1]]
+    for number, (before, _) in enumerate(params["padding"]):
+        operations *= count_pairs(
+            image[axes.lhs_spec[2 + number]],
+            kernel[axes.rhs_spec[2 + number]],
+            result[axes.out_spec[2 + number]],
+            before,
+            params["window_strides"][number],
+            params["lhs_dilation"][number],
+            params["rhs_dilation"][number],
+        )
+    return operations
+
+
+def count_pairs(
+    pixels: int, taps: int, outputs: int, before: int, stride: int = 1, dilation: int = 1, tap_dilation: int = 1
+) -> int:
+    """Pairs of an output position and a tap that meet a pixel, along one axis.
+
+    Args:
+        pixels: length of the input.
+        taps: length of the kernel.
+        outputs: length of the output.
+        before: padding before the first pixel.
+        stride: from one output position to the next.
+        dilation: from one pixel to the next; what is between are holes.
+        tap_dilation: from one tap to the next.
+    """
+    places = np.arange(outputs)[:, None] * stride + np.arange(taps)[None, :] * tap_dilation - before
+    meets = (places >= 0) & (places <= (pixels - 1) * dilation) & (places % dilation == 0)
+    return int(meets.sum())
+
+
+COUNTS: dict[str, Callable[[JaxprEqn], int]] = {
+    "dot_general": count_of_product,
+    "conv_general_dilated": count_of_convolution,
+}

@@ -1,0 +1,151 @@
+"""The programs of a job, ready to compile for any devices: they need not be here, and nothing is allocated.
+
+config + devices -> mesh -> shapes with their places -> lowered program, and what the model computes in it
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.loading import make_sampling_stage, make_settings
+from imagen_jax.cascade.stage import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
+from imagen_jax.cascade.stage_sampler import Inputs, make_whole_program
+from imagen_jax.encoders.t5 import SIZES, T5Encoder
+from imagen_jax.errors import UserError, choose
+from imagen_jax.forecast.flops import count_operations
+from imagen_jax.forecast.stage_programs import count_training_operations
+from imagen_jax.sharding.axes import axes_of, remove_labels
+from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
+
+
+class Job(NamedTuple):
+    """A program that is ready to compile, and what is to be known of it.
+
+    Attributes:
+        name: what it does.
+        lowered: the program.
+        mesh: the devices that it runs on.
+        batch: how many of ``unit`` it works on.
+        unit: "image" or "token".
+        model_flops: operations that the model takes for all of them: matrix products and convolutions, none of them
+            computed twice.
+        state_bytes: of all arrays that are cut over ``fsdp``, not cut.
+        trains: whether it is a training step.
+    """
+
+    name: str
+    lowered: jax.stages.Lowered
+    mesh: Mesh
+    batch: int
+    unit: str
+    model_flops: int
+    state_bytes: int
+    trains: bool = False
+
+
+def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
+    """The training step of a config, on its batch.
+
+    Raises:
+        UserError: the config is wrong, or its mesh does not fit.
+    """
+    stage = build_stage(config)
+    training = make_training(config, stage, devices)
+    batch = config.training.batch_size
+    return Job(
+        "training step",
+        training.lower(),
+        training.mesh,
+        batch,
+        "image",
+        batch * count_training_operations(config),
+        bytes_of(training.state),
+        trains=True,
+    )
+
+
+def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) -> Job:
+    """The whole sampler of a config: all steps, from noise to images.
+
+    Args:
+        config: of the stage.
+        devices: of the pod.
+        batch: images drawn at once.
+
+    Raises:
+        UserError: the config is wrong, or its mesh does not fit.
+    """
+    stage = build_stage(config)
+    mesh = make_mesh(config.mesh.to_dict(), devices)
+    sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))
+    draw: Any = make_whole_program(sampled)
+    shapes = abstract_params(stage)
+    params = place_shapes(shapes, place_state(shapes, parameter_axes(stage), mesh))
+    inputs = place_shapes(sampling_inputs(stage, batch), batch_placement(mesh, batch))
+    with jax.set_mesh(mesh):
+        lowered = draw.lower(params, inputs)
+    operations = count_operations(draw, params, sampling_inputs(stage, 1))
+    return Job(
+        f"sampler, {sampled.settings.steps} steps of {sampled.settings.rule.name},",
+        lowered,
+        mesh,
+        batch,
+        "image",
+        batch * operations,
+        bytes_of(params),
+    )
+
+
+def sampling_inputs(stage: Stage, batch: int) -> Inputs:
+    """Shapes of what a sampler takes besides the parameters."""
+    inputs = abstract_batch(stage, batch)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    text = jax.eval_shape(in_float32, inputs.text)
+    return Inputs(text, text, keys, inputs.low_resolution)
+
+
+def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: int) -> Job:
+    """The T5 encoder on a batch of captions, in bfloat16, its weights in parts on all devices.
+
+    Args:
+        size: a key of ``t5.SIZES``.
+        devices: of the pod.
+        batch: captions.
+        tokens: of each.
+
+    Raises:
+        UserError: there is no such size, or the batch or the weights can't be cut over the devices.
+    """
+    encoder = T5Encoder(choose(SIZES, size, "size of T5"), jnp.bfloat16)
+    if batch < 1 or tokens < 1:
+        raise UserError(f"{batch} captions of {tokens} tokens are nothing to encode: give at least 1 of each")
+    mesh = make_mesh({"fsdp": len(devices)}, devices)
+
+    def captions(count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return tuple(jax.ShapeDtypeStruct((count, tokens), kind) for kind in (jnp.int32, jnp.bool_))
+
+    def encode(params: Any, ids: Any, mask: Any) -> Any:
+        return encoder.apply({"params": params}, ids, mask)
+
+    labelled = jax.eval_shape(
+        lambda: encoder.init(jax.random.key(0), *jax.tree.map(jnp.zeros_like, captions(1)))["params"]
+    )
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, jnp.bfloat16), remove_labels(labelled))
+    params = place_shapes(shapes, place_state(shapes, axes_of(labelled), mesh))
+    cut = batch_placement(mesh, batch)
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(encode, out_shardings=cut).lower(params, *place_shapes(captions(batch), cut))
+    operations = batch * count_operations(encode, shapes, *captions(1))
+    return Job(f"T5 {size} encoder", lowered, mesh, batch * tokens, "token", operations, bytes_of(params))
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes of all arrays of a tree of shapes, keys not counted."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)

@@ -1,0 +1,11 @@
+"""The process that runs a command: its flags, signals, memory and exit status, and the other processes of a pod.
+
+    run_main -> flags -> join the other processes -> the command -> exit status
+
+- ``main``: the wrapper of every command; ``distributed_flags``: flags of commands that several hosts run together;
+  ``preconditions``: refuses flags that would have no effect.
+- ``processes``: multi-host functions (barrier, broadcast, agreement); ``company``: heartbeats between the processes.
+- ``preemption`` and ``signals``: SIGTERM; ``interrupts``: Ctrl-C; ``machine_errors``: missing memory, threads, devices.
+- ``memory``: large pages, freeing memory; ``backend``: which platform a program is compiled for;
+  ``compilation_cache``; ``standard_streams``; ``seeds``: the range of valid seeds.
+"""

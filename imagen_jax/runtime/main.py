@@ -1,0 +1,221 @@
+"""How every entry point starts and ends: flags, one sentence for a mistake, a status that says which kind it was.
+
+| status | what happened |
+|---|---|
+| 0 | done |
+| 1 | a mistake of ours: the traceback says where |
+| 2 | a mistake that the user can mend: the sentence says how |
+| 3 | another process of the run ended or never came: the sentence says which; the same command continues |
+| 74 | a disk or bucket refuses for now, or the folder is in use: the sentence says which; the same command, later |
+| 75 | told to leave (SIGTERM), and all is kept: the same command continues |
+| 130 | interrupted by Ctrl-C, here or on another host: the sentence says what is kept (``interrupts``) |
+"""
+
+import errno
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
+from imagen_jax.runtime import interrupts, processes
+from imagen_jax.runtime.company import INTERRUPTED
+from imagen_jax.runtime.compilation_cache import enable_compilation_cache
+from imagen_jax.runtime.machine_errors import explain_lack
+from imagen_jax.runtime.preemption import AGAIN
+from imagen_jax.runtime.standard_streams import make_streams_last
+from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
+from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
+
+flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
+
+MENDABLE = 2
+FOR_NOW = 74
+IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
+
+
+def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INTERRUPTED) -> None:
+    """Parses the flags, runs ``main`` with what is left of the arguments, and exits.
+
+    Args:
+        main: the command.
+        if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
+    """
+    make_streams_last()
+    interrupts.begin_listening(if_interrupted)
+    # Its lines are about the libraries, and would stand between ours.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    enable_compilation_cache()
+    app.run(lambda arguments: run_guarded(main, arguments, if_interrupted), flags_parser=parse_flags)
+
+
+def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
+    """Parses flags; what is wrong with them ends the program in a sentence."""
+    try:
+        rest = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+            # A config file that could not be loaded says so only when it is asked for something.
+            flags.FLAGS.config.keys()
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        known = [name for name in flags.FLAGS if len(name) > 1]
+        fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+        # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
+        cause = error.__cause__ or error
+        if isinstance(cause, IsADirectoryError):
+            fail(f"{cause.filename} is a folder: name a file of it, as in --config=configs/quickstart.py:base")
+        sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
+        fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
+
+
+def find_unknown_key(arguments: Sequence[str]) -> str | None:
+    """A sentence about the first config key on the command line that the config lacks; None where it has them all."""
+    line = "\n".join(arguments)
+    path = re.search(r"^--?config[=\n](.+)$", line, flags=re.MULTILINE)
+    if path is None or "config" not in flags.FLAGS:
+        return None
+    try:
+        config = flags.FLAGS["config"].parser.parse(path[1])
+    except (AttributeError, KeyError) as error:
+        if "get_config" in str(error):
+            return f"{path[1]} is no experiment, for it has no get_config: name another file of its folder"
+        return f"the config file {path[1]} stops with {error!r}: mend it"
+    for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
+        place, value = "config", config
+        for key in keys.split("."):
+            if not isinstance(value, ConfigDict):
+                return f"{place} is {value!r} and has no keys: leave .{key} out"
+            if key not in value:
+                return f"{place} has no key {key!r}{nearest_name(key, value.keys())}"
+            place, value = f"{place}.{key}", value[key]
+    return None
+
+
+def explain_flag_error(message: str) -> str:
+    """One sentence for what absl or config_flags says about a flag, in many lines or with a traceback in it."""
+    if found := re.search(r"Flag --(\w+) must have a value", message):
+        return f"--{found[1]} is missing: give it, as in --{found[1]}=…"
+    if found := re.search(r"NoneType'> of field ([\w.]+) is not supported", message):
+        return f"{found[1]} is None, so its type is unknown: set it in the config file"
+    if found := re.search(r"No such file or directory: '([^']+)'", message):
+        return f"there is no file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
+    last_line = message.strip().splitlines()[-1] if "Traceback" in message else message
+    return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
+
+
+def run_guarded(
+    main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str = IF_INTERRUPTED
+) -> None:
+    """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
+    with processes.leaving_at_once():
+        run_explained(main, arguments, if_interrupted)
+
+
+def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
+    """Runs ``main``; turns what the user can mend into a sentence."""
+    try:
+        with processes.ending_told():
+            main(arguments)
+            sys.stdout.flush()
+            processes.leave()
+    except UserError as error:
+        fail(str(error), error, FOR_NOW if error.for_now else MENDABLE)
+    except StoppedError as error:
+        print(f"interrupted: {error}", file=sys.stderr, flush=True)
+        processes.exit_now(INTERRUPTED)
+    except LeavingError as error:
+        print(f"told to leave: {error}", file=sys.stderr, flush=True)
+        processes.exit_now(AGAIN)
+    except KeyboardInterrupt:
+        interrupts.end(if_interrupted)
+    except Exception as error:
+        lack = explain_lack(error, processes.is_together())
+        if lack is not None:
+            fail(str(lack), error, FOR_NOW if lack.for_now else MENDABLE)
+        if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):
+            raise
+        fail(explain(error), error, FOR_NOW if passes(error) else MENDABLE)
+
+
+def passes(error: Exception) -> bool:
+    """Whether a disk's or a bucket's refusal may pass by itself."""
+    return not is_denied(error) if is_refusal(error) else is_passing(error)
+
+
+def explain(error: Exception) -> str:
+    """A sentence for a disk's or a bucket's refusal.
+
+    Raises:
+        Exception: the error itself, where it is none that a user can mend.
+    """
+    sentences = {
+        errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
+        errno.EDQUOT: "the disk quota of {} is used up: make room and run the same command again",
+        errno.EACCES: "you may not read or write {}: ask its owner, change its permissions or choose another folder",
+        errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
+    }
+    if is_refusal(error):
+        if passes(error):
+            return f"a bucket does not answer as it should ({tell(error)}): run the same command again"
+        return explain_refusal(error)
+    code = disk_error_code(error)
+    place = getattr(error, "filename", None) or "the output folder"
+    if code in sentences:
+        return sentences[code].format(place)
+    if code is not None and is_passing(error):
+        return (
+            f"{place} can't be read or written now ({os.strerror(code)}): run the same command again, and if that "
+            "does not help, look at the disk and the network"
+        )
+    raise error
+
+
+def fail(sentence: str, error: BaseException | None = None, status: int = MENDABLE) -> NoReturn:
+    """Ends the program with one sentence on standard error; with ``--debug`` the traceback comes first."""
+    if error is not None and flags.FLAGS.debug:
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+OPTION_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {
+    int: (int, "whole number"),
+    bool: (lambda value: {"true": True, "false": False}[value.lower()], "True or False"),
+}
+"""How the value of an option is read whose default is of a type, and what it then is; others are text."""
+
+
+def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
+    """Options for a function, of the types that its defaults have.
+
+    Args:
+        function: takes them by name.
+        given: each as NAME=VALUE.
+
+    Raises:
+        UserError: one is not NAME=VALUE, or its value not of its type.
+    """
+    parameters = inspect.signature(function).parameters
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if name in options:
+            raise UserError(f"--option={name} is given twice: give it once")
+        if not equals:
+            raise UserError(f"--option={text} has no value: write --option={text}=VALUE")
+        default = parameters[name].default if name in parameters else ""
+        read, kind = OPTION_TYPES.get(type(default), (str, "text"))
+        try:
+            options[name] = read(value)
+        except (ValueError, KeyError):
+            raise UserError(f"the option {name}={value} is no {kind}") from None
+    return options

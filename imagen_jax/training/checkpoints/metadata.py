@@ -1,0 +1,170 @@
+"""What a checkpoint says of itself, in its own metadata: format, data position, each array's shape and fingerprint.
+
+    {"format": 2, "data_state": {…}, "arrays": {"ema_params": {"layer/bias": ["float32", [256], "0123…cdef"]}, …},
+     "digest": sha256 of all that}
+
+| format | written by | differs |
+|---|---|---|
+| 1 | versions before this table | no format, arrays or digest: what is read can't be checked |
+| 2 | this version | |
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
+from imagen_jax.storage.paths import Path
+from imagen_jax.training.checkpoints.checksums import fingerprints_of, numbers_of
+from imagen_jax.training.checkpoints.folder import DamageError, names_in_a_sentence
+
+FORMAT = 2
+"""The newest format, which this version writes."""
+
+
+class ArrayType(NamedTuple):
+    """What an array is, without its numbers.
+
+    Attributes:
+        dtype: its name; a random key has that of its numbers, as the disk holds it.
+        shape: likewise.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Record(NamedTuple):
+    """What a checkpoint says of itself.
+
+    Attributes:
+        data_state: the position in the data.
+        arrays: by part and name the type of each array; no parts where it was written before they were noted.
+        fingerprints: by part and name.
+    """
+
+    data_state: dict[str, Any]
+    arrays: dict[str, dict[str, ArrayType]]
+    fingerprints: dict[str, dict[str, str]]
+
+
+def arrays_by_name(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree, by their paths."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def types_by_name(tree: Any) -> dict[str, ArrayType]:
+    """The type of each array of a tree, or of what stands for them, by its path."""
+    types = {}
+    for name, leaf in arrays_by_name(tree).items():
+        numbers = jax.eval_shape(numbers_of, leaf) if is_key(leaf) else leaf
+        types[name] = ArrayType(jnp.dtype(numbers.dtype).name, tuple(numbers.shape))
+    return types
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array is one of random keys."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def write_record(data_state: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the record of a checkpoint, as JSON can hold it; where several processes write it, each must call this.
+
+    Args:
+        data_state: the position in the data, as JSON can hold it.
+        parts: what is written, by name.
+    """
+    arrays = {}
+    for part, tree in parts.items():
+        marks = fingerprints_of(arrays_by_name(tree))
+        arrays[part] = {name: [*kind, marks[name]] for name, kind in types_by_name(tree).items()}
+    written = {"format": FORMAT, "data_state": data_state, "arrays": arrays}
+    return {**written, "digest": digest_of(written)}
+
+
+def read_record(written: Any, checkpoint: Path) -> Record:
+    """Reads the record of a checkpoint of any format.
+
+    Raises:
+        DamageError: it is no such record, or not as it was written.
+        UserError: it is of a newer format.
+    """
+    if not isinstance(written, dict):
+        raise DamageError("it says nothing of itself")
+    number = written.get("format", 1)
+    if isinstance(number, int) and number > FORMAT:
+        raise UserError(
+            f"the checkpoint {checkpoint} has format {number} and was made by a newer version of imagen-jax, for this "
+            f"one knows formats up to {FORMAT}: update imagen-jax"
+        )
+    while number != FORMAT:
+        if number not in MIGRATIONS:
+            raise DamageError(f"it says that it has format {number}")
+        written = MIGRATIONS[number](written)
+        number = written["format"]
+    body = {name: value for name, value in written.items() if name != "digest"}
+    if written.get("digest") != digest_of(body):
+        raise DamageError("what it says of itself has changed since it was written")
+    noted = written["arrays"]
+    return Record(
+        written["data_state"],
+        {part: {name: ArrayType(one[0], tuple(one[1])) for name, one in of.items()} for part, of in noted.items()},
+        {part: {name: one[2] for name, one in of.items()} for part, of in noted.items()},
+    )
+
+
+def from_format_1(written: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 held the position in the data alone.
+
+    Raises:
+        DamageError: this one does not.
+    """
+    if written.keys() != {"data_state"}:
+        raise DamageError("it says nothing of its format")
+    body = {"format": 2, "data_state": written["data_state"], "arrays": {}}
+    return {**body, "digest": digest_of(body)}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_format_1}
+"""From each older format to a newer one."""
+
+
+def digest_of(body: dict[str, Any]) -> str:
+    """A checksum of what JSON can hold, the same before it is written and after it is read."""
+    # As it is read: its keys are text, its tuples are lists.
+    body = parse_json(json.dumps(body))
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def check_fits(checkpoint: Path, there: Mapping[str, ArrayType], wanted: Any) -> None:
+    """Checks the shapes in a checkpoint against those that a config makes.
+
+    Raises:
+        UserError: they differ; names the first that does, with both shapes.
+    """
+    here = types_by_name(wanted)
+    for name in sorted({*there, *here}):
+        shapes = [of[name].shape if name in of else "none" for of in (there, here)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"the checkpoint {checkpoint} does not fit the config: {name} has the shape {shapes[0]} "
+                f"there and {shapes[1]} here; use the config it was trained with, or another --workdir"
+            )
+
+
+def check_numbers(read: Any, noted: Mapping[str, str]) -> None:
+    """Checks arrays against their fingerprints; where several processes hold them together, each must call this.
+
+    Raises:
+        DamageError: some differ.
+    """
+    found = fingerprints_of(arrays_by_name(read))
+    changed = [name for name in noted if found[name] != noted[name]]
+    if changed:
+        raise DamageError(f"numbers have changed since they were written, of {names_in_a_sentence(changed)}")

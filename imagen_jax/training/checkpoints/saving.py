@@ -1,0 +1,87 @@
+"""Saving while training: every so often, at the end, and soon again after a write that failed.
+
+A disk that is full for an hour must not end a run of a week: each failure is told, and only the last one is an error.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from imagen_jax.errors import UserError
+from imagen_jax.training.checkpoints.folder import warn
+from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.checkpoints.write_errors import NotWrittenError
+from imagen_jax.training.loop import Hook, Moment
+
+RETRIES = 10
+"""How often a write that failed is tried again until the next one is due."""
+
+
+class Saving:
+    """Saves state and data position together.
+
+    Args:
+        checkpoints: where to.
+        every: how often, in steps.
+        steps: number of the last step, which is always saved; so is that after which the run leaves.
+        beside: gives what else is kept with the position in the data, as JSON can hold it.
+
+    Raises:
+        UserError: ``every`` is no number of steps.
+    """
+
+    def __init__(
+        self, checkpoints: CheckpointStore, every: int, steps: int, beside: Callable[[], dict[str, Any]] = dict
+    ) -> None:
+        if every < 1:
+            raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
+        self._checkpoints = checkpoints
+        self._every = every
+        self._steps = steps
+        self._beside = beside
+        self._retry: int | None = None
+
+    def hook(self) -> Hook:
+        """What the loop calls; after each step, to see soon when a write has failed."""
+        return Hook("checkpoint", 1, self.save_when_due)
+
+    def save_when_due(self, number: int, moment: Moment) -> None:
+        """Saves if it is time.
+
+        Raises:
+            UserError: the last step can't be saved, or one of several processes alone could not write.
+        """
+        last = number == self._steps or moment.leaving
+        due = last or number % self._every == 0 or number == self._retry
+        try:
+            self._checkpoints.wait() if due else self._checkpoints.check()
+        except NotWrittenError as error:
+            self._tell(number, error)
+        if not due:
+            return
+        self._retry = None
+        try:
+            self._checkpoints.save(number, moment.state, moment.data_state | self._beside())
+        except NotWrittenError as error:
+            if last:
+                raise
+            self._tell(number, error)
+
+    def _tell(self, number: int, error: NotWrittenError) -> None:
+        if number < self._steps:
+            self._retry = min(number + max(self._every // RETRIES, 1), self._steps)
+            warn(f"{error.what}; training goes on, and tries again after step {self._retry}")
+        else:
+            warn(f"{error.what}; now the last step is saved")
+
+
+def make_check(check: Callable[[], None]) -> Hook:
+    """Makes the hook that looks after each step, before anything is written, whether the workdir is still there.
+
+    Args:
+        check: raises ``UserError`` where it is not.
+    """
+
+    def look(number: int, moment: Moment) -> None:
+        check()
+
+    return Hook("loop", 1, look)

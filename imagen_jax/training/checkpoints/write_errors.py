@@ -1,0 +1,145 @@
+"""Why a checkpoint can't be written: no room, or what a disk or a bucket says; and what all processes make of it."""
+
+import errno
+import logging
+import os
+import shutil
+from typing import Any, NamedTuple
+
+import jax
+
+from imagen_jax.errors import ForNowError, UserError
+from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
+from imagen_jax.storage.buckets import is_refusal, tell
+from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
+from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
+from imagen_jax.training.checkpoints.folder import gather, list_damaged, names_in_a_sentence
+
+MENDS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "use a --workdir on another disk",
+}
+"""What helps against the disk's refusals."""
+
+SPARE_ROOM = 1.2
+"""Free disk space wanted before writing, over the size of the state."""
+
+
+class Refusal(NamedTuple):
+    """Why a checkpoint can't be written.
+
+    Attributes:
+        what: what is wrong and what mends it, a sentence without its end.
+        passing: whether it may pass by itself.
+    """
+
+    what: str
+    passing: bool
+
+
+class NotWrittenError(UserError):
+    """A checkpoint was not written, and those before are as they were: all processes know it, and may go on.
+
+    Args:
+        refusal: why.
+
+    Attributes:
+        what: what is wrong and what mends it, a sentence without its end.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.what}, then run again to continue from the last one")
+        self.what = refusal.what
+        self.for_now = refusal.passing
+
+
+def lack_of_room(folder: Path, parts: Any) -> Refusal | None:
+    """What to say where a disk has no room for arrays; None where it has, and of buckets."""
+    if in_bucket(folder):
+        return None
+    wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= wanted:
+        return None
+    aside = names_in_a_sentence(path.name for path in list_damaged(folder))
+    return Refusal(
+        f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: make room"
+        + (f" (damaged ones lie there: {aside})" if aside else ""),
+        passing=False,
+    )
+
+
+def refusal_of_bytes(folder: Path) -> Refusal | None:
+    """What to say where this process can't write a small file into a folder; None where it can."""
+    path = folder / f".written-by-{jax.process_index()}"
+    try:
+        create_folder(folder)
+        write_whole(path, b"Written to see whether a checkpoint can be.\n")
+        path.unlink()
+    except Exception as error:
+        refusal = explain_refusal(folder, error)
+        if refusal is None:
+            raise
+        return refusal
+    return None
+
+
+def refuse_alike(refusal: Refusal | None) -> None:
+    """Raises what this process or another one has to say, in all of them.
+
+    Raises:
+        NotWrittenError: one has something to say.
+    """
+    told = gather(0 if refusal is None else 1 if refusal.passing else 2)
+    if any(told):
+        what = (
+            refusal.what if refusal else f"process {told.index(max(told))} can't write a checkpoint: see what it says"
+        )
+        raise NotWrittenError(Refusal(what, passing=max(told) == 1))
+
+
+def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
+    """What a disk or a bucket says that does not let itself be written to; None for other errors."""
+    if in_bucket(folder) and is_refusal(error):
+        denied = is_denied(error)
+        mend = MENDS_OF_BUCKETS if denied else "wait until it answers as it should"
+        return Refusal(f"a checkpoint can't be written into {folder} ({tell(error)}): {mend}", passing=not denied)
+    code = disk_error_code(error)
+    if code is None and isinstance(error, TimeoutError) and jax.process_count() > 1:
+        return Refusal(
+            f"a checkpoint could not be written into {folder} by all processes: see what the others say", passing=True
+        )
+    if code is None:
+        return None
+    return Refusal(
+        f"a checkpoint can't be written into {folder} ({os.strerror(code)}): {MENDS.get(code, 'mend that')}",
+        is_passing(error),
+    )
+
+
+def ending_all(refusal: Refusal, error: Exception) -> UserError:
+    """What ends a process that alone of several could not write, which the others don't know yet.
+
+    The same command continues: before anything is written again all look whether they can, and go on if one can't. So
+    even a full disk is no reason to stay away.
+    """
+    sentence = f"{refusal.what}, then run the same command on all hosts to continue from the last one"
+    return UserError(sentence) if is_denied(error) else ForNowError(sentence)
+
+
+FAILED_WRITES: list[BaseException] = []
+"""Errors of writing in the background, as Orbax logs them: of several processes it raises them only when all are done,
+and those that did write wait twenty minutes for the one that could not."""
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
+    if not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname):
+        return True
+    if "async_checkpointer" in record.pathname and isinstance(record.exc_info[1], Exception):
+        FAILED_WRITES.append(record.exc_info[1])
+    return False

@@ -1,0 +1,186 @@
+"""What a run tells people: a line of JSON for each log, TensorBoard where wanted, a progress bar."""
+
+import json
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from imagen_jax.errors import UserError
+from imagen_jax.storage.json_text import parse_json
+from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
+from imagen_jax.training.monitoring.append_file import open_lines, say, told_when_refused
+
+FILE_NAME = "metrics.jsonl"
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl``, one object a line, each with its ``step``; where asked, TensorBoard events too.
+
+    What can't be written for want of room waits, see ``append_file``.
+
+    Args:
+        workdir: the run's folder.
+        first_step: the step the run continues from; lines of later steps, written before it was cut, are dropped.
+        tensorboard: also write TensorBoard events, into ``workdir/tensorboard``.
+        name: of the file, if it is another.
+
+    Raises:
+        UserError: TensorBoard is asked for and tensorboardX is not installed.
+    """
+
+    def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False, name: str = FILE_NAME) -> None:
+        create_folder(workdir)
+        path = workdir / name
+        keep_lines_until(path, first_step)
+        self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
+        self._file = open_lines(path)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Writes the metrics of a step, numbers where TensorBoard has them too: to a disk at once, to a bucket soon."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in metrics.items():
+                self._events.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Returns when all lines are where they belong.
+
+        A checkpoint must not come before the lines that lead to it: a run that is cut continues after the checkpoint.
+        """
+        self._file.upload()
+        if isinstance(self._events, EventsForBucket):
+            self._events.flush()
+
+
+def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, a dict each; an unfinished last line is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    path = workdir / name
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    try:
+        parsed = [parse_json(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove the lines that are no JSON") from None
+    for line in parsed:
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(f"{path} is damaged (a line is no object with a step): remove that line")
+    return parsed
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process has held so far, in GiB; macOS counts it in bytes, Linux in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def keep_lines_until(path: Path, step: int) -> None:
+    """Drops the lines of steps after ``step``, and a line that was cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path.parent, path.name) if line["step"] <= step]
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def open_tensorboard(folder: Path, first_step: int) -> Any:
+    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
+        ) from error
+    if in_bucket(folder):
+        return EventsForBucket(SummaryWriter, folder, first_step)
+    return SummaryWriter(str(folder), purge_step=first_step + 1)
+
+
+class EventsForBucket:
+    """TensorBoard's event files, written on this machine and uploaded on ``flush`` and ``close``.
+
+    tensorboardX can write to a bucket, but then keeps all in memory and uploads it once more when Python ends.
+    """
+
+    def __init__(self, open_writer: Callable[..., Any], folder: Path, first_step: int) -> None:
+        self._folder = folder
+        self._local = tempfile.TemporaryDirectory()
+        self._writer = open_writer(self._local.name, purge_step=first_step + 1)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Adds a number."""
+        self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Uploads what there is; another time, where the bucket refuses."""
+        self._writer.flush()
+        with told_when_refused(str(self._folder)):
+            copy_files(pathlib.Path(self._local.name), self._folder)
+
+    def close(self) -> None:
+        """Uploads, and ends."""
+        self._writer.close()
+        self.flush()
+        self._local.cleanup()
+
+
+class Progress:
+    """A progress bar of training: steps, time left, loss and images a second.
+
+    Where standard error is no terminal, a line at the start, every ``SECONDS_BETWEEN_LINES`` and at the end instead.
+    """
+
+    def __init__(self, title: str, first_step: int, steps: int) -> None:
+        self._title = title
+        self._first_step = first_step
+        self._steps = steps
+        self._in_lines = not sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=title, initial=first_step, total=steps, unit="step", dynamic_ncols=True, disable=self._in_lines
+        )
+        self._began = time.monotonic()
+        self._next_line = self._began
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def update(self, step: int, loss: float, images_per_second: float) -> None:
+        """Moves the bar to ``step``."""
+        told = f"loss {loss:.4f}, {images_per_second:.1f} images/s"
+        if not self._in_lines:
+            self._bar.set_postfix_str(told, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now >= self._next_line or step == self._steps:
+            self._next_line = now + SECONDS_BETWEEN_LINES
+            left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
+            remaining = tqdm.format_interval(left)
+            say(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {told}")

@@ -1,0 +1,161 @@
+"""Watching a run from beside it: a trace of some steps, and a word when a step hangs.
+
+Neither touches the devices' work: the trace wraps the compiled step, and the watchdog is a thread that only reads.
+"""
+
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple
+
+import jax
+
+from imagen_jax.errors import UserError
+from imagen_jax.runtime import processes
+from imagen_jax.storage.paths import Path, copy_files, in_bucket
+from imagen_jax.training.state import TrainState
+from imagen_jax.training.step import Batch, TrainStep
+
+
+class Watch(NamedTuple):
+    """How a run is watched.
+
+    Attributes:
+        traced: the first and the last step to trace; None traces nothing.
+        hang_seconds: how long nothing may have ended before the watchdog reports; 0 is no watchdog.
+        end_when_hung: whether the watchdog then ends the process.
+    """
+
+    traced: tuple[int, int] | None = None
+    hang_seconds: float = 0.0
+    end_when_hung: bool = False
+
+
+NOT_WATCHED = Watch()
+
+
+def parse_steps(text: str | None) -> tuple[int, int] | None:
+    """Reads ``--profile_steps=first,last``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+,\d+", text):
+        raise UserError(f"--profile_steps={text} is no pair of steps: write them as in --profile_steps=20,24")
+    first, last = (int(number) for number in text.split(","))
+    if not 1 <= first <= last:
+        raise UserError(f"--profile_steps={text} is no span of steps: they count from 1, the first before the last")
+    return first, last
+
+
+def check_traced(traced: tuple[int, int] | None, done: int, steps: int) -> None:
+    """Checks that a run comes past the steps to trace.
+
+    Raises:
+        UserError: it does not.
+    """
+    if traced is not None and (traced[0] <= done or traced[1] > steps):
+        first, last = traced
+        raise UserError(f"--profile_steps={first},{last} is outside of what this run does, steps {done + 1} to {steps}")
+
+
+def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, steps: int, folder: Path) -> TrainStep:
+    """Wraps a compiled step so that some of its calls are traced by JAX's profiler.
+
+    Args:
+        step: the step.
+        traced: the first and the last step to trace; None leaves the step as it is.
+        done: steps done already.
+        steps: number of the last step.
+        folder: where the trace is written; TensorBoard's profile plugin and xprof read it.
+
+    Raises:
+        UserError: the run does not come past these steps.
+    """
+    if traced is None:
+        return step
+    check_traced(traced, done, steps)
+    first, last = traced
+    # The profiler writes to disks only.
+    written = pathlib.Path(tempfile.mkdtemp(prefix="trace-")) if in_bucket(folder) else folder
+    number = done
+
+    def traced_step(state: TrainState, batch: Batch) -> Any:
+        nonlocal number
+        number += 1
+        if number == first:
+            jax.profiler.start_trace(str(written))
+        result = step(state, batch)
+        if number == last:
+            jax.block_until_ready(result)
+            jax.profiler.stop_trace()
+            if written != folder:
+                copy_files(written, folder)
+                shutil.rmtree(written)
+            print(f"The trace of steps {first} to {last} lies in {folder}.")
+        return result
+
+    return traced_step
+
+
+class Watchdog:
+    """Reports on standard error when nothing has ended for long: no step, and no preview or checkpoint after one.
+
+    The time starts with ``note``, which the loop calls after each step and again after what follows it, and with the
+    block itself; compiling the step comes before that. A report says the step, where the main thread is, and which step
+    each process has done last as it told the others a few seconds ago; no device is asked, for it would hang as well.
+
+    Args:
+        seconds: how long; 0 watches nothing.
+        end_when_hung: end the process after the report.
+        first_step: the step that the run continues from.
+    """
+
+    def __init__(self, seconds: float, end_when_hung: bool = False, first_step: int = 0) -> None:
+        self._seconds = seconds
+        self._end_when_hung = end_when_hung
+        self._step = first_step
+        self._noted = time.monotonic()
+        self._watched = threading.get_ident()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watches for a step that hangs", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        self.note(self._step)
+        if self._seconds:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if self._seconds:
+            self._thread.join()
+
+    def note(self, step: int) -> None:
+        """Notes that a step, or what followed it, has ended."""
+        self._step, self._noted = step, time.monotonic()
+
+    def _watch(self) -> None:
+        reported = self._noted
+        while not self._over.wait(self._seconds / 10):
+            since = time.monotonic() - max(self._noted, reported)
+            if since > self._seconds:
+                reported = time.monotonic()
+                self._report(reported - self._noted)
+
+    def _report(self, seconds: float) -> None:
+        others = ", ".join(f"process {index}: {step}" for index, step in sorted(processes.last_steps().items()))
+        sentence = f"nothing has ended for {seconds:.0f} s since step {self._step}"
+        stack = "".join(traceback.format_stack(sys._current_frames()[self._watched]))
+        each = f"Last steps: {others}.\n" if others else ""
+        print(f"watchdog: {sentence}. {each}The main thread is here:\n{stack}", file=sys.stderr, flush=True)
+        if self._end_when_hung:
+            processes.tell(sentence)
+            processes.end(f"{sentence}, and --end_when_hung is set: run the same command again to continue")

@@ -1,0 +1,270 @@
+"""DeepFloyd IF, the open relative of Imagen, as a stage of ours: folders as diffusers writes them, in and out.
+
+    FOLDER/unet/{config.json, diffusion_pytorch_model.safetensors} -> network and its parameters
+    FOLDER/scheduler/, FOLDER/image_noising_scheduler/             -> schedules, thresholding
+    FOLDER/text_encoder/, FOLDER/tokenizer/                        -> the text encoder's options
+
+What IF does otherwise than Imagen, and how the config says it: the network is told the number of one of a thousand
+discrete steps (``stage.noise_measure``) of a cosine schedule (``discrete_cosine``), and learns its variance
+(``out_channels`` 6); the condition of stage II is noised after it was enlarged (``stage.enlarge_before_noise``); all 77
+places of a caption count, padding too (``text.options.encode_padding``); no caption is the empty caption
+(``text.null``); thresholds have a largest bound (``sampling.largest_bound``).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imagen_jax.cascade.checkpoint_export import NO_CHOICES, ImportChoices, name_params, write_files
+from imagen_jax.cascade.loading import TrainedStage
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.encoders.t5_files import find_tokenizer
+from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
+from imagen_jax.storage.paths import Path, absolute
+from imagen_jax.weight_formats.deepfloyd_tensors import (
+    export_deepfloyd_weights,
+    import_deepfloyd_weights,
+    read_network,
+    write_settings,
+)
+from imagen_jax.weights.checksums import check_checksums
+from imagen_jax.weights.json_settings import FLAG, POSITIVE, SHARE, TEXT, check_kinds, read_settings
+from imagen_jax.weights.named_tensors import flatten_shapes
+from imagen_jax.weights.safetensors_folder import SafetensorsFolder
+
+LICENCE_NOTICE = """\
+These are weights of DeepFloyd IF. They are not ours and do not come under this project's licence:
+  DeepFloyd is licensed under the DeepFloyd License, Copyright (c) Stability AI Ltd. All Rights Reserved.
+  It allows non-commercial research only; what the weights make and what is made of them fall under it too.
+  Whoever passes them on, converted or not, passes on that licence and the line above (read LICENSE-MODEL of IF).
+"""
+
+TOKENS = 77
+"""IF was trained on captions padded to this many tokens."""
+
+SCALE = 4
+"""Of stage II and III: how many times larger the image becomes."""
+
+GUIDANCE = {"stage I": 7.0, "stage II": 4.0}
+STEPS = {"stage I": 100, "stage II": 50}
+"""The defaults of IF's own pipelines."""
+
+AUGMENTATION_STEP = 250
+"""Step whose noise stage II's condition gets in sampling: IF's own default level, a quarter."""
+
+BETA_SCHEDULES = {"squaredcos_cap_v2": "discrete_cosine", "linear": "linear"}
+
+SCHEDULER = {
+    "_class_name": "DDPMScheduler",
+    "clip_sample_range": 1.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "steps_offset": 0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "variance_type": "learned_range",
+}
+"""What a scheduler of IF says where it says it at all; ``variance_type`` it always says."""
+
+SCHEDULER_KINDS = {
+    "beta_end": POSITIVE,
+    "beta_schedule": TEXT,
+    "beta_start": POSITIVE,
+    "clip_sample": FLAG,
+    "dynamic_thresholding_ratio": SHARE,
+    "sample_max_value": POSITIVE,
+    "thresholding": FLAG,
+}
+"""What differs between schedulers, and what it may be."""
+
+RELEASED: dict[str, Any] = {
+    "beta_schedule": "squaredcos_cap_v2",
+    "dynamic_thresholding_ratio": 0.95,
+    "thresholding": True,
+}
+"""The scheduler that IF was released with, for a U-Net's folder that came alone."""
+
+LARGEST_BOUND = {"stage I": 1.5, "stage II": 1.0}
+
+
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
+    """The config of the stage in a folder: of the keys of ``configs/quickstart.py`` those that sampling reads.
+
+    Args:
+        source: a pipeline's folder, or that of its U-Net.
+        choices: what the folder leaves open.
+
+    Raises:
+        UserError: a file is missing, says what IF does not, or is not as we exported it.
+    """
+    check_checksums(find_unet(source))
+    path = find_unet(source) / "config.json"
+    settings = read_settings(path)
+    network = read_network(settings, path)
+    stage = "stage I" if settings["in_channels"] == 3 else "stage II"
+    beside = find_unet(source).parent
+    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": LARGEST_BOUND[stage]})
+    noising = read_noising_schedule(beside / "image_noising_scheduler")
+    size = settings["sample_size"]
+    return ConfigDict(
+        {
+            "seed": 0,
+            "text": {
+                "encoder": "t5",
+                "options": {
+                    **find_text_encoder(source, choices.text_encoder),
+                    "max_tokens": TOKENS,
+                    "dtype": choices.text_dtype or "bfloat16",
+                    "encode_padding": True,
+                    "lowercase": True,
+                },
+                "width": settings["encoder_hid_dim"],
+                "length": TOKENS,
+                "null": "empty_caption",
+            },
+            "stage": {
+                "resolution": size,
+                "low_resolution": None if stage == "stage I" else size // SCALE,
+                "schedule": BETA_SCHEDULES[scheduler.get("beta_schedule", "linear")],
+                "augmentation_schedule": noising,
+                "enlarge_before_noise": "corners",
+                "noise_measure": "step_number",
+                "prediction": "eps",
+                "self_conditioned": False,
+            },
+            "network": network | {"dtype": choices.dtype or "float32"},
+            "sampling": {
+                "sampler": "ancestral",
+                "gamma": 0.0,
+                "eta": 0.0,
+                "guidance_interval": (),
+                "guide_at_once": False,
+                "steps": STEPS[stage],
+                "spacing": "discrete",
+                "guidance": GUIDANCE[stage],
+                "augmentation_level": 0.0 if stage == "stage I" else (AUGMENTATION_STEP + 1) / 1000,
+                **read_thresholding(scheduler),
+            },
+        }
+    )
+
+
+def find_unet(source: Path) -> Path:
+    """The folder of the U-Net in that of a pipeline, or the folder itself."""
+    return source / "unet" if (source / "unet").is_dir() else source
+
+
+def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]:
+    """The options that say where T5 and its tokenizer are.
+
+    Raises:
+        UserError: no T5 lies beside the U-Net and none is named.
+    """
+    folder = text_encoder or find_unet(source).parent / "text_encoder"
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is missing: name the folder of T5 in --text_encoder, for example that of IF's stage I"
+        )
+    tokenizer = find_tokenizer(folder, "")
+    if not tokenizer.is_file():
+        raise UserError(
+            f"{tokenizer} is missing: download the tokenizer into that folder, or into tokenizer/ beside it"
+        )
+    return {"folder": str(absolute(folder)), "tokenizer": str(absolute(tokenizer))}
+
+
+def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A scheduler's settings; those that IF was released with where there is no such folder.
+
+    Raises:
+        UserError: it is of another process than IF's.
+    """
+    if not folder.is_dir():
+        return released
+    path = folder / "scheduler_config.json"
+    settings = read_settings(path)
+    check_process(path, {"variance_type": "fixed_small"} | settings)
+    return settings
+
+
+def read_noising_schedule(folder: Path) -> str:
+    """The name of the schedule that stage II's condition is noised by."""
+    if not folder.is_dir():
+        return BETA_SCHEDULES["squaredcos_cap_v2"]
+    path = folder / "scheduler_config.json"
+    settings = read_settings(path)
+    check_process(path, settings | {"variance_type": SCHEDULER["variance_type"]})
+    return BETA_SCHEDULES[settings.get("beta_schedule", "linear")]
+
+
+def check_process(path: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that a scheduler is of IF's process.
+
+    Raises:
+        UserError: it is not; names the key.
+    """
+    for key in settings:
+        if not key.startswith("_") and key not in SCHEDULER_KINDS.keys() | SCHEDULER.keys():
+            raise UserError(
+                f"{path} has the key {key!r}, which no scheduler of DeepFloyd IF has"
+                f"{nearest_name(key, SCHEDULER_KINDS.keys() | SCHEDULER.keys())}: mend the file"
+            )
+    check_kinds(path, settings, SCHEDULER_KINDS)
+    for key, expected in SCHEDULER.items():
+        if settings.get(key, expected) != expected:
+            raise UserError(f"{path} has {key}={settings[key]!r}, and DeepFloyd IF has {expected!r}: mend the file")
+    betas = settings.get("beta_schedule", "linear")
+    bounds = (settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02))
+    if betas not in BETA_SCHEDULES or (betas == "linear" and bounds != (1e-4, 0.02)):
+        raise UserError(
+            f"{path} has beta_schedule={betas!r} from {bounds[0]} to {bounds[1]}: known are "
+            f"{', '.join(sorted(BETA_SCHEDULES))}, the linear one from 0.0001 to 0.02"
+        )
+
+
+def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The thresholding keys of ``config.sampling``."""
+    dynamic = {
+        "percentile": 100.0 * scheduler.get("dynamic_thresholding_ratio", 0.995),
+        "largest_bound": float(scheduler.get("sample_max_value", 1.0)),
+    }
+    if scheduler.get("thresholding", False):
+        return {"thresholding": "dynamic", **dynamic}
+    return {"thresholding": "static" if scheduler.get("clip_sample", True) else "none", **dynamic}
+
+
+def read_params(source: Path, config: ConfigDict) -> dict:
+    """The U-Net's parameters, a nested dict of float32 arrays.
+
+    Raises:
+        UserError: the file is damaged, a pickle, or does not fit ``config.json``; names file and tensor.
+    """
+    shapes = flatten_shapes(abstract_params(build_stage(config)))
+    return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
+
+
+def check_network(network: Any, name: str) -> None:
+    """Checks that diffusers has a stage's kind of network; ``name`` is the stage's, for errors.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not isinstance(network, DeepFloydUNet):
+        raise UserError(f"{name} has a network that diffusers has no kind of: export it with --format=imagen_jax")
+
+
+def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:
+    """Writes the U-Net's folder as diffusers reads it.
+
+    Raises:
+        UserError: the stage's network is of another kind, or the folder can't be written to.
+    """
+    stage = trained.stage
+    check_network(stage.network, trained.name)
+    assert isinstance(stage.network, DeepFloydUNet)
+    settings = write_settings(stage.network, stage.resolution, stage.text_width, stage.low_resolution is None)
+    tensors = export_deepfloyd_weights(name_params(trained.params), len(stage.network.channels))
+    write_files(folder, settings, tensors, dtype, "diffusion_pytorch_model.safetensors")

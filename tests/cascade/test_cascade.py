@@ -1,0 +1,315 @@
+"""A whole cascade, small and untrained: what a picture depends on, and what edits make of it."""
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.cascade import cascade as cascades
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.edits import Edit
+from imagen_jax.cascade.image_folder import PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.requests import Wish
+from imagen_jax.errors import UserError
+from tests.small_cascades import write_cascade
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    return write_cascade(tmp_path_factory.mktemp("cascade"))
+
+
+@pytest.fixture(scope="module")
+def cascade(workdirs):
+    return load_cascade(workdirs, {"guidance": [2.0, 1.0], "steps": 3}, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def base(workdirs):
+    """The first stage alone, for what is the same in every stage."""
+    return load_cascade(workdirs[:1], {"guidance": [2.0], "steps": 3}, batch_size=3)
+
+
+def draw(cascade, wishes, **options):
+    """The last stage's images."""
+    return np.concatenate([stages[-1] for stages in cascade.draw(wishes, **options)])
+
+
+def distance(ours, theirs):
+    return float(np.abs(ours - theirs).mean())
+
+
+def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
+    wishes = [Wish("panda"), Wish("panda", 1), Wish("apple"), Wish("tree")]
+    together = draw(cascade, wishes)
+    assert together.shape == (4, 16, 16, 3) and np.isfinite(together).all()
+    for number, wish in enumerate(wishes):
+        np.testing.assert_allclose(draw(cascade, [wish])[0], together[number], atol=1e-5)
+    assert distance(together[0], together[1]) > 0.01 and distance(together[0], together[2]) > 0.01
+    assert distance(draw(cascade, wishes, seed=1)[0], together[0]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [8]), (8, [8]), (9, [16]), (24, [24]), (30, [24, 24]), (49, [24, 24, 24])]
+)
+def test_a_batch_is_as_large_as_what_is_asked_for_and_devices_need(workdirs, monkeypatch, count, sizes):
+    """On eight devices, of which each has as many pictures; the last batch of several is filled up."""
+    drawn = []
+
+    def note(self, wishes, *others):
+        drawn.append(len(wishes))
+        yield np.zeros((len(wishes), 8, 8, 3), np.float32)
+
+    monkeypatch.setattr(cascades.Cascade, "_draw_batch", note)
+    whole = load_cascade(workdirs[:1], batch_size=20)
+    assert whole.mesh.size == 8
+    assert sum(len(images) for (images,) in whole.draw([Wish("panda", index) for index in range(count)])) == count
+    assert drawn == sizes
+
+
+def test_one_device_draws_one_picture_alone(workdirs, monkeypatch):
+    monkeypatch.setattr(cascades.jax, "local_devices", lambda: jax.devices()[:1])
+    monkeypatch.setattr(cascades.jax, "local_device_count", lambda: 1)
+    alone = load_cascade(workdirs, {"steps": 2})
+    shapes = []
+    run = cascades.Cascade._run
+
+    def note(self, *arguments):
+        images = run(self, *arguments)
+        shapes.append(images.shape)
+        return images
+
+    monkeypatch.setattr(cascades.Cascade, "_run", note)
+    (picture,) = draw(alone, ["panda"])
+    assert shapes == [(1, 8, 8, 3), (1, 16, 16, 3)]
+    three = draw(alone, ["apple", "panda", "tree"])
+    assert shapes[2:] == [(3, 8, 8, 3), (3, 16, 16, 3)]
+    np.testing.assert_allclose(three[1], picture, atol=1e-5)
+
+
+def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path):
+    """By the cascade itself, in batches of another size."""
+    settings = settings_of(base)
+    contents = []
+    for prompts in (["panda"], ["apple", "panda"], ["panda"]):
+        wishes = [Wish(prompt) for prompt in prompts]
+        folder = PictureFolder(tmp_path, wishes, 0, base.batch_size_for(len(wishes)), "png", settings)
+        drawn = draw_missing(base, folder, folder.missing(), 0)
+        folder.finish(2)
+        contents.append((drawn, {file.name: file.read_bytes() for file in tmp_path.glob("*seed0*")}))
+    assert [(drawn, len(files)) for drawn, files in contents] == [(1, 1), (1, 2), (0, 2)]
+    assert contents[0][1].items() <= contents[1][1].items() == contents[2][1].items()
+    alone = PictureFolder(tmp_path / "alone", [Wish("apple")], 0, 1, "png", settings)
+    draw_missing(base, alone, alone.missing(), 0)
+    (apple,) = (tmp_path / "alone").glob("apple*")
+    with Image.open(apple) as one, Image.open(tmp_path / apple.name) as other:
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+
+
+def test_no_prompt_compiles_anything_anew(cascade):
+    draw(cascade, ["panda"])
+    before = {key: program.go_on._cache_size() for key, program in cascade._programs.items()}
+    draw(cascade, ["a far longer prompt than any before it, with an emoji 🍎 and a \x00 byte"], seed=9)
+    assert {key: program.go_on._cache_size() for key, program in cascade._programs.items()} == before
+    assert set(before.values()) == {1}
+
+
+def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(workdirs, monkeypatch):
+    monkeypatch.setattr(cascades, "MOST_WALKS", 1)
+    cascade = load_cascade(workdirs[:1], {"steps": 2, "guidance": 1.0}, batch_size=1)
+    half = Edit(np.zeros((16, 16, 3), np.uint8), strength=0.5)
+    first = cascade.sample("panda", edit=half)
+    (program,) = [weakref.ref(program.go_on) for program in cascade._programs.values()]
+    cascade.sample("panda", edit=half, steps=3)
+    gc.collect()
+    assert program() is None and len(cascade._programs) == 1, "what is not kept is freed"
+    np.testing.assert_array_equal(cascade.sample("panda", edit=half), first)
+    cascade.sample("panda")
+    assert len(cascade._programs) == 1
+
+
+def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_draw(workdirs, monkeypatch):
+    told = []
+    monkeypatch.setattr(cascades, "give_back", lambda: told.append("given back"))
+    cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=told.append)
+    draw(cascade, ["panda"])
+    assert told == ["given back", 0, 1, 2, 3, 4] * len(workdirs)
+    assert {program.go_on._cache_size() for program in cascade._programs.values()} == {1}
+
+
+def test_no_network_is_traced_again_for_the_next_batch(workdirs, monkeypatch):
+    cascade = load_cascade(workdirs, batch_size=2)
+    list(cascade.draw(["panda"]))
+    traced = []
+    for network in {type(one.stage.network) for one in cascade.trained}:
+        monkeypatch.setattr(network, "__call__", lambda self, *_, **__: traced.append(self) or pytest.fail("traced"))
+    drawn = list(cascade.draw(["red apple", "rocket", "pizza"], seed=3))
+    assert traced == [] and sum(len(stages[-1]) for stages in drawn) == 3
+
+
+def test_settings_of_one_call_leave_the_cascade_as_it_was(cascade):
+    plain = cascade.sample("panda")
+    assert len(plain) == 1 and plain[0].size == (16, 16) and isinstance(plain[0], Image.Image)
+    for settings in ({"sampler": "unipc", "spacing": "karras"}, {"steps": [4, 2]}):
+        other = cascade.sample("panda", **settings)
+        assert distance(np.asarray(other[0], float), np.asarray(plain[0], float)) > 0.1, settings
+    assert cascade.adjusted(steps=[4, 2]) is cascade.adjusted(steps=[4, 2])
+    np.testing.assert_array_equal(cascade.sample(["panda"])[0], plain[0])
+
+
+def test_guidance_at_once_within_an_interval_and_for_a_negative_prompt(base):
+    plain = draw(base, ["panda"])
+    at_once = draw(base.adjusted(guide_at_once=True), ["panda"])
+    np.testing.assert_allclose(at_once, plain, atol=1e-4)
+    everywhere = draw(base.adjusted(guidance_interval=[(-100.0, 100.0)]), ["panda"])
+    np.testing.assert_allclose(everywhere, plain, atol=1e-4)
+    nowhere = draw(base.adjusted(guidance_interval=[(99.0, 100.0)]), ["panda"])
+    np.testing.assert_allclose(nowhere, draw(base.adjusted(guidance=1.0), ["panda"]), atol=1e-4)
+    assert distance(draw(base, ["panda"], negative_prompt="apple"), plain) > 1e-4
+
+
+@pytest.mark.parametrize(("guidance", "thresholding"), [(-1e4, "none"), (1e4, "dynamic")])
+def test_absurd_guidance_gives_finite_pixels(base, guidance, thresholding):
+    images = draw(base.adjusted(guidance=guidance, thresholding=thresholding), ["panda"])
+    assert np.isfinite(images).all() and np.abs(images).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guidance": float("nan")}, "guidance lies between .* not at nan"),
+        ({"guidance": float("inf")}, "guidance lies between .* not at inf"),
+        ({"steps": 0}, "steps lies between 1 and"),
+        ({"steps": [1, 2, 3]}, "3 values for 2 stage"),
+        ({"sampler": "ddpm"}, "sampler"),
+        ({"eta": 2.0}, "eta lies between 0 and 1"),
+        ({"gamma": -0.1}, "gamma lies between 0 and 1"),
+        ({"guidance_interval": [(3.0, -3.0)]}, "lower one first"),
+        ({"guidance_interval": [(3.0,)]}, "two log-SNRs"),
+    ],
+)
+def test_settings_out_of_range_are_refused(cascade, settings, message):
+    with pytest.raises(UserError, match=message):
+        cascade.sample("panda", **settings)
+
+
+def test_one_step_is_enough(base):
+    for sampler in ("heun", "unipc"):
+        assert np.isfinite(draw(base.adjusted(sampler=sampler, steps=1), ["panda"])).all()
+
+
+def test_the_weaker_the_strength_the_more_is_left_of_the_picture(cascade):
+    steps = cascade.adjusted(steps=20)
+    (exact,) = Edit(PICTURE, strength=0.05).pictures(16, 1)[:1]
+    distances = [distance(draw(steps, ["panda"], edit=Edit(PICTURE, strength=s)), exact) for s in (0.05, 0.3, 0.9)]
+    assert distances == sorted(distances) and distances[0] < 0.4 * distances[-1]
+
+
+def test_what_the_mask_leaves_stays_as_it_is(cascade):
+    mask = np.zeros((20, 20), np.float32)
+    mask[:, 10:] = 1.0
+    images = draw(cascade.adjusted(steps=4), ["panda", "apple"], edit=Edit(PICTURE, mask, returns=2))
+    picture, (_, keep) = Edit(PICTURE, mask, strength=0.5).pictures(16, 2)
+    assert np.asarray(keep)[:, :, :7].min() == 1 and np.asarray(keep)[:, :, 8:].max() == 0
+    np.testing.assert_allclose(images[:, :, :7], np.asarray(picture)[:, :, :7], atol=2e-3)
+    assert distance(images[0, :, 9:], images[1, :, 9:]) > 0.01
+
+
+def test_an_inverted_picture_comes_back_under_its_own_caption(cascade):
+    # In 64 steps and without guidance, as inversion is exact where its steps are small.
+    steps = cascade.adjusted(steps=30, guidance=1.0, thresholding="none", spacing="karras")
+    exact = np.asarray(Edit(PICTURE, strength=0.5).pictures(16, 1)[0])
+    again = draw(steps, ["a panda"], edit=Edit(PICTURE, invert="a panda"))
+    assert np.abs(again - np.clip(exact, -1, 1)).max() < 0.02
+    other = draw(steps, ["an apple"], edit=Edit(PICTURE, invert="a panda"))
+    assert distance(other, exact) > 3 * distance(again, exact)
+
+
+def test_only_ddim_is_inverted(cascade):
+    with pytest.raises(UserError, match="only ddim can be inverted"):
+        draw(cascade.adjusted(sampler="unipc"), ["panda"], edit=Edit(PICTURE, invert="panda"))
+
+
+def test_a_stage_alone_enlarges_a_picture(workdirs):
+    large = load_cascade(workdirs[1:], {"steps": 2}, batch_size=1)
+    images = draw(large, [""], edit=Edit(PICTURE))
+    assert images.shape == (1, 16, 16, 3)
+    other = draw(large, [""], edit=Edit(255 - PICTURE))
+    assert distance(images, other) > 0.01
+    with pytest.raises(UserError, match="--image"):
+        draw(large, ["panda"])
+
+
+def test_later_stages_may_be_told_something_else(cascade):
+    plain, told = (next(cascade.draw(["panda"], edit=edit)) for edit in (Edit(), Edit(later_prompt="a tree")))
+    np.testing.assert_array_equal(plain[0], told[0])
+    assert distance(plain[1], told[1]) > 1e-5
+
+
+def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
+    ends = draw(cascade, [Wish("panda"), Wish("apple")])
+    way = draw(cascade, [Wish("panda", to_prompt="apple", share=share) for share in (0.0, 0.5, 1.0)])
+    np.testing.assert_allclose(way[0], ends[0], atol=1e-4)
+    # The noise is that of the first prompt, all the way.
+    assert distance(way[0], way[2]) > distance(way[0], way[1]) > 1e-5
+    seeds = draw(cascade, [Wish("panda", to_seed=5, share=share) for share in (0.0, 0.5, 1.0)])
+    np.testing.assert_allclose(seeds[0], ends[0], atol=1e-4)
+    assert distance(seeds[2], draw(cascade, ["panda"], seed=5)[0]) < 0.6 * distance(seeds[2], seeds[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": np.ones((20, 20), np.float32)}, "no picture to edit"),
+        ({"strength": 0.5}, "no picture to edit"),
+        ({"invert": "panda"}, "no picture to edit"),
+        ({"image": PICTURE, "mask": np.ones((8, 20), np.float32)}, "mask has 20×8 pixels and the picture 20×20"),
+        ({"image": PICTURE, "mask": np.zeros((20, 20), np.float32)}, "nothing to draw"),
+        ({"image": PICTURE, "strength": 0.0}, "a strength lies above 0"),
+        ({"image": PICTURE, "returns": 3}, "takes a --mask"),
+        ({"image": PICTURE, "invert": "panda", "strength": 0.5}, "leave --mask and --strength out"),
+    ],
+)
+def test_edits_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Edit(**options)
+
+
+def test_bfloat16_is_near_float32(workdirs, cascade):
+    low = load_cascade(workdirs, {"guidance": [2.0, 1.0], "steps": 3}, batch_size=1, dtype="bfloat16")
+    assert 0 < distance(draw(low, ["panda"]), draw(cascade, ["panda"])) < 0.05
+
+
+def test_a_checkpoint_that_is_being_written_is_not_drawn_from(workdirs, tmp_path):
+    training = tmp_path / "base"
+    shutil.copytree(workdirs[0], training)
+    checkpoints = training / "checkpoints"
+    whole = checkpoints / "0"
+    # As a writer leaves it at first, and as a copy does that goes on.
+    shutil.copytree(whole, checkpoints / "7.orbax-checkpoint-tmp")
+    shutil.copytree(whole, checkpoints / "9")
+    (checkpoints / "9" / "_CHECKPOINT_METADATA").unlink()
+    assert load_cascade([training]).trained[0].step == 0
+    shutil.rmtree(whole)
+    with pytest.raises(UserError, match=r"holds no checkpoint that is whole \(9: _CHECKPOINT_METADATA is missing\)"):
+        load_cascade([training])
+    shutil.rmtree(checkpoints / "9")
+    with pytest.raises(UserError, match="holds no checkpoint: train it first"):
+        load_cascade([training])
+
+
+def test_the_readme_s_example_runs(workdirs):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "load_cascade" in block]
+    assert '"openmoji"' in example
+    example = example.replace('"openmoji"', repr([str(workdir) for workdir in workdirs]))
+    names: dict = {}
+    exec(example, names)
+    assert [image.size for image in names["images"]] == [(16, 16)] * 2

@@ -1,0 +1,155 @@
+"""A classifier of noisy images: trains, goes on where it was cut, and leads a cascade towards its class."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import openmoji_classifier
+from imagen_jax.cascade import classifier_training
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.classifier import (
+    CLASSES,
+    NO_CLASS,
+    LabelledImages,
+    build_classifier,
+    initial_params,
+    load_guidance,
+    make_loss,
+)
+from imagen_jax.cascade.classifier_training import label, train_classifier
+from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.data.sources.openmoji_groups import GROUPS, SORTED_RUNS, group_of
+from imagen_jax.errors import UserError
+from tests.drawn_params import draw_params
+from tests.small_cascades import write_cascade
+
+FOOD = "Food & Drink"
+
+
+@pytest.mark.parametrize(
+    ("key", "group"),
+    [
+        ("1F600", "Smileys & Emotion"),  # grinning face
+        ("1F469-200D-1F680", "People & Body"),  # woman astronaut
+        ("1F43C", "Animals & Nature"),  # panda
+        ("1F34E", "Food & Drink"),  # red apple
+        ("1F680", "Travel & Places"),  # rocket
+        ("26BD", "Activities"),  # football
+        ("1F4A1", "Objects"),  # light bulb
+        ("0031-FE0F-20E3", "Symbols"),  # keycap 1
+        ("1F1E6-1F1FA", "Flags"),  # Australia
+        ("1F3FB", None),  # a skin tone
+        ("E000", None),  # nobody's
+        ("0020", None),  # before the first
+    ],
+)
+def test_groups_of_drawings(key, group):
+    assert group_of(key) == group
+
+
+def test_runs_of_groups_do_not_overlap():
+    for (first, last, _), (following, _, _) in zip(SORTED_RUNS, SORTED_RUNS[1:], strict=False):
+        assert first <= last < following
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def smoke(data_dir):
+    config = openmoji_classifier.get_config(",smoke")
+    config.data.data_dir = str(data_dir)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("classifier")
+    return workdir, train_classifier(smoke(data_dir), workdir)
+
+
+def test_the_report_holds_shares_of_the_images_that_were_kept_from_training(trained):
+    workdir, accuracy = trained
+    assert json.loads((workdir / "accuracy.json").read_text()) == accuracy
+    assert 90 < accuracy["images"] < 110 and 1 / 9 < accuracy["chance"] < 0.5 and len(accuracy["classes"]) == 9
+    assert all(0 <= share <= 1 for share in accuracy["told_right"].values())
+
+
+def test_a_cut_training_goes_on_to_the_same(trained, data_dir, tmp_path):
+    config = smoke(data_dir)
+    config.training.steps = 2
+    train_classifier(config, tmp_path)
+    config.training.steps = 4
+    assert train_classifier(config, tmp_path) == trained[1]
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, trained[0])
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir, tmp_path, monkeypatch):
+    config = smoke(data_dir)
+    config.training.skips_in_a_row = 3
+    fed = []
+
+    def spoil(batch, classifier):
+        fed.append(batch)
+        labelled = label(batch, classifier)
+        return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
+
+    monkeypatch.setattr(classifier_training, "label", spoil)
+    with pytest.raises(UserError, match="steps 2 to 4 were skipped"):
+        train_classifier(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 1, 2]
+
+
+def test_images_without_a_class_are_not_learned_from():
+    classifier = build_classifier(openmoji_classifier.get_config(",smoke"))
+    images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=-1.0)
+    params = draw_params(jax.eval_shape(lambda: initial_params(classifier, jax.random.key(1))))
+    loss = make_loss(classifier)
+    labels = jax.numpy.array([3, NO_CLASS, 1, NO_CLASS])
+    gradient = jax.jit(jax.grad(lambda image: loss(params, LabelledImages(image, labels), jax.random.key(2))))(images)
+    moved = np.abs(np.asarray(gradient)).max((1, 2, 3)) > 0
+    np.testing.assert_array_equal(moved, [True, False, True, False])
+    nothing = LabelledImages(images, jax.numpy.full(4, NO_CLASS))
+    assert float(loss(params, nothing, jax.random.key(2))) == 0.0
+
+
+def test_the_labels_are_the_groups():
+    classes = CLASSES["openmoji_groups"]
+    assert classes.names == GROUPS
+    assert classes.label_of("1F34E") == GROUPS.index(FOOD) and classes.label_of("1F3FB") == NO_CLASS
+
+
+def test_it_leads_the_stage_of_its_size_and_is_told_of(trained, tmp_path):
+    workdirs = write_cascade(tmp_path)
+    free = load_cascade(workdirs, batch_size=1)
+    towards = load_guidance(trained[0], FOOD, 50.0)
+    led = load_cascade(workdirs, batch_size=1, classifier=towards)
+    assert [stage.settings.classifier is not None for stage in led.stages] == [True, False]
+    assert "a classifier's 50 towards Food & Drink after 4 steps of training" in led.describe()["stage_0"]
+    (small, _), (small_led, _) = next(free.draw(["panda"])), next(led.draw(["panda"]))
+    assert np.abs(to_pixels(small).astype(int) - to_pixels(small_led)).mean() > 1
+    log_snr = jax.numpy.full((1,), 2.0)
+    of_free, of_led = (towards.log_probability(jax.numpy.asarray(one), log_snr)[0] for one in (small, small_led))
+    assert of_led > of_free
+
+
+def test_what_does_not_fit_is_said(trained, tmp_path):
+    with pytest.raises(UserError, match="unknown class 'Food'; did you mean 'Food & Drink'"):
+        load_guidance(trained[0], "Food", 1.0)
+    with pytest.raises(UserError, match="scale is nan"):
+        load_guidance(trained[0], FOOD, float("nan"))
+    workdirs = write_cascade(tmp_path)
+    with pytest.raises(UserError, match="no classifier"):
+        load_guidance(workdirs[0], FOOD, 1.0)
+    other = load_guidance(trained[0], FOOD, 1.0)._replace(resolution=64)
+    with pytest.raises(UserError, match="knows images of 64 px, and the stages make some of 8, 16"):
+        load_cascade(workdirs, classifier=other)

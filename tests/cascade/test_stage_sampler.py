@@ -1,0 +1,154 @@
+"""Stage after stage, with stages that say what they were given."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.array_types import Text
+from imagen_jax.cascade.stage_sampler import (
+    MOST_TOLD,
+    Calls,
+    Inputs,
+    SamplingSettings,
+    SamplingStage,
+    check_order,
+    keys_of_prompts,
+    make_draw_stage,
+    make_whole_program,
+)
+from imagen_jax.diffusion.augmentation import enlarge_to_corners
+from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.diffusion.schedules import cosine
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.sampler import fold_into_each
+from imagen_jax.sampling.step_rules import ddim
+from imagen_jax.sampling.thresholding import no_threshold, static_threshold
+from tests.compiled_programs import kept_in
+from tests.reference.imagen_statements import cosine_alpha_sigma
+
+TEXT = Text(jnp.ones((3, 2, 4)), jnp.ones((3, 2), bool))
+
+
+def make_stage(resolution, low_resolution, make_denoiser, level=0.0, weight=1.0, threshold=no_threshold, steps=3):
+    settings = SamplingSettings(steps, ddim(), weight, threshold, level)
+    return SamplingStage(make_denoiser, resolution, low_resolution, cosine, cosine, settings)
+
+
+def paint_params(params, text, low_resolution):
+    """A base whose clean image is its parameter everywhere."""
+    return lambda noisy, log_snr: jnp.broadcast_to(params, noisy.shape)
+
+
+def repeat_low_resolution(params, text, low_resolution):
+    """A super-resolution stage whose clean image is the low-resolution image it was handed, each pixel doubled."""
+    return lambda noisy, log_snr: low_resolution.image.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def draw(stages, keys):
+    """Each stage's images, of which the next one's are made."""
+    images = [None]
+    for number, stage in enumerate(stages):
+        inputs = Inputs(TEXT, null_text(TEXT), fold_into_each(keys, number), images[-1])
+        images.append(make_draw_stage(stage)(jnp.asarray(0.25), inputs))
+    return images[1:]
+
+
+def test_each_stage_gets_the_images_of_the_one_before():
+    stages = [make_stage(4, None, paint_params), make_stage(8, 4, repeat_low_resolution)]
+    small, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    np.testing.assert_allclose(small, np.full((3, 4, 4, 3), 0.25), atol=1e-3)
+    np.testing.assert_allclose(large, np.full((3, 8, 8, 3), 0.25), atol=1e-3)
+
+
+def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_picture():
+    level = 0.1
+    stages = [make_stage(32, None, paint_params), make_stage(64, 32, repeat_low_resolution, level)]
+    _, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    alpha, sigma = cosine_alpha_sigma(level)
+    noise = np.asarray(large)[:, ::2, ::2] - alpha * 0.25
+    assert noise.std() == pytest.approx(sigma, rel=0.03)
+    assert np.abs(noise[0] - noise[1]).max() > 0.1
+
+
+def test_a_stage_that_enlarges_first_is_noised_at_its_own_resolution():
+    def show_condition(params, text, low_resolution):
+        return lambda noisy, log_snr: low_resolution.image
+
+    large = make_stage(64, 32, show_condition, level=0.1)._replace(enlarge=enlarge_to_corners)
+    _, image = draw([make_stage(32, None, paint_params), large], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    alpha, sigma = cosine_alpha_sigma(0.1)
+    noise = np.asarray(image) - alpha * 0.25
+    assert noise.std() == pytest.approx(sigma, rel=0.03)
+    assert abs(np.corrcoef(noise[:, ::2, ::2].ravel(), noise[:, 1::2, ::2].ravel())[0, 1]) < 0.05
+
+
+def test_guidance_leads_away_from_the_unwanted_text():
+    def paint_text(params, text, low_resolution):
+        shade = jnp.sum(text.embeddings, axis=(1, 2))[:, None, None, None] / 80  # 0.1 with the text, 0 without
+        return lambda noisy, log_snr: jnp.broadcast_to(shade, noisy.shape)
+
+    stage = make_stage(4, None, paint_text, weight=4.0)
+    images = draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0]
+    np.testing.assert_allclose(images, np.full((3, 4, 4, 3), 0.4), atol=1e-3)
+
+
+def test_pictures_end_within_their_range():
+    stage = make_stage(4, None, lambda *_: lambda noisy, log_snr: noisy * 9, threshold=static_threshold)
+    assert np.abs(np.asarray(draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0])).max() <= 1
+
+
+@pytest.mark.parametrize("order", [[(8, 4)], [(8, 4), (4, None)], [(4, None), (16, 8)], [(4, None), (4, None)], []])
+def test_stages_out_of_order_are_named(order):
+    stages = [make_stage(high, low, paint_params) for high, low in order]
+    with pytest.raises(UserError, match="--stages"):
+        check_order(stages, [f"stage{n}" for n in range(len(stages))])
+
+
+def test_no_steps_is_a_mistake():
+    with pytest.raises(UserError, match="at least 1 step"):
+        make_draw_stage(make_stage(4, None, paint_params, steps=0))
+
+
+def make_bright_stage(steps):
+    """A base whose images depend on all that their noise was."""
+    return make_stage(4, None, lambda *_: lambda noisy, log_snr: jnp.tanh(noisy), steps=steps)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 2 * MOST_TOLD + 1])
+def test_each_step_is_told_once_and_in_order_and_changes_no_picture(steps):
+    told = []
+    inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    heard = make_draw_stage(make_bright_stage(steps), Calls(told.append))(None, inputs)
+    assert told == list(range(steps))
+    unheard = make_draw_stage(make_bright_stage(steps))(None, inputs)
+    np.testing.assert_array_equal(heard, unheard)
+    whole = make_whole_program(make_bright_stage(steps))(None, inputs)
+    np.testing.assert_allclose(whole, unheard, atol=1e-5)
+
+
+def test_programs_with_a_progress_bar_are_kept_for_the_next_run(tmp_path):
+    told = []
+    inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    with kept_in(tmp_path):
+        make_draw_stage(make_bright_stage(4), Calls(told.append))(None, inputs)
+    assert told and any("go_on" in file.name for file in tmp_path.iterdir())
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again_to_draw(caplog):
+    told = []
+    inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    draw = make_draw_stage(make_bright_stage(4), Calls(told.append))
+    with jax.log_compiles():
+        draw.lower(None, inputs).compile()
+        assert "XLA compilation of jit(go_on)" in caplog.text and told == []
+        caplog.clear()
+        draw(None, inputs)
+    assert "jit(go_on)" not in caplog.text and told == [0, 1, 2, 3]
+
+
+def test_keys_are_a_function_of_seed_prompt_and_index():
+    together = keys_of_prompts(7, ["a", "b", "a"], [0, 0, 1])
+    assert (together[1] == keys_of_prompts(7, ["b"], [0])[0]).all()
+    distinct = [together[0], together[1], together[2], keys_of_prompts(8, ["a"], [0])[0]]
+    assert len({str(key) for key in distinct}) == 4

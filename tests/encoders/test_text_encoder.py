@@ -1,0 +1,26 @@
+"""The choice of a text encoder by name."""
+
+import pytest
+
+from imagen_jax.encoders.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
+from imagen_jax.errors import UserError
+from tests.reference.t5_folders import write_t5_folder
+
+
+@pytest.mark.parametrize("name", sorted(TEXT_ENCODERS))
+def test_every_encoder_keeps_to_the_interface_before_its_weights_are_read(name, tmp_path):
+    options = {"folder": write_t5_folder(tmp_path)} if name == "t5" else {}
+    encoder = load_text_encoder(name, **options)
+    assert isinstance(encoder, TextEncoder)
+    assert encoder.width > 0 and encoder.max_tokens > 0
+    assert not set(encoder.name) & set("/\\:* ")
+
+
+def test_misspelt_name_is_corrected():
+    with pytest.raises(UserError, match="did you mean 'minilm'"):
+        load_text_encoder("mini-lm")
+
+
+def test_misspelt_option_is_corrected():
+    with pytest.raises(UserError, match="did you mean 'max_tokens'"):
+        load_text_encoder("minilm", max_token=64)

@@ -1,0 +1,138 @@
+"""Ctrl-C: a training keeps a checkpoint first, all else ends at once, and so does a second Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imagen_jax.runtime.company import INTERRUPTED
+
+PROGRAM = """
+import hashlib, sys, time
+from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.preemption import explain_leaving, listening
+
+def compute():
+    # As a compiler does: minutes without one instruction of Python, in which other threads run.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+def train(steps):
+    with listening() as should_leave:
+        for number in range(1, steps + 1):
+            if should_leave(number):
+                raise explain_leaving(number)
+            print("step", number, flush=True)
+            after_step()
+    print("done", flush=True)
+
+def after_step():
+    time.sleep(0.05)
+
+def ready(work):
+    print("ready", flush=True)
+    work()
+
+"""
+SENTENCE = "all that is here is kept"
+
+
+def start(body):
+    program = f"{PROGRAM}{body}\n\nrun_main(main, {SENTENCE!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(process, line):
+    for told in process.stdout:
+        if told.startswith(line):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def press(process):
+    """Ctrl-C as a terminal sends it: to all processes there."""
+    os.killpg(process.pid, signal.SIGINT)
+    return time.monotonic()
+
+
+def end_of(process, pressed):
+    """What it said on standard error, and how long that took."""
+    try:
+        told = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert "Traceback" not in told
+    return told.strip(), time.monotonic() - pressed
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "lambda: time.sleep(1000)",
+        "compute",
+        "lambda: listening().__enter__() and compute()",
+        "lambda: [train(3), compute()]",
+    ],
+    ids=["waiting", "compiling", "before the first step", "after the last step"],
+)
+def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(work):
+    process = start(f"def main(arguments):\n    ready({work})")
+    wait_for(process, "done" if "train" in work else "ready")
+    time.sleep(0.2)
+    told, seconds = end_of(process, press(process))
+    assert (process.returncode, told) == (INTERRUPTED, f"interrupted: {SENTENCE}")
+    assert seconds < 10
+
+
+def test_a_training_ends_after_the_present_step():
+    process = start("def main(arguments):\n    train(10**6)")
+    wait_for(process, "step 3")
+    told, _ = end_of(process, press(process))
+    assert process.returncode == INTERRUPTED
+    first, last = told.splitlines()
+    assert first.startswith("Ctrl-C: keeping a checkpoint") and "again to end at once" in first
+    assert last.startswith("interrupted: the checkpoint of step ") and last.endswith("run the same command to continue")
+
+
+def test_what_comes_twice_within_a_moment_is_one():
+    """A terminal sends it to a training, and so may the program that started that."""
+    process = start("def main(arguments):\n    train(10**6)")
+    wait_for(process, "step 3")
+    press(process)
+    time.sleep(0.05)
+    told, _ = end_of(process, press(process))
+    assert process.returncode == INTERRUPTED and "interrupted: the checkpoint of step " in told
+
+
+def test_the_second_ends_it_at_once_whatever_it_is_at():
+    process = start("def main(arguments):\n    train(10**6)\n\nafter_step = compute")
+    wait_for(process, "step 1")
+    press(process)
+    time.sleep(1.0)
+    told, seconds = end_of(process, press(process))
+    assert process.returncode == INTERRUPTED and seconds < 10
+    assert told.splitlines()[-1].startswith("interrupted twice: no checkpoint is kept of the last steps")
+
+
+def test_a_last_step_that_ends_meanwhile_is_the_end_of_the_run():
+    process = start("def main(arguments):\n    train(1)\n\ndef after_step():\n    time.sleep(1)")
+    wait_for(process, "step 1")
+    press(process)
+    wait_for(process, "done")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_who_is_started_deaf_to_it_stays_deaf():
+    """As nohup and a shell's & do."""
+    body = "def main(arguments):\n    ready(lambda: time.sleep(1))"
+    process = start(f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{body}")
+    wait_for(process, "ready")
+    press(process)
+    process.communicate(timeout=60)
+    assert process.returncode == 0

@@ -1,0 +1,201 @@
+"""Every mistake that a user can mend: one sentence, no traceback, status 2."""
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from imagen_jax.runtime.main import explain, explain_flag_error
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
+
+
+def write_program(tmp_path, body, define=""):
+    (tmp_path / "program.py").write_text(
+        "from imagen_jax.runtime.main import run_main\n"
+        "from imagen_jax.errors import UserError\n"
+        f"{define}"
+        f"def main(arguments):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+        "if __name__ == '__main__':\n    run_main(main)\n"
+    )
+
+
+FOR_NOW = "import errno\nfrom imagen_jax.errors import ForNowError\n"
+
+
+def run(tmp_path, body, *arguments, define="", variables=None):
+    write_program(tmp_path, body, define)
+    command = [sys.executable, tmp_path / "program.py", *arguments]
+    environment = ENVIRONMENT | (variables or {})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def module(name, *arguments):
+    return subprocess.run([sys.executable, "-m", name, *arguments], capture_output=True, text=True, check=False)
+
+
+def assert_sentence(finished, *words):
+    assert finished.returncode == 2, finished.stderr
+    assert "Traceback" not in finished.stderr
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and all(word in last for word in words), finished.stderr
+
+
+def test_a_users_mistake_is_its_sentence(tmp_path):
+    finished = run(tmp_path, "raise UserError('the sky is green: look again')")
+    assert (finished.returncode, finished.stderr.strip()) == (2, "error: the sky is green: look again")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    finished = run(tmp_path, "raise UserError('the sky is green')", "--debug")
+    assert finished.returncode != 0 and "Traceback" in finished.stderr and "sky is green" in finished.stderr
+
+
+def test_our_own_mistake_keeps_its_traceback(tmp_path):
+    finished = run(tmp_path, "{}['missing']")
+    assert finished.returncode == 1 and "Traceback" in finished.stderr
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path):
+    finished = run(tmp_path, "raise KeyboardInterrupt")
+    assert finished.returncode == 130 and "run the same command" in finished.stderr
+
+
+def test_an_unknown_flag_names_the_nearest(tmp_path):
+    assert_sentence(run(tmp_path, "pass", "--debugg"), "--debugg", "'debug'")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "make room"), (errno.EACCES, "permissions"), (errno.EROFS, "another folder")],
+)
+def test_a_disks_refusal_names_the_file_and_the_mend(number, words):
+    sentence = explain(OSError(number, "no", "/some/where"))
+    assert "/some/where" in sentence and words in sentence
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError('write() failed: No space left on device; writing x; at byte 0')",
+        "OSError('1536 requested and 1024 written')",
+        "ValueError('I/O error: No space left on device (os error 28)')",
+    ],
+)
+def test_a_full_disk_is_a_sentence_whichever_library_says_so(tmp_path, error):
+    assert_sentence(run(tmp_path, f"raise {error}"), "no space is left on the disk", "run the same command again")
+
+
+def test_what_may_pass_by_itself_has_its_own_status(tmp_path):
+    """So that launch/supervise.sh and a JobSet run the same command again, which they don't after a mistake."""
+    finished = run(tmp_path, "raise ForNowError('the sky is cloudy: look again')", define=FOR_NOW)
+    assert (finished.returncode, finished.stderr.strip()) == (74, "error: the sky is cloudy: look again")
+    finished = run(tmp_path, "raise OSError(errno.EIO, 'Input/output error', '/some/where')", define=FOR_NOW)
+    assert finished.returncode == 74 and finished.stderr.startswith("error: /some/where can't be read or written now")
+
+
+def test_other_system_errors_are_not_explained_away():
+    with pytest.raises(OSError, match="odd"):
+        explain(OSError(errno.EBADF, "odd"))
+
+
+def test_a_config_files_own_error_is_told_without_its_traceback():
+    message = "Error in config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
+    assert explain_flag_error(message) == "bad variant"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--config.trian.steps=3",), "config has no key 'trian'; did you mean 'training'?"),
+        (("--config.training.stesp", "3"), "config.training has no key 'stesp'; did you mean 'steps'?"),
+        (("--noconfig.training.flg",), "config.training has no key 'flg'; did you mean 'flag'?"),
+        (("--config.q=3",), "config has no key 'q'; known: training"),
+        (("--config.training.steps.a=3",), "config.training.steps is 3 and has no keys: leave .a out"),
+        (
+            ("--config.training.crop=3",),
+            "config.training.crop is None, so its type is unknown: set it in the config file",
+        ),
+    ],
+)
+def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, arguments, sentence):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict({'training': {'steps': 3, 'flag': True, 'crop': None}})\n"
+    )
+    body = "raise UserError('the main function ran')"
+    define = "from ml_collections import config_flags\nconfig_flags.DEFINE_config_file('config')\n"
+    finished = run(tmp_path, body, f"--config={config}", *arguments, define=define)
+    assert (finished.returncode, finished.stderr) == (2, f"error: {sentence}\n")
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
+    """As in ``python -m imagen_jax.… | head -n 1``."""
+    write_program(tmp_path, "for number in range(10**5): print(number)")
+    command = [sys.executable, tmp_path / "program.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as left:
+        assert left.stdout.readline() == "0\n"
+        left.stdout.close()
+        assert left.stderr.read() == ""
+
+
+def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
+    body = """
+        import jax, jax.monitoring
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        found = []
+        jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
+        print(float(jax.jit(lambda x: x * 3 + 1)(2.0)), "/jax/compilation_cache/cache_hits" in found)
+        """
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first, second = (run(tmp_path, body, variables=cache).stdout for _ in range(2))
+    assert (first.strip(), second.strip()) == ("7.0 False", "7.0 True")
+    (folder,) = (tmp_path / "cache" / "imagen-jax" / "xla").iterdir()
+    kept = sorted(folder.iterdir())
+    assert run(tmp_path, body, variables=cache | {"IMAGEN_JAX_NO_CACHE": "1"}).stdout.strip() == "7.0 False"
+    assert kept and sorted(folder.iterdir()) == kept
+
+
+CONFIG = "--config=configs/quickstart.py:base,smoke"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((CONFIG, "--config.training.stepz=3"), ("'stepz'", "'steps'")),
+        ((CONFIG, "--config.trainin.steps=3"), ("'trainin'", "'training'")),
+        ((CONFIG, "--config.training.steps=many"), ("training.steps", "many")),
+        (("--config=configs/none.py",), ("configs/none.py",)),
+        (("--config=configs/quickstart.py:bse",), ("'bse'", "super_resolution")),
+        ((CONFIG, "training.steps=3"), ("--config.training.steps",)),
+    ],
+)
+def test_config_mistakes_are_sentences(tmp_path, arguments, words):
+    assert_sentence(module("imagen_jax.train", f"--workdir={tmp_path / 'run'}", *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("--prompt",)),
+        (("--prompt= ",), ("--prompt",)),
+        (("--prompt=a", "--stages="), ("--stages", "openmoji")),
+        (("--prompt=a", "--stages=nowhere"), ("nowhere", "imagen_jax.train")),
+        (("--prompt=a", "--stages=nowhere", "--steps=few"), ("--steps=few",)),
+        (("panda",), ("'panda'", "--prompt")),
+        (("--stages=nowhere", b"--prompt=\xff"), ("UTF-8",)),
+    ],
+)
+def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
+    assert_sentence(module("imagen_jax.sample", f"--out={tmp_path / 'out'}", *arguments), *words)
+
+
+def test_an_output_folder_that_is_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    finished = module("imagen_jax.sample", f"--out={tmp_path / 'file'}", "--prompt=a")
+    assert_sentence(finished, "another folder")
