@@ -27,6 +27,7 @@ __main__, commands                             all other programs
 ``tests/test_import_directions.py`` reads this table and checks every import.
 """
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -44,10 +45,13 @@ FOR_NOTEBOOKS = {
     "load_cascade": "imagen_jax.cascade.cascade",
     "Cascade": "imagen_jax.cascade.cascade",
     "Edit": "imagen_jax.cascade.edits",
-    "Wish": "imagen_jax.cascade.requests",
+    "ImageRequest": "imagen_jax.cascade.requests",
     "UserError": "imagen_jax.errors",
 }
 """Names that the package itself offers, and the module of each, which is imported at first use."""
+
+RENAMED = {"Wish": "ImageRequest"}
+"""Old names, which still work and warn."""
 
 
 def __getattr__(name: str) -> Any:
@@ -56,6 +60,9 @@ def __getattr__(name: str) -> Any:
     Raises:
         AttributeError: the package has no such name; the message names the nearest.
     """
+    if name in RENAMED:
+        warnings.warn(f"imagen_jax.{name} is now imagen_jax.{RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = RENAMED[name]
     if name in FOR_NOTEBOOKS:
         return getattr(import_module(FOR_NOTEBOOKS[name]), name)
     hint = "" if name.startswith("_") else import_module("imagen_jax.errors").nearest_name(name, FOR_NOTEBOOKS)

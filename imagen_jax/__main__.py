@@ -10,11 +10,12 @@
 import ast
 import runpy
 import sys
+from importlib.abc import InspectLoader
 from importlib.util import find_spec
-from pathlib import Path
 
 from imagen_jax.errors import nearest_name
 from imagen_jax.runtime.memory import restart_with_large_pages
+from imagen_jax.runtime.standard_streams import make_streams_resilient
 
 COMMANDS = {
     "train": "imagen_jax.train",
@@ -38,6 +39,7 @@ USAGE = 2
 
 def main() -> None:
     """Runs the command that the first argument names."""
+    make_streams_resilient()
     name = sys.argv[1] if len(sys.argv) > 1 else "help"
     if name in ("help", "-h", "--help"):
         print(list_commands())
@@ -68,8 +70,8 @@ def list_commands() -> str:
 def summarise(module: str) -> str:
     """Returns the first line of a module's docstring, without importing the module."""
     spec = find_spec(module)
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
+    return (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0]
 
 
 def find_version() -> str:

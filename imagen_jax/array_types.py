@@ -59,7 +59,7 @@ class LowResolution(NamedTuple):
     Attributes:
         image: ``(batch, height, width, 3)`` at the low resolution, already noised to ``log_snr``.
         log_snr: ``(batch,)``; the network sees both (a network of discrete steps the step's number instead, see
-            ``cascade.stage.MEASURES``).
+            ``cascade.stage.NOISE_CONDITIONING``).
     """
 
     image: SmallImages

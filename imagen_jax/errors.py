@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LONGEST = 1200
+MAX_MESSAGE_LENGTH = 1200
 """Characters of a sentence."""
 
 
@@ -31,8 +31,8 @@ class UserError(Exception):
 
 def make_printable(sentence: str) -> str:
     """The same with control characters and halves of characters written out, and without the middle of a long one."""
-    if len(sentence) > LONGEST:
-        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
+    if len(sentence) > MAX_MESSAGE_LENGTH:
+        sentence = f"{sentence[: MAX_MESSAGE_LENGTH // 2]} … {sentence[-MAX_MESSAGE_LENGTH // 2 :]}"
     if sentence.isprintable():
         return sentence
     return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in sentence)
@@ -69,7 +69,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def choose(table: dict, name: str, what: str):
+def lookup(table: dict, name: str, what: str):
     """Returns ``table[name]``.
 
     Raises:

@@ -19,7 +19,7 @@ from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.plans import CascadePlan, plan_cascade
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.protocols import drawbench_run
 from imagen_jax.evaluation.protocols.deviations import PROTOCOLS, overrides_of
 from imagen_jax.evaluation.protocols.drawn import StepBar
@@ -32,7 +32,7 @@ from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.seeds import LARGEST_SEED
+from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, split_places, to_path
 
 OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, pictures, features.", required=True)
@@ -58,7 +58,7 @@ REFERENCE_STATISTICS = flags.DEFINE_string(
     "reference_statistics", "", "An npz file of mu and sigma, as pytorch-fid makes them, to measure against as well."
 )
 SWEEP = flags.DEFINE_multi_string("sweep", [], "Settings to try, as in guidance=1,8/1.35,8; again for their product.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.", 0, LARGEST_SEED)
+SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.", 0, MAX_SEED)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
 
 
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
     out = check_places()
     if out.suffix in (".json", ".html"):
         raise UserError(f"--out={OUT.value} is a file: name a folder, and the report is report.json in it")
-    choose(PROTOCOLS, PROTOCOL.value, "protocol")
+    lookup(PROTOCOLS, PROTOCOL.value, "protocol")
     check_flags(PRECONDITIONS)
     points = list_points([parse_axis(text) for text in SWEEP.value])
     overrides = sampling_flags.read_overrides()
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     check_inputs()
     make_folder(out)
     join_as_flagged()
-    with processes.held_by_first(out, "--out"):
+    with processes.lock_on_process_zero(out, "--out"):
         evaluate_as_flagged(plan, out, points)
 
 
@@ -158,11 +158,11 @@ def evaluate_as_flagged(plan: CascadePlan, out: Path, points: Sequence[Point]) -
     request = make_request(cascade, out, read_wanted(), opened)
     if SWEEP.value:
         run_sweep(cascade, steps, request, points)
-        tell(f"{len(points)} points are in {out / 'sweep.json'}, and plotted in {out / 'pareto.png'}")
+        print_once(f"{len(points)} points are in {out / 'sweep.json'}, and plotted in {out / 'pareto.png'}")
         return
     report = run_evaluation(cascade, steps, request)
     numbers = [f"{one['name']} {one['value']:.4g}" for one in report.get("headline", ())]
-    tell(f"{'; '.join(numbers)}; the report is {out / 'report.html'}")
+    print_once(f"{'; '.join(numbers)}; the report is {out / 'report.html'}")
 
 
 def evaluate(
@@ -199,7 +199,7 @@ def evaluate(
     out = to_path(out)
     make_folder(out)
     steps = StepBar()
-    with processes.held_by_first(out, "--out"):
+    with processes.lock_on_process_zero(out, "--out"):
         opened = open_data(plan.names[0], wanted)
         cascade = load_planned(plan, batch_size, steps)
         return run_evaluation(cascade, steps, make_request(cascade, out, wanted, opened))
@@ -218,7 +218,7 @@ def plan_protocol(
         UserError: what ``plan_cascade`` raises, or the first stage is no base.
     """
     folders = find_stages(stages)
-    settings = {**overrides_of(choose(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
+    settings = {**overrides_of(lookup(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
     plan = plan_cascade(folders, settings, dtype, text_encoder)
     plan.check_images()
     return plan
@@ -284,9 +284,9 @@ def read_beside() -> list[str]:
     return [place for text in BESIDE.value for place in split_places(text)]
 
 
-def tell(sentence: str) -> None:
+def print_once(sentence: str) -> None:
     """Prints a sentence; once, where several processes evaluate together."""
-    if processes.is_first():
+    if processes.is_process_zero():
         print(sentence)
 
 
@@ -295,9 +295,9 @@ def run_drawbench(cascade: Cascade, steps: StepBar, out: Path) -> None:
     prompts = drawbench_run.read_prompts(PROMPTS_FILE.value)
     samples = SAMPLES.value or PROTOCOLS["drawbench"].samples
     report = drawbench_run.draw_bench(cascade, steps, prompts, out, SEED.value, samples)
-    if processes.is_first():
+    if processes.is_process_zero():
         drawbench_run.write_bench(out, report, prompts, out.name, read_beside())
-    tell(f"{samples} picture(s) of each of {len(prompts)} prompts; the page is {out / 'report.html'}")
+    print_once(f"{samples} picture(s) of each of {len(prompts)} prompts; the page is {out / 'report.html'}")
 
 
 def read_wanted() -> Wanted:

@@ -31,7 +31,7 @@ from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
 from imagen_jax.cascade.plans import check_classifier, plan_cascade
-from imagen_jax.cascade.requests import Wish, wishes_of
+from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.data.prompts import check_readable, read_prompts
 from imagen_jax.errors import UserError
@@ -39,7 +39,7 @@ from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.seeds import LARGEST_SEED
+from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, to_path
 
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
@@ -47,7 +47,7 @@ PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, 
 NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
 LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "What the stages after the first are told instead.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
-SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.", 0, LARGEST_SEED)
+SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.", 0, MAX_SEED)
 SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Pictures for each prompt.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures drawn at once.", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Of the files; npz is one array of all pictures.")
@@ -63,7 +63,7 @@ STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is nois
 RETURNS = flags.DEFINE_integer("returns", 1, "With --mask: how often each stretch of steps is taken.", lower_bound=1)
 INVERT = flags.DEFINE_string("invert", None, "With --image: its caption; begins with the noise that gives the picture.")
 TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to go to from each --prompt.")
-TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, LARGEST_SEED)
+TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, MAX_SEED)
 BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
 
 PRECONDITIONS = (
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
     out = check_places()
     check_flags(PRECONDITIONS)
-    wishes = list_wishes(read_all_prompts())
+    requests = list_requests(read_all_prompts())
     edit = read_edit()
     overrides = sampling_flags.read_overrides()
     plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder())
@@ -140,26 +140,26 @@ def main(arguments: Sequence[str]) -> None:
     make_folder(out)
     join_as_flagged()
     with contextlib.ExitStack() as stack:
-        size = min(BATCH_SIZE.value, len(wishes))
+        size = min(BATCH_SIZE.value, len(requests))
         classifier = None if guidance is None else load_planned_guidance(guidance)
         cascade = load_planned(plan, size, lambda step: bar.update(), classifier)
         settings = describe_settings(cascade, edit)
-        folder = processes.take_turns(
-            lambda: PictureFolder(out, wishes, SEED.value, cascade.batch_size, FORMAT.value, settings)
+        folder = processes.run_on_process_zero_first(
+            lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, FORMAT.value, settings)
         )
         missing = folder.missing(jax.process_index(), jax.process_count())
         steps = cascade.count_steps(edit) * len(missing)
         bar = stack.enter_context(
-            tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True, disable=not processes.is_first())
+            tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True, disable=not processes.is_process_zero())
         )
         started = time.perf_counter()
         drawn = draw_missing(cascade, folder, missing, SEED.value, NEGATIVE_PROMPT.value, edit)
     seconds = time.perf_counter() - started
-    processes.meet("all pictures are drawn")
-    if processes.is_first():
+    processes.barrier("all pictures are drawn")
+    if processes.is_process_zero():
         by_prompt = SAMPLES.value * (BETWEEN.value if is_between() else 1)
-        folder.finish(by_prompt if by_prompt > 1 else min(4, len(wishes)), GRID.value)
-        there = f" ({len(wishes) - drawn} were there or are drawn elsewhere)" if drawn < len(wishes) else ""
+        folder.finish(by_prompt if by_prompt > 1 else min(4, len(requests)), GRID.value)
+        there = f" ({len(requests) - drawn} were there or are drawn elsewhere)" if drawn < len(requests) else ""
         print(f"{drawn} picture(s){there} in {seconds:.1f} s, in {out}{', and grid.png' if GRID.value else ''}")
 
 
@@ -196,12 +196,12 @@ def is_between() -> bool:
     return TO_PROMPT.value is not None or TO_SEED.value is not None
 
 
-def list_wishes(prompts: Sequence[str]) -> list[Wish]:
+def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
     """The pictures that are wanted; of a prompt that comes again, others than before."""
     shares = np.linspace(0.0, 1.0, BETWEEN.value).tolist() if is_between() else [0.0]
     return [
-        replace(wish, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share)
-        for wish in wishes_of(prompts, SAMPLES.value)
+        replace(request, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share)
+        for request in requests_of(prompts, SAMPLES.value)
         for share in shares
     ]
 
@@ -229,7 +229,7 @@ def read_classifier() -> GuidancePlan | None:
 
 
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
-    """What the pictures depend on besides their wishes and the seed, as JSON can hold it."""
+    """What the pictures depend on besides their requests and the seed, as JSON can hold it."""
     digests = {
         name: None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
         for name, array in (("image", edit.image), ("mask", edit.mask))

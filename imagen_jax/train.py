@@ -29,7 +29,7 @@ from imagen_jax.data.transforms import Transform, make_example, make_super_resol
 from imagen_jax.encoders.embedding_layer import recall
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.encoders.encoder import TextEncoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.protocols.during_training import is_measured, make_evaluation
 from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.runtime import distributed_flags, processes
@@ -37,15 +37,15 @@ from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_leaving, listening
+from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import check_trainable
-from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
-from imagen_jax.training.monitoring.append_file import told_when_refused
+from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
+from imagen_jax.training.monitoring.append_file import warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
-from imagen_jax.training.monitoring.nonfinite import Guard
+from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
 from imagen_jax.training.monitoring.watchdog import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
 from imagen_jax.training.optimizer import check_schedule, make_schedule
 from imagen_jax.training.state import TrainState
@@ -83,7 +83,7 @@ computed: the captions of each batch are embedded when it comes; the encoder sta
 """
 
 
-MOST_CAPTIONS = 1_000_000
+MAX_CAPTIONS = 1_000_000
 """More captions than that are not embedded on the way to a training: process 0 would, and the others wait."""
 
 
@@ -124,7 +124,7 @@ class Run(NamedTuple):
     training: Training
     data: Data
     checkpoints: CheckpointStore
-    guard: Guard
+    guard: NonfiniteGuard
     done: int
     check_workdir: Callable[[], None]
 
@@ -162,15 +162,15 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
     with (
-        processes.held_by_first(workdir, "--workdir") as check_workdir,
+        processes.lock_on_process_zero(workdir, "--workdir") as check_workdir,
         CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints,
     ):
         done = checkpoints.latest_step_of_all() or 0
-        if done >= config.training.steps and not find_owed(config, workdir, done):
+        if done >= config.training.steps and not find_missing_previews(config, workdir, done):
             state, _ = checkpoints.restore(training.state)
             # The newest may be damaged, and an earlier one be read.
             if int(state.step) >= config.training.steps:
-                tell(f"{workdir} is trained already: {int(state.step)} steps.")
+                print_once(f"{workdir} is trained already: {int(state.step)} steps.")
                 return state
             del state
         check_traced(watch.traced, done, config.training.steps)
@@ -180,18 +180,18 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         if done:
             state, data_state = checkpoints.restore(training.state)
             done = int(state.step)
-            tell(f"{workdir} continues after step {done}.")
+            print_once(f"{workdir} continues after step {done}.")
             data.batches.set_state(data_state)
         else:
             state, data_state = training.make_state(), {}
-        guard = Guard(config.training, workdir, done, checkpoints, training.state)
+        guard = NonfiniteGuard(config.training, workdir, done, checkpoints, training.state)
         guard.set_state(data_state)
-        if processes.is_first():
+        if processes.is_process_zero():
             keep_config(workdir, config, data.fingerprints)
         state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done, check_workdir), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
-        raise explain_leaving(reached)
+        raise explain_exit(reached)
     return state
 
 
@@ -199,27 +199,30 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
     """Compiles the step and trains until the last one, or until SIGTERM or Ctrl-C; all is saved then."""
     config, steps, data = this.config, this.config.training.steps, this.data
     clock = LoopClock()
-    shown = make_showing(config, this.stage, data, this.workdir)
-    owed = find_owed(config, this.workdir, this.done)
+    shown = make_preview_hooks(config, this.stage, data, this.workdir)
+    owed = find_missing_previews(config, this.workdir, this.done)
     for hook in shown:
         if hook.name in owed:
-            hook.act(this.done, Moment(state, {}, {}, clock))
+            hook.act(this.done, StepInfo(state, {}, {}, clock))
     if this.done >= steps:
         return state
 
     def of_data(place: dict[str, Any]) -> dict[str, float]:
         return data.batches.metrics(place) | this.guard.metrics
 
-    mfu = make_mfu(config) if processes.is_first() else None
+    mfu = make_mfu(config) if processes.is_process_zero() else None
     with open_log(config, this.workdir, this.done, clock, of_data, mfu) as logging:
         step: TrainStep = this.training.compile()
-        if processes.is_first():
+        if processes.is_process_zero():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
-        with Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog, listening() as should_leave:
-            check, note = make_check(this.check_workdir), make_noting(watchdog)
+        with (
+            Watchdog(watch.hang_seconds, watch.end_when_hung, this.done) as watchdog,
+            watching_for_exit() as should_leave,
+        ):
+            check, note = make_check(this.check_workdir), make_heartbeat_hook(watchdog)
             # The first operation of all together gives up on those that come half a minute later, on CPUs.
-            processes.meet("the step is compiled")
+            processes.barrier("the step is compiled")
             state = run_loop(
                 state,
                 step,
@@ -237,9 +240,9 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
             return state
 
 
-def tell(sentence: str) -> None:
+def print_once(sentence: str) -> None:
     """Prints a sentence; once, where several processes train together."""
-    if processes.is_first():
+    if processes.is_process_zero():
         print(sentence)
 
 
@@ -250,8 +253,8 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
         UserError: they don't, or the folder is of another run or holds something else.
     """
     here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if key not in PATHS}
-    processes.agree({**here, "the number of local devices": jax.local_device_count()})
-    if processes.is_first():
+    processes.check_agreement({**here, "the number of local devices": jax.local_device_count()})
+    if processes.is_process_zero():
         check_trainable(workdir, "stage", config.data.to_dict())
         check_continues(workdir, config)
         make_workdir(workdir)
@@ -272,12 +275,12 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
             data.weights,
         )
         encoder = load_encoder(config.text)
-        if choose(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
+        if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
             return opened, ComputedEmbeddings(encoder), encoder.name
         return opened, open_store(opened.folders, encoder, config.preview.prompts), encoder.name
 
-    data_sets, store, encoder_name = processes.take_turns(build_or_open)
-    processes.agree({"the data set": data_sets.name, "the embeddings": store.name})
+    data_sets, store, encoder_name = processes.run_on_process_zero_first(build_or_open)
+    processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
         data_sets.load("train"),
         transform,
@@ -309,7 +312,7 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
             layers.append(embedded)
             continue
         missing = [one for split in SPLITS for of_image in captions_of(folder, split) for one in of_image]
-        if len(missing) > MOST_CAPTIONS:
+        if len(missing) > MAX_CAPTIONS:
             raise UserError(
                 f"{folder} has {len(missing):,} captions, and {encoder.name} has embedded none of them yet: run "
                 f"python -m imagen_jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
@@ -350,12 +353,12 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
     return feed
 
 
-def make_showing(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
+def make_preview_hooks(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
     """Makes the hooks that draw: previews, and a sample that is measured, where it is wanted. Both take their time."""
 
-    def forgiving(name: str, every: int, act: Callable[[int, Moment], None]) -> Hook:
-        def show(number: int, moment: Moment) -> None:
-            with told_when_refused(f"the {name} of step {number}"):
+    def forgiving(name: str, every: int, act: Callable[[int, StepInfo], None]) -> Hook:
+        def show(number: int, moment: StepInfo) -> None:
+            with warn_on_write_error(f"the {name} of step {number}"):
                 act(number, moment)
 
         return Hook(name, every, show, when_leaving=False)
@@ -368,7 +371,7 @@ def make_showing(config: ConfigDict, stage: Stage, data: Data, workdir: Path) ->
     return hooks
 
 
-def find_owed(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
+def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
     """What was to be drawn after a step and is not there, for the run was ended before: names of hooks."""
     there = {
         "preview": (config.training.preview_every, is_drawn),
@@ -379,13 +382,13 @@ def find_owed(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
         for name, (every, is_there) in there.items()
         if done and every and (done % every == 0 or done == config.training.steps) and not is_there(workdir, done)
     ]
-    return tuple(processes.said_by_first(owed))
+    return tuple(processes.broadcast(owed))
 
 
-def make_noting(watchdog: Watchdog) -> Hook:
+def make_heartbeat_hook(watchdog: Watchdog) -> Hook:
     """Makes the hook that notes each step, for the watchdog and for the other processes."""
 
-    def note(number: int, moment: Moment) -> None:
+    def note(number: int, moment: StepInfo) -> None:
         processes.note_step(number)
         watchdog.note(number)
 

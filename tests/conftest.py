@@ -66,9 +66,9 @@ def forget_what_stays():
 @pytest.fixture
 def as_users_have_it():
     """Networks are computed in a CPU's own ways, and not as they are written, as all else here."""
-    from imagen_jax.runtime.backend import computing_as_written
+    from imagen_jax.runtime.backend import plain_implementations
 
-    with computing_as_written(False):
+    with plain_implementations(False):
         yield
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_jax.errors import LONGEST, UserError
+from imagen_jax.errors import MAX_MESSAGE_LENGTH, UserError
 
 
 def test_a_sentence_is_what_was_said():
@@ -19,4 +19,4 @@ def test_what_commands_a_terminal_is_written_out(told):
 
 def test_a_long_one_keeps_its_beginning_and_its_end():
     said = str(UserError(f"the file {'x' * 100_000} is damaged: mend it"))
-    assert len(said) < LONGEST + 10 and said.startswith("the file x") and said.endswith(": mend it")
+    assert len(said) < MAX_MESSAGE_LENGTH + 10 and said.startswith("the file x") and said.endswith(": mend it")

@@ -16,7 +16,7 @@ from imagen_jax.cascade import loading
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.config_keys import KEYS, check_config
 from imagen_jax.cascade.edits import Edit
-from imagen_jax.cascade.requests import Wish, wishes_of
+from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.settings import SETTINGS
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.sources.sources import list_images
@@ -80,7 +80,7 @@ def test_names_of_diffusers_are_translated(cascade, theirs, ours):
 CALLED = {
     "load_cascade": load_cascade,
     "Edit": Edit,
-    "Wish": Wish,
+    "ImageRequest": ImageRequest,
 }
 
 
@@ -211,7 +211,7 @@ def test_what_depends_on_the_number_of_stages_is_refused(workdirs):
         with pytest.raises(UserError, match=message):
             base.sample("panda", **options)
     with pytest.raises(UserError, match="--to_seed begins with noise"):
-        next(base.draw(Wish("panda", to_seed=1), edit=Edit(image=PICTURE, strength=0.5)))
+        next(base.draw(ImageRequest("panda", to_seed=1), edit=Edit(image=PICTURE, strength=0.5)))
 
 
 def test_stages_are_named_by_a_text_a_path_or_a_list(workdirs, tmp_path, monkeypatch):
@@ -230,13 +230,13 @@ def test_a_text_is_one_prompt(cascade):
     (alone,) = cascade.sample("panda")
     np.testing.assert_array_equal(alone, cascade.sample(["panda"])[0])
     (stages,) = cascade.draw("panda")
-    assert stages[-1].shape[0] == 1 and [wish.prompt for wish in wishes_of("panda", 2)] == ["panda"] * 2
+    assert stages[-1].shape[0] == 1 and [request.prompt for request in requests_of("panda", 2)] == ["panda"] * 2
 
 
 @pytest.mark.parametrize("index", [-1, 2])
 def test_a_wish_out_of_range_is_refused(index):
     with pytest.raises(UserError, match="from 0"):
-        Wish("panda", index=-1) if index < 0 else Wish("panda", share=2.0)
+        ImageRequest("panda", index=-1) if index < 0 else ImageRequest("panda", share=2.0)
 
 
 def test_an_image_comes_as_a_path_as_pillow_has_it_or_as_an_array(tmp_path):
@@ -299,9 +299,9 @@ def test_a_mask_outside_of_the_centre_square_is_refused():
 
 
 def test_the_package_lists_what_the_readme_shows():
-    program = "import imagen_jax; print(*dir(imagen_jax)); print(imagen_jax.Wish('x'))"
+    program = "import imagen_jax; print(*dir(imagen_jax)); print(imagen_jax.ImageRequest('x'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert {"load_cascade", "Edit", "Wish", "Cascade", "UserError", "__version__"} <= {*done.stdout.split()}
+    assert {"load_cascade", "Edit", "ImageRequest", "Cascade", "UserError", "__version__"} <= {*done.stdout.split()}
     for name in imagen_jax.FOR_NOTEBOOKS:
         assert getattr(imagen_jax, name).__name__ == name
         with pytest.raises(AttributeError, match=f"did you mean '{name}'"):

@@ -1,9 +1,9 @@
 """A cascade ready to draw: stages from their folders, the text encoder, and one compiled program a stage.
 
 folders, or a name -> config, EMA parameters -> TrainedStage of each -> Cascade
-wishes (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
+requests (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
 
-A picture is a function of the weights, its wish, the seed and the edit: not of its neighbours or of the batch size.
+A picture is a function of the weights, its request, the seed and the edit: not of its neighbours or of the batch size.
 """
 
 import functools
@@ -30,7 +30,7 @@ from imagen_jax.cascade.plans import (
     make_sampling_stages,
     plan_cascade,
 )
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.sampling_programs import Programs
 from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one
 from imagen_jax.cascade.stage import parameter_axes
@@ -47,16 +47,16 @@ from imagen_jax.cascade.stage_sampler import (
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
-from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.seeds import check_seed
-from imagen_jax.sampling.edits import Known, between, mix_texts
+from imagen_jax.sampling.edits import Known, interpolate, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.sampling.sampler import OnStep, fold_into_each
 from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.sharding.placement import batch_placement, count_parts, place_state
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_state
 from imagen_jax.storage.paths import Path, to_path
 
-MOST_ADJUSTED = MOST_WALKS = 16
+MAX_ADJUSTED = MAX_TRAJECTORIES = 16
 """Settings of one cascade that are kept; and settings with a strength and returns, whose programs are."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
@@ -93,9 +93,9 @@ class Cascade:
             raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
         self.mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
         # Every device has its share of a batch.
-        parts = count_parts(self.mesh)
+        parts = num_batch_shards(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
-        self._programs = Programs(MOST_WALKS * len(self.trained))
+        self._programs = Programs(MAX_TRAJECTORIES * len(self.trained))
         self.stages = make_sampling_stages(self.trained, self.overrides)
         if self.classifier is not None:
             check_classifier(self.classifier.resolution, self.stages)
@@ -133,7 +133,7 @@ class Cascade:
             return self
         name = repr(sorted(overrides.items()))
         if name not in self._adjusted:
-            if len(self._adjusted) >= MOST_ADJUSTED:
+            if len(self._adjusted) >= MAX_ADJUSTED:
                 self._adjusted.pop(next(iter(self._adjusted)))
             made = replace(self, overrides={**self.overrides, **overrides})
             # All of them together are bounded.
@@ -176,60 +176,62 @@ class Cascade:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         cascade = self.adjusted(**settings)
         check_effects(cascade.trained, cascade.overrides, settings)
-        wishes = [Wish(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        drawn = cascade.draw(wishes, seed, negative_prompt, edit)
+        requests = [ImageRequest(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
+        drawn = cascade.draw(requests, seed, negative_prompt, edit)
         return [Image.fromarray(pixels) for stages in drawn for pixels in to_pixels(stages[-1])]
 
     def draw(
         self,
-        wishes: Wish | str | Sequence[Wish | str],
+        requests: ImageRequest | str | Sequence[ImageRequest | str],
         seed: int = 0,
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
     ) -> Iterator[list[HostImages]]:
-        """Draws a picture for each wish, and yields them batch by batch: for each stage, its images of the batch.
+        """Draws a picture for each request, and yields them batch by batch: for each stage, its images of the batch.
 
         Args:
-            wishes: one for each picture; a text is a prompt.
+            requests: one for each picture; a text is a prompt.
             seed: from 0 to 4294967295; another one gives other pictures.
             negative_prompt: what guidance leads away from, instead of no caption.
             edit: what the pictures begin with.
 
         Raises:
-            UserError: there is no wish, it is no seed (``check_seed``), the stages do not follow each other, or a part
+            UserError: no images are requested, the seed is invalid, the stages do not follow each other, or a part
                 of the edit or a negative prompt would do nothing.
         """
-        wishes = [wishes] if isinstance(wishes, Wish | str) else wishes
+        requests = [requests] if isinstance(requests, ImageRequest | str) else requests
         seed = check_seed(seed)
         check_images(self.stages, self.names, edit, negative_prompt)
-        if not wishes:
+        if not requests:
             raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
-        if edit.begins_with_image and any(isinstance(one, Wish) and one.to_seed is not None for one in wishes):
+        if edit.begins_with_image and any(
+            isinstance(one, ImageRequest) and one.to_seed is not None for one in requests
+        ):
             raise UserError("--to_seed begins with noise, and --strength and --invert with the image: leave one out")
-        size = self.batch_size_for(len(wishes))
-        for start in range(0, len(wishes), size):
-            batch = [Wish(one) if isinstance(one, str) else one for one in wishes[start : start + size]]
+        size = self.batch_size_for(len(requests))
+        for start in range(0, len(requests), size):
+            batch = [ImageRequest(one) if isinstance(one, str) else one for one in requests[start : start + size]]
             filled = batch + batch[-1:] * (size - len(batch))
             yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
 
     def batch_size_for(self, count: int) -> int:
         """Pictures of a batch where so many are asked for: each device has as many, and none more than it needs."""
-        parts = count_parts(self.mesh)
+        parts = num_batch_shards(self.mesh)
         return min(self.batch_size, -(-count // parts) * parts)
 
     def _draw_batch(
-        self, wishes: Sequence[Wish], seed: int, negative_prompt: str | None, edit: Edit
+        self, requests: Sequence[ImageRequest], seed: int, negative_prompt: str | None, edit: Edit
     ) -> Iterator[HostImages]:
         """Draws one batch, and yields each stage's images in turn."""
-        cut = batch_placement(self.mesh, len(wishes))
-        images = edit.first_condition(self.stages[0].low_resolution, len(wishes))
+        cut = batch_placement(self.mesh, len(requests))
+        images = edit.first_condition(self.stages[0].low_resolution, len(requests))
         for number, one in enumerate(self.trained):
-            inputs = self.inputs(number, wishes, seed, negative_prompt, edit)._replace(low=images)
+            inputs = self.inputs(number, requests, seed, negative_prompt, edit)._replace(low=images)
             with jax.set_mesh(self.mesh):
                 params = jax.device_put(one.params, self._placements[number])
                 inputs = jax.device_put(inputs, cut)
                 if edit.invert is not None:
-                    known = jax.device_put(self._encode(one, [edit.invert] * len(wishes)), cut)
+                    known = jax.device_put(self._encode(one, [edit.invert] * len(requests)), cut)
                     inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=known))
                     inputs = inputs._replace(start=inverted)
                 images = self._run(number, edit, make_draw_stage, params, inputs)
@@ -238,7 +240,7 @@ class Cascade:
     def inputs(
         self,
         number: int,
-        wishes: Sequence[Wish],
+        requests: Sequence[ImageRequest],
         seed: int = 0,
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
@@ -247,24 +249,26 @@ class Cascade:
 
         Args:
             number: of the stage.
-            wishes: of the batch.
+            requests: of the batch.
             seed: of the noise.
             negative_prompt: what guidance leads away from, instead of no caption.
             edit: what the pictures begin with.
         """
         one, stage = self.trained[number], self.stages[number]
-        shares = jnp.asarray([wish.share for wish in wishes], jnp.float32)
-        keys = fold_into_each(keys_of_wishes(wishes, seed), number)
-        text = self._encode(one, [edit.prompt_of(wish.prompt, number) for wish in wishes])
-        if any(wish.to_prompt is not None for wish in wishes):
-            second = self._encode(one, [edit.prompt_of(wish.to_prompt or wish.prompt, number) for wish in wishes])
+        shares = jnp.asarray([request.share for request in requests], jnp.float32)
+        keys = fold_into_each(keys_of_wishes(requests, seed), number)
+        text = self._encode(one, [edit.prompt_of(request.prompt, number) for request in requests])
+        if any(request.to_prompt is not None for request in requests):
+            second = self._encode(
+                one, [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
+            )
             text = mix_texts(text, second, shares)
         start = None
-        if any(wish.to_seed is not None for wish in wishes):
-            to_keys = fold_into_each(keys_of_wishes(wishes, seed, to=True), number)
+        if any(request.to_seed is not None for request in requests):
+            to_keys = fold_into_each(keys_of_wishes(requests, seed, to=True), number)
             noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
-            start = between(noises[0], noises[1], shares)
-        picture, known = edit.pictures(stage.resolution, len(wishes))
+            start = interpolate(noises[0], noises[1], shares)
+        picture, known = edit.pictures(stage.resolution, len(requests))
         unwanted = self._unwanted(one, text, negative_prompt)
         return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
 
@@ -274,7 +278,7 @@ class Cascade:
         def compile_first() -> Any:
             program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.walk)
             program.lower(params, inputs).compile()
-            give_back()
+            release_memory()
             return program
 
         key = (self._adjusted_to, number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
@@ -306,13 +310,16 @@ class Cascade:
         return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
 
 
-def keys_of_wishes(wishes: Sequence[Wish], seed: int, to: bool = False) -> Keys:
+def keys_of_wishes(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
     """One key for each picture; ``to`` asks for those of the second seeds."""
-    prompts, indices = [wish.prompt for wish in wishes], [wish.index for wish in wishes]
+    prompts, indices = [request.prompt for request in requests], [request.index for request in requests]
     if not to:
         return keys_of_prompts(seed, prompts, indices)
-    seeds = [seed if wish.to_seed is None else wish.to_seed for wish in wishes]
-    keys = [keys_of_prompts(of_wish, [wish.prompt], [wish.index]) for of_wish, wish in zip(seeds, wishes, strict=True)]
+    seeds = [seed if request.to_seed is None else request.to_seed for request in requests]
+    keys = [
+        keys_of_prompts(of_wish, [request.prompt], [request.index])
+        for of_wish, request in zip(seeds, requests, strict=True)
+    ]
     return jnp.concatenate(keys)
 
 

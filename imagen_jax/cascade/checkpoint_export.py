@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.stage import Params, abstract_params, build_stage
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, absolute, checksum_of, write_whole, writing
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
@@ -33,7 +33,7 @@ from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, re
 STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 """What parameters can be written in; of bfloat16, with half the bytes, eight bits of each are true."""
 
-MOST_DIGITS = 18
+MAX_DIGITS = 18
 """Of a step."""
 
 
@@ -76,7 +76,7 @@ def write_files(
     Raises:
         UserError: an unknown dtype, or they can't be written.
     """
-    kind = choose(STORED, dtype, "dtype")
+    kind = lookup(STORED, dtype, "dtype")
     make_folder(folder)
     try:
         with writing(folder / name) as file:
@@ -128,7 +128,7 @@ def read_params(source: Path, config: ConfigDict) -> dict:
 def read_step(source: Path) -> int:
     """Updates that the parameters in the folder come of; 0 where its file does not say."""
     said = read_metadata(source).get("step", "")
-    return int(said) if said.isdecimal() and said.isascii() and len(said) <= MOST_DIGITS else 0
+    return int(said) if said.isdecimal() and said.isascii() and len(said) <= MAX_DIGITS else 0
 
 
 def is_exported(folder: Path) -> bool:

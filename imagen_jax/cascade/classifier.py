@@ -18,10 +18,10 @@ from imagen_jax.data.sources.openmoji_groups import GROUPS, group_of
 from imagen_jax.diffusion.loss import draw_times
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.models.noise_classifier import NoiseClassifier
-from imagen_jax.sampling.guidance import LARGEST_GUIDANCE, ClassifierGuidance
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sampling.guidance import MAX_GUIDANCE, ClassifierGuidance
+from imagen_jax.sharding.axes import remove_logical_axes
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.workdir import read_config, require_sections
@@ -88,8 +88,8 @@ def build_classifier(config: ConfigDict) -> Classifier:
         UserError: an unknown key, schedule or kind of classes.
     """
     fields = dict(config.classifier)
-    classes = choose(CLASSES, fields.pop("classes"), "classifier.classes")
-    schedule = choose(SCHEDULES, fields.pop("schedule"), "classifier.schedule")
+    classes = lookup(CLASSES, fields.pop("classes"), "classifier.classes")
+    schedule = lookup(SCHEDULES, fields.pop("schedule"), "classifier.schedule")
     resolution = fields.pop("resolution")
     network = build(NoiseClassifier, fields, "classifier", classes=len(classes.names))
     return Classifier(network, classes, resolution, schedule)
@@ -98,7 +98,7 @@ def build_classifier(config: ConfigDict) -> Classifier:
 def initial_params(classifier: Classifier, key: RandomKey) -> Params:
     """Random parameters."""
     images = jnp.zeros((1, classifier.resolution, classifier.resolution, 3))
-    return remove_labels(classifier.network.init(key, images, jnp.zeros((1,)))["params"])
+    return remove_logical_axes(classifier.network.init(key, images, jnp.zeros((1,)))["params"])
 
 
 def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, RandomKey], Scalar]:
@@ -148,9 +148,9 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     config = read_config(workdir)
     require_sections(config, ("classifier",), workdir, "classifier guidance")
     classifier = build_classifier(config)
-    choose(dict.fromkeys(classifier.classes.names), wanted, "class")
-    if not abs(scale) <= LARGEST_GUIDANCE:
-        raise UserError(f"the classifier's scale is {scale}: give one such as 2, {LARGEST_GUIDANCE:g} at most")
+    lookup(dict.fromkeys(classifier.classes.names), wanted, "class")
+    if not abs(scale) <= MAX_GUIDANCE:
+        raise UserError(f"the classifier's scale is {scale}: give one such as 2, {MAX_GUIDANCE:g} at most")
     return GuidancePlan(workdir, classifier, wanted, scale)
 
 

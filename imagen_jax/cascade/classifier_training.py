@@ -28,16 +28,16 @@ from imagen_jax.diffusion.process import add_noise
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.backend import compiler_options
-from imagen_jax.runtime.preemption import explain_leaving, listening
+from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoints.reading import place_here
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import check_trainable
-from imagen_jax.training.loop import Hook, LoopClock, Moment, run_loop
+from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
 from imagen_jax.training.monitoring.metrics import MetricsWriter, Progress
-from imagen_jax.training.monitoring.nonfinite import Guard
+from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
 from imagen_jax.training.optimizer import check_schedule, make_optimizer, make_schedule
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import make_train_step
@@ -62,7 +62,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check_trainable(workdir, "classifier", config.data.to_dict())
     check_continues(workdir, config)
     make_workdir(workdir)
-    with processes.held_by_first(workdir, "--workdir") as check_workdir:
+    with processes.lock_on_process_zero(workdir, "--workdir") as check_workdir:
         return train_and_measure(config, classifier, workdir, seed, check_workdir)
 
 
@@ -94,19 +94,19 @@ def train_and_measure(
             done = int(state.step)
         else:
             state = make_state()
-        guard = Guard(training, workdir, done, checkpoints, shapes)
+        guard = NonfiniteGuard(training, workdir, done, checkpoints, shapes)
         guard.set_state(data_state)
         keep_config(workdir, config, {"data_set": data_sets.fingerprint})
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
 
-            def log(number: int, moment: Moment) -> None:
+            def log(number: int, moment: StepInfo) -> None:
                 loss, rate = float(moment.metrics["loss"]), float(moment.metrics["learning_rate"])
                 writer.write(number, {"loss": loss, "learning_rate": rate, **guard.metrics})
                 clock = moment.clock
                 bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
 
             saving = Saving(checkpoints, training.checkpoint_every, training.steps, guard.get_state)
-            with listening() as should_leave:
+            with watching_for_exit() as should_leave:
                 state = run_loop(
                     state,
                     jax.jit(step, donate_argnums=0, compiler_options=compiler_options(jax.default_backend())),
@@ -124,7 +124,7 @@ def train_and_measure(
                 )
                 checkpoints.wait()
     if int(state.step) < training.steps:
-        raise explain_leaving(int(state.step))
+        raise explain_exit(int(state.step))
     accuracy = measure_accuracy(classifier, state, data_sets)
     write_whole(workdir / "accuracy.json", (json.dumps(accuracy, indent=2) + "\n").encode())
     return accuracy

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from imagen_jax.cascade.stage import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.sharding.placement import batch_placement, count_parts, place_shapes, place_state
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_shapes, place_state
 from imagen_jax.training.optimizer import make_optimizer, make_schedule
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, lower_train_step, make_train_step
@@ -48,14 +48,14 @@ class Training(NamedTuple):
     def compile(self) -> TrainStep:
         """The step, compiled for the mesh."""
         compiled = self.lower().compile()
-        give_back()
+        release_memory()
         return compiled
 
     def make_state(self) -> TrainState:
         """Makes the first state, each array where it belongs, and forgets the program that does."""
         placement = jax.tree.map(lambda array: array.sharding, self.state)
         state = jax.jit(self.first_state, out_shardings=placement).lower().compile()()
-        give_back()
+        release_memory()
         return state
 
 
@@ -94,10 +94,10 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
     batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
     batch_size, pieces = config.training.batch_size, config.training.accumulate
     cut = batch_placement(mesh, batch_size)
-    each = batch_size // count_parts(mesh)
+    each = batch_size // num_batch_shards(mesh)
     if pieces < 1 or each % pieces:
         raise UserError(
-            f"config.training.accumulate={pieces} does not cut a batch of {batch_size} over {count_parts(mesh)} "
+            f"config.training.accumulate={pieces} does not cut a batch of {batch_size} over {num_batch_shards(mesh)} "
             f"devices: choose a divisor of {each}"
         )
     return Training(

@@ -19,7 +19,7 @@ from imagen_jax.array_types import HostPixels, Images, SmallImages
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels, decode_upright, resize_area, to_image
 from imagen_jax.errors import UserError, names_its_arguments
-from imagen_jax.sampling.edits import Row, Walk, going_back, last_of
+from imagen_jax.sampling.edits import MakeTrajectory, Trajectory, end_of_trajectory, resample
 from imagen_jax.sampling.spacings import LogSnrs
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.storage.refusals import raise_if_denied
@@ -105,7 +105,7 @@ class Edit:
         if self.returns > 1 and self.mask is None:
             raise UserError("--returns makes what is drawn fit what is kept, so it takes a --mask")
         # Made here, so that a number out of range is told at once.
-        _ = (last_of(self.strength), going_back(self.returns))
+        _ = (end_of_trajectory(self.strength), resample(self.returns))
 
     @property
     def begins_with_image(self) -> bool:
@@ -118,11 +118,11 @@ class Edit:
         return self.mask is not None and not is_drawn(self.mask).all()
 
     @property
-    def walk(self) -> Walk:
+    def walk(self) -> MakeTrajectory:
         """Which steps are taken of those of a stage."""
 
-        def walk(log_snrs: LogSnrs) -> Row:
-            return going_back(self.returns)(last_of(self.strength)(log_snrs))
+        def walk(log_snrs: LogSnrs) -> Trajectory:
+            return resample(self.returns)(end_of_trajectory(self.strength)(log_snrs))
 
         return walk
 

@@ -23,13 +23,13 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 IMAGE_DESCRIPTION = 0x010E
 """EXIF's tag of a picture's title."""
 
-SMALLEST_SHOWN = 128
+MIN_SHOWN = 128
 """Pictures smaller than this are enlarged in a grid, by a whole factor."""
 
 MARGIN = 12
 LABEL_SIZE = 15
 LABEL_LINES = 2
-LONGEST_SLUG = 60
+MAX_SLUG_LENGTH = 60
 
 
 def to_pixels(images: Float[np.ndarray, "*batch height width 3"]) -> UInt8[np.ndarray, "*batch height width 3"]:
@@ -85,7 +85,7 @@ def read_png_metadata(path: Path) -> dict[str, str]:
 
 def file_name(prompt: str, seed: int, index: int) -> str:
     """A name for a picture's file, without suffix: readable, safe everywhere, unique to prompt, seed and index."""
-    slug = re.sub(r"[^\w]+", "_", without_accents(prompt.lower())).strip("_")[:LONGEST_SLUG]
+    slug = re.sub(r"[^\w]+", "_", without_accents(prompt.lower())).strip("_")[:MAX_SLUG_LENGTH]
     safe = slug.encode("ascii", "ignore").decode().strip("_") or "picture"
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
     return f"{safe}-{digest}-seed{seed}-{index}"
@@ -102,7 +102,7 @@ def labelled_grid(
         columns: pictures in a row, at most.
     """
     height, width = pictures.shape[1:3]
-    factor = max(1, -(-SMALLEST_SHOWN // width))
+    factor = max(1, -(-MIN_SHOWN // width))
     cell_width, cell_height = width * factor + MARGIN, height * factor + LABEL_LINES * (LABEL_SIZE + 4) + MARGIN
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)

@@ -5,9 +5,9 @@
     OUT/pictures.npz       or all of them as one array, and until then OUT/batches/00012.npy
     OUT/grid.png           the first of them with their prompts
 
-The same command draws its batches of the same wishes again, so a run that was cut gives the same bytes as one that was
-not. Another command may ask for more pictures, or fewer, or another batch size: what is there stays as it is, and only
-what is missing is drawn and written. An array of all pictures is of those of one command.
+The same command makes the same batches again, so an interrupted run writes the same bytes as one that was not. Another
+command may ask for more images, or fewer, or another batch size: files that are there stay, and only missing ones are
+sampled and written. An array of all images holds those of one command.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.image_files import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.cascade.loading import hash_parameters
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.holders import explain_gone
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import (
@@ -45,13 +45,13 @@ FORMATS = ("png", "jpg", "webp", "npz")
 SETTINGS = "sampling.json"
 ARRAY = "pictures.npz"
 BATCHES = "batches"
-MOST_IN_GRID = 64
+MAX_IN_GRID = 64
 
 Pixels = UInt8[np.ndarray, "batch height width 3"]
 
 
 def settings_of(cascade: Cascade) -> dict[str, Any]:
-    """What a cascade's pictures depend on besides their wishes and the seed, as JSON can hold it."""
+    """What a cascade's pictures depend on besides their requests and the seed, as JSON can hold it."""
     return {
         **cascade.describe(),
         "trained_steps": [one.step for one in cascade.trained],
@@ -76,44 +76,50 @@ def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Batch(NamedTuple):
-    """Wishes that are drawn together, since the picture of at least one is missing.
+    """Requests that are drawn together, since the picture of at least one is missing.
 
     Attributes:
-        wishes: at most ``PictureFolder.batch_size``.
+        requests: at most ``PictureFolder.batch_size``.
         there: whether the picture of each is in the folder already, and stays as it is.
         number: of the batch among those of the folder; None for one that is put together of several.
     """
 
-    wishes: Sequence[Wish]
+    requests: Sequence[ImageRequest]
     there: Sequence[bool]
     number: int | None = None
 
 
 class PictureFolder:
-    """Where the pictures of some wishes go.
+    """Where the pictures of some requests go.
 
     Args:
         out: the folder; made where there is none.
-        wishes: all of them, in order.
+        requests: all of them, in order.
         seed: of the names.
-        batch_size: wishes that are drawn together, at most.
+        batch_size: requests that are drawn together, at most.
         form: one of ``FORMATS``.
         settings: all else that the pictures depend on, as JSON can hold it.
 
     Raises:
         UserError: the folder can't be written to, holds pictures of other settings or an array of other pictures, or
-            two wishes are the same.
+            two requests are the same.
     """
 
     def __init__(
-        self, out: Path, wishes: Sequence[Wish], seed: int, batch_size: int, form: str, settings: Mapping[str, Any]
+        self,
+        out: Path,
+        requests: Sequence[ImageRequest],
+        seed: int,
+        batch_size: int,
+        form: str,
+        settings: Mapping[str, Any],
     ):
-        choose(dict.fromkeys(FORMATS), form, "format")
+        lookup(dict.fromkeys(FORMATS), form, "format")
         self.out, self.form, self.seed, self.batch_size = out, form, seed, batch_size
         make_folder(out)
-        self.wishes = list(wishes)
-        self.batches = cut_into_batches(self.wishes, batch_size)
-        self.names = [file_name_of(wish, seed, form) for wish in self.wishes]
+        self.requests = list(requests)
+        self.batches = cut_into_batches(self.requests, batch_size)
+        self.names = [file_name_of(request, seed, form) for request in self.requests]
         if len(set(self.names)) < len(self.names):
             raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
         of_array = {}
@@ -155,9 +161,9 @@ class PictureFolder:
         """
         array = self.out / ARRAY
         is_ours = kept.get("pictures_sha256", wanted["pictures_sha256"]) == wanted["pictures_sha256"]
-        if not is_ours or (array.exists() and count_pictures(array) != len(self.wishes)):
+        if not is_ours or (array.exists() and count_pictures(array) != len(self.requests)):
             raise UserError(
-                f"{self.out} holds an npz of other prompts than these {len(self.wishes)} pictures, and an npz can't be "
+                f"{self.out} holds an npz of other prompts than these {len(self.requests)}, and an npz can't be "
                 "extended: choose another --out, where --format=png lets you add prompts later"
             )
         before, now = kept.get("batch_size"), wanted["batch_size"]
@@ -189,7 +195,7 @@ class PictureFolder:
 
         Args:
             batch: one of those that were missing.
-            pictures: one for each of its wishes.
+            pictures: one for each of its requests.
             metadata: of all of them, besides what each one shows.
 
         Raises:
@@ -205,13 +211,13 @@ class PictureFolder:
                 assert batch.number is not None
                 write_whole(self.out / BATCHES / batch_name(batch.number), buffer.getvalue())
                 return
-            for wish, is_there, pixels in zip(batch.wishes, batch.there, pictures, strict=True):
+            for request, is_there, pixels in zip(batch.requests, batch.there, pictures, strict=True):
                 if is_there:
                     continue
-                name = file_name_of(wish, self.seed, self.form)
-                said = {"prompt": wish.prompt, "index": str(wish.index), **metadata}
-                if wish.is_between:
-                    said["on_the_way_to"] = f"{wish.share:g} of the way to {wish.to_prompt or wish.to_seed}"
+                name = file_name_of(request, self.seed, self.form)
+                said = {"prompt": request.prompt, "index": str(request.index), **metadata}
+                if request.is_between:
+                    said["on_the_way_to"] = f"{request.share:g} of the way to {request.to_prompt or request.to_seed}"
                 write_whole(self.out / name, encode_picture(pixels, self.form, said))
         except OSError as error:
             raise UserError(
@@ -234,10 +240,12 @@ class PictureFolder:
         remove_unfinished(self.out)
         if not grid:
             return
-        wishes = self.wishes[:MOST_IN_GRID]
-        pictures = np.stack([pixels for pixels, _ in zip(self._read(), wishes, strict=False)])
-        sheet = labelled_grid(pictures, [wish.label for wish in wishes], columns)
-        save_png(self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(wish.prompt for wish in wishes))})
+        requests = self.requests[:MAX_IN_GRID]
+        pictures = np.stack([pixels for pixels, _ in zip(self._read(), requests, strict=False)])
+        sheet = labelled_grid(pictures, [request.label for request in requests], columns)
+        save_png(
+            self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(request.prompt for request in requests))}
+        )
 
     def _check_there(self) -> None:
         # Any number of programs may draw into a folder, so none holds a lock of it; but all find what the first wrote.
@@ -258,7 +266,7 @@ class PictureFolder:
         files = [self.out / BATCHES / batch_name(number) for number in range(len(self.batches))]
         with files[0].open("rb") as stream:
             first = np.load(stream)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.wishes), *first.shape[1:])}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.requests), *first.shape[1:])}
         with writing(self.out / ARRAY) as place, zipfile.ZipFile(place, "w", allowZip64=True) as archive:
             # A date of its own would make two equal runs differ.
             entry = zipfile.ZipInfo("arr_0.npy", (1980, 1, 1, 0, 0, 0))
@@ -300,21 +308,21 @@ def draw_missing(
     with ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         for batch in missing:
-            wishes = [*batch.wishes, *[batch.wishes[-1]] * (folder.batch_size - len(batch.wishes))]
-            (stages,) = cascade.draw(wishes, seed, negative_prompt, edit)
+            requests = [*batch.requests, *[batch.requests[-1]] * (folder.batch_size - len(batch.requests))]
+            (stages,) = cascade.draw(requests, seed, negative_prompt, edit)
             drawn += batch.there.count(False)
             if writing is not None:
                 # At most one batch waits to be written; what went wrong with it is raised here.
                 writing.result()
-            writing = writer.submit(folder.write, batch, to_pixels(stages[-1][: len(batch.wishes)]), metadata)
+            writing = writer.submit(folder.write, batch, to_pixels(stages[-1][: len(batch.requests)]), metadata)
         if writing is not None:
             writing.result()
     return drawn
 
 
-def cut_into_batches(wishes: Sequence[Wish], batch_size: int) -> list[Sequence[Wish]]:
-    """The wishes in batches, of which the last may be smaller."""
-    return [wishes[first : first + batch_size] for first in range(0, len(wishes), batch_size)]
+def cut_into_batches(requests: Sequence[ImageRequest], batch_size: int) -> list[Sequence[ImageRequest]]:
+    """The requests in batches, of which the last may be smaller."""
+    return [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
 
 
 def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
@@ -324,13 +332,16 @@ def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
     """
     begun = [batch for batch in missing if any(batch.there)]
     lacking = [
-        wish for batch in begun for wish, is_there in zip(batch.wishes, batch.there, strict=True) if not is_there
+        request
+        for batch in begun
+        for request, is_there in zip(batch.requests, batch.there, strict=True)
+        if not is_there
     ]
     fewer = cut_into_batches(lacking, batch_size)
     if len(fewer) >= len(begun):
         return list(missing)
     untouched = [batch for batch in missing if not any(batch.there)]
-    return [*untouched, *(Batch(wishes, [False] * len(wishes)) for wishes in fewer)]
+    return [*untouched, *(Batch(requests, [False] * len(requests)) for requests in fewer)]
 
 
 def count_pictures(array: Path) -> int:
@@ -345,10 +356,12 @@ def batch_name(number: int) -> str:
     return f"{number:06d}.npy"
 
 
-def file_name_of(wish: Wish, seed: int, form: str) -> str:
-    """The file of a picture; unique to its wish and seed."""
-    name = file_name(wish.prompt, seed, wish.index)
-    if wish.is_between:
-        to = file_name(wish.to_prompt or wish.prompt, wish.to_seed if wish.to_seed is not None else seed, wish.index)
-        name = f"{name}-to-{to}-{wish.share:.4f}"
+def file_name_of(request: ImageRequest, seed: int, form: str) -> str:
+    """The file of a picture; unique to its request and seed."""
+    name = file_name(request.prompt, seed, request.index)
+    if request.is_between:
+        to = file_name(
+            request.to_prompt or request.prompt, request.to_seed if request.to_seed is not None else seed, request.index
+        )
+        name = f"{name}-to-{to}-{request.share:.4f}"
     return f"{name}.{form}"

@@ -17,7 +17,7 @@ from imagen_jax.cascade.settings import check_settings
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
 from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
 from imagen_jax.encoders.encoder import TextEncoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.sampling.guidance import Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS, check_discrete
@@ -122,7 +122,7 @@ def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path
             encoder is not T5.
     """
     if dtype is not None:
-        choose(DTYPES, dtype, "dtype")
+        lookup(DTYPES, dtype, "dtype")
     if checkpoint_export.is_exported(workdir):
         check_checksums(workdir, only=("config.json",))
     config = read_config(workdir)

@@ -13,7 +13,7 @@ from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.loading import StagePlan, TrainedStage, make_sampling_stage, make_settings, plan_stage
 from imagen_jax.cascade.settings import pick_for_stage
 from imagen_jax.cascade.stage_sampler import SamplingStage, check_invertible, check_order
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.runtime.preconditions import Precondition, check_preconditions
 from imagen_jax.storage.paths import Path
@@ -111,7 +111,7 @@ def make_sampling_stages(
     """
     made = []
     for number, one in enumerate(stages):
-        choose(NULL_CAPTIONS, one.config.text.null, "text.null")
+        lookup(NULL_CAPTIONS, one.config.text.null, "text.null")
         picked = pick_for_stage(overrides, number, len(stages))
         made.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
     return made

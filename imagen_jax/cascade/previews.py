@@ -24,7 +24,7 @@ from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.runtime import processes
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path, create_folder
-from imagen_jax.training.loop import Moment
+from imagen_jax.training.loop import StepInfo
 
 HELD_OUT_EXAMPLES = 4
 
@@ -41,7 +41,7 @@ def preview_path(workdir: Path, number: int) -> Path:
 
 def make_preview(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
-) -> Callable[[int, Moment], None]:
+) -> Callable[[int, StepInfo], None]:
     """Makes the hook that draws with the averaged parameters and writes ``previews/<step>.png``.
 
     Args:
@@ -65,12 +65,12 @@ def make_preview(
         text, no_text, numbers, small = inputs
         return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
-    def preview(number: int, moment: Moment) -> None:
+    def preview(number: int, moment: StepInfo) -> None:
         placement: Any = moment.state.step.sharding
         everywhere = replicated(placement.mesh)
         # Arrays on the host, for they are the same in each process.
         drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
-        if not processes.is_first():
+        if not processes.is_process_zero():
             return
         if small is None:
             grid = labelled_grid(to_pixels(drawn), captions, 4)

@@ -1,6 +1,6 @@
-"""What a cascade is asked for: one ``Wish`` a picture.
+"""What a cascade is asked for: one ``ImageRequest`` a picture.
 
-prompts, samples of each -> a wish for each picture, with its number among those of its prompt
+prompts, samples of each -> a request for each picture, with its number among those of its prompt
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from imagen_jax.runtime.seeds import check_seed
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageRequest:
     """One picture that is wanted.
 
     Attributes:
@@ -49,15 +49,15 @@ class Wish:
         return f"{self.prompt}, {self.share:.0%} {to}"
 
 
-Wish.__init__ = names_its_arguments(Wish.__init__)  # type: ignore[method-assign]
+ImageRequest.__init__ = names_its_arguments(ImageRequest.__init__)  # type: ignore[method-assign]
 
 
-def wishes_of(prompts: str | Sequence[str], samples: int = 1) -> list[Wish]:
+def requests_of(prompts: str | Sequence[str], samples: int = 1) -> list[ImageRequest]:
     """So many pictures of each prompt; of a prompt that comes again, others than before."""
     seen: Counter[str] = Counter()
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    wishes = []
+    requests = []
     for prompt in prompts:
-        wishes += [Wish(prompt, index) for index in range(seen[prompt], seen[prompt] + samples)]
+        requests += [ImageRequest(prompt, index) for index in range(seen[prompt], seen[prompt] + samples)]
         seen[prompt] += samples
-    return wishes
+    return requests

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from imagen_jax.errors import UserError, check_names, nearest_name
-from imagen_jax.sampling.guidance import LARGEST_GUIDANCE
+from imagen_jax.sampling.guidance import MAX_GUIDANCE
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.thresholding import THRESHOLDS
@@ -84,7 +84,7 @@ def interval(name: str, value: Any) -> tuple[float, ...]:
 SETTINGS: dict[str, Check] = {
     "sampler": one_of(STEP_RULES),
     "steps": whole(1, MAX_STEPS),
-    "guidance": number(-LARGEST_GUIDANCE, LARGEST_GUIDANCE, "3"),
+    "guidance": number(-MAX_GUIDANCE, MAX_GUIDANCE, "3"),
     "spacing": one_of(SPACINGS),
     "thresholding": one_of(THRESHOLDS),
     "percentile": number(0, 100, "99.5"),

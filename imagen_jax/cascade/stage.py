@@ -35,17 +35,17 @@ from imagen_jax.diffusion.process import PREDICTIONS, Prediction
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
 from imagen_jax.encoders.encoder import TextEncoder, load_text_encoder
-from imagen_jax.errors import UserError, choose, nearest_name
+from imagen_jax.errors import UserError, lookup, nearest_name
 from imagen_jax.models import NETWORKS, Network
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.layers import NewFeatureMap
-from imagen_jax.sharding.axes import axes_of, remove_labels
+from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 
 Params = Any
 
 Measure = Callable[[PerExample], PerExample]
 
-MEASURES: dict[str, Callable[[Schedule], Measure]] = {
+NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
     "log_snr": lambda schedule: lambda log_snr: log_snr,
     "step_number": number_of_step,
 }
@@ -135,8 +135,8 @@ def _frozen(value: Any) -> Any:
 def build_network(config: ConfigDict) -> Network:
     """Builds the network that ``config.network`` names; its other keys are the network's fields."""
     fields = dict(config.network)
-    make = choose(NETWORKS, fields.pop("name"), "network")
-    dtype = choose(DTYPES, fields.pop("dtype"), "network.dtype")
+    make = lookup(NETWORKS, fields.pop("name"), "network")
+    dtype = lookup(DTYPES, fields.pop("dtype"), "network.dtype")
     network = build(make, fields, "network", dtype=dtype)
     if isinstance(network, EfficientUNet):
         check_levels(network)
@@ -161,19 +161,19 @@ def check_levels(network: EfficientUNet) -> None:
 
 def build_stage(config: ConfigDict) -> Stage:
     """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
-    schedule = choose(SCHEDULES, config.stage.schedule, "stage.schedule")
-    augmentation_schedule = choose(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
-    make_measure = choose(MEASURES, config.stage.noise_measure, "stage.noise_measure")
+    schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
+    augmentation_schedule = lookup(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
+    make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_measure, "stage.noise_measure")
     return Stage(
         network=build_network(config),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution,
         schedule=schedule,
         augmentation_schedule=augmentation_schedule,
-        prediction=choose(PREDICTIONS, config.stage.prediction, "stage.prediction"),
+        prediction=lookup(PREDICTIONS, config.stage.prediction, "stage.prediction"),
         measure=make_measure(schedule),
         augmentation_measure=make_measure(augmentation_schedule),
-        enlarge=choose(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
+        enlarge=lookup(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
         text_length=config.text.length,
         text_width=config.text.width,
@@ -242,7 +242,7 @@ def in_float32(text: Text) -> Text:
 
 
 def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
-    """Random parameters of the stage's network, those that layers name the axes of as ``sharding.axes.Labelled``."""
+    """Random parameters of the stage's network. A kernel whose layer names its axes is a ``WithLogicalAxes``."""
     shapes = abstract_batch(stage, batch_size=1)
     batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
     log_snr = jnp.zeros((1,))
@@ -255,7 +255,7 @@ def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
 
 def initial_params(stage: Stage, key: RandomKey) -> Params:
     """Random parameters of the stage's network."""
-    return remove_labels(initial_labelled_params(stage, key))
+    return remove_logical_axes(initial_labelled_params(stage, key))
 
 
 def abstract_params(stage: Stage) -> Params:
@@ -308,7 +308,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
     """
     if stage.learns_variance:
         raise UserError("a network that learns its variance is imported and sampled, not trained: set out_channels=3")
-    weighting = choose(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
+    weighting = lookup(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
 
     def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
         text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)

@@ -15,12 +15,19 @@ from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.seeds import check_seed
-from imagen_jax.sampling.edits import Known, Row, Walk, invert, keep_known, walk_all
+from imagen_jax.sampling.edits import Known, MakeTrajectory, Trajectory, full_trajectory, invert, keep_known
 from imagen_jax.sampling.estimates import split_estimate
-from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
+from imagen_jax.sampling.guidance import (
+    ClassifierGuidance,
+    Interval,
+    guide,
+    guide_batched,
+    guide_by_classifier,
+    limit_to_interval,
+)
 from imagen_jax.sampling.sampler import (
     OnStep,
-    Place,
+    SamplerState,
     StepNumber,
     begin,
     fold_into_each,
@@ -30,7 +37,7 @@ from imagen_jax.sampling.sampler import (
 )
 from imagen_jax.sampling.spacings import Spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule, ddim
-from imagen_jax.sampling.thresholding import Threshold, bound
+from imagen_jax.sampling.thresholding import Threshold, apply_threshold
 
 Params = Any
 
@@ -117,7 +124,7 @@ class Inputs(NamedTuple):
 OnEstimate = Callable[[Any], None]
 """Called on the host with the images as the denoiser sees them, at each call of it."""
 
-LARGEST_SHOWN = 256
+MAX_PREVIEW_SIDE = 256
 
 
 class Calls(NamedTuple):
@@ -136,7 +143,7 @@ NO_CALLS = Calls()
 
 Program = Callable[[Params, Inputs], Images]
 
-MOST_TOLD = 32
+MAX_PROGRESS_EVENTS = 32
 """Times that the host hears of a stage's steps; of more steps it hears several at once."""
 
 
@@ -198,7 +205,7 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
     return jax.vmap(fold)(jnp.asarray(words), jnp.asarray(indices, jnp.uint32))
 
 
-def row_of(stage: SamplingStage, walk: Walk) -> Row:
+def row_of(stage: SamplingStage, walk: MakeTrajectory) -> Trajectory:
     """The log-SNRs that a stage walks along.
 
     Raises:
@@ -225,7 +232,7 @@ class DrawingStage:
         on_step: see ``Calls``.
     """
 
-    begin: Callable[[Inputs], Place]
+    begin: Callable[[Inputs], SamplerState]
     go_on: jax.stages.Wrapped
     steps: int
     on_step: OnStep | None
@@ -238,7 +245,7 @@ class DrawingStage:
     def __call__(self, params: Params, inputs: Inputs) -> Images:
         """Draws."""
         place = self.begin(inputs)
-        stride = self.steps if self.on_step is None else -(-self.steps // MOST_TOLD)
+        stride = self.steps if self.on_step is None else -(-self.steps // MAX_PROGRESS_EVENTS)
         for first in range(0, self.steps, stride):
             end = min(first + stride, self.steps)
             place = self.go_on(params, inputs, place, np.asarray(first, np.int32), np.asarray(end, np.int32))
@@ -249,7 +256,9 @@ class DrawingStage:
         return jnp.clip(place.noisy, -1.0, 1.0)
 
 
-def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> DrawingStage:
+def make_draw_stage(
+    stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory
+) -> DrawingStage:
     """Makes what draws with a stage.
 
     Args:
@@ -261,11 +270,11 @@ def make_draw_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = 
     rule = stage.settings.rule
 
     @jax.jit
-    def begin_drawing(inputs: Inputs) -> Place:
+    def begin_drawing(inputs: Inputs) -> SamplerState:
         return begin(rule, fold_into_each(inputs.keys, 0), image_shape(stage), start_of(stage, inputs, log_snrs))
 
     @jax.jit
-    def go_on(params: Params, inputs: Inputs, place: Place, first: StepNumber, end: StepNumber) -> Place:
+    def go_on(params: Params, inputs: Inputs, place: SamplerState, first: StepNumber, end: StepNumber) -> SamplerState:
         denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
         return take_steps(denoise, rule, log_snrs, fold_into_each(inputs.keys, 0), place, first, end)
 
@@ -277,7 +286,7 @@ def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Image
 
     ``make_draw_stage`` runs the same steps; what a compiler makes of them, and what they cost, this shows.
     """
-    log_snrs = row_of(stage, walk_all)
+    log_snrs = row_of(stage, full_trajectory)
 
     def draw(params: Params, inputs: Inputs) -> Images:
         keys, start = fold_into_each(inputs.keys, 0), start_of(stage, inputs, log_snrs)
@@ -292,7 +301,7 @@ def image_shape(stage: SamplingStage) -> tuple[int, int, int]:
     return stage.resolution, stage.resolution, 3
 
 
-def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Row) -> Images | None:
+def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Trajectory) -> Images | None:
     """What a stage begins with, where that is not noise alone."""
     if inputs.start is not None or inputs.picture is None:
         return inputs.start
@@ -301,14 +310,14 @@ def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Row) -> Images | No
 
 
 def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
-    """Makes a denoiser that shows the host what it says, at most ``LARGEST_SHOWN`` pixels high and wide."""
+    """Makes a denoiser that shows the host what it says, at most ``MAX_PREVIEW_SIDE`` pixels high and wide."""
     if on_estimate is None:
         return denoise
 
     def telling(noisy: Images, log_snr: PerExample) -> Estimate:
         estimate = denoise(noisy, log_snr)
         image, _ = split_estimate(estimate)
-        stride = -(-image.shape[1] // LARGEST_SHOWN)
+        stride = -(-image.shape[1] // MAX_PREVIEW_SIDE)
         jax.debug.callback(on_estimate, image[:, ::stride, ::stride])
         return estimate
 
@@ -325,7 +334,7 @@ def check_invertible(stage: SamplingStage) -> None:
         raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
 
 
-def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: Walk = walk_all) -> Program:
+def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory) -> Program:
     """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
 
     Raises:
@@ -356,7 +365,7 @@ def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoi
         level = jnp.full((low.shape[0],), settings.augmentation_level)
         low_resolution = augment(low, noise, level, stage.augmentation_schedule)
     denoise = guide_by_classifier(guided(stage, params, inputs, low_resolution), settings.classifier)
-    denoise = bound(denoise, settings.threshold)
+    denoise = apply_threshold(denoise, settings.threshold)
     return denoise if inputs.known is None else keep_known(denoise, inputs.known)
 
 
@@ -372,8 +381,8 @@ def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution:
             (inputs.text, low_resolution),
             (inputs.unwanted, low_resolution),
         )
-        denoise = guide_at_once(stage.make_denoiser(params, texts, twice), settings.guidance_weight)
+        denoise = guide_batched(stage.make_denoiser(params, texts, twice), settings.guidance_weight)
     else:
         unconditional = stage.make_denoiser(params, inputs.unwanted, low_resolution)
         denoise = guide(conditional, unconditional, settings.guidance_weight)
-    return within(settings.interval, denoise, conditional)
+    return limit_to_interval(settings.interval, denoise, conditional)

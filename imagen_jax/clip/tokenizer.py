@@ -37,7 +37,7 @@ WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
 """How many of the pairs in the file CLIP was trained with; the file has more."""
 
-LARGEST = 2**24
+MAX_BYTES = 2**24
 """Bytes of the file, unpacked; the published one has 3 MB."""
 
 TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
@@ -61,9 +61,9 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
     """
     try:
         with path.open("rb") as file, gzip.open(file) as unpacked:
-            text = unpacked.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST} bytes")
+            text = unpacked.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
         lines = text.decode().split("\n")
         merges = [read_pair(line) for line in lines[1 : 1 + MERGES] if line]
     except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -20,7 +20,7 @@ from imagen_jax.data.stored_images import identify, read_captions
 from imagen_jax.encoders.embedding_layer import recall, remember
 from imagen_jax.encoders.embedding_store import BATCH, build_layer, split_into_batches
 from imagen_jax.encoders.encoder import TEXT_ENCODERS, TextEncoder, load_text_encoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import parse_options, run_main
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the encoder is given as in --option=folder=T5")
     check_flags(PRECONDITIONS)
-    load = choose(TEXT_ENCODERS, ENCODER.value, "text encoder")
+    load = lookup(TEXT_ENCODERS, ENCODER.value, "text encoder")
     options = parse_options(load, OPTION.value)
     join_as_flagged()
     data = to_path(DATA.value)
@@ -69,20 +69,20 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"{place} has no embeddings of all captions of {data}: run this without --verify")
         print(f"{layer.folder} is whole: {layer.captions:,} captions")
         return
-    processes.agree({"the data set": identify(data), "the encoder": encoder.name})
+    processes.check_agreement({"the data set": identify(data), "the encoder": encoder.name})
     create_folder(place)
     processes.check_shared(place)
-    with processes.held_by_first(place, "--data"):
+    with processes.lock_on_process_zero(place, "--data"):
         layer = build_layer(
             place,
             lambda: all_captions(DATA.value),
             encoder,
             share=(jax.process_index(), jax.process_count()),
-            meet=lambda: processes.meet("all captions are embedded"),
+            meet=lambda: processes.barrier("all captions are embedded"),
         )
-        if processes.is_first():
+        if processes.is_process_zero():
             remember(place, identify(data), layer)
-    if processes.is_first():
+    if processes.is_process_zero():
         tokens = sum(length * count for length, count in layer.lengths.items())
         print(f"{layer.folder}: {layer.captions:,} captions, {describe_size(tokens, layer.captions, layer.width)}")
 

@@ -2,8 +2,8 @@
 
     python -m imagen_jax export_weights --workdir=runs/base --out=exported [--format=imagen_jax] [--dtype=bfloat16]
 
-The formats are those of ``weight_formats.formats``; ``imagen_jax import_weights`` reads them. Whatever takes ``--stages`` also
-takes a folder of the format imagen_jax as it is.
+The formats are those of ``weight_formats.formats``; ``imagen_jax import_weights`` reads them. Every command with
+``--stages`` also takes a folder of the format imagen_jax.
 """
 
 from collections.abc import Sequence

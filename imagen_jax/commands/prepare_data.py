@@ -22,7 +22,7 @@ from imagen_jax.data.preparation.preparation import Preparation, prepare, upload
 from imagen_jax.data.preparation.repetitions import DUPLICATES
 from imagen_jax.data.preparation.summary import format_manifest
 from imagen_jax.data.sources.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime.main import parse_options, run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.storage.folder_locks import locked
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
     check_flags(PRECONDITIONS)
-    source = choose(PARTED_SOURCES, SOURCE.value, "data source")
+    source = lookup(PARTED_SOURCES, SOURCE.value, "data source")
     options = parse_options(source.list_all, OPTION.value)
     preparation = Preparation(
         SOURCE.value,

@@ -30,7 +30,7 @@ from imagen_jax.runtime.seeds import check_seed
 
 HostBatch = dict[str, np.ndarray]
 
-ENDLESS = 2**48
+MAX_BATCHES = 2**48
 """Batches; at a thousand a second they last nine thousand years."""
 
 
@@ -300,7 +300,7 @@ def make_batches(
     maker = BatchMaker(
         mixture.sources, order, transform, batch_size, seed, process_index, process_count, remembered, mirror
     )
-    count = ENDLESS if repeat else len(mixture) // batch_size
+    count = MAX_BATCHES if repeat else len(mixture) // batch_size
     identity: dict[str, Any] = {
         "examples": len(source),
         "batch_size": batch_size,

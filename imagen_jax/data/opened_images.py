@@ -15,16 +15,16 @@ from imagen_jax.errors import make_printable
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF")
 """Pillow opens dozens more. Of those EPS is a program, which Pillow has Ghostscript run. JPEG covers cameras' MPO."""
 
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 """More are taken for a decompression bomb. Pillow itself only warns of 89 million, and refuses 179."""
 
-LONGEST_SIDE = 2**16
+MAX_SIDE = 2**16
 """Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
 
-MOST_SCANS = 100
+MAX_SCANS = 100
 """Passes over the pixels of a JPEG, as libtiff has it; encoders make about ten. One can be 16 bytes and go over all."""
 
-MOST_FRAMES = 1000
+MAX_FRAMES = 1000
 """Of a TIFF, to count which Pillow compares each with all before it. Other formats' are counted at once."""
 
 BEGINS_OF_SCANS = (b"\xff\xda\x00\x08\x01", b"\xff\xda\x00\x0a\x02", b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0e\x04")
@@ -50,7 +50,7 @@ class DamagedImageError(ValueError):
 
 
 @contextmanager
-def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Image]:
+def opened_image(source: Any, largest: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Opens an image; it is decoded when its pixels are asked for, which should happen in the block.
 
     Args:
@@ -66,7 +66,7 @@ def opened_image(source: Any, largest: int = MOST_PIXELS) -> Iterator[Image.Imag
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > largest or max(width, height) > LONGEST_SIDE:
+            if width * height > largest or max(width, height) > MAX_SIDE:
                 raise DamagedImageError("image is too large", f"{width}×{height} pixels")
             check_scans(image)
             check_frames(image)
@@ -87,36 +87,36 @@ def check_scans(image: Any) -> None:
     """Checks how often a JPEG goes over its pixels, before it is decoded.
 
     Raises:
-        DamagedImageError: more often than ``MOST_SCANS``.
+        DamagedImageError: more often than ``MAX_SCANS``.
     """
     if image.format not in ("JPEG", "MPO"):
         return
     file, place = image.fp, image.fp.tell()
     file.seek(0)
     scans, kept = 0, b""
-    while scans <= MOST_SCANS and (block := file.read(BLOCK)):
+    while scans <= MAX_SCANS and (block := file.read(BLOCK)):
         block = kept + block
         scans += sum(map(block.count, BEGINS_OF_SCANS))
         # One byte less than a beginning has, so that none is counted twice.
         kept = block[1 - len(BEGINS_OF_SCANS[0]) :]
     file.seek(place)
-    if scans > MOST_SCANS:
-        raise DamagedImageError("image would take too long", f"more than {MOST_SCANS} scans")
+    if scans > MAX_SCANS:
+        raise DamagedImageError("image would take too long", f"more than {MAX_SCANS} scans")
 
 
 def check_frames(image: Any) -> None:
     """Checks how many frames a TIFF has.
 
     Raises:
-        DamagedImageError: more than ``MOST_FRAMES``.
+        DamagedImageError: more than ``MAX_FRAMES``.
     """
     if image.format != "TIFF" or not image.is_animated:
         return
     # One by one: after a leap beyond the last one Pillow counts those that it leapt over.
-    for frame in range(1, MOST_FRAMES + 1):
+    for frame in range(1, MAX_FRAMES + 1):
         try:
             image.seek(frame)
         except EOFError:
             image.seek(0)
             return
-    raise DamagedImageError("image would take too long", f"more than {MOST_FRAMES} frames")
+    raise DamagedImageError("image would take too long", f"more than {MAX_FRAMES} frames")

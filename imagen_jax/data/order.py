@@ -20,7 +20,7 @@ from imagen_jax.errors import UserError
 BLOCK = 4096
 """Places in which each data set has its share of turns, exactly; so weights are rounded to 1/4096."""
 
-LONGEST_ORDER = 2**18
+MAX_ORDER_LENGTH = 2**18
 """Examples; the order of more is not written down, 8 bytes each, but computed place by place, in about 8 µs."""
 
 
@@ -124,7 +124,7 @@ EpochKey = tuple[int, int, int]
 
 def shuffled(place: int, count: int, key: EpochKey) -> int:
     """Which of ``count`` examples an epoch reads at a place."""
-    if count <= LONGEST_ORDER:
+    if count <= MAX_ORDER_LENGTH:
         return order_of_epoch(count, key).item(place)
     return cipher_of_epoch(count, key)[place]
 

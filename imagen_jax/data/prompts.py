@@ -11,8 +11,8 @@ from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, size_of
 from imagen_jax.storage.refusals import raise_if_denied
 
-LARGEST_FILE = 2**28
-LONGEST_PROMPT = 20_000
+MAX_FILE_BYTES = 2**28
+MAX_PROMPT_LENGTH = 20_000
 """Characters."""
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
@@ -59,8 +59,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text that are not empty."""
     if path.suffix.lower() in NOT_LINES:
         raise UserError(f"prompts are not read from {path.suffix.lower()} files: write {path.stem}.txt, one a line")
-    if (size := size_of(path)) > LARGEST_FILE:
-        raise UserError(f"{path} has {size} bytes, and {LARGEST_FILE} are the most: give a shorter file")
+    if (size := size_of(path)) > MAX_FILE_BYTES:
+        raise UserError(f"{path} has {size} bytes, and {MAX_FILE_BYTES} are the most: give a shorter file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -93,10 +93,10 @@ def read_json_prompts(path: Path) -> list[str]:
         UserError: it is no JSON, or holds something else.
     """
     try:
-        document = read_json(path, LARGEST_FILE)
+        document = read_json(path, MAX_FILE_BYTES)
     except ValueError as error:
         with path.open("rb") as file:
-            first = file.readline(LONGEST_PROMPT).strip()
+            first = file.readline(MAX_PROMPT_LENGTH).strip()
         if first.startswith(b"{") and first.endswith(b"}"):
             return read_table(path, ROW_READERS[".jsonl"])
         raise UserError(f"{path} is not JSON ({error}): write a list, such as {FORMS}") from error
@@ -140,7 +140,9 @@ def check_readable(prompts: Sequence[str]) -> None:
         UserError: one holds bytes that are no UTF-8, or is too long.
     """
     for prompt in prompts:
-        if len(prompt) > LONGEST_PROMPT:
-            raise UserError(f"the prompt {prompt[:40]!a}… has {len(prompt)} characters: {LONGEST_PROMPT} are the most")
+        if len(prompt) > MAX_PROMPT_LENGTH:
+            raise UserError(
+                f"the prompt {prompt[:40]!a}… has {len(prompt)} characters: {MAX_PROMPT_LENGTH} are the most"
+            )
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")

@@ -18,7 +18,7 @@ from imagen_jax.storage.paths import Path, checksum_of, to_path
 from imagen_jax.storage.refusals import raise_if_denied
 
 FEATURES = "features.json"
-LARGEST_FEATURES = 2**20
+MAX_FEATURES = 2**20
 CLASS_NAME = "pythonClassName"
 OF_TFDS = "tensorflow_datasets.core.features."
 
@@ -114,7 +114,7 @@ def check_features(folder: Path) -> None:
     """
     file = folder / FEATURES
     try:
-        level = [read_json(file, LARGEST_FEATURES)]
+        level = [read_json(file, MAX_FEATURES)]
     except (OSError, ValueError) as error:
         raise_if_denied(error, file)
         raise UserError(f"{file} can't be read ({error}): prepare the data set anew, or copy it again") from None

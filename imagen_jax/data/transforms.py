@@ -24,7 +24,7 @@ from imagen_jax.data.pixels import (
     to_pixels,
 )
 from imagen_jax.data.stored_images import StoredImage
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 
 PixelsOfBatch = UInt8[np.ndarray, "batch height width 3"]
 Vary = Callable[[HostPixels, np.random.Generator], SquarePixels]
@@ -71,7 +71,7 @@ def make_example(resolution: int, square: str = "centre") -> Transform:
     Raises:
         UserError: ``square`` is unknown.
     """
-    prepare, vary = choose(SQUARES, square, "data.crop")
+    prepare, vary = lookup(SQUARES, square, "data.crop")
     return Transform(partial(prepare, resolution=resolution), vary, finish_example)
 
 
@@ -99,7 +99,7 @@ def make_super_resolution_example(
     if crop is not None and not (crop % factor == 0 and factor <= crop <= resolution):
         raise UserError(f"the crop of {crop} px does not fit: choose a multiple of {factor} up to {resolution}")
 
-    prepare, vary = choose(SQUARES, square, "data.crop")
+    prepare, vary = lookup(SQUARES, square, "data.crop")
     crops = [vary, None if crop is None else partial(crop_on_grid, size=crop, grid=factor)]
     return Transform(
         prepare=partial(prepare, resolution=resolution),

@@ -14,8 +14,8 @@ from imagen_jax.array_types import Text, TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_ids
 from imagen_jax.errors import UserError
 
-LARGEST_BATCH = 64
-SMALLEST_BUCKET = 8
+MAX_BATCH = 64
+MIN_BUCKET = 8
 
 
 class EncoderParts(NamedTuple):
@@ -73,8 +73,8 @@ class BatchedEncoder:
         sequences = self.tokenize(captions, self.max_tokens if length is None else min(length, self.max_tokens))
         length = length or max(map(len, sequences))
         embeddings = np.zeros((len(sequences), length, self.width), np.float32)
-        for start in range(0, len(sequences), LARGEST_BATCH):
-            chunk = sequences[start : start + LARGEST_BATCH]
+        for start in range(0, len(sequences), MAX_BATCH):
+            chunk = sequences[start : start + MAX_BATCH]
             longest = max(map(len, chunk))
             embeddings[start : start + len(chunk), :longest] = self.encode_token_ids(chunk)[:, :longest]
         _, mask = pad_token_ids(sequences, len(sequences), length)
@@ -97,8 +97,8 @@ class BatchedEncoder:
 
 
 def round_up_to_bucket(size: int) -> int:
-    """Returns the next power of two from ``SMALLEST_BUCKET`` up, so that few shapes are ever compiled."""
-    return max(SMALLEST_BUCKET, 1 << (size - 1).bit_length())
+    """Returns the next power of two from ``MIN_BUCKET`` up, so that few shapes are ever compiled."""
+    return max(MIN_BUCKET, 1 << (size - 1).bit_length())
 
 
 def mask_padding(apply: Callable[[dict, TokenIds, TokenMask], TextEmbeddings]) -> Callable[..., TextEmbeddings]:

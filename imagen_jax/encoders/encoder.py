@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from imagen_jax.array_types import Text
 from imagen_jax.encoders.minilm import load_minilm
 from imagen_jax.encoders.pretrained_t5 import load_t5
-from imagen_jax.errors import UserError, choose, nearest_name
+from imagen_jax.errors import UserError, lookup, nearest_name
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ def load_text_encoder(name: str, **options) -> TextEncoder:
     Raises:
         UserError: there is no such encoder, or it has no such option.
     """
-    load = choose(TEXT_ENCODERS, name, "text encoder")
+    load = lookup(TEXT_ENCODERS, name, "text encoder")
     known = inspect.signature(load).parameters
     for option in options:
         if option not in known:

@@ -16,7 +16,7 @@ from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.mesh import make_mesh
-from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 
 PIXEL_RESOLUTION = 32
 BATCH = 32
@@ -64,7 +64,7 @@ FEATURE_NETWORKS: dict[str, Callable[[], FeatureNetwork]] = {
 def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
     """``network.extract``, compiled for batches of one size that are cut over the devices of this process."""
     mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
-    size = -(-BATCH // count_parts(mesh)) * count_parts(mesh)
+    size = -(-BATCH // num_batch_shards(mesh)) * num_batch_shards(mesh)
     weights = jax.device_put(network.weights, replicated(mesh))
     compiled = jax.jit(network.extract)
 

@@ -16,7 +16,7 @@ import numpy as np
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.encoders.inception import FEATURES, RESOLUTION, InceptionV3
 from imagen_jax.encoders.resizing import RESIZES
-from imagen_jax.errors import choose
+from imagen_jax.errors import lookup
 from imagen_jax.weights.known_files import KnownFile, find_known_file
 from imagen_jax.weights.named_tensors import import_weights, parameter_shapes
 from imagen_jax.weights.torch_file import read_torch_file
@@ -52,7 +52,7 @@ def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> Feature
     Raises:
         UserError: the file is not there, is damaged or is of another network; there is no such way to resize.
     """
-    way = choose(RESIZES, resize, "way to resize")
+    way = lookup(RESIZES, resize, "way to resize")
     file = find_known_file(path, WEIGHTS, FLAG)
     network = InceptionV3()
 

@@ -27,7 +27,7 @@ SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 WIDTH = 384
-LONGEST_INPUT = 512
+MAX_INPUT_LENGTH = 512
 DEFAULT_MAX_TOKENS = 128
 
 
@@ -41,7 +41,7 @@ def load_minilm(max_tokens: int = DEFAULT_MAX_TOKENS, folder: str | Path | None 
     Raises:
         UserError: ``max_tokens`` is out of range; at the first ``encode``: a file is absent or not the genuine one.
     """
-    if not 3 <= max_tokens <= LONGEST_INPUT:
+    if not 3 <= max_tokens <= MAX_INPUT_LENGTH:
         raise UserError(f"MiniLM cannot read captions of {max_tokens} tokens: choose max_tokens from 3 to 512")
     # Another limit gives other embeddings for long captions, so it is part of the name under which they are kept.
     limit = "" if max_tokens == DEFAULT_MAX_TOKENS else f"-{max_tokens}-tokens"

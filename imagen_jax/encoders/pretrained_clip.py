@@ -25,7 +25,7 @@ from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_id
 from imagen_jax.encoders.batched_encoder import round_up_to_bucket
 from imagen_jax.encoders.clip_preprocessing import normalise, resize_and_crop
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.paths import Path, checksum_of, to_path
 from imagen_jax.weights.known_files import KnownFile, find_known_file
@@ -153,7 +153,7 @@ def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") 
         UserError: a file is not there, is damaged or of another model; there is no such model.
     """
     if not (path and model == ""):
-        choose(SIZES, model, "CLIP")
+        lookup(SIZES, model, "CLIP")
     named = to_path(path) if path else None
     if named is not None and named.is_dir():
         if vocabulary:

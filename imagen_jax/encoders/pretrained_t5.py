@@ -13,9 +13,9 @@ from imagen_jax.encoders.batched_encoder import BatchedEncoder, EncoderParts
 from imagen_jax.encoders.t5 import T5Encoder
 from imagen_jax.encoders.t5_files import T5Files, find_t5
 from imagen_jax.encoders.t5_weights import import_t5_weights
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.weights.named_tensors import Place
+from imagen_jax.weights.named_tensors import ParameterPlacement
 from imagen_jax.weights.places import place_on_local_devices
 
 DEFAULT_MAX_TOKENS = 128
@@ -28,7 +28,7 @@ def load_t5(
     dtype: str = "bfloat16",
     lowercase: bool = False,
     encode_padding: bool = False,
-    place: Place | None = None,
+    place: ParameterPlacement | None = None,
 ) -> BatchedEncoder:
     """Returns the T5 encoder of a folder; its weights are read at the first ``encode``.
 
@@ -52,7 +52,7 @@ def load_t5(
         )
     if max_tokens < 2:
         raise UserError(f"T5 cannot read captions of {max_tokens} tokens: choose max_tokens of at least 2")
-    compute = choose(DTYPES, dtype, "T5 dtype")
+    compute = lookup(DTYPES, dtype, "T5 dtype")
     files = find_t5(to_path(folder), tokenizer)
     name = f"t5-{files.config.d_model}-{files.fingerprint}-{dtype}"
     changes: list[Callable[[EncoderParts], EncoderParts]] = []
@@ -74,7 +74,7 @@ def load_t5(
     return BatchedEncoder(name, files.config.d_model, max_tokens, load)
 
 
-def load_parts(files: T5Files, dtype: DTypeLike, place: Place) -> EncoderParts:
+def load_parts(files: T5Files, dtype: DTypeLike, place: ParameterPlacement) -> EncoderParts:
     """Reads tokenizer and weights.
 
     Raises:

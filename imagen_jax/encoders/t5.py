@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from imagen_jax.array_types import TextEmbeddings, TokenIds, TokenMask
 from imagen_jax.errors import UserError
-from imagen_jax.sharding.axes import gathering, gathering_table, label
+from imagen_jax.sharding.axes import gathering, gathering_table, with_logical_axes
 from imagen_jax.storage.paths import Path
 from imagen_jax.weights.json_settings import COUNT, POSITIVE, check_kinds, read_settings
 
@@ -102,7 +102,7 @@ def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> 
     return nn.Dense(
         channels,
         use_bias=False,
-        kernel_init=label(nn.initializers.lecun_normal(), axes),
+        kernel_init=with_logical_axes(nn.initializers.lecun_normal(), axes),
         promote_dtype=gathering(axes),
         dtype=dtype,
         name=name,
@@ -112,7 +112,7 @@ def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> 
 def embed(count: int, channels: int, dtype: DTypeLike, name: str) -> nn.Embed:
     """A table of ``count`` vectors."""
     axes = ("vocabulary", "channels")
-    initializer = label(nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0), axes)
+    initializer = with_logical_axes(nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0), axes)
     return nn.Embed(
         count, channels, embedding_init=initializer, promote_dtype=gathering_table(axes), dtype=dtype, name=name
     )

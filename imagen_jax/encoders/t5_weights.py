@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from imagen_jax.data.tokenizer import ONE_TOKEN
 from imagen_jax.encoders.t5 import T5Config, T5Encoder
 from imagen_jax.weights.named_tensors import (
-    Place,
+    ParameterPlacement,
     Shape,
     Turn,
     import_weights,
@@ -76,7 +76,7 @@ def import_t5_weights(
     tensors: Mapping[str, np.ndarray],
     config: T5Config,
     dtype: DTypeLike = jnp.float32,
-    place: Place = keep_on_host,
+    place: ParameterPlacement = keep_on_host,
 ) -> dict:
     """Returns the parameters of ``T5Encoder(config)``; each tensor read, cast and placed before the next.
 
@@ -84,7 +84,7 @@ def import_t5_weights(
         tensors: by the names of Hugging Face or of T5X; of a whole T5 the decoder is passed over.
         config: the sizes.
         dtype: of the kernels and the embedding; norms and the position bias stay float32.
-        place: see ``Place``; what it returns becomes the parameter.
+        place: see ``ParameterPlacement``; what it returns becomes the parameter.
 
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.

@@ -9,7 +9,7 @@ where links close to a ring: a side of 4 chips or a multiple of it on v4 and v5p
 
 from typing import NamedTuple
 
-from imagen_jax.errors import choose
+from imagen_jax.errors import lookup
 
 
 class Chip(NamedTuple):
@@ -54,7 +54,7 @@ def chip_of(name: str) -> Chip:
     Raises:
         UserError: an unknown one.
     """
-    return choose(CHIPS, name, "TPU generation")
+    return lookup(CHIPS, name, "TPU generation")
 
 
 def find_chip(device_kind: str) -> Chip | None:

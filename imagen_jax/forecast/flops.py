@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.backend import computing_as_written
+from imagen_jax.runtime.backend import plain_implementations
 
 
 def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
@@ -28,7 +28,7 @@ def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         ValueError: the function multiplies inside a loop of unknown length.
     """
-    with computing_as_written():
+    with plain_implementations():
         return count_in(jax.make_jaxpr(anew(function))(*arguments).jaxpr)
 
 
@@ -40,7 +40,7 @@ def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
     Raises:
         UserError: the compiler of this accelerator reports none.
     """
-    with computing_as_written():
+    with plain_implementations():
         costs = jax.jit(anew(function)).lower(*arguments).compile().cost_analysis() or {}
     if "flops" not in costs:
         raise UserError(

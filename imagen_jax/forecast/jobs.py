@@ -16,10 +16,10 @@ from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
 from imagen_jax.cascade.stage_sampler import Inputs, make_whole_program
 from imagen_jax.encoders.t5 import SIZES, T5Encoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.stage_programs import count_training_operations
-from imagen_jax.sharding.axes import axes_of, remove_labels
+from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
 
@@ -122,7 +122,7 @@ def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: 
     Raises:
         UserError: there is no such size, or the batch or the weights can't be cut over the devices.
     """
-    encoder = T5Encoder(choose(SIZES, size, "size of T5"), jnp.bfloat16)
+    encoder = T5Encoder(lookup(SIZES, size, "size of T5"), jnp.bfloat16)
     if batch < 1 or tokens < 1:
         raise UserError(f"{batch} captions of {tokens} tokens are nothing to encode: give at least 1 of each")
     mesh = make_mesh({"fsdp": len(devices)}, devices)
@@ -136,7 +136,7 @@ def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: 
     labelled = jax.eval_shape(
         lambda: encoder.init(jax.random.key(0), *jax.tree.map(jnp.zeros_like, captions(1)))["params"]
     )
-    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, jnp.bfloat16), remove_labels(labelled))
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, jnp.bfloat16), remove_logical_axes(labelled))
     params = place_shapes(shapes, place_state(shapes, axes_of(labelled), mesh))
     cut = batch_placement(mesh, batch)
     with jax.set_mesh(mesh):

@@ -27,7 +27,7 @@ HeadsKey = Float[Array, "batch heads keys head_channels"]
 Scores = Float[Array, "batch heads queries keys"]
 OfQuery = Float[Array, "batch heads queries 1"]
 
-MOST_WEIGHTS = 2**22
+MAX_WEIGHTS = 2**22
 """At a time: 16 MiB, half of what two cores' last cache often holds."""
 
 HIDDEN = float(jnp.finfo(jnp.float32).min)
@@ -73,7 +73,7 @@ def count_groups(shape: tuple[int, ...], keys: int) -> int:
     if not computes_on_one_device():
         return 1
     enough = (groups for groups in range(1, batch + 1) if batch % groups == 0)
-    return next((groups for groups in enough if batch // groups * heads * queries * keys <= MOST_WEIGHTS), batch)
+    return next((groups for groups in enough if batch // groups * heads * queries * keys <= MAX_WEIGHTS), batch)
 
 
 class Normaliser(NamedTuple):

@@ -31,10 +31,10 @@ NewTiles = Float[Array, "batch tiles_down tiles_across outputs"]
 CONVOLUTION = "convolution"
 """What ``jax.checkpoint`` knows the result of a convolution by that is no primitive of its own."""
 
-FEWEST_CHANNELS = 16
+MIN_CHANNELS = 16
 """With fewer outputs a matrix product is too narrow; with fewer inputs, too flat for Winograd's."""
 
-LEAST_SIDE = 16
+MIN_SIDE = 16
 """Smaller feature maps have fewer tiles than it costs to transform the kernel."""
 
 TILE = 2
@@ -78,9 +78,9 @@ def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) ->
     The number of examples does not matter: a picture is the same in any batch.
     """
     size, _, inputs, outputs = kernel
-    if outputs < FEWEST_CHANNELS:
+    if outputs < MIN_CHANNELS:
         return None
-    if size == 3 and stride == 1 and min(shape[1:3]) >= LEAST_SIDE and inputs >= FEWEST_CHANNELS:
+    if size == 3 and stride == 1 and min(shape[1:3]) >= MIN_SIDE and inputs >= MIN_CHANNELS:
         return partial(convolve_by_tiles, padding=1)
     return partial(convolve_by_patches, stride=stride)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.errors import UserError
 from imagen_jax.models.convolutions import convolve
-from imagen_jax.sharding.axes import gathering, label
+from imagen_jax.sharding.axes import gathering, with_logical_axes
 
 FeatureMap = Float[Array, "batch height width channels"]
 NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
@@ -89,7 +89,7 @@ def convolution(
         (size, size),
         (stride, stride),
         padding=[(size // 2, size // 2)] * 2,
-        kernel_init=label(ZEROS if zero else LECUN_NORMAL, axes),
+        kernel_init=with_logical_axes(ZEROS if zero else LECUN_NORMAL, axes),
         promote_dtype=gathering(axes),
         conv_general_dilated=convolve,
         dtype=dtype,
@@ -110,7 +110,7 @@ def dense(
     axes = (inputs, outputs)
     return nn.Dense(
         channels,
-        kernel_init=label(ZEROS if zero else LECUN_NORMAL, axes),
+        kernel_init=with_logical_axes(ZEROS if zero else LECUN_NORMAL, axes),
         promote_dtype=gathering(axes),
         dtype=dtype,
         name=name,
@@ -121,7 +121,7 @@ def split_into_heads(shape: tuple[int, int], *, dtype: DTypeLike, name: str) -> 
     """A dense layer from channels to ``shape``: heads, channels of a head."""
     axes = ("channels", "heads", "head_channels")
     return nn.DenseGeneral(
-        shape, kernel_init=label(LECUN_NORMAL, axes), promote_dtype=gathering(axes), dtype=dtype, name=name
+        shape, kernel_init=with_logical_axes(LECUN_NORMAL, axes), promote_dtype=gathering(axes), dtype=dtype, name=name
     )
 
 

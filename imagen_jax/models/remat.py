@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 from jax.extend.core import Primitive
 
-from imagen_jax.errors import choose
+from imagen_jax.errors import lookup
 from imagen_jax.models.convolutions import CONVOLUTION
 
 Block = TypeVar("Block", bound=nn.Module)
@@ -54,5 +54,5 @@ def recompute(block: type[Block], remat: str, static: tuple[int, ...] = ()) -> t
     Raises:
         UserError: an unknown policy.
     """
-    policy = choose(POLICIES, remat, "network.remat")
+    policy = lookup(POLICIES, remat, "network.remat")
     return block if policy is None else nn.remat(block, policy=policy, static_argnums=static)

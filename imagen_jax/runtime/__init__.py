@@ -4,7 +4,7 @@
 
 - ``main``: the wrapper of every command; ``distributed_flags``: flags of commands that several hosts run together;
   ``preconditions``: refuses flags that would have no effect.
-- ``processes``: multi-host functions (barrier, broadcast, agreement); ``company``: heartbeats between the processes.
+- ``processes``: multi-host functions (barrier, broadcast, agreement); ``process_group``: heartbeats.
 - ``preemption`` and ``signals``: SIGTERM; ``interrupts``: Ctrl-C; ``machine_errors``: missing memory, threads, devices.
 - ``memory``: large pages, freeing memory; ``backend``: which platform a program is compiled for;
   ``compilation_cache``; ``standard_streams``; ``seeds``: the range of valid seeds.

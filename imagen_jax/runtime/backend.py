@@ -16,7 +16,7 @@ _as_written: ContextVar[bool] = ContextVar("as_written", default=bool(os.environ
 
 
 @contextmanager
-def computing_as_written(as_written: bool = True) -> Iterator[None]:
+def plain_implementations(as_written: bool = True) -> Iterator[None]:
     """Inside, CPUs too compute networks as they are written: for questions about a network, not how it is computed."""
     before = _as_written.set(as_written)
     try:

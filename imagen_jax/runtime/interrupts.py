@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.company import INTERRUPTED
+from imagen_jax.runtime.process_group import INTERRUPTED
 
 PATIENCE = 2.0
 """Seconds that the main thread has to end the process in an orderly way."""
@@ -81,7 +81,7 @@ class CtrlC:
         last_resort.daemon = True
         last_resort.start()
         print(sentence or f"interrupted: {self._sentence}", file=sys.stderr, flush=True)
-        processes.tell("somebody pressed Ctrl-C there", interrupted=True)
+        processes.announce_exit("somebody pressed Ctrl-C there", interrupted=True)
         # An orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
         processes.exit_now(INTERRUPTED)
 

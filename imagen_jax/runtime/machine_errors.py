@@ -14,7 +14,7 @@ from imagen_jax.errors import ForNowError, UserError
 LESS = "end other programs, or ask for less at once: a smaller batch size, resolution or network"
 
 
-def explain_lack(error: BaseException, others: bool = False) -> UserError | None:
+def explain_missing_resource(error: BaseException, others: bool = False) -> UserError | None:
     """The sentence for an error that says what this machine lacks; None where it says something else.
 
     Args:
@@ -47,7 +47,7 @@ def explain_platform(error: BaseException, others: bool) -> UserError | None:
         return None
     reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
     if "initialize backend" not in reason:
-        reason = "" if others else reason_of_lack()
+        reason = "" if others else find_reason()
         if not reason:
             return None
     variable = f"JAX_PLATFORMS={named}" if os.environ.get("JAX_PLATFORMS") == named else f"jax_platforms={named}"
@@ -56,7 +56,7 @@ def explain_platform(error: BaseException, others: bool) -> UserError | None:
     return UserError(f"{variable} names a platform that JAX can't use on this machine ({reason}): {mend}")
 
 
-def reason_of_lack() -> str:
+def find_reason() -> str:
     """Why JAX can't begin to use the platform that it is told to use; nothing where it can."""
     try:
         jax.devices()

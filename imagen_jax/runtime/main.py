@@ -26,12 +26,12 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
 from imagen_jax.runtime import interrupts, processes
-from imagen_jax.runtime.company import INTERRUPTED
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
-from imagen_jax.runtime.machine_errors import explain_lack
+from imagen_jax.runtime.machine_errors import explain_missing_resource
 from imagen_jax.runtime.preemption import AGAIN
-from imagen_jax.runtime.standard_streams import make_streams_last
-from imagen_jax.storage.buckets import explain_refusal, is_refusal, tell
+from imagen_jax.runtime.process_group import INTERRUPTED
+from imagen_jax.runtime.standard_streams import make_streams_resilient
+from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
@@ -48,7 +48,7 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
         main: the command.
         if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
     """
-    make_streams_last()
+    make_streams_resilient()
     interrupts.begin_listening(if_interrupted)
     # Its lines are about the libraries, and would stand between ours.
     absl_logging.set_verbosity(absl_logging.WARNING)
@@ -116,14 +116,14 @@ def run_guarded(
     main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str = IF_INTERRUPTED
 ) -> None:
     """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
-    with processes.leaving_at_once():
+    with processes.exiting_at_once():
         run_explained(main, arguments, if_interrupted)
 
 
 def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
     """Runs ``main``; turns what the user can mend into a sentence."""
     try:
-        with processes.ending_told():
+        with processes.announcing_exit():
             main(arguments)
             sys.stdout.flush()
             processes.leave()
@@ -138,15 +138,15 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
     except Exception as error:
-        lack = explain_lack(error, processes.is_together())
+        lack = explain_missing_resource(error, processes.is_multi_process())
         if lack is not None:
             fail(str(lack), error, FOR_NOW if lack.for_now else MENDABLE)
         if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):
             raise
-        fail(explain(error), error, FOR_NOW if passes(error) else MENDABLE)
+        fail(explain(error), error, FOR_NOW if is_temporary(error) else MENDABLE)
 
 
-def passes(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether a disk's or a bucket's refusal may pass by itself."""
     return not is_denied(error) if is_refusal(error) else is_passing(error)
 
@@ -164,8 +164,8 @@ def explain(error: Exception) -> str:
         errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
     }
     if is_refusal(error):
-        if passes(error):
-            return f"a bucket does not answer as it should ({tell(error)}): run the same command again"
+        if is_temporary(error):
+            return f"a bucket does not answer as it should ({summarise_error(error)}): run the same command again"
         return explain_refusal(error)
     code = disk_error_code(error)
     place = getattr(error, "filename", None) or "the output folder"

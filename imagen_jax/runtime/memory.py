@@ -38,7 +38,7 @@ def restart_with_large_pages() -> None:
             os.execv(sys.executable, sys.orig_argv)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Gives freed memory back to the system, which the C library keeps for later: after a compilation, gigabytes.
 
     Nothing happens where the C library can't.

@@ -33,7 +33,7 @@ ShouldLeave = Callable[[int], bool]
 
 
 @contextmanager
-def listening() -> Iterator[ShouldLeave]:
+def watching_for_exit() -> Iterator[ShouldLeave]:
     """Listens for SIGTERM within the block, and for Ctrl-C from the first question on.
 
     Where several processes train together, whichever hears it tells the others through JAX's coordination service, and
@@ -41,11 +41,11 @@ def listening() -> Iterator[ShouldLeave]:
     the process at once: until then it is the same notice, for a system that goes down tells every process, and a
     supervisor hands on what it was told. A second Ctrl-C always ends it (``interrupts``).
     """
-    if processes.is_together():
-        with notices.hearing() as is_agreed, interrupts.keeping():
+    if processes.is_multi_process():
+        with notices.own_sigterm_handler() as is_agreed, interrupts.keeping():
 
             def ask(number: int) -> bool:
-                interrupts.begin_to_keep(leave_together)
+                interrupts.begin_to_keep(exit_together)
                 return is_agreed(number)
 
             yield ask
@@ -54,7 +54,7 @@ def listening() -> Iterator[ShouldLeave]:
         # Python hears signals in the main thread alone; who trains in another one has to stop it by other means.
         yield lambda number: False
         return
-    with listening_alone() as is_told, interrupts.keeping():
+    with watching_alone() as is_told, interrupts.keeping():
 
         def look(number: int) -> bool:
             interrupts.begin_to_keep(lambda: None)
@@ -63,14 +63,14 @@ def listening() -> Iterator[ShouldLeave]:
         yield look
 
 
-def leave_together() -> None:
+def exit_together() -> None:
     """Has the processes that train together leave, as SIGTERM does, and notes that it was Ctrl-C."""
     processes.note_interruption()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def listening_alone() -> Iterator[Callable[[], bool]]:
+def watching_alone() -> Iterator[Callable[[], bool]]:
     """Takes SIGTERM for a notice within the block, and gives what says whether it came."""
     told: list[float] = []
 
@@ -87,8 +87,8 @@ def listening_alone() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def explain_leaving(step: int) -> LeavingError:
+def explain_exit(step: int) -> LeavingError:
     """The error of a training that has left after a step, which is kept; all processes of the run ask together."""
-    stopped = processes.is_interrupted() if processes.is_together() else interrupts.is_asked()
+    stopped = processes.is_interrupted() if processes.is_multi_process() else interrupts.is_asked()
     kind = StoppedError if stopped else LeavingError
     return kind(f"the checkpoint of step {step} is written; run the same command to continue")

@@ -6,7 +6,7 @@ from typing import Any
 
 from imagen_jax.errors import UserError
 
-LARGEST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:
@@ -15,7 +15,7 @@ def check_seed(seed: Any, name: str = "seed") -> int:
     JAX keeps the lowest 32 bits of a larger seed, so other numbers would give the same images as one of these.
 
     Args:
-        seed: from 0 to ``LARGEST_SEED``; NumPy's integers will do.
+        seed: from 0 to ``MAX_SEED``; NumPy's integers will do.
         name: of the seed in the message, such as a flag.
 
     Raises:
@@ -25,6 +25,6 @@ def check_seed(seed: Any, name: str = "seed") -> int:
         number = operator.index(seed)
     except TypeError:
         number = -1
-    if isinstance(seed, bool) or not 0 <= number <= LARGEST_SEED:
-        raise UserError(f"{name} is {reprlib.repr(seed)}: choose a whole number from 0 to {LARGEST_SEED}")
+    if isinstance(seed, bool) or not 0 <= number <= MAX_SEED:
+        raise UserError(f"{name} is {reprlib.repr(seed)}: choose a whole number from 0 to {MAX_SEED}")
     return number

@@ -15,7 +15,7 @@ _on_notice: int | None = None
 """What JAX does at the signal, as C knows it."""
 
 
-def hear(wanted: bool) -> None:
+def set_preemption_notice(wanted: bool) -> None:
     """Whether the signal is a notice from now on, or ends this process as it ends any."""
     global _on_notice
     change = ctypes.CDLL(None).signal
@@ -27,10 +27,10 @@ def hear(wanted: bool) -> None:
 
 
 @contextmanager
-def hearing() -> Iterator[Callable[[int], bool]]:
+def own_sigterm_handler() -> Iterator[Callable[[int], bool]]:
     """Takes the signal for a notice within the block, which asks after each step whether it is the agreed one."""
-    hear(True)
+    set_preemption_notice(True)
     try:
         yield multihost_utils.reached_preemption_sync_point
     finally:
-        hear(False)
+        set_preemption_notice(False)

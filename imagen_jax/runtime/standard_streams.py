@@ -20,7 +20,7 @@ CALLED = {OUTPUT: "standard output", ERROR: "standard error"}
 Result = TypeVar("Result")
 
 
-class LastingStream(io.TextIOWrapper):
+class ResilientStream(io.TextIOWrapper):
     """Standard output or standard error, which stays a stream when nobody takes what is written to it.
 
     Args:
@@ -41,7 +41,7 @@ class LastingStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Writes text; returns its length."""
-        self._lasting(lambda: super(LastingStream, self).write(text))
+        self._lasting(lambda: super(ResilientStream, self).write(text))
         return len(text)
 
     def flush(self) -> None:
@@ -75,7 +75,7 @@ def open_closed_streams() -> None:
                 os.close(nowhere)
 
 
-def make_streams_last() -> None:
+def make_streams_resilient() -> None:
     """Replaces the standard streams of this process by ones that last; to be called before anything is printed.
 
     Streams that were replaced already, as tests do, stay.
@@ -87,4 +87,4 @@ def make_streams_last() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, for it stays open
         elif name != "stdin" and stream is getattr(sys, f"__{name}__"):
             stream.flush()
-            setattr(sys, name, LastingStream(number, stream.encoding))
+            setattr(sys, name, ResilientStream(number, stream.encoding))

@@ -1,7 +1,7 @@
 r"""Edits: sampling that begins with a picture, or must keep a part of one.
 
 Image to image (SDEdit, Meng et al. 2022, section 3.2): the picture is noised to a level, and only the steps from there
-on are taken (``last_of``).
+on are taken (``end_of_trajectory``).
 
 Inpainting: what is known replaces the estimate of the clean image, at every step (``keep_known``),
 
@@ -9,7 +9,7 @@ Inpainting: what is known replaces the estimate of the clean image, at every ste
 
 so any rule carries it to the end as it is, and the rest is drawn to fit. It fits better when the sampler goes back now
 and then and draws again (RePaint, Lugmayr et al. 2022, algorithm 1, which noises the known part instead of the
-estimate): ``going_back`` puts those returns into the row of log-SNRs.
+estimate): ``resample`` puts those returns into the row of log-SNRs.
 
 Inversion (Song et al. 2021, section 4.3): DDIM walked from the picture to its noise. A step back asks for the estimate
 at the noisier end, which is only known afterwards,
@@ -33,9 +33,9 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 from imagen_jax.sampling.spacings import LogSnrs
 
-Row = Float[Array, " row"]
+Trajectory = Float[Array, " row"]
 
-Walk = Callable[[LogSnrs], Row]
+MakeTrajectory = Callable[[LogSnrs], Trajectory]
 """``walk(log_snrs)``: the row that a sampler takes, made of that of its spacing."""
 
 
@@ -51,12 +51,12 @@ class Known(NamedTuple):
     mask: Images
 
 
-def walk_all(log_snrs: LogSnrs) -> LogSnrs:
+def full_trajectory(log_snrs: LogSnrs) -> LogSnrs:
     """Takes all steps."""
     return log_snrs
 
 
-def last_of(strength: float) -> Walk:
+def end_of_trajectory(strength: float) -> MakeTrajectory:
     """Makes the walk that takes the last steps only.
 
     Args:
@@ -68,14 +68,14 @@ def last_of(strength: float) -> Walk:
     if not 0.0 < strength <= 1.0:
         raise UserError(f"a strength lies above 0 (nothing changes) and up to 1 (nothing is kept), not at {strength:g}")
 
-    def walk(log_snrs: LogSnrs) -> Row:
+    def walk(log_snrs: LogSnrs) -> Trajectory:
         steps = max(1, round(strength * (log_snrs.shape[0] - 1)))
         return log_snrs[-steps - 1 :]
 
     return walk
 
 
-def going_back(times: int, stride: int = 10) -> Walk:
+def resample(times: int, stride: int = 10) -> MakeTrajectory:
     """Makes the walk that takes every stretch of steps several times.
 
     Args:
@@ -88,7 +88,7 @@ def going_back(times: int, stride: int = 10) -> Walk:
     if times < 1 or stride < 1:
         raise UserError(f"stretches of {stride} steps can't be taken {times} times: give at least 1 of each")
 
-    def walk(log_snrs: LogSnrs) -> Row:
+    def walk(log_snrs: LogSnrs) -> Trajectory:
         last = log_snrs.shape[0] - 1
         row = [0]
         for first in range(0, last, stride):
@@ -143,7 +143,7 @@ def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int
     return noisy
 
 
-def between(first: Images, second: Images, share: PerExample) -> Images:
+def interpolate(first: Images, second: Images, share: PerExample) -> Images:
     """Noise on the way from one to another, along the sphere that noise lies on (Song et al. 2021, appendix D.5).
 
     Args:

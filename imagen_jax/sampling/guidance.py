@@ -24,7 +24,7 @@ from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
 from imagen_jax.diffusion.process import signal_and_noise_scale
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
-LARGEST_GUIDANCE = 1e4
+MAX_GUIDANCE = 1e4
 """Of a weight or a scale; beyond it float32 has no digits left for the pictures."""
 
 
@@ -81,12 +81,12 @@ def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Deno
         return conditional
 
     def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
-        return lead_away(conditional(noisy, log_snr), unconditional(noisy, log_snr), weight)
+        return combine_estimates(conditional(noisy, log_snr), unconditional(noisy, log_snr), weight)
 
     return denoise
 
 
-def guide_at_once(both: Denoiser, weight: float) -> Denoiser:
+def guide_batched(both: Denoiser, weight: float) -> Denoiser:
     """Makes the same of one denoiser that knows the texts in its batch's first half and the null text in the second.
 
     One call of twice the batch instead of two: faster where a batch does not fill the device, in more memory.
@@ -97,19 +97,19 @@ def guide_at_once(both: Denoiser, weight: float) -> Denoiser:
         count = noisy.shape[0]
         with_text = jax.tree.map(lambda array: array[:count], estimate)
         without_text = jax.tree.map(lambda array: array[count:], estimate)
-        return lead_away(with_text, without_text, weight)
+        return combine_estimates(with_text, without_text, weight)
 
     return denoise
 
 
-def lead_away(with_text: Estimate, without_text: Estimate, weight: float) -> Estimate:
+def combine_estimates(with_text: Estimate, without_text: Estimate, weight: float) -> Estimate:
     """Equation (1) of two estimates."""
     image, gamma = split_estimate(with_text)
     other, _ = split_estimate(without_text)
     return join_estimate(weight * image + (1.0 - weight) * other, gamma)
 
 
-def within(interval: Interval | None, guided: Denoiser, plain: Denoiser) -> Denoiser:
+def limit_to_interval(interval: Interval | None, guided: Denoiser, plain: Denoiser) -> Denoiser:
     """Makes a denoiser that is guided within an interval; elsewhere only the plain one is run.
 
     Args:

@@ -57,7 +57,7 @@ def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExamp
     return shrunk * noisy + added * noise
 
 
-class Place(NamedTuple):
+class SamplerState(NamedTuple):
     """Where a drawing stands between two steps.
 
     Attributes:
@@ -69,20 +69,26 @@ class Place(NamedTuple):
     memory: Any
 
 
-def begin(rule: StepRule, keys: Keys, shape: tuple[int, int, int], start: Images | None = None) -> Place:
+def begin(rule: StepRule, keys: Keys, shape: tuple[int, int, int], start: Images | None = None) -> SamplerState:
     """The place before the first step; arguments as ``sample``'s."""
     begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
-    return Place(begun, rule.init(begun))
+    return SamplerState(begun, rule.init(begun))
 
 
 def take_steps(
-    denoise: Denoiser, rule: StepRule, log_snrs: LogSnrs, keys: Keys, place: Place, first: StepNumber, end: StepNumber
-) -> Place:
+    denoise: Denoiser,
+    rule: StepRule,
+    log_snrs: LogSnrs,
+    keys: Keys,
+    place: SamplerState,
+    first: StepNumber,
+    end: StepNumber,
+) -> SamplerState:
     """Takes the steps from ``first`` on, before ``end``; the other arguments as ``sample``'s."""
     goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
     row = jnp.asarray(log_snrs)
 
-    def take_step(number: Int[Array, ""], place: Place) -> Place:
+    def take_step(number: Int[Array, ""], place: SamplerState) -> SamplerState:
         noisy, memory = place
         log_snr, next_log_snr = row[number], row[number + 1]
         noise = normal_for_each(fold_into_each(keys, number + 1), noisy.shape[1:])
@@ -90,12 +96,12 @@ def take_steps(
         # Noise of the last step would stay in the image: no later step removes it.
         noise = jnp.where(is_clean(there)[:, None, None, None], 0.0, noise)
 
-        def go_on() -> Place:
-            return Place(*rule.step(denoise, noisy, here, there, noise, memory))
+        def go_on() -> SamplerState:
+            return SamplerState(*rule.step(denoise, noisy, here, there, noise, memory))
 
-        def go_back() -> Place:
+        def go_back() -> SamplerState:
             noisier = add_more_noise(noisy, here, there, noise)
-            return Place(noisier, rule.init(noisier))
+            return SamplerState(noisier, rule.init(noisier))
 
         return jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
 

@@ -35,11 +35,11 @@ from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.spacings import NOISIEST
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean, no_memory
 
-LONG_AGO = -1e12
+FAR_LOG_SNR = -1e12
 """A log-SNR so far away that an answer said to be from there weighs nothing."""
 
 
-class Answer(NamedTuple):
+class Evaluation(NamedTuple):
     """An estimate, and what it was an estimate at.
 
     Attributes:
@@ -51,9 +51,9 @@ class Answer(NamedTuple):
     log_snr: PerExample
 
 
-def never_asked(noisy: Images, log_snr: float = LONG_AGO) -> Answer:
+def empty_history(noisy: Images, log_snr: float = FAR_LOG_SNR) -> Evaluation:
     """What is remembered before the first step."""
-    return Answer(jnp.zeros_like(noisy), jnp.full(noisy.shape[:1], log_snr, noisy.dtype))
+    return Evaluation(jnp.zeros_like(noisy), jnp.full(noisy.shape[:1], log_snr, noisy.dtype))
 
 
 def for_images(numbers: PerExample) -> Float[Array, "batch 1 1 1"]:
@@ -75,9 +75,9 @@ def extrapolate(rule: StepRule, name: str) -> StepRule:
         weight = for_images(jnp.where(is_clean(next_log_snr), 0.0, weight))
         estimate = image + weight * (image - memory.image)
         stepped, _ = rule.step(lambda *_: estimate, noisy, log_snr, next_log_snr, noise, ())
-        return stepped, Answer(image, log_snr)
+        return stepped, Evaluation(image, log_snr)
 
-    return StepRule(name, never_asked, step)
+    return StepRule(name, empty_history, step)
 
 
 def dpm_solver_2m() -> StepRule:
@@ -113,7 +113,7 @@ def heun() -> StepRule:
     return StepRule("Heun", no_memory, step)
 
 
-class Past(NamedTuple):
+class History(NamedTuple):
     """What UniPC remembers.
 
     Attributes:
@@ -123,30 +123,30 @@ class Past(NamedTuple):
     """
 
     noisy: Images
-    last: Answer
-    one_before: Answer
+    last: Evaluation
+    one_before: Evaluation
 
 
 def unipc() -> StepRule:
     """UniPC, predicting with order 2 and correcting with order 3: deterministic, one call a step."""
 
-    def init(noisy: Images) -> Past:
-        return Past(noisy, never_asked(noisy), never_asked(noisy, 2.0 * LONG_AGO))
+    def init(noisy: Images) -> History:
+        return History(noisy, empty_history(noisy), empty_history(noisy, 2.0 * FAR_LOG_SNR))
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         image, _ = split_estimate(denoise(noisy, log_snr))
-        here = Answer(image, log_snr)
-        has_past = memory.last.log_snr > LONG_AGO
+        here = Evaluation(image, log_snr)
+        has_past = memory.last.log_snr > FAR_LOG_SNR
         begun = jnp.where(has_past, memory.last.log_snr, log_snr - 1.0)
         corrected = integrate(memory.noisy, begun, log_snr, (memory.last, here, memory.one_before))
         noisy = jnp.where(has_past[:, None, None, None], corrected, noisy)
-        last = memory.last._replace(log_snr=jnp.where(is_clean(next_log_snr), LONG_AGO, memory.last.log_snr))
-        return integrate(noisy, log_snr, next_log_snr, (here, last)), Past(noisy, here, memory.last)
+        last = memory.last._replace(log_snr=jnp.where(is_clean(next_log_snr), FAR_LOG_SNR, memory.last.log_snr))
+        return integrate(noisy, log_snr, next_log_snr, (here, last)), History(noisy, here, memory.last)
 
     return StepRule("UniPC", init, step)
 
 
-def integrate(noisy: Images, log_snr: PerExample, next_log_snr: PerExample, answers: tuple[Answer, ...]) -> Images:
+def integrate(noisy: Images, log_snr: PerExample, next_log_snr: PerExample, answers: tuple[Evaluation, ...]) -> Images:
     """Equation (1) with the polynomial through two or three answers, the first of them at ``log_snr``."""
     second = (answers[1].log_snr - log_snr) / 2.0
     # Newton's divided differences; with u₁ = 0 their polynomials are 1, u and u (u - u₂).

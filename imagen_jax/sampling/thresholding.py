@@ -64,7 +64,7 @@ THRESHOLDS: dict[str, Callable[..., Threshold]] = {
 """``THRESHOLDS[name](percentile, largest_bound)``; only "dynamic" reads the two."""
 
 
-def bound(denoise: Denoiser, threshold: Threshold) -> Denoiser:
+def apply_threshold(denoise: Denoiser, threshold: Threshold) -> Denoiser:
     """Makes a denoiser whose estimate is thresholded."""
 
     def bounded(noisy: Images, log_snr: PerExample) -> Estimate:

@@ -25,7 +25,7 @@ from flax.core import meta
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 
 SLICE, DATA, FSDP, TENSOR = "slice", "data", "fsdp", "tensor"
 BATCH_AXES = (SLICE, DATA, FSDP)
@@ -48,13 +48,13 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
 hidden: channels inside a block, made by one layer and summed by the next. channels: all others.
 """
 
-SMALLEST_CUT_SIZE = 2**14
+MIN_SHARDED_SIZE = 2**14
 """Arrays with fewer elements are kept whole on each device: gathering them would cost more than they weigh."""
 
 AnyMesh = Mesh | AbstractMesh
 
 
-class Labelled(struct.PyTreeNode, meta.AxisMetadata[Any]):
+class WithLogicalAxes(struct.PyTreeNode, meta.AxisMetadata[Any]):
     """A new parameter with the names of its axes; Flax hands layers the parameter itself.
 
     Attributes:
@@ -69,34 +69,34 @@ class Labelled(struct.PyTreeNode, meta.AxisMetadata[Any]):
         """The parameter."""
         return self.value
 
-    def replace_boxed(self, val: Any) -> "Labelled":
+    def replace_boxed(self, val: Any) -> "WithLogicalAxes":
         """Another parameter under the same names."""
         return self.replace(value=val)
 
-    def add_axis(self, index: int, params: dict[Any, Any]) -> "Labelled":
+    def add_axis(self, index: int, params: dict[Any, Any]) -> "WithLogicalAxes":
         """Refuses: no layer of ours is lifted over an axis of its parameters."""
         raise NotImplementedError("a parameter with named axes gets no further ones")
 
     remove_axis = add_axis
 
 
-def label(initializer: Callable[..., jax.Array], axes: Sequence[str]) -> Callable[..., Labelled]:
+def with_logical_axes(initializer: Callable[..., jax.Array], axes: Sequence[str]) -> Callable[..., WithLogicalAxes]:
     """An initializer whose parameters know the names of their axes."""
 
-    def initialize(*arguments: Any) -> Labelled:
-        return Labelled(initializer(*arguments), tuple(axes))
+    def initialize(*arguments: Any) -> WithLogicalAxes:
+        return WithLogicalAxes(initializer(*arguments), tuple(axes))
 
     return initialize
 
 
-def is_labelled(leaf: Any) -> bool:
+def has_logical_axes(leaf: Any) -> bool:
     """Whether a leaf of a tree of new parameters has names."""
-    return isinstance(leaf, Labelled)
+    return isinstance(leaf, WithLogicalAxes)
 
 
-def remove_labels(params: Any) -> Any:
+def remove_logical_axes(params: Any) -> Any:
     """New parameters without the names of their axes."""
-    return jax.tree.map(lambda leaf: leaf.value if is_labelled(leaf) else leaf, params, is_leaf=is_labelled)
+    return jax.tree.map(lambda leaf: leaf.value if has_logical_axes(leaf) else leaf, params, is_leaf=has_logical_axes)
 
 
 def axes_of(params: Any) -> Any:
@@ -107,16 +107,16 @@ def axes_of(params: Any) -> Any:
     """
 
     def names(path: Any, leaf: Any) -> tuple[str, ...] | None:
-        if is_labelled(leaf):
+        if has_logical_axes(leaf):
             return leaf.axes
-        if path[-1].key == "kernel" or (leaf.ndim > 1 and leaf.size >= SMALLEST_CUT_SIZE):
+        if path[-1].key == "kernel" or (leaf.ndim > 1 and leaf.size >= MIN_SHARDED_SIZE):
             raise ValueError(f"the axes of {jax.tree_util.keystr(path)} have no names: label its initializer")
         return None
 
-    return jax.tree_util.tree_map_with_path(names, params, is_leaf=is_labelled)
+    return jax.tree_util.tree_map_with_path(names, params, is_leaf=has_logical_axes)
 
 
-def computed_cut(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
+def compute_spec(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
     """The mesh axes that each axis is cut over while it is computed with; axes of the mesh of size one are left out.
 
     Raises:
@@ -124,13 +124,13 @@ def computed_cut(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
     """
     cuts = []
     for name in axes:
-        over = choose(AXES, name, "axis")
+        over = lookup(AXES, name, "axis")
         wanted = (over,) if isinstance(over, str) else over or ()
         cuts.append(tuple(axis for axis in wanted if mesh.shape[axis] > 1))
     return cuts
 
 
-def stored_cut(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
+def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
     """The mesh axes that each axis of a kernel is cut over while it lies in memory.
 
     ``fsdp`` cuts the input axis, the first that is no tap of a convolution: cut along the output axis, many kernels
@@ -141,8 +141,8 @@ def stored_cut(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list
     Raises:
         UserError: an unknown name, or the mesh cuts no axis evenly; says which sizes would.
     """
-    cuts = computed_cut(axes, mesh)
-    if np.prod(shape) < SMALLEST_CUT_SIZE:
+    cuts = compute_spec(axes, mesh)
+    if np.prod(shape) < MIN_SHARDED_SIZE:
         return [() for _ in axes]
     for name, size, cut in zip(axes, shape, cuts, strict=True):
         if cut and size % mesh.shape[TENSOR]:
@@ -162,7 +162,7 @@ def stored_cut(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list
     )
 
 
-def as_spec(cuts: Sequence[tuple[str, ...]]) -> PartitionSpec:
+def to_partition_spec(cuts: Sequence[tuple[str, ...]]) -> PartitionSpec:
     """The same as JAX says it."""
     return PartitionSpec(*[cut if len(cut) > 1 else cut[0] if cut else None for cut in cuts])
 
@@ -180,7 +180,7 @@ def constrain(x: jax.Array, *axes: str) -> jax.Array:
         UserError: an unknown name.
     """
     mesh = present_mesh()
-    return x if mesh is None else jax.lax.with_sharding_constraint(x, as_spec(computed_cut(axes, mesh)))
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, to_partition_spec(compute_spec(axes, mesh)))
 
 
 def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Array:
@@ -193,10 +193,10 @@ def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Arra
     mesh = present_mesh()
     if mesh is None:
         return kernel.astype(dtype)
-    stored, used = stored_cut(kernel.shape, axes, mesh), computed_cut(axes, mesh)
+    stored, used = storage_spec(kernel.shape, axes, mesh), compute_spec(axes, mesh)
     if stored == used or not any(stored):
         return kernel.astype(dtype)
-    return convert_and_place(kernel, dtype, as_spec(stored), as_spec(used))
+    return convert_and_place(kernel, dtype, to_partition_spec(stored), to_partition_spec(used))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

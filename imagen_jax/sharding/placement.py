@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from imagen_jax.errors import UserError
-from imagen_jax.sharding.axes import BATCH_AXES, AnyMesh, as_spec, stored_cut
+from imagen_jax.sharding.axes import BATCH_AXES, AnyMesh, storage_spec, to_partition_spec
 
 Path = tuple[str, ...]
 
@@ -18,7 +18,7 @@ def replicated(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def count_parts(mesh: Mesh) -> int:
+def num_batch_shards(mesh: Mesh) -> int:
     """The number of parts that a batch is cut into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -29,7 +29,7 @@ def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
     Raises:
         UserError: the batch can't be cut evenly over them.
     """
-    parts = count_parts(mesh)
+    parts = num_batch_shards(mesh)
     if batch_size % parts:
         raise UserError(f"a batch of {batch_size} does not divide over {parts} devices; make it a multiple of {parts}")
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
@@ -58,7 +58,7 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
         if found is None or names[found] is None or len(names[found]) != array.ndim:
             return replicated(mesh)
         try:
-            return NamedSharding(mesh, as_spec(stored_cut(array.shape, names[found], mesh)))
+            return NamedSharding(mesh, to_partition_spec(storage_spec(array.shape, names[found], mesh)))
         except UserError as error:
             raise UserError(f"{'/'.join(found)}: {error}") from None
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from imagen_jax.storage.zip_members import DAMAGED_MEMBER, read_member
 
-LARGEST = 2**28
+MAX_BYTES = 2**28
 """Bytes of an array."""
 
 OVERHEAD = 2**16
 """Bytes that come before an array's numbers, at most."""
 
-LONGEST_HEADER = 10_000
-MOST_AXES = 32
+MAX_HEADER_LENGTH = 10_000
+MAX_AXES = 32
 ENDING = ".npy"
 # NumPy's own reader parses the header as Python, which fails in many ways and gives types of any kind.
 BEGIN = re.compile(rb"\x93NUMPY(?P<version>[\1\2])\0", re.DOTALL)
@@ -71,7 +71,7 @@ class Arrays:
 
 
 @contextmanager
-def opened_arrays(source: Any, most: int = LARGEST) -> Iterator[Arrays]:
+def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
     """Opens a file.
 
     Args:
@@ -102,7 +102,7 @@ def parse_array(content: bytes) -> np.ndarray:
     width = 2 if begin["version"] == b"\1" else 4
     start = begin.end() + width
     end = start + int.from_bytes(content[begin.end() : start], "little")
-    header = HEADER.fullmatch(content[start:end]) if end - start <= LONGEST_HEADER else None
+    header = HEADER.fullmatch(content[start:end]) if end - start <= MAX_HEADER_LENGTH else None
     if header is None:
         raise ValueError("it has no header of an array of numbers or text")
     if header["kind"] == b"O":
@@ -112,7 +112,7 @@ def parse_array(content: bytes) -> np.ndarray:
     except TypeError:
         raise ValueError("it is of an unknown type") from None
     shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
-    if len(shape) > MOST_AXES or max(shape, default=0) > len(content) + 2**32:
+    if len(shape) > MAX_AXES or max(shape, default=0) > len(content) + 2**32:
         raise ValueError("it has an impossible shape")
     left = len(content) - end
     if math.prod(shape) * dtype.itemsize != left:

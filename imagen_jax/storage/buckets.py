@@ -156,7 +156,7 @@ def check_bucket(path: epath.Path) -> None:
         if not is_refusal(error):
             raise
         kind = UserError if is_denied(error) else ForNowError
-        raise kind(f"{bucket} does not answer ({tell(error)}): {MENDS}") from error
+        raise kind(f"{bucket} does not answer ({summarise_error(error)}): {MENDS}") from error
     if not there:
         raise UserError(f"there is no bucket {bucket}, or you may not see it: {MENDS}")
 
@@ -173,10 +173,10 @@ def is_refusal(error: BaseException) -> bool:
 
 def explain_refusal(error: BaseException) -> str:
     """A sentence for a bucket's refusal."""
-    return f"a bucket refused ({tell(error)}): {MENDS}, then run the same command again"
+    return f"a bucket refused ({summarise_error(error)}): {MENDS}, then run the same command again"
 
 
-def tell(error: BaseException) -> str:
+def summarise_error(error: BaseException) -> str:
     """The first line of an error, without what surrounds the reason."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line.partition(" [")[0]

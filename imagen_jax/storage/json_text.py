@@ -9,14 +9,14 @@ from typing import Any
 
 from imagen_jax.storage.paths import Path, size_of
 
-LARGEST = 2**30
+MAX_BYTES = 2**30
 """Bytes; the largest that we know, captions of COCO, are a seventh of it."""
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """Objects and lists within each other. Python ends at about 1,000 calls, and what walks through a value needs some."""
 
 
-def parse_json(content: bytes | str, most: int = LARGEST, parse_constant: Callable[[str], Any] | None = None) -> Any:
+def parse_json(content: bytes | str, most: int = MAX_BYTES, parse_constant: Callable[[str], Any] | None = None) -> Any:
     """What JSON holds.
 
     Args:
@@ -35,7 +35,7 @@ def parse_json(content: bytes | str, most: int = LARGEST, parse_constant: Callab
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level
@@ -47,7 +47,7 @@ def parse_json(content: bytes | str, most: int = LARGEST, parse_constant: Callab
     raise ValueError("it is nested too deeply")
 
 
-def read_json(path: Path, most: int = LARGEST) -> Any:
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
     """What a file of JSON holds.
 
     Args:

@@ -1,6 +1,6 @@
 """Names of files that files and buckets tell us, before they are joined to a folder."""
 
-LONGEST = 255
+MAX_NAME_LENGTH = 255
 """Bytes of a part of a path, on most disks."""
 
 APPLE_DOUBLE = "._"
@@ -38,4 +38,4 @@ def stays_below(name: object) -> bool:
         parts = name.replace("\\", "/").encode().split(b"/")
     except UnicodeEncodeError:
         return False
-    return all(part not in (b"", b".", b"..") and len(part) <= LONGEST for part in parts)
+    return all(part not in (b"", b".", b"..") and len(part) <= MAX_NAME_LENGTH for part in parts)

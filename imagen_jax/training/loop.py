@@ -32,7 +32,7 @@ class Batches(Protocol):
         """Goes to a position."""
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """What a hook sees after a step.
 
     Attributes:
@@ -63,7 +63,7 @@ class Hook(NamedTuple):
 
     name: str
     every: int
-    act: Callable[[int, Moment], TrainState | None]
+    act: Callable[[int, StepInfo], TrainState | None]
     when_leaving: bool = True
 
 
@@ -148,7 +148,7 @@ def run_loop(
         clock.add_outside("input", max(fetched - done, 0.0))
         ended = max(fetched, done)
         leaving = should_leave(number)
-        moment = Moment(state, metrics, data_state, clock, leaving)
+        moment = StepInfo(state, metrics, data_state, clock, leaving)
         for hook in hooks:
             its_turn = hook.when_leaving if leaving else number % hook.every == 0
             if its_turn or number == steps:

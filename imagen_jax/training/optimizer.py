@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Int
 from optax.contrib import MuonDimensionNumbers
 
-from imagen_jax.errors import UserError, check_names, choose
+from imagen_jax.errors import UserError, check_names, lookup
 
 
 def adam(
@@ -113,7 +113,7 @@ def make_optimizer(
     Raises:
         UserError: an unknown optimizer or option (names the nearest), or a warm-up that does not fit.
     """
-    make = choose(OPTIMIZERS, name, "optimizer")
+    make = lookup(OPTIMIZERS, name, "optimizer")
     own = [one for one in inspect.signature(make).parameters if one != "learning_rate"]
     check_names(options, [*own, *COMMON], f"option of the optimizer {name!r}:")
     optimizer = make(warm_up_then_cosine(learning_rate, warm_up_steps, decay_steps), **options)

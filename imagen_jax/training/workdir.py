@@ -17,7 +17,7 @@ from imagen_jax.storage.paths import Path, create_folder, same_place, write_whol
 from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.storage.settings import Difference, differences
 from imagen_jax.training.checkpoints.folder import list_damaged, list_steps
-from imagen_jax.training.monitoring.append_file import say
+from imagen_jax.training.monitoring.append_file import print_line
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
@@ -121,7 +121,7 @@ def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, st
         write_whole(config_path(workdir), (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
     if changed:
         told = ", ".join(f"config.{one.name} from {one.before!r} to {one.now!r}" for one in changed)
-        say(f"{workdir} goes on with changed settings: {told}.")
+        print_line(f"{workdir} goes on with changed settings: {told}.")
 
 
 def make_workdir(workdir: Path) -> None:

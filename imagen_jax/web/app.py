@@ -111,7 +111,7 @@ def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starle
     Args:
         jobs: what draws.
         limits: how much one page may ask for.
-        before: what requests go through first, see ``listening.keep_out``.
+        before: what requests go through first, see ``watching_for_exit.keep_out``.
     """
     page = Page(jobs, limits)
     app = Starlette(

@@ -19,12 +19,12 @@ import jax
 import numpy as np
 from absl import logging
 
-from imagen_jax.cascade.cascade import MOST_WALKS, Cascade
+from imagen_jax.cascade.cascade import MAX_TRAJECTORIES, Cascade
 from imagen_jax.cascade.image_files import encode_picture, to_pixels
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import encode_png
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.memory import release_memory
 from imagen_jax.web.orders import Limits, Order
 
 WAITING, DRAWING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
@@ -177,7 +177,7 @@ class Jobs:
         cascade = self.cascade.adjusted(**order.settings)
         job.steps, self._drawn = cascade.count_steps(edit), job
         try:
-            (stages,) = cascade.draw([Wish(order.prompt)], order.seed, order.negative_prompt, edit)
+            (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
         finally:
             # Estimates come when they like, and one that came later would be taken for the next job's.
             jax.effects_barrier()
@@ -190,11 +190,11 @@ class Jobs:
 
         JAX keeps megabytes for each number of steps, besides the cascade's own programs.
         """
-        if walk not in self._walks and len(self._walks) >= MOST_WALKS:
+        if walk not in self._walks and len(self._walks) >= MAX_TRAJECTORIES:
             self._walks.clear()
             self.cascade.forget_programs()
             jax.clear_caches()
-            give_back()
+            release_memory()
         self._walks.add(walk)
 
     def _count_step(self, number: Any) -> None:

@@ -14,7 +14,7 @@ from imagen_jax.web.clients import Leavers
 from imagen_jax.web.origins import OwnPagesOnly, read_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_CONNECTIONS = 1000
+MAX_CONNECTIONS = 1000
 """At once; each holds some memory, and more are answered with status 503."""
 
 SECONDS_TO_LEAVE = 3
@@ -69,7 +69,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
         host=host,
         port=port,
         log_level="warning",
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=SECONDS_TO_LEAVE,
     )
     try:

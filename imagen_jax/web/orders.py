@@ -18,8 +18,8 @@ from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.web.clients import UPLOAD_SECONDS
 
 FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}
-LONGEST_PROMPT = 2000
-LARGEST_SIDE = 4096
+MAX_PROMPT_LENGTH = 2000
+MAX_SIDE = 4096
 """Pixels of a picture or mask that is sent."""
 
 
@@ -153,8 +153,8 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
 def read_text(asked: Mapping[str, Any], name: str) -> str:
     """A text of the order, without the space around it."""
     text = asked.get(name, "")
-    if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
-        raise UserError(f"the {name.replace('_', ' ')} is a text of up to {LONGEST_PROMPT} characters")
+    if not isinstance(text, str) or len(text) > MAX_PROMPT_LENGTH:
+        raise UserError(f"the {name.replace('_', ' ')} is a text of up to {MAX_PROMPT_LENGTH} characters")
     # Lone surrogates, which JSON can hold and UTF-8 can't.
     return text.encode("utf-8", "replace").decode().strip()
 
@@ -230,7 +230,7 @@ def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
     """An image file that a browser sent as ``data:image/png;base64,…``, and the width and height in its header.
 
     Raises:
-        UserError: it is no image, or larger than ``LARGEST_SIDE``.
+        UserError: it is no image, or larger than ``MAX_SIDE``.
     """
     try:
         head, _, content = url.partition(",")
@@ -241,8 +241,8 @@ def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
             width, height = image.size
     except (AttributeError, ValueError) as error:
         raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error
-    if max(width, height) > LARGEST_SIDE:
-        raise UserError(f"the {name} has {width}×{height} pixels: make it {LARGEST_SIDE} at most a side")
+    if max(width, height) > MAX_SIDE:
+        raise UserError(f"the {name} has {width}×{height} pixels: make it {MAX_SIDE} at most a side")
     return encoded, (width, height)
 
 

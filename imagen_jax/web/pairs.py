@@ -40,7 +40,7 @@ PROMPTS = "prompts.csv"
 NO_CATEGORIES, NO_CATEGORY = "all", "other"
 """Of all prompts where there is no ``prompts.csv``; of a prompt that it lacks."""
 
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 """Of an index."""
 
 Key = tuple[str, int]
@@ -194,7 +194,7 @@ def read_key(encoded: bytes) -> Key | None:
             # Behind a PNG's pixels, where other programs put its texts, they are found by decoding it again.
             said = getattr(image, "text", {}) or read_description(image)
     prompt, index = said.get("prompt"), str(said.get("index"))
-    is_index = index.isdecimal() and len(index) <= MOST_DIGITS
+    is_index = index.isdecimal() and len(index) <= MAX_DIGITS
     if not isinstance(prompt, str) or not prompt.strip() or not is_utf8(prompt) or not is_index:
         return None
     return prompt.strip(), int(index)

@@ -35,11 +35,11 @@ from imagen_jax.web.pairs import Pair
 from imagen_jax.web.ratings import ANSWERS, RatingStore
 
 PAGE = to_path(__file__).with_name("rating_page")
-LONGEST_NAME = 100
+MAX_NAME_LENGTH = 100
 FIELDS = ("rater", "pair", "alignment", "fidelity")
 """Of what a browser sends."""
 
-LARGEST_BODY = 10_000
+MAX_BODY_BYTES = 10_000
 """Bytes of a request."""
 
 UPLOADS_AT_ONCE = 200
@@ -62,7 +62,7 @@ class RatingPage:
 
     def __init__(self, store: RatingStore, pairs: Sequence[Pair]):
         self.store, self.pairs = store, pairs
-        self.uploads, self._decoding = Uploads(LARGEST_BODY, UPLOADS_AT_ONCE), asyncio.Semaphore(PICTURES_AT_ONCE)
+        self.uploads, self._decoding = Uploads(MAX_BODY_BYTES, UPLOADS_AT_ONCE), asyncio.Semaphore(PICTURES_AT_ONCE)
         self._lock = threading.Lock()
         self._dealt: OrderedDict[str, dict[str, Dealt]] = OrderedDict()
         self._pictures = {
@@ -164,7 +164,7 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[
     Args:
         store: where answers go.
         pairs: what is rated.
-        before: what requests go through first, see ``listening.keep_out``.
+        before: what requests go through first, see ``watching_for_exit.keep_out``.
     """
     page = RatingPage(store, pairs)
     return Starlette(
@@ -187,8 +187,8 @@ def read_name(name: Any) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError("who rates? Write a name")
-    if len(name) > LONGEST_NAME or any("\ud800" <= character <= "\udfff" for character in name):
-        raise UserError(f"a name is a text of up to {LONGEST_NAME} characters: write a shorter one")
+    if len(name) > MAX_NAME_LENGTH or any("\ud800" <= character <= "\udfff" for character in name):
+        raise UserError(f"a name is a text of up to {MAX_NAME_LENGTH} characters: write a shorter one")
     return name.strip()
 
 

@@ -87,7 +87,7 @@ RELEASED: dict[str, Any] = {
 }
 """The scheduler that IF was released with, for a U-Net's folder that came alone."""
 
-LARGEST_BOUND = {"stage I": 1.5, "stage II": 1.0}
+MAX_BOUND = {"stage I": 1.5, "stage II": 1.0}
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
@@ -106,7 +106,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     network = read_network(settings, path)
     stage = "stage I" if settings["in_channels"] == 3 else "stage II"
     beside = find_unet(source).parent
-    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": LARGEST_BOUND[stage]})
+    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_BOUND[stage]})
     noising = read_noising_schedule(beside / "image_noising_scheduler")
     size = settings["sample_size"]
     return ConfigDict(

@@ -23,7 +23,13 @@ from imagen_jax.weights.json_settings import (
     check_kinds,
     or_null,
 )
-from imagen_jax.weights.named_tensors import Place, import_weights, keep_on_host, turn_from_torch, turn_to_torch
+from imagen_jax.weights.named_tensors import (
+    ParameterPlacement,
+    import_weights,
+    keep_on_host,
+    turn_from_torch,
+    turn_to_torch,
+)
 
 DOWN_BLOCKS = {"ResnetDownsampleBlock2D": "none", "SimpleCrossAttnDownBlock2D": "text"}
 UP_BLOCKS = {"ResnetUpsampleBlock2D": "none", "SimpleCrossAttnUpBlock2D": "text"}
@@ -314,7 +320,7 @@ def import_deepfloyd_weights(
     tensors: Mapping[str, np.ndarray],
     shapes: Mapping[str, Any],
     levels: int,
-    place: Place = keep_on_host,
+    place: ParameterPlacement = keep_on_host,
 ) -> dict:
     """Returns the parameters of a ``DeepFloydUNet`` in float32; each tensor read, turned and placed before the next.
 
@@ -322,7 +328,7 @@ def import_deepfloyd_weights(
         tensors: by diffusers' names.
         shapes: of the network's parameters, see ``named_tensors.parameter_shapes``.
         levels: of the network.
-        place: see ``named_tensors.Place``.
+        place: see ``named_tensors.ParameterPlacement``.
 
     Raises:
         UserError: a tensor is missing, left over or of the wrong shape; the message names each one.

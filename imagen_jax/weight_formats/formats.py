@@ -19,7 +19,7 @@ from imagen_jax.cascade.checkpoint_export import NO_CHOICES, ImportChoices
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.loading import TrainedStage, load_params, make_settings, plan_stage
 from imagen_jax.cascade.stage import check_encoder, load_encoder
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.paths import Path, remove_folder, write_whole
@@ -93,9 +93,9 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         UserError: there is a stage already, or the weights or their text encoder are damaged, incomplete or of another
             network.
     """
-    form = choose(FORMATS, name, "format")
+    form = lookup(FORMATS, name, "format")
     for dtype in filter(None, (choices.dtype, choices.text_dtype)):
-        choose(DTYPES, dtype, "dtype")
+        lookup(DTYPES, dtype, "dtype")
     if (workdir / "config.json").exists() or (has_begun(workdir) and has_state(workdir)):
         raise UserError(f"{workdir} holds a stage already: choose another --out")
     config = form.read_config(source, choices)
@@ -139,8 +139,8 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
         UserError: there is no such stage or dtype, the format has no place for it, or the folder holds a model already
             or can't be written to.
     """
-    form = choose(FORMATS, name, "format")
-    choose(checkpoint_export.STORED, dtype, "dtype")
+    form = lookup(FORMATS, name, "format")
+    lookup(checkpoint_export.STORED, dtype, "dtype")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a model already: choose another --out")
     plan = plan_stage(workdir)

@@ -16,7 +16,7 @@ from imagen_jax.storage.paths import Path, checksum_of, write_whole
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(rb"([0-9a-f]{64}) [ *]([!-~]+)\n")
-LARGEST = 2**16
+MAX_BYTES = 2**16
 """Bytes of such a file."""
 
 
@@ -47,7 +47,7 @@ def check_checksums(folder: Path, only: Collection[str] = ()) -> None:
     path = folder / SUMS
     if not path.is_file():
         return
-    content = path.read_bytes()[: LARGEST + 1]
+    content = path.read_bytes()[: MAX_BYTES + 1]
     found = [(sha256.decode(), name.decode()) for sha256, name in LINE.findall(content)]
     written = b"".join(match[0] for match in LINE.finditer(content))
     if not found or written != content or not all(stays_below(name) for _, name in found):

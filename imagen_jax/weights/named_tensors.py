@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
 from imagen_jax.errors import UserError
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sharding.axes import remove_logical_axes
 
-Place = Callable[[str, np.ndarray], Any]
+ParameterPlacement = Callable[[str, np.ndarray], Any]
 """``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it; raises
 ``NotFiniteError`` where what it reads of it is not finite."""
 
@@ -49,7 +49,7 @@ def require_finite(array: np.ndarray) -> np.ndarray:
 
 
 def keep_on_host(path: str, array: np.ndarray) -> np.ndarray:
-    """The ``Place`` that leaves a parameter where it is."""
+    """The ``ParameterPlacement`` that leaves a parameter where it is."""
     return require_finite(array)
 
 
@@ -58,7 +58,7 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
 
     A path looks like ``layer_0/expand/bias``.
     """
-    return flatten_shapes(remove_labels(jax.eval_shape(init, jax.random.key(0), *inputs)["params"]))
+    return flatten_shapes(remove_logical_axes(jax.eval_shape(init, jax.random.key(0), *inputs)["params"]))
 
 
 def flatten_shapes(shapes: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -95,7 +95,7 @@ def import_weights(
     sources: Mapping[str, str],
     is_unused: Callable[[str], bool] = lambda name: False,
     dtype_of: Callable[[str], DTypeLike] = lambda path: np.float32,
-    place: Place = keep_on_host,
+    place: ParameterPlacement = keep_on_host,
     turn: Turn = turn_from_torch,
     mend: str = "use the config.json that came with them",
 ) -> dict:
@@ -108,7 +108,7 @@ def import_weights(
         sources: the name of the tensor of each path in ``shapes``.
         is_unused: whether a tensor may be left over.
         dtype_of: path to the dtype of that parameter.
-        place: see ``Place``; what it returns becomes the parameter.
+        place: see ``ParameterPlacement``; what it returns becomes the parameter.
         turn: see ``Turn``.
         mend: what to do about weights that do not fit, for errors.
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagen_jax.weights.named_tensors import Place, require_finite
+from imagen_jax.weights.named_tensors import ParameterPlacement, require_finite
 
 
 def place_whole(path: str, array: np.ndarray) -> Any:
@@ -16,8 +16,8 @@ def place_whole(path: str, array: np.ndarray) -> Any:
     return jax.block_until_ready(jax.device_put(require_finite(np.array(array))))
 
 
-def place_sharded(mesh: Mesh) -> Place:
-    """Makes a ``Place`` that cuts matrices over all devices of a mesh; vectors and what can't be cut stay whole.
+def place_sharded(mesh: Mesh) -> ParameterPlacement:
+    """Makes a ``ParameterPlacement`` that shards matrices over all devices of a mesh and replicates everything else.
 
     A matrix is cut along its largest axis that the number of devices divides. Each device gets its own part, and of a
     tensor that is stored in the type it is wanted in, a host reads the parts of its own devices only.
@@ -34,8 +34,8 @@ def place_sharded(mesh: Mesh) -> Place:
     return place
 
 
-def place_on_local_devices() -> Place:
-    """The ``Place`` for this process: its one device, or cut over all that it has."""
+def place_on_local_devices() -> ParameterPlacement:
+    """The ``ParameterPlacement`` for this process: its one device, or cut over all that it has."""
     devices = jax.local_devices()
     return place_whole if len(devices) == 1 else place_sharded(Mesh(np.array(devices), ("local",)))
 

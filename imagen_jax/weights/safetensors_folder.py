@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import local_copy
 from imagen_jax.storage.names import stays_below
@@ -50,7 +50,7 @@ DTYPES = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-MOST_AXES = 32
+MAX_AXES = 32
 """Of a tensor."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -218,10 +218,10 @@ def read_header(path: Path) -> dict[str, Location]:
     header.pop("__metadata__", None)
     locations = {}
     for name, entry in header.items():
-        dtype = choose(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
+        dtype = lookup(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
         shape = tuple(entry["shape"])
         # The library leaves these to whoever makes an array.
-        if len(shape) > MOST_AXES or max(shape, default=0) >= 2**48:
+        if len(shape) > MAX_AXES or max(shape, default=0) >= 2**48:
             raise UserError(f"{path} has the tensor {name!a} of an impossible shape: download it again")
         locations[name] = Location(path, copy, 8 + size + entry["data_offsets"][0], dtype, shape)
     return locations

@@ -22,7 +22,7 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 CHECKPOINT = "checkpoint"
 TENSORFLOW = b"model_checkpoint_path"
-LARGEST = 2**33
+MAX_BYTES = 2**33
 """Bytes of a tensor; the largest of XXL, in float32, have half a GB."""
 
 FLOATS = {"float16", "bfloat16", "float32", "float64"}
@@ -91,7 +91,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
         spec = {"driver": "zarr", "kvstore": array_store(path), "fill_missing_data_reads": False}
         array = self.wait(name, tensorstore.open(spec, open=True, read=True))
         # What is not written yet, or packed well, may take few bytes on the disk and any number in memory.
-        if array.size * array.dtype.numpy_dtype.itemsize > LARGEST:
+        if array.size * array.dtype.numpy_dtype.itemsize > MAX_BYTES:
             raise UserError(f"the tensor {name} of {self.folder} has the shape {tuple(array.shape)}: download it again")
         return array
 

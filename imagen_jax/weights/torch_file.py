@@ -26,7 +26,7 @@ from imagen_jax.weights.torch_script import CONSTANTS, MODULE_TREE, Module, tens
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"
 
-MOST_SHARED = 4
+MAX_SHARED = 4
 
 DAMAGE = (
     ArithmeticError,
@@ -71,7 +71,7 @@ def check_total(state: dict[str, Tensor], size: int) -> None:
         ValueError: together they are several times as large as the file: a few bytes for each could fill any memory.
     """
     total = sum(math.prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in state.values())
-    if total > MOST_SHARED * size:
+    if total > MAX_SHARED * size:
         raise ValueError(f"its tensors have {total} bytes, and the file {size}")
 
 

@@ -57,13 +57,13 @@ REBUILD_TENSOR = Name("torch._utils _rebuild_tensor_v2")
 ORDERED_DICT = Name("collections OrderedDict")
 KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 
-MOST_AXES = 32
+MAX_AXES = 32
 """Of a tensor."""
 
-MOST_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 2_000_000
 """Of a pickle: a tensor takes about 40, and no network has 50,000. Each may take a hundred times its byte of memory."""
 
-LONGEST_KEY = 100
+MAX_KEY_LENGTH = 100
 """Characters of a storage's key. Keys are compared, and so a few long ones could be compared forever."""
 
 MARK = object()
@@ -158,7 +158,7 @@ def is_integers(values: Any) -> bool:
     """Whether these are integers, no more of them than a tensor has axes, and each of 64 bits."""
     return (
         isinstance(values, list | tuple)
-        and len(values) <= MOST_AXES
+        and len(values) <= MAX_AXES
         and all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in values)
     )
 
@@ -170,7 +170,7 @@ def find_storage(stack: Stack) -> None:
         ValueError: it speaks of something else, or of a part of a storage.
     """
     kind, dtype, key, _, size, *view = stack.pop()
-    is_key = isinstance(key, str) and len(key) <= LONGEST_KEY
+    is_key = isinstance(key, str) and len(key) <= MAX_KEY_LENGTH
     if kind != "storage" or not is_key or not is_integers([size]) or view not in ([], [None]):
         raise ValueError("a persistent id speaks of no whole storage")
     stack.append(Storage(STORAGE_TYPES[dtype.name], key, size))
@@ -236,8 +236,8 @@ def follow_pickle(file: BytesIO, path: Path, grammar: Grammar = STATE_DICT) -> A
     memory: dict[Any, Any] = {}
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         instruction = opcode.name
-        if number >= MOST_INSTRUCTIONS:
-            raise ValueError(f"it has more than {MOST_INSTRUCTIONS} instructions")
+        if number >= MAX_INSTRUCTIONS:
+            raise ValueError(f"it has more than {MAX_INSTRUCTIONS} instructions")
         if instruction == "STOP":
             break
         if instruction in grammar.literals:

@@ -25,7 +25,7 @@ from imagen_jax.weights.torch_pickle import (
 CONSTANTS = "constants.pkl"
 """The file that only an archive of TorchScript has."""
 
-LONGEST_NAME = 500
+MAX_NAME_LENGTH = 500
 """Characters of a tensor's name with those of the modules that it lies in, each of which may be in many names."""
 
 OWN_CLASSES = "__torch__"
@@ -56,9 +56,9 @@ def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
     while below:
         prefix, attributes = below[-1]
         for name, value in attributes:
-            if len(prefix) + len(name) > LONGEST_NAME:
+            if len(prefix) + len(name) > MAX_NAME_LENGTH:
                 raise ValueError(
-                    f"what begins with {prefix[:60]}{name[:60]} has a name of over {LONGEST_NAME} characters"
+                    f"what begins with {prefix[:60]}{name[:60]} has a name of over {MAX_NAME_LENGTH} characters"
                 )
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value

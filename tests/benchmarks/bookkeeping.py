@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from imagen_jax.cascade.image_folder import PictureFolder
-from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.cascade.requests import requests_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 
 PICTURES, CAPTIONS = 40_504, 30_000
@@ -22,7 +22,7 @@ def main() -> None:
         choice = choose_captions(of_pictures, CAPTIONS, 0)
         digest = choice.sha256
         chosen = time.perf_counter()
-        pictures = PictureFolder(Path(folder), wishes_of(choice.captions), 0, 16, "png", {"captions": digest})
+        pictures = PictureFolder(Path(folder), requests_of(choice.captions), 0, 16, "png", {"captions": digest})
         named = time.perf_counter()
         for name in pictures.names[: len(pictures.names) // 2]:
             (Path(folder) / name).touch()

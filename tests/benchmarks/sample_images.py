@@ -24,7 +24,7 @@ import jax
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.checkpoint_export import ImportChoices
 from imagen_jax.cascade.image_folder import PictureFolder, draw_missing
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats.formats import import_stage
 from tests.reference.deepfloyd_models import MIDDLE
@@ -105,11 +105,11 @@ def outside(workdirs: list[str], pictures: int, batch_size: int, steps: str) -> 
         return run
 
     Cascade._program = timed
-    wishes = [Wish(f"red apple {number}") for number in range(pictures)]
+    requests = [ImageRequest(f"red apple {number}") for number in range(pictures)]
     for _ in range(2):
         inside[0] = 0.0
         with tempfile.TemporaryDirectory() as place:
-            folder = PictureFolder(to_path(place), wishes, 0, cascade.batch_size, "png", {})
+            folder = PictureFolder(to_path(place), requests, 0, cascade.batch_size, "png", {})
             began = time.perf_counter()
             draw_missing(cascade, folder, folder.missing(), seed=0)
             whole = time.perf_counter() - began

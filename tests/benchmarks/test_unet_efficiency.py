@@ -100,7 +100,7 @@ def test_a_turn_ends_after_its_time_and_a_signal_ends_all(hears, monkeypatch, tm
     steps = []
 
     def train(config, workdir):
-        with unet_efficiency.training.listening() as should_leave:
+        with unet_efficiency.training.watching_for_exit() as should_leave:
             while not should_leave(len(steps)):
                 steps.append(time.perf_counter())
         raise LeavingError("the checkpoint is written")
@@ -110,7 +110,7 @@ def test_a_turn_ends_after_its_time_and_a_signal_ends_all(hears, monkeypatch, tm
         yield lambda number: hears and number == 3
 
     monkeypatch.setattr(unet_efficiency.training, "train", train)
-    monkeypatch.setattr(unet_efficiency, "listening", listening)
+    monkeypatch.setattr(unet_efficiency, "watching_for_exit", listening)
     if hears:
         with pytest.raises(LeavingError):
             unet_efficiency.train_for(ConfigDict(), tmp_path, 60.0)

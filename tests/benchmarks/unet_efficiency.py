@@ -46,7 +46,7 @@ from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
 from imagen_jax.forecast.stage_programs import forward_program, training_program
 from imagen_jax.runtime.main import enable_compilation_cache
-from imagen_jax.runtime.preemption import AGAIN, ShouldLeave, listening
+from imagen_jax.runtime.preemption import AGAIN, ShouldLeave, watching_for_exit
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.benchmarks.pages import write_page
@@ -138,7 +138,7 @@ def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
 
     @contextmanager
     def listening_for_a_while() -> Iterator[ShouldLeave]:
-        with listening() as hears:
+        with watching_for_exit() as hears:
             end = time.perf_counter() + seconds
 
             def should_leave(number: int) -> bool:
@@ -148,7 +148,7 @@ def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
 
             yield should_leave
 
-    with mock.patch.object(training, "listening", listening_for_a_while):
+    with mock.patch.object(training, "watching_for_exit", listening_for_a_while):
         try:
             training.train(config, workdir)
         except LeavingError:

@@ -14,7 +14,7 @@ from imagen_jax.cascade import cascade as cascades
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.edits import Edit
 from imagen_jax.cascade.image_folder import PictureFolder, draw_missing, settings_of
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.errors import UserError
 from tests.small_cascades import write_cascade
 
@@ -37,9 +37,9 @@ def base(workdirs):
     return load_cascade(workdirs[:1], {"guidance": [2.0], "steps": 3}, batch_size=3)
 
 
-def draw(cascade, wishes, **options):
+def draw(cascade, requests, **options):
     """The last stage's images."""
-    return np.concatenate([stages[-1] for stages in cascade.draw(wishes, **options)])
+    return np.concatenate([stages[-1] for stages in cascade.draw(requests, **options)])
 
 
 def distance(ours, theirs):
@@ -47,13 +47,13 @@ def distance(ours, theirs):
 
 
 def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
-    wishes = [Wish("panda"), Wish("panda", 1), Wish("apple"), Wish("tree")]
-    together = draw(cascade, wishes)
+    requests = [ImageRequest("panda"), ImageRequest("panda", 1), ImageRequest("apple"), ImageRequest("tree")]
+    together = draw(cascade, requests)
     assert together.shape == (4, 16, 16, 3) and np.isfinite(together).all()
-    for number, wish in enumerate(wishes):
-        np.testing.assert_allclose(draw(cascade, [wish])[0], together[number], atol=1e-5)
+    for number, request in enumerate(requests):
+        np.testing.assert_allclose(draw(cascade, [request])[0], together[number], atol=1e-5)
     assert distance(together[0], together[1]) > 0.01 and distance(together[0], together[2]) > 0.01
-    assert distance(draw(cascade, wishes, seed=1)[0], together[0]) > 0.01
+    assert distance(draw(cascade, requests, seed=1)[0], together[0]) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,16 @@ def test_a_batch_is_as_large_as_what_is_asked_for_and_devices_need(workdirs, mon
     """On eight devices, of which each has as many pictures; the last batch of several is filled up."""
     drawn = []
 
-    def note(self, wishes, *others):
-        drawn.append(len(wishes))
-        yield np.zeros((len(wishes), 8, 8, 3), np.float32)
+    def note(self, requests, *others):
+        drawn.append(len(requests))
+        yield np.zeros((len(requests), 8, 8, 3), np.float32)
 
     monkeypatch.setattr(cascades.Cascade, "_draw_batch", note)
     whole = load_cascade(workdirs[:1], batch_size=20)
     assert whole.mesh.size == 8
-    assert sum(len(images) for (images,) in whole.draw([Wish("panda", index) for index in range(count)])) == count
+    assert (
+        sum(len(images) for (images,) in whole.draw([ImageRequest("panda", index) for index in range(count)])) == count
+    )
     assert drawn == sizes
 
 
@@ -99,14 +101,14 @@ def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path)
     settings = settings_of(base)
     contents = []
     for prompts in (["panda"], ["apple", "panda"], ["panda"]):
-        wishes = [Wish(prompt) for prompt in prompts]
-        folder = PictureFolder(tmp_path, wishes, 0, base.batch_size_for(len(wishes)), "png", settings)
+        requests = [ImageRequest(prompt) for prompt in prompts]
+        folder = PictureFolder(tmp_path, requests, 0, base.batch_size_for(len(requests)), "png", settings)
         drawn = draw_missing(base, folder, folder.missing(), 0)
         folder.finish(2)
         contents.append((drawn, {file.name: file.read_bytes() for file in tmp_path.glob("*seed0*")}))
     assert [(drawn, len(files)) for drawn, files in contents] == [(1, 1), (1, 2), (0, 2)]
     assert contents[0][1].items() <= contents[1][1].items() == contents[2][1].items()
-    alone = PictureFolder(tmp_path / "alone", [Wish("apple")], 0, 1, "png", settings)
+    alone = PictureFolder(tmp_path / "alone", [ImageRequest("apple")], 0, 1, "png", settings)
     draw_missing(base, alone, alone.missing(), 0)
     (apple,) = (tmp_path / "alone").glob("apple*")
     with Image.open(apple) as one, Image.open(tmp_path / apple.name) as other:
@@ -122,7 +124,7 @@ def test_no_prompt_compiles_anything_anew(cascade):
 
 
 def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(workdirs, monkeypatch):
-    monkeypatch.setattr(cascades, "MOST_WALKS", 1)
+    monkeypatch.setattr(cascades, "MAX_TRAJECTORIES", 1)
     cascade = load_cascade(workdirs[:1], {"steps": 2, "guidance": 1.0}, batch_size=1)
     half = Edit(np.zeros((16, 16, 3), np.uint8), strength=0.5)
     first = cascade.sample("panda", edit=half)
@@ -137,7 +139,7 @@ def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(
 
 def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_draw(workdirs, monkeypatch):
     told = []
-    monkeypatch.setattr(cascades, "give_back", lambda: told.append("given back"))
+    monkeypatch.setattr(cascades, "release_memory", lambda: told.append("given back"))
     cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=told.append)
     draw(cascade, ["panda"])
     assert told == ["given back", 0, 1, 2, 3, 4] * len(workdirs)
@@ -254,12 +256,12 @@ def test_later_stages_may_be_told_something_else(cascade):
 
 
 def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
-    ends = draw(cascade, [Wish("panda"), Wish("apple")])
-    way = draw(cascade, [Wish("panda", to_prompt="apple", share=share) for share in (0.0, 0.5, 1.0)])
+    ends = draw(cascade, [ImageRequest("panda"), ImageRequest("apple")])
+    way = draw(cascade, [ImageRequest("panda", to_prompt="apple", share=share) for share in (0.0, 0.5, 1.0)])
     np.testing.assert_allclose(way[0], ends[0], atol=1e-4)
     # The noise is that of the first prompt, all the way.
     assert distance(way[0], way[2]) > distance(way[0], way[1]) > 1e-5
-    seeds = draw(cascade, [Wish("panda", to_seed=5, share=share) for share in (0.0, 0.5, 1.0)])
+    seeds = draw(cascade, [ImageRequest("panda", to_seed=5, share=share) for share in (0.0, 0.5, 1.0)])
     np.testing.assert_allclose(seeds[0], ends[0], atol=1e-4)
     assert distance(seeds[2], draw(cascade, ["panda"], seed=5)[0]) < 0.6 * distance(seeds[2], seeds[0])
 

@@ -10,24 +10,24 @@ import pytest
 from PIL import Image
 
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.errors import UserError
 
-WISHES = [Wish(prompt, index) for prompt in ("a cat", "un café ☕", "日本語") for index in range(3)]
+WISHES = [ImageRequest(prompt, index) for prompt in ("a cat", "un café ☕", "日本語") for index in range(3)]
 
 
 def pictures_of(batch):
-    """A picture that no other wish has."""
-    seeds = [int(hashlib.sha256(f"{wish.prompt} {wish.index}".encode()).hexdigest()[:8], 16) for wish in batch]
+    """A picture that no other request has."""
+    seeds = [int(hashlib.sha256(f"{request.prompt} {request.index}".encode()).hexdigest()[:8], 16) for request in batch]
     return np.stack([np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8) for seed in seeds])
 
 
-def fill(out, form="png", wishes=WISHES, stop_after=None, **changed):
+def fill(out, form="png", requests=WISHES, stop_after=None, **changed):
     options = {"seed": 3, "batch_size": 4, "settings": {"steps": 5}, **changed}
-    folder = PictureFolder(out, wishes, form=form, **options)
+    folder = PictureFolder(out, requests, form=form, **options)
     missing = folder.missing()
     for batch in missing[:stop_after]:
-        folder.write(batch, pictures_of(batch.wishes), {"seed": "3"})
+        folder.write(batch, pictures_of(batch.requests), {"seed": "3"})
     if stop_after is None:
         folder.finish(3)
     return [batch.number for batch in missing]
@@ -60,7 +60,7 @@ def test_each_file_holds_its_picture_and_what_it_is(tmp_path, form):
         with Image.open(file) as image:
             said = image.text if form == "png" else json.loads(image.getexif()[0x010E])
             pixels = np.asarray(image.convert("RGB"))
-        expected = pictures_of([Wish(said["prompt"], int(said["index"]))])[0]
+        expected = pictures_of([ImageRequest(said["prompt"], int(said["index"]))])[0]
         assert said["seed"] == "3"
         if form != "jpg":
             np.testing.assert_array_equal(pixels, expected)
@@ -113,7 +113,7 @@ def test_pictures_of_other_settings_are_not_mixed(tmp_path, changed, key):
 ORDERS = {
     "one": WISHES[:1],
     "some": WISHES[:4],
-    "fewer samples": [wish for wish in WISHES if wish.index < 2],
+    "fewer samples": [request for request in WISHES if request.index < 2],
     "another order": WISHES[::-1],
     "all": WISHES,
 }
@@ -128,9 +128,9 @@ def test_other_prompts_and_batch_sizes_go_on_in_the_same_folder(tmp_path, before
         there = {name: (file.stat().st_mtime_ns, file.read_bytes()) for name, file in pictures_in(out).items()}
         batches = PictureFolder(out, ORDERS[now], 3, size_now, form, {"steps": 5}).missing()
         absent = set(ORDERS[now]) - set(ORDERS[before])
-        drawn = [wish for batch in batches for wish in batch.wishes]
+        drawn = [request for batch in batches for request in batch.requests]
         assert absent <= set(drawn) and len(set(drawn)) == len(drawn) < len(absent) + size_now
-        assert all(len(batch.wishes) <= size_now for batch in batches)
+        assert all(len(batch.requests) <= size_now for batch in batches)
 
         fill(out, form, ORDERS[now], batch_size=size_now)
         fill(lone, form, ORDERS[now], batch_size=size_now)
@@ -160,10 +160,10 @@ def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
         out = tmp_path / f"{stop}"
         fill(out, "npz", stop_after=stop)
         before = content_of(out)
-        for wishes in (WISHES[:8], WISHES[::-1], [*WISHES, Wish("one more")]):
-            told = f"an npz of other prompts than these {len(wishes)} pictures, .* choose another --out, where"
+        for requests in (WISHES[:8], WISHES[::-1], [*WISHES, ImageRequest("one more")]):
+            told = f"an npz of other prompts than these {len(requests)} pictures, .* choose another --out, where"
             with pytest.raises(UserError, match=told):
-                fill(out, "npz", wishes)
+                fill(out, "npz", requests)
         assert content_of(out) == before
 
 
@@ -203,9 +203,9 @@ def test_of_two_runs_with_other_settings_one_alone_draws(tmp_path):
     first = PictureFolder(tmp_path, WISHES, 3, 4, "png", {"steps": 5})
     second = PictureFolder(tmp_path, WISHES, 3, 4, "png", {"steps": 6})
     batch = second.missing()[0]
-    second.write(batch, pictures_of(batch.wishes), {})
+    second.write(batch, pictures_of(batch.requests), {})
     with pytest.raises(UserError, match="another run has begun to draw other pictures"):
-        first.write(batch, pictures_of(batch.wishes), {})
+        first.write(batch, pictures_of(batch.requests), {})
 
 
 STAGES = {"stage_0": "base: 8 px, ddim", "settings": ["8 px, ddim"], "weights": ["abcd"]}
@@ -238,7 +238,7 @@ def test_a_folder_of_before_the_weights_were_noted_goes_on_by_the_names(tmp_path
 @pytest.mark.parametrize("form", ["png", "npz"])
 @pytest.mark.parametrize("way", ["deleted", "replaced"])
 def test_a_folder_that_goes_away_while_pictures_are_drawn_is_a_sentence(tmp_path, form, way):
-    folder = PictureFolder(tmp_path / "out", [Wish("a", 0), Wish("b", 0)], 0, 1, form, {})
+    folder = PictureFolder(tmp_path / "out", [ImageRequest("a", 0), ImageRequest("b", 0)], 0, 1, form, {})
     first, second = folder.missing()
     pictures = np.zeros((1, 4, 4, 3), np.uint8)
     folder.write(first, pictures, {})

@@ -7,7 +7,7 @@ import pytest
 
 from imagen_jax.array_types import Text
 from imagen_jax.cascade.stage_sampler import (
-    MOST_TOLD,
+    MAX_PROGRESS_EVENTS,
     Calls,
     Inputs,
     SamplingSettings,
@@ -115,7 +115,7 @@ def make_bright_stage(steps):
     return make_stage(4, None, lambda *_: lambda noisy, log_snr: jnp.tanh(noisy), steps=steps)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 2 * MOST_TOLD + 1])
+@pytest.mark.parametrize("steps", [1, 3, 2 * MAX_PROGRESS_EVENTS + 1])
 def test_each_step_is_told_once_and_in_order_and_changes_no_picture(steps):
     told = []
     inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))

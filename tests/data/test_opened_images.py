@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imagen_jax.cascade.edits import read_mask, read_picture
-from imagen_jax.data.opened_images import FORMATS, MOST_FRAMES, MOST_PIXELS, MOST_SCANS, DamagedImageError, opened_image
+from imagen_jax.data.opened_images import FORMATS, MAX_FRAMES, MAX_PIXELS, MAX_SCANS, DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import to_path
@@ -47,7 +47,7 @@ def test_other_formats_are_not(form):
 def test_what_pillow_warns_of_is_an_error(tmp_path):
     # 90 million pixels, of which Pillow says "could be decompression bomb" and decodes them.
     bomb = encoded(Image.new("1", (10_000, 9_000)))
-    assert len(bomb) < 20_000 and MOST_PIXELS < 10_000 * 9_000
+    assert len(bomb) < 20_000 and MAX_PIXELS < 10_000 * 9_000
     with pytest.raises(DamagedImageError, match=r"DecompressionBombWarning|too large"), opened_image(bomb):
         pass
     (tmp_path / "bomb.png").write_bytes(bomb)
@@ -81,8 +81,8 @@ def with_scans(count):
 def test_a_picture_of_endless_scans_is_an_error(monkeypatch, block):
     """An image of 7900 × 7900 pixels and 383 kB could take 17 seconds."""
     monkeypatch.setattr("imagen_jax.data.opened_images.BLOCK", block)
-    assert decode_pixels(with_scans(MOST_SCANS)).shape == (64, 64, 3)
-    many = with_scans(MOST_SCANS + 1)
+    assert decode_pixels(with_scans(MAX_SCANS)).shape == (64, 64, 3)
+    many = with_scans(MAX_SCANS + 1)
     for source in (many, io.BytesIO(many)):
         with pytest.raises(DamagedImageError, match="would take too long: more than 100 scans"), opened_image(source):
             pass
@@ -100,7 +100,7 @@ def test_a_picture_of_endless_frames_is_an_error():
     frame = bytearray(encoded(Image.new("L", (8, 8)), "TIFF"))
     begin = int.from_bytes(frame[4:8], "little")
     end = begin + 2 + 12 * int.from_bytes(frame[begin : begin + 2], "little")
-    for count, matches in ((MOST_FRAMES, False), (MOST_FRAMES + 1, True)):
+    for count, matches in ((MAX_FRAMES, False), (MAX_FRAMES + 1, True)):
         parts = [bytes(frame[:end])]
         for number in range(1, count):
             following = len(frame) + (number - 1) * (end - begin + 4)
@@ -112,7 +112,7 @@ def test_a_picture_of_endless_frames_is_an_error():
                 pass
         else:
             with opened_image(content) as image:
-                assert image.n_frames == MOST_FRAMES and image.tell() == 0
+                assert image.n_frames == MAX_FRAMES and image.tell() == 0
                 image.load()
 
 

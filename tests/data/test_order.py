@@ -94,7 +94,7 @@ def test_two_data_sets_of_a_size_have_orders_of_their_own():
 
 
 def test_orders_that_are_not_written_down_are_permutations(monkeypatch):
-    monkeypatch.setattr(order_module, "LONGEST_ORDER", 10)
+    monkeypatch.setattr(order_module, "MAX_ORDER_LENGTH", 10)
     order = Order((1000,), quotas_of((1.0,)), 0, True)
     epochs = [[order.at(place) for place in range(start, start + 1000)] for start in (0, 1000)]
     assert all(sorted(epoch) == [Spot(0, example) for example in range(1000)] for epoch in epochs)

@@ -52,7 +52,7 @@ async def ordinary(file_system, bucket):
 
 def main(arguments):
     join_as_flagged()
-    if STALL.value and int(STALL.value[0]) == processes._company.index:
+    if STALL.value and int(STALL.value[0]) == processes._group.index:
         make_batches = train.make_batches
         train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
     train.make_training = compiling_once({})

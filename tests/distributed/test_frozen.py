@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime.company import LOST
+from imagen_jax.runtime.process_group import LOST
 
 LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
 HEARTBEAT = 3.0

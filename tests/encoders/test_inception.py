@@ -10,7 +10,7 @@ import pytest
 from imagen_jax.encoders import inception, inception_weights
 from imagen_jax.encoders.inception_weights import WEIGHTS, convert, load_inception
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.backend import computing_as_written
+from imagen_jax.runtime.backend import plain_implementations
 from tests.reference.inception_weights import make_pictures, random_tensors
 from tests.reference.make_inception_reference import GOLDEN
 
@@ -74,7 +74,7 @@ def test_a_convolution_is_its_definition(size, stride, padding, directly):
     for row, column in np.ndindex(down, across):
         window = windows_of(padded, row, column, size, stride)
         expected[:, row, column] = np.einsum("nabc,abck->nk", window, kernel)
-    with computing_as_written(directly):
+    with plain_implementations(directly):
         found = inception.convolve(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), stride, padding)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

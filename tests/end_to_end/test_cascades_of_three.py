@@ -25,7 +25,7 @@ def test_a_cascade_of_three_trains_and_samples(tmp_path, data_dir, own_images, m
 
     Without previews, which would compile samplers that the cascade compiles as well.
     """
-    monkeypatch.setattr("imagen_jax.train.make_showing", lambda *arguments: [])
+    monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
     for stage, (get_config, variant) in STAGES.items():
         config = smoke(get_config, variant, data_dir, own_images)
         resumes = stage == "base"
@@ -45,6 +45,6 @@ def test_a_cascade_of_three_trains_and_samples(tmp_path, data_dir, own_images, m
 
 def test_a_stage_of_openmoji_s_trains(tmp_path, data_dir, own_images, monkeypatch):
     """Its parts are those of Imagen's and of the quickstart's; that all its variants build is in ``tests/configs``."""
-    monkeypatch.setattr("imagen_jax.train.make_showing", lambda *arguments: [])
+    monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
     state = train(smoke(openmoji.get_config, "super_res_256", data_dir, own_images), tmp_path / "run")
     assert int(state.step) == 2 and all(np.isfinite(loss) for loss in losses(tmp_path / "run").values())

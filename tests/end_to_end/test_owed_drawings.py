@@ -32,7 +32,7 @@ def test_a_run_that_is_killed_while_it_draws_has_drawn_the_same_in_the_end(tmp_p
     pictures, lines = drawn(tmp_path / "whole")
     assert sorted(pictures) == ["0000002.png", "0000004.png"] and [line["step"] for line in lines] == [2, 4]
 
-    make_showing, workdir = training.make_showing, tmp_path / "killed"
+    make_showing, workdir = training.make_preview_hooks, tmp_path / "killed"
 
     def dying(*arguments):
         def die(number, moment):
@@ -42,7 +42,7 @@ def test_a_run_that_is_killed_while_it_draws_has_drawn_the_same_in_the_end(tmp_p
 
     # Which kills it at step 2, then as soon as it has begun again, and at the last step.
     for patched, done in ((dying, "2"), (dying, "2"), (make_showing, "4")):
-        monkeypatch.setattr(training, "make_showing", patched)
+        monkeypatch.setattr(training, "make_preview_hooks", patched)
         if patched is dying:
             with pytest.raises(KilledError):
                 train(config, workdir)

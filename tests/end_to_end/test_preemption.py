@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
-from imagen_jax.runtime.company import INTERRUPTED
 from imagen_jax.runtime.preemption import AGAIN
+from imagen_jax.runtime.process_group import INTERRUPTED
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
 

@@ -7,7 +7,7 @@ import pytest
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.forecast.parameter_count import KINDS, count_parameters, format_counts, kind_of, part_of, total_of
 from imagen_jax.models import EfficientUNet, UNet
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sharding.axes import remove_logical_axes
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def unet():
     def init():
         text = Text(jnp.zeros((1, 5, 12)), jnp.ones((1, 5), bool))
         network = UNet(8, (1, 2), 1, attention_resolutions=(8,), head_channels=4, text_heads=2, text_channels=6)
-        return remove_labels(
+        return remove_logical_axes(
             network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,)), text)["params"]
         )
 
@@ -80,7 +80,9 @@ def test_the_efficient_unets_parts_are_known():
         network = EfficientUNet((8, 16), (1, 1), (2, 2), (False, True), (False, True), 2, 2, input_gates=True)
         image, level = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,))
         text = Text(jnp.zeros((1, 5, 12)), jnp.ones((1, 5), bool))
-        return remove_labels(network.init(jax.random.key(0), image, level, text, LowResolution(image, level))["params"])
+        return remove_logical_axes(
+            network.init(jax.random.key(0), image, level, text, LowResolution(image, level))["params"]
+        )
 
     counts = count_parameters(jax.eval_shape(init))
     assert list(counts) == ["conditioning", "input and output", "down 0", "down 1", "up 1", "up 0"]

@@ -7,7 +7,7 @@ import pytest
 
 from imagen_jax.models import attending
 from imagen_jax.models.attending import attend, attend_as_written, count_groups
-from imagen_jax.runtime.backend import computing_as_written
+from imagen_jax.runtime.backend import plain_implementations
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement
 
@@ -42,7 +42,7 @@ def by_definition(query, key, value, mask):
 def make_groups(request, monkeypatch):
     """Into so many groups the examples are cut, as on a machine with one device."""
     monkeypatch.setattr(attending, "computes_on_one_device", lambda: True)
-    monkeypatch.setattr(attending, "MOST_WEIGHTS", 4 * 2 * 6 * 5 // request.param)
+    monkeypatch.setattr(attending, "MAX_WEIGHTS", 4 * 2 * 6 * 5 // request.param)
     assert count_groups((4, 6, 2, 3), 5) == request.param
     return request.param
 
@@ -107,7 +107,7 @@ def test_accelerators_and_bfloat16_keep_the_program_as_it_is_written(dtype):
         return str(jax.make_jaxpr(lambda *arrays: attend(*arrays, mask))(*arrays))
 
     assert ("custom_vjp" in program()) == (dtype == jnp.float32)
-    with computing_as_written():
+    with plain_implementations():
         assert "custom_vjp" not in program()
     answers = attend(*arrays, mask)
     assert answers.dtype == dtype

@@ -8,7 +8,7 @@ import pytest
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.models.conditioning import ConditioningEmbedding
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sharding.axes import remove_logical_axes
 
 WIDTH = 4096
 LAST = (False, False, False, True)
@@ -34,7 +34,7 @@ def shapes_of(network, width):
         image, level = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1,))
         text = Text(jnp.zeros((1, 8, width)), jnp.ones((1, 8), bool))
         low = None if isinstance(network, UNet) else LowResolution(image[:, ::4, ::4], level)
-        return remove_labels(network.init(jax.random.key(0), image, level, text, low)["params"])
+        return remove_logical_axes(network.init(jax.random.key(0), image, level, text, low)["params"])
 
     leaves = jax.tree_util.tree_flatten_with_path(jax.eval_shape(init))[0]
     return {"/".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
@@ -47,7 +47,7 @@ def test_the_projection_follows_the_normalisation():
     embeddings = np.asarray(text.embeddings, np.float64)
     centred = embeddings - embeddings.mean(axis=-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
-    kernel = np.asarray(remove_labels(variables["params"])["text_projection"]["kernel"], np.float64)
+    kernel = np.asarray(remove_logical_axes(variables["params"])["text_projection"]["kernel"], np.float64)
     assert kernel.shape == (12, 6)
     np.testing.assert_allclose(projected.embeddings, normal @ kernel, atol=1e-5)
     assert np.array_equal(projected.mask, text.mask)

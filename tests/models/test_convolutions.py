@@ -12,7 +12,7 @@ from imagen_jax.models.convolutions import (
     convolve_by_tiles,
     fastest_way,
 )
-from imagen_jax.runtime.backend import computes_on_cpu, computing_as_written
+from imagen_jax.runtime.backend import computes_on_cpu, plain_implementations
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
@@ -134,7 +134,7 @@ def test_the_devices_of_the_mesh_decide():
 
 def test_a_network_may_be_asked_for_as_it_is_written():
     x, kernel = example(16, 16, 3)
-    with computing_as_written():
+    with plain_implementations():
         program = str(jax.make_jaxpr(lambda x: ours(x, kernel, 1))(x))
     assert "conv_general_dilated" in program and CONVOLUTION not in program
     assert computes_on_cpu()

@@ -20,7 +20,7 @@ from imagen_jax.models.layers import (
     repeat_pixels,
     sinusoids,
 )
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sharding.axes import remove_logical_axes
 from tests.reference.imagen_statements import attention, cosine_alpha_sigma
 
 
@@ -43,7 +43,7 @@ def test_attention_is_softmax_over_the_unmasked_keys():
 def test_pooled_text_ignores_padding_and_survives_an_empty_mask():
     text = Text(normal(2, 4, 8), jnp.asarray([[True, True, False, False], [False] * 4]))
     pool = AttentionPool(heads=2)
-    params = remove_labels(pool.init(jax.random.key(0), text))
+    params = remove_logical_axes(pool.init(jax.random.key(0), text))
     pooled = pool.apply(params, text)
     changed = pool.apply(params, Text(text.embeddings.at[:, 2:].add(3.0), text.mask))
     np.testing.assert_allclose(pooled[0], changed[0], atol=1e-5)
@@ -86,7 +86,7 @@ def test_pixels_become_channels_row_by_row_and_come_back():
 def test_input_gates_start_closed_and_weigh_whole_images():
     images = [normal(2, 4, 4, 3), normal(2, 4, 4, 3) + 1]
     inputs, embedding = jnp.concatenate(images, axis=-1), jnp.ones((2, 5))
-    params = remove_labels(InputGates().init(jax.random.key(0), inputs, embedding))
+    params = remove_logical_axes(InputGates().init(jax.random.key(0), inputs, embedding))
     assert not np.any(InputGates().apply(params, inputs, embedding))
     params["params"]["gates"]["bias"] = jnp.asarray([0.25, -2.0])
     opened = InputGates().apply(params, inputs, embedding)
@@ -98,7 +98,7 @@ def test_upsampling_convolution_lays_out_pixels_in_order(stride):
     """A kernel of which only the centre of the first input channel is 1 in output n writes n-th subpixels alone."""
     x = normal(1, 3, 3, 2)
     layer = UpsamplingConvolution(channels=1, stride=stride)
-    params = jax.tree.map(jnp.zeros_like, remove_labels(layer.init(jax.random.key(0), x)))
+    params = jax.tree.map(jnp.zeros_like, remove_logical_axes(layer.init(jax.random.key(0), x)))
     kernel = jnp.zeros((3, 3, 2, stride**2)).at[1, 1, 0].set(jnp.arange(stride**2))
     params["params"]["conv"]["kernel"] = kernel
     enlarged = np.asarray(layer.apply(params, x))[0, :, :, 0]

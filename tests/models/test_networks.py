@@ -7,7 +7,7 @@ import pytest
 
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.models import NETWORKS
-from imagen_jax.sharding.axes import remove_labels
+from imagen_jax.sharding.axes import remove_logical_axes
 from tests.drawn_params import draw_params
 
 SMALL = {
@@ -34,7 +34,7 @@ def make(name, **changes):
 def params_for(module, *inputs):
     """Parameters of a network that is given these, none of which is zero."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(3), *inputs)["params"])
-    return draw_params(remove_labels(shapes))
+    return draw_params(remove_logical_axes(shapes))
 
 
 @pytest.fixture(params=SMALL, scope="module")

@@ -8,22 +8,22 @@ import time
 
 import pytest
 
-from imagen_jax.runtime.company import INTERRUPTED
+from imagen_jax.runtime.process_group import INTERRUPTED
 
 PROGRAM = """
 import hashlib, sys, time
 from imagen_jax.runtime.main import run_main
-from imagen_jax.runtime.preemption import explain_leaving, listening
+from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
 
 def compute():
     # As a compiler does: minutes without one instruction of Python, in which other threads run.
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
 def train(steps):
-    with listening() as should_leave:
+    with watching_for_exit() as should_leave:
         for number in range(1, steps + 1):
             if should_leave(number):
-                raise explain_leaving(number)
+                raise explain_exit(number)
             print("step", number, flush=True)
             after_step()
     print("done", flush=True)
@@ -75,7 +75,7 @@ def end_of(process, pressed):
     [
         "lambda: time.sleep(1000)",
         "compute",
-        "lambda: listening().__enter__() and compute()",
+        "lambda: watching_for_exit().__enter__() and compute()",
         "lambda: [train(3), compute()]",
     ],
     ids=["waiting", "compiling", "before the first step", "after the last step"],

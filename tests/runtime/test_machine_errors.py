@@ -13,7 +13,7 @@ from jax._src import xla_bridge
 from jax.errors import JaxRuntimeError
 
 from imagen_jax.runtime import main
-from imagen_jax.runtime.machine_errors import explain_lack
+from imagen_jax.runtime.machine_errors import explain_missing_resource
 
 
 def raise_threads(*_):
@@ -64,7 +64,7 @@ def flags_are_parsed():
     [AssertionError(), AssertionError("odd"), RuntimeError("odd"), ValueError("odd"), FileNotFoundError(2, "x")],
 )
 def test_a_defect_of_ours_is_none(error):
-    assert explain_lack(error) is None
+    assert explain_missing_resource(error) is None
 
 
 def test_a_thread_that_python_can_not_start_says_so(monkeypatch):
@@ -73,7 +73,7 @@ def test_a_thread_that_python_can_not_start_says_so(monkeypatch):
         patch.setattr(threading, "_start_new_thread", raise_threads)
         with pytest.raises(RuntimeError) as raised:
             threading.Thread(target=print).start()
-    assert explain_lack(raised.value) is not None
+    assert explain_missing_resource(raised.value) is not None
 
 
 def test_what_python_says_where_no_temporary_folder_is_usable(monkeypatch):
@@ -81,7 +81,7 @@ def test_what_python_says_where_no_temporary_folder_is_usable(monkeypatch):
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
     with pytest.raises(FileNotFoundError) as raised:
         tempfile.gettempdir()
-    assert "TMPDIR" in str(explain_lack(raised.value))
+    assert "TMPDIR" in str(explain_missing_resource(raised.value))
 
 
 @pytest.mark.parametrize("others", [False, True])
@@ -95,12 +95,12 @@ def test_what_python_says_where_no_temporary_folder_is_usable(monkeypatch):
 def test_a_platform_that_is_missing_is_named(named, error, others, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", named)
     monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
-    monkeypatch.setattr("imagen_jax.runtime.machine_errors.reason_of_lack", lambda: "" if others else "no plugin")
+    monkeypatch.setattr("imagen_jax.runtime.machine_errors.find_reason", lambda: "" if others else "no plugin")
     monkeypatch.setattr("imagen_jax.runtime.machine_errors.list_platforms", lambda: "cpu")
     before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", named)
     try:
-        lack = explain_lack(error, others)
+        lack = explain_missing_resource(error, others)
     finally:
         jax.config.update("jax_platforms", before)
     if isinstance(error, AssertionError) and others:

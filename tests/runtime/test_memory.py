@@ -18,26 +18,25 @@ def beginnings_of(tmp_path, command, **environment):
     inherited = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     inherited |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}", "JAX_PLATFORMS": "cpu"} | environment
     done = subprocess.run([sys.executable, *command], env=inherited, capture_output=True, text=True, check=False)
-    return [*done.stdout.split(), "--"]
+    return [line for line in done.stdout.splitlines() if line == "small" or line.startswith("glibc")]
 
 
 @pytest.mark.parametrize("command", [["-m", "imagen_jax", "train"], ["-m", "imagen_jax.train"]])
 def test_a_training_restarts_once(tmp_path, command):
     found = beginnings_of(tmp_path, [*command, "--help"])
-    assert found[: found.index("--")] == (["small", TUNABLE] if would_help() else ["small"])
+    assert found == (["small", TUNABLE] if would_help() else ["small"])
 
 
 def test_what_the_user_set_stays(tmp_path):
     found = beginnings_of(tmp_path, ["-m", "imagen_jax", "train", "--help"], GLIBC_TUNABLES="glibc.malloc.arena_max=2")
-    assert found[: found.index("--")] == ["glibc.malloc.arena_max=2"]
+    assert found == ["glibc.malloc.arena_max=2"]
 
 
 @pytest.mark.parametrize(
     "command", [["-c", "import imagen_jax"], ["-c", "import imagen_jax.train"], ["-m", "imagen_jax", "--version"]]
 )
 def test_nothing_else_restarts(tmp_path, command):
-    assert beginnings_of(tmp_path, command)[0] == "small"
-    assert TUNABLE not in beginnings_of(tmp_path, command)
+    assert beginnings_of(tmp_path, command) == ["small"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_it_helps_on_a_cpu_with_a_kernel_and_a_library_that_can(monkeypatch, tmp
 FREES_MUCH = """
 import os
 from pathlib import Path
-from imagen_jax.runtime.memory import give_back
+from imagen_jax.runtime.memory import release_memory
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -67,7 +66,7 @@ pieces = [bytearray(50_000) for _ in range(4000)]
 last = bytearray(50_000)
 pieces.clear()
 before = held()
-give_back()
+release_memory()
 print(before - held())
 """
 

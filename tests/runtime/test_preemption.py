@@ -8,18 +8,18 @@ import threading
 
 import pytest
 
-from imagen_jax.runtime.preemption import AGAIN, listening
+from imagen_jax.runtime.preemption import AGAIN, watching_for_exit
 
 PROGRAM = """
 import os, signal, sys
 from imagen_jax.runtime.main import run_main
 from imagen_jax.errors import LeavingError
 from imagen_jax.runtime import preemption
-from imagen_jax.runtime.preemption import listening
+from imagen_jax.runtime.preemption import watching_for_exit
 
 def main(arguments):
     preemption.SAME_NOTICE = patience
-    with listening() as should_leave:
+    with watching_for_exit() as should_leave:
         for number in range(times):
             os.kill(os.getpid(), signal.SIGTERM)
         if should_leave(1):
@@ -34,7 +34,7 @@ def test_a_notice_is_heard_within_the_block_alone():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with listening() as should_leave:
+        with watching_for_exit() as should_leave:
             assert not should_leave(1)
             os.kill(os.getpid(), signal.SIGTERM)
             assert should_leave(2) and should_leave(3) and heard == []
@@ -60,7 +60,7 @@ def test_another_thread_hears_nothing_and_does_not_fail():
     answers = []
 
     def listen():
-        with listening() as should_leave:
+        with watching_for_exit() as should_leave:
             answers.append(should_leave(1))
 
     thread = threading.Thread(target=listen)

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from imagen_jax.errors import UserError
-from imagen_jax.runtime import company, processes
-from imagen_jax.runtime.company import Company
+from imagen_jax.runtime import process_group, processes
+from imagen_jax.runtime.process_group import ProcessGroup
 
 
 class Store(dict):
@@ -35,9 +35,9 @@ def be(monkeypatch):
     store = Store()
 
     def become(index, heartbeat_seconds=100.0):
-        company = Company(store, index, 2, "127.0.0.1:1", heartbeat_seconds)
-        monkeypatch.setattr(processes, "_company", company)
-        return company
+        process_group = ProcessGroup(store, index, 2, "127.0.0.1:1", heartbeat_seconds)
+        monkeypatch.setattr(processes, "_group", process_group)
+        return process_group
 
     return become
 
@@ -47,11 +47,11 @@ def endings(monkeypatch):
     """Sentences and statuses that processes ended with, instead of ending this one."""
     ended = []
 
-    def end(self, sentence, status=company.LOST):
+    def end(self, sentence, status=process_group.LOST):
         ended.append((sentence, status))
         raise SystemExit
 
-    monkeypatch.setattr(Company, "end", end)
+    monkeypatch.setattr(ProcessGroup, "end", end)
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     return ended
 
@@ -64,25 +64,25 @@ def wait_for(seen):
 
 
 def test_alone_there_is_nobody_to_wait_for(tmp_path):
-    assert processes.is_first() and not processes.is_together() and processes.last_steps() == {}
-    processes.agree({"seed": 0})
-    processes.meet("nothing")
+    assert processes.is_process_zero() and not processes.is_multi_process() and processes.last_steps() == {}
+    processes.check_agreement({"seed": 0})
+    processes.barrier("nothing")
     processes.check_shared(tmp_path)
     processes.note_step(1)
     processes.leave()
-    assert processes.take_turns(lambda: 7) == 7 and list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyError), processes.leaving_at_once(), processes.ending_told():
+    assert processes.run_on_process_zero_first(lambda: 7) == 7 and list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), processes.exiting_at_once(), processes.announcing_exit():
         raise KeyError("a mistake of ours")
 
 
 def test_who_differs_is_named(be):
     be(0)
-    processes.agree({"config.seed": 0, "config.network.channels": (8, 16)})
+    processes.check_agreement({"config.seed": 0, "config.network.channels": (8, 16)})
     be(1)
-    processes.agree({"config.seed": 0, "config.network.channels": (8, 16)})
+    processes.check_agreement({"config.seed": 0, "config.network.channels": (8, 16)})
     be(1)
     with pytest.raises(UserError, match=r"process 1 has config.seed=3 and process 0 has 0"):
-        processes.agree({"config.seed": 3, "config.network.channels": (8, 16)})
+        processes.check_agreement({"config.seed": 3, "config.network.channels": (8, 16)})
 
 
 def test_a_folder_that_only_one_host_sees_is_named_with_the_mend(be, tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_a_folder_that_only_one_host_sees_is_named_with_the_mend(be, tmp_path, m
     looked = []
 
     def look(name, timeout_in_ms):
-        first = processes._company
+        first = processes._group
         monkeypatch.setattr(first.client, "wait_at_barrier", lambda *_: None)
         be(1)
         looked.append(processes.check_shared(ours))
@@ -109,7 +109,7 @@ def test_the_first_acts_before_the_others(be):
     order = []
     for index in (0, 1):
         be(index).client.wait_at_barrier = lambda *_, index=index: order.append(f"{index} meets")
-        processes.take_turns(lambda index=index: order.append(f"{index} acts"))
+        processes.run_on_process_zero_first(lambda index=index: order.append(f"{index} acts"))
     assert order == ["0 acts", "0 meets", "1 meets", "1 acts"]
 
 
@@ -129,24 +129,24 @@ def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
 
 def test_an_error_of_one_is_told_to_the_others(be, endings):
     be(1)
-    with pytest.raises(UserError), processes.ending_told():
+    with pytest.raises(UserError), processes.announcing_exit():
         raise UserError("the disk is full: make room")
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: the disk is full: make room", company.LOST)]
+    assert endings == [("process 1 has ended: the disk is full: make room", process_group.LOST)]
     here.stop()
 
 
 def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
     """So that no supervisor runs them again."""
     be(1)
-    with pytest.raises(KeyboardInterrupt), processes.ending_told():
+    with pytest.raises(KeyboardInterrupt), processes.announcing_exit():
         raise KeyboardInterrupt
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", company.INTERRUPTED)]
+    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", process_group.INTERRUPTED)]
     here.stop()
 
 
@@ -163,7 +163,7 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     here.client.key_value_dir_get = answer_late
     here.start()
     wait_for(lambda: endings)
-    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == company.LOST
+    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == process_group.LOST
     answer.set()
     here.stop()
 
@@ -178,5 +178,5 @@ def test_others_that_never_come_are_a_sentence():
         ]
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == company.LOST
+    assert ended.returncode == process_group.LOST
     assert "error: not all processes came to 127.0.0.1:9 within 1 s: start all" in ended.stderr.splitlines()[-1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import openmoji_classifier, own_images
-from imagen_jax.cascade.cascade import Wish, load_cascade
+from imagen_jax.cascade.cascade import ImageRequest, load_cascade
 from imagen_jax.cascade.classifier_training import train_classifier
 from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.image_files import file_name
@@ -19,7 +19,7 @@ from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.requests import Wanted
-from imagen_jax.runtime.seeds import LARGEST_SEED, check_seed
+from imagen_jax.runtime.seeds import MAX_SEED, check_seed
 from imagen_jax.web.orders import Limits, read_order
 from tests.small_cascades import write_cascade
 
@@ -85,7 +85,7 @@ def test_so_is_what_is_no_whole_number(cascade, tmp_path, entry, seed):
 @pytest.mark.parametrize("seed", OTHERS)
 def test_so_is_the_second_seed_of_a_way(seed):
     with pytest.raises(UserError, match=r"to_seed is .*: choose a whole number from 0 to 4294967295"):
-        Wish("a", to_seed=seed)
+        ImageRequest("a", to_seed=seed)
 
 
 @pytest.mark.parametrize("flag", ["sample --seed", "sample --prompt=a --to_seed", "evaluate --seed"])
@@ -105,7 +105,7 @@ def test_a_flag_is_refused_before_anything_is_loaded(tmp_path, flag, seed):
 
 
 def test_every_seed_in_range_keeps_its_keys():
-    assert max(KEYS) == LARGEST_SEED
+    assert max(KEYS) == MAX_SEED
     for seed, keys in KEYS.items():
         assert jax.random.key_data(keys_of_prompts(seed, ["panda", "un café"], [0, 3])).tolist() == keys
         for kind in (np.int64, np.uint32, np.asarray):
@@ -113,7 +113,7 @@ def test_every_seed_in_range_keeps_its_keys():
 
 
 def test_the_page_takes_whole_numbers_as_json_has_them(cascade):
-    for seed in (0, 7, 7.0, LARGEST_SEED, float(LARGEST_SEED)):
+    for seed in (0, 7, 7.0, MAX_SEED, float(MAX_SEED)):
         order = read_order({"prompt": "a", "seed": seed}, cascade.stages, Limits())
         assert order.seed == order.told["seed"] == seed and type(order.seed) is int
 

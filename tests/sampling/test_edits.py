@@ -8,7 +8,7 @@ import pytest
 from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.edits import Known, between, going_back, invert, keep_known, last_of
+from imagen_jax.sampling.edits import Known, end_of_trajectory, interpolate, invert, keep_known, resample
 from imagen_jax.sampling.sampler import STEP_RULES, add_more_noise, normal_for_each, sample
 from imagen_jax.sampling.spacings import space_as_karras, space_uniformly
 from imagen_jax.sampling.step_rules import ancestral, ddim
@@ -25,18 +25,18 @@ def keys(batch, seed=0):
 @pytest.mark.parametrize(("strength", "steps"), [(1.0, 20), (0.5, 10), (0.26, 5), (0.001, 1)])
 def test_a_strength_is_the_share_of_steps_that_is_taken(strength, steps):
     log_snrs = space_uniformly(cosine, 20)
-    np.testing.assert_array_equal(last_of(strength)(log_snrs), log_snrs[-steps - 1 :])
+    np.testing.assert_array_equal(end_of_trajectory(strength)(log_snrs), log_snrs[-steps - 1 :])
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.5, float("nan")])
 def test_a_strength_that_is_no_share_is_refused(strength):
     with pytest.raises(UserError, match="a strength lies above 0"):
-        last_of(strength)
+        end_of_trajectory(strength)
 
 
 def test_the_weaker_the_strength_the_nearer_the_result_to_the_picture():
     def edit(strength):
-        log_snrs = last_of(strength)(space_uniformly(cosine, 20))
+        log_snrs = end_of_trajectory(strength)(space_uniformly(cosine, 20))
         noise = normal_for_each(keys(3), SHAPE)
         start = add_noise(PICTURE, noise, jnp.full((3,), log_snrs[0]))
         return np.abs(np.asarray(sample(mixture_estimate, ddim(), log_snrs, keys(3), SHAPE, start=start)) - PICTURE)
@@ -60,15 +60,15 @@ def test_what_is_known_is_kept_and_the_rest_is_drawn(name):
 
 def test_stretches_are_taken_again_and_again():
     row = np.arange(8.0)
-    walked = going_back(2, stride=3)(jnp.asarray(row))
+    walked = resample(2, stride=3)(jnp.asarray(row))
     np.testing.assert_array_equal(walked, [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7])
-    np.testing.assert_array_equal(going_back(1)(jnp.asarray(row)), row)
+    np.testing.assert_array_equal(resample(1)(jnp.asarray(row)), row)
     # A stretch that ends on the clean image goes back from the step before.
-    walked = going_back(2, stride=4)(jnp.asarray(row))
+    walked = resample(2, stride=4)(jnp.asarray(row))
     np.testing.assert_array_equal(walked, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6, 4, 5, 6, 7])
     for times, stride in ((0, 3), (2, 0)):
         with pytest.raises(UserError, match="at least 1"):
-            going_back(times, stride)
+            resample(times, stride)
 
 
 def test_more_noise_is_as_if_it_had_been_so_noisy_from_the_start():
@@ -97,7 +97,7 @@ def test_going_back_makes_the_rest_fit_what_is_known():
     denoise = keep_known(neighbours_agree, Known(jnp.full((count, *SHAPE), 0.8), mask))
 
     def distance(times):
-        walk = going_back(times, stride=5)
+        walk = resample(times, stride=5)
         drawn = sample(denoise, ancestral(), walk(space_uniformly(cosine, 30)), keys(count), SHAPE)
         return float(jnp.abs(drawn[:, 1:] - 0.8).mean())
 
@@ -127,8 +127,8 @@ def test_inverted_noise_looks_like_noise():
 def test_noise_between_two_is_noise():
     first, second = (normal_for_each(keys(500, seed), SHAPE) for seed in (0, 1))
     for share in (0.0, 0.3, 0.5, 1.0):
-        mixed = between(first, second, jnp.full((500,), share))
+        mixed = interpolate(first, second, jnp.full((500,), share))
         assert float(mixed.std()) == pytest.approx(1.0, abs=0.02)
-    np.testing.assert_allclose(between(first, second, jnp.zeros((500,))), first, atol=1e-5)
-    np.testing.assert_allclose(between(first, second, jnp.ones((500,))), second, atol=1e-5)
-    np.testing.assert_allclose(between(first, first, jnp.full((500,), 0.4)), first, atol=1e-5)
+    np.testing.assert_allclose(interpolate(first, second, jnp.zeros((500,))), first, atol=1e-5)
+    np.testing.assert_allclose(interpolate(first, second, jnp.ones((500,))), second, atol=1e-5)
+    np.testing.assert_allclose(interpolate(first, first, jnp.full((500,), 0.4)), first, atol=1e-5)

@@ -9,11 +9,18 @@ from imagen_jax.array_types import ImageWithVariance
 from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.guidance import ClassifierGuidance, Interval, guide, guide_at_once, guide_by_classifier, within
+from imagen_jax.sampling.guidance import (
+    ClassifierGuidance,
+    Interval,
+    guide,
+    guide_batched,
+    guide_by_classifier,
+    limit_to_interval,
+)
 from imagen_jax.sampling.sampler import sample
 from imagen_jax.sampling.spacings import space_as_karras
 from imagen_jax.sampling.step_rules import ddim
-from imagen_jax.sampling.thresholding import THRESHOLDS, bound, dynamic_threshold
+from imagen_jax.sampling.thresholding import THRESHOLDS, apply_threshold, dynamic_threshold
 from tests.reference.imagen_statements import dynamic_threshold as stated_threshold
 from tests.reference.imagen_statements import guided_noise
 
@@ -67,7 +74,7 @@ def test_a_fraction_is_not_a_percentile(percentile):
 
 def test_the_guided_estimate_is_bounded_not_each_branch():
     guided = guide(lambda z, log_snr: jnp.full_like(z, 0.9), lambda z, log_snr: jnp.full_like(z, -0.9), 3.0)
-    unbounded, bounded = guided(NOISY, LOG_SNR), bound(guided, THRESHOLDS["static"](0.0))(NOISY, LOG_SNR)
+    unbounded, bounded = guided(NOISY, LOG_SNR), apply_threshold(guided, THRESHOLDS["static"](0.0))(NOISY, LOG_SNR)
     assert float(unbounded.max()) == pytest.approx(4.5) and float(bounded.max()) == 1
 
 
@@ -87,7 +94,7 @@ def test_guidance_and_threshold_keep_the_variance_of_the_conditional_estimate():
     def learned(shade, gamma):
         return lambda z, log_snr: ImageWithVariance(jnp.full_like(z, shade), jnp.full_like(z, gamma))
 
-    guided = bound(guide(learned(0.5, 0.25), learned(0.1, 0.75), 2.0), THRESHOLDS["static"](0.0))
+    guided = apply_threshold(guide(learned(0.5, 0.25), learned(0.1, 0.75), 2.0), THRESHOLDS["static"](0.0))
     image, gamma = guided(NOISY, LOG_SNR)
     np.testing.assert_allclose(image, np.full(NOISY.shape, 0.9), rtol=1e-6)
     np.testing.assert_allclose(gamma, np.full(NOISY.shape, 0.25))
@@ -105,7 +112,7 @@ def test_one_call_of_both_guides_as_two_do(learned):
         np.testing.assert_array_equal(log_snr, jnp.concatenate([LOG_SNR, LOG_SNR]))
         return say(jnp.concatenate([CONDITIONAL, UNCONDITIONAL]), gammas)
 
-    once = guide_at_once(both, 3.0)(NOISY, LOG_SNR)
+    once = guide_batched(both, 3.0)(NOISY, LOG_SNR)
     twice = guide(lambda *_: say(CONDITIONAL, gammas[:3]), lambda *_: say(UNCONDITIONAL, gammas[3:]), 3.0)(
         NOISY, LOG_SNR
     )
@@ -116,13 +123,13 @@ def test_one_call_of_both_guides_as_two_do(learned):
     ("log_snr", "is_guided"), [(-4.1, False), (-4.0, True), (1.0, True), (3.0, True), (3.1, False)]
 )
 def test_guidance_keeps_to_its_interval(log_snr, is_guided):
-    denoise = within(Interval(-4.0, 3.0), lambda *_: CONDITIONAL, lambda *_: UNCONDITIONAL)
+    denoise = limit_to_interval(Interval(-4.0, 3.0), lambda *_: CONDITIONAL, lambda *_: UNCONDITIONAL)
     expected = CONDITIONAL if is_guided else UNCONDITIONAL
     np.testing.assert_array_equal(denoise(NOISY, jnp.full((3,), log_snr)), expected)
 
 
 def test_no_interval_is_everywhere():
-    assert within(None, ddim, sample) is ddim
+    assert limit_to_interval(None, ddim, sample) is ddim
 
 
 def gaussian_estimate(mean, deviation):

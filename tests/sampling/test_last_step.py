@@ -18,7 +18,7 @@ from imagen_jax.cascade.stage_sampler import (
 )
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.diffusion.schedules import SCHEDULES, cosine
-from imagen_jax.sampling.edits import Known, going_back, keep_known, last_of, walk_all
+from imagen_jax.sampling.edits import Known, end_of_trajectory, full_trajectory, keep_known, resample
 from imagen_jax.sampling.sampler import STEP_RULES, sample
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.step_rules import ancestral
@@ -33,7 +33,12 @@ IMAGE = PIXELS / 127.5 - 1.0
 RULES = [(name, level) for name in STEP_RULES for level in ((0.0, 0.4, 1.0) if name in ("ancestral", "ddim") else (0,))]
 """Each rule; those that take γ or η with the least noise, some and the most."""
 
-WALKS = {"all": walk_all, "half": last_of(0.5), "resampled": going_back(3, stride=2), "one stretch": going_back(2)}
+WALKS = {
+    "all": full_trajectory,
+    "half": end_of_trajectory(0.5),
+    "resampled": resample(3, stride=2),
+    "one stretch": resample(2),
+}
 
 ROWS = [
     ("uniform", "cosine", 1, "all"),
@@ -80,7 +85,7 @@ def test_so_it_is_where_the_network_learns_its_variance(name):
 def test_what_is_kept_and_what_is_drawn_anew_meet_without_noise(denoise):
     """As an edit with a mask has it: the left half is known, the right half is drawn again and again."""
     known = Known(jnp.full((3, *SHAPE), 0.2), jnp.zeros((3, *SHAPE)).at[:, :, :2].set(1.0))
-    walk = going_back(3, stride=4)
+    walk = resample(3, stride=4)
     drawn = np.asarray(
         sample(keep_known(denoise, known), ancestral(1.0), walk(SPACINGS["uniform"](cosine, 8)), keys(3), SHAPE)
     )

@@ -7,7 +7,15 @@ import pytest
 from jax.sharding import NamedSharding
 
 from imagen_jax.errors import UserError
-from imagen_jax.sharding.axes import as_spec, axes_of, constrain, gather, label, remove_labels, stored_cut
+from imagen_jax.sharding.axes import (
+    axes_of,
+    constrain,
+    gather,
+    remove_logical_axes,
+    storage_spec,
+    to_partition_spec,
+    with_logical_axes,
+)
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_state, replicated
 
@@ -61,7 +69,7 @@ def test_a_misspelt_axis_names_the_nearest():
     ids=["input axis", "both on one", "computed with whole", "input axis does not divide", "heads", "small"],
 )
 def test_a_kernel_is_cut_along_its_input_axis_and_where_its_names_say(shape, axes, cut):
-    assert stored_cut(shape, axes, make_mesh({"data": 1, "fsdp": 4, "tensor": 2})) == cut
+    assert storage_spec(shape, axes, make_mesh({"data": 1, "fsdp": 4, "tensor": 2})) == cut
 
 
 @pytest.mark.parametrize(
@@ -81,9 +89,11 @@ def test_an_unknown_axis_names_the_nearest():
 
 
 def test_names_come_off_and_a_kernel_without_any_is_a_mistake():
-    named = {"kernel": label(jax.nn.initializers.ones, CONVOLUTION)(jax.random.key(0), (1, 1, 2, 3), jnp.float32)}
+    named = {
+        "kernel": with_logical_axes(jax.nn.initializers.ones, CONVOLUTION)(jax.random.key(0), (1, 1, 2, 3), jnp.float32)
+    }
     assert axes_of(named) == {"kernel": CONVOLUTION}
-    np.testing.assert_array_equal(remove_labels(named)["kernel"], np.ones((1, 1, 2, 3)))
+    np.testing.assert_array_equal(remove_logical_axes(named)["kernel"], np.ones((1, 1, 2, 3)))
     with pytest.raises(ValueError, match="have no names"):
         axes_of({"kernel": jnp.zeros((2, 3))})
 
@@ -98,7 +108,7 @@ def test_a_gathered_kernel_is_whole_in_the_compute_type_and_its_gradient_lies_in
     mesh = make_mesh({"data": 2, "fsdp": 4})
     weight = jax.random.normal(jax.random.key(0), (256, 64))
     examples = jax.random.normal(jax.random.key(1), (8, 256))
-    stored = NamedSharding(mesh, as_spec(stored_cut(weight.shape, ("channels", "hidden"), mesh)))
+    stored = NamedSharding(mesh, to_partition_spec(storage_spec(weight.shape, ("channels", "hidden"), mesh)))
     assert stored.shard_shape(weight.shape) == (64, 64)
 
     def loss(weight, examples):

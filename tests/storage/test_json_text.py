@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagen_jax.storage.json_text import DEEPEST, parse_json, read_json
+from imagen_jax.storage.json_text import MAX_DEPTH, parse_json, read_json
 
 
 @pytest.mark.parametrize("content", [b'{"a": [1, 2.5, null, "\xc3\xa9"]}', '{"a": [1, 2.5, null, "é"]}'])
@@ -17,8 +17,8 @@ def test_it_is_as_deep_as_allowed_and_no_deeper(begin, end):
     def nested(depth):
         return begin * depth + "1" + end * depth
 
-    parse_json(nested(DEEPEST))
-    for depth in (DEEPEST + 1, 500, 100_000):
+    parse_json(nested(MAX_DEPTH))
+    for depth in (MAX_DEPTH + 1, 500, 100_000):
         with pytest.raises(ValueError, match="nested too deeply"):
             parse_json(nested(depth))
 

@@ -58,7 +58,7 @@ class StandIn(Cascade):
     def describe(self):
         return {}
 
-    def draw(self, wishes, seed=0, negative_prompt=None, edit=NO_EDIT):
+    def draw(self, requests, seed=0, negative_prompt=None, edit=NO_EDIT):
         images = np.random.default_rng(seed).uniform(-1, 1, (1, self.side, self.side, 3)).astype(np.float32)
         if edit.image is not None:
             self.edits += 1

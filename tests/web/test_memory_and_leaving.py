@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from imagen_jax.cascade.cascade import MOST_WALKS
+from imagen_jax.cascade.cascade import MAX_TRAJECTORIES
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import Server, keep_out
@@ -83,7 +83,7 @@ def test_of_ever_new_settings_the_programs_are_given_back():
     cascade, told = StandIn(), []
     jitted = jax.jit(lambda x: told.append("traced") or x)
     with served(cascade) as server:
-        for steps in (*range(1, MOST_WALKS + 1), 1, 2, 3):
+        for steps in (*range(1, MAX_TRAJECTORIES + 1), 1, 2, 3):
             jitted(1.0)
             server.follow(server.order(stages=[{"steps": steps}])[1]["id"])
         assert cascade.forgotten == 0 and told == ["traced"]

@@ -17,7 +17,7 @@ from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.checkpoint_export import ImportChoices
 from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.loading import load_stage
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.cascade.stage_sampler import keys_of_prompts, make_draw_stage
 from imagen_jax.errors import UserError
@@ -68,7 +68,7 @@ def source(sources, tmp_path):
 @pytest.mark.parametrize("number", [0, 1])
 def test_pictures_equal_those_of_diffusers(golden, workdirs, number):
     cascade = load_cascade(workdirs, {"steps": list(STEPS.values())}, batch_size=2)
-    stage, inputs = cascade.stages[number], cascade.inputs(number, [Wish(prompt) for prompt in PROMPTS])
+    stage, inputs = cascade.stages[number], cascade.inputs(number, [ImageRequest(prompt) for prompt in PROMPTS])
     keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0, 0]), number)
     small = None if number == 0 else jnp.asarray(golden["stage_1/images"])
     with jax.default_matmul_precision("highest"):

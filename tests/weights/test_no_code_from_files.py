@@ -60,8 +60,9 @@ def find_trust(source: str) -> list[str]:
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_a_module_trusts_no_file(file):
     source = file.read_text(encoding="utf-8")
-    assert find_trust(source) == []
     name = file.relative_to(PACKAGE).as_posix()
+    # The list of commands runs modules of this package, by names that are written in it.
+    assert find_trust(source) == (["runpy"] if name == "__main__.py" else [])
     assert name == JSON_HOME or "json.load" not in source, "JSON is parsed by storage.json_text, which has limits"
     assert name == "data/opened_images.py" or "Image.open(" not in source, "data.opened_images has limits"
     assert ".extractall(" not in source and ".extract(" not in source

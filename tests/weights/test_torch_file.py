@@ -285,6 +285,6 @@ def test_a_storage_with_a_long_key_is_refused(tmp_path, layout):
 
 
 def test_a_program_has_only_so_many_instructions(tmp_path, monkeypatch):
-    monkeypatch.setattr("imagen_jax.weights.torch_pickle.MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("imagen_jax.weights.torch_pickle.MAX_INSTRUCTIONS", 1000)
     with pytest.raises(UserError, match="it has more than 1000 instructions"):
         read_torch_file(file_with(tmp_path, legacy(b"\x80\x02" + b"}" * 1000 + b".")))

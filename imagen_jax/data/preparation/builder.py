@@ -29,7 +29,7 @@ from imagen_jax.data.sources.rendering import render_in_threads
 from imagen_jax.data.sources.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
-from imagen_jax.errors import UserError, check_names, choose
+from imagen_jax.errors import UserError, check_names, lookup
 from imagen_jax.storage.local_copies import put_in_bucket, working_folder
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
 from imagen_jax.storage.refusals import explaining_disk
@@ -37,7 +37,7 @@ from imagen_jax.storage.refusals import explaining_disk
 FORMAT = 1
 """Of the folder; another number makes all data sets anew."""
 
-LARGEST_RESOLUTION = 1024
+MAX_RESOLUTION = 1024
 
 PREPARED = "prepared"
 """The data source that is a data set already: its option ``folder`` says where."""
@@ -94,14 +94,14 @@ def prepare_data(
     if source_name == PREPARED:
         check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
         return check_prepared(resolution, **options)
-    if not 1 <= resolution <= LARGEST_RESOLUTION:
-        raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {LARGEST_RESOLUTION}")
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {MAX_RESOLUTION}")
     if source_name in PARTED_SOURCES and source_name not in SOURCES:
         raise UserError(
             f"the data source {source_name!r} is prepared before training: run python -m imagen_jax prepare_data "
             f"--source={source_name} --out=DATA, then set data.source={PREPARED} and data.options.folder=DATA"
         )
-    choose({**SOURCES, PREPARED: None}, source_name, "data source")
+    lookup({**SOURCES, PREPARED: None}, source_name, "data source")
     images = list_images(source_name, options)
     splits: dict[str, list[CaptionedImage]] = {split: [] for split in SPLITS}
     for image in images:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from imagen_jax.data.opened_images import LONGEST_SIDE, DamagedImageError
+from imagen_jax.data.opened_images import MAX_SIDE, DamagedImageError
 from imagen_jax.data.preparation.filters import Filters
 from imagen_jax.data.preparation.image_files import LOOKS, CheckedImage, ImageRules, check_image
 from imagen_jax.data.preparation.shards import ShardWriter, read_json, write_json, write_lines
@@ -29,7 +29,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import remove_folder, sync, sync_all
 from imagen_jax.storage.refusals import raise_if_denied
 
-LONGEST_CAPTION = 20_000
+MAX_CAPTION_LENGTH = 20_000
 """Characters; people write a hundred, and the longest that a text encoder reads has some thousand."""
 
 REPORT = "report.json"
@@ -149,7 +149,7 @@ class Tally:
         self.keys: dict[str, list[str]] = {split: [] for split in SPLITS}
         self._dropped: Counter[str] = Counter()
         self._histograms = empty_histograms()
-        self._least_side = LONGEST_SIDE  # that no image exceeds
+        self._least_side = MAX_SIDE  # that no image exceeds
 
     def add(self, item: Kept | Dropped | Damage) -> None:
         """Counts one more."""
@@ -210,8 +210,8 @@ def as_utf8(item: Record | Damage) -> Record | Damage:
         return Damage(key, item.reason, printable(item.detail))
     if not all(map(is_utf8, item.captions)):
         return Damage(key, "caption is not UTF-8")
-    if any(len(caption) > LONGEST_CAPTION for caption in item.captions):
-        return Damage(key, "caption is too long", f"over {LONGEST_CAPTION} characters")
+    if any(len(caption) > MAX_CAPTION_LENGTH for caption in item.captions):
+        return Damage(key, "caption is too long", f"over {MAX_CAPTION_LENGTH} characters")
     return replace(item, key=key, concept=printable(item.concept))
 
 

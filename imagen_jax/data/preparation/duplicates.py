@@ -20,7 +20,7 @@ NEAR_COLOUR = 8
 COMMON = 1000
 """A band that so many share says nothing: a white border, an even sky."""
 
-LEAST_DIFFERENCES = 24
+MIN_DIFFERENCES = 24
 """Looks with fewer ones, or fewer zeros, are of pictures that hardly have any contrast, and are compared with none."""
 
 Rows = UInt8[np.ndarray, "count bytes"]
@@ -44,7 +44,7 @@ def alike(looks: Rows) -> Earlier:
     found = np.full(len(looks), -1)
     edges, colours = looks[:, :EDGES], looks[:, EDGES:]
     ones = np.bitwise_count(edges).sum(axis=1)
-    telling = np.flatnonzero((ones >= LEAST_DIFFERENCES) & (ones <= 8 * EDGES - LEAST_DIFFERENCES))
+    telling = np.flatnonzero((ones >= MIN_DIFFERENCES) & (ones <= 8 * EDGES - MIN_DIFFERENCES))
     bands = np.ascontiguousarray(edges[telling]).reshape(-1).view(np.uint32).reshape(len(telling), BANDS)
     for band in bands.T:
         order = np.argsort(band, kind="stable")

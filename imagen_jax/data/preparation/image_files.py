@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.data.opened_images import MOST_PIXELS, opened_image
+from imagen_jax.data.opened_images import MAX_PIXELS, opened_image
 from imagen_jax.data.pixels import decode_upright, encode_jpeg, encode_png, lay_on_white, shrink
 from imagen_jax.errors import UserError
 
@@ -44,7 +44,7 @@ class ImageRules:
     """
 
     shorter_side: int | None = None
-    largest: int = MOST_PIXELS
+    largest: int = MAX_PIXELS
     quality: int = 95
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from imagen_jax.data.preparation.file_errors import reason_of
 from imagen_jax.data.sources.coco_annotations import CocoImage, parse_captions, parse_karpathy
 from imagen_jax.data.sources.records import Damage, Part, Record, fingerprint_of
 from imagen_jax.data.splits import Split
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, mark_of, to_path
 from imagen_jax.storage.refusals import raise_if_denied
@@ -29,7 +29,7 @@ ATTRIBUTION = (
 
 OFFICIAL_SPLITS: dict[str, Split] = {"train2014": "train", "val2014": "validation"}
 ANNOTATIONS_ZIP = "annotations_trainval2014.zip"
-LARGEST_MEMBER = 2**28
+MAX_MEMBER_BYTES = 2**28
 """Bytes of a photograph or of a file of captions, unpacked; the largest captions have 67 MB."""
 
 KARPATHY_FILE = "dataset_coco.json"
@@ -81,8 +81,8 @@ def coco_parts(
     if images_per_part < 1:
         raise UserError(f"images_per_part of COCO is {images_per_part}: choose 1 or more")
     folder = to_path(folder).expanduser()
-    list_groups = choose({"plain": plain_groups, "karpathy": karpathy_groups}, splits, "splits of COCO")
-    choose(KARPATHY_VALIDATION, validation, "validation of COCO")
+    list_groups = lookup({"plain": plain_groups, "karpathy": karpathy_groups}, splits, "splits of COCO")
+    lookup(KARPATHY_VALIDATION, validation, "validation of COCO")
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}: give the one that holds the downloads of https://cocodataset.org, "
@@ -277,4 +277,4 @@ def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
         except (OSError, *DAMAGED_MEMBER) as error:
             raise_if_denied(error, container)
             raise UserError(f"{container} can't be opened: download it again, whole ({error})") from error
-        yield lambda name: read_member(archive, name, LARGEST_MEMBER)
+        yield lambda name: read_member(archive, name, MAX_MEMBER_BYTES)

@@ -14,7 +14,7 @@ from imagen_jax.storage.paths import Path, in_bucket, read_files
 FILES_AT_A_TIME = 16
 """That are held in memory at once, and asked of a bucket side by side."""
 
-LARGEST_FILE = 2**28
+MAX_FILE_BYTES = 2**28
 """Bytes."""
 
 Item = TypeVar("Item")
@@ -81,8 +81,8 @@ def read_content(folder: Path, file: Path) -> bytes | str:
         UserError: the folder is gone.
     """
     try:
-        if not in_bucket(folder) and file.stat().st_size > LARGEST_FILE:
-            return f"it is over {LARGEST_FILE} bytes"
+        if not in_bucket(folder) and file.stat().st_size > MAX_FILE_BYTES:
+            return f"it is over {MAX_FILE_BYTES} bytes"
         return file.read_bytes()
     # A path with a zero byte is a ValueError.
     except (OSError, ValueError) as error:

@@ -31,7 +31,7 @@ DRAWINGS_SHA256 = "3feb2cc83f82ccbcae5a4c7a506a37dcf5761e2d9375cc0d3220ff600c261
 TRUE_TO_STROKES = 128
 """Pixels. In smaller drawings strokes are thinner than a pixel, and resvg makes them too faint."""
 
-LARGEST = 4096
+MAX_SIDE = 4096
 """Pixels of a stored drawing."""
 
 VARIATION_SELECTOR = 0xFE0F
@@ -69,15 +69,15 @@ def openmoji_parts(resolution: int = 256, skin_tones: bool = False, images_per_p
     Some drawings are alike, such as a cook and a man cook. With ``--duplicates=keys`` all are stored.
 
     Args:
-        resolution: width and height of the stored drawings, 1 to ``LARGEST``.
+        resolution: width and height of the stored drawings, 1 to ``MAX_SIDE``.
         skin_tones: also the variants with a skin tone.
         images_per_part: at most.
 
     Raises:
         UserError: a number is out of range, a package is missing, or its files are not those of the release.
     """
-    if not 1 <= resolution <= LARGEST:
-        raise UserError(f"drawings of {resolution} pixels cannot be stored: choose 1 to {LARGEST}")
+    if not 1 <= resolution <= MAX_SIDE:
+        raise UserError(f"drawings of {resolution} pixels cannot be stored: choose 1 to {MAX_SIDE}")
     if images_per_part < 1:
         raise UserError(f"images_per_part of the drawings is {images_per_part}: choose 1 or more")
     parts = []

@@ -6,7 +6,7 @@ from itertools import islice
 from types import ModuleType
 from typing import Any
 
-from imagen_jax.data.sources.rows import EmbeddedImage, Place, Row, check_columns
+from imagen_jax.data.sources.rows import EmbeddedImage, Row, RowPosition, check_columns
 from imagen_jax.errors import UserError
 from imagen_jax.storage.buckets import is_refusal
 from imagen_jax.storage.paths import Path
@@ -16,7 +16,7 @@ ROWS_AT_A_TIME = 1000
 
 INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
-LARGEST_GROUP = 2**31
+MAX_GROUP_BYTES = 2**31
 """Bytes of a row group of Parquet, unpacked, in the columns that are read; one row or page may be nearly all of it."""
 
 BYTES_AT_A_TIME = 2**27
@@ -36,7 +36,9 @@ DICTIONARY_PAGE = b"\x15\x04\x15"
 """How the header of one begins in Thrift's compact protocol, up to the number of its bytes, unpacked."""
 
 
-def read_parquet(table: Path, start: Place | None, needed: Sequence[str], with_bytes: bool = True) -> Iterator[Row]:
+def read_parquet(
+    table: Path, start: RowPosition | None, needed: Sequence[str], with_bytes: bool = True
+) -> Iterator[Row]:
     """Gives the rows of a Parquet table: the columns that are needed, and those of text, numbers and truth values.
 
     Where a column that is needed holds images themselves, as bytes or as Hugging Face's struct of bytes and path, its
@@ -73,7 +75,7 @@ def read_parquet(table: Path, start: Place | None, needed: Sequence[str], with_b
                 for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
                     for values in rows_of_batch(arrow, batch.slice(min(skipped, len(batch)))):
                         values = values | {name: embedded_image(values.get(name)) for name in embedded}
-                        yield Row(Place(number, number + 1), f"row {number + 1}", values)
+                        yield Row(RowPosition(number, number + 1), f"row {number + 1}", values)
                         number += 1
                     skipped = max(skipped - len(batch), 0)
     # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
@@ -173,9 +175,9 @@ def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> 
     places = [place for place, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
     read = [group.column(place) for place in places]
     size = sum(map(unpacked_size, read)) + LISTED_VALUE * sum(max(each.num_values - group.num_rows, 0) for each in read)
-    if size > LARGEST_GROUP:
+    if size > MAX_GROUP_BYTES:
         raise UserError(
-            f"{table} has a row group of {group.num_rows} rows that takes {size} bytes unpacked, and {LARGEST_GROUP} "
+            f"{table} has a row group of {group.num_rows} rows that takes {size} bytes unpacked, and {MAX_GROUP_BYTES} "
             "are read at most: write smaller row groups, such as with row_group_size=10000 of pyarrow's write_table"
         )
     return read
@@ -225,7 +227,7 @@ def rows_of_batch(arrow: ModuleType, batch: Any) -> Iterator[dict[str, Any]]:
 
 
 def values_of_column(arrow: ModuleType, column: Any) -> list[Any]:
-    """The values of a column; of text that is not UTF-8 the rest is kept, as ``Row`` says.
+    """The values of a column; of text that is not UTF-8 the rest is kept, as ``Trajectory`` says.
 
     A text that several rows have is in memory once.
     """

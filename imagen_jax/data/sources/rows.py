@@ -7,7 +7,7 @@ from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.paths import Path
 
 
-class Place(NamedTuple):
+class RowPosition(NamedTuple):
     """Where a row begins.
 
     Attributes:
@@ -30,7 +30,7 @@ class Row(NamedTuple):
         detail: of the problem.
     """
 
-    place: Place
+    place: RowPosition
     name: str
     values: dict[str, Any]
     problem: str = ""
@@ -49,7 +49,7 @@ class EmbeddedImage(NamedTuple):
     path: str
 
 
-RowReader = Callable[[Path, Place | None, Sequence[str]], Iterator[Row]]
+RowReader = Callable[[Path, RowPosition | None, Sequence[str]], Iterator[Row]]
 """``read(table, start, needed)`` gives the rows from a place on, or from the first one. It raises ``UserError`` where
 the table can't be read, or where it is known from its beginning that one of the columns ``needed`` is not there."""
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from imagen_jax.data.sources import folder, openmoji
 from imagen_jax.data.sources.captioned_image import CaptionedImage
-from imagen_jax.errors import UserError, choose, nearest_name
+from imagen_jax.errors import UserError, lookup, nearest_name
 
 Item = TypeVar("Item")
 
@@ -46,7 +46,7 @@ def list_all(table: dict[str, Source[Item]], source_name: str, options: Mapping[
     Raises:
         UserError: an unknown source or option, a missing option, or what the source itself raises.
     """
-    source = choose(table, source_name, "data source")
+    source = lookup(table, source_name, "data source")
     parameters = inspect.signature(source.list_all).parameters
     for name in options:
         if name not in parameters:

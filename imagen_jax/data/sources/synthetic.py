@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from imagen_jax.array_types import HostPixels
 from imagen_jax.data.pixels import encode_jpeg, encode_png
 from imagen_jax.data.sources.records import Part, Record
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime.seeds import check_seed
 
 ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to credit"
@@ -21,7 +21,7 @@ ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to c
 VERSION = 1
 """To be raised when the same options draw something else."""
 
-SMALLEST = 8
+MIN_SIDE = 8
 """Pixels. In smaller images shapes can't be told apart."""
 
 Plane = Float32[np.ndarray, "height width"]
@@ -94,7 +94,7 @@ def synthetic_parts(
 
     Args:
         count: of images.
-        resolution: their width and height, at least ``SMALLEST``.
+        resolution: their width and height, at least ``MIN_SIDE``.
         images_per_part: at most.
         seed: another one gives other images, see ``check_seed``.
         encoding: ``jpeg`` or ``png``.
@@ -102,10 +102,10 @@ def synthetic_parts(
     Raises:
         UserError: a number is too small, it is no seed, or the encoding is unknown.
     """
-    choose(ENCODINGS, encoding, "encoding of synthetic images")
+    lookup(ENCODINGS, encoding, "encoding of synthetic images")
     numbers = {
         "count": (count, 1),
-        "resolution": (resolution, SMALLEST),
+        "resolution": (resolution, MIN_SIDE),
         "images_per_part": (images_per_part, 1),
     }
     seed = check_seed(seed, "seed of the synthetic images")

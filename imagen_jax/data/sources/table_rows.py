@@ -8,18 +8,18 @@ from typing import Any
 
 from imagen_jax.data.sources.parquet_rows import read_parquet
 from imagen_jax.data.sources.record_fields import parse_json_object
-from imagen_jax.data.sources.rows import Place, Row, RowReader, check_columns
+from imagen_jax.data.sources.rows import Row, RowPosition, RowReader, check_columns
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 """How a table may begin, and how its text is then encoded; Excel writes the second."""
 
-LONGEST_LINE = 2**24
+MAX_LINE_LENGTH = 2**24
 """Bytes."""
 
 
-def read_json_lines(table: Path, start: Place | None, needed: Sequence[str]) -> Iterator[Row]:
+def read_json_lines(table: Path, start: RowPosition | None, needed: Sequence[str]) -> Iterator[Row]:
     """Gives the rows of a file with a JSON object in each line; which columns there are shows only at its end."""
     with table.open("rb") as stream:
         lines = Lines(stream, start)
@@ -38,7 +38,9 @@ def read_json_lines(table: Path, start: Place | None, needed: Sequence[str]) -> 
                 yield Row(place, f"line {place.line}", {}, "row is no JSON", str(error))
 
 
-def read_separated_values(delimiter: str, table: Path, start: Place | None, needed: Sequence[str]) -> Iterator[Row]:
+def read_separated_values(
+    delimiter: str, table: Path, start: RowPosition | None, needed: Sequence[str]
+) -> Iterator[Row]:
     """Gives the rows of a table as text, below a line with the columns' names; a quoted value may go over lines.
 
     Raises:
@@ -97,17 +99,17 @@ class Lines:
         place: where the next line begins.
     """
 
-    def __init__(self, stream: Any, start: Place | None):
+    def __init__(self, stream: Any, start: RowPosition | None):
         # Files in buckets have no readline of a limited length.
         self.stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
-        self.place = Place(0, 1)
+        self.place = RowPosition(0, 1)
         self.stream.seek(0)
         beginning = self.stream.read(3)
         mark = next((mark for mark in BYTE_ORDER_MARKS if beginning.startswith(mark)), b"")
         self.encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
-        self.go_to(start or Place(len(mark), 1))
+        self.go_to(start or RowPosition(len(mark), 1))
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: RowPosition) -> None:
         """Continues at a place where a line begins."""
         self.stream.seek(place.offset)
         self.place = place
@@ -120,11 +122,11 @@ class Lines:
         if not line:
             raise StopIteration
         size, end = len(line), line
-        while size > LONGEST_LINE and end and not self._ends(end):
+        while size > MAX_LINE_LENGTH and end and not self._ends(end):
             end = self._read_line()
             size += len(end)
-        self.place = Place(self.place.offset + size, self.place.line + 1)
-        if size > LONGEST_LINE:
+        self.place = RowPosition(self.place.offset + size, self.place.line + 1)
+        if size > MAX_LINE_LENGTH:
             raise LongLineError(f"it has {size} bytes")
         if self.encoding == "utf-8":
             return line.decode("utf-8", "surrogateescape")
@@ -133,16 +135,16 @@ class Lines:
 
     def _read_line(self) -> bytes:
         """The bytes up to the next line feed and with it, or to the end; only the beginning of what is too long."""
-        line = self.stream.readline(LONGEST_LINE + 1)
+        line = self.stream.readline(MAX_LINE_LENGTH + 1)
         if self.encoding == "utf-8":
             return line
         while line:
             # In the little end the line feed's byte comes first; and it may be half of another character.
             more = self.stream.read(1) if len(line) % 2 else b""
             line += more
-            if self._ends(line) or len(line) > LONGEST_LINE:
+            if self._ends(line) or len(line) > MAX_LINE_LENGTH:
                 return line
-            rest = self.stream.readline(LONGEST_LINE + 1)
+            rest = self.stream.readline(MAX_LINE_LENGTH + 1)
             if not rest:
                 return line
             line += rest

@@ -18,7 +18,7 @@ import numpy as np
 
 from imagen_jax.data.sources.drafts import (
     FILES_AT_A_TIME,
-    LARGEST_FILE,
+    MAX_FILE_BYTES,
     Draft,
     chunks,
     make_draft,
@@ -31,9 +31,9 @@ from imagen_jax.data.sources.image_paths import image_marks, image_path, lies_ou
 from imagen_jax.data.sources.parquet_rows import read_parquet
 from imagen_jax.data.sources.record_fields import decode_text, parse_json_object, printable, split_lines
 from imagen_jax.data.sources.records import Damage, Part, Record
-from imagen_jax.data.sources.rows import EmbeddedImage, Place, Row, RowReader, check_columns
+from imagen_jax.data.sources.rows import EmbeddedImage, Row, RowPosition, RowReader, check_columns
 from imagen_jax.data.sources.table_rows import ROW_READERS
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, in_bucket, mark_of, to_path
 
 ATTRIBUTION = "The user's own images"
@@ -104,7 +104,7 @@ def table_parts(
     path = to_path(table).expanduser()
     if not path.is_file():
         raise UserError(f"there is no table {path}: give the file that lists your images")
-    choose(ROW_READERS, path.suffix.lower(), "ending of a table")
+    lookup(ROW_READERS, path.suffix.lower(), "ending of a table")
     folder = to_path(images).expanduser() if str(images) else path.parent
     check_folder(folder)
     check_images_per_part(images_per_part)
@@ -140,7 +140,9 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
     return parts
 
 
-def read_table_part(table: Table, start: Place, images: int, repeated: Sequence[int]) -> Iterator[Record | Damage]:
+def read_table_part(
+    table: Table, start: RowPosition, images: int, repeated: Sequence[int]
+) -> Iterator[Record | Damage]:
     """Gives the records of a part of a table, and what is damaged.
 
     Args:
@@ -163,7 +165,7 @@ def read_table_part(table: Table, start: Place, images: int, repeated: Sequence[
     yield from with_images(table.images, drafts)
 
 
-def runs_of(table: Table, start: Place | None, with_bytes: bool = True) -> Iterator[Run]:
+def runs_of(table: Table, start: RowPosition | None, with_bytes: bool = True) -> Iterator[Run]:
     """Gives the rows of a table by their images, from a place on or from the first one.
 
     Raises:
@@ -227,8 +229,8 @@ def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | 
     if isinstance(draft, Damage):
         return draft
     if image.content is not None:
-        if len(image.content) > LARGEST_FILE:
-            return Damage(row.name, "no image file", f"it is over {LARGEST_FILE} bytes")
+        if len(image.content) > MAX_FILE_BYTES:
+            return Damage(row.name, "no image file", f"it is over {MAX_FILE_BYTES} bytes")
         return with_image(draft.record, image.content)
     if not path:
         return Damage(row.name, "no image file", f"there are neither bytes nor a path in {table.image_column!r}")

@@ -34,7 +34,7 @@ GZIP = b"\x1f\x8b"
 OTHER_FORMATS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 """How files begin that are packed in a way that is not read, and what that is called."""
 
-MOST_UNPACKED = 100
+MAX_UNPACKED_RATIO = 100
 """Bytes that a byte of gzip may become, beyond the first 64 MiB: images hardly shrink, and bombs a thousandfold."""
 
 
@@ -53,7 +53,7 @@ class Unpacked(io.RawIOBase):
         size = packed.seek(0, io.SEEK_END)
         packed.seek(0)
         self._file = gzip.GzipFile(fileobj=packed)
-        self._most = 2**26 + MOST_UNPACKED * size
+        self._most = 2**26 + MAX_UNPACKED_RATIO * size
 
     def tell(self) -> int:
         """How many bytes were read."""

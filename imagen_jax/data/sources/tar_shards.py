@@ -37,7 +37,7 @@ MAX_MEMBER_BYTES = 256 * 2**20
 MAX_TEXT_BYTES = 2**22
 """Of a caption or metadata, likewise."""
 
-MOST_MEMBERS = 16
+MAX_MEMBERS = 16
 """Files that are read of one record."""
 
 APART = "files of one key lie apart"
@@ -192,7 +192,7 @@ def read_group(group: Group, caption: str, image: str) -> Iterator[Record | Dama
     beside = TEXT if caption == TEXT else METADATA
     paired = [stem for stem in images if stem and named(stem, beside) in group.contents]
     if not images:
-        has = ", ".join(f".{ending}" for ending in sorted(group.endings)[:MOST_MEMBERS])
+        has = ", ".join(f".{ending}" for ending in sorted(group.endings)[:MAX_MEMBERS])
         yield Damage(group.key, "no image", f"it has {has}; an image is .{image or ', .'.join(IMAGES)}")
     elif "" in images or (len(images) == 1 and (image or not paired)):
         yield read_record(group, group.key, images.get("") or next(iter(images.values())), caption)
@@ -292,4 +292,4 @@ def begins_another(group: Group, member: Member, wanted: Collection[str], image:
     for ending in group.contents:
         kinds.setdefault(stem_of(ending), set()).add(kind_of(ending) in IMAGES)
     whole = any(one and len(found) == 2 for one, found in kinds.items())
-    return len(group.contents) >= MOST_MEMBERS or (whole and bool(stem) and stem not in kinds and not image)
+    return len(group.contents) >= MAX_MEMBERS or (whole and bool(stem) and stem not in kinds and not image)

@@ -28,7 +28,7 @@ Key = Mapping[str, str | int | float | bool | None]
 WIDEST = 4096
 """Features of a picture; Inception has half as many."""
 
-LARGEST = 8 * WIDEST**2
+MAX_BYTES = 8 * WIDEST**2
 """Bytes of a matrix."""
 
 SINGLE_ARRAY = b"\x93NUMPY"
@@ -110,7 +110,7 @@ def opened(path: Path) -> Iterator[Arrays]:
             if stream.read(len(SINGLE_ARRAY)) == SINGLE_ARRAY:
                 raise UserError(f"{path} is a single array and not statistics: give an npz file with mu and sigma")
             stream.seek(0)
-            with opened_arrays(stream, LARGEST) as file:
+            with opened_arrays(stream, MAX_BYTES) as file:
                 yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error

@@ -28,7 +28,7 @@ OVERALL = "overall"
 QUANTILE_95 = 1.959963984540054
 """Of the normal distribution, on both sides of which 2.5% lie."""
 
-FEWEST_PROMPTS = 6
+MIN_PROMPTS = 6
 """With fewer, how much they scatter is a guess, and a prompt's answers count as one."""
 
 
@@ -121,7 +121,7 @@ def count_effective(scores: Sequence[Sequence[float]]) -> float:
     prompts, count = len(scores), sum(map(len, scores))
     rate = sum(map(sum, scores)) / count
     scatter = math.fsum((sum(one) - len(one) * rate) ** 2 for one in scores)
-    if prompts < FEWEST_PROMPTS or scatter == 0.0:
+    if prompts < MIN_PROMPTS or scatter == 0.0:
         return float(prompts)
     variance = prompts / (prompts - 1) * scatter / count**2
     return min(max(rate * (1 - rate) / variance, float(prompts)), float(count))

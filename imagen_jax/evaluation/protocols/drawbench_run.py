@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from imagen_jax.cascade.cascade import Cascade
-from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.cascade.requests import requests_of
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.drawn import StepBar, draw_pictures
 from imagen_jax.evaluation.protocols.evaluation import PICTURES, describe_weights
@@ -62,7 +62,12 @@ def draw_bench(
     texts = [prompt.prompt for prompt in prompts]
     digest = hash_lines(texts)
     drawn = draw_pictures(
-        cascade, steps, wishes_of(texts, samples), out / PICTURES, seed, {"prompts_sha256": digest, "samples": samples}
+        cascade,
+        steps,
+        requests_of(texts, samples),
+        out / PICTURES,
+        seed,
+        {"prompts_sha256": digest, "samples": samples},
     )
     return {
         "title": "DrawBench",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.image_folder import PictureFolder, draw_missing, settings_of
-from imagen_jax.cascade.requests import Wish
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
     """Pictures in a folder.
 
     Attributes:
-        files: of each wish, in order.
+        files: of each request, in order.
         seconds: that drawing what was missing took.
         drawn: how many were missing.
     """
@@ -73,14 +73,19 @@ def read_picture(file: Path) -> HostPixels:
 
 
 def draw_pictures(
-    cascade: Cascade, steps: StepBar, wishes: Sequence[Wish], folder: Path, seed: int, facts: Mapping[str, Any]
+    cascade: Cascade,
+    steps: StepBar,
+    requests: Sequence[ImageRequest],
+    folder: Path,
+    seed: int,
+    facts: Mapping[str, Any],
 ) -> Drawn:
     """Draws what is missing in a folder; every process of the run calls it, and draws its share.
 
     Args:
         cascade: what draws; it calls ``steps``.
         steps: shows how far it is.
-        wishes: the pictures.
+        requests: the pictures.
         folder: where they go.
         seed: of their noise.
         facts: what else the pictures depend on, or are chosen by.
@@ -89,20 +94,20 @@ def draw_pictures(
         UserError: the folder is of other pictures, or what ``draw_missing`` raises.
     """
     settings = {**settings_of(cascade), **facts}
-    size = cascade.batch_size_for(len(wishes))
-    pictures = processes.take_turns(lambda: PictureFolder(folder, wishes, seed, size, "png", settings))
+    size = cascade.batch_size_for(len(requests))
+    pictures = processes.run_on_process_zero_first(lambda: PictureFolder(folder, requests, seed, size, "png", settings))
     missing = pictures.missing(jax.process_index(), jax.process_count())
     started = time.perf_counter()
     drawn = 0
     if missing:
         total = cascade.count_steps() * len(missing)
         with tqdm(
-            desc="Sampling", total=total, unit="step", dynamic_ncols=True, disable=not processes.is_first()
+            desc="Sampling", total=total, unit="step", dynamic_ncols=True, disable=not processes.is_process_zero()
         ) as bar:
             steps.bar = bar
             drawn = draw_missing(cascade, pictures, missing, seed)
         steps.bar = None
     seconds = time.perf_counter() - started
-    processes.meet("all pictures are drawn")
+    processes.barrier("all pictures are drawn")
     files = tuple(folder / name for name in pictures.names)
     return Drawn(files, seconds, drawn)

@@ -25,15 +25,15 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.encoders.feature_network import FeatureNetwork
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
-from imagen_jax.errors import choose
+from imagen_jax.errors import lookup
 from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
 from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 from imagen_jax.evaluation.protocols.references import Reference, open_prepared
 from imagen_jax.runtime import processes
-from imagen_jax.sharding.placement import batch_placement, count_parts, replicated
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 from imagen_jax.storage.paths import Path
-from imagen_jax.training.loop import Moment
+from imagen_jax.training.loop import StepInfo
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 
 FILE_NAME = "evaluations.jsonl"
@@ -80,7 +80,7 @@ class TrainingEvaluation:
 
     def __init__(self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path) -> None:
         preview = config.preview
-        network = choose(FEATURE_NETWORKS, preview.features, "preview.features")
+        network = lookup(FEATURE_NETWORKS, preview.features, "preview.features")
         reference = open_prepared(folder, "train")
         self.stage, self.workdir = stage, workdir
         self.sample = choose_sample(reference, preview.samples, preview.compared, config.seed)
@@ -93,7 +93,7 @@ class TrainingEvaluation:
 
         self._draw = draw_all
         self._compiled: Callable[..., Any] | None = None
-        if processes.is_first():
+        if processes.is_process_zero():
             self.network: FeatureNetwork = network()
             compared = (reference.picture(number, stage.resolution) for number in self.sample.compared)
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
@@ -110,12 +110,12 @@ class TrainingEvaluation:
             small = resize_area(np.stack(images), self.stage.low_resolution)
         return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 
-    def _pictures(self, moment: Moment) -> np.ndarray:
+    def _pictures(self, moment: StepInfo) -> np.ndarray:
         """Draws the sample in batches of one size, over all devices."""
         placement: Any = moment.state.step.sharding
         mesh = placement.mesh
         count = len(self.sample.captions)
-        parts = count_parts(mesh)
+        parts = num_batch_shards(mesh)
         size = -(-min(BATCH, count) // parts) * parts
         if self._compiled is None:
             self._compiled = jax.jit(
@@ -129,10 +129,10 @@ class TrainingEvaluation:
             drawn.append(np.asarray(self._compiled(moment.state.ema_params, batch)))
         return np.concatenate(drawn)[:count]
 
-    def __call__(self, number: int, moment: Moment) -> None:
+    def __call__(self, number: int, moment: StepInfo) -> None:
         """Draws with the averaged parameters, measures, and writes."""
         pictures = to_pixels(self._pictures(moment))
-        if not processes.is_first():
+        if not processes.is_process_zero():
             return
         features = extract_features(self.network, pictures, show=False).pooled
         recall = measure_caption_recall(features, self.sample.own, self.features)
@@ -156,7 +156,7 @@ def is_measured(workdir: Path, number: int) -> bool:
 
 def make_evaluation(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
-) -> Callable[[int, Moment], None] | None:
+) -> Callable[[int, StepInfo], None] | None:
     """The hook, or None where ``training.evaluate_every`` is 0. See ``TrainingEvaluation``."""
     if not config.training.evaluate_every:
         return None

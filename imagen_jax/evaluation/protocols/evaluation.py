@@ -15,7 +15,7 @@ import numpy as np
 
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.loading import hash_parameters
-from imagen_jax.cascade.requests import wishes_of
+from imagen_jax.cascade.requests import requests_of
 from imagen_jax.encoders.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.encoders.feature_networks import FeatureSet
 from imagen_jax.evaluation.metrics.clip_score import clip_score, r_precision
@@ -92,16 +92,16 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
     resolution = cascade.stages[-1].resolution
     captions = request.choice.captions
     chosen = {"captions_sha256": request.choice.sha256}
-    if processes.is_first():
+    if processes.is_process_zero():
         write_captions(request)
-    drawn = draw_pictures(cascade, steps, wishes_of(captions), request.out / PICTURES, request.seed, chosen)
+    drawn = draw_pictures(cascade, steps, requests_of(captions), request.out / PICTURES, request.seed, chosen)
     ours_key = {"captions_sha256": request.choice.sha256, "pictures_sha256": fingerprint_of(drawn)}
     measured = Measured([], {}, [], {}, drawn)
     for place, network in enumerate(request.networks):
         ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), drawn.picture)
         theirs = measure_reference(network, request.reference, resolution, request.cache)
         measured.features[network.name] = ours, theirs.features
-        if not processes.is_first():
+        if not processes.is_process_zero():
             continue
         found = measure_features(network, ours, theirs, None if place else request.published)
         measured.numbers[network.name] = found.numbers
@@ -110,7 +110,7 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
     if request.clip is not None:
         folder = request.out / FEATURES / request.clip.name
         images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), drawn.picture).pooled
-        if processes.is_first():
+        if processes.is_process_zero():
             numbers, headline = measure_texts(request.clip, images, captions, request.seed)
             measured.numbers[request.clip.name] = numbers
             measured.headline += headline

@@ -58,7 +58,7 @@ def extract_in_parts(
         begun = any(file.suffix == ".npz" for file in files_in(folder))
         keep_settings(folder / KEY, {**network.key, **key}, "features", mend, begun=begun)
 
-    processes.take_turns(keep)
+    processes.run_on_process_zero_first(keep)
     parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
     mine = range(jax.process_index(), len(parts), jax.process_count())
     missing = [number for number in mine if not is_whole(folder / name_of(number), len(parts[number]))]
@@ -70,7 +70,7 @@ def extract_in_parts(
                 features = join_features(list(extract_part(network, extract, read, parts[number], bar.update)))
                 check_finite(features.pooled, parts[number].start)
                 write_part(folder / name_of(number), features)
-    processes.meet(f"features in {folder.name} are there")
+    processes.barrier(f"features in {folder.name} are there")
     return join_features([read_part(folder / name_of(number)) for number in range(len(parts))])
 
 

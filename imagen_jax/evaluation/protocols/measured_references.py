@@ -63,7 +63,7 @@ def measure_reference(network: FeatureNetwork, reference: Reference, resolution:
         network, folder, key, len(reference.captions), lambda number: reference.picture(number, resolution)
     )
     count = len(features.pooled)
-    if not (processes.is_first() and network.distance):
+    if not (processes.is_process_zero() and network.distance):
         return MeasuredReference(features, None, None)
     moments = kept_moments(folder / STATISTICS, features, {**network.key, **key}) if count > 1 else None
     radii = kept_radii(folder / RADII, features) if count > NEIGHBOURS else None

@@ -16,7 +16,7 @@ from imagen_jax.data.sources import coco
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import StoredImage, captions_of, identify, load_split
 from imagen_jax.data.transforms import make_smaller
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, mark_of, to_path
 from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.training.workdir import read_config, require_sections
@@ -182,7 +182,7 @@ def check_reference(dataset: str, folder: str | Path) -> Path:
     Raises:
         UserError: there is no such data set, or no folder.
     """
-    choose(DATASETS, dataset, "dataset")
+    lookup(DATASETS, dataset, "dataset")
     if not str(folder):
         raise UserError(f"--dataset={dataset} needs the folder of its files: name it in --data_dir")
     return to_path(folder).expanduser()

@@ -13,7 +13,7 @@ from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS
 from imagen_jax.encoders.inception_weights import load_inception
 from imagen_jax.encoders.pretrained_clip import SIZES, load_clip
 from imagen_jax.encoders.resizing import RESIZES
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.metrics.reference_statistics import read_published_statistics
 from imagen_jax.evaluation.protocols.caption_choice import CaptionChoice, choose_captions, match_captions
 from imagen_jax.evaluation.protocols.deviations import PROTOCOLS
@@ -82,7 +82,7 @@ def check_wanted(wanted: Wanted) -> None:
     Raises:
         UserError: a name is unknown, a folder is missing, or a file can't be read.
     """
-    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     if dataset := wanted.dataset or protocol.dataset:
         place = check_reference(dataset, wanted.data_dir)
         if not place.is_dir():
@@ -90,11 +90,11 @@ def check_wanted(wanted: Wanted) -> None:
         if dataset in PREPARED_SPLITS:
             check_split(place, PREPARED_SPLITS[dataset])
     for name in wanted.features:
-        choose(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
+        lookup(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
     if wanted.resize:
-        choose(RESIZES, wanted.resize, "way to resize")
+        lookup(RESIZES, wanted.resize, "way to resize")
     if wanted.clip not in ("", "none"):
-        choose(SIZES, wanted.clip, "CLIP")
+        lookup(SIZES, wanted.clip, "CLIP")
     if wanted.captions_file:
         read_prompts(to_path(wanted.captions_file))
     if wanted.reference_statistics:
@@ -123,9 +123,9 @@ def open_data(base: str, wanted: Wanted) -> Opened:
     Raises:
         UserError: a data set or a list of captions can't be used, or there are fewer captions than are asked for.
     """
-    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     dataset = wanted.dataset or protocol.dataset
-    reference = processes.take_turns(
+    reference = processes.run_on_process_zero_first(
         lambda: open_reference(dataset, wanted.data_dir) if dataset else open_training_data(to_path(base))
     )
     if wanted.captions_file:
@@ -146,7 +146,7 @@ def make_request(cascade: Cascade, out: Path, wanted: Wanted, opened: Opened | N
     Raises:
         UserError: a data set, a list of captions or a file of weights that can't be used.
     """
-    protocol = choose(PROTOCOLS, wanted.protocol, "protocol")
+    protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     networks = [load_network(name, wanted) for name in wanted.features or protocol.features]
     clip = find_clip(wanted)
     dataset = wanted.dataset or protocol.dataset
@@ -184,7 +184,7 @@ def load_network(name: str, wanted: Wanted) -> FeatureNetwork:
     """
     if name == "inception":
         return load_inception(wanted.inception_weights, *([wanted.resize] if wanted.resize else []))
-    return choose(FEATURE_NETWORKS | {"inception": load_inception}, name, "feature network")()
+    return lookup(FEATURE_NETWORKS | {"inception": load_inception}, name, "feature network")()
 
 
 def find_clip(wanted: Wanted) -> TextImageNetwork | None:

@@ -39,7 +39,7 @@ def run_evaluation(cascade: Cascade, steps: StepBar, request: Request) -> dict[s
         UserError: whatever the user can mend.
     """
     measured = measure_cascade(cascade, steps, request)
-    if not processes.is_first():
+    if not processes.is_process_zero():
         return {}
     first: list[Headline] = []
     extras: dict[str, Any] = {}
@@ -90,10 +90,10 @@ def run_sweep(cascade: Cascade, steps: StepBar, request: Request, points: Sequen
         out = request.out / "points" / point.name
         make_folder(out)
         report = run_evaluation(cascade.adjusted(**point.settings), steps, replace(request, out=out))
-        if processes.is_first():
+        if processes.is_process_zero():
             lines.append(summarise(point, report))
             write_report(request.out / "sweep.json", {"points": lines})
-    if processes.is_first():
+    if processes.is_process_zero():
         plot_points(request.out / "pareto", points, lines)
     return lines
 

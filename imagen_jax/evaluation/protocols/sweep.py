@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 
 AXES = {
     "guidance": float,
@@ -68,7 +68,7 @@ def parse_axis(text: str) -> Axis:
     name, equals, values = text.partition("=")
     if not equals or not values:
         raise UserError(f"--sweep={text} names no values: write it as in --sweep=guidance=1/1.5/2")
-    read = choose(AXES, name.strip(), "setting of a sweep")
+    read = lookup(AXES, name.strip(), "setting of a sweep")
     alternatives = [value.strip() for value in values.split(BETWEEN_VALUES)]
     if len(set(alternatives)) < len(alternatives):
         raise UserError(f"--sweep={text} gives a value twice: give each once")

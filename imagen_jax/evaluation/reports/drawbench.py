@@ -26,11 +26,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.data.sources.table_rows import ROW_READERS
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, to_path, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
 
-PACKAGE = "imagen_jax.evaluation"
+PACKAGE = "imagen_jax.evaluation.reports"
 OWN_PROMPTS = "drawbench_prompts.csv"
 
 COLUMNS = {"prompts": "prompt", "prompt": "prompt", "category": "category", "categories": "category"}
@@ -64,7 +64,7 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
     Raises:
         UserError: there is no such file, it lacks a column, a row can't be read, or there is no prompt at all.
     """
-    read_rows = choose(ROW_READERS, path.suffix.lower(), "kind of table")
+    read_rows = lookup(ROW_READERS, path.suffix.lower(), "kind of table")
     found: dict[str, DrawBenchPrompt] = {}
     try:
         for row in read_rows(path, None, ()):

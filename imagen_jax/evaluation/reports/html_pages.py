@@ -19,7 +19,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, writing
 from imagen_jax.storage.refusals import raise_if_denied
 
-PACKAGE = "imagen_jax.evaluation"
+PACKAGE = "imagen_jax.evaluation.reports"
 
 KINDS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -31,7 +31,7 @@ KINDS = {
 """What a picture is, by how its file begins."""
 
 QUALITIES = (82, 65, 45, 25)
-SMALLEST_SIDE = 16
+MIN_SIDE = 16
 
 
 @functools.cache
@@ -102,6 +102,6 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
             encoded = io.BytesIO()
             # Method 4, the usual one, takes twice as long for files that are 1% smaller.
             image.save(encoded, format="WEBP", quality=quality, method=2)
-            if encoded.tell() <= most_bytes or (quality == QUALITIES[-1] and max(image.size) <= SMALLEST_SIDE):
+            if encoded.tell() <= most_bytes or (quality == QUALITIES[-1] and max(image.size) <= MIN_SIDE):
                 return encoded.getvalue()
         image.thumbnail((max(image.size) * 3 // 4,) * 2, Image.Resampling.LANCZOS)

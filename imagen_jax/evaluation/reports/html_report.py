@@ -9,7 +9,7 @@ here become tables of facts.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.reports import published
 from imagen_jax.evaluation.reports.html_pages import data_uri, write_page
 from imagen_jax.storage.paths import Path
@@ -118,7 +118,7 @@ def headline_card(entry: Mapping[str, Any]) -> dict[str, str]:
         "name": str(entry["name"]),
         "value": in_figures(entry["value"]),
         "uncertainty": uncertainty or "",
-        "direction": choose(DIRECTIONS, entry["better"], "direction"),
+        "direction": lookup(DIRECTIONS, entry["better"], "direction"),
         "note": str(entry.get("note") or ""),
     }
 

@@ -32,7 +32,7 @@ LABEL_SIZE = 8
 GAP = 7.0
 """Between a point and its label, in points of 1/72 inch."""
 
-FAR = 1.6
+MAX_LABEL_DISTANCE = 1.6
 """Gaps from which on a thin line leads from a point to its label."""
 
 
@@ -179,7 +179,7 @@ def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> N
         origin = (box.left - (extent.x0 - place[0]), box.bottom - (extent.y0 - place[1]))
         text.set_position(to_pair(to_data(origin)))
         end = (min(max(place[0], box.left), box.right), min(max(place[1], box.bottom), box.top))
-        if math.dist(place, end) > FAR * gap:
+        if math.dist(place, end) > MAX_LABEL_DISTANCE * gap:
             (start_x, start_y), (end_x, end_y) = to_data(place), to_data(end)
             axis.plot([start_x, end_x], [start_y, end_y], color=colour, linewidth=0.5, alpha=0.7, zorder=1)
 

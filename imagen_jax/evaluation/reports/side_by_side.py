@@ -3,7 +3,7 @@
     folder of PNGs -> pictures_by_prompt -> ModelPictures of each model --+-> thumbnails -> one HTML file
     prompts with their categories ----------------------------------------+
 
-The page is one file of at most about 60 MB, however many pictures it shows: they share ``MOST_ENCODED`` equally. 200
+The page is one file of at most about 60 MB, however many pictures it shows: they share ``MAX_ENCODED_BYTES``. 200
 prompts × 8 pictures × 2 models have 13.6 kB each, which is more than a WebP of 256 px usually needs.
 """
 
@@ -22,10 +22,10 @@ from imagen_jax.storage.paths import Path, files_in
 from imagen_jax.storage.refusals import raise_if_denied
 
 SIDE = 256
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 """Of a picture's index."""
 
-MOST_ENCODED = 58_000_000
+MAX_ENCODED_BYTES = 58_000_000
 """Characters of all pictures together."""
 
 LARGEST, SMALLEST = 24_000, 1_000
@@ -70,7 +70,7 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
             raise_if_denied(error, path)
             raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
         prompt, index = said.get("prompt"), str(said.get("index", ""))
-        if isinstance(prompt, str) and index.isdecimal() and len(index) <= MOST_DIGITS:
+        if isinstance(prompt, str) and index.isdecimal() and len(index) <= MAX_DIGITS:
             found.setdefault(str(prompt), []).append((int(index), path))
     if not found:
         raise UserError(
@@ -127,14 +127,14 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
 
 
 def embed(files: Sequence[Path]) -> dict[Path, str]:
-    """The address of each picture's thumbnail, of ``MOST_ENCODED`` characters together.
+    """The address of each picture's thumbnail, of ``MAX_ENCODED_BYTES`` characters together.
 
     Raises:
         UserError: there are too many pictures for that, or one can't be read.
     """
-    most_bytes = min(LARGEST, int(MOST_ENCODED / ENCODED / len(files)) - 2)
+    most_bytes = min(LARGEST, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
     if most_bytes < SMALLEST:
-        most = int(MOST_ENCODED / ENCODED / (SMALLEST + 2))
+        most = int(MAX_ENCODED_BYTES / ENCODED / (SMALLEST + 2))
         raise UserError(f"{len(files):,} pictures are too many for one page: choose prompts, {most:,} pictures at most")
 
     def address(file: Path) -> str:

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, in_bucket, move_folder, remove_folder
-from imagen_jax.training.monitoring.append_file import say
+from imagen_jax.training.monitoring.append_file import print_line
 
 COMMITTED = "commit_success.txt"
 """What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
@@ -27,7 +27,7 @@ COMMITTED = "commit_success.txt"
 PARTS = ("_CHECKPOINT_METADATA", "ema_params/_METADATA")
 """What lies in the folder of every checkpoint; ``state/`` may be removed from one that is only to sample from."""
 
-MOST_DAMAGED = 2
+MAX_DAMAGED = 2
 """How many damaged checkpoints are kept; each is as large as a whole one, and pushed out by nothing else."""
 
 LOOKS = 40
@@ -206,10 +206,10 @@ def set_aside(checkpoint: Path) -> str:
                and match[1] == checkpoint.name]  # fmt: skip
     name = f"{checkpoint.name}.damaged" + (f"-{max(numbers) + 1}" if numbers else "")
     move_folder(checkpoint, checkpoint.with_name(name))
-    for path in before[: len(before) + 1 - MOST_DAMAGED]:
+    for path in before[: len(before) + 1 - MAX_DAMAGED]:
         try:
             remove_folder(path)
-            warn(f"{path} is removed, for only {MOST_DAMAGED} damaged checkpoints are kept")
+            warn(f"{path} is removed, for only {MAX_DAMAGED} damaged checkpoints are kept")
         except OSError as error:
             warn(f"{path} can't be removed ({error.strerror or error}): do that to make room")
     return name
@@ -239,7 +239,7 @@ def see_alike(look: Callable[[], int], folder: Path) -> int:
         ForNowError: they go on seeing different ones.
     """
     # What devices gather does not wait for whoever comes half a minute later.
-    processes.meet("looking for checkpoints")
+    processes.barrier("looking for checkpoints")
     for number in range(LOOKS):
         if number:
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -263,7 +263,7 @@ def agree_on(reason: str | None) -> str | None:
 
 def warn(sentence: str) -> None:
     """Prints a sentence on standard error that must not be missed."""
-    say(f"warning: {sentence}")
+    print_line(f"warning: {sentence}")
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.training.checkpoints.folder import warn
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.checkpoints.write_errors import NotWrittenError
-from imagen_jax.training.loop import Hook, Moment
+from imagen_jax.training.loop import Hook, StepInfo
 
 RETRIES = 10
 """How often a write that failed is tried again until the next one is due."""
@@ -44,7 +44,7 @@ class Saving:
         """What the loop calls; after each step, to see soon when a write has failed."""
         return Hook("checkpoint", 1, self.save_when_due)
 
-    def save_when_due(self, number: int, moment: Moment) -> None:
+    def save_when_due(self, number: int, moment: StepInfo) -> None:
         """Saves if it is time.
 
         Raises:
@@ -81,7 +81,7 @@ def make_check(check: Callable[[], None]) -> Hook:
         check: raises ``UserError`` where it is not.
     """
 
-    def look(number: int, moment: Moment) -> None:
+    def look(number: int, moment: StepInfo) -> None:
         check()
 
     return Hook("loop", 1, look)

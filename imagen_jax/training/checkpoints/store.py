@@ -50,7 +50,7 @@ from imagen_jax.training.checkpoints.write_errors import (
     refuse_alike,
 )
 
-SMALLEST_SLICE = 2**20
+MIN_SLICE = 2**20
 """Bytes of an array that each of several devices writes, where all have the whole: a slice is a program to compile."""
 
 
@@ -368,7 +368,7 @@ class CheckpointStore:
             logging.getLogger("absl").addFilter(is_news)
             remove_leftovers(self.folder, self._kept)
             context = ocp.Context()
-            context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_SLICE
+            context.array.saving.min_slice_bytes_for_replica_parallel = MIN_SLICE
             self._writer = ocp.training.Checkpointer(self.folder, preservation_policy=self._kept, context=context)
         return self._writer
 

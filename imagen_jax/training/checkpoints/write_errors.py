@@ -10,7 +10,7 @@ import jax
 
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
-from imagen_jax.storage.buckets import is_refusal, tell
+from imagen_jax.storage.buckets import is_refusal, summarise_error
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 from imagen_jax.training.checkpoints.folder import gather, list_damaged, names_in_a_sentence
@@ -107,7 +107,9 @@ def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
     if in_bucket(folder) and is_refusal(error):
         denied = is_denied(error)
         mend = MENDS_OF_BUCKETS if denied else "wait until it answers as it should"
-        return Refusal(f"a checkpoint can't be written into {folder} ({tell(error)}): {mend}", passing=not denied)
+        return Refusal(
+            f"a checkpoint can't be written into {folder} ({summarise_error(error)}): {mend}", passing=not denied
+        )
     code = disk_error_code(error)
     if code is None and isinstance(error, TimeoutError) and jax.process_count() > 1:
         return Refusal(

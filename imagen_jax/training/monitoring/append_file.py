@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from imagen_jax.storage.buckets import is_refusal, tell
+from imagen_jax.storage.buckets import is_refusal, summarise_error
 from imagen_jax.storage.paths import Path, in_bucket, write_whole
 
 SECONDS_BETWEEN_UPLOADS = 30.0
 
 
-class Lines:
+class AppendFile:
     """Adds lines to a file of a disk.
 
     Args:
@@ -49,7 +49,7 @@ class Lines:
         self._attempt()
         if self._waiting:
             lost = self._waiting.count(b"\n")
-            say(f"warning: {lost} line(s) of {self._path} are lost")
+            print_line(f"warning: {lost} line(s) of {self._path} are lost")
         self._shut()
 
     def _open(self) -> None:
@@ -66,14 +66,14 @@ class Lines:
 
     def _attempt(self) -> None:
         before, self._refused = self._refused, True
-        with told_when_refused(str(self._path), silent=before):
+        with warn_on_write_error(str(self._path), silent=before):
             self._put()
             self._refused = False
         if before and not self._refused:
-            say(f"{self._path} can be written to again; nothing is missing")
+            print_line(f"{self._path} can be written to again; nothing is missing")
 
 
-class LinesOfBucket(Lines):
+class BucketAppendFile(AppendFile):
     """The lines of an object in a bucket, which can't be lengthened: the whole of it is written again.
 
     That is every ``SECONDS_BETWEEN_UPLOADS`` at most, on ``upload`` and at the end.
@@ -99,13 +99,13 @@ class LinesOfBucket(Lines):
             self._written, self._waiting = whole, b""
 
 
-def open_lines(path: Path) -> Lines:
+def open_append_file(path: Path) -> AppendFile:
     """Opens a file, of a disk or a bucket, to add lines to."""
-    return LinesOfBucket(path) if in_bucket(path) else Lines(path)
+    return BucketAppendFile(path) if in_bucket(path) else AppendFile(path)
 
 
 @contextmanager
-def told_when_refused(what: str, silent: bool = False) -> Iterator[None]:
+def warn_on_write_error(what: str, silent: bool = False) -> Iterator[None]:
     """Within the block a disk's or a bucket's refusal is told and ends the block alone; other errors are errors.
 
     Args:
@@ -118,10 +118,10 @@ def told_when_refused(what: str, silent: bool = False) -> Iterator[None]:
         if not isinstance(error, OSError) and not is_refusal(error):
             raise
         if not silent:
-            say(f"warning: {what} can't be written ({tell(error)}): training goes on")
+            print_line(f"warning: {what} can't be written ({summarise_error(error)}): training goes on")
 
 
-def say(sentence: str) -> None:
+def print_line(sentence: str) -> None:
     """Prints a line on standard error; where that is a file that there is no room for, nobody is told."""
     with suppress(OSError):
         print(sentence, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ import jax
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, create_folder, write_whole
 from imagen_jax.training.loop import Batches
-from imagen_jax.training.monitoring.append_file import say
+from imagen_jax.training.monitoring.append_file import print_line
 from imagen_jax.training.monitoring.metrics import MetricsWriter, keep_lines_until
 
 STEPS_BETWEEN_REPORTS = 100
@@ -90,7 +90,7 @@ class Incidents:
 
     def __init__(self, workdir: Path, done: int) -> None:
         self._workdir = workdir
-        part = "" if processes.is_first() else f".{jax.process_index()}"
+        part = "" if processes.is_process_zero() else f".{jax.process_index()}"
         self._lines = f"incidents{part}.jsonl"
         self._ending = f"{part}.json"
         self._told: dict[str, int] = {}
@@ -108,7 +108,7 @@ class Incidents:
         if seen.step - self._told.get(kind, -STEPS_BETWEEN_REPORTS) < STEPS_BETWEEN_REPORTS:
             return
         self._told[kind] = seen.step
-        tell(f"{sentence} ({self._workdir / self._lines} has the batch's keys)")
+        warn_once(f"{sentence} ({self._workdir / self._lines} has the batch's keys)")
         with MetricsWriter(self._workdir, seen.step, name=self._lines) as writer:
             line = seen.as_json()
             writer.write(line.pop("step"), {"kind": kind, **line, **more})
@@ -128,7 +128,7 @@ def writable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def tell(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Says a sentence on standard error; once, where several processes train together."""
-    if processes.is_first():
-        say(sentence)
+    if processes.is_process_zero():
+        print_line(sentence)

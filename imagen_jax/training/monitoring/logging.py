@@ -40,7 +40,7 @@ from ml_collections import ConfigDict
 from imagen_jax.runtime import processes
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, write_whole
-from imagen_jax.training.loop import Hook, LoopClock, Moment
+from imagen_jax.training.loop import Hook, LoopClock, StepInfo
 from imagen_jax.training.monitoring.metrics import MetricsWriter, Progress, peak_memory_gib, read_metrics
 
 BEGAN = "began.json"
@@ -66,7 +66,7 @@ def open_log(
         of_data: what is to be told of the reading up to a place in the data, and of what was skipped.
         mfu: from steps per second to model FLOP utilisation; None where that is unknown.
     """
-    if not processes.is_first():
+    if not processes.is_process_zero():
         yield []
         return
     with MetricsWriter(workdir, first_step=done, tensorboard=config.training.tensorboard) as writer:
@@ -86,7 +86,7 @@ def make_logging(
     goodput: "Goodput",
     mfu: Callable[[float], float] | None,
     of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
-) -> Callable[[int, Moment], None]:
+) -> Callable[[int, StepInfo], None]:
     """Makes the hook that writes a line of metrics and moves the progress bar.
 
     Args:
@@ -100,7 +100,7 @@ def make_logging(
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
-    def log(number: int, moment: Moment) -> None:
+    def log(number: int, moment: StepInfo) -> None:
         nonlocal before_steps, before_seconds, before_input
         waited = clock.outside_seconds.get("input", 0.0)
         steps, input_seconds = clock.steps - before_steps, waited - before_input

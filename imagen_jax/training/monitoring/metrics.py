@@ -15,7 +15,7 @@ from tqdm import tqdm
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
-from imagen_jax.training.monitoring.append_file import open_lines, say, told_when_refused
+from imagen_jax.training.monitoring.append_file import open_append_file, print_line, warn_on_write_error
 
 FILE_NAME = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 30.0
@@ -41,7 +41,7 @@ class MetricsWriter:
         path = workdir / name
         keep_lines_until(path, first_step)
         self._events = open_tensorboard(workdir / "tensorboard", first_step) if tensorboard else None
-        self._file = open_lines(path)
+        self._file = open_append_file(path)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -138,7 +138,7 @@ class EventsForBucket:
     def flush(self) -> None:
         """Uploads what there is; another time, where the bucket refuses."""
         self._writer.flush()
-        with told_when_refused(str(self._folder)):
+        with warn_on_write_error(str(self._folder)):
             copy_files(pathlib.Path(self._local.name), self._folder)
 
     def close(self) -> None:
@@ -183,4 +183,4 @@ class Progress:
             self._next_line = now + SECONDS_BETWEEN_LINES
             left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
             remaining = tqdm.format_interval(left)
-            say(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {told}")
+            print_line(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {told}")

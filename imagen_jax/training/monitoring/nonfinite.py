@@ -28,11 +28,11 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from imagen_jax.errors import UserError, choose
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints.store import CheckpointStore
-from imagen_jax.training.loop import Batches, Moment
-from imagen_jax.training.monitoring.incidents import Incidents, KeyedBatches, StepSeen, tell
+from imagen_jax.training.loop import Batches, StepInfo
+from imagen_jax.training.monitoring.incidents import Incidents, KeyedBatches, StepSeen, warn_once
 from imagen_jax.training.monitoring.spikes import SpikeFinder
 from imagen_jax.training.state import TrainState
 
@@ -46,7 +46,7 @@ KEPT_AS = "guard"
 """The name of what a checkpoint keeps of the guard, beside the position in the data."""
 
 
-class Passed(NamedTuple):
+class Rewind(NamedTuple):
     """One rewind.
 
     Attributes:
@@ -58,7 +58,7 @@ class Passed(NamedTuple):
     at: int
 
 
-class Guard:
+class NonfiniteGuard:
     """The hook that looks at the metrics of every step; it comes before those that log and save.
 
     Args:
@@ -75,7 +75,7 @@ class Guard:
     def __init__(
         self, training: ConfigDict, workdir: Path, done: int, checkpoints: CheckpointStore, shapes: TrainState
     ) -> None:
-        self._rewinds = choose(WHEN_NOT_FINITE, training.when_not_finite, "training.when_not_finite")
+        self._rewinds = lookup(WHEN_NOT_FINITE, training.when_not_finite, "training.when_not_finite")
         check_settings(training, self._rewinds)
         self._training, self._done = training, done
         self._checkpoints, self._shapes = checkpoints, shapes
@@ -86,7 +86,7 @@ class Guard:
         self._in_a_row = 0
         self._skipped = 0
         self._good_below = 0
-        self._passed: list[Passed] = []
+        self._passed: list[Rewind] = []
         checkpoints.count_only(self._may_be_good)
 
     def watch(self, batches: Batches) -> KeyedBatches:
@@ -115,9 +115,9 @@ class Guard:
         self._good_below = self._done
         if kept:
             self._in_a_row, self._skipped, self._good_below = kept["in_a_row"], kept["skipped"], kept["good_below"]
-            self._passed = [Passed(*one) for one in kept["passed"]]
+            self._passed = [Rewind(*one) for one in kept["passed"]]
 
-    def __call__(self, number: int, moment: Moment) -> TrainState | None:
+    def __call__(self, number: int, moment: StepInfo) -> TrainState | None:
         """Looks at a step; returns the state to go on from where it is another.
 
         Raises:
@@ -168,10 +168,10 @@ class Guard:
         if restored is None or back_to is None:
             raise UserError(f"{told}: {self._advise(wanted)}; {path} has their numbers and the keys of their batches")
         nth = f"{len(self._passed) + 1} of at most {self._training.most_rewinds} times"
-        tell(
+        warn_once(
             f"{told}: on with the parameters of step {back_to} and the data after these ({nth}; {path} has their keys)"
         )
-        self._passed.append(Passed(back_to, number))
+        self._passed.append(Rewind(back_to, number))
         # Until a step is made from it, it has shown nothing.
         self._good_below = back_to
         self._in_a_row = 0

@@ -14,13 +14,13 @@ from typing import NamedTuple
 WINDOW = 200
 """Losses that one is compared with."""
 
-FEWEST = 50
+MIN_LOSSES = 50
 """Losses before which none is far above."""
 
-FAR = 10.0
+MAX_DEVIATIONS = 10.0
 """Standard deviations above the median. A batch's loss has a long tail: at five, quiet runs would be reported."""
 
-LEAST_SPREAD = 0.01
+MIN_SPREAD = 0.01
 """The spread is at least this share of the median: so a loss that hardly moves is no spike at its next flicker."""
 
 TO_STANDARD_DEVIATION = 1.4826
@@ -49,13 +49,13 @@ class SpikeFinder:
         """Compares a loss, which must be finite, with those before it; None where it is not far above them."""
         before = list(self._losses)
         self._losses.append(loss)
-        if len(before) < FEWEST:
+        if len(before) < MIN_LOSSES:
             return None
         middle = median(before)
         deviation = TO_STANDARD_DEVIATION * median(abs(one - middle) for one in before)
-        spread = max(deviation, LEAST_SPREAD * abs(middle), 1e-30)
+        spread = max(deviation, MIN_SPREAD * abs(middle), 1e-30)
         distance = (loss - middle) / spread
-        return Spike(middle, distance) if distance > FAR else None
+        return Spike(middle, distance) if distance > MAX_DEVIATIONS else None
 
     def forget(self) -> None:
         """Begins anew, as after going back to other parameters."""

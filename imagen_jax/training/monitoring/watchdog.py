@@ -157,5 +157,5 @@ class Watchdog:
         each = f"Last steps: {others}.\n" if others else ""
         print(f"watchdog: {sentence}. {each}The main thread is here:\n{stack}", file=sys.stderr, flush=True)
         if self._end_when_hung:
-            processes.tell(sentence)
+            processes.announce_exit(sentence)
             processes.end(f"{sentence}, and --end_when_hung is set: run the same command again to continue")

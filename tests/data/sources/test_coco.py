@@ -502,7 +502,7 @@ def test_a_photograph_that_lies_elsewhere_is_not_read(tmp_path, name):
 
 
 def test_a_bomb_in_a_zip_is_no_photograph(tmp_path, monkeypatch):
-    monkeypatch.setattr("imagen_jax.data.sources.coco.LARGEST_MEMBER", 2**20)
+    monkeypatch.setattr("imagen_jax.data.sources.coco.MAX_MEMBER_BYTES", 2**20)
     for official in ("train2014", "val2014"):
         write_json(tmp_path / "annotations" / f"captions_{official}.json", captions_file(official, (9,)))
         with zipfile.ZipFile(tmp_path / f"{official}.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -182,7 +182,7 @@ def test_utf16_that_is_cut_or_broken_is_damage(tmp_path, images, encoding):
 
 
 def test_a_line_of_utf16_without_end_is_passed_over(tmp_path, images, monkeypatch):
-    monkeypatch.setattr("imagen_jax.data.sources.table_rows.LONGEST_LINE", 100)
+    monkeypatch.setattr("imagen_jax.data.sources.table_rows.MAX_LINE_LENGTH", 100)
     rows = [{"image": "more/apple.png", "caption": caption} for caption in ("a", "Ċ" * 100, "x" * 1000)]
     rows.append({"image": "more/dog.png", "caption": "b"})
     lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

@@ -13,7 +13,7 @@ import pytest
 
 from imagen_jax.data.sources.parquet_rows import read_parquet
 from imagen_jax.data.sources.records import Damage, Record
-from imagen_jax.data.sources.rows import Place
+from imagen_jax.data.sources.rows import RowPosition
 from imagen_jax.data.sources.tables import folder_parts, table_parts
 from imagen_jax.errors import UserError
 from tests.storage.uploads import upload
@@ -457,7 +457,7 @@ def test_a_file_whose_name_is_not_utf8_is_read_under_one_that_is(tmp_path):
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_line_that_would_fill_the_memory_is_named_and_the_next_is_read(images, kind, monkeypatch):
-    monkeypatch.setattr("imagen_jax.data.sources.table_rows.LONGEST_LINE", 100)
+    monkeypatch.setattr("imagen_jax.data.sources.table_rows.MAX_LINE_LENGTH", 100)
     first, second = NAMES[:2]
     rows = [(first, "a"), (first, "x" * 5000), (second, "b")]
     lines = [json.dumps(row_of(*row)) if kind == "jsonl" else ",".join(row) for row in rows]
@@ -502,14 +502,14 @@ def test_parquet_of_larger_groups_is_read_fewer_rows_at_a_time(tmp_path, monkeyp
         return whole(file, rows, **others)
 
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", iterate)
-    rows = list(read_parquet(tmp_path / "t.parquet", Place(7, 8), ["image", "caption"]))
+    rows = list(read_parquet(tmp_path / "t.parquet", RowPosition(7, 8), ["image", "caption"]))
     assert [row.values["image"] for row in rows] == columns["image"][7:] and rows[0].values["caption"] == "x" * LONG
     assert sizes == [1, 4, 1, 4], "the file says of a text no more than that it is one of a few"
 
 
 def test_a_row_group_too_large_to_read_is_an_error(tmp_path, monkeypatch):
     pyarrow, parquet = arrow()
-    monkeypatch.setattr("imagen_jax.data.sources.parquet_rows.LARGEST_GROUP", 10_000)
+    monkeypatch.setattr("imagen_jax.data.sources.parquet_rows.MAX_GROUP_BYTES", 10_000)
     plain = {"image": [f"{number}.png" for number in range(50)], "caption": ["a" * 500] * 25 + ["b" * 10] * 25}
     for columns in ({**plain, "caption": ["x" * 15_000] * 50}, {**plain, "caption": [["x"] * 5] * 50}):
         parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")

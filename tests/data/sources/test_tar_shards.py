@@ -471,7 +471,7 @@ def test_a_packed_shard_cut_anywhere_gives_records_and_damage(shards):
 
 
 def test_a_bomb_of_gzip_ends_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(tar_members, "MOST_UNPACKED", 0)
+    monkeypatch.setattr(tar_members, "MAX_UNPACKED_RATIO", 0)
     with tarfile.open(tmp_path / "0.tar", "w:gz") as archive:
         for name, size in (("1.npy", 2**27), ("2.jpg", 3), ("2.txt", 3)):
             header = tarfile.TarInfo(name)

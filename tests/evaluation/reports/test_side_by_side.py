@@ -149,7 +149,7 @@ def test_pictures_are_reduced_to_the_bytes_they_may_have(tmp_path):
 
 
 def test_a_page_stays_below_its_size_however_noisy_its_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(side_by_side, "MOST_ENCODED", 60_000)
+    monkeypatch.setattr(side_by_side, "MAX_ENCODED_BYTES", 60_000)
     generator = np.random.default_rng(0)
     pictures = [
         draw(tmp_path / "a", "A zarf.", index, generator.integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -160,14 +160,14 @@ def test_a_page_stays_below_its_size_however_noisy_its_pictures(tmp_path, monkey
     assert len(addresses) == 20
     # 60,000 characters, and the 23 of "data:image/webp;base64," of each.
     assert sum(map(len, addresses)) <= 60_000 + 20 * 23
-    monkeypatch.setattr(side_by_side, "MOST_ENCODED", 20_000)
+    monkeypatch.setattr(side_by_side, "MAX_ENCODED_BYTES", 20_000)
     with pytest.raises(UserError, match="20 pictures are too many for one page: choose prompts, 14 pictures at most"):
         write_page(tmp_path, [ModelPictures("ours", {"A zarf.": pictures})])
 
 
 def test_two_hundred_prompts_of_two_models_have_pictures_of_usual_size():
-    share = int(side_by_side.MOST_ENCODED / side_by_side.ENCODED / 3200)
-    assert 12_000 < share < side_by_side.LARGEST and side_by_side.MOST_ENCODED < 60e6
+    share = int(side_by_side.MAX_ENCODED_BYTES / side_by_side.ENCODED / 3200)
+    assert 12_000 < share < side_by_side.LARGEST and side_by_side.MAX_ENCODED_BYTES < 60e6
 
 
 def test_equal_pictures_give_equal_pages(tmp_path):

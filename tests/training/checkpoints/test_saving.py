@@ -13,7 +13,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.training.checkpoints import store as checkpoints
 from imagen_jax.training.checkpoints.saving import Saving
 from imagen_jax.training.checkpoints.store import CheckpointStore
-from imagen_jax.training.loop import LoopClock, Moment
+from imagen_jax.training.loop import LoopClock, StepInfo
 from imagen_jax.training.state import initial_state
 from tests.training.checkpoints.test_store import largest_file
 
@@ -23,7 +23,7 @@ usage = namedtuple("usage", "total used free")
 def moment(number):
     params = {"kernel": jax.random.normal(jax.random.key(number), (128, 128))}
     state = initial_state(params, optax.sgd(0.1), jax.random.key(0))._replace(step=jnp.asarray(number, jnp.int32))
-    return Moment(state, {}, {"batches_read": number}, LoopClock())
+    return StepInfo(state, {}, {"batches_read": number}, LoopClock())
 
 
 def run(store, first, last, every, steps, harms=()):

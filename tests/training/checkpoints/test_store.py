@@ -83,10 +83,10 @@ def test_a_checkpoint_comes_back_bit_for_bit_with_its_data_position(tmp_path, na
     assert data_state == DATA_STATE
 
 
-@pytest.mark.parametrize("smallest_slice", [checkpoints.SMALLEST_SLICE, 1])
+@pytest.mark.parametrize("smallest_slice", [checkpoints.MIN_SLICE, 1])
 def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path, smallest_slice, monkeypatch):
     """What several devices have is written by one of them, or each writes a slice of it."""
-    monkeypatch.setattr(checkpoints, "SMALLEST_SLICE", smallest_slice)
+    monkeypatch.setattr(checkpoints, "MIN_SLICE", smallest_slice)
     state = make_state(OPTIMIZERS["adam"])
     saved_on, read_on = make_mesh({"data": 2, "fsdp": 4}), make_mesh({"data": 4, "fsdp": 2})
     placed = jax.device_put(state, place_state(jax.eval_shape(lambda: state), AXES, saved_on))

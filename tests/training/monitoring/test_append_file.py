@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from imagen_jax.training.monitoring.append_file import open_lines, told_when_refused
+from imagen_jax.training.monitoring.append_file import open_append_file, warn_on_write_error
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def room():
 
 def test_lines_wait_for_room_and_none_is_missing(tmp_path, room, capsys):
     path = tmp_path / "lines"
-    lines = open_lines(path)
+    lines = open_append_file(path)
     lines.write("a line\n")
     lines.flush()
     room(10)
@@ -37,7 +37,7 @@ def test_lines_wait_for_room_and_none_is_missing(tmp_path, room, capsys):
 
 
 def test_what_finds_no_room_until_the_end_is_told(tmp_path, room, capsys):
-    lines = open_lines(tmp_path / "lines")
+    lines = open_append_file(tmp_path / "lines")
     room(3)
     lines.write("one\ntwo\n")
     lines.close()
@@ -45,7 +45,7 @@ def test_what_finds_no_room_until_the_end_is_told(tmp_path, room, capsys):
 
 
 def test_lines_wait_for_a_bucket(bucket, monkeypatch, capsys):
-    lines = open_lines(bucket / "lines")
+    lines = open_append_file(bucket / "lines")
     lines.write("one\n")
     lines.upload()
 
@@ -66,5 +66,5 @@ def test_lines_wait_for_a_bucket(bucket, monkeypatch, capsys):
 
 
 def test_other_errors_are_errors():
-    with pytest.raises(ZeroDivisionError), told_when_refused("a file"):
+    with pytest.raises(ZeroDivisionError), warn_on_write_error("a file"):
         print(1 / 0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax.training.loop import LoopClock, Moment
+from imagen_jax.training.loop import LoopClock, StepInfo
 from imagen_jax.training.monitoring.logging import Goodput, make_logging
 from imagen_jax.training.monitoring.metrics import MetricsWriter, Progress, read_metrics
 from imagen_jax.training.state import TrainState
@@ -39,7 +39,7 @@ def test_a_run_of_an_older_version_begins_to_count_now(tmp_path):
 def test_a_line_speaks_of_the_steps_since_the_last(tmp_path):
     clock = LoopClock()
     state = TrainState(jnp.asarray(0), {}, {}, (), jax.random.key(0))
-    moment = Moment(state, {"loss": 0.5}, {"batches_read": 3}, clock)
+    moment = StepInfo(state, {"loss": 0.5}, {"batches_read": 3}, clock)
     with MetricsWriter(tmp_path) as writer, Progress("Training", 0, 20) as progress:
         log = make_logging(16, writer, progress, clock, Goodput(tmp_path), lambda rate: rate / 100, dict)
         for seconds, waited, saved in ((0.5, 0.0, 0.0), (0.5, 0.5, 3.0)):

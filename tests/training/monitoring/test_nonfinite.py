@@ -14,7 +14,7 @@ from imagen_jax.training.checkpoints.store import CheckpointStore, place_here
 from imagen_jax.training.checkpoints.write_errors import NotWrittenError, Refusal
 from imagen_jax.training.loop import Hook, LoopClock, run_loop
 from imagen_jax.training.monitoring import incidents
-from imagen_jax.training.monitoring.nonfinite import Guard, count_updates
+from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard, count_updates
 from imagen_jax.training.optimizer import OPTIMIZERS, make_optimizer
 from imagen_jax.training.state import initial_state
 from imagen_jax.training.step import make_train_step
@@ -91,7 +91,7 @@ def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None
     shapes = place_here(jax.eval_shape(start))
     with CheckpointStore(folder / "checkpoints", keep=training.keep_checkpoints) as checkpoints:
         done = checkpoints.latest_step() or 0
-        guard, batches, state = Guard(training, folder, done, checkpoints, shapes), Batches(changed), start()
+        guard, batches, state = NonfiniteGuard(training, folder, done, checkpoints, shapes), Batches(changed), start()
         if done:
             state, data_state = checkpoints.restore(shapes)
             batches.set_state(data_state)
@@ -354,6 +354,6 @@ def test_settings_that_can_not_work_are_refused(tmp_path, settings, sentence):
 
 def test_a_checkpoint_of_an_older_version_has_nothing_for_the_guard(tmp_path):
     training = ConfigDict({"skips_in_a_row": 3, "when_not_finite": "stop", "checkpoint_every": 4})
-    guard = Guard(training, tmp_path, 8, CheckpointStore(tmp_path / "checkpoints"), jax.eval_shape(start))
+    guard = NonfiniteGuard(training, tmp_path, 8, CheckpointStore(tmp_path / "checkpoints"), jax.eval_shape(start))
     guard.set_state({"batches_read": 8})
     assert guard.metrics == {"skipped": 0}

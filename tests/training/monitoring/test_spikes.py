@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagen_jax.training.monitoring.spikes import FEWEST, WINDOW, SpikeFinder
+from imagen_jax.training.monitoring.spikes import MIN_LOSSES, WINDOW, SpikeFinder
 
 
 def found(losses):
@@ -47,9 +47,9 @@ def test_a_loss_that_stays_high_is_usual_after_a_while():
 
 
 def test_without_enough_before_it_none_is_found_nor_after_forgetting():
-    assert found([1.0] * (FEWEST - 1) + [100.0]) == [] and found([1.0] * FEWEST + [100.0]) == [FEWEST]
+    assert found([1.0] * (MIN_LOSSES - 1) + [100.0]) == [] and found([1.0] * MIN_LOSSES + [100.0]) == [MIN_LOSSES]
     finder = SpikeFinder()
-    for _ in range(FEWEST):
+    for _ in range(MIN_LOSSES):
         finder.find(1.0)
     finder.forget()
     assert finder.find(100.0) is None

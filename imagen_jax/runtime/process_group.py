@@ -31,10 +31,10 @@ INTERRUPTED = 130
 
 KEYS = "imagen_jax/"
 
-GO_ON = "run the same command on all hosts to continue"
+HOW_TO_RESUME = "run the same command on all hosts to continue"
 
 
-class Company:
+class ProcessGroup:
     """This process among the others.
 
     Args:
@@ -115,7 +115,8 @@ class Company:
         if (still := time.monotonic() - self._looked) > self.heartbeat_seconds:
             return self._stood_still(still)
         if self.index and not is_reachable(self.coordinator):
-            return f"process 0 at {self.coordinator} is gone, so this one, after step {self.step}, ends too: {GO_ON}"
+            reason = f"process 0 at {self.coordinator} is gone"
+            return f"{reason}, so this one, after step {self.step}, ends too: {HOW_TO_RESUME}"
         return None
 
     def _carry_messages(self) -> None:
@@ -166,13 +167,13 @@ class Company:
         steps = ", ".join(str(self.steps[index]) for index in silent)
         self.end(
             f"process {names} has given no sign of life for {self.heartbeat_seconds:g} s (last step {steps}), so this "
-            f"one, after step {self.step}, ends too: {GO_ON}"
+            f"one, after step {self.step}, ends too: {HOW_TO_RESUME}"
         )
 
     def _stood_still(self, seconds: float) -> str:
         return (
             f"this process, number {self.index}, stood still for {seconds:.0f} s after step {self.step}, as when it is "
-            f"stopped or its machine sleeps, and after {self.heartbeat_seconds:g} s the others ended: {GO_ON}"
+            f"stopped or its machine sleeps, and after {self.heartbeat_seconds:g} s the others ended: {HOW_TO_RESUME}"
         )
 
 
