@@ -37,9 +37,9 @@ def get_config(variant: str = "") -> ConfigDict:
                 "checkpoint_every": 250,
                 "keep_checkpoints": 2,
                 "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
-                "skips_in_a_row": 10,  # steps without finite numbers, each left out, before the next is done
-                "when_not_finite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
-                "most_rewinds": 3,
+                "max_consecutive_nonfinite": 10,  # steps without finite numbers, each left out, before the next is done
+                "on_nonfinite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
+                "max_rewinds": 3,
                 "ema_decay": 0.995,
                 "ema_warm_up": True,
             },

@@ -61,7 +61,7 @@ def common() -> ConfigDict:
                 "crop": "centre",  # of pictures that are not square; or "random", along the longer side
                 "mirror": False,  # one in two pictures, where no caption speaks against it
                 "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
-                "largest_bad_share": 0.01,  # of the images: where more can't be read, training stops
+                "max_bad_fraction": 0.01,  # of the images: where more can't be read, training stops
                 "num_workers": 0,
             },
             "text": {
@@ -79,7 +79,7 @@ def common() -> ConfigDict:
                 "schedule": "cosine",
                 "augmentation_schedule": "cosine",
                 "enlarge_before_noise": "none",  # or "corners": DeepFloyd IF noises the enlarged image
-                "noise_measure": "log_snr",  # what the network is told; or "step_number", of a thousand
+                "noise_conditioning": "log_snr",  # what the network is told; or "timestep", of a thousand
                 "prediction": "x0",
                 "self_conditioned": False,
             },
@@ -91,7 +91,7 @@ def common() -> ConfigDict:
                 "min_snr_gamma": 5.0,
                 "stratified_times": True,
                 "time_exponent": 2.0,
-                "accumulate": 1,  # pieces of a batch, one after the other, in less memory
+                "gradient_accumulation": 1,  # pieces of a batch, one after the other, in less memory
                 "ema_decay": 0.998,
                 "ema_warm_up": True,
                 "log_every": 20,
@@ -99,9 +99,9 @@ def common() -> ConfigDict:
                 "preview_every": 500,
                 "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
                 "keep_checkpoints": 2,
-                "skips_in_a_row": 10,  # steps without finite numbers, each left out, before the next is done
-                "when_not_finite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
-                "most_rewinds": 3,
+                "max_consecutive_nonfinite": 10,  # steps without finite numbers, each left out, before the next is done
+                "on_nonfinite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
+                "max_rewinds": 3,
                 "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
                 "tensorboard": False,
             },
@@ -120,11 +120,11 @@ def common() -> ConfigDict:
                 "spacing": "uniform",  # in time; or "discrete": as diffusers spaces the steps of DeepFloyd IF
                 "thresholding": "static",
                 "percentile": 99.5,
-                "largest_bound": 1e9,  # of dynamic thresholding; the paper has none
+                "max_threshold": 1e9,  # of dynamic thresholding; the paper has none
                 "gamma": 0.0,  # of ancestral sampling: 0 the smallest variance, 1 the largest
                 "eta": 0.0,  # of ddim: 0 draws no noise, 1 as much as ancestral sampling
                 "guidance_interval": (),  # two log-SNRs, outside of which there is no guidance; (): everywhere
-                "guide_at_once": False,  # ask the network once with twice the batch, instead of twice
+                "batched_guidance": False,  # ask the network once with twice the batch, instead of twice
                 "augmentation_level": 0.0,
             },
             "preview": {

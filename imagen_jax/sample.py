@@ -60,7 +60,9 @@ SCALE = flags.DEFINE_float("classifier_scale", 1.0, "With --classifier: how stro
 IMAGE = flags.DEFINE_string("image", None, "A picture to edit; or to enlarge, where the first stage is no base.")
 MASK = flags.DEFINE_string("mask", None, "With --image: white where something is to be drawn anew.")
 STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is noised; 1 leaves nothing of it.")
-RETURNS = flags.DEFINE_integer("returns", 1, "With --mask: how often each stretch of steps is taken.", lower_bound=1)
+RESAMPLE = flags.DEFINE_integer(
+    "resample", 1, "With --mask: passes over every ten steps (RePaint); 1 is none.", lower_bound=1
+)
 INVERT = flags.DEFINE_string("invert", None, "With --image: its caption; begins with the noise that gives the picture.")
 TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to go to from each --prompt.")
 TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, MAX_SEED)
@@ -94,7 +96,9 @@ PRECONDITIONS = (
         "strength", lambda given: given.image is not None, "--strength has no effect without --image: give both"
     ),
     Precondition("invert", lambda given: given.image is not None, "--invert has no effect without --image: give both"),
-    Precondition("returns", lambda given: given.mask is not None, "--returns has no effect without --mask: give both"),
+    Precondition(
+        "resample", lambda given: given.mask is not None, "--resample has no effect without --mask: give both"
+    ),
     Precondition(
         "between",
         lambda given: given.to_prompt is not None or given.to_seed is not None,
@@ -214,7 +218,7 @@ def read_edit() -> Edit:
     """
     image = None if IMAGE.value is None else read_picture(to_path(IMAGE.value))
     mask = None if MASK.value is None else read_mask(to_path(MASK.value))
-    return Edit(image, mask, STRENGTH.value, RETURNS.value, INVERT.value, LATER_PROMPT.value)
+    return Edit(image, mask, STRENGTH.value, RESAMPLE.value, INVERT.value, LATER_PROMPT.value)
 
 
 def read_classifier() -> GuidancePlan | None:
@@ -240,7 +244,7 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
         "later_prompt": edit.later_prompt,
         **digests,
         "strength": edit.strength,
-        "returns": edit.returns,
+        "returns": edit.resample,  # the name in files of earlier versions
         "invert": edit.invert,
     }
 

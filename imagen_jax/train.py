@@ -38,6 +38,7 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
+from imagen_jax.runtime.renamed import rename_config_keys
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -154,6 +155,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         UserError: whatever the user can mend: config, data, workdir, space.
         LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
     """
+    rename_config_keys(config)
     check_config(config)
     check_traced(watch.traced, 0, config.training.steps)
     stage = build_stage(config)
@@ -293,7 +295,7 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
         num_workers=config.data.num_workers,
         # What is drawn has a name of its own for all that is in it, and earlier runs did not note it.
         data=data_sets.name if config.data.source == PREPARED else None,
-        largest_bad_share=config.data.largest_bad_share,
+        max_bad_fraction=config.data.max_bad_fraction,
     )
     fingerprints = {"data_set": data_sets.fingerprint, "text_encoder": encoder_name}
     return Data(data_sets.folders[0], batches, store, fingerprints)

@@ -127,7 +127,7 @@ mask = Image.new("L", (width, height))
 mask.paste(255, (width // 2, 0, width, height))
 mask.save(sys.argv[2])
 PYTHON
-draw inpainting --prompt="red apple" --image="$picture" --mask="$out/mask.png" --returns=4 --steps=32,8 \
+draw inpainting --prompt="red apple" --image="$picture" --mask="$out/mask.png" --resample=4 --steps=32,8 \
     --samples_per_prompt=4
 
 section "Inversion" "The noise that DDIM draws the apple from; with its own caption it comes back, with another it changes."

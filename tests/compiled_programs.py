@@ -12,7 +12,7 @@ from imagen_jax.cascade.compiled_training import Training
 IN_THE_PROGRAM = ("network", "stage", "text", "optimizer", "mesh", "seed", "training")
 NOT_IN_IT = {
     "steps", "log_every", "checkpoint_every", "preview_every", "evaluate_every", "keep_checkpoints", "keep_every",
-    "skips_in_a_row", "when_not_finite", "most_rewinds", "tensorboard",
+    "max_consecutive_nonfinite", "on_nonfinite", "max_rewinds", "tensorboard",
 }  # fmt: skip
 """Settings of training that the step knows nothing of."""
 

@@ -161,8 +161,8 @@ def test_an_option_is_given_once():
         {"spacing": "kerras"},
         {"thresholding": "dynamics"},
         {"percentile": 101.0},
-        {"largest_bound": 0.5},
-        {"guide_at_once": 1},
+        {"max_threshold": 0.5},
+        {"batched_guidance": 1},
         {"augmentation_level": [0.0, 1.5]},
         {"guidance_interval": 3.0},
         {"guidance_interval": "-4,3"},
@@ -181,9 +181,9 @@ def test_a_setting_of_another_type_or_out_of_range_is_refused_by_its_name(cascad
         {"gamma": 0.5, "sampler": "unipc"},
         {"eta": 0.5, "sampler": "ancestral"},
         {"percentile": 99.0, "thresholding": "static"},
-        {"largest_bound": 2.0, "thresholding": "none"},
+        {"max_threshold": 2.0, "thresholding": "none"},
         {"guidance_interval": (-4.0, 3.0), "guidance": 1.0},
-        {"guide_at_once": True, "guidance": 1},
+        {"batched_guidance": True, "guidance": 1},
     ],
 )
 def test_a_setting_without_effect_is_refused(cascade, settings):

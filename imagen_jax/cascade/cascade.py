@@ -281,7 +281,7 @@ class Cascade:
             release_memory()
             return program
 
-        key = (self._adjusted_to, number, make.__name__, edit.strength, edit.returns, len(inputs.keys))
+        key = (self._adjusted_to, number, make.__name__, edit.strength, edit.resample, len(inputs.keys))
         return self._programs.find(key, compile_first)(params, inputs)
 
     @functools.cached_property

@@ -81,7 +81,7 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
         optimizer,
         ema_decay=config.training.ema_decay,
         ema_warm_up=config.training.ema_warm_up,
-        accumulate=config.training.accumulate,
+        gradient_accumulation=config.training.gradient_accumulation,
         schedule=make_schedule(config.optimizer.to_dict()),
     )
 
@@ -92,13 +92,13 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
     shapes = jax.eval_shape(first_state)
     placement = place_state(shapes, parameter_axes(stage), mesh)
     batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
-    batch_size, pieces = config.training.batch_size, config.training.accumulate
+    batch_size, pieces = config.training.batch_size, config.training.gradient_accumulation
     cut = batch_placement(mesh, batch_size)
     each = batch_size // num_batch_shards(mesh)
     if pieces < 1 or each % pieces:
         raise UserError(
-            f"config.training.accumulate={pieces} does not cut a batch of {batch_size} over {num_batch_shards(mesh)} "
-            f"devices: choose a divisor of {each}"
+            f"config.training.gradient_accumulation={pieces} does not divide a batch of {batch_size} over "
+            f"{num_batch_shards(mesh)} devices: choose a divisor of {each}"
         )
     return Training(
         step,

@@ -13,14 +13,14 @@ from imagen_jax.sharding.mesh import MESH_AXES
 
 KEYS: dict[str, tuple[str, ...]] = {
     "data": ("source", "options", "resolution", "data_dir", "validation_fraction", "cache", "crop", "mirror", "weights",
-             "largest_bad_share", "num_workers"),
+             "max_bad_fraction", "num_workers"),
     "text": ("encoder", "options", "width", "length", "embeddings", "null"),
     "stage": ("resolution", "low_resolution", "crop", "schedule", "augmentation_schedule", "enlarge_before_noise",
-              "noise_measure", "prediction", "self_conditioned"),
+              "noise_conditioning", "prediction", "self_conditioned"),
     "training": ("steps", "batch_size", "caption_dropout", "weighting", "min_snr_gamma", "stratified_times",
-                 "time_exponent", "accumulate", "ema_decay", "ema_warm_up", "log_every", "checkpoint_every",
-                 "preview_every", "evaluate_every", "keep_checkpoints", "skips_in_a_row", "when_not_finite",
-                 "most_rewinds", "keep_every", "tensorboard"),
+                 "time_exponent", "gradient_accumulation", "ema_decay", "ema_warm_up", "log_every", "checkpoint_every",
+                 "preview_every", "evaluate_every", "keep_checkpoints", "max_consecutive_nonfinite", "on_nonfinite",
+                 "max_rewinds", "keep_every", "tensorboard"),
     "sampling": tuple(SETTINGS),
     "preview": ("prompts", "samples", "compared", "features"),
     "mesh": MESH_AXES,
@@ -58,9 +58,9 @@ PRECONDITIONS = (
         "--config.training.min_snr_gamma has no effect without --config.training.weighting=min_snr: set both",
     ),
     Precondition(
-        key("training.most_rewinds"),
-        lambda given: given.config.training.when_not_finite == "rewind",
-        "--config.training.most_rewinds has no effect without --config.training.when_not_finite=rewind: set both",
+        key("training.max_rewinds"),
+        lambda given: given.config.training.on_nonfinite == "rewind",
+        "--config.training.max_rewinds has no effect without --config.training.on_nonfinite=rewind: set both",
     ),
     Precondition(
         key("data.weights"),

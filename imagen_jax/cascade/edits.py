@@ -40,7 +40,7 @@ class Edit:
             that stage makes larger.
         mask: 1 where something new is to be drawn and 0 where the picture stays, as large as it; None draws all anew.
         strength: share of the steps that is taken, from the picture noised so far; 1 begins with noise alone.
-        returns: how often every stretch of steps is taken, so that what is new fits what is kept.
+        resample: how often every stretch of steps is taken, so that what is new fits what is kept.
         invert: a caption of the picture: sampling begins with the noise that gives the picture under it.
         later_prompt: what the stages after the first are told instead of the prompt.
     """
@@ -48,7 +48,7 @@ class Edit:
     image: HostPixels | None
     mask: Mask | None
     strength: float
-    returns: int
+    resample: int
     invert: str | None
     later_prompt: str | None
 
@@ -58,7 +58,7 @@ class Edit:
         image: Picture | None = None,
         mask: Picture | None = None,
         strength: float = 1.0,
-        returns: int = 1,
+        resample: int = 1,
         invert: str | None = None,
         later_prompt: str | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class Edit:
             mask: likewise, white where something is drawn anew; or of booleans or of floats from 0 to 1, (height,
                 width).
             strength: above 0, up to 1.
-            returns: at least 1.
+            resample: at least 1.
             invert: with an image alone.
             later_prompt: for cascades of several stages.
 
@@ -80,7 +80,7 @@ class Edit:
             "image": None if image is None else pixels_of(image),
             "mask": None if mask is None else mask_of(mask),
         }
-        parts |= {"strength": strength, "returns": returns, "invert": invert, "later_prompt": later_prompt}
+        parts |= {"strength": strength, "resample": resample, "invert": invert, "later_prompt": later_prompt}
         for name, value in parts.items():
             object.__setattr__(self, name, value)
         self._check()
@@ -102,10 +102,10 @@ class Edit:
             )
         if self.invert is not None and (self.mask is not None or self.strength != 1.0):
             raise UserError("an inverted picture begins with its own noise: leave --mask and --strength out")
-        if self.returns > 1 and self.mask is None:
-            raise UserError("--returns makes what is drawn fit what is kept, so it takes a --mask")
+        if self.resample > 1 and self.mask is None:
+            raise UserError("--resample makes what is drawn fit what is kept, so it takes a --mask")
         # Made here, so that a number out of range is told at once.
-        _ = (end_of_trajectory(self.strength), resample(self.returns))
+        _ = (end_of_trajectory(self.strength), resample(self.resample))
 
     @property
     def begins_with_image(self) -> bool:
@@ -122,7 +122,7 @@ class Edit:
         """Which steps are taken of those of a stage."""
 
         def walk(log_snrs: LogSnrs) -> Trajectory:
-            return resample(self.returns)(end_of_trajectory(self.strength)(log_snrs))
+            return resample(self.resample)(end_of_trajectory(self.strength)(log_snrs))
 
         return walk
 

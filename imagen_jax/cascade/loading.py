@@ -44,11 +44,11 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         steps=checked["steps"],
         rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
         guidance_weight=checked["guidance"],
-        threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["largest_bound"]),
+        threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["max_threshold"]),
         augmentation_level=checked["augmentation_level"],
         spacing=SPACINGS[checked["spacing"]],
         interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
-        guide_at_once=checked["guide_at_once"],
+        batched_guidance=checked["batched_guidance"],
     )
 
 

@@ -185,9 +185,9 @@ EFFECTS = (
         "--percentile has no effect without dynamic thresholding: set --thresholding=dynamic, or leave it out",
     ),
     Precondition(
-        "largest_bound",
+        "max_threshold",
         any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
-        "largest_bound has no effect without dynamic thresholding: set thresholding='dynamic', or leave it out",
+        "max_threshold has no effect without dynamic thresholding: set thresholding='dynamic', or leave it out",
     ),
     Precondition(
         "augmentation_level",
@@ -200,9 +200,9 @@ EFFECTS = (
         "--guidance_interval has no effect at guidance 1: set --guidance above 1, or leave it out",
     ),
     Precondition(
-        "guide_at_once",
+        "batched_guidance",
         any_stage(lambda stage: stage.is_guided),
-        "--guide_at_once has no effect at guidance 1: set --guidance above 1, or leave it out",
+        "--batched_guidance has no effect at guidance 1: set --guidance above 1, or leave it out",
     ),
 )
 """What settings need of the stages; facts are the ``StageFacts`` of each."""

@@ -8,7 +8,7 @@ DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or
 
 GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
 GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs, outside of which there is no guidance.")
-GUIDE_AT_ONCE = flags.DEFINE_bool("guide_at_once", None, "Ask networks once with twice the batch: faster, more memory.")
+BATCHED_GUIDANCE = flags.DEFINE_bool("batched_guidance", None, "Call networks once with twice the batch: faster.")
 STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
 SAMPLER = flags.DEFINE_list(
     "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One, or one for each stage."
@@ -49,6 +49,6 @@ def read_overrides() -> dict[str, list]:
     if "guidance_interval" in overrides:
         # One for all stages.
         overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]
-    if GUIDE_AT_ONCE.value is not None:
-        overrides["guide_at_once"] = [GUIDE_AT_ONCE.value]
+    if BATCHED_GUIDANCE.value is not None:
+        overrides["batched_guidance"] = [BATCHED_GUIDANCE.value]
     return overrides

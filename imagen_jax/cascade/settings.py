@@ -88,11 +88,11 @@ SETTINGS: dict[str, Check] = {
     "spacing": one_of(SPACINGS),
     "thresholding": one_of(THRESHOLDS),
     "percentile": number(0, 100, "99.5"),
-    "largest_bound": number(1, math.inf, "1.5"),
+    "max_threshold": number(1, math.inf, "1.5"),
     "gamma": number(0, 1, "0.5"),
     "eta": number(0, 1, "0.5"),
     "guidance_interval": interval,
-    "guide_at_once": truth,
+    "batched_guidance": truth,
     "augmentation_level": number(0, 1, "0.1"),
 }
 """Every key of ``config.sampling``, and the check of its value."""

@@ -47,7 +47,7 @@ Measure = Callable[[PerExample], PerExample]
 
 NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
     "log_snr": lambda schedule: lambda log_snr: log_snr,
-    "step_number": number_of_step,
+    "timestep": number_of_step,
 }
 """What a network may be told of the noise: the log-SNR, or which of a thousand steps has it."""
 
@@ -163,7 +163,7 @@ def build_stage(config: ConfigDict) -> Stage:
     """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
     schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
     augmentation_schedule = lookup(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
-    make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_measure, "stage.noise_measure")
+    make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_conditioning, "stage.noise_conditioning")
     return Stage(
         network=build_network(config),
         resolution=config.stage.resolution,

@@ -53,7 +53,7 @@ class SamplingSettings(NamedTuple):
         augmentation_level: how noisy the low-resolution condition is made, in [0, 1]; a base ignores it.
         spacing: which log-SNRs the steps are taken at.
         interval: log-SNRs between which guidance is applied; None for all.
-        guide_at_once: whether guidance asks the network once with twice the batch, instead of twice.
+        batched_guidance: whether guidance asks the network once with twice the batch, instead of twice.
         classifier: what leads the pictures besides; None for nothing.
     """
 
@@ -64,7 +64,7 @@ class SamplingSettings(NamedTuple):
     augmentation_level: float = 0.0
     spacing: Spacing = space_uniformly
     interval: Interval | None = None
-    guide_at_once: bool = False
+    batched_guidance: bool = False
     classifier: ClassifierGuidance | None = None
 
     def describe(self) -> str:
@@ -375,7 +375,7 @@ def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution:
     conditional = stage.make_denoiser(params, inputs.text, low_resolution)
     if settings.guidance_weight == 1.0:
         return conditional
-    if settings.guide_at_once:
+    if settings.batched_guidance:
         texts, twice = jax.tree.map(
             lambda wanted, other: jnp.concatenate([wanted, other]),
             (inputs.text, low_resolution),

@@ -2,7 +2,7 @@
 
     python -m imagen_jax prepare_data --source=coco --option=folder=COCO --out=DATA
     python -m imagen_jax prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \
-        --shorter_side=256 --least_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
+        --shorter_side=256 --min_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
     python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
 
 Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl,
@@ -41,28 +41,28 @@ SHORTER_SIDE = flags.DEFINE_integer(
 VALIDATION_FRACTION = flags.DEFINE_float(
     "validation_fraction", 0.05, "Share that validates, where the source does not say.", 0.0, 0.999
 )
-LEAST_SIDE = flags.DEFINE_integer("least_side", 1, "Drop images whose shorter side has fewer pixels.", lower_bound=1)
-LARGEST_ASPECT = flags.DEFINE_float("largest_aspect", None, "Drop images that are longer by a larger factor.")
-FEWEST_WORDS = flags.DEFINE_integer("fewest_words", 1, "Drop captions with fewer words.", lower_bound=1)
-MOST_WORDS = flags.DEFINE_integer("most_words", None, "Drop captions with more words.")
+MIN_SIDE = flags.DEFINE_integer("min_side", 1, "Drop images whose shorter side has fewer pixels.", lower_bound=1)
+MAX_ASPECT = flags.DEFINE_float("max_aspect", None, "Drop images that are longer by a larger factor.")
+MIN_WORDS = flags.DEFINE_integer("min_words", 1, "Drop captions with fewer words.", lower_bound=1)
+MAX_WORDS = flags.DEFINE_integer("max_words", None, "Drop captions with more words.")
 CONDITION = flags.DEFINE_multi_string("condition", [], "Keep images whose metadata meet it, such as aesthetic>=5.")
 DUPLICATES_FLAG = flags.DEFINE_enum(
     "duplicates", "files", DUPLICATES, "Drop repetitions: of keys, also of image files, also of looks."
 )
-LARGEST_BAD_SHARE = flags.DEFINE_float(
-    "largest_bad_share", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
+MAX_BAD_FRACTION = flags.DEFINE_float(
+    "max_bad_fraction", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
 )
 
 PRECONDITIONS = (
     Precondition(
-        "most_words",
-        lambda given: given.most_words >= given.fewest_words,
-        "--most_words is below --fewest_words, so every caption would be dropped: change one of them",
+        "max_words",
+        lambda given: given.max_words >= given.min_words,
+        "--max_words is below --min_words, so every caption would be dropped: change one of them",
     ),
     Precondition(
-        "largest_aspect",
-        lambda given: given.largest_aspect >= 1,
-        "--largest_aspect is below 1, so every image would be dropped: it is the longer side by the shorter",
+        "max_aspect",
+        lambda given: given.max_aspect >= 1,
+        "--max_aspect is below 1, so every image would be dropped: it is the longer side by the shorter",
     ),
 )
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         list_parts(SOURCE.value, options),
         read_conversion(),
         DUPLICATES_FLAG.value,
-        LARGEST_BAD_SHARE.value,
+        MAX_BAD_FRACTION.value,
     )
     out = to_path(OUT.value)
     if in_bucket(out):
@@ -98,10 +98,10 @@ def main(arguments: Sequence[str]) -> None:
 def read_conversion() -> Conversion:
     """What the flags ask to be done to every record."""
     filters = Filters(
-        LEAST_SIDE.value,
-        LARGEST_ASPECT.value,
-        FEWEST_WORDS.value,
-        MOST_WORDS.value,
+        MIN_SIDE.value,
+        MAX_ASPECT.value,
+        MIN_WORDS.value,
+        MAX_WORDS.value,
         tuple(parse_condition(text) for text in CONDITION.value),
     )
     return Conversion(ImageRules(SHORTER_SIDE.value), filters, VALIDATION_FRACTION.value)

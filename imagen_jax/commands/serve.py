@@ -20,8 +20,8 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 l
 ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
 DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
-LARGEST_STEPS = flags.DEFINE_integer("largest_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
-LARGEST_QUEUE = flags.DEFINE_integer("largest_queue", 8, "Pictures that may wait.", lower_bound=1)
+MAX_STEPS = flags.DEFINE_integer("max_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
+MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Pictures that may wait.", lower_bound=1)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
 
     before = keep_out(HOST.value, ORIGINS.value)
     plan = plan_cascade(read_stages(), dtype=DTYPE.value, text_encoder=read_text_encoder())
-    limits = Limits(steps=LARGEST_STEPS.value, waiting=LARGEST_QUEUE.value)
+    limits = Limits(steps=MAX_STEPS.value, waiting=MAX_QUEUE.value)
     jobs = Jobs(load_planned(plan, batch_size=1), limits)
     serve(make_app(jobs, limits, before), HOST.value, PORT.value)
     # Where Ctrl-C is ignored, as under nohup, it ends the server but not the drawing, which may be compiling.

@@ -164,7 +164,7 @@ class Batches:
         order: that the batches are made in.
         identity: what must be the same for a saved place to mean the same.
         num_workers: worker processes.
-        largest_bad_share: of the images of all data sets, from 0 to 1: so many may be unreadable.
+        max_bad_fraction: of the images of all data sets, from 0 to 1: so many may be unreadable.
     """
 
     def __init__(
@@ -173,13 +173,13 @@ class Batches:
         order: Order,
         identity: dict[str, Any],
         num_workers: int,
-        largest_bad_share: float,
+        max_bad_fraction: float,
     ):
         self._dataset = dataset
         self._order = order
         self._identity = identity
         self._num_workers = num_workers
-        self._most_unreadable = largest_bad_share * sum(order.counts)
+        self._most_unreadable = max_bad_fraction * sum(order.counts)
         self._unreadable: set[str] = set()
         self._batches_read = 0
         self._iterator: grain.DatasetIterator | None = None
@@ -210,7 +210,7 @@ class Batches:
         if len(self._unreadable) > self._most_unreadable:
             raise UserError(
                 f"{len(self._unreadable)} of {sum(self._order.counts)} images can't be read, the last: {new[-1]}: "
-                "prepare the data anew, or let more be left out with data.largest_bad_share"
+                "prepare the data anew, or let more be left out with data.max_bad_fraction"
             )
 
     def metrics(self, state: dict[str, Any]) -> dict[str, float]:
@@ -256,7 +256,7 @@ def make_batches(
     num_workers: int = 0,
     data: str | None = None,
     mirror: bool = False,
-    largest_bad_share: float = 0.01,
+    max_bad_fraction: float = 0.01,
 ) -> Batches:
     """Makes dicts of ``image``, maybe ``low_res`` (share, height, width, 3), ``caption`` and ``key`` (arrays of str).
 
@@ -277,7 +277,7 @@ def make_batches(
         num_workers: worker processes that make batches ahead; 0 makes them in two threads.
         mirror: mirror one in two pictures, where no caption speaks against it.
         data: tells the data set from others, so that no run continues on another.
-        largest_bad_share: of the images, from 0 to 1: where more can't be read, the iterator raises ``UserError``.
+        max_bad_fraction: of the images, from 0 to 1: where more can't be read, the iterator raises ``UserError``.
 
     Raises:
         UserError: the batch does not divide among the processes or is larger than the split, it is no seed, or
@@ -310,7 +310,7 @@ def make_batches(
     }
     if data is not None:
         identity["data"] = data
-    return Batches(grain.MapDataset.range(count).map(maker), order, identity, num_workers, largest_bad_share)
+    return Batches(grain.MapDataset.range(count).map(maker), order, identity, num_workers, max_bad_fraction)
 
 
 def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain.DatasetIterator:

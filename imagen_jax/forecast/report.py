@@ -179,7 +179,7 @@ def give_advice(job: Job, memory: Mapping[str, int | float]) -> list[str]:
     if job.trains:
         advice += [
             "set --config.network.remat=elementwise, or blocks: computes features again instead of keeping them",
-            "raise --config.training.accumulate: works on the batch in so many pieces",
+            "raise --config.training.gradient_accumulation: works on the batch in so many pieces",
         ]
     return [*advice, "take more chips, a smaller batch, or chips with more memory"]
 

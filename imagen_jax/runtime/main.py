@@ -11,6 +11,7 @@
 | 130 | interrupted by Ctrl-C, here or on another host: the sentence says what is kept (``interrupts``) |
 """
 
+import contextlib
 import errno
 import inspect
 import logging
@@ -30,6 +31,7 @@ from imagen_jax.runtime.compilation_cache import enable_compilation_cache
 from imagen_jax.runtime.machine_errors import explain_missing_resource
 from imagen_jax.runtime.preemption import AGAIN
 from imagen_jax.runtime.process_group import INTERRUPTED
+from imagen_jax.runtime.renamed import rename_config_keys, rename_flags, rename_key_flags
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
@@ -59,11 +61,12 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
 
 def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     """Parses flags; what is wrong with them ends the program in a sentence."""
+    arguments = with_new_names(arguments)
     try:
         rest = flags.FLAGS(arguments)
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
-            # A config file that could not be loaded says so only when it is asked for something.
-            flags.FLAGS.config.keys()
+            # A config file that could not be loaded raises at its first use.
+            rename_config_keys(flags.FLAGS.config)
         return rest
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if len(name) > 1]
@@ -77,18 +80,40 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
         fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
 
 
+def with_new_names(arguments: Sequence[str]) -> Sequence[str]:
+    """Returns the arguments with new names of flags and config keys.
+
+    ``sys.argv`` is changed alike, for config_flags reads the values of config keys there.
+    """
+    renamed = rename_flags(arguments)
+    path = find_config_path(arguments)
+    if path is not None:
+        # What is wrong with the file is reported when the flags are parsed.
+        with contextlib.suppress(Exception):
+            renamed = rename_key_flags(renamed, flags.FLAGS["config"].parser.parse(path))
+    if list(arguments) == sys.argv:
+        sys.argv = renamed
+    return renamed
+
+
+def find_config_path(arguments: Sequence[str]) -> str | None:
+    """Returns the value of ``--config``; None where the command has no such flag, or it is not given."""
+    found = re.search(r"^--?config[=\n](.+)$", "\n".join(arguments), flags=re.MULTILINE)
+    return found[1] if found and "config" in flags.FLAGS else None
+
+
 def find_unknown_key(arguments: Sequence[str]) -> str | None:
     """A sentence about the first config key on the command line that the config lacks; None where it has them all."""
     line = "\n".join(arguments)
-    path = re.search(r"^--?config[=\n](.+)$", line, flags=re.MULTILINE)
-    if path is None or "config" not in flags.FLAGS:
+    path = find_config_path(arguments)
+    if path is None:
         return None
     try:
-        config = flags.FLAGS["config"].parser.parse(path[1])
+        config = flags.FLAGS["config"].parser.parse(path)
     except (AttributeError, KeyError) as error:
         if "get_config" in str(error):
-            return f"{path[1]} is no experiment, for it has no get_config: name another file of its folder"
-        return f"the config file {path[1]} stops with {error!r}: mend it"
+            return f"{path} is no experiment, for it has no get_config: name another file of its folder"
+        return f"the config file {path} stops with {error!r}: mend it"
     for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
         place, value = "config", config
         for key in keys.split("."):

@@ -31,18 +31,18 @@ def static_threshold(image: Images) -> Images:
     return jnp.clip(image, -1.0, 1.0)
 
 
-def dynamic_threshold(percentile: float = 99.5, largest_bound: float | None = None) -> Threshold:
+def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = None) -> Threshold:
     """Makes the dynamic threshold of equation (1).
 
     Args:
         percentile: p, from 0 to 100; the paper's figure uses 99.5.
-        largest_bound: s is held below it, where it is given; at least 1.
+        max_threshold: s is held below it, where it is given; at least 1.
 
     Raises:
         UserError: a percentile that looks like a fraction, or lies outside [0, 100]; a largest bound below 1.
     """
-    if largest_bound is not None and largest_bound < 1.0:
-        raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {largest_bound}")
+    if max_threshold is not None and max_threshold < 1.0:
+        raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {max_threshold}")
     if not 1.0 < percentile <= 100.0:
         raise UserError(
             f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}"
@@ -50,18 +50,18 @@ def dynamic_threshold(percentile: float = 99.5, largest_bound: float | None = No
 
     def threshold(image: Images) -> Images:
         bound = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
-        bound = jnp.clip(bound, 1.0, largest_bound)
+        bound = jnp.clip(bound, 1.0, max_threshold)
         return jnp.clip(image, -bound, bound) / bound
 
     return threshold
 
 
 THRESHOLDS: dict[str, Callable[..., Threshold]] = {
-    "none": lambda percentile, largest_bound=None: no_threshold,
-    "static": lambda percentile, largest_bound=None: static_threshold,
+    "none": lambda percentile, max_threshold=None: no_threshold,
+    "static": lambda percentile, max_threshold=None: static_threshold,
     "dynamic": dynamic_threshold,
 }
-"""``THRESHOLDS[name](percentile, largest_bound)``; only "dynamic" reads the two."""
+"""``THRESHOLDS[name](percentile, max_threshold)``; only "dynamic" reads the two."""
 
 
 def apply_threshold(denoise: Denoiser, threshold: Threshold) -> Denoiser:

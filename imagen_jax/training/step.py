@@ -29,7 +29,7 @@ def make_train_step(
     *,
     ema_decay: float,
     ema_warm_up: bool,
-    accumulate: int = 1,
+    gradient_accumulation: int = 1,
     schedule: optax.Schedule | None = None,
 ) -> TrainStep:
     """Makes ``step(state, batch) -> (next state, metrics)``.
@@ -45,12 +45,12 @@ def make_train_step(
         optimizer: takes its gradient.
         ema_decay: see ``update_average``.
         ema_warm_up: likewise.
-        accumulate: pieces of the batch that the gradient is computed of, one after the other, in so much less memory.
+        gradient_accumulation: number of pieces of the batch whose gradients are computed one after the other.
         schedule: the learning rate that the optimizer follows, for the metrics; see ``optimizer.make_schedule``.
     """
     differentiate = jax.value_and_grad(loss)
-    if accumulate > 1:
-        differentiate = in_pieces(differentiate, accumulate)
+    if gradient_accumulation > 1:
+        differentiate = in_pieces(differentiate, gradient_accumulation)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Scalar]]:
         key = jax.random.fold_in(state.key, state.step)

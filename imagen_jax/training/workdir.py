@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.renamed import rename_saved_keys
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import Path, create_folder, same_place, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
@@ -21,9 +22,9 @@ from imagen_jax.training.monitoring.append_file import print_line
 
 FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
                   "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
-                  "training.skips_in_a_row", "training.when_not_finite", "training.most_rewinds",
+                  "training.max_consecutive_nonfinite", "training.on_nonfinite", "training.max_rewinds",
                   "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
-                  "data.num_workers", "data.largest_bad_share")  # fmt: skip
+                  "data.num_workers", "data.max_bad_fraction")  # fmt: skip
 """Keys that a resumed run may have another value of than it began with."""
 
 FREE_WITH_NOTICE = ("optimizer.",)
@@ -37,25 +38,25 @@ FINGERPRINTS = "fingerprints"
 
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
-    "data": {"crop": "centre", "mirror": False, "weights": (), "largest_bad_share": 0.01},
+    "data": {"crop": "centre", "mirror": False, "weights": (), "max_bad_fraction": 0.01},
     "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
-    "stage": {"enlarge_before_noise": "none", "noise_measure": "log_snr"},
+    "stage": {"enlarge_before_noise": "none", "noise_conditioning": "log_snr"},
     "training": {
-        "accumulate": 1,
+        "gradient_accumulation": 1,
         "evaluate_every": 0,
         "keep_every": 0,
-        "skips_in_a_row": 10,
-        "when_not_finite": "stop",
-        "most_rewinds": 3,
+        "max_consecutive_nonfinite": 10,
+        "on_nonfinite": "stop",
+        "max_rewinds": 3,
     },
     "preview": {"samples": 64, "compared": 2000, "features": "efficientnet_lite0"},
     "sampling": {
-        "largest_bound": 1e9,
+        "max_threshold": 1e9,
         "spacing": "uniform",
         "gamma": 0.0,
         "eta": 0.0,
         "guidance_interval": (),
-        "guide_at_once": False,
+        "batched_guidance": False,
     },
 }
 """Keys that a run of version 0.1.0 has not, and what they say of it."""
@@ -74,7 +75,7 @@ def read_config(workdir: Path) -> ConfigDict:
     """
     path = config_path(workdir)
     try:
-        return ConfigDict(with_later_keys(read_json(path)))
+        return ConfigDict(with_later_keys(rename_saved_keys(read_json(path))))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no {path.name}, so it is no training workdir: train one with "

@@ -57,7 +57,7 @@ class Page:
             "stages": describe_stages(cascade.stages, [one.config.sampling.to_dict() for one in cascade.trained]),
             "samplers": list(STEP_RULES),
             "spacings": list(SPACINGS),
-            "largest_steps": limits.steps,
+            "max_steps": limits.steps,
         }
 
     async def tell_stages(self, request: Request) -> Response:

@@ -173,7 +173,7 @@ class Jobs:
     def _draw(self, job: Job) -> bytes:
         order = job.order
         edit = order.decode_edit()
-        self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.returns)))
+        self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample)))
         cascade = self.cascade.adjusted(**order.settings)
         job.steps, self._drawn = cascade.count_steps(edit), job
         try:

@@ -17,7 +17,7 @@ from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.web.clients import UPLOAD_SECONDS
 
-FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "returns"}
+FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "resample"}
 MAX_PROMPT_LENGTH = 2000
 MAX_SIDE = 4096
 """Pixels of a picture or mask that is sent."""
@@ -64,7 +64,7 @@ class Order(NamedTuple):
             empty for none.
         mask: of that picture, likewise.
         strength: see ``Edit``.
-        returns: likewise.
+        resample: likewise.
     """
 
     prompt: str
@@ -75,7 +75,7 @@ class Order(NamedTuple):
     image: bytes = b""
     mask: bytes = b""
     strength: float = 1.0
-    returns: int = 1
+    resample: int = 1
 
     @property
     def size(self) -> int:
@@ -96,7 +96,7 @@ class Order(NamedTuple):
             return NO_EDIT
         image = decode_sent(self.image, "picture", decode_pixels)
         mask = decode_sent(self.mask, "mask", decode_mask) if self.mask else None
-        return Edit(image, mask, self.strength, self.returns)
+        return Edit(image, mask, self.strength, self.resample)
 
 
 def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,9 +145,9 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
     if not image:
         return Order(prompt, negative, seed, settings, told)
     strength = float(read_number(asked.get("strength", 1.0), "strength", 0.01, 1))
-    returns = int(read_number(asked.get("returns", 1), "returns", 1, 10, whole=True)) if mask else 1
-    told |= {"strength": strength, "returns": returns, "edited": "mask" if mask else "image"}
-    return Order(prompt, negative, seed, settings, told, image, mask, strength, returns)
+    resample = int(read_number(asked.get("resample", 1), "resample", 1, 10, whole=True)) if mask else 1
+    told |= {"strength": strength, "resample": resample, "edited": "mask" if mask else "image"}
+    return Order(prompt, negative, seed, settings, told, image, mask, strength, resample)
 
 
 def read_text(asked: Mapping[str, Any], name: str) -> str:
@@ -210,7 +210,7 @@ def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
     Only their headers are read here. What else may be wrong with them is told when the order is drawn.
     """
     if not asked.get("image"):
-        for name in ("mask", "strength", "returns"):
+        for name in ("mask", "strength", "resample"):
             if asked.get(name):
                 raise UserError(f"{name} has no effect without an image: choose one to begin with, or leave it out")
         return b"", b""

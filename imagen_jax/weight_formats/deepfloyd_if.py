@@ -5,10 +5,10 @@
     FOLDER/text_encoder/, FOLDER/tokenizer/                        -> the text encoder's options
 
 What IF does otherwise than Imagen, and how the config says it: the network is told the number of one of a thousand
-discrete steps (``stage.noise_measure``) of a cosine schedule (``discrete_cosine``), and learns its variance
+discrete steps (``stage.noise_conditioning``) of a cosine schedule (``discrete_cosine``), and learns its variance
 (``out_channels`` 6); the condition of stage II is noised after it was enlarged (``stage.enlarge_before_noise``); all 77
 places of a caption count, padding too (``text.options.encode_padding``); no caption is the empty caption
-(``text.null``); thresholds have a largest bound (``sampling.largest_bound``).
+(``text.null``); thresholds have a largest bound (``sampling.max_threshold``).
 """
 
 from collections.abc import Mapping
@@ -131,7 +131,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
                 "schedule": BETA_SCHEDULES[scheduler.get("beta_schedule", "linear")],
                 "augmentation_schedule": noising,
                 "enlarge_before_noise": "corners",
-                "noise_measure": "step_number",
+                "noise_conditioning": "timestep",
                 "prediction": "eps",
                 "self_conditioned": False,
             },
@@ -141,7 +141,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
                 "gamma": 0.0,
                 "eta": 0.0,
                 "guidance_interval": (),
-                "guide_at_once": False,
+                "batched_guidance": False,
                 "steps": STEPS[stage],
                 "spacing": "discrete",
                 "guidance": GUIDANCE[stage],
@@ -229,7 +229,7 @@ def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     """The thresholding keys of ``config.sampling``."""
     dynamic = {
         "percentile": 100.0 * scheduler.get("dynamic_thresholding_ratio", 0.995),
-        "largest_bound": float(scheduler.get("sample_max_value", 1.0)),
+        "max_threshold": float(scheduler.get("sample_max_value", 1.0)),
     }
     if scheduler.get("thresholding", False):
         return {"thresholding": "dynamic", **dynamic}

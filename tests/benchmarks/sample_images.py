@@ -51,7 +51,7 @@ def against_diffusers(folder: Path, pictures: int, steps: int, rounds: int) -> N
     prompts = [f"red apple {number}" for number in range(pictures)]
     positive, negative = pipeline.encode_prompt(prompts, device="cpu")
     cascade = load_cascade([folder / "ours"], {"steps": steps, "guidance": GUIDANCE}, pictures)
-    at_once = cascade.adjusted(guide_at_once=True)
+    at_once = cascade.adjusted(batched_guidance=True)
 
     def theirs() -> None:
         pipeline(prompt_embeds=positive, negative_prompt_embeds=negative, num_inference_steps=steps,
@@ -60,7 +60,7 @@ def against_diffusers(folder: Path, pictures: int, steps: int, rounds: int) -> N
     ways: dict[str, Callable[[], object]] = {
         "diffusers": theirs,
         "ours": lambda: next(cascade.draw(prompts)),
-        "ours, guide_at_once": lambda: next(at_once.draw(prompts)),
+        "ours, batched_guidance": lambda: next(at_once.draw(prompts)),
     }
     first = {name: seconds_of(way) for name, way in ways.items()}
     seconds = {name: [] for name in ways}

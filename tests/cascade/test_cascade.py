@@ -168,7 +168,7 @@ def test_settings_of_one_call_leave_the_cascade_as_it_was(cascade):
 
 def test_guidance_at_once_within_an_interval_and_for_a_negative_prompt(base):
     plain = draw(base, ["panda"])
-    at_once = draw(base.adjusted(guide_at_once=True), ["panda"])
+    at_once = draw(base.adjusted(batched_guidance=True), ["panda"])
     np.testing.assert_allclose(at_once, plain, atol=1e-4)
     everywhere = draw(base.adjusted(guidance_interval=[(-100.0, 100.0)]), ["panda"])
     np.testing.assert_allclose(everywhere, plain, atol=1e-4)
@@ -217,7 +217,7 @@ def test_the_weaker_the_strength_the_more_is_left_of_the_picture(cascade):
 def test_what_the_mask_leaves_stays_as_it_is(cascade):
     mask = np.zeros((20, 20), np.float32)
     mask[:, 10:] = 1.0
-    images = draw(cascade.adjusted(steps=4), ["panda", "apple"], edit=Edit(PICTURE, mask, returns=2))
+    images = draw(cascade.adjusted(steps=4), ["panda", "apple"], edit=Edit(PICTURE, mask, resample=2))
     picture, (_, keep) = Edit(PICTURE, mask, strength=0.5).pictures(16, 2)
     assert np.asarray(keep)[:, :, :7].min() == 1 and np.asarray(keep)[:, :, 8:].max() == 0
     np.testing.assert_allclose(images[:, :, :7], np.asarray(picture)[:, :, :7], atol=2e-3)
@@ -275,7 +275,7 @@ def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
         ({"image": PICTURE, "mask": np.ones((8, 20), np.float32)}, "mask has 20×8 pixels and the picture 20×20"),
         ({"image": PICTURE, "mask": np.zeros((20, 20), np.float32)}, "nothing to draw"),
         ({"image": PICTURE, "strength": 0.0}, "a strength lies above 0"),
-        ({"image": PICTURE, "returns": 3}, "takes a --mask"),
+        ({"image": PICTURE, "resample": 3}, "takes a --mask"),
         ({"image": PICTURE, "invert": "panda", "strength": 0.5}, "leave --mask and --strength out"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_cut_training_goes_on_to_the_same(trained, data_dir, tmp_path):
 
 def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir, tmp_path, monkeypatch):
     config = smoke(data_dir)
-    config.training.skips_in_a_row = 3
+    config.training.max_consecutive_nonfinite = 3
     fed = []
 
     def spoil(batch, classifier):

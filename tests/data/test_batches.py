@@ -228,7 +228,7 @@ class PartlyUnreadable:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images, caplog, num_workers):
     source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
-    options = {"seed": 0, "shuffle": False, "num_workers": num_workers, "largest_bad_share": 0.3}
+    options = {"seed": 0, "shuffle": False, "num_workers": num_workers, "max_bad_fraction": 0.3}
     batches = make_batches(source, make_example(8), 5, **options)
     with caplog.at_level("WARNING", logger="absl"):
         keys = keys_of(islice(batches, 4))
@@ -243,8 +243,8 @@ def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images
 
 def test_a_batch_is_the_same_whatever_was_left_out_before(stored_images):
     source = PartlyUnreadable(stored_images, raising=(3,))
-    whole = make_batches(source, CROPS, 4, seed=2, largest_bad_share=0.2)
-    resumed = make_batches(source, CROPS, 4, seed=2, largest_bad_share=0.2)
+    whole = make_batches(source, CROPS, 4, seed=2, max_bad_fraction=0.2)
+    resumed = make_batches(source, CROPS, 4, seed=2, max_bad_fraction=0.2)
     for _ in range(5):
         next(whole)
     resumed.set_state(whole.get_state())
@@ -254,15 +254,15 @@ def test_a_batch_is_the_same_whatever_was_left_out_before(stored_images):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
-    options = {"seed": 0, "num_workers": num_workers, "largest_bad_share": 0.2}
+    options = {"seed": 0, "num_workers": num_workers, "max_bad_fraction": 0.2}
     batches = make_batches(source, make_example(8), 5, **options)
-    with pytest.raises(UserError, match=r"3 of 10 images can't be read, the last: image .*data\.largest_bad_share"):
+    with pytest.raises(UserError, match=r"3 of 10 images can't be read, the last: image .*data\.max_bad_fraction"):
         list(islice(batches, 4))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_where_nothing_can_be_read_the_run_ends(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=range(10))
-    batches = make_batches(source, make_example(8), 5, seed=0, num_workers=num_workers, largest_bad_share=1.0)
+    batches = make_batches(source, make_example(8), 5, seed=0, num_workers=num_workers, max_bad_fraction=1.0)
     with pytest.raises(UserError, match=r"10 images in a row can't be read, .*checksum differs"):
         next(batches)

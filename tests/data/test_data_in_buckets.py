@@ -80,7 +80,7 @@ def test_a_data_set_that_was_half_uploaded_is_none(picture_folder, bucket, fake_
 
 def test_a_data_set_of_any_size_is_put_into_a_bucket(bucket, tmp_path, monkeypatch, capsys):
     out = bucket / "data"
-    preparation = Preparation("pictures", {}, "Ours, CC0", parts(40), largest_bad_share=0.2)
+    preparation = Preparation("pictures", {}, "Ours, CC0", parts(40), max_bad_fraction=0.2)
     place = working_folder(out) / out.name
     run_preparation(preparation, place, workers=0)
     upload_data(place, out)

@@ -121,7 +121,7 @@ def test_a_record_whose_checksum_differs_is_left_out(hurtable, caplog):
     mixture = open_prepared(folder).load("train")
     with pytest.raises(UnreadableError):
         mixture.sources[0][3]
-    batches = make_batches(mixture, make_example(16), 8, seed=0, shuffle=False, largest_bad_share=0.1)
+    batches = make_batches(mixture, make_example(16), 8, seed=0, shuffle=False, max_bad_fraction=0.1)
     with caplog.at_level("WARNING", logger="absl"):
         keys = [key for batch in islice(batches, 4) for key in batch["key"]]
     assert keys == [*names[:3], names[4], *names[4:32]]

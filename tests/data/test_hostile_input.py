@@ -119,7 +119,7 @@ def test_an_image_is_decoded_and_trains_or_is_damaged(content, shorter_side):
 def test_an_image_that_is_damaged_later_is_left_out(content):
     """Whatever Pillow says of it; and where it is smaller than it was."""
     stored = [StoredImage(f"key-{n}", ("caption",), IMAGES[0] if n else content) for n in range(2)]
-    batches = make_batches(stored, make_example(16), 2, seed=0, shuffle=False, repeat=False, largest_bad_share=0.5)
+    batches = make_batches(stored, make_example(16), 2, seed=0, shuffle=False, repeat=False, max_bad_fraction=0.5)
     with in_time(), refused_at_most("cannot be made"):  # it has become a smaller image
         (batch,) = batches
         assert batch["key"].tolist() in (["key-0", "key-1"], ["key-1", "key-1"])
@@ -325,7 +325,7 @@ def test_what_is_stored_is_read_back_as_it_was(items):
         records.append(record(number + 1, encoded=encode(pixels), **fields))
     with tempfile.TemporaryDirectory() as folder, in_time():
         prepared = Preparation(
-            "any", {}, "Ours", [listed(records)], Conversion(validation_fraction=0.0), largest_bad_share=1.0
+            "any", {}, "Ours", [listed(records)], Conversion(validation_fraction=0.0), max_bad_fraction=1.0
         )
         manifest = prepare(prepared, Path(folder), 0)
         stored = load_split(folder, "train")

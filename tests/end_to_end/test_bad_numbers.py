@@ -38,7 +38,7 @@ def make_config(data, **changed):
     config.data.source = "prepared"
     config.data.options = ConfigDict({"folder": str(data)})
     config.training.update({"steps": STEPS, "checkpoint_every": 2, "keep_checkpoints": 3, "preview_every": 1000})
-    config.training.update({"skips_in_a_row": 3, **changed})
+    config.training.update({"max_consecutive_nonfinite": 3, **changed})
     config.optimizer.decay_steps = STEPS
     config.preview.prompts = ("square",)
     config.sampling.steps = 1
@@ -78,7 +78,7 @@ def metrics_of(workdir):
 
 
 def test_a_run_rewinds_and_a_killed_one_does_the_same(data, tmp_path, monkeypatch):
-    config, fed = make_config(data, when_not_finite="rewind"), {}
+    config, fed = make_config(data, on_nonfinite="rewind"), {}
     with monkeypatch.context() as patch:
         feed_bad_batches(patch, fed)
         whole = train(config, tmp_path / "whole")
@@ -111,5 +111,5 @@ def test_a_run_stops_and_goes_on_when_it_is_told_to_rewind(data, tmp_path, monke
             train(make_config(data), tmp_path / "run")
     with monkeypatch.context() as patch:
         feed_bad_batches(patch, {}, done=8)
-        state = train(make_config(data, when_not_finite="rewind"), tmp_path / "run")
+        state = train(make_config(data, on_nonfinite="rewind"), tmp_path / "run")
     assert int(state.step) == STEPS

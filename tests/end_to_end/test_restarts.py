@@ -52,8 +52,8 @@ def make_config(images, tmp_path, steps=STEPS):
 
 WRONG = {
     "training.batch_size": 64,  # more than there are images
-    "training.accumulate": 3,
-    "training.skips_in_a_row": 0,
+    "training.gradient_accumulation": 3,
+    "training.max_consecutive_nonfinite": 0,
     "training.keep_checkpoints": 0,
     "training.steps": 9,  # past the schedule
     "data.source": "openmoij",

@@ -123,7 +123,7 @@ def test_a_program_that_does_not_fit_says_so_and_what_helps():
     assert "45.10 of 32 GiB a chip: does not fit" in lines[1]
     assert [line.split(":")[0].strip() for line in lines[2:5]] == [
         "raise --config.mesh.fsdp", "set --config.network.remat=elementwise, or blocks",
-        "raise --config.training.accumulate",
+        "raise --config.training.gradient_accumulation",
     ]  # fmt: skip
 
     job = job._replace(lowered=type("Broken", (), {"compile": lambda self: (_ for _ in ()).throw(
@@ -196,7 +196,7 @@ def test_what_is_done_piece_by_piece_is_counted_as_often(small_step):
     """Twice the images in two pieces: twice the gradients are summed, and each image takes what it took."""
     _, whole, _ = small_step
     pod, config = describe_pod("v4:2x2x1"), small_config()
-    config.training.update({"batch_size": 32, "accumulate": 2})
+    config.training.update({"batch_size": 32, "gradient_accumulation": 2})
     pieces, _ = compile_job(training_job(config, pod.devices), pod)
     assert (whole["loops"], pieces["loops"]) == ([], [2])
     assert pieces["flops_per_chip"] == pytest.approx(2 * whole["flops_per_chip"], rel=0.02)

@@ -33,7 +33,7 @@ def smoke_config(network, remat):
     config = CONFIGS[network](VARIANTS[network])
     if network == "deepfloyd_unet":
         config.network = ConfigDict(DEEPFLOYD | {"remat": remat})
-        config.stage.noise_measure = "step_number"
+        config.stage.noise_conditioning = "timestep"
         return config
     config.network.remat = remat
     config.network.dropout = 0.5

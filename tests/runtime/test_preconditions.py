@@ -16,7 +16,7 @@ DRAW = [*BOTH, "--prompt=panda"]
 EDIT = [*DRAW, "--image=photo.png"]
 MEASURE = [*BOTH, "--features=pixels"]
 TRAIN = ["--config=train.py:base", "--workdir=out"]
-MIN_SNR, REWIND = "--config.training.min_snr_gamma=3.0", "--config.training.most_rewinds=2"
+MIN_SNR, REWIND = "--config.training.min_snr_gamma=3.0", "--config.training.max_rewinds=2"
 
 REFUSED = {
     "sample": [
@@ -34,7 +34,7 @@ REFUSED = {
         ([*DRAW, "--mask=mask.png"], "--mask has no effect without --image"),
         ([*DRAW, "--strength=1"], "--strength has no effect without --image"),
         ([*DRAW, "--invert=panda"], "--invert has no effect without --image"),
-        ([*EDIT, "--strength=0.5", "--returns=1"], "--returns has no effect without --mask"),
+        ([*EDIT, "--strength=0.5", "--resample=1"], "--resample has no effect without --mask"),
         ([*DRAW, "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         (EDIT, "--image has no effect at --strength=1"),
         ([*EDIT, "--mask=all.png"], "white all over"),
@@ -46,7 +46,7 @@ REFUSED = {
         ([*DRAW, "--sampler=ancestral", "--eta=0"], "--eta has no effect"),
         ([*DRAW, "--thresholding=none", "--percentile=99.5"], "--percentile has no effect"),
         ([*DRAW, "--guidance=1", "--guidance_interval=-4,3"], "--guidance_interval has no effect"),
-        ([*DRAW, "--guidance=1", "--noguide_at_once"], "--guide_at_once has no effect"),
+        ([*DRAW, "--guidance=1", "--noguide_at_once"], "--batched_guidance has no effect"),
         ([*DRAW, "--guidance=1", "--negative_prompt=tree"], "without guidance a negative prompt"),
         ([*DRAW, "--steps=1,1,1"], "3 values for 2 stage"),
         (["--stages=super_resolution", "--out=out", "--prompt=x"], "takes 8-px images"),
@@ -87,7 +87,7 @@ REFUSED = {
         ([*TRAIN, "--profile_steps=5,6"], "outside of what this run does"),
         ([*TRAIN, "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         ([*TRAIN, MIN_SNR], "min_snr_gamma has no effect"),
-        ([*TRAIN, REWIND], "most_rewinds has no effect"),
+        ([*TRAIN, REWIND], "max_rewinds has no effect"),
         ([*TRAIN, "--config.data.weights=(1,2)"], "data.weights has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.data_dir=x"], "data.data_dir has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.validation_fraction=0.2"], "validation_fraction"),
@@ -97,8 +97,8 @@ REFUSED = {
         ([*TRAIN, "--config.training.preview_every=0", "--config.preview.prompts=('x',)"], "preview.prompts has no"),
     ],
     "prepare_data": [
-        (["--source=folder", "--option=folder=own", "--out=out", "--fewest_words=5", "--most_words=2"], "--most_words"),
-        (["--source=folder", "--option=folder=own", "--out=out", "--largest_aspect=0.5"], "--largest_aspect"),
+        (["--source=folder", "--option=folder=own", "--out=out", "--min_words=5", "--max_words=2"], "--max_words"),
+        (["--source=folder", "--option=folder=own", "--out=out", "--max_aspect=0.5"], "--max_aspect"),
         (["--source=folder", "--option=folder=own", "--option=folder=x", "--out=out"], "is given twice"),
         (["--source=folder", "--option=foldr=own", "--out=out"], "did you mean 'folder'"),
     ],

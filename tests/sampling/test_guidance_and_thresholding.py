@@ -78,12 +78,12 @@ def test_the_guided_estimate_is_bounded_not_each_branch():
     assert float(unbounded.max()) == pytest.approx(4.5) and float(bounded.max()) == 1
 
 
-@pytest.mark.parametrize("largest_bound", [1.0, 1.5, 99.0])
-def test_dynamic_threshold_holds_its_bound_below_the_largest(largest_bound):
+@pytest.mark.parametrize("max_threshold", [1.0, 1.5, 99.0])
+def test_dynamic_threshold_holds_its_bound_below_the_largest(max_threshold):
     image = 3 * CONDITIONAL
-    computed = np.asarray(dynamic_threshold(95.0, largest_bound)(image))
+    computed = np.asarray(dynamic_threshold(95.0, max_threshold)(image))
     for index in range(3):
-        bound_of_image = min(max(np.quantile(np.abs(np.asarray(image[index])), 0.95), 1.0), largest_bound)
+        bound_of_image = min(max(np.quantile(np.abs(np.asarray(image[index])), 0.95), 1.0), max_threshold)
         stated = np.clip(np.asarray(image[index]), -bound_of_image, bound_of_image) / bound_of_image
         np.testing.assert_allclose(computed[index], stated, atol=1e-5)
     with pytest.raises(UserError, match="at least 1"):

@@ -82,14 +82,14 @@ def test_our_own_mistake_is_no_refusal(bucket):
 
 
 def test_a_workdir_in_a_bucket(bucket, fake_buckets):
-    config = ConfigDict({"seed": 0, "training": {"accumulate": 1, "steps": 5}})
+    config = ConfigDict({"seed": 0, "training": {"gradient_accumulation": 1, "steps": 5}})
     keep_config(bucket / "run", config)
     keep_config(bucket / "run", config)
     assert read_config(bucket / "run").training.steps == 5
     # A run that has a checkpoint can't be continued with another config.
     (bucket / "run" / "checkpoints" / "3" / "state").write_text("as if there were one")
     with pytest.raises(UserError, match=r"config\.seed=0, not 1"):
-        keep_config(bucket / "run", ConfigDict({"seed": 1, "training": {"accumulate": 1, "steps": 5}}))
+        keep_config(bucket / "run", ConfigDict({"seed": 1, "training": {"gradient_accumulation": 1, "steps": 5}}))
     with pytest.raises(UserError, match=f"{bucket}/none holds no config"):
         read_config(bucket / "none")
     fake_buckets.denied.add("closed")

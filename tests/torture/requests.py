@@ -179,7 +179,7 @@ def order_requests(image: str) -> Asked:
     valid: list[Parts] = [
         ("POST", "/orders", JSON, order),
         ("POST", "/orders", JSON, edit),
-        ("POST", "/orders", JSON, {**order, "image": image, "mask": image, "returns": 2}),
+        ("POST", "/orders", JSON, {**order, "image": image, "mask": image, "resample": 2}),
         ("GET", "/jobs/name", JSON, None),
         ("GET", "/pictures/name.png", JSON, None),
         ("GET", "/history", JSON, None),

@@ -14,7 +14,7 @@ from imagen_jax.training.workdir import PATHS, check_continues, keep_config, rea
 
 def make_config(**training):
     return ConfigDict(
-        {"seed": 0, "training": {"steps": 5, "batch_size": 2, "accumulate": 1, **training}, "shape": (1, 2)}
+        {"seed": 0, "training": {"steps": 5, "batch_size": 2, "gradient_accumulation": 1, **training}, "shape": (1, 2)}
     )
 
 
@@ -26,8 +26,8 @@ def begin(workdir):
 def test_a_kept_config_reads_back(tmp_path):
     keep_config(tmp_path / "run", make_config())
     assert read_config(tmp_path / "run").training.to_dict() == {
-        "steps": 5, "batch_size": 2, "accumulate": 1, "evaluate_every": 0, "keep_every": 0, "skips_in_a_row": 10,
-        "when_not_finite": "stop", "most_rewinds": 3,
+        "steps": 5, "batch_size": 2, "gradient_accumulation": 1, "evaluate_every": 0, "keep_every": 0,
+        "max_consecutive_nonfinite": 10, "on_nonfinite": "stop", "max_rewinds": 3,
     }  # fmt: skip
 
 
@@ -62,7 +62,11 @@ def test_a_run_of_an_older_version_gets_the_keys_added_since_and_goes_on(tmp_pat
     older = {"stage": {"resolution": 8}, "text": {"encoder": "minilm"}, "sampling": {"steps": 4}}
     (tmp_path / "config.json").write_text(json.dumps(older))
     config = read_config(tmp_path)
-    assert (config.stage.noise_measure, config.text.null, config.sampling.spacing) == ("log_snr", "zeros", "uniform")
+    assert (config.stage.noise_conditioning, config.text.null, config.sampling.spacing) == (
+        "log_snr",
+        "zeros",
+        "uniform",
+    )
     assert config.stage.resolution == 8
     keep_config(tmp_path, config)
     begin(tmp_path)

@@ -42,7 +42,7 @@ def test_the_page_and_what_it_loads_are_there(served):
         assert status == 200 and words in body
     facts = json.loads(served.ask("stages")[1])
     assert [stage["resolution"] for stage in facts["stages"]] == [8, 16] and "unipc" in facts["samplers"]
-    assert facts["largest_steps"] == 20
+    assert facts["max_steps"] == 20
 
 
 def test_an_order_forms_becomes_a_picture_and_stays_in_the_history(served, cascade, tmp_path):
@@ -67,7 +67,7 @@ def test_an_edit_keeps_what_is_not_painted(served):
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     mask = np.zeros((16, 16, 3), np.uint8)
     mask[:, 8:] = 255
-    _, told = served.order(image=data_url(picture), mask=data_url(mask), returns=2, strength=1)
+    _, told = served.order(image=data_url(picture), mask=data_url(mask), resample=2, strength=1)
     last = served.follow(told["id"])[-1]
     assert last["state"] == "done" and last["settings"]["edited"] == "mask"
     drawn = pixels_of(served.ask(last["picture"])[1])
@@ -129,7 +129,7 @@ def test_the_queue_and_the_history_have_an_end(served):
         ({"image": BLACK, "strength": 0}, "strength lies between"),
         ({"mask": BLACK}, "mask has no effect without an image"),
         ({"strength": 0.5}, "strength has no effect without an image"),
-        ({"returns": 2}, "returns has no effect without an image"),
+        ({"resample": 2}, "resample has no effect without an image"),
         ({"image": data_url(np.zeros((5000, 2, 3), np.uint8))}, "4096 at most"),
     ],
 )  # fmt: skip

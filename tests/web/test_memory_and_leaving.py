@@ -33,7 +33,7 @@ MEGABYTE = 2**20
 LARGE = np.zeros((640, 640, 3), np.uint8)
 LARGE[200:500, 300:600] = 200
 PAINTED = data_url(LARGE)
-EDIT = {"image": PAINTED, "mask": PAINTED, "returns": 2}
+EDIT = {"image": PAINTED, "mask": PAINTED, "resample": 2}
 """Some kilobytes, of which 3 MB become when they are decoded and 8 MB when they are drawn."""
 
 

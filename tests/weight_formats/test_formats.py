@@ -84,9 +84,9 @@ def test_the_config_says_what_the_scheduler_says(workdirs):
     base, large = (load_stage(workdir).config for workdir in workdirs)
     assert base.text.to_dict() == base.text.to_dict() | {"encoder": "t5", "length": 77, "null": "empty_caption"}
     assert base.text.options.encode_padding and base.text.options.lowercase and base.text.options.max_tokens == 77
-    wanted = {"steps": 100, "guidance": 7.0, "thresholding": "dynamic", "percentile": 95.0, "largest_bound": 1.5}
+    wanted = {"steps": 100, "guidance": 7.0, "thresholding": "dynamic", "percentile": 95.0, "max_threshold": 1.5}
     assert base.sampling.to_dict() == base.sampling.to_dict() | wanted
-    wanted = {"steps": 50, "guidance": 4.0, "largest_bound": 1.0, "augmentation_level": 0.251}
+    wanted = {"steps": 50, "guidance": 4.0, "max_threshold": 1.0, "augmentation_level": 0.251}
     assert large.sampling.to_dict() == large.sampling.to_dict() | wanted
     assert (large.stage.resolution, large.stage.low_resolution) == (64, 16)
 
@@ -249,7 +249,7 @@ def reshape_a_tensor(source):
         (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
         (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
         (lambda source: spoil_scheduler(source, dynamic_thresholding_ratio=95), "dynamic_thresholding_ratio=95"),
-        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "largest_bound lies between 1"),
+        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "max_threshold lies between 1"),
         (lambda source: spoil_scheduler(source, clip_sample_range=2.0), "clip_sample_range=2.0"),
         (lambda source: spoil_scheduler(source, lambda_min=1), "'lambda_min'"),
         (

@@ -145,7 +145,7 @@ def check_prepared(resolution: int, folder: str | Path = "") -> Path:
     if manifest["least_side"] < resolution:
         raise UserError(
             f"{folder} has images of only {manifest['least_side']} pixels, fewer than data.resolution={resolution}: "
-            f"prepare it with --least_side={resolution}, or lower the resolution"
+            f"prepare it with --min_side={resolution}, or lower the resolution"
         )
     return folder
 

@@ -79,7 +79,7 @@ class Preparation:
         conversion: what is done to every record.
         duplicates: "keys": of records with one key the first stays; "files": also of those with the same image file;
             "looks": also of those that look the same.
-        largest_bad_share: of all records; more that can't be read stop the work.
+        max_bad_fraction: of all records; more that can't be read stop the work.
     """
 
     source: str
@@ -88,7 +88,7 @@ class Preparation:
     parts: Sequence[Part]
     conversion: Conversion = field(default_factory=Conversion)
     duplicates: str = "files"
-    largest_bad_share: float = 0.1
+    max_bad_fraction: float = 0.1
 
     def describe(self) -> dict[str, Any]:
         """What makes one data set another, as JSON can hold it."""
@@ -207,13 +207,13 @@ def check_share(
     Raises:
         UserError: it is; says what is bad, and of the most frequent reason one example with its detail.
     """
-    if bad > preparation.largest_bad_share * (good + bad):
+    if bad > preparation.max_bad_fraction * (good + bad):
         reasons = add_counts(report["damaged"] for report in reports)
         named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
         example = find_damage(folder, max(reasons, key=lambda reason: reasons[reason]))
         raise UnfitError(
             f"{bad} of {good + bad} records can't be read ({named}){example}: mend the source, or raise "
-            "--largest_bad_share"
+            "--max_bad_fraction"
         )
 
 

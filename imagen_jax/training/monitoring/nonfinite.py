@@ -36,8 +36,8 @@ from imagen_jax.training.monitoring.incidents import Incidents, KeyedBatches, St
 from imagen_jax.training.monitoring.spikes import SpikeFinder
 from imagen_jax.training.state import TrainState
 
-WHEN_NOT_FINITE = {"stop": False, "rewind": True}
-"""What ``training.when_not_finite`` may say, and whether that goes back to a checkpoint."""
+ON_NONFINITE = {"stop": False, "rewind": True}
+"""What ``training.on_nonfinite`` may say, and whether that goes back to a checkpoint."""
 
 FETCHED_AHEAD = 8
 """More batches than the loop fetches before a step's metrics are there."""
@@ -62,7 +62,7 @@ class NonfiniteGuard:
     """The hook that looks at the metrics of every step; it comes before those that log and save.
 
     Args:
-        training: ``skips_in_a_row``, ``when_not_finite``, ``most_rewinds``, and how checkpoints are made.
+        training: ``max_consecutive_nonfinite``, ``on_nonfinite``, ``max_rewinds``, and how checkpoints are made.
         workdir: the run's folder.
         done: the step that the run continues from.
         checkpoints: of the run.
@@ -75,14 +75,14 @@ class NonfiniteGuard:
     def __init__(
         self, training: ConfigDict, workdir: Path, done: int, checkpoints: CheckpointStore, shapes: TrainState
     ) -> None:
-        self._rewinds = lookup(WHEN_NOT_FINITE, training.when_not_finite, "training.when_not_finite")
+        self._rewinds = lookup(ON_NONFINITE, training.on_nonfinite, "training.on_nonfinite")
         check_settings(training, self._rewinds)
         self._training, self._done = training, done
         self._checkpoints, self._shapes = checkpoints, shapes
         self._incidents = Incidents(workdir, done)
         self._spikes = SpikeFinder()
         self._batches: KeyedBatches | None = None
-        self._row: deque[StepSeen] = deque(maxlen=training.skips_in_a_row)
+        self._row: deque[StepSeen] = deque(maxlen=training.max_consecutive_nonfinite)
         self._in_a_row = 0
         self._skipped = 0
         self._good_below = 0
@@ -91,7 +91,7 @@ class NonfiniteGuard:
 
     def watch(self, batches: Batches) -> KeyedBatches:
         """The batches to train on: these, whose keys are known when something happens."""
-        self._batches = KeyedBatches(batches, self._done, self._training.skips_in_a_row + FETCHED_AHEAD)
+        self._batches = KeyedBatches(batches, self._done, self._training.max_consecutive_nonfinite + FETCHED_AHEAD)
         return self._batches
 
     @property
@@ -146,7 +146,7 @@ class NonfiniteGuard:
         self._skipped += 1
         sentence = f"step {number} is skipped: its loss is {loss:.4g} and its gradient norm {norm:.4g}"
         self._incidents.report("skipped", seen, sentence, in_a_row=float(self._in_a_row))
-        return self._respond(number, state) if self._in_a_row >= self._training.skips_in_a_row else None
+        return self._respond(number, state) if self._in_a_row >= self._training.max_consecutive_nonfinite else None
 
     def _see(self, number: int, loss: float, norm: float) -> StepSeen:
         """A step with the keys of its batch."""
@@ -155,7 +155,7 @@ class NonfiniteGuard:
 
     def _respond(self, number: int, state: TrainState) -> TrainState:
         """Writes down what happened, and goes back or stops."""
-        wanted = self._rewinds and len(self._passed) < self._training.most_rewinds
+        wanted = self._rewinds and len(self._passed) < self._training.max_rewinds
         facts = {
             "skipped_in_a_row": self._in_a_row,
             "rewinds_before": len(self._passed),
@@ -167,7 +167,7 @@ class NonfiniteGuard:
         told = f"steps {number - self._in_a_row + 1} to {number} were skipped, for loss or gradient was not finite"
         if restored is None or back_to is None:
             raise UserError(f"{told}: {self._advise(wanted)}; {path} has their numbers and the keys of their batches")
-        nth = f"{len(self._passed) + 1} of at most {self._training.most_rewinds} times"
+        nth = f"{len(self._passed) + 1} of at most {self._training.max_rewinds} times"
         warn_once(
             f"{told}: on with the parameters of step {back_to} and the data after these ({nth}; {path} has their keys)"
         )
@@ -202,10 +202,10 @@ class NonfiniteGuard:
         """What a user may do."""
         mend = "lower config.optimizer.learning_rate in another --workdir, or look at the data"
         if not self._rewinds:
-            return f"set --config.training.when_not_finite=rewind to go on without them, {mend}"
+            return f"set --config.training.on_nonfinite=rewind to go on without them, {mend}"
         if wanted:
             return f"no good checkpoint is left to go back to: {mend}"
-        return f"after {len(self._passed)} rewinds that is one too many (training.most_rewinds): {mend}"
+        return f"after {len(self._passed)} rewinds that is one too many (training.max_rewinds): {mend}"
 
 
 def check_settings(training: ConfigDict, rewinds: bool) -> None:
@@ -215,9 +215,11 @@ def check_settings(training: ConfigDict, rewinds: bool) -> None:
         UserError: there is no skipped step in which to respond, or none after which to save; or of the checkpoints only
             the newest is kept, which has not shown yet to be good.
     """
-    skips, every = training.skips_in_a_row, training.checkpoint_every
+    skips, every = training.max_consecutive_nonfinite, training.checkpoint_every
     if skips < 1:
-        raise UserError(f"config.training.skips_in_a_row={skips} is no number of steps: choose one of at least 1")
+        raise UserError(
+            f"config.training.max_consecutive_nonfinite={skips} is no number of steps: set it to at least 1"
+        )
     if every < 1:
         raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
     if rewinds and training.keep_checkpoints < 2:

@@ -29,7 +29,7 @@ function makeSettings(stage, number) {
   box.firstChild.textContent = stage.low_resolution ? `To ${stage.resolution} px` : `Base, ${stage.resolution} px`;
   const fields = [
     numberField("guidance", "Guidance", stage.guidance, -100, 100, "any"),
-    numberField("steps", "Steps", stage.steps, 1, facts.largest_steps, 1),
+    numberField("steps", "Steps", stage.steps, 1, facts.max_steps, 1),
     choiceField("sampler", "Sampler", stage.sampler, facts.samplers),
     choiceField("spacing", "Spacing", stage.spacing, facts.spacings),
     choiceField("thresholding", "Thresholding", stage.thresholding, ["none", "static", "dynamic"]),
@@ -90,7 +90,7 @@ async function order(event) {
     asked.strength = painted ? 1 : Number(byId("strength").value);
     if (painted) {
       asked.mask = maskInBlackAndWhite();
-      asked.returns = Number(byId("returns").value);
+      asked.resample = Number(byId("resample").value);
     }
   }
   const answer = await fetch("orders", {
@@ -231,7 +231,7 @@ function takeEditAgain(job) {
   if (!job.settings.edited) return;
   byId("strength").value = job.settings.edited === "mask" ? byId("strength").value : job.settings.strength;
   byId("strength").nextElementSibling.textContent = byId("strength").value;
-  if (job.settings.edited === "mask") byId("returns").value = job.settings.returns;
+  if (job.settings.edited === "mask") byId("resample").value = job.settings.resample;
   if (begun) load(begun.picture, true, begun.mask);
   else byId("problem").textContent = "It began with a picture that this page does not have: choose it again.";
 }

@@ -33,7 +33,7 @@ SPLITS = ("train", "validation")
 
 
 def preparation(of_parts, conversion=None, **changed):
-    changed = {"largest_bad_share": 0.2, **changed}
+    changed = {"max_bad_fraction": 0.2, **changed}
     return Preparation("pictures", {"folder": "here"}, "Ours, CC0", of_parts, conversion or Conversion(), **changed)
 
 
@@ -239,10 +239,10 @@ def test_every_file_is_on_the_disk_before_what_says_so(tmp_path, monkeypatch):
 
 
 def test_too_much_that_is_bad_stops_and_says_what(tmp_path):
-    with pytest.raises(UserError, match=r"10 of 100 records can't be read \(no caption 4, .*largest_bad_share"):
-        prepare(preparation(parts(100), largest_bad_share=0.05), tmp_path, workers=0)
+    with pytest.raises(UserError, match=r"10 of 100 records can't be read \(no caption 4, .*max_bad_fraction"):
+        prepare(preparation(parts(100), max_bad_fraction=0.05), tmp_path, workers=0)
     assert not (tmp_path / "manifest.json").exists()
-    prepare(preparation(parts(100), largest_bad_share=0.1), tmp_path, workers=0)
+    prepare(preparation(parts(100), max_bad_fraction=0.1), tmp_path, workers=0)
 
 
 def test_a_source_that_leaves_nothing_is_refused(tmp_path):
@@ -302,7 +302,7 @@ from tests.data.part_sources import parts, read_slowly
 
 if __name__ == "__main__":
     made = parts(40, 10, partial(read_slowly, sys.argv[1]))
-    prepare(Preparation("pictures", {}, "Ours", made, largest_bad_share=0.2), Path(sys.argv[1]) / "data", 2)
+    prepare(Preparation("pictures", {}, "Ours", made, max_bad_fraction=0.2), Path(sys.argv[1]) / "data", 2)
 """
 
 

@@ -156,7 +156,7 @@ def test_prepare_data_counts_and_names_what_is_left_out(mixed, tmp_path):
     assert damages["gone.png"] == ("link or folder is not read", "a link that leads nowhere")
     out = tmp_path / "out"
     manifest = prepare(
-        Preparation("folder", {"folder": str(mixed)}, "ours", folder_parts(mixed), largest_bad_share=0.5), out, 0
+        Preparation("folder", {"folder": str(mixed)}, "ours", folder_parts(mixed), max_bad_fraction=0.5), out, 0
     )
     assert sum(manifest["counts"].values()) == 21
     assert manifest["damaged"] == {"image format is not read": 4, "link or folder is not read": 2}

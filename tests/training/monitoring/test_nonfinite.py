@@ -85,7 +85,7 @@ class KilledError(Exception):
 
 def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None, **settings):
     """Trains as ``imagen_jax.train`` does, from the newest checkpoint; returns the last state."""
-    training = {"skips_in_a_row": 3, "when_not_finite": "stop", "most_rewinds": 3, "checkpoint_every": 4}
+    training = {"max_consecutive_nonfinite": 3, "on_nonfinite": "stop", "max_rewinds": 3, "checkpoint_every": 4}
     training = ConfigDict({**training, "keep_checkpoints": 2, **settings})
     folder.mkdir(exist_ok=True)
     shapes = place_here(jax.eval_shape(start))
@@ -132,12 +132,12 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / "incidents.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("bad", [NAN, INF, 1e30])
-def test_a_step_without_finite_numbers_changes_nothing_but_its_number(bad, accumulate):
+def test_a_step_without_finite_numbers_changes_nothing_but_its_number(bad, pieces):
     """In one piece of the batch only; of 1e30 the loss's square is infinite."""
     optimizer = optax.adam(0.1)
-    step = jax.jit(make_train_step(distance, optimizer, ema_decay=0.9, ema_warm_up=True, accumulate=accumulate))
+    step = jax.jit(make_train_step(distance, optimizer, ema_decay=0.9, ema_warm_up=True, gradient_accumulation=pieces))
     before, metrics = step(start(optimizer), jnp.asarray([0.5, 0.25]))
     assert float(metrics["skipped"]) == 0 and not same(before, start(optimizer))
     after, metrics = step(before, jnp.asarray([0.5, bad]))
@@ -185,7 +185,7 @@ def test_a_run_learns_as_if_it_had_never_had_the_batches_it_skips(tmp_path):
 def test_too_many_in_a_row_stop_the_run_and_the_dump_names_their_batches(tmp_path):
     """The loop has fetched the next batch by then, whose keys are not among them."""
     changed = {3: NAN, 6: NAN, 7: INF, 8: NAN}
-    with pytest.raises(UserError, match=r"steps 6 to 8 were skipped.*when_not_finite=rewind.*0000008\.json") as error:
+    with pytest.raises(UserError, match=r"steps 6 to 8 were skipped.*on_nonfinite=rewind.*0000008\.json") as error:
         train(tmp_path, changed, 20)
     dump = json.loads((tmp_path / "incidents" / "0000008.json").read_text(), parse_constant=lambda name: 1 / 0)
     assert str(tmp_path / "incidents" / "0000008.json") in str(error.value)
@@ -209,7 +209,7 @@ def test_a_run_killed_amid_skipped_steps_counts_on(tmp_path):
     assert dump["skipped_in_a_row"] == 3 and [one["step"] for one in dump["steps"]] == [5], "those of this start"
 
 
-REWIND = {"when_not_finite": "rewind"}
+REWIND = {"on_nonfinite": "rewind"}
 
 
 @pytest.mark.parametrize("killed", [[], [9], [11], [13], [14, 17], [18]])
@@ -244,8 +244,8 @@ def test_where_the_step_after_a_rewind_is_skipped_the_next_goes_further_back(tmp
 @pytest.mark.parametrize("killed", [[], [16], [25]])
 def test_after_the_most_rewinds_the_run_stops(tmp_path, killed):
     changed = {11: 1e9, 18: 1e9, 25: 1e9}
-    with pytest.raises(UserError, match=r"steps 26 to 28 .* after 2 rewinds .*training\.most_rewinds"):
-        train_killed(tmp_path, changed, 40, killed, most_rewinds=2, **REWIND)
+    with pytest.raises(UserError, match=r"steps 26 to 28 .* after 2 rewinds .*training\.max_rewinds"):
+        train_killed(tmp_path, changed, 40, killed, max_rewinds=2, **REWIND)
     assert sorted(path.name for path in (tmp_path / "incidents").iterdir()) == [
         "0000014.json", "0000021.json", "0000028.json"
     ]  # fmt: skip
@@ -339,9 +339,9 @@ def test_a_continued_run_drops_what_was_told_of_steps_it_does_again(tmp_path, mo
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"when_not_finite": "rewnd"}, "did you mean 'rewind'"),
-        ({"skips_in_a_row": 0}, "at least 1"),
-        ({"when_not_finite": "rewind", "keep_checkpoints": 1}, "at least 2"),
+        ({"on_nonfinite": "rewnd"}, "did you mean 'rewind'"),
+        ({"max_consecutive_nonfinite": 0}, "at least 1"),
+        ({"on_nonfinite": "rewind", "keep_checkpoints": 1}, "at least 2"),
         ({"checkpoint_every": 0}, "checkpoint_every=0 .* at least 1"),
         ({"checkpoint_every": -3}, "checkpoint_every=-3 .* at least 1"),
         ({"keep_checkpoints": 0}, "keep_checkpoints=0 .* at least 1"),
@@ -353,7 +353,7 @@ def test_settings_that_can_not_work_are_refused(tmp_path, settings, sentence):
 
 
 def test_a_checkpoint_of_an_older_version_has_nothing_for_the_guard(tmp_path):
-    training = ConfigDict({"skips_in_a_row": 3, "when_not_finite": "stop", "checkpoint_every": 4})
+    training = ConfigDict({"max_consecutive_nonfinite": 3, "on_nonfinite": "stop", "checkpoint_every": 4})
     guard = NonfiniteGuard(training, tmp_path, 8, CheckpointStore(tmp_path / "checkpoints"), jax.eval_shape(start))
     guard.set_state({"batches_read": 8})
     assert guard.metrics == {"skipped": 0}

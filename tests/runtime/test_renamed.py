@@ -1,0 +1,115 @@
+"""Old names of flags and config keys still work."""
+
+import json
+import sys
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs import quickstart
+from imagen_jax.cascade.config_keys import KEYS as KNOWN
+from imagen_jax.runtime import renamed
+from imagen_jax.runtime.main import parse_flags
+from imagen_jax.runtime.renamed import rename_config_keys, rename_flags, rename_key_flags, rename_saved_keys
+from imagen_jax.training.workdir import check_continues, keep_config, read_config
+
+OLD = {
+    "seed": 3,
+    "stage": {"noise_measure": "step_number", "resolution": 8},
+    "training": {"accumulate": 2, "when_not_finite": "rewind", "steps": 5},
+}
+NEW = {
+    "seed": 3,
+    "stage": {"noise_conditioning": "timestep", "resolution": 8},
+    "training": {"gradient_accumulation": 2, "on_nonfinite": "rewind", "steps": 5},
+}
+
+
+def test_every_new_key_is_one_that_configs_have():
+    for section, keys in renamed.KEYS.items():
+        assert set(keys.values()) <= set(KNOWN[section]) and not set(keys) & set(KNOWN[section])
+
+
+def test_flags_with_old_names_are_those_with_new_ones(capsys):
+    given = [
+        "sample",
+        "--returns=2",
+        "--noguide_at_once",
+        "-least_side=3",
+        "--prompt=--returns=2",
+        "returns=2",
+        "--debug",
+    ]
+    assert rename_flags(given) == [
+        "sample", "--resample=2", "--nobatched_guidance", "-min_side=3", "--prompt=--returns=2", "returns=2", "--debug",
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("warning: ") == 3
+
+
+def test_keys_on_a_command_line_take_the_names_of_the_config(capsys):
+    given = ["train", "--config.training.accumulate=4", "--config.stage.noise_measure=step_number"]
+    assert rename_key_flags(given, ConfigDict(NEW)) == [
+        "train", "--config.training.gradient_accumulation=4", "--config.stage.noise_conditioning=timestep",
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("warning: ") == 2
+    assert rename_key_flags(given, ConfigDict(OLD)) == given, "the file has the old names"
+
+
+def test_an_old_config_becomes_a_new_one(capsys):
+    assert rename_saved_keys(OLD) == rename_saved_keys(NEW) == NEW
+    assert capsys.readouterr().err == "", "what a run saved needs no warning"
+    config = ConfigDict(OLD)
+    config.lock()
+    rename_config_keys(config)
+    assert config.to_dict() == NEW and config.is_locked
+    assert capsys.readouterr().err.count("warning: ") == 3
+    rename_config_keys(config)
+    assert config.to_dict() == NEW and capsys.readouterr().err == ""
+
+
+def test_an_old_run_continues_under_new_names(tmp_path):
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(OLD))
+    assert read_config(tmp_path).training.gradient_accumulation == 2
+    assert check_continues(tmp_path, ConfigDict(NEW)) == []
+    keep_config(tmp_path, ConfigDict(NEW))
+
+
+@pytest.fixture
+def config_flag(monkeypatch):
+    """A fresh set of flags with ``--config``."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    return values
+
+
+# ml_collections loads config files so.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_command_line_with_old_names_is_parsed(config_flag, monkeypatch, tmp_path, capsys):
+    arguments = ["train", "--config=configs/quickstart.py:base,smoke", "--config.training.skips_in_a_row=7"]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    parse_flags(arguments)
+    assert config_flag.config.training.max_consecutive_nonfinite == 7
+    assert "--config.training.max_consecutive_nonfinite" in capsys.readouterr().err
+
+
+# ml_collections loads config files so.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_config_file_with_old_names_is_parsed(config_flag, monkeypatch, tmp_path, capsys):
+    file = tmp_path / "old.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n\n"
+        "def get_config():\n    return ConfigDict({'training': {'accumulate': 1}})\n"
+    )
+    arguments = ["train", f"--config={file}", "--config.training.accumulate=4"]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    parse_flags(arguments)
+    assert config_flag.config.training.to_dict() == {"gradient_accumulation": 4}
+    assert "config.training.accumulate is now config.training.gradient_accumulation" in capsys.readouterr().err
+
+
+def test_a_config_of_this_version_has_nothing_to_rename(capsys):
+    rename_config_keys(quickstart.get_config("base,smoke"))
+    assert capsys.readouterr().err == ""
