@@ -14,6 +14,7 @@ from importlib.abc import InspectLoader
 from importlib.util import find_spec
 
 from imagen_jax.errors import nearest_name
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 
@@ -33,9 +34,6 @@ COMMANDS = {
 }
 """The module of each command."""
 
-USAGE = 2
-"""Exit status where there is no such command."""
-
 
 def main() -> None:
     """Runs the command that the first argument names."""
@@ -49,7 +47,7 @@ def main() -> None:
         run(name.replace("-", "_"))
     else:
         print(f"error: there is no command {name}{nearest_name(name, COMMANDS)}\n\n{list_commands()}", file=sys.stderr)
-        sys.exit(USAGE)
+        sys.exit(ExitStatus.USER_ERROR)
 
 
 def run(name: str) -> None:

@@ -51,7 +51,7 @@ class ForNowError(UserError):
 class LeavingError(Exception):
     """The program was told to leave, and all that it had done is kept: the same command goes on.
 
-    The command lines print the message and exit with ``runtime.preemption.AGAIN``.
+    The command lines print the message and exit with ``ExitStatus.PREEMPTED``.
     """
 
 

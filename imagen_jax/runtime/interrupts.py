@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.process_group import INTERRUPTED
+from imagen_jax.runtime.exit_status import ExitStatus
 
 PATIENCE = 2.0
 """Seconds that the main thread has to end the process in an orderly way."""
@@ -77,13 +77,13 @@ class CtrlC:
         """Ends the process with status 130, and tells the other hosts of the run."""
         # Two threads may come here; one speaks.
         self._ending.acquire()
-        last_resort = threading.Timer(LAST_RESORT, os._exit, (INTERRUPTED,))
+        last_resort = threading.Timer(LAST_RESORT, os._exit, (ExitStatus.INTERRUPTED,))
         last_resort.daemon = True
         last_resort.start()
         print(sentence or f"interrupted: {self._sentence}", file=sys.stderr, flush=True)
         processes.announce_exit("somebody pressed Ctrl-C there", interrupted=True)
         # An orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
-        processes.exit_now(INTERRUPTED)
+        processes.exit_now(ExitStatus.INTERRUPTED)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._keep is None and not self.is_asked:

@@ -28,9 +28,8 @@ from ml_collections import ConfigDict
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
 from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
-from imagen_jax.runtime.preemption import AGAIN
-from imagen_jax.runtime.process_group import INTERRUPTED
 from imagen_jax.runtime.renamed import rename_config_keys, rename_flags, rename_key_flags
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
@@ -38,8 +37,6 @@ from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
 flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 
-MENDABLE = 2
-FOR_NOW = 74
 IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
 
 
@@ -153,22 +150,22 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
             sys.stdout.flush()
             processes.leave()
     except UserError as error:
-        fail(str(error), error, FOR_NOW if error.for_now else MENDABLE)
+        fail(str(error), error, ExitStatus.TRY_LATER if error.for_now else ExitStatus.USER_ERROR)
     except StoppedError as error:
         print(f"interrupted: {error}", file=sys.stderr, flush=True)
-        processes.exit_now(INTERRUPTED)
+        processes.exit_now(ExitStatus.INTERRUPTED)
     except LeavingError as error:
         print(f"told to leave: {error}", file=sys.stderr, flush=True)
-        processes.exit_now(AGAIN)
+        processes.exit_now(ExitStatus.PREEMPTED)
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
     except Exception as error:
         lack = explain_missing_resource(error, processes.is_multi_process())
         if lack is not None:
-            fail(str(lack), error, FOR_NOW if lack.for_now else MENDABLE)
+            fail(str(lack), error, ExitStatus.TRY_LATER if lack.for_now else ExitStatus.USER_ERROR)
         if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):
             raise
-        fail(explain(error), error, FOR_NOW if is_temporary(error) else MENDABLE)
+        fail(explain(error), error, ExitStatus.TRY_LATER if is_temporary(error) else ExitStatus.USER_ERROR)
 
 
 def is_temporary(error: Exception) -> bool:
@@ -204,7 +201,7 @@ def explain(error: Exception) -> str:
     raise error
 
 
-def fail(sentence: str, error: BaseException | None = None, status: int = MENDABLE) -> NoReturn:
+def fail(sentence: str, error: BaseException | None = None, status: int = ExitStatus.USER_ERROR) -> NoReturn:
     """Ends the program with one sentence on standard error; with ``--debug`` the traceback comes first."""
     if error is not None and flags.FLAGS.debug:
         raise error

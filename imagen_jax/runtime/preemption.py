@@ -1,6 +1,6 @@
 """Told to leave: by SIGTERM, which a scheduler or a cloud sends before it takes the machine away, or by Ctrl-C.
 
-    SIGTERM to any process -> all agree on a step -> a checkpoint after it -> status ``AGAIN``: the same command goes on
+    SIGTERM to any process -> all agree on a step -> a checkpoint after it -> status 75: the same command resumes
     Ctrl-C on any host     -> likewise                                     -> status 130 on all: nobody runs it again
 
 A training listens while its loop runs. Before that there is nothing to keep, and the signal ends the process as it ends
@@ -18,9 +18,6 @@ from types import FrameType
 from imagen_jax.errors import LeavingError, StoppedError
 from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime import signals as notices
-
-AGAIN = 75
-"""Exit status of a process that was told to leave and kept what it had; ``launch/supervise.sh`` runs it again."""
 
 SAME_NOTICE = 10.0
 """Seconds in which further signals say nothing new."""

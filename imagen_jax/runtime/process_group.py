@@ -23,11 +23,7 @@ from typing import Any, NoReturn
 
 from jax.errors import JaxRuntimeError
 
-LOST = 3
-"""Exit status of a process that ends because another one did, or never came."""
-
-INTERRUPTED = 130
-"""Exit status of a process that ends because somebody pressed Ctrl-C, here or on another host of the run."""
+from imagen_jax.runtime.exit_status import ExitStatus
 
 KEYS = "imagen_jax/"
 
@@ -55,7 +51,7 @@ class ProcessGroup:
         self.numbers = itertools.count()
         self.step = 0
         self.steps = dict.fromkeys(range(count), 0)
-        self.has_told = False
+        self.has_announced = False
         now = time.monotonic()
         self._told: dict[str, str] = {}
         self._answered = self._looked = now
@@ -78,7 +74,7 @@ class ProcessGroup:
         for thread in self._threads:
             thread.join()
 
-    def tell(self, sentence: str, interrupted: bool = False) -> None:
+    def announce_exit(self, sentence: str, interrupted: bool = False) -> None:
         """Tells the others that this process ends, why, and whether somebody pressed Ctrl-C."""
         try:
             if interrupted:
@@ -86,7 +82,7 @@ class ProcessGroup:
             self.client.key_value_set(f"{KEYS}told/ended/{self.index}", sentence, allow_overwrite=True)
         except JaxRuntimeError as error:
             print(f"the other processes could not be told: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
-        self.has_told = True
+        self.has_announced = True
 
     def note_interruption(self) -> None:
         """Tells the others that somebody pressed Ctrl-C here."""
@@ -96,7 +92,7 @@ class ProcessGroup:
         """Whether somebody has pressed Ctrl-C on any host."""
         return bool(self.client.key_value_dir_get(f"{KEYS}told/interrupted/"))
 
-    def end(self, sentence: str, status: int = LOST) -> NoReturn:
+    def end(self, sentence: str, status: int = ExitStatus.PEER_LOST) -> NoReturn:
         """Ends this process because another one did, from whichever thread: the main one may wait for it in vain."""
         print(f"error: {sentence}", file=sys.stderr)
         self.exit_now(status)
@@ -105,7 +101,7 @@ class ProcessGroup:
         """Ends this process without waiting for the others to end."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.index == 0 and self.has_told:
+        if self.index == 0 and self.has_announced:
             # Process 0 keeps the store: the others must have read why it ends before it goes.
             time.sleep(2 * self.interval + 1)
         os._exit(status)
@@ -150,7 +146,8 @@ class ProcessGroup:
         told = self._told
         for index, (last, _) in self._lived.items():
             if ended := told.get(f"ended/{index}"):
-                status = INTERRUPTED if f"interrupted/{index}" in told else LOST
+                was_interrupted = f"interrupted/{index}" in told
+                status = ExitStatus.INTERRUPTED if was_interrupted else ExitStatus.PEER_LOST
                 self.end(f"process {index} has ended: {ended}", status)
             sign = told.get(f"alive/{index}", "")
             if sign and sign != last:

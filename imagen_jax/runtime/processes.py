@@ -14,7 +14,7 @@ Each process writes there every few seconds that it lives and which step it has 
 | it was process 0 | end at once where its connections break, else as above |
 | it stands still for that long, and goes on | have ended; it ends too, and says so |
 
-They end with status ``LOST``, or ``INTERRUPTED`` after Ctrl-C. JAX alone would leave them waiting in a collective
+They end with status 3 (``PEER_LOST``), or 130 (``INTERRUPTED``) after Ctrl-C. JAX alone would leave them waiting in a collective
 operation, then abort them. ``process_group`` watches.
 """
 
@@ -36,7 +36,8 @@ from jax.errors import JaxRuntimeError
 
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.runtime import signals as notices
-from imagen_jax.runtime.process_group import KEYS, LOST, ProcessGroup
+from imagen_jax.runtime.exit_status import ExitStatus
+from imagen_jax.runtime.process_group import KEYS, ProcessGroup
 from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path
@@ -271,7 +272,7 @@ def wait_for_lost_process(error: Exception) -> None:
 def announce_exit(sentence: str, interrupted: bool = False) -> None:
     """Tells the others that this process ends, why, and whether somebody pressed Ctrl-C."""
     if _group is not None:
-        _group.tell(sentence, interrupted)
+        _group.announce_exit(sentence, interrupted)
 
 
 def note_interruption() -> None:
@@ -306,7 +307,7 @@ def exiting_at_once() -> Iterator[None]:
 def end(sentence: str) -> NoReturn:
     """Ends this process because another one did, from whichever thread: the main one may wait for it in vain."""
     print(f"error: {sentence}", file=sys.stderr)
-    exit_now(LOST)
+    exit_now(ExitStatus.PEER_LOST)
 
 
 def exit_now(status: int) -> NoReturn:

@@ -82,7 +82,7 @@ class Page:
     async def follow(self, request: Request) -> Response:
         """Tells of a job until it is over."""
         name = request.path_params["name"]
-        if self.jobs.tell(name) is None:
+        if self.jobs.describe(name) is None:
             return refuse(FORGOTTEN, 404)
         headers = {"Cache-Control": "no-store"}
         events = events_of(self.jobs, name, lambda: request.app.state.ends)
@@ -140,7 +140,7 @@ async def events_of(jobs: Jobs, name: str, ends: Callable[[], bool]) -> AsyncIte
         ends: whether the server is about to end.
     """
     seen: dict[str, Any] = {"preview": ""}
-    while not ends() and (told := jobs.tell(name)) is not None:
+    while not ends() and (told := jobs.describe(name)) is not None:
         if told != seen:
             # A preview is said once.
             news = {key: value for key, value in told.items() if key != "preview" or value != seen["preview"]}

@@ -109,7 +109,7 @@ class Jobs:
             self._changed.notify()
         return job
 
-    def tell(self, name: str) -> dict[str, Any] | None:
+    def describe(self, name: str) -> dict[str, Any] | None:
         """A job as its follower reads it, with its preview and its place in the queue; None where it is forgotten."""
         with self._changed:
             job = self._jobs.get(name)

@@ -46,8 +46,8 @@ from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
 from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.main import enable_compilation_cache
-from imagen_jax.runtime.preemption import AGAIN
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.benchmarks.equal_cost_work import BATCH, RESOLUTION, SAMPLING_STEPS, read_data, write_json
 from tests.benchmarks.peers_table import processor, versions
@@ -113,7 +113,7 @@ def run(module: str, *arguments: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([sys.executable, "-m", module, *arguments])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if ended.returncode not in (0, AGAIN):
+    if ended.returncode not in (0, ExitStatus.PREEMPTED):
         sys.exit(f"{module} ended with {ended.returncode}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -139,7 +139,7 @@ def train_ours(folder: Path, config: ConfigDict) -> float:
         found["done"] = bool(read_metrics(workdir)) and read_metrics(workdir)[-1]["step"] == training.steps
         write_json(told, found)
     if not found["done"]:
-        sys.exit(AGAIN)
+        sys.exit(ExitStatus.PREEMPTED)
     return found["seconds"]
 
 

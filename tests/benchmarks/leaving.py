@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from imagen_jax.runtime.preemption import AGAIN
+from imagen_jax.runtime.exit_status import ExitStatus
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def leave(workdir: Path, data: str, wait: float) -> tuple[float, float]:
         if whole is None and any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*")):
             whole = time.perf_counter() - began
         time.sleep(0.01)
-    if process.returncode != AGAIN or whole is None:
+    if process.returncode != ExitStatus.PREEMPTED or whole is None:
         raise RuntimeError(told.read_text())
     return whole, time.perf_counter() - began
 

@@ -45,8 +45,9 @@ from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
 from imagen_jax.forecast.stage_programs import forward_program, training_program
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.main import enable_compilation_cache
-from imagen_jax.runtime.preemption import AGAIN, ShouldLeave, watching_for_exit
+from imagen_jax.runtime.preemption import ShouldLeave, watching_for_exit
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.benchmarks.pages import write_page
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = compare(asked.folder, asked.minutes, asked.slice, sampling, asked.tiny)
     except LeavingError as error:
         print(f"told to leave: {error}", file=sys.stderr)
-        sys.exit(AGAIN)
+        sys.exit(ExitStatus.PREEMPTED)
     except UserError as error:
         sys.exit(f"error: {error}")
     if asked.write:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime.process_group import LOST
+from imagen_jax.runtime.exit_status import ExitStatus
 
 LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
 HEARTBEAT = 3.0
@@ -62,10 +62,10 @@ def test_longer_than_the_heartbeat_and_each_says_which_with_a_status_of_its_own(
     os.kill(numbers[victim], signal.SIGCONT)
     other = 1 - victim
     assert f"[{other}] error: process {victim} has given no sign of life for {HEARTBEAT:g} s" in told
-    assert f"[{other}] ended with status {LOST}" in told
-    assert launcher.wait(timeout=60) == LOST, read()
+    assert f"[{other}] ended with status {ExitStatus.PEER_LOST}" in told
+    assert launcher.wait(timeout=60) == ExitStatus.PEER_LOST, read()
     assert re.search(rf"\[{victim}\] error: this process, number {victim}, stood still for \d+ s", read())
-    assert f"[{victim}] ended with status {LOST}" in read()
+    assert f"[{victim}] ended with status {ExitStatus.PEER_LOST}" in read()
 
 
 @pytest.mark.parametrize("victim", [0, 1])

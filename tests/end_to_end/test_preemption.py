@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from configs import own_images as own_images_config
-from imagen_jax.runtime.preemption import AGAIN
-from imagen_jax.runtime.process_group import INTERRUPTED
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
 
@@ -91,7 +90,7 @@ def wait_for_the_first_step(process):
 
 BOTH_WAYS = pytest.mark.parametrize(
     ("number", "status", "begins"),
-    [(signal.SIGTERM, AGAIN, "told to leave"), (signal.SIGINT, INTERRUPTED, "interrupted")],
+    [(signal.SIGTERM, ExitStatus.PREEMPTED, "told to leave"), (signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted")],
     ids=["SIGTERM", "Ctrl-C"],
 )
 
@@ -159,7 +158,9 @@ def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole,
     assert [step for step, _ in losses_of(tmp_path / "run")] == [step for step, _ in losses]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, ExitStatus.INTERRUPTED)]
+)
 def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path, number, status):
     early = run(tmp_path / "run")
     deadline = time.monotonic() + 900

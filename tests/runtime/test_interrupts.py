@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from imagen_jax.runtime.process_group import INTERRUPTED
+from imagen_jax.runtime.exit_status import ExitStatus
 
 PROGRAM = """
 import hashlib, sys, time
@@ -85,7 +85,7 @@ def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(wo
     wait_for(process, "done" if "train" in work else "ready")
     time.sleep(0.2)
     told, seconds = end_of(process, press(process))
-    assert (process.returncode, told) == (INTERRUPTED, f"interrupted: {SENTENCE}")
+    assert (process.returncode, told) == (ExitStatus.INTERRUPTED, f"interrupted: {SENTENCE}")
     assert seconds < 10
 
 
@@ -93,7 +93,7 @@ def test_a_training_ends_after_the_present_step():
     process = start("def main(arguments):\n    train(10**6)")
     wait_for(process, "step 3")
     told, _ = end_of(process, press(process))
-    assert process.returncode == INTERRUPTED
+    assert process.returncode == ExitStatus.INTERRUPTED
     first, last = told.splitlines()
     assert first.startswith("Ctrl-C: keeping a checkpoint") and "again to end at once" in first
     assert last.startswith("interrupted: the checkpoint of step ") and last.endswith("run the same command to continue")
@@ -106,7 +106,7 @@ def test_what_comes_twice_within_a_moment_is_one():
     press(process)
     time.sleep(0.05)
     told, _ = end_of(process, press(process))
-    assert process.returncode == INTERRUPTED and "interrupted: the checkpoint of step " in told
+    assert process.returncode == ExitStatus.INTERRUPTED and "interrupted: the checkpoint of step " in told
 
 
 def test_the_second_ends_it_at_once_whatever_it_is_at():
@@ -115,7 +115,7 @@ def test_the_second_ends_it_at_once_whatever_it_is_at():
     press(process)
     time.sleep(1.0)
     told, seconds = end_of(process, press(process))
-    assert process.returncode == INTERRUPTED and seconds < 10
+    assert process.returncode == ExitStatus.INTERRUPTED and seconds < 10
     assert told.splitlines()[-1].startswith("interrupted twice: no checkpoint is kept of the last steps")
 
 

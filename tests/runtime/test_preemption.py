@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from imagen_jax.runtime.preemption import AGAIN, watching_for_exit
+from imagen_jax.runtime.exit_status import ExitStatus
+from imagen_jax.runtime.preemption import watching_for_exit
 
 PROGRAM = """
 import os, signal, sys
@@ -46,13 +47,19 @@ def test_a_notice_is_heard_within_the_block_alone():
 
 @pytest.mark.parametrize(
     ("times", "patience", "status"),
-    [(0, 10, 0), (1, 10, AGAIN), (3, 10, AGAIN), (1, 0, AGAIN), (2, 0, -signal.SIGTERM)],
+    [
+        (0, 10, 0),
+        (1, 10, ExitStatus.PREEMPTED),
+        (3, 10, ExitStatus.PREEMPTED),
+        (1, 0, ExitStatus.PREEMPTED),
+        (2, 0, -signal.SIGTERM),
+    ],
 )
 def test_who_leaves_says_so_with_a_status_of_its_own_and_a_much_later_signal_ends(times, patience, status):
     command = [sys.executable, "-c", PROGRAM, str(times), str(patience)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
-    assert ("told to leave: all of it is kept" in done.stderr) == (status == AGAIN)
+    assert ("told to leave: all of it is kept" in done.stderr) == (status == ExitStatus.PREEMPTED)
     assert "Traceback" not in done.stderr
 
 

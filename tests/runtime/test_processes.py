@@ -8,7 +8,8 @@ import time
 import pytest
 
 from imagen_jax.errors import UserError
-from imagen_jax.runtime import process_group, processes
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.process_group import ProcessGroup
 
 
@@ -47,7 +48,7 @@ def endings(monkeypatch):
     """Sentences and statuses that processes ended with, instead of ending this one."""
     ended = []
 
-    def end(self, sentence, status=process_group.LOST):
+    def end(self, sentence, status=ExitStatus.PEER_LOST):
         ended.append((sentence, status))
         raise SystemExit
 
@@ -134,7 +135,7 @@ def test_an_error_of_one_is_told_to_the_others(be, endings):
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: the disk is full: make room", process_group.LOST)]
+    assert endings == [("process 1 has ended: the disk is full: make room", ExitStatus.PEER_LOST)]
     here.stop()
 
 
@@ -146,7 +147,7 @@ def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", process_group.INTERRUPTED)]
+    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", ExitStatus.INTERRUPTED)]
     here.stop()
 
 
@@ -163,7 +164,7 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     here.client.key_value_dir_get = answer_late
     here.start()
     wait_for(lambda: endings)
-    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == process_group.LOST
+    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == ExitStatus.PEER_LOST
     answer.set()
     here.stop()
 
@@ -178,5 +179,5 @@ def test_others_that_never_come_are_a_sentence():
         ]
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == process_group.LOST
+    assert ended.returncode == ExitStatus.PEER_LOST
     assert "error: not all processes came to 127.0.0.1:9 within 1 s: start all" in ended.stderr.splitlines()[-1]
