@@ -163,7 +163,7 @@ class PictureFolder:
         is_ours = kept.get("pictures_sha256", wanted["pictures_sha256"]) == wanted["pictures_sha256"]
         if not is_ours or (array.exists() and count_pictures(array) != len(self.requests)):
             raise UserError(
-                f"{self.out} holds an npz of other prompts than these {len(self.requests)}, and an npz can't be "
+                f"{self.out} holds an npz of other prompts than these {len(self.requests)} images, and an npz can't be "
                 "extended: choose another --out, where --format=png lets you add prompts later"
             )
         before, now = kept.get("batch_size"), wanted["batch_size"]

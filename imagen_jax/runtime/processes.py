@@ -14,8 +14,8 @@ Each process writes there every few seconds that it lives and which step it has 
 | it was process 0 | end at once where its connections break, else as above |
 | it stands still for that long, and goes on | have ended; it ends too, and says so |
 
-They end with status 3 (``PEER_LOST``), or 130 (``INTERRUPTED``) after Ctrl-C. JAX alone would leave them waiting in a collective
-operation, then abort them. ``process_group`` watches.
+They end with status 3 (``PEER_LOST``), or 130 (``INTERRUPTED``) after Ctrl-C. JAX alone would leave them waiting in a
+collective operation, then abort them. ``process_group`` watches.
 """
 
 import ctypes

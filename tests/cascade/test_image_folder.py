@@ -151,7 +151,7 @@ def test_a_folder_of_an_earlier_version_is_accepted(tmp_path, form, settings):
     assert fill(tmp_path, form) == []
     assert content_of(tmp_path).keys() == before.keys()
     if form == "npz":
-        with pytest.raises(UserError, match=r"other prompts than these 8 pictures.*choose another --out, where"):
+        with pytest.raises(UserError, match=r"other prompts than these 8 images.*choose another --out, where"):
             fill(tmp_path, form, WISHES[:8])
 
 

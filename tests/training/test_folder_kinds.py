@@ -91,9 +91,9 @@ def test_what_is_no_trainings_folder_is_refused(tmp_path, name, kind):
 def test_a_stage_and_a_classifier_do_not_share_a_workdir(tmp_path):
     keep_config(tmp_path / "stage", STAGE)
     keep_config(tmp_path / "classifier", CLASSIFIER)
-    with pytest.raises(UserError, match=r"workdir of a classifier, which imagen_jax\.train_classifier trains"):
+    with pytest.raises(UserError, match=r"workdir of a classifier, which imagen_jax train_classifier trains"):
         train(STAGE, tmp_path / "classifier")
-    with pytest.raises(UserError, match=r"workdir of a stage, which imagen_jax\.train trains"):
+    with pytest.raises(UserError, match=r"workdir of a stage, which imagen_jax train trains"):
         train_classifier(CLASSIFIER, tmp_path / "stage")
 
 

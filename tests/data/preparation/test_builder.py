@@ -88,7 +88,7 @@ def test_an_interrupted_build_leaves_nothing(few_openmoji, tmp_path, monkeypatch
 def test_a_killed_build_does_not_look_complete(tmp_path):
     program = f"""
 import os
-from imagen_jax.data.preparation.preparation import builder
+from imagen_jax.data.preparation import builder
 draw = builder.render_in_threads
 def break_off(images, resolution):
     yield from list(draw(images[:20], resolution))

@@ -290,7 +290,7 @@ def test_a_newer_format_is_refused(copied, capsys):
 
 
 def test_a_checkpoint_of_format_1_is_read_and_gone_on_from(tmp_path):
-    with zipfile.ZipFile(Path(__file__).parents[1] / "golden" / "checkpoint_format_1.zip") as archive:
+    with zipfile.ZipFile(Path(__file__).parents[2] / "golden" / "checkpoint_format_1.zip") as archive:
         archive.extractall(tmp_path)
     written = json.loads((tmp_path / "7" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
     assert written == {"data_state": make_checkpoint_of_format_1.DATA_STATE}
