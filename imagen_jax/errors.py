@@ -10,7 +10,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_MESSAGE_LENGTH = 1200
-"""Characters that a message keeps. A longer one loses its middle."""
+"""Number of characters to keep of a longer message: half from its start, half from its end."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Folder locks: one writer at a time. A second one gets an error that names the first, and a dead one blocks nobody.
+"""Folder locks: one writer at a time. A second writer gets an error that names the first.
 
     a folder on a local or network disk -> ``.lock`` in it, locked with flock; the system unlocks it when the process
                                            ends for any reason
