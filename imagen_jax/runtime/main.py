@@ -135,7 +135,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     The other processes of the run receive the message too.
 
     Raises:
-        Exception: an error of ``main`` that is none of the user's, the machine's, a disk's or a bucket's.
+        Exception: any other error of ``main``, which is a bug.
     """
     try:
         with processes.announcing_exit():

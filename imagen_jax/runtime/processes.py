@@ -2,10 +2,10 @@
 
     join -> broadcast, check_agreement, barrier -> leave
 
-In a run of a single process these functions do nothing. Several processes communicate through the key-value store of
-JAX's coordination service, which runs in process 0. The store needs no devices, so it works before they are initialised
-and while they hang. Every few seconds each process writes a heartbeat with its last step there, and reads the others'
-heartbeats:
+In a run of a single process these functions coordinate nothing. Several processes communicate through the key-value
+store of JAX's coordination service, which runs in process 0. The store needs no devices, so it works before they are
+initialised and while they hang. Every few seconds each process writes a heartbeat with its last step there, and reads
+the others' heartbeats:
 
 | event in one process | reaction of the others |
 |---|---|
@@ -269,7 +269,7 @@ def wait_for_lost_process(error: Exception) -> None:
 
     If a process is lost, the watch thread ends this process during the wait, with a better message than the error's.
     """
-    # Missing memory needs no lost process as its cause.
+    # A lost process does not cause an out-of-memory error.
     if _group is not None and "RESOURCE_EXHAUSTED" not in str(error):
         seconds = _group.heartbeat_seconds + 3 * _group.interval
         print(f"{str(error).splitlines()[0]}: looking {seconds:.0f} s for a lost process", file=sys.stderr, flush=True)
