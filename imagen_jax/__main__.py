@@ -1,8 +1,8 @@
-"""Lists the commands, and runs any of them.
+"""Lists the commands and runs one of them.
 
     python -m imagen_jax                    lists the commands
-    python -m imagen_jax COMMAND --help     explains one, with its flags
-    python -m imagen_jax COMMAND …          runs it
+    python -m imagen_jax COMMAND --help     explains a command and its flags
+    python -m imagen_jax COMMAND …          runs a command
 
 ``imagen-jax COMMAND`` does the same where the package is installed.
 """
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run(name: str) -> None:
-    """Runs a command as ``python -m`` does, with the arguments after its name."""
+    """Runs a command as ``python -m`` does, with the arguments that follow its name."""
     if name == "train":
         restart_with_large_pages()
     del sys.argv[1]
@@ -59,7 +59,7 @@ def run(name: str) -> None:
 
 
 def list_commands() -> str:
-    """Returns all commands, each with the first line of its docstring."""
+    """Returns the usage line and all commands, each with the first line of its module's docstring."""
     width = max(map(len, COMMANDS))
     lines = [f"    {name:{width}}  {summarise(module)}" for name, module in COMMANDS.items()]
     return "\n".join(["usage: python -m imagen_jax COMMAND [--flags]", "", *lines, "", "COMMAND --help explains one."])

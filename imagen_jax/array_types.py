@@ -1,7 +1,7 @@
-"""One vocabulary of array shapes for the whole house.
+"""Array types with named axes, shared by the whole package.
 
-Every public function declares its shapes with these names; in the tests jaxtyping and beartype check them at each
-call. Axis names that recur within one signature must have equal sizes there.
+Every public function declares its shapes with these types. In the tests, jaxtyping and beartype check them at each
+call. Axes with the same name in one signature must have equal sizes.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ Images = Float[Array, "batch height width channels"]
 """Images, NHWC, in [-1, 1] when clean."""
 
 SmallImages = Float[Array, "batch low_height low_width channels"]
-"""Images at the resolution below, beside ``Images`` in one signature."""
+"""Images at a lower resolution, NHWC, for signatures that also take ``Images``."""
 
 PerExample = Float[Array, " batch"]
-"""One scalar for each example: a log-SNR, a time, a weight, an augmentation level."""
+"""One scalar per example, such as a log-SNR, a time, a weight or an augmentation level."""
 
 Scalar = Float[Array, ""]
 
 Keys = Key[Array, " batch"]
-"""One random key for each example, so that a picture never depends on its neighbours in the batch."""
+"""One random key per example, so that an image never depends on the other examples in its batch."""
 
 RandomKey = Key[Array, ""]
 
@@ -32,21 +32,21 @@ TokenMask = Bool[Array, "batch tokens"]
 TextEmbeddings = Float[Array, "batch tokens text_width"]
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""The types a config may ask to compute in, by name."""
+"""The compute dtypes that a config may choose, by name."""
 
 HostImage = Float[np.ndarray, "height width 3"]
 """One image on the host, float32 in [-1, 1]."""
 
 HostPixels = UInt8[np.ndarray, "height width 3"]
-"""One image on the host as stored: 0 to 255."""
+"""One image on the host as stored, uint8 in [0, 255]."""
 
 
 class Text(NamedTuple):
-    """Encoded captions: the frozen encoder's token sequence and which of its places hold tokens.
+    """Encoded captions: the frozen text encoder's output sequence and its padding mask.
 
     Attributes:
-        embeddings: ``(batch, tokens, text_width)``; padding places are zero.
-        mask: ``(batch, tokens)``, True where there is a token.
+        embeddings: ``(batch, tokens, text_width)``; zero at padding positions.
+        mask: ``(batch, tokens)``; True at tokens, False at padding.
     """
 
     embeddings: TextEmbeddings
@@ -54,12 +54,12 @@ class Text(NamedTuple):
 
 
 class LowResolution(NamedTuple):
-    """The condition of a super-resolution stage: the smaller image, and how noisy it is.
+    """The condition of a super-resolution stage: the low-resolution image and its noise level.
 
     Attributes:
-        image: ``(batch, height, width, 3)`` at the low resolution, already noised to ``log_snr``.
-        log_snr: ``(batch,)``; the network sees both (a network of discrete steps the step's number instead, see
-            ``cascade.stage.NOISE_CONDITIONING``).
+        image: low-resolution images ``(batch, low_height, low_width, channels)``, already noised to ``log_snr``.
+        log_snr: noise level ``(batch,)``. The network receives it as log-SNR or as the number of a discrete step; see
+            ``cascade.stage.NOISE_CONDITIONING``.
     """
 
     image: SmallImages
@@ -67,12 +67,12 @@ class LowResolution(NamedTuple):
 
 
 class ImageWithVariance(NamedTuple):
-    """What the denoiser of a network with a learned variance says.
+    """The output of a denoiser whose network learns its variance.
 
     Attributes:
         image: estimate of the clean images.
-        gamma: of the same shape; where the variance of the next step lies between its bounds, on a log scale: 0 at the
-            smallest, 1 at the largest (Nichol & Dhariwal 2021, equation 15).
+        gamma: interpolation weight between the bounds of the next step's variance, in the shape of ``image``. The
+            scale is logarithmic: 0 is the lower bound, 1 the upper bound (Nichol & Dhariwal 2021, equation 15).
     """
 
     image: Images
@@ -82,5 +82,7 @@ class ImageWithVariance(NamedTuple):
 Estimate = Images | ImageWithVariance
 
 Denoiser = Callable[[Images, PerExample], Estimate]
-"""``denoise(noisy, log_snr) -> clean``: the estimate of the clean images in noisy ones. The one hole that any network,
-guided or thresholded or an oracle in a test, fits."""
+"""``denoise(noisy, log_snr) -> clean``: estimates the clean images from noisy ones.
+
+Samplers accept any such function: a network, with or without guidance and thresholding, or an oracle in a test.
+"""

@@ -1,4 +1,4 @@
-"""The error a user can mend, and the ends that are none: one sentence, no traceback."""
+"""Errors caused by user input, and orderly exits. Both print one message and no traceback."""
 
 import functools
 import inspect
@@ -10,17 +10,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_MESSAGE_LENGTH = 1200
-"""Characters of a sentence."""
+"""Number of characters to keep of a longer message: half from its start, half from its end."""
 
 
 class UserError(Exception):
-    """A mistake outside the code: its message is one sentence that says what is wrong and what mends it.
+    """An error outside the code, such as a wrong flag. Its message says what is wrong and how to fix it.
 
-    The command lines print the message alone and exit with status 2 (see ``runtime/main.py``). What a file brings into
-    it can be printed: it is not endless, and has no characters that command a terminal or that UTF-8 lacks.
+    The command lines print the message alone and exit with status 2 (see ``runtime/main.py``). A message may quote the
+    content of a file, so ``make_printable`` shortens it and escapes control characters and lone surrogates.
 
     Attributes:
-        for_now: whether it may pass by itself; see ``ForNowError``.
+        for_now: whether the cause may go away by itself; see ``ForNowError``.
     """
 
     for_now = False
@@ -30,7 +30,10 @@ class UserError(Exception):
 
 
 def make_printable(sentence: str) -> str:
-    """The same with control characters and halves of characters written out, and without the middle of a long one."""
+    """Returns the message with unprintable characters escaped, and without its middle if it is too long.
+
+    Unprintable characters include control characters and lone surrogates. Newlines, tabs and spaces stay.
+    """
     if len(sentence) > MAX_MESSAGE_LENGTH:
         sentence = f"{sentence[: MAX_MESSAGE_LENGTH // 2]} … {sentence[-MAX_MESSAGE_LENGTH // 2 :]}"
     if sentence.isprintable():
@@ -39,31 +42,35 @@ def make_printable(sentence: str) -> str:
 
 
 class ForNowError(UserError):
-    """A disk or a bucket refuses, or a folder is in use, and a little later it may not be so: the same command goes on.
+    """A failure that may go away by itself, such as a disk or bucket failure or a folder in use.
 
-    The command lines exit with a status of its own, after which ``launch/supervise.sh`` runs the command again, later
-    each time, and a JobSet restarts the run.
+    The same command can be retried later. The command lines exit with status 74. After that status
+    ``launch/supervise.sh`` runs the command again, with longer and longer waits, and a JobSet restarts the run.
     """
 
     for_now = True
 
 
 class LeavingError(Exception):
-    """The program was told to leave, and all that it had done is kept: the same command goes on.
+    """The program received SIGTERM or Ctrl-C and has saved its state. The same command resumes it.
 
-    The command lines print the message and exit with ``ExitStatus.PREEMPTED``.
+    The command lines print the message and exit with status ``ExitStatus.PREEMPTED``.
     """
 
 
 class StoppedError(LeavingError):
-    """Likewise, by somebody who pressed Ctrl-C, and no supervisor is to run the same command again.
+    """The program received Ctrl-C and has saved its state. No supervisor should run the command again.
 
     The command lines print the message and exit with status 130.
     """
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the known name nearest to ``name``, else the list of all known names."""
+    """Returns a hint for a message about an unknown name.
+
+    The hint is ``"; did you mean 'x'?"`` with the known name nearest to ``name``. If none is near, it is
+    ``"; known: …"`` with all known names.
+    """
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
@@ -73,7 +80,7 @@ def lookup(table: dict, name: str, what: str):
     """Returns ``table[name]``.
 
     Raises:
-        UserError: ``name`` is not in the table; the message names ``what`` was being chosen and the nearest name.
+        UserError: ``name`` is not in the table. The message contains ``what``, the kind of name, and the nearest name.
     """
     if name not in table:
         raise UserError(f"unknown {what} {name!r}{nearest_name(name, table)}")
@@ -88,11 +95,11 @@ def check_names(
     Args:
         given: the names to check.
         known: the names that exist.
-        what: a name stands for, in the message: ``option of the optimizer 'adam'``.
-        elsewhere: names that other libraries use, and ours for the same thing.
+        what: the kind of name, for the message, such as ``option of the optimizer 'adam'``.
+        elsewhere: our name for each name that other libraries use.
 
     Raises:
-        UserError: a name is unknown; the message gives our name for it, or the nearest known one.
+        UserError: a name is unknown. The message gives our name for it, or the nearest known one.
     """
     known = list(known)
     for name in given:
@@ -103,10 +110,10 @@ def check_names(
 
 
 def names_its_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function of the Python interface: the error for an unknown argument names the nearest known one.
+    """Decorates a public function so that the error for an unknown keyword argument suggests the nearest known one.
 
     Raises:
-        TypeError: the function has no argument of that name; as Python raises it, with the nearest name.
+        TypeError: the call has an unknown keyword argument. The message also contains the nearest known name.
     """
     known = [name for name in inspect.signature(function).parameters if name != "self"]
 

@@ -3,9 +3,10 @@
     run_main -> flags -> join the other processes -> the command -> exit status
 
 - ``main``: the wrapper of every command; ``distributed_flags``: flags of commands that several hosts run together;
-  ``preconditions``: refuses flags that would have no effect.
+  ``preconditions``: rejects flags that would have no effect.
 - ``processes``: multi-host functions (barrier, broadcast, agreement); ``process_group``: heartbeats.
 - ``preemption`` and ``signals``: SIGTERM; ``interrupts``: Ctrl-C; ``machine_errors``: missing memory, threads, devices.
-- ``memory``: large pages, freeing memory; ``backend``: which platform a program is compiled for;
-  ``compilation_cache``; ``standard_streams``; ``seeds``: the range of valid seeds.
+- ``memory``: large pages, freeing memory; ``backend``: the platform that a program is compiled for;
+  ``compilation_cache``: the cache of compiled programs; ``standard_streams``: closed or broken standard streams;
+  ``seeds``: the range of valid seeds.
 """

@@ -1,8 +1,8 @@
-"""What kind of device a program is traced for, which decides how a network convolves and attends.
+"""The platform that a program is traced for, which selects the implementations of convolutions and attention.
 
-CPUs have ways of their own for what XLA compiles badly for them, in ``models``. Accelerators compute a network as it is
-written, and so do CPUs with ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, for what computes so briefly that compiling
-would take longer.
+On CPUs, ``models`` and ``encoders`` replace operations that XLA compiles badly. Accelerators use the plain
+implementations. So do CPUs with ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, which suits short runs: the CPU
+implementations take longer to compile.
 """
 
 import os
@@ -17,7 +17,13 @@ _as_written: ContextVar[bool] = ContextVar("as_written", default=bool(os.environ
 
 @contextmanager
 def plain_implementations(as_written: bool = True) -> Iterator[None]:
-    """Inside, CPUs too compute networks as they are written: for questions about a network, not how it is computed."""
+    """Selects the plain implementations within the block, also on CPUs.
+
+    This suits analyses of a network that do not depend on the platform, such as its number of operations.
+
+    Args:
+        as_written: False selects the CPU implementations on CPUs again.
+    """
     before = _as_written.set(as_written)
     try:
         yield
@@ -26,7 +32,10 @@ def plain_implementations(as_written: bool = True) -> Iterator[None]:
 
 
 def computes_on_cpu() -> bool:
-    """Whether what is traced now is for CPUs, in ways of their own: those of the mesh, else JAX's default device."""
+    """Returns whether the program that is being traced uses the CPU implementations.
+
+    The platform is that of the current mesh, if it is known, otherwise JAX's default backend.
+    """
     if _as_written.get():
         return False
     mesh = jax.sharding.get_abstract_mesh()
@@ -36,18 +45,21 @@ def computes_on_cpu() -> bool:
 
 
 def computes_on_one_device() -> bool:
-    """Whether what is traced now is for a single device, as far as can be known."""
+    """Returns whether the program that is being traced is for a single device.
+
+    Without a mesh, the answer is True only if JAX has a single device.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     return jax.device_count() == 1 if mesh.empty else mesh.size == 1
 
 
 def compiler_options(platform: str) -> dict[str, str] | None:
-    """Options for compiling a program with gradients, for ``jax.jit``.
+    """Returns the compiler options of ``jax.jit`` for a program with gradients; None for the defaults.
 
-    XLA's compiler for CPUs takes away the barriers that keep apart what is computed once and what is computed again for
-    the gradient, and then merges the two, so that ``jax.checkpoint`` takes time and saves no memory. It is told not to.
+    XLA's CPU compiler removes the barriers between the forward pass and its recomputation for the gradient. It then
+    merges both, so that ``jax.checkpoint`` takes time and saves no memory. The options disable that pass.
 
     Args:
-        platform: of the devices: "cpu", "tpu" or "gpu".
+        platform: platform of the devices: "cpu", "tpu" or "gpu".
     """
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if platform == "cpu" else None

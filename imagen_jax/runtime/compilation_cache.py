@@ -1,9 +1,9 @@
-"""Compiled programs, kept between runs: each with its checksum, and one that is damaged is compiled and kept anew.
+"""A persistent compilation cache with checksums. It removes and replaces damaged entries.
 
-    CACHE/xla/PROCESSOR/NAME-cache    the sha256 of an entry, then the entry as JAX has it
+    CACHE/xla/PROCESSOR/NAME-cache    the SHA-256 of an entry, then JAX's entry
 
-JAX alone writes entries in place, so that a killed program leaves half of one. It then warns of that entry at each
-start and never replaces it; and of a bit that flips in a program it may know nothing.
+JAX's own cache writes entries in place, so a killed program leaves an incomplete entry. JAX then warns of that entry at
+each start and never replaces it. It may also miss a flipped bit in a compiled program.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from imagen_jax.storage.local_copies import cache_folder
 DIGEST = hashlib.sha256().digest_size
 
 BEGINNINGS = (b"x\x9c", b"\x28\xb5\x2f\xfd")
-"""How an entry begins that has no checksum, as earlier versions and JAX alone wrote it: zlib's and zstandard's."""
+"""First bytes of entries without a checksum, from earlier versions and JAX's own cache: zlib and Zstandard."""
 
 
 class CheckedCache(CacheInterface):
-    """A cache of compiled programs that gives back what was put into it, or nothing.
+    """A cache of compiled programs that never returns a damaged entry.
 
-    What a disk refuses is told once, and programs are compiled as if there were no cache.
+    After a disk error it prints one warning, and programs compile as without a cache.
 
     Args:
-        inner: JAX's own, which finds room for entries.
+        inner: JAX's own cache, which stores the entries and evicts old ones.
     """
 
     def __init__(self, inner: LRUCache) -> None:
@@ -41,7 +41,7 @@ class CheckedCache(CacheInterface):
         self._has_told = False
 
     def get(self, key: str) -> bytes | None:
-        """The entry of a key; None where there is none, or a damaged one, which is removed."""
+        """Returns the entry of a key; None if it is missing or damaged. Removes a damaged entry."""
         try:
             content = self._inner.get(key)
             if content is None:
@@ -58,7 +58,7 @@ class CheckedCache(CacheInterface):
         return None
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps an entry, also where there is one, for that could not be used."""
+        """Stores an entry. It replaces an existing one, because ``get`` could not return that one."""
         try:
             self._remove(key)
             try:
@@ -70,7 +70,7 @@ class CheckedCache(CacheInterface):
             self._tell(error)
 
     def _remove(self, key: str) -> None:
-        # The name is that of ``LRUCache``, which has no way to remove one.
+        # ``LRUCache`` can't remove an entry. The suffix is the one that it uses.
         Path(str(self._path), f"{key}-cache").unlink(missing_ok=True)
 
     def _tell(self, error: OSError) -> None:
@@ -80,7 +80,7 @@ class CheckedCache(CacheInterface):
 
 
 def tell_refused(folder: str, reason: str) -> None:
-    """Says that compiled programs can't be kept, and what helps."""
+    """Logs a warning that the cache folder can't be used, with the fix."""
     logging.warning(
         "compiled programs can't be kept in %s (%s), so each run compiles them again: make it writable, or set "
         "IMAGEN_JAX_CACHE to another folder",
@@ -90,7 +90,7 @@ def tell_refused(folder: str, reason: str) -> None:
 
 
 def open_cache(path: str) -> tuple[CacheInterface, str] | None:
-    """Opens the cache in a folder; None where the folder can't be made, which is told."""
+    """Opens the cache in a folder. Returns the cache and the folder; None, with a warning, after a disk error."""
     try:
         return CheckedCache(LRUCache(path, max_size=jax.config.values["jax_compilation_cache_max_size"])), path
     except OSError as error:
@@ -99,9 +99,9 @@ def open_cache(path: str) -> tuple[CacheInterface, str] | None:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in the cache folder (``IMAGEN_JAX_NO_CACHE=1``: not).
+    """Enables the persistent compilation cache in the cache folder, unless ``IMAGEN_JAX_NO_CACHE`` is set.
 
-    The folder's name holds the machine's processor, since programs compiled for one may not run on another.
+    Each processor type has its own folder, because a program compiled for one may not run on another.
     """
     if os.environ.get("IMAGEN_JAX_NO_CACHE"):
         return
@@ -110,14 +110,14 @@ def enable_compilation_cache() -> None:
     except UserError as error:
         tell_refused("the cache folder", str(error))
         return
-    # JAX has no public way to another kind of cache.
+    # JAX has no public API for another cache class.
     compilation_cache.get_file_cache = open_cache
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def processor_name() -> str:
-    """The processor's model and features, in a form fit for a folder."""
+    """Returns a folder name that identifies the processor: the architecture and a hash of its model and features."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The flags of every command that several hosts can run together, each its own process of it."""
+"""Flags of the commands that several hosts can run together, with one process per host."""
 
 from absl import flags
 
@@ -28,10 +28,10 @@ PRECONDITIONS = (
 
 
 def join_as_flagged() -> None:
-    """Joins the other processes if the flags say that there are any; before any device is touched.
+    """Joins the other processes of the run, if the flags request it. Call it before any use of a device.
 
     Raises:
-        UserError: the flags are half given or do not fit each other, or the processes do not find each other.
+        UserError: the flags are incomplete or contradict each other, or JAX finds no other processes.
     """
     check_flags(PRECONDITIONS)
     coordinator, count, index = COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value
@@ -47,10 +47,10 @@ def join_as_flagged() -> None:
 
 
 def check_named(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Checks the flags that name the processes.
+    """Checks ``--coordinator``, ``--process_count`` and ``--process_index``.
 
     Raises:
-        UserError: one is missing or wrong.
+        UserError: a flag is missing or invalid.
     """
     if coordinator is None or count is None or index is None:
         raise UserError("--coordinator=HOST:PORT, --process_count and --process_index go together: give all three")

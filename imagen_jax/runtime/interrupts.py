@@ -1,13 +1,13 @@
-"""Ctrl-C: a training keeps a checkpoint first, everything else ends at once; a second Ctrl-C always does.
+"""Ctrl-C: training saves a checkpoint and exits, other commands exit at once. A second Ctrl-C always exits at once.
 
-    Ctrl-C -> Python's handler, in the main thread: KeyboardInterrupt, unless work is being kept
-           -> a pipe -> a thread of ours: asks for the work to be kept, or sees to it that the process ends
+    Ctrl-C -> Python's handler in the main thread -> KeyboardInterrupt, unless a save callback is set
+           -> a pipe -> the listener thread       -> calls the save callback, or makes sure that the process exits
 
-Python's handler runs only between two instructions of the main thread, and that may compile, or wait for other hosts,
-for minutes. So the thread ends the process where the main one has not done it within ``PATIENCE``.
+Python runs its handler only between two instructions of the main thread. The main thread may compile, or wait for other
+hosts, for minutes. So the listener thread ends the process if the main thread has not done so within ``PATIENCE``.
 
-A terminal sends SIGINT to all processes that run in it. Workers ignore it (``data.preparation.workers``): the process
-that started them ends them.
+A terminal sends SIGINT to all processes that run in it. Worker processes ignore it (``data.preparation.workers``); the
+process that started them ends them.
 """
 
 import os
@@ -25,13 +25,13 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.exit_status import ExitStatus
 
 PATIENCE = 2.0
-"""Seconds that the main thread has to end the process in an orderly way."""
+"""Seconds for a normal exit of the main thread."""
 
 SAME_PRESS = 0.5
-"""Seconds in which further signals are the same Ctrl-C: a terminal sends it, and so may a program between us."""
+"""Seconds in which further signals count as the same Ctrl-C. A parent program may forward the terminal's signal."""
 
 LAST_RESORT = 15.0
-"""Seconds after which the process ends even though the other hosts could not be told."""
+"""Seconds after which the process exits even if it could not notify the other hosts."""
 
 KEEPING = (
     "Ctrl-C: keeping a checkpoint after the present step. Press Ctrl-C again to end at once and lose what came after "
@@ -43,10 +43,10 @@ ENDED_AT_ONCE = (
 
 
 class CtrlC:
-    """Listens for Ctrl-C.
+    """Handles Ctrl-C for a command.
 
     Args:
-        sentence: said at the end of an interrupted command: what is kept, and what to do.
+        sentence: message of an interrupted command: the saved state and the next step.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -59,30 +59,30 @@ class CtrlC:
         os.set_blocking(self._sender, False)
 
     def start(self) -> None:
-        """Begins to listen; only the main thread can."""
+        """Starts to handle Ctrl-C. The main thread must call it."""
         signal.set_wakeup_fd(self._sender, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, self._hear)
         threading.Thread(target=self._listen, name="listens for Ctrl-C", daemon=True).start()
 
     def begin_to_keep(self, keep: Callable[[], None]) -> None:
-        """From now on the first Ctrl-C calls ``keep``, in another thread, and does not end the process."""
+        """Makes the first Ctrl-C call ``keep``, in the listener thread, and not end the process."""
         self._keep = keep
 
     def stop_keeping(self) -> None:
-        """From now on Ctrl-C ends the process."""
+        """Makes Ctrl-C end the process again."""
         with self._asking:
             self._keep = None
 
     def end(self, sentence: str | None = None) -> NoReturn:
-        """Ends the process with status 130, and tells the other hosts of the run."""
-        # Two threads may come here; one speaks.
+        """Prints a message, notifies the other hosts of the run, and exits with status 130."""
+        # Both threads may call this. The lock lets only one print the message.
         self._ending.acquire()
         last_resort = threading.Timer(LAST_RESORT, os._exit, (ExitStatus.INTERRUPTED,))
         last_resort.daemon = True
         last_resort.start()
         print(sentence or f"interrupted: {self._sentence}", file=sys.stderr, flush=True)
         processes.announce_exit("somebody pressed Ctrl-C there", interrupted=True)
-        # An orderly exit would pull the rug from under a thread that is compiling, and end in a crash.
+        # A normal exit would free objects that a compiling thread still uses, and crash.
         processes.exit_now(ExitStatus.INTERRUPTED)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
@@ -95,7 +95,7 @@ class CtrlC:
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             if not select.select([self._receiver], [], [], left)[0]:
                 self.end()
-            # The numbers of all signals that Python hears.
+            # The pipe receives the numbers of all signals that Python handles.
             if signal.SIGINT not in os.read(self._receiver, 512):
                 continue
             now = time.monotonic()
@@ -107,7 +107,7 @@ class CtrlC:
                     deadline = now + PATIENCE
 
     def _ask(self) -> bool:
-        """Asks for the work to be kept; returns whether there is any."""
+        """Calls the save callback. Returns whether there is one."""
         with self._asking:
             if self._keep is None:
                 return False
@@ -121,10 +121,10 @@ _ctrl_c: CtrlC | None = None
 
 
 def begin_listening(sentence: str) -> None:
-    """Takes Ctrl-C over for a command line, unless the process was started deaf to it.
+    """Starts to handle Ctrl-C in a command line, unless the process ignores SIGINT or has another handler.
 
     Args:
-        sentence: see ``CtrlC``.
+        sentence: message of an interrupted command: the saved state and the next step.
     """
     global _ctrl_c
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -133,19 +133,23 @@ def begin_listening(sentence: str) -> None:
 
 
 def end(sentence: str) -> NoReturn:
-    """Ends an interrupted command."""
+    """Ends an interrupted command with status 130.
+
+    Args:
+        sentence: message, unless ``begin_listening`` has set one.
+    """
     (_ctrl_c or CtrlC(sentence)).end()
 
 
 def begin_to_keep(keep: Callable[[], None]) -> None:
-    """From now on the first Ctrl-C calls ``keep``, in another thread; outside of a command line it does nothing."""
+    """Makes the first Ctrl-C call ``keep``, in another thread. Outside of a command line this has no effect."""
     if _ctrl_c is not None:
         _ctrl_c.begin_to_keep(keep)
 
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """At the end of the block, Ctrl-C ends the process again."""
+    """Makes Ctrl-C end the process again when the block ends."""
     try:
         yield
     finally:
@@ -154,5 +158,5 @@ def keeping() -> Iterator[None]:
 
 
 def is_asked() -> bool:
-    """Whether Ctrl-C has asked this process to keep its work and leave."""
+    """Returns whether Ctrl-C has requested this process to save its state and exit."""
     return _ctrl_c is not None and _ctrl_c.is_asked

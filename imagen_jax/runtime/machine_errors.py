@@ -1,6 +1,6 @@
-"""What a machine lacks, said in a sentence: a platform that JAX is told to use, threads, memory, folders of the user.
+"""Messages for missing resources of a machine: memory, threads, JAX platforms, home and temporary folders.
 
-an error of Python, JAX or the C library -> ``UserError`` with what mends it; None for all others
+an error of Python, JAX or the C library -> ``UserError`` with the fix; None for all other errors
 """
 
 import os
@@ -15,11 +15,14 @@ LESS = "end other programs, or ask for less at once: a smaller batch size, resol
 
 
 def explain_missing_resource(error: BaseException, others: bool = False) -> UserError | None:
-    """The sentence for an error that says what this machine lacks; None where it says something else.
+    """Converts an error about a missing resource to a ``UserError``.
 
     Args:
-        error: what was raised.
-        others: whether there are other processes, without which devices can't be listed.
+        error: the error.
+        others: whether the run has other processes. Listing devices would then wait for them.
+
+    Returns:
+        The ``UserError``; None if ``error`` has another cause.
     """
     said = str(error)
     first_line = said.partition("\n")[0]
@@ -40,9 +43,17 @@ def explain_missing_resource(error: BaseException, others: bool = False) -> User
 
 
 def explain_platform(error: BaseException, others: bool) -> UserError | None:
-    """The sentence for a platform that JAX is told to use and can't; None where that is not what happened."""
+    """Converts an error about a JAX platform that is configured but unusable to a ``UserError``.
+
+    Args:
+        error: the error.
+        others: whether the run has other processes. Listing devices would then wait for them.
+
+    Returns:
+        The ``UserError``; None if ``error`` has another cause.
+    """
     named = jax.config.values["jax_platforms"]
-    # JAX says nothing, in an assertion, of a platform that it knows and that no plugin brings.
+    # For a known platform without an installed plugin, JAX raises an assertion error without a message.
     if not named or not isinstance(error, RuntimeError | AssertionError) or xla_bridge.backends_are_initialized():
         return None
     reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
@@ -57,7 +68,7 @@ def explain_platform(error: BaseException, others: bool) -> UserError | None:
 
 
 def find_reason() -> str:
-    """Why JAX can't begin to use the platform that it is told to use; nothing where it can."""
+    """Returns the reason why JAX can't initialise the configured platform; empty if it can."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -66,7 +77,7 @@ def find_reason() -> str:
 
 
 def list_platforms() -> str:
-    """The platform that JAX would choose here, such as "cpu"; nothing where it can't use any."""
+    """Returns the platform that JAX chooses by default on this machine, such as "cpu"; empty if none works."""
     jax.config.update("jax_platforms", None)
     try:
         return jax.default_backend()

@@ -1,14 +1,14 @@
-"""How every entry point starts and ends: flags, one sentence for a mistake, a status that says which kind it was.
+"""The start and end of every command: flags, error messages and the exit status.
 
-| status | what happened |
+| status | meaning |
 |---|---|
-| 0 | done |
-| 1 | a mistake of ours: the traceback says where |
-| 2 | a mistake that the user can mend: the sentence says how |
-| 3 | another process of the run ended or never came: the sentence says which; the same command continues |
-| 74 | a disk or bucket refuses for now, or the folder is in use: the sentence says which; the same command, later |
-| 75 | told to leave (SIGTERM), and all is kept: the same command continues |
-| 130 | interrupted by Ctrl-C, here or on another host: the sentence says what is kept (``interrupts``) |
+| 0 | success |
+| 1 | a bug: prints the traceback |
+| 2 | an error that the user can fix: the message says how |
+| 3 | another process of the run ended or never joined: the message says which; the same command resumes the run |
+| 74 | a temporary disk or bucket error, or the folder is in use: the message says which; retry the same command later |
+| 75 | the process received SIGTERM and has saved its state: the same command resumes it |
+| 130 | interrupted by Ctrl-C, here or on another host: the message says what is saved (``interrupts``) |
 """
 
 import contextlib
@@ -41,15 +41,15 @@ IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
 
 
 def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INTERRUPTED) -> None:
-    """Parses the flags, runs ``main`` with what is left of the arguments, and exits.
+    """Parses the flags, runs ``main`` with the remaining arguments, and exits.
 
     Args:
         main: the command.
-        if_interrupted: what is kept after Ctrl-C and what to do then, for the sentence.
+        if_interrupted: message after Ctrl-C: the saved state and the next step.
     """
     make_streams_resilient()
     interrupts.begin_listening(if_interrupted)
-    # Its lines are about the libraries, and would stand between ours.
+    # Info messages of the libraries would mix with the command's output.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     enable_compilation_cache()
@@ -57,7 +57,7 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
 
 
 def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
-    """Parses flags; what is wrong with them ends the program in a sentence."""
+    """Parses the flags. Exits with status 2 and a message if a flag or the config is wrong."""
     arguments = with_new_names(arguments)
     try:
         rest = flags.FLAGS(arguments)
@@ -69,7 +69,7 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
         known = [name for name in flags.FLAGS if len(name) > 1]
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        # The last ones are how config_flags speaks of a missing file, a key that is not there, a value of another type.
+        # config_flags raises the other types for a missing file, an unknown key or a value of a wrong type.
         cause = error.__cause__ or error
         if isinstance(cause, IsADirectoryError):
             fail(f"{cause.filename} is a folder: name a file of it, as in --config=configs/quickstart.py:base")
@@ -100,7 +100,13 @@ def find_config_path(arguments: Sequence[str]) -> str | None:
 
 
 def find_unknown_key(arguments: Sequence[str]) -> str | None:
-    """A sentence about the first config key on the command line that the config lacks; None where it has them all."""
+    """Returns a message about the first unknown config key on the command line.
+
+    The message may also be about a config file that fails to load.
+
+    Returns:
+        The message; None if the config contains all keys, or if the command line has no ``--config``.
+    """
     line = "\n".join(arguments)
     path = find_config_path(arguments)
     if path is None:
@@ -123,7 +129,7 @@ def find_unknown_key(arguments: Sequence[str]) -> str | None:
 
 
 def explain_flag_error(message: str) -> str:
-    """One sentence for what absl or config_flags says about a flag, in many lines or with a traceback in it."""
+    """Converts a message of absl or config_flags, which may have many lines or a traceback, to one line."""
     if found := re.search(r"Flag --(\w+) must have a value", message):
         return f"--{found[1]} is missing: give it, as in --{found[1]}=…"
     if found := re.search(r"NoneType'> of field ([\w.]+) is not supported", message):
@@ -137,13 +143,22 @@ def explain_flag_error(message: str) -> str:
 def run_guarded(
     main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str = IF_INTERRUPTED
 ) -> None:
-    """Runs ``main``; turns what the user can mend into a sentence, and tells it to the run's other processes."""
+    """Runs ``main``, converts its errors to messages, and exits with the matching status.
+
+    With several processes, this process does not wait for the others after an error.
+    """
     with processes.exiting_at_once():
         run_explained(main, arguments, if_interrupted)
 
 
 def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
-    """Runs ``main``; turns what the user can mend into a sentence."""
+    """Runs ``main``, prints a message for each error that the user can fix, and exits with the matching status.
+
+    The other processes of the run receive the message too.
+
+    Raises:
+        Exception: any other error of ``main``, which is a bug.
+    """
     try:
         with processes.announcing_exit():
             main(arguments)
@@ -169,15 +184,15 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether a disk's or a bucket's refusal may pass by itself."""
+    """Returns whether a disk or bucket error may go away by itself."""
     return not is_denied(error) if is_refusal(error) else is_passing(error)
 
 
 def explain(error: Exception) -> str:
-    """A sentence for a disk's or a bucket's refusal.
+    """Returns a message for a disk or bucket error.
 
     Raises:
-        Exception: the error itself, where it is none that a user can mend.
+        Exception: ``error`` itself, if the user can't fix it.
     """
     sentences = {
         errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
@@ -202,7 +217,11 @@ def explain(error: Exception) -> str:
 
 
 def fail(sentence: str, error: BaseException | None = None, status: int = ExitStatus.USER_ERROR) -> NoReturn:
-    """Ends the program with one sentence on standard error; with ``--debug`` the traceback comes first."""
+    """Prints a message to standard error and exits with ``status``.
+
+    Raises:
+        BaseException: ``error`` itself, if there is one and ``--debug`` is set, for its traceback.
+    """
     if error is not None and flags.FLAGS.debug:
         raise error
     print(f"error: {sentence}", file=sys.stderr)
@@ -213,18 +232,21 @@ OPTION_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {
     int: (int, "whole number"),
     bool: (lambda value: {"true": True, "false": False}[value.lower()], "True or False"),
 }
-"""How the value of an option is read whose default is of a type, and what it then is; others are text."""
+"""The parser of an option's value and the name of its type, by the type of the default. Other options are text."""
 
 
 def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[str, Any]:
-    """Options for a function, of the types that its defaults have.
+    """Parses options for a function. Each value gets the type of the parameter's default.
 
     Args:
-        function: takes them by name.
-        given: each as NAME=VALUE.
+        function: function with the options as keyword parameters.
+        given: options as ``NAME=VALUE``.
+
+    Returns:
+        The values by name.
 
     Raises:
-        UserError: one is not NAME=VALUE, or its value not of its type.
+        UserError: an option is not ``NAME=VALUE``, is given twice, or its value has the wrong type.
     """
     parameters = inspect.signature(function).parameters
     options: dict[str, Any] = {}

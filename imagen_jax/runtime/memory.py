@@ -1,10 +1,11 @@
-"""The memory of a host that computes: large pages for programs on its CPU, and what is freed given back.
+"""Host memory: large pages for programs on the CPU, and the return of freed memory to the system.
 
-XLA takes the memory for a program's intermediate results from the C library at each call, and the kernel then maps it
-page by page, as it is touched: of 4 KiB each, that is a hundred thousand interruptions a call. glibc asks for pages of
-2 MiB where the environment variable ``GLIBC_TUNABLES`` says so, which it reads when a process begins, and never again
-(measured in ``tests/benchmarks/convolutions.md``). That saves time where a program is run again and again, in training;
-a sampler is one program for all its steps, and gains little.
+At each call of a program, XLA allocates the memory for intermediate results from the C library. The kernel maps this
+memory page by page on first access. With pages of 4 KiB, that is a hundred thousand page faults per call.
+
+glibc requests pages of 2 MiB if the environment variable ``GLIBC_TUNABLES`` enables them. It reads the variable only at
+the start of a process. This saves time in training, which calls a program again and again (measured in
+``tests/benchmarks/convolutions.md``). A sampler is one program for all its steps and gains little.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from pathlib import Path
 
 TUNABLE = "glibc.malloc.hugetlb=1"
 FIRST_GLIBC = (2, 35)
-"""The first version that knows the tunable."""
+"""The first version of glibc that supports the tunable."""
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
@@ -25,23 +26,23 @@ ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
 
 
 def restart_with_large_pages() -> None:
-    """Restarts this process with ``GLIBC_TUNABLES`` set, where that makes a training faster.
+    """Restarts this process with ``GLIBC_TUNABLES`` set, if that makes training faster.
 
-    A command calls it before it does anything else; importing a module never does. Nothing happens where it would not
-    help: the variable is set already, to any value; the machine has an accelerator; the C library or the kernel does
-    not give large pages on request.
+    A command calls it first; the import of a module never calls it. It does nothing if the variable already has a
+    value, if the machine has an accelerator, or if ``JAX_PLATFORMS`` names another platform than ``cpu``. It also does
+    nothing if the C library or the kernel does not provide large pages on request.
     """
     if "GLIBC_TUNABLES" not in os.environ and would_help():
         os.environ["GLIBC_TUNABLES"] = TUNABLE
-        # Where it can't restart, it continues as it is.
+        # If the restart fails, the process continues without large pages.
         with suppress(OSError):
             os.execv(sys.executable, sys.orig_argv)
 
 
 def release_memory() -> None:
-    """Gives freed memory back to the system, which the C library keeps for later: after a compilation, gigabytes.
+    """Returns freed memory from the C library to the system. After a compilation this can be gigabytes.
 
-    Nothing happens where the C library can't.
+    It does nothing but collect garbage if the C library has no ``malloc_trim``.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -50,7 +51,7 @@ def release_memory() -> None:
 
 
 def would_help() -> bool:
-    """Whether this machine computes on its CPU and hands out large pages to those who ask."""
+    """Returns whether the machine computes on its CPU, has no accelerator and provides large pages on request."""
     return (
         os.environ.get("JAX_PLATFORMS", "cpu") == "cpu"
         and glibc_version() >= FIRST_GLIBC
@@ -61,7 +62,7 @@ def would_help() -> bool:
 
 
 def glibc_version() -> tuple[int, ...]:
-    """Major and minor version; (0, 0) where the C library is another."""
+    """Returns glibc's major and minor version; (0, 0) for another C library."""
     known = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
     found = re.fullmatch(r"glibc (\d+)\.(\d+)", os.confstr("CS_GNU_LIBC_VERSION") or "") if known else None
     return (int(found[1]), int(found[2])) if found else (0, 0)

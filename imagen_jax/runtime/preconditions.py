@@ -1,9 +1,9 @@
-"""What each flag and setting needs in order to have an effect, checked before anything is loaded.
+"""Preconditions of flags and settings: a flag without an effect is an error, before anything is loaded.
 
-names that were given, facts -> a table of preconditions -> nothing, or a sentence about the first that does not hold
+names that were given, facts -> a table of preconditions -> nothing, or an error about the first one that fails
 
-A command lists its preconditions beside its flags and checks them first; those of sampling settings, which depend on
-the stages, are in ``cascade.plans``.
+A command lists its preconditions beside its flags and checks them first. The preconditions of sampling settings depend
+on the stages and are in ``cascade.plans``.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -15,12 +15,12 @@ from imagen_jax.errors import UserError
 
 
 class Precondition(NamedTuple):
-    """What one flag or setting needs in order to have an effect.
+    """A condition under which a flag or setting has an effect.
 
     Attributes:
-        name: of the flag or setting, as it is typed.
-        holds: ``holds(facts)``: whether it has an effect.
-        sentence: why it has none, and what to do.
+        name: name of the flag or setting, as the user types it.
+        holds: function of the facts that returns whether the flag or setting has an effect.
+        sentence: error message: why it has no effect, and what to do.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Precondition(NamedTuple):
 
 
 def check_preconditions(given: Collection[str], facts: Any, table: Sequence[Precondition]) -> None:
-    """Checks the preconditions of all names that were given.
+    """Checks the preconditions of all given names.
 
     Args:
-        given: names; those that were not given are not checked.
-        facts: what each ``holds`` looks at.
+        given: names that the user has given. Other names are not checked.
+        facts: argument of each ``holds``.
         table: the preconditions.
 
     Raises:
-        UserError: one does not hold.
+        UserError: a precondition fails.
     """
     for one in table:
         if one.name in given and not one.holds(facts):
@@ -45,14 +45,14 @@ def check_preconditions(given: Collection[str], facts: Any, table: Sequence[Prec
 
 
 def given_flags() -> set[str]:
-    """The names of the flags on the command line, also of those that were given their default."""
+    """Returns the names of the flags on the command line, including flags that were set to their default."""
     return {name for name in flags.FLAGS if flags.FLAGS[name].present}
 
 
 def check_flags(table: Sequence[Precondition]) -> None:
-    """Checks the preconditions of the flags on the command line; facts are ``flags.FLAGS``.
+    """Checks the preconditions of the flags on the command line, with ``flags.FLAGS`` as facts.
 
     Raises:
-        UserError: one does not hold.
+        UserError: a precondition fails.
     """
     check_preconditions(given_flags(), flags.FLAGS, table)

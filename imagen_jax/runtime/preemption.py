@@ -1,10 +1,10 @@
-"""Told to leave: by SIGTERM, which a scheduler or a cloud sends before it takes the machine away, or by Ctrl-C.
+"""Preemption: saves a checkpoint after SIGTERM or Ctrl-C, then exits. Schedulers and clouds send SIGTERM before a stop.
 
-    SIGTERM to any process -> all agree on a step -> a checkpoint after it -> status 75: the same command resumes
-    Ctrl-C on any host     -> likewise                                     -> status 130 on all: nobody runs it again
+    SIGTERM to any process -> all agree on a step -> checkpoint after it -> status 75: the same command resumes
+    Ctrl-C on any host     -> all agree on a step -> checkpoint after it -> status 130 on all hosts: no restart
 
-A training listens while its loop runs. Before that there is nothing to keep, and the signal ends the process as it ends
-any other; Ctrl-C does until the first step has ended.
+Training handles SIGTERM while its loop runs, and Ctrl-C from the end of its first step. Before that there is no state
+to save, and the signals end the process at once.
 """
 
 import os
@@ -20,23 +20,29 @@ from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime import signals as notices
 
 SAME_NOTICE = 10.0
-"""Seconds in which further signals say nothing new."""
+"""Seconds in which further SIGTERMs count as the same notice."""
 
 IF_INTERRUPTED = "the newest checkpoint is kept, if there is one; run the same command to continue"
-"""What a training says after a Ctrl-C before its first step, or after its last one."""
+"""Training's message after a Ctrl-C before its first step or after its last one."""
 
 ShouldLeave = Callable[[int], bool]
-"""Asked after each step, with its number: whether to leave after this one. The same in all processes."""
+"""Function to call after each step, with its number: whether to exit after it. All processes get the same result."""
 
 
 @contextmanager
 def watching_for_exit() -> Iterator[ShouldLeave]:
-    """Listens for SIGTERM within the block, and for Ctrl-C from the first question on.
+    """Handles SIGTERM within the block, and Ctrl-C from the first call of the yielded function.
 
-    Where several processes train together, whichever hears it tells the others through JAX's coordination service, and
-    they agree on the step after the furthest one's. Alone, another SIGTERM that comes later than ``SAME_NOTICE`` ends
-    the process at once: until then it is the same notice, for a system that goes down tells every process, and a
-    supervisor hands on what it was told. A second Ctrl-C always ends it (``interrupts``).
+    With several processes, the one that receives a signal notifies the others through JAX's coordination service. All
+    agree to exit after the step that follows the latest step of any process.
+
+    With a single process, a further SIGTERM within ``SAME_NOTICE`` seconds counts as the same notice: a system that
+    shuts down signals every process, and a supervisor forwards its signal. A later SIGTERM ends the process at once. A
+    second Ctrl-C always ends it at once (``interrupts``).
+
+    Yields:
+        A function to call after each step, which returns whether to exit. Outside of the main thread of a single
+        process it always returns False.
     """
     if processes.is_multi_process():
         with notices.own_sigterm_handler() as is_agreed, interrupts.keeping():
@@ -48,7 +54,7 @@ def watching_for_exit() -> Iterator[ShouldLeave]:
             yield ask
         return
     if threading.current_thread() is not threading.main_thread():
-        # Python hears signals in the main thread alone; who trains in another one has to stop it by other means.
+        # Python handles signals only in the main thread. A program that trains in another thread must stop it itself.
         yield lambda number: False
         return
     with watching_alone() as is_told, interrupts.keeping():
@@ -61,14 +67,14 @@ def watching_for_exit() -> Iterator[ShouldLeave]:
 
 
 def exit_together() -> None:
-    """Has the processes that train together leave, as SIGTERM does, and notes that it was Ctrl-C."""
+    """Makes all processes of the run save and exit, as after SIGTERM, and records that Ctrl-C was the reason."""
     processes.note_interruption()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def watching_alone() -> Iterator[Callable[[], bool]]:
-    """Takes SIGTERM for a notice within the block, and gives what says whether it came."""
+    """Handles SIGTERM within the block, and yields a function that returns whether it has arrived."""
     told: list[float] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -85,7 +91,14 @@ def watching_alone() -> Iterator[Callable[[], bool]]:
 
 
 def explain_exit(step: int) -> LeavingError:
-    """The error of a training that has left after a step, which is kept; all processes of the run ask together."""
+    """Returns the exception for an exit after the checkpoint of a step. All processes of the run must call it together.
+
+    Args:
+        step: number of the saved step.
+
+    Returns:
+        A ``StoppedError`` if Ctrl-C was the reason, otherwise a ``LeavingError``.
+    """
     stopped = processes.is_interrupted() if processes.is_multi_process() else interrupts.is_asked()
     kind = StoppedError if stopped else LeavingError
     return kind(f"the checkpoint of step {step} is written; run the same command to continue")

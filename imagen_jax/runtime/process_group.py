@@ -1,16 +1,16 @@
-"""This process among the others of its run: signs of life, and the end of one that has lost another.
+"""Heartbeats between the processes of a run. A process exits when another one is lost.
 
-    every few seconds: tell the others that this one lives -> read what they told -> end where one is lost
+    every few seconds: write a heartbeat -> read the others' heartbeats and messages -> exit if a process is lost
 
-Two threads do it, for what asks the store of process 0 waits for ever where that process is stopped, but not gone:
+Two threads do this, because a request to process 0's store never returns if that process is suspended:
 
-| thread | what it does |
+| thread | task |
 |---|---|
-| the messenger | writes and reads the store |
-| the watch | asks no other process; it sees how old the last answer and the last signs are |
+| messenger | writes to the store and reads from it |
+| watch | makes no requests; checks the age of the last reply and of the last heartbeats |
 
-A process that stood still itself, as after SIGSTOP or on a machine that slept, finds out when it wakes up: the others
-have ended by then.
+A process may be suspended itself, by SIGSTOP or because its machine sleeps. It detects this when it resumes, and exits,
+because the others have exited by then.
 """
 
 import itertools
@@ -31,14 +31,14 @@ HOW_TO_RESUME = "run the same command on all hosts to continue"
 
 
 class ProcessGroup:
-    """This process among the others.
+    """The processes of a run, as this process sees them.
 
     Args:
-        client: of JAX's coordination service.
-        index: which process this is.
-        count: how many there are.
+        client: client of JAX's coordination service.
+        index: index of this process, from 0.
+        count: number of processes.
         coordinator: address of the coordination service, ``host:port``.
-        heartbeat_seconds: how long one may give no sign of life.
+        heartbeat_seconds: max seconds without a heartbeat of a process.
     """
 
     def __init__(self, client: Any, index: int, count: int, coordinator: str, heartbeat_seconds: float) -> None:
@@ -63,19 +63,19 @@ class ProcessGroup:
         ]
 
     def start(self) -> None:
-        """Begins to give signs of life and to look for those of the others."""
+        """Starts the threads that send heartbeats and check those of the other processes."""
         self._looked = self._answered = time.monotonic()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops both threads."""
         self._left.set()
         for thread in self._threads:
             thread.join()
 
     def announce_exit(self, sentence: str, interrupted: bool = False) -> None:
-        """Tells the others that this process ends, why, and whether somebody pressed Ctrl-C."""
+        """Announces to the other processes that this one exits, with the reason and whether it is Ctrl-C."""
         try:
             if interrupted:
                 self.note_interruption()
@@ -85,29 +85,32 @@ class ProcessGroup:
         self.has_announced = True
 
     def note_interruption(self) -> None:
-        """Tells the others that somebody pressed Ctrl-C here."""
+        """Records in the store that this process received Ctrl-C."""
         self.client.key_value_set(f"{KEYS}told/interrupted/{self.index}", "Ctrl-C", allow_overwrite=True)
 
     def is_interrupted(self) -> bool:
-        """Whether somebody has pressed Ctrl-C on any host."""
+        """Returns whether any process has received Ctrl-C."""
         return bool(self.client.key_value_dir_get(f"{KEYS}told/interrupted/"))
 
     def end(self, sentence: str, status: int = ExitStatus.PEER_LOST) -> NoReturn:
-        """Ends this process because another one did, from whichever thread: the main one may wait for it in vain."""
+        """Prints an error and exits after the loss of another process.
+
+        Any thread may call it, because the main thread may hang in a collective.
+        """
         print(f"error: {sentence}", file=sys.stderr)
         self.exit_now(status)
 
     def exit_now(self, status: int) -> NoReturn:
-        """Ends this process without waiting for the others to end."""
+        """Exits this process at once, without waiting for the others to exit."""
         sys.stdout.flush()
         sys.stderr.flush()
         if self.index == 0 and self.has_announced:
-            # Process 0 keeps the store: the others must have read why it ends before it goes.
+            # Process 0 runs the store. The others must read its message before the store is gone.
             time.sleep(2 * self.interval + 1)
         os._exit(status)
 
     def explain_abort(self) -> str | None:
-        """A sentence for an abort by JAX, where another process is the reason; None where none is."""
+        """Returns a message if JAX aborts this process because of a suspension or a lost process 0, otherwise None."""
         if (still := time.monotonic() - self._looked) > self.heartbeat_seconds:
             return self._stood_still(still)
         if self.index and not is_reachable(self.coordinator):
@@ -124,7 +127,7 @@ class ProcessGroup:
                 self._told = {key.partition("told/")[2]: value for key, value in told}
                 self._answered = time.monotonic()
             except JaxRuntimeError:
-                # Process 0 may be gone, or this host's network; the watch sees how long there is no answer.
+                # Process 0 or this host's network may be down. The watch thread measures the time without a reply.
                 pass
             if self._left.wait(self.interval):
                 return
@@ -136,13 +139,13 @@ class ProcessGroup:
             if still > self.heartbeat_seconds:
                 self.end(self._stood_still(still))
             if still > 2 * self.interval:
-                # What came meanwhile was not read; the others get as much time again.
+                # This process read no heartbeats meanwhile, so the deadlines of the others move by the same time.
                 self._answered += still
                 self._lived = {index: (sign, when + still) for index, (sign, when) in self._lived.items()}
             self._look(now)
 
     def _look(self, now: float) -> None:
-        """Looks at what the others told last, and how long ago that is."""
+        """Checks the last messages and heartbeats of the other processes, and exits if one is lost."""
         told = self._told
         for index, (last, _) in self._lived.items():
             if ended := told.get(f"ended/{index}"):
@@ -175,7 +178,7 @@ class ProcessGroup:
 
 
 def is_reachable(address: str) -> bool:
-    """Whether somebody listens at ``host:port``."""
+    """Returns whether a server accepts connections at ``host:port``."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):

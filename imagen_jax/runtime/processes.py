@@ -1,21 +1,22 @@
-"""The processes of one run, one on each host: who we are, what all agree on, and what ends the rest when one is lost.
+"""The processes of one run, one per host: joining, barriers, broadcasts, checks of agreement, and exits.
 
-    join -> agree, take turns, meet -> leave
+    join -> broadcast, check_agreement, barrier -> leave
 
-Alone, as most runs are, all of this does nothing. Together, the processes speak through the key-value store of JAX's
-coordination service, which process 0 keeps; no device takes part, so it works before there are any and while they hang.
-Each process writes there every few seconds that it lives and which step it has done, and reads the same of the others:
+In a run of a single process these functions coordinate nothing. Several processes communicate through the key-value
+store of JAX's coordination service, which runs in process 0. The store needs no devices, so it works before they are
+initialised and while they hang. Every few seconds each process writes a heartbeat with its last step there, and reads
+the others' heartbeats:
 
-| what happens to one | what the others do |
+| event in one process | reaction of the others |
 |---|---|
-| it ends with an error | end within seconds, and say which one it was and its sentence |
-| somebody presses Ctrl-C there | end within seconds; see ``interrupts`` for a training |
-| it is killed, or its host is gone or hangs | end after ``heartbeat_seconds`` and a tenth more, and say which one |
-| it was process 0 | end at once where its connections break, else as above |
-| it stands still for that long, and goes on | have ended; it ends too, and says so |
+| it ends with an error | exit within seconds; print its index and message |
+| it receives Ctrl-C | exit within seconds; in training, save a checkpoint first (``interrupts``) |
+| it is killed, or its host is lost or hangs | exit after ``heartbeat_seconds`` and a tenth more; print its index |
+| it is process 0 and is lost | exit at once if the connection breaks, otherwise as above |
+| it is suspended for that long and resumes | have exited; the suspended one also exits with a message |
 
-They end with status 3 (``PEER_LOST``), or 130 (``INTERRUPTED``) after Ctrl-C. JAX alone would leave them waiting in a
-collective operation, then abort them. ``process_group`` watches.
+They exit with status 3 (``PEER_LOST``), or 130 after Ctrl-C. JAX alone would leave them waiting in a collective, and
+abort them later. ``process_group`` implements the heartbeats.
 """
 
 import ctypes
@@ -45,27 +46,30 @@ from imagen_jax.storage.paths import Path
 Result = TypeVar("Result")
 
 BARRIER_MILLISECONDS = 24 * 3600 * 1000
-"""Milliseconds. Whoever is waited for may build a data set first; if it is lost, the watching thread ends the wait."""
+"""Timeout of barriers and broadcasts in milliseconds.
+
+It is long, because a process may first build a data set. If that process is lost, the watch thread ends the wait.
+"""
 
 JOIN_SECONDS = 300
-"""How long a process waits at the start for the others."""
+"""Max seconds that a process waits at the start for the others."""
 
 SECONDS_TO_SEE_A_FILE = 20.0
-"""How long a network's disk may take to show one host what another has written."""
+"""Max seconds for a network disk to show a file that another host has written."""
 
 
 _group: ProcessGroup | None = None
-_on_abort: Any = None  # kept, for C keeps no reference
+_on_abort: Any = None  # a reference to the callback, because C keeps none
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, heartbeat_seconds: float) -> None:
-    """Joins the other processes of the run; before any device is touched.
+    """Joins the other processes of the run. Call it before any use of a device.
 
     Args:
-        coordinator: ``host:port`` of process 0; None where JAX finds everything itself, as on a TPU pod.
-        count: how many processes there are; None likewise.
-        index: which one this is; None likewise.
-        heartbeat_seconds: how long a process may give no sign of life before the others end.
+        coordinator: ``host:port`` of process 0; None if JAX detects the cluster itself, as on a TPU pod.
+        count: number of processes; None if JAX detects it.
+        index: index of this process, from 0; None if JAX detects it.
+        heartbeat_seconds: max seconds without a heartbeat of a process before the others exit.
 
     Raises:
         UserError: JAX finds no other processes.
@@ -78,7 +82,7 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
             count,
             index,
             initialization_timeout=JOIN_SECONDS,
-            # Ours speaks first, and in a sentence; JAX's is for a process whose watching thread is stuck.
+            # Longer than our timeout, so that our message comes first. JAX's is for a process whose watch thread hangs.
             heartbeat_timeout_seconds=int(2 * heartbeat_seconds + 10),
             cluster_detection_method=None if coordinator is None else "deactivate",
         )
@@ -87,9 +91,9 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
             f"--distributed finds no other hosts here ({error}): use it on a TPU pod, and elsewhere --coordinator, "
             "--process_count and --process_index"
         ) from error
-    # JAX has no public way to its key-value store; its own multihost_utils and Orbax take this one.
+    # JAX has no public API for its key-value store. Its multihost_utils and Orbax use this object too.
     state = distributed.global_state
-    # From here on it would be deaf to SIGTERM; see there.
+    # JAX has just installed a handler that would make this process ignore SIGTERM; see ``signals``.
     notices.set_preemption_notice(False)
     address = state.coordinator_address or ""
     _group = ProcessGroup(state.client, state.process_id, state.num_processes, address, heartbeat_seconds)
@@ -97,10 +101,10 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
 
 
 def leave() -> None:
-    """Waits for the others to finish, and parts."""
+    """Waits for all processes to finish, then shuts JAX's distributed system down."""
     global _group
     if _group is not None:
-        # Whoever leaves first must not look like a loss to those who still write.
+        # A process that left early would look lost to processes that are still writing.
         barrier("the end")
         _group.stop()
         _group = None
@@ -108,41 +112,41 @@ def leave() -> None:
 
 
 def is_multi_process() -> bool:
-    """Whether there are other processes."""
+    """Returns whether this process has joined a run of several processes."""
     return _group is not None
 
 
 def is_process_zero() -> bool:
-    """Whether this process writes what all share: the only one, or process 0."""
+    """Returns whether this process writes the shared files: it is process 0, or the only process."""
     return _group is None or _group.index == 0
 
 
 def note_step(number: int) -> None:
-    """Notes the last step done, for the others to see."""
+    """Records the last completed step, for the next heartbeat."""
     if _group is not None:
         _group.step = _group.steps[_group.index] = number
 
 
 def last_steps() -> dict[int, int]:
-    """The last step that each process is known to have done, a few seconds old; alone, nothing."""
+    """Returns the last completed step by process index, a few seconds old; empty for a single process."""
     return {} if _group is None else dict(_group.steps)
 
 
 def barrier(purpose: str) -> None:
-    """Waits until all processes are here; each must call it as often as the others, for the same purposes."""
+    """Waits until all processes call this function. They must make the same calls in the same order."""
     if _group is not None:
         _group.client.wait_at_barrier(f"{KEYS}meet/{next(_group.numbers)}/{purpose}", BARRIER_MILLISECONDS)
 
 
 def run_on_process_zero_first(act: Callable[[], Result]) -> Result:
-    """Has process 0 act, then all others at once, for what makes files that they may share or not.
+    """Runs ``act`` on process 0, then on all other processes at the same time, and returns its result.
 
-    What ``act`` makes it must find when it is there already: on a shared disk process 0 makes it and the others find
-    it, and on disks of their own each makes its own.
+    This suits an ``act`` that creates files on disks that the hosts may share. ``act`` must reuse existing files: on a
+    shared disk process 0 creates them and the others find them; on separate disks each process creates its own.
     """
     if is_process_zero():
         result = act()
-        # Until here the others would make the same files at the same time, or read what is half there.
+        # Without this barrier the others would create the same files concurrently, or read incomplete ones.
         barrier("process 0 is ready")
         return result
     barrier("process 0 is ready")
@@ -153,10 +157,10 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     """Checks that this process has the same facts as process 0.
 
     Args:
-        facts: by their names, such as a config key; values that JSON can hold.
+        facts: JSON-serialisable values by name, such as a config key.
 
     Raises:
-        UserError: one differs; names the process and the fact.
+        UserError: a fact differs. The message contains the process, the fact and both values.
     """
     first, here = broadcast(facts), parse_json(json.dumps(facts))
     if _group is None or _group.index == 0:
@@ -170,7 +174,7 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """What process 0 says, for what each would find out by itself, one before the other; JSON can hold it."""
+    """Returns process 0's value on every process. The value must be JSON-serialisable."""
     if _group is None:
         return value
     key = f"{KEYS}said/{next(_group.numbers)}"
@@ -181,10 +185,10 @@ def broadcast(value: Any) -> Any:
 
 
 def check_shared(folder: Path) -> None:
-    """Checks that all processes see the same folder, which is there for process 0.
+    """Checks that all processes see the same folder, which must exist on process 0.
 
     Raises:
-        UserError: this process does not see what process 0 has written there.
+        UserError: this process does not see a file that process 0 has written to the folder.
     """
     if _group is None:
         return
@@ -193,7 +197,7 @@ def check_shared(folder: Path) -> None:
         token = folder / f".seen-by-all-{secrets.token_hex(8)}"
         token.write_text("Written to see whether all hosts share this folder.\n")
         _group.client.key_value_set(key, token.name)
-        # Until all have looked it must stay.
+        # The file must stay until all processes have seen it.
         barrier("the token was seen")
         token.unlink()
         return
@@ -211,18 +215,19 @@ def check_shared(folder: Path) -> None:
 
 @contextmanager
 def lock_on_process_zero(folder: Path, flag: str) -> Iterator[Callable[[], None]]:
-    """Keeps other runs out of a folder while the block runs; process 0 holds it for all.
+    """Locks a folder against other runs while the block runs. Process 0 holds the lock for all processes.
 
     Args:
-        folder: that the run writes into, which is there.
-        flag: that names it, for the sentences.
+        folder: existing folder that the run writes to.
+        flag: the flag that names the folder, for messages.
 
-    Returns:
-        What checks, in process 0, that the folder is still there and ours: it raises ``UserError`` where it is not.
+    Yields:
+        A function that raises ``UserError`` if the folder is gone or another run has it. It does nothing on processes
+        other than 0.
 
     Raises:
-        ForNowError: another run is in it.
-        UserError: it was deleted, moved or replaced meanwhile.
+        ForNowError: another run holds the folder.
+        UserError: the folder was deleted, moved or replaced while the block ran.
     """
     if not is_process_zero():
         yield lambda: None
@@ -233,17 +238,20 @@ def lock_on_process_zero(folder: Path, flag: str) -> Iterator[Callable[[], None]
 
 @contextmanager
 def announcing_exit() -> Iterator[None]:
-    """Tells the other processes when the block ends with an error, so that they end as well and can say why."""
+    """Announces an error of the block to the other processes, so that they exit too and print the reason.
+
+    After a ``LeavingError`` it waits for the other processes instead, which all leave after the same step.
+    """
     try:
         yield
     except (JaxRuntimeError, ValueError) as error:
-        # A connection that breaks while a program is only being started is a ValueError.
+        # A connection that breaks during the launch of a program raises a ValueError.
         if isinstance(error, JaxRuntimeError) or "Gloo" in str(error):
             wait_for_lost_process(error)
         announce_exit(f"{str(error).partition(chr(10))[0] or type(error).__name__} (its own output has the traceback)")
         raise
     except LeavingError:
-        # All leave after the same step.
+        # All processes leave after the same step.
         leave()
         raise
     except UserError as error:
@@ -258,11 +266,11 @@ def announcing_exit() -> Iterator[None]:
 
 
 def wait_for_lost_process(error: Exception) -> None:
-    """Where an operation over all processes failed, waits for as long as it takes to see that one is lost.
+    """Waits after a failed collective for as long as the detection of a lost process takes.
 
-    The watching thread then ends this process, with a better sentence than the error's.
+    If a process is lost, the watch thread ends this process during the wait, with a better message than the error's.
     """
-    # For want of memory it needs nobody else.
+    # A lost process does not cause an out-of-memory error.
     if _group is not None and "RESOURCE_EXHAUSTED" not in str(error):
         seconds = _group.heartbeat_seconds + 3 * _group.interval
         print(f"{str(error).splitlines()[0]}: looking {seconds:.0f} s for a lost process", file=sys.stderr, flush=True)
@@ -270,25 +278,28 @@ def wait_for_lost_process(error: Exception) -> None:
 
 
 def announce_exit(sentence: str, interrupted: bool = False) -> None:
-    """Tells the others that this process ends, why, and whether somebody pressed Ctrl-C."""
+    """Announces to the other processes that this one exits, with the reason and whether it is Ctrl-C."""
     if _group is not None:
         _group.announce_exit(sentence, interrupted)
 
 
 def note_interruption() -> None:
-    """Tells the others that somebody pressed Ctrl-C here; they go on until all leave together."""
+    """Records in the store that this process received Ctrl-C. The others continue until all exit together."""
     if _group is not None:
         _group.note_interruption()
 
 
 def is_interrupted() -> bool:
-    """Whether somebody has pressed Ctrl-C on any host; all ask together, and get the same answer."""
+    """Returns whether any process has received Ctrl-C. All processes must call it together and get the same result."""
     return bool(broadcast(_group is not None and _group.is_interrupted()))
 
 
 @contextmanager
 def exiting_at_once() -> Iterator[None]:
-    """Ends the process with a block that ends without ``leave``: an orderly exit would wait for the others."""
+    """Exits this process at the end of a block that has not called ``leave``.
+
+    A normal exit would wait for the other processes. In a run of a single process it does nothing.
+    """
     try:
         yield
     except SystemExit as error:
@@ -305,13 +316,16 @@ def exiting_at_once() -> Iterator[None]:
 
 
 def end(sentence: str) -> NoReturn:
-    """Ends this process because another one did, from whichever thread: the main one may wait for it in vain."""
+    """Prints an error and exits with status ``PEER_LOST`` after the loss of another process.
+
+    Any thread may call it, because the main thread may hang in a collective.
+    """
     print(f"error: {sentence}", file=sys.stderr)
     exit_now(ExitStatus.PEER_LOST)
 
 
 def exit_now(status: int) -> NoReturn:
-    """Ends this process without waiting for the others to end."""
+    """Exits this process at once, without waiting for the others."""
     if _group is not None:
         _group.exit_now(status)
     sys.stdout.flush()
@@ -320,12 +334,11 @@ def exit_now(status: int) -> NoReturn:
 
 
 def explain_aborts(coordinator: str | None) -> None:
-    """Has this process say why it is aborted, where the reason is another one.
+    """Installs a handler that prints the reason when JAX aborts this process because of another one.
 
-    JAX's client aborts the process, from a thread of its own, when the others don't come in time and as soon as its
-    connection to process 0 breaks; in process 0 its service does when another gave no sign of life for long. The
-    callback that jaxlib offers instead crashes (std::bad_cast in 0.10.2), and a Python signal handler would run too
-    late.
+    JAX's client aborts the process from its own thread if the others don't join in time, or if the connection to
+    process 0 breaks. In process 0, JAX's service aborts after another process sends no heartbeat for long. jaxlib's
+    callback for such errors crashes (``std::bad_cast`` in 0.10.2), and a Python signal handler would run too late.
     """
     global _on_abort
 

@@ -1,4 +1,4 @@
-"""Seeds: whole numbers from 0 to 2³² - 1, as many as JAX's random keys tell apart without 64-bit integers."""
+"""Seeds: integers from 0 to 2³² - 1, the values that JAX's random keys distinguish without 64-bit integers."""
 
 import operator
 import reprlib
@@ -10,16 +10,16 @@ MAX_SEED = 2**32 - 1
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:
-    """Checks a seed, and returns it as Python's int.
+    """Checks a seed and returns it as a Python int.
 
-    JAX keeps the lowest 32 bits of a larger seed, so other numbers would give the same images as one of these.
+    JAX keeps only the lowest 32 bits of a larger seed, so such a seed would repeat the images of a valid one.
 
     Args:
-        seed: from 0 to ``MAX_SEED``; NumPy's integers will do.
-        name: of the seed in the message, such as a flag.
+        seed: integer from 0 to ``MAX_SEED``, of Python or NumPy.
+        name: name of the seed in the message, such as a flag.
 
     Raises:
-        UserError: it is no whole number, or out of range.
+        UserError: the seed is not an integer, or is out of range.
     """
     try:
         number = operator.index(seed)

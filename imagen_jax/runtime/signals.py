@@ -1,7 +1,8 @@
-"""SIGTERM where several processes run together: a notice for JAX's preemption service, or the end of this process.
+"""SIGTERM in a run of several processes: a notice for JAX's preemption service, or the end of this process.
 
-JAX hears the signal from when the processes have found each other, and does nothing but wait for a loop that asks after
-each step. So a process that compiles, or draws, would be deaf to it; here it is deaf only while something asks.
+``jax.distributed.initialize`` installs a SIGTERM handler that only records a notice, for a loop that checks for it
+after each step. Without such a loop, a process that compiles or samples would ignore SIGTERM. So we enable JAX's
+handler only while such a loop runs.
 """
 
 import ctypes
@@ -12,11 +13,15 @@ from contextlib import contextmanager
 from jax.experimental import multihost_utils
 
 _on_notice: int | None = None
-"""What JAX does at the signal, as C knows it."""
+"""The address of JAX's C signal handler."""
 
 
 def set_preemption_notice(wanted: bool) -> None:
-    """Whether the signal is a notice from now on, or ends this process as it ends any."""
+    """Enables JAX's SIGTERM handler, or restores the system's default, which ends the process.
+
+    Args:
+        wanted: True for JAX's handler. The first call must pass False, which stores that handler.
+    """
     global _on_notice
     change = ctypes.CDLL(None).signal
     change.restype, change.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
@@ -28,7 +33,11 @@ def set_preemption_notice(wanted: bool) -> None:
 
 @contextmanager
 def own_sigterm_handler() -> Iterator[Callable[[int], bool]]:
-    """Takes the signal for a notice within the block, which asks after each step whether it is the agreed one."""
+    """Enables JAX's SIGTERM handler within the block.
+
+    Yields:
+        A function to call after each step with its number. It returns whether this is the agreed step to exit after.
+    """
     set_preemption_notice(True)
     try:
         yield multihost_utils.reached_preemption_sync_point

@@ -1,11 +1,11 @@
-"""Standard input, output and error that are closed, full, or read by nobody: what is printed must not end the work.
+"""Resilient standard streams: a closed or broken stream or a full disk does not end a command.
 
-| stream | what happens |
+| stream | effect |
 |---|---|
-| any is closed (``>&-``) | as if it were ``/dev/null`` |
-| output or error goes to a program that has left (``head -1``) | the rest is not printed, and the work goes on |
-| error goes to a disk that is full | likewise |
-| output goes to a disk that is full | an error, for the output may be what was wanted |
+| any stream is closed (``>&-``) | it acts like ``/dev/null`` |
+| output or error is a pipe to an ended program (``head -1``) | further text is dropped and the command continues |
+| error is a file on a full disk | further text is dropped and the command continues |
+| output is a file on a full disk | an error, because the output may be the command's result |
 """
 
 import io
@@ -21,11 +21,14 @@ Result = TypeVar("Result")
 
 
 class ResilientStream(io.TextIOWrapper):
-    """Standard output or standard error, which stays a stream when nobody takes what is written to it.
+    """Standard output or standard error that remains usable after a failed write.
 
     Args:
-        number: of the stream's file, ``OUTPUT`` or ``ERROR``, which is open.
-        encoding: of text; characters that it lacks are written as Python writes them in its source.
+        number: open file descriptor of the stream, ``OUTPUT`` or ``ERROR``.
+        encoding: text encoding. Characters that it lacks are written as Python's backslash escapes.
+
+    Raises:
+        OSError: a write to standard output fails, except for a broken pipe.
     """
 
     def __init__(self, number: int, encoding: str) -> None:
@@ -36,23 +39,23 @@ class ResilientStream(io.TextIOWrapper):
 
     @property
     def name(self) -> str:
-        """As Python calls it."""
+        """Returns Python's name of the stream, ``<stdout>`` or ``<stderr>``."""
         return {OUTPUT: "<stdout>", ERROR: "<stderr>"}[self._number]
 
     def write(self, text: str) -> int:
-        """Writes text; returns its length."""
+        """Writes text and returns its length."""
         self._lasting(lambda: super(ResilientStream, self).write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what was written."""
+        """Flushes the buffer."""
         self._lasting(super().flush)
 
     def _lasting(self, act: Callable[[], Result]) -> None:
         try:
             act()
         except OSError as error:
-            # What waits to be written goes nowhere, and all that follows.
+            # Redirects the buffered text and all later writes to /dev/null.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._number)
             os.close(nowhere)
@@ -61,9 +64,9 @@ class ResilientStream(io.TextIOWrapper):
 
 
 def open_closed_streams() -> None:
-    """Gives the number of each standard stream that is closed to ``/dev/null``; to be called before a file is opened.
+    """Opens ``/dev/null`` on the file descriptor of each closed standard stream. Call it before any file is opened.
 
-    Else the next file would get it, and what a library prints would be written into that file.
+    Otherwise the next opened file would get that descriptor, and a library's output would be written to that file.
     """
     for number in range(3):
         try:
@@ -76,9 +79,9 @@ def open_closed_streams() -> None:
 
 
 def make_streams_resilient() -> None:
-    """Replaces the standard streams of this process by ones that last; to be called before anything is printed.
+    """Replaces the standard streams of this process by resilient ones. Call it before anything is printed.
 
-    Streams that were replaced already, as tests do, stay.
+    Streams that other code has already replaced stay, such as those of tests.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)

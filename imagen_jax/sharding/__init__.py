@@ -1,9 +1,9 @@
-"""Where arrays live: one mesh of devices, and a placement for every array of the training state.
+"""Shardings: one mesh of devices, and a sharding for every array of the training state.
 
-    config.mesh -> mesh (named axes) -> placement (each parameter, moment and average; each batch)
-    a layer names the axes of its kernel -> axes (name -> mesh axis) -> stored in parts, gathered where it is used
+    config.mesh -> mesh (named axes) -> shardings of each parameter, moment and average, and of each batch
+    a layer names the axes of its kernel -> axes (name -> mesh axis) -> stored sharded, gathered for each use
 
-``mesh`` (build and check the device mesh), ``axes`` (what layers call their axes, and what that means on a mesh),
-``placement`` (which array of a state is cut along which axis), ``platforms`` (what kind of device a program is traced
-for).
+- ``mesh``: builds and checks the device mesh.
+- ``axes``: the logical axis names of layers, and the mesh axes that they are sharded over.
+- ``placement``: the shardings of a training state and of a batch.
 """

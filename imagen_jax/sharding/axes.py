@@ -1,15 +1,15 @@
-"""What layers call the axes of their kernels and features, and what that means on a mesh.
+"""Logical axis names for kernels and features, and their sharding over the axes of a mesh.
 
-A kernel lies in parts and is used whole (Rajbhandari et al. 2020, "ZeRO", stage 3), and a cut over ``tensor`` stays
-where it is while it is used (Shoeybi et al. 2019, "Megatron-LM"):
+Kernels are stored sharded and gathered for each use (Rajbhandari et al. 2020, "ZeRO", stage 3). Sharding over
+``tensor`` remains during use (Shoeybi et al. 2019, "Megatron-LM"):
 
-    stored    cut over fsdp along its input axis, and over tensor along the axis that AXES says
-    used      gathered over fsdp in the compute type; its gradient is summed into the stored parts
+    stored    sharded over fsdp along the input axis, and over tensor along the axis that AXES names
+    used      gathered over fsdp in the compute dtype; its gradient is summed into the stored shards
 
-Said at each use, this makes the compiler gather kernels and sum gradients, and leave the features where they are: a
-kernel that merely lies in parts makes it cut the features to match, with hundreds of exchanges of all with all.
+A sharding constraint at each use makes the compiler gather kernels, sum gradients and leave the features in place.
+Without it, the compiler reshards the features to match the stored kernels, with hundreds of all-to-all collectives.
 
-Without a mesh around (``jax.set_mesh``) all of this does nothing: a network needs none.
+Without a surrounding mesh (``jax.set_mesh``) these functions leave shardings alone, so a network needs no mesh.
 """
 
 import math
@@ -29,7 +29,7 @@ from imagen_jax.errors import UserError, lookup
 
 SLICE, DATA, FSDP, TENSOR = "slice", "data", "fsdp", "tensor"
 BATCH_AXES = (SLICE, DATA, FSDP)
-"""The mesh axes that examples are cut over."""
+"""The mesh axes that the batch is sharded over."""
 
 AXES: dict[str, str | tuple[str, ...] | None] = {
     "batch": BATCH_AXES,
@@ -43,45 +43,50 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "heads": TENSOR,
     "head_channels": None,
 }
-"""The mesh axis that each named axis is cut over while it is computed with; None: whole.
+"""The mesh axes that each logical axis is sharded over during computation. None means replicated.
 
-hidden: channels inside a block, made by one layer and summed by the next. channels: all others.
+``hidden`` are the channels inside a block: one layer's outputs that the next layer sums over. ``channels`` are all
+other channels.
 """
 
 MIN_SHARDED_SIZE = 2**14
-"""Arrays with fewer elements are kept whole on each device: gathering them would cost more than they weigh."""
+"""Arrays with fewer elements are replicated, because gathering them would cost more than the memory saved."""
 
 AnyMesh = Mesh | AbstractMesh
 
 
 class WithLogicalAxes(struct.PyTreeNode, meta.AxisMetadata[Any]):
-    """A new parameter with the names of its axes; Flax hands layers the parameter itself.
+    """A newly initialised parameter with its logical axis names. Flax unboxes it before layers use it.
 
     Attributes:
         value: the parameter.
-        axes: a key of ``AXES`` for each of its axes.
+        axes: one key of ``AXES`` for each axis of the parameter.
     """
 
     value: Any
     axes: tuple[str, ...] = struct.field(pytree_node=False)
 
     def unbox(self) -> Any:
-        """The parameter."""
+        """Returns the parameter."""
         return self.value
 
     def replace_boxed(self, val: Any) -> "WithLogicalAxes":
-        """Another parameter under the same names."""
+        """Returns a box with another parameter and the same axis names."""
         return self.replace(value=val)
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "WithLogicalAxes":
-        """Refuses: no layer of ours is lifted over an axis of its parameters."""
+        """Always raises, because no layer here uses a Flax lifted transform that adds a parameter axis.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("a parameter with named axes gets no further ones")
 
     remove_axis = add_axis
 
 
 def with_logical_axes(initializer: Callable[..., jax.Array], axes: Sequence[str]) -> Callable[..., WithLogicalAxes]:
-    """An initializer whose parameters know the names of their axes."""
+    """Returns an initializer that wraps its parameters in ``WithLogicalAxes``."""
 
     def initialize(*arguments: Any) -> WithLogicalAxes:
         return WithLogicalAxes(initializer(*arguments), tuple(axes))
@@ -90,20 +95,20 @@ def with_logical_axes(initializer: Callable[..., jax.Array], axes: Sequence[str]
 
 
 def has_logical_axes(leaf: Any) -> bool:
-    """Whether a leaf of a tree of new parameters has names."""
+    """Returns whether a leaf of a tree of new parameters has logical axis names."""
     return isinstance(leaf, WithLogicalAxes)
 
 
 def remove_logical_axes(params: Any) -> Any:
-    """New parameters without the names of their axes."""
+    """Returns new parameters without their logical axis names."""
     return jax.tree.map(lambda leaf: leaf.value if has_logical_axes(leaf) else leaf, params, is_leaf=has_logical_axes)
 
 
 def axes_of(params: Any) -> Any:
-    """The names alone, in the tree of the parameters; None where there are none.
+    """Returns the logical axis names in the tree of the parameters, with None for a parameter without names.
 
     Raises:
-        ValueError: a matrix or kernel has none.
+        ValueError: a kernel has no names, or an array of at least two axes and ``MIN_SHARDED_SIZE`` elements has none.
     """
 
     def names(path: Any, leaf: Any) -> tuple[str, ...] | None:
@@ -117,10 +122,10 @@ def axes_of(params: Any) -> Any:
 
 
 def compute_spec(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
-    """The mesh axes that each axis is cut over while it is computed with; axes of the mesh of size one are left out.
+    """Returns the mesh axes that each array axis is sharded over during computation, without mesh axes of size one.
 
     Raises:
-        UserError: an unknown name.
+        UserError: a name is not in ``AXES``.
     """
     cuts = []
     for name in axes:
@@ -131,15 +136,19 @@ def compute_spec(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
 
 
 def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
-    """The mesh axes that each axis of a kernel is cut over while it lies in memory.
+    """Returns the mesh axes that each axis of a kernel is sharded over in storage.
 
-    ``fsdp`` cuts the input axis, the first that is no tap of a convolution: cut along the output axis, many kernels
-    would have parts narrower than the 128 lanes that memory is laid out in. Where it does not divide, the next. So does
-    ``tensor`` for a kernel that is computed with whole: else the compiler shares the work on its gradient among the
-    devices of ``tensor``, and then has to exchange what each has for what it shall have.
+    ``fsdp`` shards the input axis, the first axis that is not a tap of a convolution, or the next axis that it divides.
+    Sharding the output axis would give many kernels shards narrower than the 128 lanes of the memory layout.
+
+    ``tensor`` shards the same axis if the computation uses the kernel unsharded. Otherwise the compiler splits the work
+    on the kernel's gradient over ``tensor`` in another way, and then needs collectives to reshard the gradient.
+
+    Arrays with fewer than ``MIN_SHARDED_SIZE`` elements are not sharded.
 
     Raises:
-        UserError: an unknown name, or the mesh cuts no axis evenly; says which sizes would.
+        UserError: a name is not in ``AXES``, ``tensor`` does not divide an axis that it must shard, or no axis of the
+            kernel divides evenly. The message says which mesh size to change.
     """
     cuts = compute_spec(axes, mesh)
     if np.prod(shape) < MIN_SHARDED_SIZE:
@@ -163,31 +172,34 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
 
 
 def to_partition_spec(cuts: Sequence[tuple[str, ...]]) -> PartitionSpec:
-    """The same as JAX says it."""
+    """Returns the ``PartitionSpec`` with these mesh axes for each array axis."""
     return PartitionSpec(*[cut if len(cut) > 1 else cut[0] if cut else None for cut in cuts])
 
 
 def present_mesh() -> AbstractMesh | None:
-    """The mesh that is set around this call; None where there is none, or it has a single device."""
+    """Returns the mesh that ``jax.set_mesh`` has set; None if there is none or it has a single device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
 def constrain(x: jax.Array, *axes: str) -> jax.Array:
-    """Says how features are cut, by the names of their axes.
+    """Constrains the sharding of features by the logical names of their axes. Without a mesh it returns ``x``.
 
     Raises:
-        UserError: an unknown name.
+        UserError: a name is not in ``AXES``.
     """
     mesh = present_mesh()
     return x if mesh is None else jax.lax.with_sharding_constraint(x, to_partition_spec(compute_spec(axes, mesh)))
 
 
 def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Array:
-    """A kernel as it is used: in the compute type, and whole but for a cut over ``tensor``.
+    """Returns a kernel for computation: in ``dtype``, and sharded over ``tensor`` alone, if at all.
 
-    Gathered after the conversion, so bfloat16 costs half of the traffic. The gradient is summed over the devices in the
-    compute type too, for the compiler sums what each device's convolution made before anything is done with it.
+    The kernel is gathered after the conversion, so bfloat16 halves the traffic. The gradient is also summed over the
+    devices in ``dtype``: the compiler sums each device's gradient before any other operation on it.
+
+    Raises:
+        UserError: as in ``storage_spec``.
     """
     kernel = jnp.asarray(kernel)
     mesh = present_mesh()
@@ -201,13 +213,16 @@ def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Arra
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def convert_and_place(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
-    """``kernel`` in ``dtype`` and placed as ``used``; its gradient in the kernel's type and placed as ``stored``."""
+    """Returns ``kernel`` in ``dtype``, sharded as ``used``.
+
+    The gradient has the kernel's dtype and is sharded as ``stored``.
+    """
     converted = jax.lax.with_sharding_constraint(kernel.astype(dtype), stored)
     return jax.lax.with_sharding_constraint(converted, used)
 
 
 def _forward(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec, used: PartitionSpec) -> tuple[jax.Array, Any]:
-    # Of the kernel only the type is needed, and an empty array carries that.
+    # The backward pass needs only the kernel's dtype. An empty array carries it.
     return convert_and_place(kernel, dtype, stored, used), jnp.zeros((0,), kernel.dtype)
 
 
@@ -221,7 +236,7 @@ convert_and_place.defvjp(_forward, _backward)
 
 
 def gathering(axes: Sequence[str]) -> Any:
-    """What a Flax layer takes as ``promote_dtype``: converts its inputs and bias, gathers its kernel."""
+    """Returns a ``promote_dtype`` for a Flax layer that converts inputs and bias, and gathers the kernel."""
 
     def promote(
         inputs: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None, *, dtype: DTypeLike
@@ -236,7 +251,7 @@ def gathering(axes: Sequence[str]) -> Any:
 
 
 def gathering_table(axes: Sequence[str]) -> Any:
-    """The same for Flax's embedding, which converts nothing but its table."""
+    """Returns a ``promote_dtype`` for Flax's ``Embed`` that gathers the embedding table, its only argument."""
 
     def promote(table: ArrayLike, *, dtype: DTypeLike, inexact: bool = False) -> tuple[jax.Array]:
         return (gather(table, axes, dtype),)

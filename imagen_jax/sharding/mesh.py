@@ -1,9 +1,9 @@
-"""The mesh of devices: which of them share the batch, the parameters, and the work on one example.
+"""The mesh of devices. Its axes shard the batch, the parameters and the work on one example.
 
-slice    over the network of the data center: slices of a pod, each of which holds whole states
-data     over the interconnect: examples only; each part holds a whole state
-fsdp     over the interconnect: examples, and the parts of each parameter
-tensor   over the interconnect: the channels inside blocks, and the heads of attentions
+slice    over the data-centre network: examples; each slice holds a whole training state
+data     over the interconnect: examples; each shard holds a whole training state
+fsdp     over the interconnect: examples, and each parameter
+tensor   over the interconnect: the channels inside blocks, and the attention heads
 """
 
 import math
@@ -24,12 +24,12 @@ def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[jax.Device] | Non
     """Builds the mesh.
 
     Args:
-        axis_sizes: size of each axis of ``MESH_AXES``, 1 if not given; one of them may be -1, "whatever is left".
-        devices: all of them, of all processes, if not given.
+        axis_sizes: size of each axis of ``MESH_AXES``, 1 by default. One size may be -1: all remaining devices.
+        devices: the devices of the mesh; by default all devices of all processes.
 
     Raises:
-        UserError: an unknown axis, sizes that don't multiply to the number of devices, or another number of slices than
-            the devices sit in; says what would fit.
+        UserError: an axis is unknown, the sizes do not multiply to the number of devices, or the devices belong to
+            another number of slices. The message says which values fit.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = fit_sizes(axis_sizes, len(devices))
@@ -38,15 +38,15 @@ def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[jax.Device] | Non
         raise UserError(
             f"the devices sit in {len(slices)} slices and config.mesh.slice is {sizes[SLICE]}: set it to {len(slices)}"
         )
-    # Explicit axes, the default, make Linen's convolutions with a sharded kernel raise.
+    # With explicit axes, the default, Linen's convolutions raise an error if their kernel is sharded.
     return Mesh(arrange(devices, sizes, len(slices)), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def fit_sizes(axis_sizes: Mapping[str, int], devices: int) -> dict[str, int]:
-    """The size of each axis, -1 resolved.
+    """Returns the size of each axis, with -1 replaced by the number of remaining devices.
 
     Raises:
-        UserError: as ``make_mesh``'s.
+        UserError: an axis is unknown, or the sizes do not multiply to ``devices``. The message says which sizes fit.
     """
     for name in axis_sizes:
         if name not in MESH_AXES:
@@ -65,7 +65,7 @@ def fit_sizes(axis_sizes: Mapping[str, int], devices: int) -> dict[str, int]:
 
 
 def describe_fits(axis_sizes: Mapping[str, int], devices: int) -> str:
-    """Words for the sizes that one axis may take, if the others stay and ``data`` takes what is left."""
+    """Describes the sizes that fit each axis if the other axes keep theirs and ``data`` takes the remaining devices."""
     divisors = [size for size in range(1, devices + 1) if devices % size == 0]
     told = []
     for name in (FSDP, TENSOR, SLICE):
@@ -78,14 +78,15 @@ def describe_fits(axis_sizes: Mapping[str, int], devices: int) -> str:
 
 
 def arrange(devices: Sequence[jax.Device], sizes: Mapping[str, int], slices: int) -> np.ndarray:
-    """The devices in the mesh's shape, so that neighbours in the mesh are neighbours in the machine.
+    """Returns the devices in the shape of the mesh.
 
-    Where devices don't say in which slice they sit, such as CPUs that imitate a pod, they are taken in their order.
+    The mesh follows the hardware's topology across several slices of devices, and on TPUs with a mesh of one slice.
+    Other devices keep their order, such as CPUs that imitate a pod.
     """
     within = [1, *(sizes[name] for name in MESH_AXES[1:])]
     if slices > 1:
         return mesh_utils.create_hybrid_device_mesh(within, [slices, 1, 1, 1], devices=devices)
     if devices[0].platform == "tpu" and sizes[SLICE] == 1:
-        # An axis may take several sides of the machine, or, where no side has its size, parts of them.
+        # A mesh axis may span several physical axes, or parts of them if no physical axis has its size.
         return mesh_utils.create_device_mesh(within, devices=devices, allow_split_physical_axes=True)
     return np.array(devices).reshape([sizes[name] for name in MESH_AXES])

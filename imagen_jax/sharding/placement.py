@@ -1,4 +1,4 @@
-"""Which array of a training state is cut along which mesh axis."""
+"""Shardings for every array of a training state, and for batches."""
 
 import math
 from collections.abc import Mapping
@@ -14,20 +14,22 @@ Path = tuple[str, ...]
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:
-    """A whole copy on each device."""
+    """Returns the sharding with a whole copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def num_batch_shards(mesh: Mesh) -> int:
-    """The number of parts that a batch is cut into."""
+    """Returns the number of shards of a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
-    """The batch axis cut over every mesh axis but ``tensor``, whose devices work on the same examples.
+    """Returns the sharding of a batch: its first axis over all mesh axes except ``tensor``.
+
+    Devices along ``tensor`` work on the same examples.
 
     Raises:
-        UserError: the batch can't be cut evenly over them.
+        UserError: ``batch_size`` is not a multiple of the number of shards.
     """
     parts = num_batch_shards(mesh)
     if batch_size % parts:
@@ -36,19 +38,19 @@ def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
 
 
 def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> Any:
-    """A placement for every array of a training state, in the same tree.
+    """Returns a sharding for every array of a training state, in the same tree.
 
-    An array that has the shape of a parameter and stands under the parameter's path, as moments and averages do, is cut
-    as that is. All else stays whole: biases, counters, and Adafactor's rows and columns, which are thousands of times
-    smaller than their kernels.
+    An array is sharded like a parameter if its path ends with the parameter's path and it has as many axes. Moments and
+    averages are such arrays. All other arrays are replicated: biases, counters, and Adafactor's row and column
+    statistics, which are thousands of times smaller than their kernels.
 
     Args:
         abstract_state: shapes, from ``jax.eval_shape``.
-        axes: names of the axes of each parameter, see ``cascade.stage.parameter_axes``; None for what has none.
-        mesh: of all devices.
+        axes: logical axis names of each parameter, from ``cascade.stage.parameter_axes``; None for one without names.
+        mesh: the mesh of all devices.
 
     Raises:
-        UserError: a parameter can't be cut as the mesh wants; says which one.
+        UserError: the mesh can't shard a parameter evenly. The message contains the parameter's path.
     """
     named, _ = jax.tree_util.tree_flatten_with_path(axes, is_leaf=is_axes)
     names = {path_of(path): leaf for path, leaf in named}
@@ -66,28 +68,33 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
 
 
 def is_axes(leaf: Any) -> bool:
-    """Whether this is what stands in a tree for the names of one parameter's axes."""
+    """Returns whether a node is the entry of one parameter: a tuple of axis names, or None."""
     return leaf is None or isinstance(leaf, tuple)
 
 
 def path_of(path: Any) -> Path:
-    """A path of JAX's as names."""
+    """Converts a key path of JAX to a tuple of names."""
     return tuple(jax.tree_util.keystr(path, simple=True, separator="/").split("/"))
 
 
 def find_parameter(path: Path, names: Mapping[Path, Any]) -> Path | None:
-    """The parameter whose path a path ends with."""
+    """Returns the longest parameter path that ``path`` ends with; None if there is none."""
     return next((path[start:] for start in range(len(path)) if path[start:] in names), None)
 
 
 def describe_placements(placements: Any) -> dict[str, list[Any]]:
-    """Each array's path and what each of its axes is cut over, as JSON can hold it; what is whole is left out."""
+    """Returns the mesh axes of each sharded array by its path, JSON-serialisable. Replicated arrays are left out."""
     leaves = jax.tree_util.tree_flatten_with_path(placements)[0]
     return {"/".join(path_of(path)): list(leaf.spec) for path, leaf in leaves if any(leaf.spec)}
 
 
 def place_shapes(shapes: Any, placement: Any) -> Any:
-    """Shapes with their placements: one for all, or a tree of them like the shapes."""
+    """Returns the shapes with shardings.
+
+    Args:
+        shapes: a tree of arrays or shapes.
+        placement: one sharding for all of them, or a tree of shardings like ``shapes``.
+    """
     if isinstance(placement, Sharding):
         placement = jax.tree.map(lambda _: placement, shapes)
     return jax.tree.map(

@@ -1,6 +1,6 @@
-"""NumPy's ``.npz`` files that nobody checked: arrays of numbers and text, so large at most, and never a pickle.
+"""A reader for untrusted ``.npz`` files: arrays of numbers and text up to a max size, never pickles.
 
-file -> names -> of each that is asked for: header, its size checked -> array
+file -> names -> on access by name: header -> checks of type and size -> array
 """
 
 import math
@@ -16,15 +16,15 @@ import numpy as np
 from imagen_jax.storage.zip_members import DAMAGED_MEMBER, read_member
 
 MAX_BYTES = 2**28
-"""Bytes of an array."""
+"""Max size of an array in bytes, by default."""
 
 OVERHEAD = 2**16
-"""Bytes that come before an array's numbers, at most."""
+"""Max bytes before an array's data in a ``.npy`` file."""
 
 MAX_HEADER_LENGTH = 10_000
 MAX_AXES = 32
 ENDING = ".npy"
-# NumPy's own reader parses the header as Python, which fails in many ways and gives types of any kind.
+# NumPy's reader evaluates the header as a Python literal, which fails in many ways and allows any dtype.
 BEGIN = re.compile(rb"\x93NUMPY(?P<version>[\1\2])\0", re.DOTALL)
 HEADER = re.compile(
     rb"\s*\{\s*'descr'\s*:\s*'(?P<order>[<>=|]?)(?P<kind>[?biufcSUO])(?P<size>[0-9]{0,9})'\s*,"
@@ -34,15 +34,19 @@ HEADER = re.compile(
 
 
 class ArrayFileError(ValueError):
-    """A file that is no ``.npz``, or an array in it that can't be read."""
+    """A file is not a valid ``.npz``, or an array in it can't be read."""
 
 
 class Arrays:
-    """The arrays of a file; each is read when it is asked for, which raises ``ArrayFileError`` where it can't be.
+    """The arrays of a ``.npz`` file by name. ``arrays[name]`` reads an array from the file at each access.
 
     Args:
-        archive: the file, open.
-        most: bytes that an array may have.
+        archive: the opened file.
+        most: max size of an array, in bytes.
+
+    Raises:
+        ArrayFileError: an accessed array can't be read.
+        KeyError: there is no array of the accessed name.
     """
 
     def __init__(self, archive: zipfile.ZipFile, most: int):
@@ -58,7 +62,11 @@ class Arrays:
             raise ArrayFileError(f"the array {name!a} can't be read: {error}") from None
 
     def get(self, name: str) -> np.ndarray | None:
-        """An array, or None where there is none of that name."""
+        """Returns an array, or None if there is no array of that name.
+
+        Raises:
+            ArrayFileError: the array can't be read.
+        """
         if name not in self:
             return None
         return self[name]
@@ -72,15 +80,15 @@ class Arrays:
 
 @contextmanager
 def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
-    """Opens a file.
+    """Opens a ``.npz`` file for the duration of the block.
 
     Args:
-        source: it, open, which can seek.
-        most: bytes that an array may have.
+        source: an opened, seekable binary file.
+        most: max size of an array, in bytes.
 
     Raises:
-        ArrayFileError: it is no ``.npz``.
-        OSError: it can't be read.
+        ArrayFileError: the file is not a valid ``.npz``.
+        OSError: the file can't be read.
     """
     try:
         archive = zipfile.ZipFile(source)
@@ -91,10 +99,10 @@ def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
 
 
 def parse_array(content: bytes) -> np.ndarray:
-    """The array that a ``.npy`` file's bytes hold.
+    """Parses the content of a ``.npy`` file.
 
     Raises:
-        ValueError: they hold none, or a pickle.
+        ValueError: the content is not a valid array of numbers or text, or is a pickle.
     """
     begin = BEGIN.match(content)
     if begin is None:

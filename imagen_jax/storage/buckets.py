@@ -1,4 +1,4 @@
-"""The file system of buckets: gcsfs, which etils' paths use too, and what ours ask of it beyond a path's methods."""
+"""Google Cloud Storage through gcsfs: operations on buckets and objects that ``epath.Path`` lacks."""
 
 import importlib.util
 import os
@@ -25,11 +25,11 @@ MENDS = "check the bucket's name, your login (gcloud auth application-default lo
 
 
 class ObjectInfo(NamedTuple):
-    """What a bucket says of an object.
+    """The metadata of an object in a bucket.
 
     Attributes:
-        size: in bytes.
-        generation: a number that every write of the object makes anew: its microseconds since 1970.
+        size: size in bytes.
+        generation: version number, which every write of the object renews: microseconds since 1970.
     """
 
     size: int
@@ -37,70 +37,72 @@ class ObjectInfo(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What changes when the object is written again."""
+        """Text that changes when the object is rewritten: its size and generation."""
         return f"{self.size} {self.generation}"
 
 
 def open_bucket_path(text: str) -> epath.Path:
-    """The path that ``gs://BUCKET/…`` names; nothing is asked of the bucket yet.
+    """Converts ``gs://BUCKET/…`` to a path, without a request to the bucket.
 
     Raises:
-        UserError: no bucket can have that name, or gcsfs is not installed.
+        UserError: the bucket's name is invalid, or gcsfs is not installed.
     """
     bucket = text.removeprefix(PREFIX).partition("/")[0]
     if not BUCKET_NAME.fullmatch(bucket):
         raise UserError(f"{text!r} names no bucket: give it as in {PREFIX}BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f"{text} lies in a bucket, and gcsfs is not installed: {INSTALL}")
-    # Where TensorFlow is installed, etils would take its file system; ours should be the same everywhere.
+    # If TensorFlow is installed, etils uses its file system by default. We want gcsfs on every machine.
     os.environ.setdefault("EPATH_USE_TF", "false")
-    # A remembered listing knows nothing of what others write: the arrays of a checkpoint come from tensorstore.
+    # A cached listing lacks objects that other writers add, such as tensorstore with a checkpoint's arrays.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return epath.Path(text)
 
 
 def file_system() -> Any:
-    """The file system, the same that etils uses."""
+    """Returns gcsfs's file system, which etils also uses."""
     return fsspec.filesystem("gcs", finalize_on_close=True)
 
 
 def object_info(path: epath.Path) -> ObjectInfo:
-    """What the bucket says of an object.
+    """Returns the metadata of an object.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the object does not exist.
     """
     return read_info(file_system().info(str(path)))
 
 
 def read_info(info: dict[str, Any]) -> ObjectInfo:
-    """Size and generation among all that the bucket says."""
+    """Extracts size and generation from gcsfs's metadata of an object."""
     return ObjectInfo(int(info["size"]), int(info["generation"]))
 
 
 def objects_below(folder: epath.Path) -> dict[str, ObjectInfo]:
-    """The objects below a folder, by their names from there on, sorted; one request for each thousand of them.
+    """Returns the objects below a folder, sorted by name. The names are relative to the folder.
+
+    It needs one request per thousand objects.
 
     Raises:
-        UserError: a name leads out of the folder.
+        UserError: an object's name leads out of the folder, such as one that contains ``..``.
     """
     prefix = f"{str(folder).removeprefix(PREFIX).rstrip('/')}/"
     found = file_system().find(str(folder), detail=True)
-    # A name that ends in a slash is how other programs mark a folder.
+    # Other programs mark folders with empty objects whose names end in a slash.
     names = sorted(name for name in found if name.startswith(prefix) and not name.endswith("/"))
     objects = {name.removeprefix(prefix): read_info(found[name]) for name in names}
     for name in objects:
-        # An object may have any name, and copies of it would lie anywhere on this machine.
+        # An object may have any name. With an unsafe one, its local copy could land anywhere on this machine.
         if not stays_below(name):
             raise UserError(f"{folder} holds an object {name!a}, whose name leads out of it: remove that object")
     return objects
 
 
 def read_objects(paths: Sequence[epath.Path]) -> list[bytes]:
-    """The contents of many small objects, asked for side by side.
+    """Reads many small objects with concurrent requests.
 
     Raises:
-        FileNotFoundError: one is not there.
+        FileNotFoundError: an object does not exist.
     """
     names = [str(path).removeprefix(PREFIX) for path in paths]
     contents = file_system().cat(names) if names else {}
@@ -108,20 +110,20 @@ def read_objects(paths: Sequence[epath.Path]) -> list[bytes]:
 
 
 def read_object_ranges(path: epath.Path, starts: Sequence[int], length: int) -> list[bytes]:
-    """``length`` bytes, or what is left, from each of ``starts`` on, asked for side by side."""
+    """Reads ``length`` bytes from each offset in ``starts``, or fewer at the end, with concurrent requests."""
     return file_system().cat_ranges([str(path)] * len(starts), list(starts), [start + length for start in starts])
 
 
 def write_generation(path: epath.Path, content: bytes, before: int) -> int | None:
-    """Writes a small object over one generation of it.
+    """Writes a small object if its current generation is ``before``.
 
     Args:
-        path: of the object.
-        content: its bytes.
-        before: the generation; 0: it must not be there.
+        path: path of the object.
+        content: new content of the object.
+        before: expected generation; 0 if the object must not exist yet.
 
     Returns:
-        The new generation; None where there is another than ``before``.
+        The new generation; None if the current generation is not ``before``.
     """
     files = file_system()
     bucket, _, name = str(path).removeprefix(PREFIX).partition("/")
@@ -131,23 +133,24 @@ def write_generation(path: epath.Path, content: bytes, before: int) -> int | Non
             "POST", place, uploadType="media", name=name, ifGenerationMatch=before, data=content, json_out=True
         )
     except FileExistsError:
-        # How gcsfs calls an unmet precondition.
+        # gcsfs raises this error for an unmet precondition.
         return None
     return int(said["generation"])
 
 
 def delete_generation(path: epath.Path, generation: int) -> None:
-    """Deletes an object, if it is still of that generation."""
+    """Deletes an object if it exists and still has this generation."""
     bucket, _, name = str(path).removeprefix(PREFIX).partition("/")
     with suppress(FileNotFoundError, FileExistsError):
         file_system().call("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=generation)
 
 
 def check_bucket(path: epath.Path) -> None:
-    """Checks that the bucket of a path is there.
+    """Checks that the bucket of a path exists.
 
     Raises:
-        UserError: it is not, or may not be asked.
+        UserError: the bucket does not exist, or the user has no access to it.
+        ForNowError: the bucket does not answer, which may go away by itself.
     """
     bucket = f"{PREFIX}{path.parts[2]}"
     try:
@@ -162,7 +165,10 @@ def check_bucket(path: epath.Path) -> None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is a bucket's: it was raised below gcsfs, or is one that tensorstore had from Google."""
+    """Returns whether an error comes from a bucket.
+
+    Such an error was raised by gcsfs or below it, or its message contains a bucket's URL, as tensorstore's messages do.
+    """
     passed = False
     trace: TracebackType | None = error.__traceback__
     while trace is not None and not passed:
@@ -172,16 +178,16 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def explain_refusal(error: BaseException) -> str:
-    """A sentence for a bucket's refusal."""
+    """Returns a message for a permanent error of a bucket."""
     return f"a bucket refused ({summarise_error(error)}): {MENDS}, then run the same command again"
 
 
 def summarise_error(error: BaseException) -> str:
-    """The first line of an error, without what surrounds the reason."""
+    """Returns the first line of an error's message, up to ``" ["``; the type's name if there is no message."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line.partition(" [")[0]
 
 
 def local_place(path: epath.Path, root: Path) -> Path:
-    """Where the copy of a path lies below a folder of this machine."""
+    """Returns the path of an object's local copy below ``root``: ``root/BUCKET/path/of/the/object``."""
     return root.joinpath(*path.parts[2:])

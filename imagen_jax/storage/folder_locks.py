@@ -1,12 +1,12 @@
-"""One writer in a folder: who comes second is told who writes there, and who is gone leaves no lock behind.
+"""Folder locks: one writer at a time. A second writer gets an error that names the first.
 
-    a folder of this machine or of a network's disk -> ``.lock`` in it, locked by the system (flock), which frees it
-                                                       when the process ends, however it ends
-    a bucket, and a disk without flock              -> ``.lock`` is a lease (``leases``): renewed every few seconds, and
-                                                       free when it has not been renewed for long
+    a folder on a local or network disk -> ``.lock`` in it, locked with flock; the system unlocks it when the process
+                                           ends for any reason
+    a bucket, or a disk without flock   -> ``.lock`` is a lease (``leases``): renewed every few seconds, and free after
+                                           a while without renewals
 
-The writer also sees when the folder was deleted, moved or replaced, for its ``.lock`` is no longer there. An orderly
-end removes the file.
+The writer also notices if the folder is deleted, moved or replaced, because its ``.lock`` is then missing. A normal
+exit removes ``.lock``.
 """
 
 import errno
@@ -26,48 +26,48 @@ from imagen_jax.storage.leases import BucketFile, DiskFile, Lease
 from imagen_jax.storage.paths import Path
 
 SECONDS_TO_HAND_OVER = 3.0
-"""How long workers may outlive the process that held the lock with them."""
+"""Max seconds to wait for worker processes that share the lock and outlive the process that took it."""
 
 SECONDS_BETWEEN_TRIES = 0.2
 
 NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""What disks without flock say."""
+"""Error numbers of disks without flock."""
 
 
 @runtime_checkable
 class FolderLock(Protocol):
-    """A folder that this process alone writes in."""
+    """A lock on a folder that only this process writes to."""
 
     def check(self) -> None:
-        """Checks that it still is.
+        """Checks that this process still holds the folder.
 
         Raises:
             UserError: the folder was deleted, moved or replaced, or another process has it.
         """
 
     def release(self) -> None:
-        """Leaves it to others."""
+        """Releases the folder for other processes."""
 
 
 @contextmanager
 def locked(folder: Path, flag: str) -> Iterator[FolderLock]:
-    """Keeps other writers out of a folder, which is there, while the block runs.
+    """Holds an existing folder while the block runs, so that no other process writes to it.
 
     Args:
-        folder: of this machine or in a bucket.
-        flag: that names it, for the sentences.
+        folder: local folder, or folder in a bucket.
+        flag: the flag that names the folder, for messages.
 
     Raises:
-        ForNowError: another process writes there.
-        UserError: the folder was deleted, moved or replaced meanwhile.
-        OSError: it can't be written to.
+        ForNowError: another process holds the folder.
+        UserError: the folder was deleted, moved or replaced while the block ran.
+        OSError: the folder can't be written to.
     """
     lock = take(folder, flag)
     try:
         yield lock
         lock.check()
     except Exception:
-        # Whatever went wrong: where the folder is gone, that is the reason.
+        # If the folder is gone, that is the cause of the block's error and the better message.
         lock.check()
         raise
     finally:
@@ -75,7 +75,12 @@ def locked(folder: Path, flag: str) -> Iterator[FolderLock]:
 
 
 def take(folder: Path, flag: str) -> FolderLock:
-    """Takes a folder; see ``locked``."""
+    """Locks a folder with flock, or with a lease in a bucket and on a disk without flock.
+
+    Raises:
+        ForNowError: another process holds the folder.
+        OSError: the folder can't be written to.
+    """
     if isinstance(folder, epath.Path):
         return Lease(folder, flag, BucketFile(folder / LOCK))
     try:
@@ -87,35 +92,39 @@ def take(folder: Path, flag: str) -> FolderLock:
 
 
 class DiskLock:
-    """A folder of a disk, locked by the system.
+    """A folder on a disk, locked with flock; implements ``FolderLock``.
 
     Args:
-        folder: see ``locked``.
-        flag: likewise.
+        folder: existing folder.
+        flag: the flag that names the folder, for messages.
 
     Raises:
-        ForNowError: likewise.
+        ForNowError: another process holds the folder.
         OSError: the folder can't be written to, or its disk has no flock.
     """
 
     def __init__(self, folder: pathlib.Path, flag: str) -> None:
         self._folder, self._flag = folder, flag
         self._file = take_file(folder, flag)
-        # Open, so that no other folder can get its number.
+        # We keep the folder open, so that no other folder can get its inode number.
         self._opened = os.open(folder, os.O_RDONLY)
 
     def check(self) -> None:
-        """See ``FolderLock``."""
+        """Checks that this process still holds the folder. Recreates ``.lock`` if only that file was removed.
+
+        Raises:
+            UserError: the folder was deleted, moved or replaced, or another process has it.
+        """
         if is_same(self._folder / LOCK, self._file):
             return
         if not is_same(self._folder, self._opened):
             raise explain_gone(self._folder)
-        # Somebody removed the file alone.
+        # Only the lock file was removed, not the folder.
         before, self._file = self._file, take_file(self._folder, self._flag)
         os.close(before)
 
     def release(self) -> None:
-        """See ``FolderLock``."""
+        """Removes ``.lock`` and releases the folder."""
         if is_same(self._folder / LOCK, self._file):
             with suppress(OSError):
                 (self._folder / LOCK).unlink()
@@ -124,17 +133,25 @@ class DiskLock:
 
 
 def take_file(folder: pathlib.Path, flag: str) -> int:
-    """Opens and locks the file of a folder, and writes into it who has it."""
+    """Opens and locks the lock file of a folder, and writes a description of this process into it.
+
+    Returns:
+        The descriptor of the opened file.
+
+    Raises:
+        ForNowError: another process still holds the lock after ``SECONDS_TO_HAND_OVER``.
+        OSError: the folder can't be written to, or its disk has no flock.
+    """
     deadline = time.monotonic() + SECONDS_TO_HAND_OVER
     while True:
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it before removes it.
+            # The previous holder may have removed this file after we opened it. Then we try again with a new one.
             if is_same(folder / LOCK, file):
                 os.ftruncate(file, 0)
                 with suppress(OSError):
-                    # On a full disk nobody is told who has it.
+                    # On a full disk the lock still works, without the description of its holder.
                     os.pwrite(file, json.dumps(describe_holder()).encode(), 0)
                 return file
         except BlockingIOError:
@@ -150,11 +167,11 @@ def take_file(folder: pathlib.Path, flag: str) -> int:
 
 
 def is_same(path: pathlib.Path, opened: int) -> bool:
-    """Whether a path still leads to what was opened there."""
+    """Returns whether a path still leads to the opened file or folder; True if the disk does not answer."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(opened))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        # A disk that does not answer now says nothing of the folder.
+        # A disk error is no evidence that the folder is gone.
         return True

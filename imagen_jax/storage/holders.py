@@ -1,4 +1,4 @@
-"""Who holds a folder, as its ``.lock`` says and as others are told."""
+"""The holder of a folder lock: its description in ``.lock``, and error messages for other processes."""
 
 import datetime
 import os
@@ -14,13 +14,17 @@ LOCK = ".lock"
 
 
 def describe_holder() -> dict[str, Any]:
-    """This process, as others are told of it; the token is of this taking alone."""
+    """Returns a description of this process: host, process ID, time, and a new random token for this lock."""
     since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "token": secrets.token_hex(8)}
 
 
 def read_holder(content: bytes) -> dict[str, Any]:
-    """Who has a folder, by what lies in its file; nothing where that can't be read, as at the moment it is taken."""
+    """Parses the content of a lock file.
+
+    Returns:
+        The holder's description; empty if the content is invalid, for example while the holder is writing it.
+    """
     try:
         holder = parse_json(content)
     except ValueError:
@@ -29,7 +33,7 @@ def read_holder(content: bytes) -> dict[str, Any]:
 
 
 def explain_held(folder: Path, flag: str, holder: dict[str, Any]) -> ForNowError:
-    """The refusal of a folder that another process has."""
+    """Returns the error for a folder that another process holds."""
     who = "another process"
     if {"host", "pid", "since"} <= holder.keys():
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
@@ -37,7 +41,7 @@ def explain_held(folder: Path, flag: str, holder: dict[str, Any]) -> ForNowError
 
 
 def explain_gone(folder: Path) -> UserError:
-    """The error of a folder that is no longer where it was."""
+    """Returns the error for a folder that was deleted, moved or replaced."""
     return UserError(
         f"{folder} was deleted, moved or replaced while this process wrote there: put it back if you moved it, and run "
         "the same command again"

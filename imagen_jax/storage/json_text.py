@@ -1,6 +1,6 @@
-"""JSON from files and browsers that nobody checked: parsed within limits, and never anything but data.
+"""A parser for untrusted JSON from files and browsers, with limits on size and nesting depth.
 
-bytes -> not too many, not nested too deeply -> dicts, lists, text, numbers, true, false and null
+bytes -> check of the size -> parser -> check of the depth -> dicts, lists, text, numbers, true, false and null
 """
 
 import json
@@ -10,23 +10,23 @@ from typing import Any
 from imagen_jax.storage.paths import Path, size_of
 
 MAX_BYTES = 2**30
-"""Bytes; the largest that we know, captions of COCO, are a seventh of it."""
+"""Max bytes by default. The largest known file, COCO's captions, has a seventh of that."""
 
 MAX_DEPTH = 100
-"""Objects and lists within each other. Python ends at about 1,000 calls, and what walks through a value needs some."""
+"""Max depth of nested objects and lists. Python allows about 1,000 nested calls, and recursive readers need some."""
 
 
 def parse_json(content: bytes | str, most: int = MAX_BYTES, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """What JSON holds.
+    """Parses JSON.
 
     Args:
-        content: the text.
-        most: bytes or characters that it may have.
-        parse_constant: what stands for ``NaN``, ``Infinity`` and ``-Infinity``, which JSON does not know; by default
-            those numbers.
+        content: the JSON text.
+        most: max length of ``content``, in bytes or characters.
+        parse_constant: converts ``NaN``, ``Infinity`` and ``-Infinity``, which standard JSON lacks; by default to
+            floats.
 
     Raises:
-        ValueError: it is no JSON, too large or nested too deeply.
+        ValueError: the text is not valid JSON, too large or nested too deeply.
     """
     if len(content) > most:
         raise ValueError(f"it has {len(content)} bytes, more than {most}")
@@ -48,17 +48,17 @@ def parse_json(content: bytes | str, most: int = MAX_BYTES, parse_constant: Call
 
 
 def read_json(path: Path, most: int = MAX_BYTES) -> Any:
-    """What a file of JSON holds.
+    """Reads a JSON file.
 
     Args:
-        path: of the file.
-        most: bytes that it may have.
+        path: path of the file.
+        most: max size of the file, in bytes.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: see ``parse_json``.
+        OSError: the file can't be read.
+        ValueError: the file is not valid JSON, too large or nested too deeply.
     """
-    # Asked before it is read, for what is read fills memory.
+    # The check comes before the read, because a large file would fill the memory.
     if (size := size_of(path)) > most:
         raise ValueError(f"it has {size} bytes, more than {most}")
     return parse_json(path.read_bytes(), most)

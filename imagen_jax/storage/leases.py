@@ -1,10 +1,11 @@
-"""A folder held by a file that is renewed: for buckets, and for disks that can lock nothing.
+"""Folder leases: lock files that their holder renews, for buckets and for disks without flock.
 
-    a file that says who has the folder, and changes every ``RENEWED`` -> whoever comes second sees it change: refused
-    a file that has not changed for ``EXPIRED``                        -> its holder is gone: taken over
+    the lock file changes every ``RENEWED`` seconds       -> its holder is alive -> a second process is refused
+    the lock file has not changed for ``EXPIRED`` seconds -> its holder is gone  -> a second process takes the lease
 
-Only the clock of whoever waits counts, so clocks of hosts may differ. Of two that take it at once one wins: a bucket
-writes only over the generation that was read, and on a disk what was written is read again a moment later.
+Only the waiting process measures time, so the clocks of the hosts may differ. If two processes take a lease at the same
+time, one wins: a write to a bucket requires the generation that was read, and a write to a disk is read back after
+``SETTLED`` seconds.
 """
 
 import json
@@ -27,13 +28,13 @@ RENEWED = 5.0
 """Seconds between two renewals."""
 
 EXPIRED = 30.0
-"""Seconds without a renewal, after which the holder is gone."""
+"""Seconds without a renewal after which a lease expires."""
 
 SETTLED = 1.0
-"""Seconds after which two that write a file at once see the same in it."""
+"""Seconds after which two processes that wrote a file at the same time read the same content."""
 
 Mark = int | bytes
-"""What tells one writing of a file from the next."""
+"""A value that identifies one write of a lease file: an object's generation, or a file's content."""
 
 
 @runtime_checkable
@@ -41,67 +42,71 @@ class LeaseFile(Protocol):
     """The file of a lease."""
 
     def read(self) -> tuple[bytes, Mark] | None:
-        """What is in it, and its mark; None where it is not there."""
+        """Returns the content and its mark; None if there is no lease."""
 
     def write(self, content: bytes, before: Mark | None) -> Mark | None:
-        """Writes over what has a mark, or where nothing is; the new mark, or None where another was faster."""
+        """Writes the file if it still has the mark ``before``. None means that there must be no lease yet.
+
+        Returns:
+            The new mark; None if another process has written the file.
+        """
 
     def remove(self, mark: Mark) -> None:
-        """Removes what has a mark."""
+        """Removes the file if it still has this mark."""
 
 
 class BucketFile:
-    """An object; its generation is the mark.
+    """A lease file in a bucket. Its mark is the object's generation.
 
     Args:
-        path: of the object.
+        path: path of the object.
     """
 
     def __init__(self, path: epath.Path) -> None:
         self._path = path
 
     def read(self) -> tuple[bytes, Mark] | None:
-        """See ``LeaseFile``."""
+        """Returns the content and the generation; None if there is no object."""
         try:
-            # First, so that what is read is of this generation or a later one.
+            # We read the generation first, so that the content is of this generation or a later one.
             generation = object_info(self._path).generation
             return self._path.read_bytes(), generation
         except FileNotFoundError:
             return None
 
     def write(self, content: bytes, before: Mark | None) -> Mark | None:
-        """See ``LeaseFile``."""
+        """Writes the object if its generation is ``before``; see ``LeaseFile``."""
         return write_generation(self._path, content, int(before or 0))
 
     def remove(self, mark: Mark) -> None:
-        """See ``LeaseFile``."""
+        """Removes the object if its generation is ``mark``."""
         delete_generation(self._path, int(mark))
 
 
 class DiskFile:
-    """A file; what is in it is the mark.
+    """A lease file on a disk. Its mark is its content.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
 
     def read(self) -> tuple[bytes, Mark] | None:
-        """See ``LeaseFile``."""
+        """Returns the content, which is also the mark; None if the file is missing or empty."""
         try:
             content = self._path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        # Whoever tried to lock it has made it, and left it empty.
+        # A process that tried flock has created the file and left it empty.
         return (content, content) if content else None
 
     def write(self, content: bytes, before: Mark | None) -> Mark | None:
-        """See ``LeaseFile``."""
+        """Writes the file if its content is ``before``, and checks that the write has won; see ``LeaseFile``."""
         if self._mark() != before:
             return None
-        # Not named for the process, as other files are: in containers on several hosts all may have the same number.
+        # The name has no process ID, unlike other temporary files: containers on several hosts may share an ID.
         unfinished = self._path.with_name(f".{secrets.token_hex(8)}.unfinished{LOCK}")
         try:
             unfinished.write_bytes(content)
@@ -116,7 +121,7 @@ class DiskFile:
         return content if self._mark() == content else None
 
     def remove(self, mark: Mark) -> None:
-        """See ``LeaseFile``."""
+        """Removes the file if its content is ``mark``."""
         if self._mark() == mark:
             self._path.unlink(missing_ok=True)
 
@@ -126,15 +131,16 @@ class DiskFile:
 
 
 class Lease:
-    """A folder held by a lease; see ``folder_locks.FolderLock``.
+    """A folder lock that a thread renews; implements ``folder_locks.FolderLock``.
 
     Args:
-        folder: that is held.
-        flag: that names it, for the sentences.
-        file: of the lease.
+        folder: the folder to hold.
+        flag: the flag that names the folder, for messages.
+        file: the lease file.
 
     Raises:
-        ForNowError: another process holds it.
+        ForNowError: another process holds the folder.
+        UserError: the folder is gone.
     """
 
     def __init__(self, folder: Path, flag: str, file: LeaseFile) -> None:
@@ -148,12 +154,16 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """See ``FolderLock``."""
+        """Checks that this process still holds the folder.
+
+        Raises:
+            UserError: the folder is gone, or another process has it.
+        """
         if self._lost is not None:
             raise self._lost
 
     def release(self) -> None:
-        """See ``FolderLock``."""
+        """Stops the renewals and removes the lease file."""
         self._over.set()
         self._thread.join()
         if self._lost is None:
@@ -162,7 +172,7 @@ class Lease:
             except Exception as error:
                 if not is_refused(error):
                     raise
-                # It expires.
+                # The lease expires by itself.
 
     def _take(self) -> Mark:
         before = self._wait_until_free()
@@ -174,7 +184,14 @@ class Lease:
         return mark
 
     def _wait_until_free(self) -> Mark | None:
-        """The mark of what is to be written over; None where nothing is there."""
+        """Waits until there is no lease, or its holder has not renewed it for ``EXPIRED`` seconds.
+
+        Returns:
+            The mark of the expired lease; None if there is no lease.
+
+        Raises:
+            ForNowError: the holder renews the lease.
+        """
         found = self._file.read()
         if found is None:
             return None
@@ -196,14 +213,17 @@ class Lease:
         return first
 
     def _refusal(self) -> UserError:
-        """Why the folder is not ours."""
+        """Returns the error that explains why this process does not hold the folder."""
         found = self._file.read()
         if found is None:
             return explain_gone(self._folder)
         return explain_held(self._folder, self._flag, read_holder(found[0]))
 
     def _look_again(self) -> Mark | None:
-        """The mark of our own writing, where its answer was lost and it was tried again; else None."""
+        """Returns the mark of the lease file if this process wrote it, otherwise None.
+
+        A write may succeed although its reply was lost. Its retry then seems to lose.
+        """
         found = self._file.read()
         if found is None or read_holder(found[0]).get("token") != self._holder["token"]:
             return None
@@ -224,9 +244,9 @@ class Lease:
             except Exception as error:
                 if not is_refused(error):
                     raise
-                # The next time, as long as nobody else takes it.
+                # The next renewal may succeed, if no other process takes the lease first.
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether a disk or a bucket does not answer as it should."""
+    """Returns whether an error is a failure of a disk or a bucket."""
     return isinstance(error, OSError) or is_refusal(error)

@@ -1,10 +1,10 @@
-"""Copies of what lies in buckets, for libraries that read files of this machine: ArrayRecord and safetensors map them.
+"""Local copies of objects in buckets, for libraries that only read local files, such as ArrayRecord and safetensors.
 
-    $IMAGEN_JAX_CACHE, or ~/.cache/imagen-jax, /buckets/BUCKET/path/of/the/object
+    CACHE/buckets/BUCKET/path/of/the/object    where CACHE is $IMAGEN_JAX_CACHE, or ~/.cache/imagen-jax
 
-A copy has the object's size, and its time of change is the object's generation. So it is known for what it is, is
-copied again when the object was written again, and changes from the one to the other in one rename. What has been
-opened or mapped stays as it was.
+A copy has the object's size, and its modification time is the object's generation. Both identify the copy's version:
+if the object was rewritten, it is copied again. One rename replaces the old copy, so that files which are open or
+mapped keep their content.
 """
 
 import os
@@ -19,7 +19,9 @@ from imagen_jax.storage.paths import Path
 
 
 def cache_folder() -> pathlib.Path:
-    """Where this program keeps what it can make or fetch again: ``IMAGEN_JAX_CACHE``, or else the user's cache.
+    """Returns the cache folder: ``IMAGEN_JAX_CACHE``, otherwise ``imagen-jax`` in the user's cache folder.
+
+    The user's cache folder is ``XDG_CACHE_HOME`` or ``~/.cache``. Files in it can be created or fetched again.
 
     Raises:
         UserError: the user has no home folder, and neither ``IMAGEN_JAX_CACHE`` nor ``XDG_CACHE_HOME`` is set.
@@ -33,11 +35,13 @@ def cache_folder() -> pathlib.Path:
 
 
 def local_copy(path: Path) -> pathlib.Path:
-    """A file itself, or the copy of an object; copied if it is not there yet, which one line of output says.
+    """Returns a local file itself, or the local copy of an object.
+
+    A missing or outdated copy is fetched first, with one line of output.
 
     Raises:
-        OSError: there is no such object.
-        UserError: there is no room for it.
+        FileNotFoundError: the object does not exist.
+        UserError: the object can't be copied, for example for lack of disk space.
     """
     if not isinstance(path, epath.Path):
         return path
@@ -47,12 +51,12 @@ def local_copy(path: Path) -> pathlib.Path:
 
 
 def local_folder(folder: Path) -> pathlib.Path:
-    """A folder itself, or one with copies of all objects below it, as ``local_copy`` makes them.
+    """Returns a local folder itself, or a local folder with copies of all objects below a bucket's folder.
 
-    What was deleted in the bucket is left in the copy.
+    Missing or outdated copies are fetched first, with one line of output. Copies of deleted objects stay.
 
     Raises:
-        UserError: there is no room for it.
+        UserError: an object can't be copied, for example for lack of disk space.
     """
     if not isinstance(folder, epath.Path):
         return folder
@@ -62,17 +66,23 @@ def local_folder(folder: Path) -> pathlib.Path:
 
 
 def working_folder(path: epath.Path) -> pathlib.Path:
-    """A folder of this machine in which what goes to ``path`` is made; from there ``put_in_bucket`` only renames."""
+    """Creates and returns a local folder for files that ``put_in_bucket`` later uploads to ``path``.
+
+    The folder is on the disk of the cache, so that ``put_in_bucket`` only needs a rename to keep the file as a copy.
+
+    Raises:
+        UserError: ``path`` contains ``..``.
+    """
     folder = place_of(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def place_of(path: epath.Path) -> pathlib.Path:
-    """Where the copy of a path lies.
+    """Returns the path of an object's local copy.
 
     Raises:
-        UserError: it would lie elsewhere.
+        UserError: ``path`` contains ``..``, so the copy could lie outside of the cache.
     """
     if ".." in path.parts:
         raise UserError(f"{path} leads out of its folder: name it without ..")
@@ -80,10 +90,11 @@ def place_of(path: epath.Path) -> pathlib.Path:
 
 
 def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], place: pathlib.Path) -> None:
-    """Copies those objects below a folder that have no copy in ``place``.
+    """Copies the objects below a bucket's folder that have no current copy in ``place``.
 
     Raises:
-        UserError: there is no room for them.
+        UserError: an object can't be copied, for example for lack of disk space, or was rewritten meanwhile.
+        OSError: copying fails without an error number.
     """
     missing = {name: info for name, info in objects.items() if not is_copy(place / name, info)}
     if not missing:
@@ -103,7 +114,7 @@ def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], place: path
 
 
 def is_copy(file: pathlib.Path, info: ObjectInfo) -> bool:
-    """Whether a file is the copy of an object as it is now."""
+    """Returns whether a file is the copy of an object's current generation."""
     if not file.is_file():
         return False
     status = file.stat()
@@ -111,15 +122,16 @@ def is_copy(file: pathlib.Path, info: ObjectInfo) -> bool:
 
 
 def time_of_change(info: ObjectInfo) -> int:
-    """What a copy is marked with, in nanoseconds since 1970."""
+    """Returns the modification time that marks the copy of an object, in nanoseconds since 1970."""
     return info.generation * 1000
 
 
 def copy_object(path: epath.Path, info: ObjectInfo, place: pathlib.Path) -> None:
-    """Copies one object, of exactly that generation.
+    """Copies one object of exactly the generation in ``info``.
 
     Raises:
-        OSError: the object was replaced meanwhile, or can't be copied.
+        UserError: the object was rewritten meanwhile.
+        OSError: the object can't be copied.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place.parent) as folder:
@@ -131,16 +143,16 @@ def copy_object(path: epath.Path, info: ObjectInfo, place: pathlib.Path) -> None
 
 
 def give_place(file: pathlib.Path, info: ObjectInfo, place: pathlib.Path) -> None:
-    """Marks a file as the copy of an object, and puts it in its place."""
+    """Sets a file's modification time to mark it as the copy of an object, and moves it to ``place``."""
     os.utime(file, ns=(time_of_change(info), time_of_change(info)))
     os.replace(file, place)
 
 
 def put_in_bucket(file: pathlib.Path, path: epath.Path) -> None:
-    """Moves a file out of a ``working_folder`` into a bucket; what was the file becomes its copy.
+    """Uploads a file from a ``working_folder`` to a bucket, and keeps the file as the object's local copy.
 
     Raises:
-        OSError: the bucket does not take it.
+        OSError: the upload fails.
     """
     file_system().put_file(str(file), str(path))
     place = place_of(path)

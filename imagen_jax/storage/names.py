@@ -1,10 +1,10 @@
-"""Names of files that files and buckets tell us, before they are joined to a folder."""
+"""Checks of file names from untrusted archives, listings and buckets."""
 
 MAX_NAME_LENGTH = 255
-"""Bytes of a part of a path, on most disks."""
+"""Max bytes of one component of a path, on most file systems."""
 
 APPLE_DOUBLE = "._"
-"""How the name of a file begins in which macOS keeps what another disk or an archive can't hold of ``x.png``."""
+"""Name prefix of the files in which macOS stores attributes of another file: ``._x.png`` belongs to ``x.png``."""
 
 OF_SYSTEMS = frozenset(
     {
@@ -14,24 +14,24 @@ OF_SYSTEMS = frozenset(
         *(".Trash-1000", ".thumbnails", ".ipynb_checkpoints"),
     }
 )
-"""What macOS, Windows, the network storage of Synology and QNAP, and Linux add to people's folders."""
+"""Names of files and folders that macOS, Windows, Synology, QNAP, Linux and Jupyter add to users' folders."""
 
 _OF_SYSTEMS = frozenset(name.lower() for name in OF_SYSTEMS)
 
 
 def is_of_system(name: str) -> bool:
-    """Whether a file was added by an operating system and not by a person.
+    """Returns whether an operating system added a file, and not a user.
 
-    Every reader that lists a folder or an archive passes over such files.
+    Readers of folders and archives skip such files.
 
     Args:
-        name: of a file, or its path within the folder or archive that is read, with slashes.
+        name: file name, or path within the folder or archive, with forward slashes.
     """
     return any(part.startswith(APPLE_DOUBLE) or part.lower() in _OF_SYSTEMS for part in name.split("/"))
 
 
 def stays_below(name: object) -> bool:
-    """Whether a name can be of a file below the folder that it is joined to, and does not lead out of it."""
+    """Returns whether a name is a valid relative path that stays below the folder that it is joined to."""
     if not isinstance(name, str) or "\0" in name:
         return False
     try:

@@ -1,11 +1,11 @@
-"""Both kinds of path, and what differs between them.
+"""Local paths and bucket paths, and the operations that differ between them.
 
-A path of this machine is a ``pathlib.Path``, one in a bucket an ``epath.Path``; both are read, listed and joined alike.
-``Path`` here is the pair of them, for annotations. It can't be called: text becomes a path in ``to_path`` alone, since
-``pathlib.Path`` would take ``gs://BUCKET/x`` for the folder ``gs:`` of this machine.
+A local path is a ``pathlib.Path``, and a path in a bucket is an ``epath.Path``. Both have the same methods for reading,
+listing and joining. ``Path`` is the union of both types, for annotations; it can't be called. Only ``to_path`` converts
+text to a path, because ``pathlib.Path`` would read ``gs://BUCKET/x`` as the local folder ``gs:``.
 
-Nothing is ever half written under its own name: on a disk it is written beside it and renamed, and a bucket shows an
-object only when its last byte has come. A disk has it whole before the name is given, so a power cut leaves no half.
+No file is ever incomplete under its final name. On a disk it is written under a temporary name, synced and then
+renamed, so even a power cut leaves no partial file. A bucket shows an object only after its last byte has arrived.
 """
 
 import errno
@@ -40,10 +40,10 @@ SCHEME_OF_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def to_path(place: str | Path) -> Path:
-    """The path that a text names, of this machine or in a bucket.
+    """Converts text to a local path or a path in a bucket.
 
     Raises:
-        UserError: it names a place of another kind, or a bucket that can't be opened.
+        UserError: the text has another scheme than ``gs://``, the bucket's name is invalid, or gcsfs is not installed.
     """
     if isinstance(place, epath.Path):
         return place
@@ -56,20 +56,22 @@ def to_path(place: str | Path) -> Path:
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether a path lies in a bucket."""
+    """Returns whether a path is in a bucket."""
     return isinstance(path, epath.Path)
 
 
 def absolute(path: Path) -> Path:
-    """The path from the root of its file system on."""
+    """Returns the absolute path."""
     return path if isinstance(path, epath.Path) else path.absolute()
 
 
 def same_place(one: str | Path | None, other: str | Path | None) -> bool:
-    """Whether two texts name one place: relative or not, with a slash at the end, by a symbolic link.
+    """Returns whether two texts name the same path.
+
+    Relative paths, trailing slashes, ``~`` and symbolic links are resolved. Empty text and None equal only themselves.
 
     Raises:
-        UserError: one names a place of another kind than we know.
+        UserError: as in ``to_path``.
     """
     if not one or not other:
         return one == other
@@ -78,15 +80,15 @@ def same_place(one: str | Path | None, other: str | Path | None) -> bool:
 
 
 def split_places(text: str) -> list[str]:
-    """The places that a text names, with commas between them; a comma within the name of one that exists parts nothing.
+    """Splits text at commas into paths. It does not split at a comma in the name of an existing path.
 
     Raises:
-        UserError: one names a place of another kind than we know.
+        UserError: as in ``to_path``.
     """
     pieces = text.split(",")
     places = []
     while pieces:
-        # The longest name first; a piece that names a bucket begins a place of its own.
+        # Tries the longest name first. A piece that starts with gs:// always starts a new path.
         bucket = next((number for number, one in enumerate(pieces) if number and one.strip().startswith(PREFIX)), None)
         lengths = range(len(pieces) if bucket is None else bucket, 1, -1)
         names = (",".join(pieces[:length]).strip() for length in lengths)
@@ -97,16 +99,19 @@ def split_places(text: str) -> list[str]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file.
+    """Returns the size of a file in bytes.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist or can't be read.
     """
     return object_info(path).size if isinstance(path, epath.Path) else path.stat().st_size
 
 
 def read_ranges(path: Path, starts: Sequence[int], length: int) -> list[bytes]:
-    """``length`` bytes of a file, or what is left, from each of ``starts`` on; of an object side by side."""
+    """Reads ``length`` bytes of a file from each offset in ``starts``, or fewer at the end of the file.
+
+    The ranges of an object in a bucket are requested concurrently.
+    """
     if isinstance(path, epath.Path):
         return read_object_ranges(path, starts, length)
     blocks = []
@@ -118,11 +123,11 @@ def read_ranges(path: Path, starts: Sequence[int], length: int) -> list[bytes]:
 
 
 class Listing(NamedTuple):
-    """What lies below a folder, without what operating systems add, see ``names.is_of_system``.
+    """The files below a folder, without files that operating systems add (``names.is_of_system``).
 
     Attributes:
-        files: in order, each with a mark that changes when the file is written again.
-        left_out: links and folders whose files are not listed, each with the reason.
+        files: paths of the files, sorted, each with a mark that changes when the file is rewritten (``mark_of``).
+        left_out: skipped files, links and folders, each with the reason.
     """
 
     files: dict[Path, str]
@@ -130,10 +135,10 @@ class Listing(NamedTuple):
 
 
 def list_below(folder: Path) -> Listing:
-    """Lists all files below a folder; of a folder that is not there, none.
+    """Lists all files below a folder. A missing folder has no files.
 
-    Links to folders are followed. Each folder is listed once: under its own name, else under the first link's. A link
-    to a folder above this one is left out.
+    Links to folders are followed. Each folder is listed once: under its own name if it lies below ``folder``, otherwise
+    under the name of the first link to it. A link to a folder above ``folder`` is skipped.
 
     Raises:
         OSError: the disk fails.
@@ -148,7 +153,7 @@ def list_below(folder: Path) -> Listing:
     seen = {root}
     waiting, links = [folder], list[pathlib.Path]()
     while waiting or links:
-        # Links last, so that what lies in the folder itself keeps its own name.
+        # Links come last, so that folders below this one are listed under their own names.
         here = waiting.pop() if waiting else links.pop(0)
         if here is not folder:
             target = here.resolve()
@@ -175,7 +180,11 @@ def list_below(folder: Path) -> Listing:
 
 @contextmanager
 def _left_out_where_refused(path: Path, left_out: dict[Path, str]) -> Iterator[None]:
-    """Notes a path that may not be looked into, is gone meanwhile, or is a link to itself."""
+    """Adds the path to ``left_out`` if the block can't read it, because of permissions, deletion or a link loop.
+
+    Raises:
+        OSError: the block fails for another reason.
+    """
     try:
         yield
     except OSError as error:
@@ -185,15 +194,15 @@ def _left_out_where_refused(path: Path, left_out: dict[Path, str]) -> Iterator[N
 
 
 def files_below(folder: Path) -> dict[Path, str]:
-    """The files of ``list_below``."""
+    """Returns the files below a folder with their marks, as in ``list_below``."""
     return list_below(folder).files
 
 
 def mark_of(file: Path) -> str:
-    """What changes when a file is written again: its size, and its time or generation.
+    """Returns a mark that changes when a file is rewritten: its size and modification time, or its generation.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist or can't be read.
     """
     if isinstance(file, epath.Path):
         return object_info(file).mark
@@ -202,16 +211,16 @@ def mark_of(file: Path) -> str:
 
 
 def checksum_of(file: pathlib.Path) -> str:
-    """The sha256 of a file of this machine, in hexadecimal digits."""
+    """Returns the SHA-256 of a local file, in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_files(paths: Sequence[Path]) -> list[bytes]:
-    """The contents of many small files; of those in a bucket many are asked for at once.
+    """Reads many small files. Objects in buckets are requested concurrently.
 
     Raises:
-        FileNotFoundError: one is not there.
+        FileNotFoundError: a file does not exist.
     """
     in_buckets = [path for path in paths if isinstance(path, epath.Path)]
     contents = dict(zip(in_buckets, read_objects(in_buckets), strict=True))
@@ -219,9 +228,9 @@ def read_files(paths: Sequence[Path]) -> list[bytes]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files that lie in a folder, not deeper, by name, without those that operating systems add.
+    """Returns the files directly in a folder, sorted by name, without files that operating systems add.
 
-    There are none where there is no such folder.
+    A missing folder has no files.
     """
     if isinstance(folder, epath.Path):
         return [folder / name for name in objects_below(folder) if "/" not in name and not is_of_system(name)]
@@ -230,7 +239,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def array_store(folder: Path) -> dict[str, str]:
-    """What tensorstore calls a folder."""
+    """Returns the tensorstore key-value store spec of a folder."""
     if isinstance(folder, epath.Path):
         bucket, *names = folder.parts[2:]
         return {"driver": "gcs", "bucket": bucket, "path": "/".join(names) + "/"}
@@ -238,11 +247,11 @@ def array_store(folder: Path) -> dict[str, str]:
 
 
 def create_folder(folder: Path) -> None:
-    """Makes a folder and those above it; a bucket, which has none, must be there and is never made.
+    """Creates a local folder and its parents. For a path in a bucket, checks that the bucket exists.
 
     Raises:
-        OSError: it can't be made.
-        UserError: there is no such bucket.
+        OSError: the folder can't be created.
+        UserError: the bucket does not exist or does not answer.
     """
     if isinstance(folder, epath.Path):
         check_bucket(folder)
@@ -251,10 +260,10 @@ def create_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder with all that is in it.
+    """Removes a folder and its content.
 
     Raises:
-        OSError: it can't be removed.
+        OSError: the folder can't be removed.
     """
     if isinstance(folder, epath.Path):
         folder.rmtree(missing_ok=True)
@@ -263,10 +272,10 @@ def remove_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, target: Path) -> None:
-    """Gives a folder another name on the same disk or in the same bucket, where each object is copied and removed.
+    """Renames a folder on the same disk. In a bucket, copies every object and removes the originals.
 
     Raises:
-        OSError: it can't be moved.
+        OSError: the folder can't be moved.
     """
     if isinstance(folder, epath.Path):
         file_system().copy(str(folder), str(target), recursive=True)
@@ -276,38 +285,40 @@ def move_folder(folder: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is seen only when it is whole.
+    """Writes a file atomically: it appears only when it is complete.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     with writing(path) as file:
         file.write_bytes(content)
 
 
 def copy_files(source: pathlib.Path, folder: Path) -> None:
-    """Writes all files below a folder of this machine below another folder, of whichever kind.
+    """Copies all files below a local folder to another folder, local or in a bucket.
 
     Raises:
-        OSError: one can't be written.
+        OSError: a file can't be read or written.
     """
     for file in files_below(source):
         write_whole(folder / file.relative_to(source).as_posix(), file.read_bytes())
 
 
 ALL_PERMISSIONS = 0o777
-"""The bits of a file's mode that say who may do what with it."""
+"""The permission bits of a file's mode."""
 
 UNFINISHED = re.compile(r"\.\d+\.unfinished\.")
-"""How the name of a file begins that is being written."""
+"""Matches the start of the temporary name of an unfinished file."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[pathlib.Path]:
-    """Gives a file of this machine to write, of the same ending, which becomes ``path`` when the block ends well.
+    """Yields a local file to write, which becomes ``path`` when the block ends without an error.
+
+    The local file has the same suffix as ``path``.
 
     Raises:
-        OSError: it can't be written, or the bucket does not take it.
+        OSError: the file can't be written or uploaded.
     """
     if isinstance(path, epath.Path):
         with tempfile.TemporaryDirectory() as folder:
@@ -315,10 +326,10 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
             yield file
             file_system().put_file(str(file), str(path))
         return
-    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")  # as UNFINISHED has it
+    unfinished = path.with_name(f".{os.getpid()}.unfinished.{path.name}")  # matches UNFINISHED
     try:
-        # Made here, so that its permissions are those of any new file. A library may put another file in its place:
-        # that of safetensors makes one which nobody else may read.
+        # We create the file here to get the default permissions. A library may replace it: safetensors creates a file
+        # that only its owner may read.
         unfinished.unlink(missing_ok=True)
         unfinished.touch()
         permissions = unfinished.stat().st_mode & ALL_PERMISSIONS
@@ -333,12 +344,12 @@ def writing(path: Path) -> Iterator[pathlib.Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a program left of a file in a folder that it was writing when it was killed.
+    """Removes unfinished files from a folder, which a killed program has left behind.
 
-    To be called when nobody writes there. A bucket has none.
+    No other process may be writing to the folder. A bucket never contains unfinished files.
 
     Raises:
-        OSError: it can't be removed.
+        OSError: a file can't be removed.
     """
     for path in files_in(folder):
         if UNFINISHED.match(path.name):
@@ -346,10 +357,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until the disk has a file's content, or what a folder lists, so that a power cut loses neither.
+    """Syncs a file's content or a folder's entries to the disk, so that they survive a power cut.
 
     Raises:
-        OSError: the disk can't take it.
+        OSError: the sync fails.
     """
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -359,10 +370,10 @@ def sync(path: pathlib.Path) -> None:
 
 
 def sync_all(folder: pathlib.Path) -> None:
-    """The same for all that is below a folder, and the folder itself.
+    """Syncs a folder, and all files and folders below it, to the disk.
 
     Raises:
-        OSError: the disk can't take it.
+        OSError: the sync fails.
     """
     for path in [*folder.rglob("*"), folder]:
         sync(path)

@@ -1,6 +1,6 @@
-"""Which refusals of a disk, a network or a bucket pass by themselves, and which ones somebody has to mend.
+"""Classifies errors of disks, networks and buckets: temporary ones can be retried, others need a fix.
 
-an error -> its number or the name of its status -> denied: nobody asks again | passing: the same command, later
+an error -> its number or status name -> denied: no retry | passing: the same command can be retried later
 """
 
 import errno
@@ -16,22 +16,22 @@ PASSING = {
     errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET,
     errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
 }  # fmt: skip
-"""Numbers of errors that a disk may give now and not a minute later. EIO may be a disk that dies, or a network's."""
+"""Numbers of errors that may go away within a minute. EIO may come from a dying disk or from a network disk."""
 
 DENIED_CODES = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""Numbers of errors that say: not you, or not here."""
+"""Numbers of errors about missing permissions or a read-only disk."""
 
 WORDS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)}
-"""How the system names errors of a disk, to their numbers. Libraries in C++ and Rust give the words alone."""
+"""Error numbers by the system's messages. Libraries in C++ and Rust report only the message."""
 
 SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""What NumPy says, without a number, where a disk takes only the beginning of an array."""
+"""Matches NumPy's message, without an error number, when a disk accepts only the start of an array."""
 
 DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|INVALID_ARGUMENT|Forbidden|Bad Request|[Cc]redentials"
     r"|[Aa]nonymous caller|[Rr]eauth|invalid_grant|, 40[0134]\b"
 )
-"""How tensorstore, gcsfs and Google's login say that a name, a login or a right is wrong."""
+"""Matches messages of tensorstore, gcsfs and Google's login about a wrong name, login or permission."""
 
 STATUS = re.compile(
     r"\b(CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|PERMISSION_DENIED|UNAUTHENTICATED"
@@ -40,10 +40,10 @@ STATUS = re.compile(
 
 
 def disk_error_code(error: BaseException) -> int | None:
-    """The operating system's number of an error; None where there is none.
+    """Returns the operating system's number of an error; None if there is none.
 
-    Libraries raise their own errors, with the number or the system's words in the message: tensorstore, ArrayRecord,
-    safetensors, NumPy.
+    tensorstore, ArrayRecord, safetensors and NumPy raise their own errors. Their messages contain the number or the
+    system's message.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
@@ -56,13 +56,13 @@ def disk_error_code(error: BaseException) -> int | None:
 
 
 def status_of(error: BaseException) -> str | None:
-    """The first name of a status in what an error says, as tensorstore has them; None where there is none."""
+    """Returns the first status name in an error's message, such as tensorstore's ``NOT_FOUND``; None if none."""
     told = STATUS.search(str(error))
     return told[1] if told else None
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether a name, a login or a right is wrong, so that the same command is refused again."""
+    """Returns whether a name, login or permission is wrong, so that a retry would fail again."""
     if isinstance(error, FileNotFoundError | PermissionError):
         return True
     code = disk_error_code(error)
@@ -72,21 +72,23 @@ def is_denied(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a disk's refusal may pass by itself."""
+    """Returns whether a disk error may go away by itself."""
     return disk_error_code(error) in PASSING
 
 
 @contextmanager
 def explaining_disk(what: str, mend: str) -> Iterator[None]:
-    """Turns what a disk refuses while the block runs into one sentence, whichever library was writing.
+    """Converts the block's disk errors, from any library, to a ``UserError`` with one message.
+
+    Other errors pass unchanged, and so does ``BrokenPipeError``.
 
     Args:
-        what: the sentence's beginning, such as "the data set can't be written into DATA".
-        mend: its end, what the user can do.
+        what: start of the message, such as "the data set can't be written into DATA".
+        mend: end of the message: the fix.
 
     Raises:
-        UserError: the disk refuses, such as when it is full.
-        ForNowError: it refuses in a way that may pass by itself.
+        UserError: a disk error occurs in the block, such as a full disk.
+        ForNowError: the disk error may go away by itself.
     """
     try:
         yield
@@ -102,14 +104,16 @@ def explaining_disk(what: str, mend: str) -> Iterator[None]:
 
 
 def raise_if_denied(error: BaseException, place: object) -> None:
-    """For readers that would call a file damaged or missing: it may be whole, and not theirs to read.
+    """Raises a clear error if a file can't be read for lack of permission.
+
+    Readers call it before they report a file as damaged or missing, because an intact file may be unreadable.
 
     Args:
-        error: what reading ended with.
-        place: what was read, for the sentence.
+        error: the error of the read.
+        place: the file that was read, for the message.
 
     Raises:
-        UserError: the error says that this user may not read it.
+        UserError: the user has no permission to read the file.
     """
     if isinstance(error, PermissionError) or disk_error_code(error) in (errno.EACCES, errno.EPERM):
         raise UserError(

@@ -1,6 +1,6 @@
-"""Settings beside what was made with them, so that nothing is continued with others.
+"""Settings files, which prevent a run from continuing a folder's files with different settings.
 
-settings -> FOLDER/NAME.json -> the same settings, or a sentence with the first that differs
+settings -> FOLDER/NAME.json -> a later run: the same settings, or an error about the first difference
 """
 
 import json
@@ -13,12 +13,12 @@ from imagen_jax.storage.paths import Path, create_folder, write_whole
 
 
 class Difference(NamedTuple):
-    """An entry in which two settings differ.
+    """A difference between two sets of settings.
 
     Attributes:
-        name: of the entry.
-        before: its value then; None where it was not there.
-        now: its value now; likewise.
+        name: name of the entry.
+        before: value in the old settings; None if the entry is missing there.
+        now: value in the new settings; None if the entry is missing there.
     """
 
     name: str
@@ -27,15 +27,18 @@ class Difference(NamedTuple):
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference | None:
-    """The first entry that differs, in the order of ``now``; None where none does.
+    """Returns the first entry that differs, in the order of ``now``; None if all are equal.
 
-    An entry that is not there is one that is None. Tuples are lists, as JSON has them.
+    A missing entry equals None, and a tuple equals a list of the same values, as in JSON.
     """
     return next(iter(differences(before, now)), None)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """All entries that differ, as ``first_difference`` compares them."""
+    """Returns all entries that differ: those of ``now`` in their order, then those that only ``before`` contains.
+
+    A missing entry equals None, and a tuple equals a list of the same values, as in JSON.
+    """
     before, now = (parse_json(json.dumps(dict(one))) for one in (before, now))
     return [
         Difference(name, before.get(name), now.get(name))
@@ -52,22 +55,22 @@ def keep_settings(
     uncompared: Collection[str] = (),
     begun: bool = True,
 ) -> dict[str, Any]:
-    """Writes settings to a file, or checks that they are those of the file that is there.
+    """Writes settings to a file, or checks that an existing file contains the same settings.
 
     Args:
-        path: of the file; its folder is made.
-        settings: as JSON can hold them.
-        what: lies in the folder, for the sentence.
-        mend: what to do otherwise, for the sentence.
+        path: path of the file. Its folder is created.
+        settings: JSON-serialisable settings.
+        what: content of the folder, for the message, such as ``features``.
+        mend: the fix, for the message.
         uncompared: names of entries that may differ.
-        begun: whether anything that was made with the settings in the file is there; else these take their place.
+        begun: whether files made with the existing settings are present. If not, the new settings replace the old ones.
 
     Returns:
         The settings in the file.
 
     Raises:
-        UserError: the settings there are others (names the first that differs, and both values), or damaged.
-        OSError: the file can't be written.
+        UserError: the existing settings differ or are damaged. The message contains the first difference.
+        OSError: the file can't be read or written.
     """
     if not begun or not path.exists():
         create_folder(path.parent)

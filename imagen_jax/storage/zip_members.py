@@ -1,29 +1,33 @@
-"""Files in zips that nobody checked: read whole, never extracted, and no further than they may be large.
+"""A reader for files in untrusted zip archives: reads them into memory up to a max size, and never extracts them.
 
-A zip says how large a file in it is when it is unpacked; that may be a lie, or true of a bomb. Both are noticed.
+The unpacked size in an archive may be false, or true and huge, as in a zip bomb. The reader detects both.
 """
 
 import zipfile
 import zlib
 
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Other ways to compress are rare, and one of them lets a file ask for 4 GB to unpack it."""
+"""The accepted compression methods. Others are rare, and one of them allows a file to request 4 GB of memory."""
 
 DAMAGED_MEMBER = (zipfile.BadZipFile, zlib.error, EOFError, LookupError, NotImplementedError, RuntimeError, ValueError)
-"""What ``zipfile`` raises of one member: a wrong checksum, broken data, an unknown compression, a wrong offset."""
+"""The errors of ``zipfile`` and of ``read_member`` for a damaged member.
+
+Causes are a wrong checksum, broken data, an unknown compression method or a wrong offset.
+"""
 
 
 def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """A file of a zip.
+    """Reads a file of a zip archive.
 
     Args:
-        archive: the zip, open.
-        name: of the file.
-        most: bytes that it may have.
+        archive: the opened archive.
+        name: name of the file in the archive.
+        most: max unpacked size, in bytes.
 
     Raises:
-        KeyError: there is none of that name.
-        ValueError: it is larger, or compressed in a way that is not known; see ``DAMAGED_MEMBER`` for damage.
+        KeyError: the archive has no file of that name.
+        ValueError: the file exceeds the max size, is truncated, or uses another compression method than ``PLAIN``.
+            Other damage raises any error of ``DAMAGED_MEMBER``.
     """
     info = archive.getinfo(name)
     if info.file_size > most:
@@ -31,8 +35,8 @@ def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     if info.compress_type not in PLAIN:
         raise ValueError(f"{name} is compressed in a way that is not known")
     with archive.open(info) as file:
-        # With a number it unpacks no more than that, whatever the size in the zip; one more, and the checksum is looked
-        # at too.
+        # A byte count limits the unpacked size, even if the archive states a false one. The one extra byte makes
+        # zipfile verify the checksum.
         content = file.read(info.file_size + 1)
     if len(content) != info.file_size:
         raise ValueError(f"{name} is cut short")

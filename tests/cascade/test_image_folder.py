@@ -161,7 +161,7 @@ def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
         fill(out, "npz", stop_after=stop)
         before = content_of(out)
         for requests in (WISHES[:8], WISHES[::-1], [*WISHES, ImageRequest("one more")]):
-            told = f"an npz of other prompts than these {len(requests)} pictures, .* choose another --out, where"
+            told = f"an npz of other prompts than these {len(requests)} images.* choose another --out, where"
             with pytest.raises(UserError, match=told):
                 fill(out, "npz", requests)
         assert content_of(out) == before
