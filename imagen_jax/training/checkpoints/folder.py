@@ -80,7 +80,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def is_leftover(checkpoint: Path) -> bool:
-    """Returns whether a folder named for a step is certainly the rest of an unfinished write or deletion."""
+    """Returns whether a folder named for a step is certainly left over from an unfinished write or deletion."""
     if in_bucket(checkpoint):
         return not (checkpoint / COMMITTED).exists()
     return not any(path.is_file() for path in checkpoint.rglob("*"))
@@ -145,7 +145,7 @@ class Kept:
 
 
 def remove_leftovers(folder: Path, kept: Kept) -> None:
-    """Removes the rests of unfinished writes and deletions, some of which Orbax would count as checkpoints.
+    """Removes leftovers of unfinished writes and deletions, some of which Orbax would count as checkpoints.
 
     Other incomplete checkpoints are set aside.
 
@@ -226,7 +226,7 @@ def gather(number: int) -> list[int]:
 
 
 def wait_for_first(purpose: str) -> None:
-    """Waits until all processes, and so process 0, have called this."""
+    """Waits until all processes have called this, process 0 included."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(purpose)
 
