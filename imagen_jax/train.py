@@ -2,8 +2,8 @@
 
     python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base [--config.training.steps=500]
 
-On several hosts each runs this command, with ``--distributed`` or ``--coordinator`` and its companions.
-Run again it continues where the newest checkpoint is; a finished run returns at once.
+On several hosts, run this command on each, with ``--distributed`` or with ``--coordinator`` and its related flags.
+Run again, it continues from the newest checkpoint; a finished run returns at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,25 +77,25 @@ PRECONDITIONS = (
 )
 
 EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
-"""What ``text.embeddings`` may say.
+"""Allowed values of ``text.embeddings``.
 
-stored: all captions are embedded before training, or are found embedded, and read batch by batch.
-computed: the captions of each batch are embedded when it comes; the encoder stays in memory.
+stored: all captions are embedded before training, unless they already are, and read batch by batch.
+computed: the captions of each batch are embedded when it arrives; the encoder stays in memory.
 """
 
 
 MAX_CAPTIONS = 1_000_000
-"""More captions than that are not embedded on the way to a training: process 0 would, and the others wait."""
+"""Max captions that a training embeds at its start: process 0 does it while the others wait."""
 
 
 class Data(NamedTuple):
-    """What a stage trains on.
+    """The training data of a stage.
 
     Attributes:
-        folder: the data set that previews show; of several the first.
+        folder: data set of the previews; the first of several.
         batches: host batches of the training split.
-        store: the embeddings of all its captions, and of the preview's prompts.
-        fingerprints: what tells data and text encoder from others, see ``training.workdir``.
+        store: embeddings of all captions, and of the preview's prompts.
+        fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
     """
 
     folder: Path
@@ -105,18 +105,18 @@ class Data(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A training that is about to begin or to go on.
+    """A training that is about to start or to resume.
 
     Attributes:
-        config: of the stage.
+        config: config of the stage.
         workdir: folder of the run.
-        stage: built from the config.
-        training: likewise.
-        data: what it trains on, positioned.
-        checkpoints: of the run.
-        guard: looks at every step's numbers.
-        done: the step that it continues from.
-        check_workdir: raises ``UserError`` where the workdir is gone, or is another run's.
+        stage: stage built from the config.
+        training: step and array shapes of the stage.
+        data: training data, at the position to continue from.
+        checkpoints: checkpoints of the run.
+        guard: hook that checks the metrics of every step.
+        done: step to continue from.
+        check_workdir: raises ``UserError`` if the workdir is gone or belongs to another run.
     """
 
     config: ConfigDict
@@ -144,16 +144,16 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
 
     Args:
-        config: of the stage and its training.
+        config: config of the stage and its training.
         workdir: folder of the run.
-        watch: how it is watched.
+        watch: settings of profiler and watchdog.
 
     Returns:
         The state after the last step.
 
     Raises:
-        UserError: whatever the user can mend: config, data, workdir, space.
-        LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
+        UserError: the config, data, workdir or disk space needs fixing by the user.
+        LeavingError: SIGTERM or Ctrl-C was received, and a checkpoint is written.
     """
     rename_config_keys(config)
     check_config(config)
@@ -170,7 +170,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         done = checkpoints.latest_step_of_all() or 0
         if done >= config.training.steps and not find_missing_previews(config, workdir, done):
             state, _ = checkpoints.restore(training.state)
-            # The newest may be damaged, and an earlier one be read.
+            # If the newest checkpoint is damaged, an earlier one was read.
             if int(state.step) >= config.training.steps:
                 print_once(f"{workdir} is trained already: {int(state.step)} steps.")
                 return state
@@ -198,7 +198,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
 
 
 def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
-    """Compiles the step and trains until the last one, or until SIGTERM or Ctrl-C; all is saved then."""
+    """Compiles the step and trains to the last one, or until SIGTERM or Ctrl-C; then everything is saved."""
     config, steps, data = this.config, this.config.training.steps, this.data
     clock = LoopClock()
     shown = make_preview_hooks(config, this.stage, data, this.workdir)
@@ -223,7 +223,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
             watching_for_exit() as should_leave,
         ):
             check, note = make_check(this.check_workdir), make_heartbeat_hook(watchdog)
-            # The first operation of all together gives up on those that come half a minute later, on CPUs.
+            # On CPUs the first collective times out after half a minute, so all processes start it together.
             processes.barrier("the step is compiled")
             state = run_loop(
                 state,
@@ -231,28 +231,27 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
                 this.guard.watch(data.batches),
                 steps=steps,
                 put=make_feed(this.stage, data.store, this.training.batch),
-                # Saved before anything is drawn, which takes long: who is told to leave, or killed, meanwhile has
-                # lost nothing.
+                # Checkpoints are saved before the slow previews, so that a run stopped during a preview loses nothing.
                 hooks=[check, note, Hook("loop", 1, this.guard), *logging, saving.hook(), *shown, note],
                 clock=clock,
                 should_leave=should_leave,
             )
-            # While nobody takes a signal for the end.
+            # Wait inside the block, where a first signal does not end the process.
             this.checkpoints.wait()
             return state
 
 
 def print_once(sentence: str) -> None:
-    """Prints a sentence; once, where several processes train together."""
+    """Prints a sentence on process 0 only."""
     if processes.is_process_zero():
         print(sentence)
 
 
 def share_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Checks that all processes train the same config in the same folder, and that the folder may be used for it.
+    """Checks that all processes train the same config in the same usable folder, and creates the folder.
 
     Raises:
-        UserError: they don't, or the folder is of another run or holds something else.
+        UserError: configs or folders differ, or the folder belongs to another run or contains something else.
     """
     here = {f"config.{key}": value for key, value in flatten(config.to_dict()) if key not in PATHS}
     processes.check_agreement({**here, "the number of local devices": jax.local_device_count()})
@@ -264,7 +263,7 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
 
 
 def prepare(config: ConfigDict, transform: Transform) -> Data:
-    """Builds or opens the data set, embeds its captions once, and opens the training batches."""
+    """Builds or opens the data set and the embeddings of its captions, and opens the training batches."""
 
     def build_or_open() -> tuple[DataSets, Embeddings, str]:
         data = config.data
@@ -293,7 +292,7 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
         cache=config.data.cache,
         mirror=config.data.mirror,
         num_workers=config.data.num_workers,
-        # What is drawn has a name of its own for all that is in it, and earlier runs did not note it.
+        # Only for prepared data: a generated data set's folder is named for its content, and older checkpoints lack it.
         data=data_sets.name if config.data.source == PREPARED else None,
         max_bad_fraction=config.data.max_bad_fraction,
     )
@@ -302,10 +301,10 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
 
 
 def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[str]) -> EmbeddingStore:
-    """Opens the embeddings of all captions of data sets and of some prompts, and makes those that are missing.
+    """Opens the embeddings of some prompts and of all captions of data sets, and computes missing ones.
 
     Raises:
-        UserError: too many are missing.
+        UserError: a data set has more than ``MAX_CAPTIONS`` captions, and none are embedded yet.
     """
     layers, captions = [], [*prompts]
     for folder in folders:
@@ -324,10 +323,10 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
 
 
 def make_transform(config: ConfigDict, stage: Stage) -> Transform:
-    """What one stored example goes through on its way into a batch of this stage.
+    """Makes the transform from a stored example to an example of a batch of this stage.
 
     Raises:
-        UserError: ``data.crop`` is unknown, or of no use to a source that draws squares; or sizes do not fit.
+        UserError: ``data.crop`` is unknown or useless for a source of square images, or sizes do not fit.
     """
     square = config.data.crop
     if stage.low_resolution is None:
@@ -343,7 +342,7 @@ def make_transform(config: ConfigDict, stage: Stage) -> Transform:
 
 
 def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mapping[str, Any]], Batch]:
-    """Makes the way from a host batch to the devices: captions become embeddings, arrays become global arrays."""
+    """Makes the function that puts host batches on devices: captions as embeddings, arrays as global arrays."""
     placement = batch.image.sharding
 
     def feed(examples: Mapping[str, Any]) -> Batch:
@@ -356,7 +355,7 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
 
 
 def make_preview_hooks(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
-    """Makes the hooks that draw: previews, and a sample that is measured, where it is wanted. Both take their time."""
+    """Makes the slow hooks that sample images: previews, and an evaluation if the config enables it."""
 
     def forgiving(name: str, every: int, act: Callable[[int, StepInfo], None]) -> Hook:
         def show(number: int, moment: StepInfo) -> None:
@@ -374,7 +373,7 @@ def make_preview_hooks(config: ConfigDict, stage: Stage, data: Data, workdir: Pa
 
 
 def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
-    """What was to be drawn after a step and is not there, for the run was ended before: names of hooks."""
+    """Returns the names of hooks that were due at step ``done`` but whose output is missing."""
     there = {
         "preview": (config.training.preview_every, is_drawn),
         "evaluation": (config.training.evaluate_every, is_measured),
@@ -388,7 +387,7 @@ def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple
 
 
 def make_heartbeat_hook(watchdog: Watchdog) -> Hook:
-    """Makes the hook that notes each step, for the watchdog and for the other processes."""
+    """Makes the hook that reports each step to the watchdog and to the other processes."""
 
     def note(number: int, moment: StepInfo) -> None:
         processes.note_step(number)

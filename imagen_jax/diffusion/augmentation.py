@@ -1,12 +1,13 @@
-"""Noise conditioning augmentation (Imagen, section 2.4): the cascade's answer to its own mistakes.
+"""Noise conditioning augmentation (Imagen, section 2.4): makes super-resolution robust to imperfect inputs.
 
-A super-resolution stage is trained on perfect low-resolution images and used on imperfect, generated ones. So in
-training each example's low-resolution image is noised by the same variance-preserving process, at a level of its own
-drawn from U(0, 1), and the network is told the level. In sampling the level is ours to choose: 0 gave the paper its
-best FID, 0.1 to 0.3 its best-looking samples.
+A super-resolution stage trains on perfect low-resolution images, but in sampling it receives imperfect, generated ones.
+So training noises each example's low-resolution image with a variance-preserving process. The noise level is sampled
+from U(0, 1) for each example, and the network receives it as an input. In sampling the user chooses the level: 0 gave
+the paper its best FID, 0.1 to 0.3 its best-looking samples.
 
 The paper does not say whether the noise is added before or after the image is enlarged. We add it before, at the low
-resolution, and the network enlarges; DeepFloyd IF adds it to the enlarged image (``enlarge_to_corners``).
+resolution, and the network enlarges the noisy image. DeepFloyd IF adds it to the enlarged image
+(``enlarge_to_corners``).
 """
 
 from collections.abc import Callable
@@ -26,33 +27,33 @@ def augment(image: Images, noise: Images, level: PerExample, schedule: Schedule)
 
 
 def augment_for_training(image: Images, key: RandomKey, schedule: Schedule) -> LowResolution:
-    """Augments with a level drawn from U(0, 1) for each example, as in training."""
+    """Augments with a level sampled from U(0, 1) for each example, as in training."""
     level_key, noise_key = jax.random.split(key)
     level = jax.random.uniform(level_key, (image.shape[0],))
     return augment(image, jax.random.normal(noise_key, image.shape), level, schedule)
 
 
 Enlarge = Callable[[SmallImages, int], Images]
-"""``enlarge(image, resolution)``: what is done to the low-resolution image before noise is added to it."""
+"""``enlarge(image, resolution)``: transforms the low-resolution image before noise is added to it."""
 
 
 def leave_small(image: SmallImages, resolution: int) -> SmallImages:
-    """Leaves the image as it is: the network enlarges it."""
+    """Returns the image unchanged: the network enlarges it."""
     return image
 
 
 def enlarge_to_corners(image: SmallImages, resolution: int) -> Images:
-    """Enlarges bilinearly so that the centres of the corner pixels stay in the corners ("align corners")."""
+    """Enlarges bilinearly to ``resolution``; the centres of the corner pixels stay in the corners ("align corners")."""
 
     def weights(size: int) -> jax.Array:
-        # Row i holds the shares of the small pixels in the large pixel i.
+        # Row i holds the weights of the small pixels in the large pixel i.
         place = jnp.linspace(0.0, size - 1.0, resolution)
         return jnp.maximum(0.0, 1.0 - jnp.abs(place[:, None] - jnp.arange(size)[None, :]))
 
     rows, columns = weights(image.shape[1]), weights(image.shape[2])
-    # Exact products, for an image is not a feature map.
+    # Pixels need full float32 precision; the default precision of products may be lower.
     return jnp.einsum("Hh,Ww,bhwc->bHWc", rows, columns, image, precision="highest")
 
 
 ENLARGEMENTS: dict[str, Enlarge] = {"none": leave_small, "corners": enlarge_to_corners}
-"""What ``stage.enlarge_before_noise`` may be."""
+"""Allowed values of ``stage.enlarge_before_noise``."""

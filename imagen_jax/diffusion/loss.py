@@ -1,10 +1,10 @@
-r"""The training objective: how far the network's output is from its target, at a random time.
+r"""The training objective: the squared error of the network's output at a random time.
 
     L = E_{t ~ U(0,1), ε ~ N(0,I)}  w(λ_t) · mean (output(z_t, λ_t) - target(x, ε, λ_t))²        (1)
 
-Imagen predicts ε and weighs every time alike, w = 1 ("uniform"). Min-SNR (Hang et al. 2023, equation 6) caps the weight
-that easy, nearly clean inputs have: in terms of the error of the clean image, w_x = min(SNR, γ). In the space of the
-network's own output that is w_x divided by ``Prediction.image_error_weight``: min(SNR, γ)/SNR for ε.
+Imagen predicts ε and weights all times equally, w = 1 ("uniform"). Min-SNR (Hang et al. 2023, equation 6) limits the
+weight of easy, nearly clean inputs. As a weight of the clean image's error it is w_x = min(SNR, γ). As a weight of the
+error of the network's output it is w_x divided by ``Prediction.image_error_weight``: min(SNR, γ)/SNR for ε.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from imagen_jax.diffusion.process import Prediction, add_noise
 from imagen_jax.diffusion.schedules import Schedule
 
 Predict = Callable[[Images, PerExample], Images]
-"""``predict(noisy, log_snr) -> output``: the network with everything else it wants already bound."""
+"""``predict(noisy, log_snr) -> output``: the network with all its other inputs bound."""
 
 Weighting = Callable[[PerExample, Prediction], PerExample]
 """``weighting(log_snr, prediction) -> (batch,)``: the w of equation (1)."""
 
 
 def uniform_weighting(log_snr: PerExample, prediction: Prediction) -> PerExample:
-    """Weighs each time alike, in the space of the network's output: Imagen's choice."""
+    """Weights all times equally, in the space of the network's output, as Imagen does."""
     return jnp.ones_like(log_snr)
 
 
@@ -38,16 +38,15 @@ def min_snr_weighting(gamma: float) -> Weighting:
 
 
 def draw_times(key: RandomKey, batch: int, stratified: bool = False, exponent: float = 1.0) -> PerExample:
-    """Draws a time in [0, 1) for each example: ``u^(1/exponent)``, with u uniform.
+    """Samples a time in [0, 1) for each example: ``u^(1/exponent)``, with u uniform.
 
     Args:
         key: random key.
-        batch: how many.
-        stratified: spread one draw evenly over the batch, which lowers the variance of the loss (Kingma et al. 2021,
-            appendix I.1); each single u is still uniform. Imagen draws independently (False).
-        exponent: k of the density k·t^(k-1). Imagen draws uniformly (1). Above it, more of the training goes where
-            noise has left nothing and the text alone can tell what the picture is: of all times, 10% lie above 0.9 at
-            k = 1 and 27% at k = 3.
+        batch: number of examples.
+        stratified: whether to spread one random offset evenly over the batch. This lowers the variance of the loss
+            (Kingma et al. 2021, appendix I.1); each single u is still uniform. Imagen samples independently (False).
+        exponent: k of the density k·t^(k-1). Imagen samples uniformly (1). Larger values train more on nearly pure
+            noise, where only the text determines the image: 10% of all times lie above 0.9 at k = 1, and 27% at k = 3.
     """
     if stratified:
         uniform = (jax.random.uniform(key, ()) + jnp.arange(batch) / batch) % 1.0
@@ -67,17 +66,17 @@ def denoising_loss(
     stratified_times: bool = False,
     time_exponent: float = 1.0,
 ) -> Scalar:
-    """The loss of one batch. Equation (1).
+    """Returns the mean loss of one batch. Equation (1).
 
     Args:
         predict: the network, see ``Predict``.
         image: clean images in [-1, 1].
-        key: makes times and noise; the two get keys of their own.
-        schedule: time to log-SNR.
-        prediction: what ``predict`` outputs.
-        weighting: see ``Weighting``.
-        stratified_times: see ``draw_times``.
-        time_exponent: see ``draw_times``.
+        key: random key, split into one for the times and one for the noise.
+        schedule: function from time to log-SNR.
+        prediction: the kind of output that ``predict`` returns.
+        weighting: weight of each time, see ``Weighting``.
+        stratified_times: argument ``stratified`` of ``draw_times``.
+        time_exponent: argument ``exponent`` of ``draw_times``.
     """
     time_key, noise_key = jax.random.split(key)
     log_snr = schedule(draw_times(time_key, image.shape[0], stratified_times, time_exponent))

@@ -1,8 +1,8 @@
-"""The text that stands for "no caption", and caption dropout for classifier-free guidance.
+"""The null text, which stands for "no caption", and caption dropout for classifier-free guidance.
 
-Imagen trains the unconditional model jointly by zeroing the text embeddings of 10% of the examples (section 2.2). We
-keep one token of zeros in the mask, so that the network sees the same null text however long a batch's captions are
-padded.
+Imagen trains the unconditional model jointly by zeroing the text embeddings of 10% of the examples (section 2.2). Our
+null text also keeps one token of zeros in the mask. So the network sees the same null text whatever length a batch's
+captions are padded to.
 """
 
 import jax
@@ -12,7 +12,7 @@ from imagen_jax.array_types import RandomKey, Text
 
 
 def null_text(text: Text) -> Text:
-    """The null text in the shape of ``text``: zero embeddings, one token."""
+    """Returns the null text in the shape of ``text``: zero embeddings, and one token in the mask."""
     mask = jnp.zeros_like(text.mask).at[:, 0].set(True)
     return Text(jnp.zeros_like(text.embeddings), mask)
 

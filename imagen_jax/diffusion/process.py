@@ -1,4 +1,4 @@
-r"""The forward process, and the three things a network may predict.
+r"""The forward process, and the three quantities that a network may predict.
 
     z_t = α x + σ ε,   α² = sigmoid(λ),   σ² = sigmoid(-λ)                                      (1)
     v   = α ε - σ x                                          (Salimans & Ho 2022, appendix D)   (2)
@@ -7,8 +7,8 @@ Given z_t, each of x, ε and v determines the others:
 
     x = (z - σ ε) / α = α z - σ v,        ε = (z - α x) / σ = σ z + α v                         (3)
 
-Inside the house a *denoiser* always returns x. Guidance may be applied to it all the same: for weights that add up to
-one, w·ε₁ + (1-w)·ε₂ and w·x₁ + (1-w)·x₂ are the same statement, because (3) is affine in ε for a given z.
+In this package a *denoiser* always returns x. Guidance can be applied to x instead of ε: for weights that sum to one,
+w·ε₁ + (1-w)·ε₂ and w·x₁ + (1-w)·x₂ are equivalent, because (3) is affine in ε for a given z.
 """
 
 from collections.abc import Callable
@@ -33,37 +33,37 @@ def add_noise(image: Images, noise: Images, log_snr: PerExample) -> Images:
 
 
 def noise_from_image(image: Images, noisy: Images, log_snr: PerExample) -> Images:
-    """The noise ε that, with the clean ``image``, makes up ``noisy``. Equation (3)."""
+    """Returns the noise ε in ``noisy``, given the clean ``image``. Equation (3)."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     return (noisy - alpha * image) / sigma
 
 
 def image_from_noise(noise: Images, noisy: Images, log_snr: PerExample) -> Images:
-    """The clean image x that, with the noise ε, makes up ``noisy``. Equation (3)."""
+    """Returns the clean image x in ``noisy``, given the noise ε. Equation (3)."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     return (noisy - sigma * noise) / alpha
 
 
 def velocity(image: Images, noise: Images, log_snr: PerExample) -> Images:
-    """The velocity v. Equation (2)."""
+    """Returns the velocity v. Equation (2)."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     return alpha * noise - sigma * image
 
 
 def image_from_velocity(v: Images, noisy: Images, log_snr: PerExample) -> Images:
-    """The clean image x from the velocity v. Equation (3)."""
+    """Returns the clean image x in ``noisy``, given the velocity v. Equation (3)."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     return alpha * noisy - sigma * v
 
 
 class Prediction(NamedTuple):
-    """What a network is trained to output.
+    """A quantity that a network may be trained to output.
 
     Attributes:
-        target: ``(image, noise, log_snr) -> what the network should have said``.
+        target: ``(image, noise, log_snr) -> the correct output``.
         to_image: ``(output, noisy, log_snr) -> clean image``.
-        image_error_weight: ``log_snr -> (batch,)``; the squared error of the output is this many times that of the
-            clean image it implies. Weightings of the loss are stated for the image and divided by it (``loss.py``).
+        image_error_weight: ``log_snr -> (batch,)``, the ratio of the output's squared error to that of the clean image
+            it implies. Loss weights are defined for the image and divided by this ratio (``loss.py``).
     """
 
     target: Callable[[Images, Images, PerExample], Images]

@@ -1,6 +1,6 @@
-r"""Noise schedules: how the log signal-to-noise ratio falls while time runs from 0 (clean) to 1 (noise).
+r"""Noise schedules: the log signal-to-noise ratio, which falls as time runs from 0 (clean) to 1 (noise).
 
-The process is variance preserving, ``z_t = α_t x + σ_t ε`` with ``α² + σ² = 1``, so one number says it all:
+The process is variance preserving, ``z_t = α_t x + σ_t ε`` with ``α² + σ² = 1``, so one number determines both scales:
 
     λ(t) = log(α_t² / σ_t²)                                                                    (1)
 
@@ -12,8 +12,8 @@ Linear (Ho et al. 2020), used by Imagen's 256→1024 stage: β rises linearly fr
 
     -log α²(k/1000) = -Σ_{i<=k} log(1 - β_i) =: c_k,   λ = -log(exp(c) - 1)                     (3)
 
-Between the thousand knots c is interpolated linearly, which is exact at each of them. Discrete-time models with a
-cosine schedule (Nichol & Dhariwal 2021) have, with f(u) = cos²(π/2 · (u + 0.008)/1.008),
+Between the 1000 steps c is interpolated linearly; at the steps it is exact. Discrete-time models with a cosine schedule
+(Nichol & Dhariwal 2021) have, with f(u) = cos²(π/2 · (u + 0.008)/1.008),
 
     β_i = min(1 - f(i/1000) / f((i-1)/1000), 0.999)                                             (4)
 """
@@ -25,25 +25,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 LOG_SNR_LIMIT = 20.0
-"""Log-SNRs stay within ±20: at that end the noise (or signal) left has a standard deviation of 4.5e-5."""
+"""Log-SNRs are clipped to ±20, where the remaining noise (or signal) has a standard deviation of 4.5e-5."""
 
 Schedule = Callable[[Float[Array, "..."]], Float[Array, "..."]]
-"""``schedule(time) -> log_snr``, elementwise; time in [0, 1], decreasing, within ±LOG_SNR_LIMIT."""
+"""``schedule(time) -> log_snr``: elementwise and decreasing, for time in [0, 1], within ±LOG_SNR_LIMIT."""
 
 
 def cosine(time: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Cosine schedule: log-SNR at ``time`` in [0, 1]. Equation (2)."""
-    # Keeping the angle off 0 and π/2 clips λ to ±20 without a gradient or a value that is infinite.
+    """Returns the log-SNR of the cosine schedule at ``time`` in [0, 1]. Equation (2)."""
+    # Clipping the angle, and not λ, limits λ to ±20 while all values and gradients stay finite.
     smallest_angle = np.arctan(np.exp(-LOG_SNR_LIMIT / 2))
     angle = jnp.clip(time * (np.pi / 2), smallest_angle, np.pi / 2 - smallest_angle)
     return -2.0 * jnp.log(jnp.tan(angle))
 
 
 def from_betas(betas: Float[np.ndarray, " steps"]) -> Schedule:
-    """Makes the schedule of a discrete process in continuous time. Equation (3).
+    """Makes the continuous-time schedule of a discrete process. Equation (3).
 
     Args:
-        betas: of the steps in order, each in (0, 1): the share of the variance that a step replaces by noise.
+        betas: β of each step, in order, each in (0, 1): the fraction of the variance that the step replaces by noise.
     """
     knots = np.concatenate([[0.0], -np.cumsum(np.log1p(-betas))])
     times = np.linspace(0.0, 1.0, len(knots))
@@ -57,7 +57,7 @@ def from_betas(betas: Float[np.ndarray, " steps"]) -> Schedule:
 
 
 def discrete_cosine_betas(steps: int = 1000) -> Float[np.ndarray, " steps"]:
-    """The β of Nichol & Dhariwal 2021, section 3.2. Equation (4)."""
+    """Returns the β of Nichol & Dhariwal 2021, section 3.2. Equation (4)."""
     angles = (np.linspace(0.0, 1.0, steps + 1) + 0.008) / 1.008 * (np.pi / 2)
     signal = np.cos(angles) ** 2
     return np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
@@ -67,16 +67,16 @@ linear = from_betas(np.linspace(1e-4, 0.02, 1000))
 """The 1000-step linear-β schedule. Equation (3)."""
 
 discrete_cosine = from_betas(discrete_cosine_betas())
-"""The 1000-step cosine schedule that discrete-time models were trained with, DeepFloyd IF among them. Equation (4)."""
+"""The 1000-step cosine schedule of discrete-time models such as DeepFloyd IF. Equation (4)."""
 
 SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "linear": linear, "discrete_cosine": discrete_cosine}
 
 
 def number_of_step(schedule: Schedule, steps: int = 1000) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]]:
-    """Makes ``number(log_snr)``: which step of a discrete process has this log-SNR, counted from 0 (the cleanest).
+    """Makes ``number(log_snr)``: the step of a discrete process with this log-SNR, counted from 0 (the cleanest).
 
-    Networks of discrete-time models are told this number. Between two steps it is no whole number; what is cleaner than
-    the first step counts as the first.
+    Networks of discrete-time models take this number as an input. Between two steps it is fractional. Log-SNRs beyond
+    the first or the last step give the number of that step.
     """
     log_snrs = np.asarray(schedule(jnp.arange(1, steps + 1) / steps))
 

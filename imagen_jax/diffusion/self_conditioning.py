@@ -1,8 +1,8 @@
 """Self-conditioning (Chen et al. 2022, "Analog Bits", section 2.2): the network sees its own estimate.
 
-In training half of the examples get the estimate that the network makes of the same noisy image with no estimate
-(zeros) at hand, without a gradient through it; the other half get zeros. In sampling we make that estimate anew at each
-step, with a second pass, which is what was trained, and lets a denoiser stay a function of the noisy image alone.
+In training, each example gets an estimate with probability 1/2, and zeros otherwise. The network makes the estimate
+from the same noisy image with zeros in its place, and no gradient flows through it. In sampling, a second pass makes
+the estimate at each step, as in training. So a denoiser remains a function of the noisy image alone.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from imagen_jax.diffusion.loss import Predict
 from imagen_jax.diffusion.process import Prediction
 
 PredictWithEstimate = Callable[[Images, PerExample, Images], Images]
-"""``predict(noisy, log_snr, estimate) -> output``."""
+"""``predict(noisy, log_snr, estimate) -> output``; the estimate of the clean image is zeros if there is none."""
 
 
 def self_condition(predict: PredictWithEstimate, prediction: Prediction) -> Predict:
-    """Makes a two-pass network: the second pass sees the first one's estimate, within [-1, 1]."""
+    """Makes a two-pass network: the second pass sees the first one's estimate, clipped to [-1, 1]."""
 
     def predict_twice(noisy: Images, log_snr: PerExample) -> Images:
         first = prediction.to_image(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
@@ -29,7 +29,7 @@ def self_condition(predict: PredictWithEstimate, prediction: Prediction) -> Pred
 
 
 def self_condition_for_training(predict: PredictWithEstimate, prediction: Prediction, key: RandomKey) -> Predict:
-    """Makes the network as trained: a random half of the examples see an estimate, the rest see zeros."""
+    """Makes the network for training: each example sees an estimate with probability 1/2, and zeros otherwise."""
 
     def predict_half(noisy: Images, log_snr: PerExample) -> Images:
         first = prediction.to_image(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)

@@ -1,9 +1,9 @@
-"""From noise to pictures: everything that walks the diffusion backwards.
+"""Sampling: from noise to images.
 
-    denoiser (what it says: ``estimates``) -> guidance (two denoisers make one; a classifier) -> thresholding (its
-    estimate bounded) -> edits (what is known, where to begin) -> step rule (ancestral, DDIM; ``solvers``: DPM-Solver++,
-    Heun, UniPC) along a row of log-SNRs (``spacings``) -> sampler (one scan) -> cascade (a stage's program)
-    -> pictures (files, grids)
+    denoiser (its output: ``estimates``) -> guidance (combines two denoisers; or a classifier) -> thresholding (limits
+    the estimate) -> edits (known pixels, starting level) -> step rule (ancestral, DDIM; ``solvers``: DPM-Solver++,
+    Heun, UniPC) along a trajectory of log-SNRs (``spacings``) -> sampler (one scan) -> cascade (a stage's program)
+    -> images (files, grids)
 
-Every piece takes a ``Denoiser``, a plain function, and knows nothing of networks or configs.
+All modules work with a ``Denoiser``, a plain function, and do not depend on networks or configs.
 """

@@ -1,23 +1,23 @@
-r"""Edits: sampling that begins with a picture, or must keep a part of one.
+r"""Edits: sampling that starts from an image, or keeps a part of one.
 
-Image to image (SDEdit, Meng et al. 2022, section 3.2): the picture is noised to a level, and only the steps from there
-on are taken (``end_of_trajectory``).
+Image to image (SDEdit, Meng et al. 2022, section 3.2): the image is noised to a level, and only the steps from that
+level on are taken (``end_of_trajectory``).
 
-Inpainting: what is known replaces the estimate of the clean image, at every step (``keep_known``),
+Inpainting: at every step the known pixels replace those of the clean image's estimate (``keep_known``),
 
     x̂ ← m x_known + (1 - m) x̂                                                                  (1)
 
-so any rule carries it to the end as it is, and the rest is drawn to fit. It fits better when the sampler goes back now
-and then and draws again (RePaint, Lugmayr et al. 2022, algorithm 1, which noises the known part instead of the
-estimate): ``resample`` puts those returns into the row of log-SNRs.
+so every step rule preserves them to the end, and the rest is sampled to match. It matches better if the sampler
+sometimes adds noise again and repeats the steps (RePaint, Lugmayr et al. 2022, algorithm 1, which inserts the noised
+known part into z_t instead). ``resample`` adds these repetitions to the trajectory of log-SNRs.
 
-Inversion (Song et al. 2021, section 4.3): DDIM walked from the picture to its noise. A step back asks for the estimate
-at the noisier end, which is only known afterwards,
+Inversion (Song et al. 2021, section 4.3): DDIM in reverse, from the image to its noise. Each reverse step needs the
+estimate at the noisier end, which is only known afterwards,
 
     z_t = (α_t/α_s) z_s + (σ_t - α_t σ_s/α_s) ε̂(z_t, λ_t)                                        (2)
 
-so it is solved by fixed-point iteration (Pan et al. 2023, "AIDI"); then DDIM along the same steps gives the picture
-back to within rounding, where one pass as it is commonly done, with ε̂(z_s), gives it about.
+so it is solved by fixed-point iteration (Pan et al. 2023, "AIDI"). DDIM along the same steps then reproduces the image
+to within rounding. The common single pass, with ε̂(z_s), reproduces it only approximately.
 """
 
 from collections.abc import Callable
@@ -36,15 +36,15 @@ from imagen_jax.sampling.spacings import LogSnrs
 Trajectory = Float[Array, " row"]
 
 MakeTrajectory = Callable[[LogSnrs], Trajectory]
-"""``walk(log_snrs)``: the row that a sampler takes, made of that of its spacing."""
+"""``walk(log_snrs)``: makes the sampler's trajectory from the log-SNRs of its spacing."""
 
 
 class Known(NamedTuple):
-    """What must be in the pictures.
+    """The parts of the images that must be kept.
 
     Attributes:
-        image: the pictures, in [-1, 1].
-        mask: 1 where they are to be kept, 0 where something is to be drawn.
+        image: images in [-1, 1].
+        mask: 1 where pixels are kept, 0 where they are sampled.
     """
 
     image: Images
@@ -52,18 +52,18 @@ class Known(NamedTuple):
 
 
 def full_trajectory(log_snrs: LogSnrs) -> LogSnrs:
-    """Takes all steps."""
+    """Returns the trajectory of all steps."""
     return log_snrs
 
 
 def end_of_trajectory(strength: float) -> MakeTrajectory:
-    """Makes the walk that takes the last steps only.
+    """Makes the function that keeps only the last steps of a trajectory.
 
     Args:
-        strength: share of the steps that is taken, above 0; 1 for all. At least one is.
+        strength: fraction of the steps to take, in (0, 1]; at least one step is taken.
 
     Raises:
-        UserError: it is no such share.
+        UserError: ``strength`` is outside (0, 1].
     """
     if not 0.0 < strength <= 1.0:
         raise UserError(f"a strength lies above 0 (nothing changes) and up to 1 (nothing is kept), not at {strength:g}")
@@ -76,14 +76,14 @@ def end_of_trajectory(strength: float) -> MakeTrajectory:
 
 
 def resample(times: int, stride: int = 10) -> MakeTrajectory:
-    """Makes the walk that takes every stretch of steps several times.
+    """Makes the function that repeats each group of steps in a trajectory (RePaint's resampling).
 
     Args:
-        times: how often each stretch is taken, at least 1.
-        stride: steps in a stretch, at least 1.
+        times: number of times each group is taken, at least 1.
+        stride: number of steps in a group, at least 1.
 
     Raises:
-        UserError: a number below 1.
+        UserError: ``times`` or ``stride`` is below 1.
     """
     if times < 1 or stride < 1:
         raise UserError(f"stretches of {stride} steps can't be taken {times} times: give at least 1 of each")
@@ -93,7 +93,7 @@ def resample(times: int, stride: int = 10) -> MakeTrajectory:
         row = [0]
         for first in range(0, last, stride):
             stretch = list(range(first + 1, min(first + stride, last) + 1))
-            # The last step ends on the clean image, whence there is no way back to one not so clean.
+            # The last step ends on the clean image, from which the sampler can't go back; so it is taken only once.
             again = stretch if stretch[-1] < last else stretch[:-1]
             if again:
                 row += (times - 1) * [*again, first]
@@ -104,7 +104,7 @@ def resample(times: int, stride: int = 10) -> MakeTrajectory:
 
 
 def keep_known(denoise: Denoiser, known: Known) -> Denoiser:
-    """Makes a denoiser that knows a part of the picture. Equation (1)."""
+    """Makes a denoiser whose estimate contains the known pixels. Equation (1)."""
 
     def knowing(noisy: Images, log_snr: PerExample) -> Estimate:
         image, gamma = split_estimate(denoise(noisy, log_snr))
@@ -114,16 +114,16 @@ def keep_known(denoise: Denoiser, known: Known) -> Denoiser:
 
 
 def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int = 10) -> Images:
-    """The noise from which ``ddim()`` draws the given images along the same log-SNRs. Equation (2).
+    """Returns the noise from which ``ddim()`` reproduces the given images along the same log-SNRs. Equation (2).
 
     Args:
-        denoise: see ``Denoiser``.
+        denoise: the denoiser, see ``Denoiser``.
         log_snrs: ``(steps + 1,)``, increasing, as for ``sample``.
-        images: clean, in [-1, 1].
-        iterations: of the fixed point of each step; 1 is inversion as commonly done.
+        images: clean images in [-1, 1].
+        iterations: fixed-point iterations per step; 1 is the common inversion.
 
     Returns:
-        Noisy images at ``log_snrs[0]``, for ``sample``'s ``start``.
+        Noisy images at ``log_snrs[0]``, for the argument ``start`` of ``sample``.
     """
 
     def step_back(cleaner: Images, pair: tuple[jax.Array, jax.Array]) -> tuple[Images, None]:
@@ -135,7 +135,7 @@ def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int
             noise = noise_from_image(split_estimate(denoise(noisy, there))[0], noisy, there)
             return alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
 
-        # The first guess is the images at hand, taken for noisier ones.
+        # The initial guess for the noisier images is the cleaner ones.
         return jax.lax.fori_loop(0, iterations, improve, cleaner), None
 
     pairs = (log_snrs[1:][::-1], log_snrs[:-1][::-1])
@@ -144,17 +144,17 @@ def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int
 
 
 def interpolate(first: Images, second: Images, share: PerExample) -> Images:
-    """Noise on the way from one to another, along the sphere that noise lies on (Song et al. 2021, appendix D.5).
+    """Interpolates between two noises along the sphere that noise lies on (Song et al. 2021, appendix D.5).
 
     Args:
-        first: standard normal.
-        second: standard normal.
-        share: of the way, 0 for the first and 1 for the second.
+        first: standard normal noise.
+        second: standard normal noise.
+        share: interpolation weight of each example, from 0 (``first``) to 1 (``second``).
     """
     axes = (1, 2, 3)
     lengths = jnp.sqrt((first**2).sum(axes) * (second**2).sum(axes))
     angle = jnp.arccos(jnp.clip((first * second).sum(axes) / lengths, -1.0, 1.0))
-    # Two equal noises have no angle between them.
+    # The angle between equal noises is 0, and the formula would divide by its sine.
     safe = jnp.where(angle < 1e-4, 1.0, angle)
     near = jnp.where(angle < 1e-4, 1.0 - share, jnp.sin((1.0 - share) * safe) / jnp.sin(safe))
     far = jnp.where(angle < 1e-4, share, jnp.sin(share * safe) / jnp.sin(safe))
@@ -162,6 +162,6 @@ def interpolate(first: Images, second: Images, share: PerExample) -> Images:
 
 
 def mix_texts(first: Text, second: Text, shares: PerExample) -> Text:
-    """Texts on the way from one to another: token by token, where either has one."""
+    """Interpolates linearly between two texts, token by token; the mask is True where either text has a token."""
     share = shares[:, None, None]
     return Text((1.0 - share) * first.embeddings + share * second.embeddings, first.mask | second.mask)

@@ -1,15 +1,15 @@
-"""What a denoiser says, with and without a learned variance, as one pair."""
+"""A denoiser's output, with or without a learned variance, as a pair."""
 
 from imagen_jax.array_types import Estimate, Images, ImageWithVariance
 
 
 def split_estimate(estimate: Estimate) -> tuple[Images, Images | None]:
-    """The estimate of the clean image, and γ where the network learns its variance."""
+    """Returns the estimate of the clean image, and γ if the network learns its variance (else None)."""
     if isinstance(estimate, ImageWithVariance):
         return estimate.image, estimate.gamma
     return estimate, None
 
 
 def join_estimate(image: Images, gamma: Images | None) -> Estimate:
-    """Undoes ``split_estimate``."""
+    """Reverses ``split_estimate``."""
     return image if gamma is None else ImageWithVariance(image, gamma)

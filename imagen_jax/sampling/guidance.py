@@ -1,15 +1,15 @@
-r"""Guidance: leading the estimate towards what is wanted.
+r"""Guidance: steers the estimate towards a text or a class.
 
-Classifier-free (Ho & Salimans 2022), in Imagen's convention (section 2.2):
+Classifier-free guidance (Ho & Salimans 2022), in Imagen's convention (section 2.2):
 
     ε̃ = w ε(z, c) + (1 - w) ε(z)                                                               (1)
 
 so w = 1 is no guidance, and w > 1 strengthens the text. Others write ε(z, c) + s (ε(z, c) - ε(z)); their s is w - 1.
 
-Within an interval of noise levels only (Kynkäänniemi et al. 2024, equation 6): where there is hardly anything but noise
-guidance costs variety, and where there is hardly any it changes nothing but the time.
+Guidance interval (Kynkäänniemi et al. 2024, equation 6): guidance is applied only within an interval of noise levels.
+At very high noise it reduces variety; at very low noise it costs time and hardly changes the images.
 
-By a classifier (Dhariwal & Nichol 2021, algorithm 2): with the gradient of any log-probability of the noisy images,
+Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): with the gradient of any log-probability of the noisy images,
 
     ε̃ = ε(z) - s σ ∇_z log p(y | z)   =>   x̃ = x̂ + s (σ²/α) ∇_z log p(y | z)                   (2)
 """
@@ -25,11 +25,11 @@ from imagen_jax.diffusion.process import signal_and_noise_scale
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
 MAX_GUIDANCE = 1e4
-"""Of a weight or a scale; beyond it float32 has no digits left for the pictures."""
+"""Max guidance weight or scale. Above it, float32 is not precise enough for the images."""
 
 
 class Interval(NamedTuple):
-    """Log-SNRs between which guidance is applied, ends included.
+    """The log-SNRs between which guidance is applied, ends included.
 
     Attributes:
         noisiest: the lower end.
@@ -41,18 +41,18 @@ class Interval(NamedTuple):
 
 
 LogProbability = Callable[[Images, PerExample], PerExample]
-"""``log_probability(noisy, log_snr)``: of what is wanted, for each of some noisy images."""
+"""``log_probability(noisy, log_snr)``: the log-probability of the target, for each noisy image."""
 
 
 class ClassifierGuidance(NamedTuple):
-    """Where a classifier leads a stage.
+    """How a classifier guides a stage.
 
     Attributes:
-        log_probability: of what is wanted; differentiable in the images.
+        log_probability: log-probability of the target; differentiable with respect to the images.
         scale: s of equation (2); 0 for no guidance.
-        resolution: height and width of the images that it knows.
-        wanted: in words, for the pictures' metadata.
-        trained_steps: of what gives the log-probability; None where it was not trained by us.
+        resolution: height and width of the images that the classifier takes.
+        wanted: description of the target, for the images' metadata.
+        trained_steps: training steps of the classifier; None if this package did not train it.
     """
 
     log_probability: LogProbability
@@ -62,20 +62,20 @@ class ClassifierGuidance(NamedTuple):
     trained_steps: int | None = None
 
     def describe(self) -> str:
-        """In words, so that pictures which differ by it have other metadata."""
+        """Returns a description for the images' metadata, so that images with different guidance differ in it."""
         trained = "" if self.trained_steps is None else f" after {self.trained_steps} steps of training"
         return f"a classifier's {self.scale:g} towards {self.wanted}{trained}"
 
 
 def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
-    """Makes the guided denoiser of equation (1), stated for the clean image, which is the same (see ``process.py``).
+    """Makes the guided denoiser of equation (1), applied to the clean image, which is equivalent (see ``process.py``).
 
-    Where the network learns its variance, that of the conditional estimate is kept.
+    If the network learns its variance, the conditional estimate's variance is kept.
 
     Args:
-        conditional: denoiser that knows the text.
-        unconditional: the same with the null text.
-        weight: w, 1 for no guidance; then the unconditional denoiser is never run.
+        conditional: denoiser with the text.
+        unconditional: the same denoiser with the null text or a negative prompt.
+        weight: w; 1 for no guidance, and then the unconditional denoiser is not run.
     """
     if weight == 1.0:
         return conditional
@@ -87,9 +87,10 @@ def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Deno
 
 
 def guide_batched(both: Denoiser, weight: float) -> Denoiser:
-    """Makes the same of one denoiser that knows the texts in its batch's first half and the null text in the second.
+    """Makes the guided denoiser of equation (1) from one denoiser of twice the batch size.
 
-    One call of twice the batch instead of two: faster where a batch does not fill the device, in more memory.
+    The first half of its batch has the texts, the second half the null text or a negative prompt. One call replaces
+    two: this is faster if a batch does not fill the device, and takes more memory.
     """
 
     def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
@@ -103,25 +104,25 @@ def guide_batched(both: Denoiser, weight: float) -> Denoiser:
 
 
 def combine_estimates(with_text: Estimate, without_text: Estimate, weight: float) -> Estimate:
-    """Equation (1) of two estimates."""
+    """Combines two estimates by equation (1); the variance is that of ``with_text``."""
     image, gamma = split_estimate(with_text)
     other, _ = split_estimate(without_text)
     return join_estimate(weight * image + (1.0 - weight) * other, gamma)
 
 
 def limit_to_interval(interval: Interval | None, guided: Denoiser, plain: Denoiser) -> Denoiser:
-    """Makes a denoiser that is guided within an interval; elsewhere only the plain one is run.
+    """Makes a denoiser that runs ``guided`` within an interval of log-SNRs and ``plain`` outside it.
 
     Args:
-        interval: None for everywhere.
-        guided: asked within it.
-        plain: asked without.
+        interval: log-SNRs with guidance; None for all.
+        guided: denoiser within the interval.
+        plain: denoiser outside the interval.
     """
     if interval is None:
         return guided
 
     def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
-        # A sampler's log-SNR is one for the whole batch.
+        # In sampling, all images of a batch have the same log-SNR.
         is_within = (interval.noisiest <= log_snr[0]) & (log_snr[0] <= interval.cleanest)
         return jax.lax.cond(is_within, guided, plain, noisy, log_snr)
 
@@ -133,7 +134,7 @@ def guide_by_classifier(denoise: Denoiser, classifier: ClassifierGuidance | None
 
     Args:
         denoise: any denoiser.
-        classifier: what leads it; None, or a scale of 0: nothing, and the classifier is never run.
+        classifier: the guidance; with None or a scale of 0 there is none, and the classifier is not run.
     """
     if classifier is None or classifier.scale == 0.0:
         return denoise
@@ -141,7 +142,7 @@ def guide_by_classifier(denoise: Denoiser, classifier: ClassifierGuidance | None
 
     def guided(noisy: Images, log_snr: PerExample) -> Estimate:
         image, gamma = split_estimate(denoise(noisy, log_snr))
-        # Images of a batch do not see each other, so the gradient of the sum is that of each.
+        # Each log-probability depends on one image only, so the gradient of the sum contains the gradient of each.
         gradient = jax.grad(lambda images: log_probability(images, log_snr).sum())(noisy)
         alpha, sigma = signal_and_noise_scale(log_snr)
         return join_estimate(image + scale * jnp.square(sigma) / alpha * gradient, gamma)

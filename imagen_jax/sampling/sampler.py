@@ -1,11 +1,12 @@
-"""The reverse process as one loop: as many steps as wished, compiled once.
+"""The reverse process as one loop with any number of steps, compiled once.
 
-    noise, or an image noised to a level -> one step of a rule after the other, along a row of log-SNRs -> images
+    noise, or an image noised to a level -> one step of a rule after another, along a trajectory of log-SNRs -> images
 
-The loop's ends may be arrays: a program that takes some steps of a row takes any of them (``cascade.make_draw_stage``).
+The bounds of the loop may be arrays, so that one compiled program can take any range of a trajectory's steps
+(``cascade.stage_sampler.make_draw_stage``).
 
-Where the row goes back (its next log-SNR is lower), noise is added instead, and the rule begins anew: that is how
-edits come to terms with what they must keep, see ``edits``.
+Where a trajectory goes back (its next log-SNR is not higher), the sampler adds noise instead and resets the rule's
+memory. RePaint's resampling works this way, see ``edits``.
 """
 
 from collections.abc import Callable
@@ -39,17 +40,17 @@ STEP_RULES: dict[str, Callable[[float, float], StepRule]] = {
 
 
 def fold_into_each(keys: Keys, number: int | Int[Array, ""]) -> Keys:
-    """A new key from each key."""
+    """Derives a new key from each key and a number."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
 def normal_for_each(keys: Keys, shape: tuple[int, ...]) -> Images:
-    """Standard normal images, each from its own key."""
+    """Samples standard normal images, each from its own key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExample, noise: Images) -> Images:
-    """Images at a log-SNR noised on to a lower one, as the forward process goes there (Kingma et al. 2021, eq. 3)."""
+    """Noises images from one log-SNR to a lower one by the forward process (Kingma et al. 2021, eq. 3)."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     noisier_alpha, noisier_sigma = signal_and_noise_scale(noisier_log_snr)
     shrunk = noisier_alpha / alpha
@@ -58,11 +59,11 @@ def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExamp
 
 
 class SamplerState(NamedTuple):
-    """Where a drawing stands between two steps.
+    """The state of the sampler between two steps.
 
     Attributes:
-        noisy: the images.
-        memory: what the rule keeps of the steps before.
+        noisy: noisy images.
+        memory: the step rule's memory of earlier steps.
     """
 
     noisy: Images
@@ -70,7 +71,7 @@ class SamplerState(NamedTuple):
 
 
 def begin(rule: StepRule, keys: Keys, shape: tuple[int, int, int], start: Images | None = None) -> SamplerState:
-    """The place before the first step; arguments as ``sample``'s."""
+    """Returns the state before the first step; the arguments are those of ``sample``."""
     begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
     return SamplerState(begun, rule.init(begun))
 
@@ -84,7 +85,7 @@ def take_steps(
     first: StepNumber,
     end: StepNumber,
 ) -> SamplerState:
-    """Takes the steps from ``first`` on, before ``end``; the other arguments as ``sample``'s."""
+    """Takes the steps ``first`` to ``end - 1`` from the state ``place``; other arguments as for ``sample``."""
     goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
     row = jnp.asarray(log_snrs)
 
@@ -106,7 +107,7 @@ def take_steps(
         return jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
 
     if isinstance(first, int) and isinstance(end, int):
-        # A loop of a length that compilers and counters know.
+        # With static bounds, compilers and FLOP counters see the number of steps of a scan.
         return jax.lax.scan(lambda place, number: (take_step(number, place), None), place, jnp.arange(first, end))[0]
     return jax.lax.fori_loop(first, end, take_step, place)
 
@@ -119,18 +120,18 @@ def sample(
     shape: tuple[int, int, int],
     start: Images | None = None,
 ) -> Images:
-    """Draws images: noise at ``log_snrs[0]``, then one step of ``rule`` to each next log-SNR.
+    """Samples images: starts from noise at ``log_snrs[0]`` and takes one step of ``rule`` to each next log-SNR.
 
     Args:
-        denoise: see ``Denoiser``; guided and thresholded as wished.
-        rule: how a step goes, see ``step_rules`` and ``solvers``.
-        log_snrs: ``(steps + 1,)``, increasing, bar where noise is to be added again.
-        keys: one for each example; an image depends on its own key alone.
+        denoise: the denoiser, already guided and thresholded, see ``Denoiser``.
+        rule: step rule, see ``step_rules`` and ``solvers``.
+        log_snrs: ``(steps + 1,)``, increasing, except where noise is added again.
+        keys: one key for each image, which depends on its own key alone.
         shape: height, width and channels of one image.
-        start: images as noisy as ``log_snrs[0]`` says, to begin with; noise where there are none.
+        start: noisy images at ``log_snrs[0]`` to start from; None for noise.
 
     Returns:
-        ``(batch, *shape)`` in float32, as the last step left them: about [-1, 1], not clipped.
+        ``(batch, *shape)`` in float32, as the last step returns them: about [-1, 1], not clipped.
     """
     begun = begin(rule, keys, shape, start)
     return take_steps(denoise, rule, log_snrs, keys, begun, 0, len(log_snrs) - 1).noisy

@@ -1,26 +1,26 @@
-r"""Rules of higher order for the probability-flow ODE: few steps, and still near its solution.
+r"""Higher-order step rules for the probability-flow ODE, which stay close to its solution with few steps.
 
-With l = λ/2 = log(α/σ), every path of the ODE obeys exactly, for h = l_s - l_t (Lu et al. 2022b, "DPM-Solver++",
+With l = λ/2 = log(α/σ), every path of the ODE satisfies exactly, for h = l_s - l_t (Lu et al. 2022b, "DPM-Solver++",
 proposition 4.1),
 
     z_s = (σ_s/σ_t) z_t + α_s ∫₀^h e^(u-h) x̂(l_t + u) du                                        (1)
 
-and a rule is what it takes for x̂ between the log-SNRs at which it asked the denoiser.
+The rules differ in how they approximate x̂ between the log-SNRs at which they evaluate the denoiser.
 
-Constant: DDIM. A line through this answer and the last one, at the middle of the step: DPM-Solver++(2M) (Lu et al.
-2022b, algorithm 2), which is a DDIM step whose estimate is
+A constant gives DDIM. The line through the current and the previous evaluation, taken at the middle of the step, gives
+DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2). It is a DDIM step whose estimate is
 
     x̂ + (h / 2h₋) (x̂ - x̂₋),    h₋ the step before                                                (2)
 
-and the same in an ancestral step is DPM-Solver++(2M) for the SDE (appendix B). A polynomial through all answers at
-hand, integrated exactly: UniPC (Zhao et al. 2023, section 3) with varying coefficients, whose steps predict with two
-answers, and correct themselves with the third when it is there, at no further call.
+The same estimate in an ancestral step gives DPM-Solver++(2M) for the SDE (appendix B). A polynomial through all
+available evaluations, integrated exactly, gives UniPC (Zhao et al. 2023, section 3) with varying coefficients. Its
+steps predict with two evaluations. They are corrected with a third when it is available, without another call.
 
-Heun (Karras et al. 2022, algorithm 1, without churn) steps in σ̃ = σ/α, where dy/dσ̃ = ε̂ for y = z/α: once with the slope
-here, then with the mean of this slope and the slope there. Two calls a step. Above σ̃ = 80, where that paper begins and
-steps in σ̃ are long, it is DDIM.
+Heun (Karras et al. 2022, algorithm 1, without churn) steps in σ̃ = σ/α, where dy/dσ̃ = ε̂ for y = z/α. It steps once
+with the slope at the start, then again with the mean of the slopes at the start and the end: two calls a step. Above σ̃
+= 80, where that paper starts and steps in σ̃ are long, it is DDIM.
 
-The last step, onto the clean image, is DDIM's in all of them: l rises there by more than in all steps before it.
+The last step, onto the clean image, is DDIM's in all of them: l rises more in it than in all steps before.
 """
 
 from typing import NamedTuple
@@ -36,15 +36,15 @@ from imagen_jax.sampling.spacings import NOISIEST
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean, no_memory
 
 FAR_LOG_SNR = -1e12
-"""A log-SNR so far away that an answer said to be from there weighs nothing."""
+"""A log-SNR so low that an evaluation there has no weight."""
 
 
 class Evaluation(NamedTuple):
-    """An estimate, and what it was an estimate at.
+    """A denoiser's estimate, and the log-SNR at which it was evaluated.
 
     Attributes:
-        image: of the clean images.
-        log_snr: of the noisy images.
+        image: estimate of the clean images.
+        log_snr: log-SNR of the noisy images.
     """
 
     image: Images
@@ -52,21 +52,21 @@ class Evaluation(NamedTuple):
 
 
 def empty_history(noisy: Images, log_snr: float = FAR_LOG_SNR) -> Evaluation:
-    """What is remembered before the first step."""
+    """Returns the placeholder for the previous evaluation before the first step."""
     return Evaluation(jnp.zeros_like(noisy), jnp.full(noisy.shape[:1], log_snr, noisy.dtype))
 
 
 def for_images(numbers: PerExample) -> Float[Array, "batch 1 1 1"]:
-    """A number for each example, shaped to multiply images."""
+    """Reshapes one number for each example so that it multiplies images."""
     return numbers[:, None, None, None]
 
 
 def extrapolate(rule: StepRule, name: str) -> StepRule:
-    """Makes a rule of second order of one of first order, by equation (2).
+    """Makes a second-order rule from a first-order one, by equation (2).
 
     Args:
-        rule: calls its denoiser once, and remembers nothing.
-        name: of the new rule.
+        rule: first-order rule that calls its denoiser once and has no memory.
+        name: name of the new rule.
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
@@ -81,24 +81,24 @@ def extrapolate(rule: StepRule, name: str) -> StepRule:
 
 
 def dpm_solver_2m() -> StepRule:
-    """DPM-Solver++(2M): deterministic, second order, one call a step."""
+    """Makes DPM-Solver++(2M): deterministic, second order, one denoiser call a step."""
     return extrapolate(ddim(), "DPM-Solver++(2M)")
 
 
 def dpm_solver_2m_sde() -> StepRule:
-    """DPM-Solver++(2M) for the SDE: draws new noise at every step, as ancestral sampling does."""
+    """Makes DPM-Solver++(2M) for the SDE: it adds new noise at every step, as ancestral sampling does."""
     return extrapolate(ancestral(), "DPM-Solver++(2M) SDE")
 
 
 def heun() -> StepRule:
-    """Heun's method as Karras et al. 2022 have it: deterministic, second order, two calls a step."""
+    """Makes Heun's method of Karras et al. 2022: deterministic, second order, two denoiser calls a step."""
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         image, _ = split_estimate(denoise(noisy, log_snr))
         slope = noise_from_image(image, noisy, log_snr)
         alpha, sigma = signal_and_noise_scale(log_snr)
         next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
-        # As in DDIM, and not z + (σ̃_s - σ̃_t) ε̂, which where there is mostly noise is a difference of large numbers.
+        # As in DDIM. At high noise, z + (σ̃_s - σ̃_t) ε̂ would be a difference of large numbers and lose precision.
         predicted = next_alpha * image + next_sigma * slope
 
         def correct():
@@ -106,7 +106,7 @@ def heun() -> StepRule:
             next_slope = noise_from_image(next_image, predicted, next_log_snr)
             return predicted + (next_sigma - next_alpha * sigma / alpha) * (next_slope - slope) / 2.0
 
-        # The log-SNR is one for all examples of a batch.
+        # All examples of a batch have the same log-SNR.
         is_curved = (log_snr[0] >= NOISIEST - 0.01) & ~is_clean(next_log_snr)[0]
         return jax.lax.cond(is_curved, correct, lambda: predicted), memory
 
@@ -114,12 +114,12 @@ def heun() -> StepRule:
 
 
 class History(NamedTuple):
-    """What UniPC remembers.
+    """The memory of UniPC.
 
     Attributes:
-        noisy: where the last step began, as corrected.
-        last: the denoiser's answer there.
-        one_before: its answer before that.
+        noisy: noisy images at the start of the last step, after their correction.
+        last: evaluation at the start of the last step.
+        one_before: evaluation at the start of the step before it.
     """
 
     noisy: Images
@@ -128,7 +128,7 @@ class History(NamedTuple):
 
 
 def unipc() -> StepRule:
-    """UniPC, predicting with order 2 and correcting with order 3: deterministic, one call a step."""
+    """Makes UniPC with a predictor of order 2 and a corrector of order 3: deterministic, one call a step."""
 
     def init(noisy: Images) -> History:
         return History(noisy, empty_history(noisy), empty_history(noisy, 2.0 * FAR_LOG_SNR))
@@ -147,7 +147,7 @@ def unipc() -> StepRule:
 
 
 def integrate(noisy: Images, log_snr: PerExample, next_log_snr: PerExample, answers: tuple[Evaluation, ...]) -> Images:
-    """Equation (1) with the polynomial through two or three answers, the first of them at ``log_snr``."""
+    """Integrates equation (1) with the polynomial through two or three evaluations, the first at ``log_snr``."""
     second = (answers[1].log_snr - log_snr) / 2.0
     # Newton's divided differences; with u₁ = 0 their polynomials are 1, u and u (u - u₂).
     slope = (answers[1].image - answers[0].image) / for_images(second)
@@ -164,10 +164,10 @@ def integrate(noisy: Images, log_snr: PerExample, next_log_snr: PerExample, answ
 
 
 def exponential_moments(height: PerExample) -> tuple[PerExample, PerExample, PerExample]:
-    """∫₀^h e^(u-h) u^n du for n = 0, 1, 2, h ≥ 0.
+    """Returns ∫₀^h e^(u-h) u^n du for n = 0, 1, 2, h ≥ 0.
 
-    By parts M_n = h^n - n M_(n-1), which loses all digits where h is small; there the first terms of the series,
-    h^(n+1) n! Σ_k (-h)^k / (n+1+k)!.
+    Integration by parts gives M_n = h^n - n M_(n-1), which loses all digits for small h. There we use the first terms
+    of the series h^(n+1) n! Σ_k (-h)^k / (n+1+k)!.
     """
     safe = jnp.maximum(height, 0.5)
     constant = -jnp.expm1(-height)

@@ -1,24 +1,24 @@
-r"""How one step goes from z_t to z_s, s < t, given the estimate x̂ of the clean image.
+r"""Step rules: one step from z_t to z_s, s < t, given the estimate x̂ of the clean image.
 
-Ancestral sampling draws from the reverse process (Imagen, section 2.1 and appendix; Kingma et al. 2021, equation 31):
+Ancestral sampling samples from the reverse process (Imagen, section 2.1 and appendix; Kingma et al. 2021, equation 31):
 with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
 
     mean = r (α_s/α_t) z_t + (1 - r) α_s x̂                                                      (1)
-    σ̃² = (1 - r) σ_s²   (smallest),      σ² = (1 - r) σ_t²   (largest)                          (2)
+    σ̃² = (1 - r) σ_s²   (min),      σ² = (1 - r) σ_t²   (max)                                   (2)
     z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
 
-A network that learns its variance says a γ for each value of the image (Nichol & Dhariwal 2021, equation 15).
+A network that learns its variance outputs γ for each value of the image (Nichol & Dhariwal 2021, equation 15).
 
 The last step, onto the clean image, has ε = 0 in every rule (Ho et al. 2020, algorithm 2, line 3): no later step would
 remove its noise. ``sampler.take_steps`` passes zeros there.
 
-DDIM (Song et al. 2021, equation 12) keeps the noise that it sees; η = 0 draws no new noise, η = 1 is ancestral with γ =
-0:
+DDIM (Song et al. 2021, equation 12) keeps the estimated noise ε̂. With η = 0 it adds no new noise; with η = 1 it is
+ancestral sampling with γ = 0:
 
     z_s = α_s x̂ + sqrt(σ_s² - (η σ̃)²) ε̂ + η σ̃ ε                                                 (4)
 
-A rule is a pair of pure functions, as optax's are: ``init(noisy)`` makes the memory a multi-step rule carries (empty
-for these two), ``step`` takes one step. It calls the denoiser itself, as often as it needs. ``solvers`` has rules that
+A rule is a pair of pure functions, as in optax: ``init(noisy)`` makes the memory of a multi-step rule (empty for these
+two), and ``step`` takes one step. A step calls the denoiser itself, as often as it needs. ``solvers`` has rules that
 need fewer steps.
 """
 
@@ -38,14 +38,14 @@ Memory = Any
 
 
 class StepRule(NamedTuple):
-    """A sampler's arithmetic.
+    """One method of sampling: the arithmetic of its steps.
 
     Attributes:
-        name: what to call it.
+        name: name for messages and the images' metadata.
         init: ``noisy -> memory``.
-        step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is fresh
-            standard normal noise, for the rules that want some, and zero in the step onto the clean image.
-        reads_variance: whether it takes γ from a network that learns its variance.
+        step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is new
+            standard normal noise for the rules that use it, and zero in the step onto the clean image.
+        reads_variance: whether the rule uses γ from a network that learns its variance.
     """
 
     name: str
@@ -55,26 +55,26 @@ class StepRule(NamedTuple):
 
 
 def no_memory(noisy: Images) -> Memory:
-    """The memory of a rule that looks at one step only."""
+    """Returns the empty memory of a single-step rule."""
     return ()
 
 
 def fraction_replaced(log_snr: PerExample, next_log_snr: PerExample) -> Images:
-    """1 - r of equation (1), shaped to multiply images: how much of the noise a step exchanges."""
+    """Returns 1 - r of equation (1), shaped to multiply images: the fraction of the noise that a step replaces."""
     return -jnp.expm1(log_snr - next_log_snr)[:, None, None, None]
 
 
 def is_clean(log_snr: PerExample) -> Bool[Array, " batch"]:
-    """Whether a step to this log-SNR ends on the clean image."""
+    """Returns for each log-SNR whether a step to it ends on the clean image."""
     return log_snr > 0.99 * LOG_SNR_LIMIT
 
 
 def ancestral(gamma: float = 0.0) -> StepRule:
-    """Ancestral sampling. Equations (1) to (3).
+    """Makes the rule of ancestral sampling. Equations (1) to (3).
 
     Args:
-        gamma: 0 for the smallest posterior variance, 1 for the largest, between for the geometric interpolation; a
-            network that learns its variance says its own.
+        gamma: 0 for the min posterior variance, 1 for the max; values between interpolate geometrically. A network that
+            learns its variance overrides it.
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
@@ -91,7 +91,7 @@ def ancestral(gamma: float = 0.0) -> StepRule:
 
 
 def ddim(eta: float = 0.0) -> StepRule:
-    """DDIM. Equation (4).
+    """Makes the DDIM rule. Equation (4).
 
     Args:
         eta: 0 for the deterministic rule, 1 for ancestral noise.

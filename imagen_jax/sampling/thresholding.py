@@ -1,13 +1,13 @@
-r"""Thresholding (Imagen, section 2.3): keeping the estimate of the clean image in the range that images have.
+r"""Thresholding (Imagen, section 2.3): keeps the estimate of the clean image in the range of images.
 
-High guidance weights push x̂ beyond [-1, 1], where no training image was, and the error feeds itself step by step.
-Static thresholding clips x̂ to [-1, 1]. Dynamic thresholding takes, for each image on its own, s = the p-th percentile
-of |x̂| over all its pixels and channels, and
+High guidance weights push x̂ beyond [-1, 1], the range of all training images, and the error grows from step to step.
+Static thresholding clips x̂ to [-1, 1]. Dynamic thresholding computes, for each image separately, s = the p-th
+percentile of |x̂| over all its pixels and channels, and
 
     s ← max(s, 1),     x̂ ← clip(x̂, -s, s) / s                                                   (1)
 
-DeepFloyd IF also holds s below a largest value: with 1 as the largest that is static thresholding again.
-Both apply to the *guided* estimate, at every step.
+DeepFloyd IF also limits s to a max; with a max of 1 that is static thresholding. Both apply to the *guided* estimate,
+at every step.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ Threshold = Callable[[Images], Images]
 
 
 def no_threshold(image: Images) -> Images:
-    """Leaves the estimate as it is."""
+    """Returns the estimate unchanged."""
     return image
 
 
 def static_threshold(image: Images) -> Images:
-    """Clips to [-1, 1]."""
+    """Clips the estimate to [-1, 1]."""
     return jnp.clip(image, -1.0, 1.0)
 
 
@@ -35,11 +35,11 @@ def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = No
     """Makes the dynamic threshold of equation (1).
 
     Args:
-        percentile: p, from 0 to 100; the paper's figure uses 99.5.
-        max_threshold: s is held below it, where it is given; at least 1.
+        percentile: p, in (1, 100]; the paper's figure uses 99.5.
+        max_threshold: max of s, at least 1; None for no limit.
 
     Raises:
-        UserError: a percentile that looks like a fraction, or lies outside [0, 100]; a largest bound below 1.
+        UserError: ``percentile`` is outside (1, 100], such as a fraction, or ``max_threshold`` is below 1.
     """
     if max_threshold is not None and max_threshold < 1.0:
         raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {max_threshold}")
@@ -61,7 +61,7 @@ THRESHOLDS: dict[str, Callable[..., Threshold]] = {
     "static": lambda percentile, max_threshold=None: static_threshold,
     "dynamic": dynamic_threshold,
 }
-"""``THRESHOLDS[name](percentile, max_threshold)``; only "dynamic" reads the two."""
+"""``THRESHOLDS[name](percentile, max_threshold)``; only "dynamic" uses the two arguments."""
 
 
 def apply_threshold(denoise: Denoiser, threshold: Threshold) -> Denoiser:

@@ -1,6 +1,6 @@
-"""Which folders a training may use as its workdir: an empty one, or that of a run of its own kind.
+"""Checks whether a folder can be a training workdir: it must be empty or contain a run of the same kind.
 
-Anything else that this package writes has its files in the same places, and training would mix with it.
+Other outputs of this package use the same file names, so training would mix its files with theirs.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from imagen_jax.training.workdir import config_path, has_begun
 WEIGHTS = "starting from weights is not supported yet; sample with them, or choose another --workdir"
 
 KINDS = {"stage": "imagen_jax train", "classifier": "imagen_jax train_classifier"}
-"""Sections of a config that tell what is trained, and the command that trains it."""
+"""Config sections that identify the kind of training, and the command that runs it."""
 
 OTHERS = {
     "manifest.json": "a prepared data set",
@@ -26,20 +26,20 @@ OTHERS = {
     "captions.jsonl": "an evaluation",
     "model_index.json": "a pipeline of diffusers",
 }
-"""Files that tell what a folder holds that is no training's."""
+"""Files that identify a folder which is not a training workdir, and a description of its content."""
 
 
 def check_trainable(workdir: Path, kind: str, data: Mapping[str, Any]) -> None:
-    """Checks that a folder is a workdir that a training can begin or go on in; changes nothing.
+    """Checks that a training can start or resume in a folder; changes nothing.
 
     Args:
-        workdir: the folder; it need not be there.
-        kind: what is trained, a key of ``KINDS``.
-        data: the section of the config that says what it is trained on.
+        workdir: the folder; it may be missing.
+        kind: kind of training, a key of ``KINDS``.
+        data: section of the config that describes the training data.
 
     Raises:
-        UserError: it is a file, holds weights without the optimizer's state, or something that is no training's; or it
-            lies among the images that are trained on.
+        UserError: the folder is a file, contains weights without the optimizer's state, contains anything other than a
+            training of this kind, or lies among the training images.
     """
     if workdir.is_file():
         raise UserError(f"the workdir {workdir} is a file: choose another --workdir")
@@ -60,10 +60,10 @@ def check_trainable(workdir: Path, kind: str, data: Mapping[str, Any]) -> None:
 
 
 def check_not_among_images(workdir: Path, images: str | Path) -> None:
-    """Checks that a workdir lies in no folder of images, which would take the run's previews for some of them.
+    """Checks that a workdir lies outside a folder of images, which would otherwise include the run's previews.
 
     Raises:
-        UserError: it does.
+        UserError: the workdir lies in the folder of images.
     """
     folder = to_path(images).expanduser()
     if in_bucket(folder) == in_bucket(workdir) and absolute(workdir).is_relative_to(absolute(folder)):
@@ -71,7 +71,7 @@ def check_not_among_images(workdir: Path, images: str | Path) -> None:
 
 
 def check_has_state(workdir: Path) -> None:
-    """Checks that a run can go on: an import holds averaged parameters alone, and so does what is kept to sample.
+    """Checks that a run can resume. Imports and checkpoints kept only for sampling have no optimizer state.
 
     Raises:
         UserError: no checkpoint has the optimizer's state.
@@ -81,20 +81,20 @@ def check_has_state(workdir: Path) -> None:
 
 
 def has_state(workdir: Path) -> bool:
-    """Whether a training can go on from what is there; where all checkpoints are damaged that is not known, and true.
+    """Returns whether a training can resume from a workdir's checkpoints; True if all of them are damaged.
 
     Args:
-        workdir: with checkpoints in it.
+        workdir: a folder with checkpoints.
     """
     whole = [path for path in list_steps(workdir / "checkpoints") if is_complete(path)]
     return not whole or any((path / "state").exists() for path in whole)
 
 
 def check_kind(workdir: Path, kind: str) -> None:
-    """Checks that the config in a folder is of a training of this kind.
+    """Checks that the config in a folder belongs to a training of this kind.
 
     Raises:
-        UserError: it can't be read, is of another kind, or of another program.
+        UserError: the config can't be read, or belongs to a training of another kind or to another program.
     """
     path = config_path(workdir)
     try:

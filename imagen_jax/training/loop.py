@@ -1,11 +1,11 @@
-"""The loop: next batch, one step, and every so often something for people or for the disk.
+"""The training loop: next batch, one step, and at regular intervals a log line, a preview or a checkpoint.
 
     batches -> put on the devices -> step -> state
-                                       |-> every so often: log line, preview, checkpoint (with the data position)
+                                       |-> every n-th step: log line, preview, checkpoint (with the data position)
 
-While the devices compute step n the host fetches the batch of step n + 1; then it waits for step n. So the devices idle
-only from one step's end to the next one's start, and that is what ``LoopClock`` measures: a batch that comes late, and
-what is done between steps.
+While the devices compute step n, the host fetches the batch of step n + 1 and then waits for step n. So the devices are
+idle only between the end of one step and the start of the next. ``LoopClock`` measures this time: the wait for late
+batches, and the work between steps.
 """
 
 import time
@@ -21,26 +21,26 @@ from imagen_jax.training.step import Batch, TrainStep
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches on the host, whose position can be kept."""
+    """Batches on the host, with a position that can be saved and restored."""
 
     def __next__(self) -> Any: ...
 
     def get_state(self) -> Any:
-        """The position: restored, the next batch is the one that would have come next."""
+        """Returns the position. Once it is restored, the next batch is the one that would have come next."""
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position."""
+        """Restores a position."""
 
 
 class StepInfo(NamedTuple):
-    """What a hook sees after a step.
+    """Information that a hook receives after a step.
 
     Attributes:
-        state: the state after the step; the next step consumes it, so a hook must not keep it.
+        state: state after the step; the next step consumes it, so a hook must not keep it.
         metrics: the step's metrics, on the device.
         data_state: position in the data right after this step's batch.
         clock: the loop's clock.
-        leaving: whether the run leaves after this step, though it is not the last.
+        leaving: whether the run stops early after this step, because ``should_leave`` returned True.
     """
 
     state: TrainState
@@ -51,14 +51,14 @@ class StepInfo(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """Something done after every ``every``-th step, and after the last one.
+    """An action after every ``every``-th step, and after the last one.
 
     Attributes:
-        name: under which the clock counts its seconds.
-        every: how often, in steps.
-        act: ``(step number, moment) -> None``; or a state, to go on from instead.
-        when_leaving: whether also after the step after which a run that was told to leave leaves; there is little time,
-            and what is not done then, though it is its turn, is left to whoever goes on.
+        name: name under which the clock counts the hook's seconds.
+        every: interval in steps.
+        act: ``(step number, step info) -> None``, or a state with which the loop continues.
+        when_leaving: whether the hook also runs, whatever its interval, after the step at which the run stops early.
+            There is little time then. If False, a hook that is due at that step is left to the resumed run.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Hook(NamedTuple):
 
 
 class LoopClock:
-    """Where the loop's wall time went: inside the compiled step, or outside it and for what.
+    """The wall time of the loop, inside the compiled step and outside it.
 
     Attributes:
-        step_seconds: seconds from starting a step to its end, summed.
-        outside_seconds: seconds by name of what was done between steps; "input" is the wait for a batch.
-        steps: steps counted.
+        step_seconds: total seconds between the starts and the ends of steps.
+        outside_seconds: total seconds between steps, by name of the activity; "input" is the wait for a batch.
+        steps: number of steps.
     """
 
     def __init__(self) -> None:
@@ -82,21 +82,21 @@ class LoopClock:
         self.steps = 0
 
     def add_outside(self, name: str, seconds: float) -> None:
-        """Counts seconds between steps under a name."""
+        """Adds seconds between steps under a name."""
         self.outside_seconds[name] = self.outside_seconds.get(name, 0.0) + seconds
 
     def add_step(self, seconds: float) -> None:
-        """Counts one step."""
+        """Adds one step and its seconds."""
         self.step_seconds += seconds
         self.steps += 1
 
     @property
     def total_seconds(self) -> float:
-        """Wall time of the loop so far."""
+        """Wall time of the loop so far, in seconds."""
         return self.step_seconds + sum(self.outside_seconds.values())
 
     def overhead(self, *names: str) -> float:
-        """Share of the loop's wall time outside the compiled step, in [0, 1]; of some names only, where given."""
+        """Returns the fraction of the wall time outside the compiled step, in [0, 1]; of ``names`` only, if given."""
         outside = sum(seconds for name, seconds in self.outside_seconds.items() if not names or name in names)
         return outside / self.total_seconds if self.total_seconds else 0.0
 
@@ -112,17 +112,17 @@ def run_loop(
     clock: LoopClock,
     should_leave: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
-    """Trains from ``state.step`` to ``steps``, or until it should leave.
+    """Trains from ``state.step`` to ``steps``, or until ``should_leave`` returns True; returns the last state.
 
     Args:
-        state: where to start; consumed.
-        step: the compiled step.
-        batches: host batches, positioned right after those already learned from.
-        steps: number of updates to reach.
-        put: host batch to a batch on the devices.
-        hooks: see ``Hook``; run in their order.
-        clock: counts where the time goes.
-        should_leave: asked after each step, with its number.
+        state: first state; consumed.
+        step: compiled step.
+        batches: host batches, positioned after the last batch that was trained on.
+        steps: number of the last step.
+        put: puts a host batch on the devices.
+        hooks: actions after a step, in this order; see ``Hook``.
+        clock: measures the time of the loop.
+        should_leave: called with the step's number after each step.
     """
     first = int(state.step) + 1
     if first > steps:
@@ -131,14 +131,14 @@ def run_loop(
     batch = put(next(batches))
     ended = time.perf_counter()
     clock.add_outside("input", ended - began)
-    # A thread of its own sees a step end while this one still fetches a batch.
+    # A separate thread sees the end of a step while this one still fetches a batch.
     waiter = ThreadPoolExecutor(1)
     for number in range(first, steps + 1):
         started = time.perf_counter()
         clock.add_outside("loop", started - ended)
         state, metrics = step(state, batch)
         step_end = waiter.submit(wait_for_end, metrics)
-        # Taken before next(batches): the stored position must not skip the batch that is fetched ahead.
+        # Read before next(batches): the stored position must not skip the batch that is fetched ahead.
         data_state = batches.get_state()
         if number < steps:
             batch = put(next(batches))
@@ -166,6 +166,6 @@ def run_loop(
 
 
 def wait_for_end(metrics: Any) -> float:
-    """Waits for a step's metrics, and returns when they were there."""
+    """Waits for a step's metrics, and returns the time when they arrived, as ``time.perf_counter`` counts."""
     jax.block_until_ready(metrics)
     return time.perf_counter()

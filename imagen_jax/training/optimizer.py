@@ -1,4 +1,4 @@
-"""The optimizers of Imagen (appendix F.1), Adafactor for the base and Adam for super-resolution; and Muon."""
+"""Imagen's optimizers (appendix F.1), Adafactor for the base and Adam for super-resolution; and Muon."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from imagen_jax.errors import UserError, check_names, lookup
 def adam(
     learning_rate: optax.Schedule, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam with the paper's constants."""
+    """Makes Adam with the paper's constants."""
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
 
 
 def adafactor(learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Adafactor with optax's defaults and no weight decay, as the paper states."""
+    """Makes Adafactor with optax's defaults and no weight decay, as in the paper."""
     return optax.adafactor(learning_rate)
 
 
@@ -29,10 +29,10 @@ LAST_LAYERS = ("out", "conv_out")
 
 
 def kernel_dimensions(params: Any) -> Any:
-    """Which axes of a kernel are its inputs and which its outputs; None for what Muon leaves to Adam.
+    """Returns the input and output axes of each kernel for Muon, and None for parameters that Adam updates.
 
-    Those are vectors and the network's last layer, as Muon's authors advise.
-    Dense layers with heads, ``(inputs, heads, head_channels)``, are one matrix.
+    Adam updates vectors and the network's last layer, as Muon's authors advise. Dense layers with heads, ``(inputs,
+    heads, head_channels)``, count as one matrix.
     """
 
     def dimensions(path: Any, array: jax.Array) -> MuonDimensionNumbers | None:
@@ -47,16 +47,17 @@ def kernel_dimensions(params: Any) -> Any:
 def muon(
     learning_rate: optax.Schedule, adam_ratio: float = 0.1, b2: float = 0.99, newton_schulz_steps: int = 3
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024): momentum whose singular values are all made about one; Adam where there is no matrix.
+    """Makes Muon (Jordan et al. 2024): momentum with all singular values near one; Adam for all but matrices.
 
-    Rare directions of a kernel are learned as fast as common ones, and a caption is a rare direction: at equal time the
-    quickstart's base knows more captions by it than by Adam.
+    Muon learns rare directions of a kernel as fast as common ones, and a caption is a rare direction. In equal time,
+    the quickstart's base learns more captions with Muon than with Adam.
 
     Args:
-        learning_rate: Muon's.
-        adam_ratio: Adam's learning rate is this many times Muon's.
-        b2: Adam's.
-        newton_schulz_steps: iterations of the approximation; five is usual, and three cost little on a small batch.
+        learning_rate: learning rate of Muon.
+        adam_ratio: ratio of Adam's learning rate to Muon's.
+        b2: decay of Adam's second moment.
+        newton_schulz_steps: iterations of the Newton-Schulz approximation. Five are usual; three cost little time with
+            a small batch.
     """
     return optax.contrib.muon(
         learning_rate,
@@ -75,10 +76,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def warm_up_then_cosine(peak: float, warm_up_steps: int, decay_steps: int) -> optax.Schedule:
-    """Learning rate: linear from 0 to ``peak``, then along a cosine to 0 at ``decay_steps`` (counted from the start).
+    """Makes a learning rate: linear from 0 to ``peak``, then a cosine to 0 at ``decay_steps`` from the start.
 
     Raises:
-        UserError: the warm-up does not end before the decay does.
+        UserError: ``warm_up_steps`` is negative, or not below ``decay_steps``.
     """
     if not 0 <= warm_up_steps < decay_steps:
         raise UserError(
@@ -88,7 +89,7 @@ def warm_up_then_cosine(peak: float, warm_up_steps: int, decay_steps: int) -> op
 
 
 COMMON = ("name", "learning_rate", "warm_up_steps", "decay_steps", "clip_norm")
-"""Keys of ``config.optimizer`` that every optimizer has."""
+"""Keys of ``config.optimizer`` common to all optimizers."""
 
 
 def make_optimizer(
@@ -100,18 +101,18 @@ def make_optimizer(
     clip_norm: float | None,
     **options: float | int,
 ) -> optax.GradientTransformation:
-    """Makes the optimizer a config names.
+    """Makes the optimizer that a config names.
 
     Args:
         name: a key of ``OPTIMIZERS``.
-        learning_rate: its peak.
+        learning_rate: peak learning rate.
         warm_up_steps: see ``warm_up_then_cosine``.
         decay_steps: see ``warm_up_then_cosine``.
-        clip_norm: largest global norm of a gradient; None leaves gradients alone (the paper does not say).
-        **options: whatever else the optimizer takes.
+        clip_norm: max global norm of a gradient; None for no clipping (the paper does not specify it).
+        **options: other arguments of the optimizer.
 
     Raises:
-        UserError: an unknown optimizer or option (names the nearest), or a warm-up that does not fit.
+        UserError: the optimizer or an option is unknown (the message names the nearest), or the warm-up is invalid.
     """
     make = lookup(OPTIMIZERS, name, "optimizer")
     own = [one for one in inspect.signature(make).parameters if one != "learning_rate"]
@@ -121,36 +122,38 @@ def make_optimizer(
 
 
 def make_schedule(settings: Mapping[str, Any]) -> optax.Schedule:
-    """Makes the learning rate that ``make_optimizer(**settings)`` follows, of the number of updates made before.
+    """Makes the learning rate of ``make_optimizer(**settings)`` as a function of the number of updates so far.
 
     Raises:
-        UserError: the schedule is impossible.
+        UserError: the warm-up is negative or not shorter than the decay.
     """
     return warm_up_then_cosine(settings["learning_rate"], settings["warm_up_steps"], settings["decay_steps"])
 
 
 def count_updates(opt_state: optax.OptState) -> Int[jax.Array, ""]:
-    """How many updates an optimizer of ``OPTIMIZERS`` has made: its schedule is at this place. Skipped steps make none.
+    """Returns the number of updates of an optimizer of ``OPTIMIZERS``, the position in its learning rate schedule.
+
+    Skipped steps do not count.
 
     Raises:
-        KeyError: it is another optimizer, which does not count.
+        IndexError: the optimizer's state has no ``count``.
     """
     return optax.tree_utils.tree_get_all_with_path(opt_state, "count")[0][1]
 
 
 def check_schedule(schedule: optax.Schedule, steps: int) -> None:
-    """Checks that a run of so many steps ends before its learning rate has come to 0 for good.
+    """Checks that a run does not continue after its learning rate has reached 0 for good.
 
     Args:
-        schedule: the learning rate, of the number of updates made before; once 0 after its peak it stays so.
-        steps: the last step of the run.
+        schedule: learning rate as a function of the number of updates so far; once it is 0 after its peak, it stays 0.
+        steps: last step of the run.
 
     Raises:
-        UserError: the last steps would change nothing; names the settings that avoid it.
+        UserError: the last steps would change nothing; the message names the settings that avoid it.
     """
     if learning_rate_at(schedule, steps - 1) > 0 or learning_rate_at(schedule, steps) > 0:
         return
-    # A place with a learning rate: the powers of two come by every schedule's rise and fall.
+    # Find an update with a learning rate above 0: the powers of two hit the rise or fall of every schedule.
     places = [0, *(2**power for power in range(max(steps, 1).bit_length()))]
     above = max((place for place in places if place < steps and learning_rate_at(schedule, place) > 0), default=None)
     if above is None:
@@ -166,6 +169,9 @@ def check_schedule(schedule: optax.Schedule, steps: int) -> None:
 
 
 def learning_rate_at(schedule: optax.Schedule, updates: int) -> float:
-    """The learning rate after so many updates, in float64: in float32 the end of a long cosine is 0 too early."""
+    """Returns the learning rate after a number of updates.
+
+    It is computed in float64, because in float32 the end of a long cosine reaches 0 too early.
+    """
     with jax.enable_x64(True):
         return float(schedule(np.float64(updates)))

@@ -1,4 +1,4 @@
-"""What a training run is at one moment: one flat struct, saved and restored whole."""
+"""The state of a training run: one flat struct, saved and restored as a whole."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ Params = Any
 
 
 class TrainState(NamedTuple):
-    """The whole state of a run, but for the position in the data, which a checkpoint keeps beside it.
+    """The state of a run, except the position in the data, which a checkpoint stores separately.
 
     Attributes:
-        step: number of updates made.
+        step: number of steps so far, including skipped ones.
         params: the network's parameters.
-        ema_params: their exponential moving average; sampling uses these.
-        opt_state: the optimizer's state.
-        key: the run's random key; step s uses ``fold_in(key, s)``, so a resume continues the same stream.
+        ema_params: exponential moving average of the parameters, used for sampling.
+        opt_state: state of the optimizer.
+        key: random key of the run; step s uses ``fold_in(key, s)``, so a resumed run continues the same stream.
     """
 
     step: Int[Array, ""]
@@ -32,21 +32,21 @@ class TrainState(NamedTuple):
 
 
 def initial_state(params: Params, optimizer: optax.GradientTransformation, key: RandomKey) -> TrainState:
-    """The state before the first update; the average starts as a copy of the parameters."""
+    """Returns the state before the first update; the average starts as a copy of the parameters."""
     average = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params), key)
 
 
 def update_average(average: Params, params: Params, step: Int[Array, ""], decay: float, warm_up: bool) -> Params:
-    """One step of the exponential moving average: ``average ← d·average + (1 - d)·params``.
+    """Updates the exponential moving average: ``average ← d·average + (1 - d)·params``.
 
     Args:
-        average: the average so far.
-        params: the parameters after this update.
-        step: updates made before this one.
+        average: average so far.
+        params: parameters after this update.
+        step: number of steps before this one.
         decay: d, in [0, 1).
-        warm_up: start with a shorter memory, d = min(decay, (1 + step)/(10 + step)), so that a short run's average does
-            not remember its random start.
+        warm_up: whether to start with a smaller d, d = min(decay, (1 + step)/(10 + step)), so that the average of a
+            short run forgets its random start.
     """
     current: float | Scalar = decay
     if warm_up:

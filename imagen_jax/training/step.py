@@ -18,7 +18,7 @@ Loss = Callable[[Params, Batch, RandomKey], Scalar]
 """``loss(params, batch, key)``: all randomness of a step comes from its key."""
 
 Differentiate = Callable[[Params, Batch, RandomKey], tuple[Scalar, Params]]
-"""The loss and its gradient."""
+"""``differentiate(params, batch, key)``: the loss and its gradient."""
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Scalar]]]
 
@@ -34,19 +34,19 @@ def make_train_step(
 ) -> TrainStep:
     """Makes ``step(state, batch) -> (next state, metrics)``.
 
-    Where the loss or the norm of the gradient is not finite, the step is skipped: parameters, average and optimizer
-    stay as they were, to the bit, and only the number of steps goes on, and with it the random key and the data.
+    If the loss or the gradient's norm is not finite, the step is skipped: parameters, average and optimizer state stay
+    bitwise unchanged. Only the step number increases, so the random key and the data position still advance.
 
-    Metrics are ``loss``, ``gradient_norm`` and ``skipped``, which is 1 where the step was skipped and else 0; and
-    ``learning_rate``, where the schedule is given.
+    The metrics are ``loss``, ``gradient_norm``, ``skipped`` (1 if the step was skipped, else 0), and ``learning_rate``
+    if the schedule is given.
 
     Args:
-        loss: of the parameters.
-        optimizer: takes its gradient.
-        ema_decay: see ``update_average``.
-        ema_warm_up: likewise.
-        gradient_accumulation: number of pieces of the batch whose gradients are computed one after the other.
-        schedule: the learning rate that the optimizer follows, for the metrics; see ``optimizer.make_schedule``.
+        loss: loss as a function of the parameters.
+        optimizer: optax optimizer of the parameters.
+        ema_decay: argument ``decay`` of ``update_average``.
+        ema_warm_up: argument ``warm_up`` of ``update_average``.
+        gradient_accumulation: number of micro-batches for gradient accumulation; more of them need less memory.
+        schedule: learning rate of the optimizer, for the metrics; see ``optimizer.make_schedule``.
     """
     differentiate = jax.value_and_grad(loss)
     if gradient_accumulation > 1:
@@ -59,7 +59,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
         norm = optax.tree.norm(gradient)
-        # A choice for each number, not a branch: so it fuses with the update, and nothing need be known on the host.
+        # Selecting each value instead of branching fuses with the update, and needs no decision on the host.
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
         params, average, opt_state = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
@@ -72,9 +72,9 @@ def make_train_step(
 
 
 def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
-    """The mean loss and gradient of a batch from those of its pieces, each with a key of its own.
+    """Makes a function that averages loss and gradient over micro-batches, each with its own key.
 
-    A piece takes every so many-th example: so each device keeps to the examples that it has.
+    A micro-batch takes every ``pieces``-th example, so that each device keeps its own examples.
     """
 
     def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Params]:
@@ -94,13 +94,13 @@ def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
 
 
 def lower_train_step(step: TrainStep, state: TrainState, batch: Batch, mesh: Mesh) -> jax.stages.Lowered:
-    """Traces a step and makes it ready to compile, ahead of time, so that the first one is as quick as the rest.
+    """Traces and lowers a step for compilation ahead of time, so that the first step is as fast as the others.
 
     Args:
-        step: the pure step; the compiled one consumes the state it is given.
-        state: shapes with their shardings.
-        batch: shapes with their shardings.
-        mesh: of the shardings; its devices need not be here.
+        step: pure step function; the compiled one consumes its state.
+        state: shapes of the state, with their shardings.
+        batch: shapes of the batch, with their shardings.
+        mesh: mesh of the shardings; its devices need not be on this machine.
     """
     placement = jax.tree.map(lambda array: array.sharding, (state, batch))
     jitted = jax.jit(
@@ -110,6 +110,6 @@ def lower_train_step(step: TrainStep, state: TrainState, batch: Batch, mesh: Mes
         donate_argnums=0,
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
-    # Layers ask for the mesh while they are traced.
+    # Layers read the current mesh while they are traced.
     with jax.set_mesh(mesh):
         return jitted.lower(state, batch)

@@ -1,7 +1,7 @@
 """The folder of one run: ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``previews/``.
 
-The resolved config lies in it, so that sampling needs nothing but the folder, and a resume can tell whether it would
-continue the same run.
+It contains the resolved config. So sampling needs only the folder, and a resumed run can check that it continues the
+same run.
 """
 
 import json
@@ -25,16 +25,19 @@ FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.p
                   "training.max_consecutive_nonfinite", "training.on_nonfinite", "training.max_rewinds",
                   "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
                   "data.num_workers", "data.max_bad_fraction")  # fmt: skip
-"""Keys that a resumed run may have another value of than it began with."""
+"""Prefixes of config keys whose values may change when a run resumes."""
 
 FREE_WITH_NOTICE = ("optimizer.",)
-"""Likewise, and the run says so, for what comes after is trained otherwise; bar what ``keeps_other_state`` names."""
+"""Prefixes of config keys that may change with a printed notice, because later steps train differently.
+
+The keys that ``keeps_other_state`` names may not change.
+"""
 
 PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
-"""Keys that name a place. It may change, and be another on each host: ``FINGERPRINTS`` tell what lies there."""
+"""Config keys that name a path. It may change and differ between hosts; ``FINGERPRINTS`` identify its content."""
 
 FINGERPRINTS = "fingerprints"
-"""Section of ``config.json`` that tells what a run was trained on from others: ``data_set`` and ``text_encoder``."""
+"""Section of ``config.json`` that identifies the training data (``data_set``) and the ``text_encoder``."""
 
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -59,19 +62,19 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "batched_guidance": False,
     },
 }
-"""Keys that a run of version 0.1.0 has not, and what they say of it."""
+"""Config keys that runs of version 0.1.0 lack, and the values that such runs imply."""
 
 
 def config_path(workdir: Path) -> Path:
-    """Where a run's config lies."""
+    """Returns the path of a run's config."""
     return workdir / "config.json"
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of the run in ``workdir``; keys that were added since it began get their value.
+    """Reads the config of the run in ``workdir``, and adds the missing keys of ``ADDED_LATER``.
 
     Raises:
-        UserError: there is none, or it can't be read.
+        UserError: the config is missing or can't be read.
     """
     path = config_path(workdir)
     try:
@@ -87,12 +90,12 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with the keys that were added since its run began."""
+    """Returns a config with the missing keys of ``ADDED_LATER``."""
     return config | {section: ADDED_LATER[section] | config[section] for section in ADDED_LATER.keys() & config.keys()}
 
 
 def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, purpose: str) -> None:
-    """Checks that a config that was read has what is wanted of it.
+    """Checks that a config has the required sections.
 
     Raises:
         UserError: a section is missing, as in a ``config.json`` of another program.
@@ -105,15 +108,15 @@ def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, p
 def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None) -> None:
     """Writes the resolved config into ``workdir``, after checking it against the one already there.
 
-    To be called when all that can be wrong with a start has been looked at.
+    Call it after all other checks at the start of a run.
 
     Args:
         workdir: folder of the run.
-        config: of the run.
-        fingerprints: what the run is trained on, see ``FINGERPRINTS``.
+        config: config of the run.
+        fingerprints: fingerprints of data and text encoder, see ``FINGERPRINTS``.
 
     Raises:
-        UserError: what ``check_continues`` raises, or the folder can't be written to.
+        UserError: ``check_continues`` raises it, or the folder can't be written to.
     """
     changed = check_continues(workdir, config, fingerprints)
     content = config.to_dict() | ({FINGERPRINTS: dict(fingerprints)} if fingerprints else {})
@@ -126,10 +129,10 @@ def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, st
 
 
 def make_workdir(workdir: Path) -> None:
-    """Makes the folder of a run.
+    """Creates the folder of a run.
 
     Raises:
-        UserError: it can't be made.
+        UserError: the folder can't be created.
     """
     with writing_to(workdir):
         create_folder(workdir)
@@ -137,7 +140,7 @@ def make_workdir(workdir: Path) -> None:
 
 @contextmanager
 def writing_to(workdir: Path) -> Iterator[None]:
-    """Turns a refusal to write there into a sentence."""
+    """Turns an ``OSError`` while writing to a workdir into a ``UserError``."""
     try:
         yield
     except OSError as error:
@@ -149,18 +152,18 @@ def writing_to(workdir: Path) -> Iterator[None]:
 def check_continues(
     workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None
 ) -> list[Difference]:
-    """Checks that a config continues the run in ``workdir``; before its first checkpoint there is nothing to continue.
+    """Checks that a config continues the run in ``workdir``. Before its first checkpoint every config does.
 
     Args:
         workdir: folder of the run.
-        config: what the run is to continue with.
-        fingerprints: what it is trained on now; None while that is not known yet.
+        config: config with which the run is to continue.
+        fingerprints: current fingerprints of data and text encoder; None while they are unknown.
 
     Returns:
-        What differs from before and should be told.
+        Changed settings that should be printed.
 
     Raises:
-        UserError: the run there was started with another config, or trained on something else; names it.
+        UserError: the run started with another config or trained on other data; the message names the difference.
     """
     if not config_path(workdir).exists() or not has_begun(workdir):
         return []
@@ -177,23 +180,23 @@ def check_continues(
 
 
 def has_begun(workdir: Path) -> bool:
-    """Whether a run has anything to continue from: checkpoints, also damaged ones."""
+    """Returns whether a run has checkpoints to continue from, damaged ones included."""
     folder = workdir / "checkpoints"
     return bool(list_steps(folder) or list_damaged(folder))
 
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, noted: bool = True) -> list[Difference]:
-    """Checks that a config continues the run that another one started.
+    """Checks that a config continues the run that another config started.
 
     Args:
-        old: the config that it began with.
-        new: the config now.
-        workdir: of the run.
-        noted: whether the fingerprints of what lies at ``PATHS`` were noted; else these may not change, as far as
-            nothing else tells what lies there.
+        old: config with which the run started.
+        new: current config.
+        workdir: folder of the run.
+        noted: whether the run stored fingerprints. If not, ``PATHS`` may not change, unless something else identifies
+            their content.
 
     Returns:
-        What differs that should be told.
+        Changed settings that should be printed.
 
     Raises:
         UserError: a key differs that a run can't change midway.
@@ -207,7 +210,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, note
             told.append(one)
             continue
         if one.name in PATHS:
-            # A checkpoint's position in prepared data has had their fingerprint from the first.
+            # A checkpoint's position in prepared data has always included the data's fingerprint.
             prepared = one.name.startswith("data.") and after.get("data.source") == "prepared"
             if noted or prepared or same_place(one.before, one.now):
                 continue
@@ -219,14 +222,14 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, note
 
 
 def keeps_other_state(changed: Difference) -> bool:
-    """Whether a changed key of the optimizer makes it keep other arrays, which no checkpoint has."""
+    """Returns whether a changed optimizer key changes the arrays of its state, so that no checkpoint fits."""
     return changed.name == "optimizer.name" or (
         changed.name == "optimizer.clip_norm" and (changed.before is None) != (changed.now is None)
     )
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dicts, with dotted names."""
+    """Yields the leaves of nested dicts, with dotted names."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Checkpoints: state and data position in one commit, with checksums, and a fallback to the one before.
+"""Checkpoints: state and data position in one commit, with checksums, and a fallback to the previous one.
 
     state -> ``saving`` (when) -> ``store`` (Orbax) -> STEP/ on a disk or in a bucket -> ``reading`` -> state
 

@@ -1,8 +1,8 @@
-"""The folder of a run's checkpoints: which lie there, which are whole, and what becomes of those that are not.
+"""The folder of a run's checkpoints: which exist, which are complete, and what happens to the others.
 
-checkpoints/500/                        whole, or so it seems
-checkpoints/750.orbax-checkpoint-tmp*   being written; left by a run that was killed meanwhile, it is removed
-checkpoints/1000.damaged/               was the newest and could not be read; kept for people, no program counts it
+checkpoints/500/                        complete, or so it seems
+checkpoints/750.orbax-checkpoint-tmp*   being written; if a killed run left it, it is removed
+checkpoints/1000.damaged/               was the newest and could not be read; kept for people, ignored by programs
 """
 
 import errno
@@ -22,30 +22,30 @@ from imagen_jax.storage.paths import Path, in_bucket, move_folder, remove_folder
 from imagen_jax.training.monitoring.append_file import print_line
 
 COMMITTED = "commit_success.txt"
-"""What Orbax writes last. In a bucket, where no folder can be renamed, it alone tells a whole checkpoint."""
+"""Last file that Orbax writes. In a bucket, where folders can't be renamed, only it marks a complete checkpoint."""
 
 PARTS = ("_CHECKPOINT_METADATA", "ema_params/_METADATA")
-"""What lies in the folder of every checkpoint; ``state/`` may be removed from one that is only to sample from."""
+"""Files in the folder of every checkpoint; ``state/`` may be removed from one that is only for sampling."""
 
 MAX_DAMAGED = 2
-"""How many damaged checkpoints are kept; each is as large as a whole one, and pushed out by nothing else."""
+"""Max damaged checkpoints to keep; each is as large as a complete one, and nothing else removes them."""
 
 LOOKS = 40
 SECONDS_BETWEEN_LOOKS = 0.5
-"""How often processes look whether they see the same, before they give up: a network's disk may take its time."""
+"""Processes compare what they see up to ``LOOKS`` times, at this interval: a network disk may be slow."""
 
 
 class DamageError(Exception):
-    """A checkpoint is not as it was written: its message is what is wrong with it, in a few words."""
+    """A checkpoint differs from what was written. The message describes the damage in a few words."""
 
 
 def list_steps(folder: Path) -> list[Path]:
-    """The folders that are named for a step, whole or not, in their order."""
+    """Returns the folders that are named for a step, complete or not, in order of their steps."""
     return sorted((path for path in names_in(folder) if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def list_damaged(folder: Path) -> list[Path]:
-    """The checkpoints that were set aside: of the earliest step first, and of one step in the order of their going."""
+    """Returns the damaged checkpoints that were set aside, in order of their steps, then of their numbers."""
     found = [(match, path) for path in names_in(folder) if (match := DAMAGED.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda one: (int(one[0][1]), int(one[0][2] or 1)))]
 
@@ -54,10 +54,10 @@ DAMAGED = re.compile(r"(\d+)\.damaged(?:-(\d+))?")
 
 
 def names_in(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where there is none.
+    """Returns the paths in a folder; none if the folder is missing.
 
     Raises:
-        OSError: it can't be seen. A bucket that does not answer must not pass for one without checkpoints.
+        OSError: the folder can't be listed. An unreachable bucket must not look like one without checkpoints.
     """
     try:
         return list(folder.iterdir())
@@ -66,39 +66,42 @@ def names_in(folder: Path) -> list[Path]:
 
 
 def missing_part(checkpoint: Path) -> str | None:
-    """The first part that a checkpoint lacks; None where all are there. One half copied or half deleted is none."""
+    """Returns the first missing part of a checkpoint, or None if it is complete.
+
+    A checkpoint that is half copied or half deleted lacks a part.
+    """
     parts = (*PARTS, COMMITTED) if in_bucket(checkpoint) else PARTS
     return next((part for part in parts if not (checkpoint / part).exists()), None)
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether all parts of a checkpoint are there."""
+    """Returns whether all parts of a checkpoint exist."""
     return missing_part(checkpoint) is None
 
 
 def is_leftover(checkpoint: Path) -> bool:
-    """Whether what is named for a step is surely the remains of one that was being written or deleted."""
+    """Returns whether a folder named for a step is certainly left over from an unfinished write or deletion."""
     if in_bucket(checkpoint):
         return not (checkpoint / COMMITTED).exists()
     return not any(path.is_file() for path in checkpoint.rglob("*"))
 
 
 def is_empty(checkpoint: Path) -> bool:
-    """Whether nothing of a checkpoint of this machine is there."""
+    """Returns whether a checkpoint on this machine contains no files; False for buckets."""
     return not in_bucket(checkpoint) and is_leftover(checkpoint)
 
 
 def steps_to_keep(
     steps: Sequence[int], newest: int, every: int, counts: Callable[[int], bool] = lambda step: True
 ) -> set[int]:
-    """Which of some checkpoints stay: the newest, and as a milestone the first of each ``every`` steps.
+    """Returns the steps of the checkpoints to keep: the newest ones, and the first of each ``every`` steps.
 
     Args:
-        steps: of the checkpoints, in their order.
-        newest: how many of the newest stay.
-        every: steps from milestone to milestone; 0 keeps none.
-        counts: whether that of a step counts. One that does not pushes out none that does, is no milestone, and stays
-            where too few count, or while it is the newest of all: from there the run would continue.
+        steps: steps of the checkpoints, in order.
+        newest: number of newest checkpoints to keep.
+        every: interval in steps of the milestones, which are always kept; 0 for none.
+        counts: whether the checkpoint of a step counts. One that does not is no milestone and displaces none that
+            counts. It is kept only if too few count, or if it is the newest of all, from which the run would resume.
     """
     milestones: dict[int, int] = {}
     for step in steps:
@@ -109,17 +112,17 @@ def steps_to_keep(
 
 
 class Kept:
-    """Orbax's question of which checkpoints stay, answered by ``steps_to_keep``.
+    """Orbax's preservation policy, given by ``steps_to_keep``.
 
     Args:
-        newest: see there.
-        every: likewise.
+        newest: number of newest checkpoints to keep, at least 1.
+        every: interval in steps of the milestones, at least 0; 0 for none.
 
     Attributes:
-        counts: likewise; to be set by who knows better than that all do.
+        counts: whether the checkpoint of a step counts, see ``steps_to_keep``; by default all do.
 
     Raises:
-        UserError: it would keep none.
+        UserError: ``newest`` is below 1, or ``every`` is negative.
     """
 
     def __init__(self, newest: int, every: int) -> None:
@@ -131,24 +134,24 @@ class Kept:
         self.counts: Callable[[int], bool] = lambda step: True
 
     def choose(self, steps: Sequence[int]) -> set[int]:
-        """Those of some steps, in their order, that stay."""
+        """Returns those of some steps, given in order, that are kept."""
         return steps_to_keep(steps, self._newest, self._every, self.counts)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Whether each of all checkpoints stays."""
+        """Returns for each checkpoint whether it is kept."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = self.choose(steps)
         return [step in kept for step in steps]
 
 
 def remove_leftovers(folder: Path, kept: Kept) -> None:
-    """Removes what a run killed while it wrote or deleted has left; Orbax would count some of it as checkpoints.
+    """Removes leftovers of unfinished writes and deletions, some of which Orbax would count as checkpoints.
 
-    What is none of that but incomplete is set aside.
+    Other incomplete checkpoints are set aside.
 
     Args:
-        folder: of the checkpoints.
-        kept: which ones stay.
+        folder: folder of the checkpoints.
+        kept: policy that says which checkpoints to keep.
     """
     if jax.process_index() == 0:
         for path in folder.glob("*.orbax-checkpoint-tmp*"):
@@ -157,7 +160,7 @@ def remove_leftovers(folder: Path, kept: Kept) -> None:
         incomplete = [path for path in there if not is_complete(path)]
         staying = kept.choose([int(path.name) for path in there])
         for path in incomplete:
-            # One that is not to be kept was being deleted, since better ones had come.
+            # One that the policy does not keep was being deleted, because better ones existed.
             if is_leftover(path) or int(path.name) not in staying:
                 remove_folder(path)
             else:
@@ -168,7 +171,7 @@ def remove_leftovers(folder: Path, kept: Kept) -> None:
 
 
 def remove_unfinished_checkpoint(path: Path) -> None:
-    """Removes a checkpoint whose writing failed, maybe just now in this process: some threads may still write there.
+    """Removes a checkpoint whose write failed, with retries: threads of this process may still write to it.
 
     Raises:
         OSError: it can't be removed.
@@ -185,7 +188,7 @@ def remove_unfinished_checkpoint(path: Path) -> None:
 
 
 def none_is_whole(folder: Path, damaged: dict[int, str]) -> UserError:
-    """What to say where all checkpoints are damaged; the reasons are by step."""
+    """Returns the error for a folder in which all checkpoints are damaged; the reasons are by step."""
     reasons = "; ".join(f"{step}: {reason}" for step, reason in sorted(damaged.items(), reverse=True))
     return UserError(
         f"{folder} holds no checkpoint that is whole ({reasons}): if the disk is well, put back a copy of one, or "
@@ -194,9 +197,9 @@ def none_is_whole(folder: Path, damaged: dict[int, str]) -> UserError:
 
 
 def set_aside(checkpoint: Path) -> str:
-    """Gives a damaged checkpoint another name, and returns that: its step can be written again, and nothing is lost.
+    """Renames a damaged checkpoint, so that its step can be written again, and returns the new name.
 
-    Where there are too many such, the oldest of them is removed, with a warning.
+    If there are more than ``MAX_DAMAGED``, the first ones by step are removed, with a warning.
 
     Raises:
         OSError: it can't be renamed.
@@ -216,29 +219,31 @@ def set_aside(checkpoint: Path) -> str:
 
 
 def gather(number: int) -> list[int]:
-    """The number that each process gives; all must call this together. Alone: ours."""
+    """Returns the number that each process passes, in order of processes; all must call this together."""
     if jax.process_count() == 1:
         return [number]
     return [int(one) for one in multihost_utils.process_allgather(np.int32(number))]
 
 
 def wait_for_first(purpose: str) -> None:
-    """Has all processes wait for process 0."""
+    """Waits until all processes have called this, process 0 included."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(purpose)
 
 
 def see_alike(look: Callable[[], int], folder: Path) -> int:
-    """The step that all processes see; all must call this together. They look again until a network's disk shows all.
+    """Returns the step that all processes see; all must call this together.
+
+    They look again until a network disk shows the same to all.
 
     Args:
-        look: the newest step that this process sees, of those that are wanted; -1 where there is none.
-        folder: of the checkpoints.
+        look: function that returns the newest wanted step that this process sees, or -1 if there is none.
+        folder: folder of the checkpoints.
 
     Raises:
-        ForNowError: they go on seeing different ones.
+        ForNowError: the processes still see different steps after ``LOOKS`` times.
     """
-    # What devices gather does not wait for whoever comes half a minute later.
+    # A collective does not wait for a process that is half a minute late; a barrier does.
     processes.barrier("looking for checkpoints")
     for number in range(LOOKS):
         if number:
@@ -256,23 +261,23 @@ def see_alike(look: Callable[[], int], folder: Path) -> int:
 
 
 def agree_on(reason: str | None) -> str | None:
-    """Ours, or that another process has one; all processes come to the same answer."""
+    """Returns this process's reason, or that another process has one; None if no process has one."""
     at_all = gather(int(reason is not None))
     return reason or (f"process {at_all.index(1)} can't read it" if any(at_all) else None)
 
 
 def warn(sentence: str) -> None:
-    """Prints a sentence on standard error that must not be missed."""
+    """Prints a sentence on standard error, as a warning."""
     print_line(f"warning: {sentence}")
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of what an error says."""
+    """Returns the first line of an error's message, shortened to at most 160 characters."""
     return textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 160, placeholder=" …")
 
 
 def names_in_a_sentence(names: Iterable[str]) -> str:
-    """A few names, and how many more there are."""
+    """Returns the first three names, in alphabetical order, and the number of the others."""
     names = sorted(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -1,11 +1,11 @@
-"""What a checkpoint says of itself, in its own metadata: format, data position, each array's shape and fingerprint.
+"""The metadata of a checkpoint: format, data position, and shape and fingerprint of each array.
 
     {"format": 2, "data_state": {…}, "arrays": {"ema_params": {"layer/bias": ["float32", [256], "0123…cdef"]}, …},
      "digest": sha256 of all that}
 
 | format | written by | differs |
 |---|---|---|
-| 1 | versions before this table | no format, arrays or digest: what is read can't be checked |
+| 1 | versions before this table | no format, arrays or digest: its content can't be checked |
 | 2 | this version | |
 """
 
@@ -28,11 +28,11 @@ FORMAT = 2
 
 
 class ArrayType(NamedTuple):
-    """What an array is, without its numbers.
+    """The type and shape of an array.
 
     Attributes:
-        dtype: its name; a random key has that of its numbers, as the disk holds it.
-        shape: likewise.
+        dtype: name of the type; for a random key, that of its key data.
+        shape: shape of the array; for a random key, that of its key data.
     """
 
     dtype: str
@@ -40,12 +40,12 @@ class ArrayType(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a checkpoint says of itself.
+    """The metadata of a checkpoint, parsed.
 
     Attributes:
-        data_state: the position in the data.
-        arrays: by part and name the type of each array; no parts where it was written before they were noted.
-        fingerprints: by part and name.
+        data_state: position in the data.
+        arrays: type of each array, by part and name; empty for format 1.
+        fingerprints: fingerprint of each array, by part and name; empty for format 1.
     """
 
     data_state: dict[str, Any]
@@ -54,13 +54,13 @@ class Record(NamedTuple):
 
 
 def arrays_by_name(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree, by their paths."""
+    """Returns the arrays of a tree, by their paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def types_by_name(tree: Any) -> dict[str, ArrayType]:
-    """The type of each array of a tree, or of what stands for them, by its path."""
+    """Returns the type of each array, or of each abstract array, of a tree, by its path."""
     types = {}
     for name, leaf in arrays_by_name(tree).items():
         numbers = jax.eval_shape(numbers_of, leaf) if is_key(leaf) else leaf
@@ -69,16 +69,16 @@ def types_by_name(tree: Any) -> dict[str, ArrayType]:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether an array is one of random keys."""
+    """Returns whether an array contains random keys."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def write_record(data_state: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the record of a checkpoint, as JSON can hold it; where several processes write it, each must call this.
+    """Makes the JSON-serialisable record of a checkpoint; all processes that write it must call this.
 
     Args:
-        data_state: the position in the data, as JSON can hold it.
-        parts: what is written, by name.
+        data_state: JSON-serialisable position in the data.
+        parts: trees of the arrays to write, by name.
     """
     arrays = {}
     for part, tree in parts.items():
@@ -89,11 +89,11 @@ def write_record(data_state: Mapping[str, Any], parts: Mapping[str, Any]) -> dic
 
 
 def read_record(written: Any, checkpoint: Path) -> Record:
-    """Reads the record of a checkpoint of any format.
+    """Parses the record of a checkpoint of any format.
 
     Raises:
-        DamageError: it is no such record, or not as it was written.
-        UserError: it is of a newer format.
+        DamageError: it is no such record, or it has changed since it was written.
+        UserError: its format is newer than this version supports.
     """
     if not isinstance(written, dict):
         raise DamageError("it says nothing of itself")
@@ -120,10 +120,10 @@ def read_record(written: Any, checkpoint: Path) -> Record:
 
 
 def from_format_1(written: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 held the position in the data alone.
+    """Migrates a record from format 1, which contains only the position in the data, to format 2.
 
     Raises:
-        DamageError: this one does not.
+        DamageError: the record contains something else.
     """
     if written.keys() != {"data_state"}:
         raise DamageError("it says nothing of its format")
@@ -132,21 +132,21 @@ def from_format_1(written: dict[str, Any]) -> dict[str, Any]:
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_format_1}
-"""From each older format to a newer one."""
+"""Functions that migrate a record from each older format to a newer one."""
 
 
 def digest_of(body: dict[str, Any]) -> str:
-    """A checksum of what JSON can hold, the same before it is written and after it is read."""
-    # As it is read: its keys are text, its tuples are lists.
+    """Returns the SHA-256 of a JSON-serialisable dict, the same before it is written and after it is read."""
+    # A JSON round trip makes keys strings and tuples lists, as reading does.
     body = parse_json(json.dumps(body))
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def check_fits(checkpoint: Path, there: Mapping[str, ArrayType], wanted: Any) -> None:
-    """Checks the shapes in a checkpoint against those that a config makes.
+    """Checks the shapes in a checkpoint against those of a config.
 
     Raises:
-        UserError: they differ; names the first that does, with both shapes.
+        UserError: they differ; the message names the first difference, with both shapes.
     """
     here = types_by_name(wanted)
     for name in sorted({*there, *here}):
@@ -159,10 +159,10 @@ def check_fits(checkpoint: Path, there: Mapping[str, ArrayType], wanted: Any) ->
 
 
 def check_numbers(read: Any, noted: Mapping[str, str]) -> None:
-    """Checks arrays against their fingerprints; where several processes hold them together, each must call this.
+    """Checks arrays against their fingerprints; all processes that hold the arrays must call this.
 
     Raises:
-        DamageError: some differ.
+        DamageError: some fingerprints differ.
     """
     found = fingerprints_of(arrays_by_name(read))
     changed = [name for name in noted if found[name] != noted[name]]

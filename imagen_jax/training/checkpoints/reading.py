@@ -1,9 +1,9 @@
-"""Reading one checkpoint: what fits, what is damaged, and what a disk or network only refuses for now.
+"""Reads one checkpoint, and distinguishes shapes that don't fit, damage, and temporary errors of a disk or network.
 
-    record, shapes -> checked against what is wanted -> arrays as they are stored -> fingerprints -> wanted precision
+    record, shapes -> checked against the wanted ones -> arrays as stored -> fingerprints -> wanted precision
 
-All processes come to the same answer. Orbax reads without waiting for the others, so that one which can't read does not
-leave them waiting.
+All processes get the same result. Orbax reads in each process without waiting for the others, so that a process that
+can't read does not block them.
 """
 
 import errno
@@ -35,18 +35,18 @@ from imagen_jax.training.checkpoints.metadata import (
 )
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
-"""What Orbax and tensorstore raise for files that are not as they wrote them. A device's errors are not among them."""
+"""Errors that Orbax and tensorstore raise for changed files. Errors of devices are not among them."""
 
 
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What says that a file is not there; gcsfs gives them no number."""
+"""Errors for a missing file; gcsfs raises them without an error code."""
 
 DAMAGE_CODES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
-"""Numbers of a disk's errors that say: not there, or not what was written."""
+"""Error codes of a disk for files that are missing or not as written."""
 
 REFUSING = {"ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
             "UNAUTHENTICATED", "UNAVAILABLE", "UNKNOWN"}  # fmt: skip
-"""What tensorstore says of files that may be well."""
+"""Statuses of tensorstore for files that may be intact."""
 
 SECONDS_BEFORE_READING_AGAIN = 1.0
 
@@ -56,16 +56,16 @@ SIGNS = {
     "OUT_OF_RANGE": "files are cut short",
     "DATA_LOSS|JSONDecodeError|UnicodeDecodeError": "files have changed since they were written",
 }
-"""What the names of errors say, tensorstore's and Python's."""
+"""Descriptions of damage, by patterns that match names of tensorstore's and Python's errors."""
 
 
 class Found(NamedTuple):
-    """What was read of a checkpoint.
+    """The content that was read from a checkpoint.
 
     Attributes:
-        step: its number.
-        parts: by name.
-        data_state: the position in the data.
+        step: step of the checkpoint.
+        parts: trees of arrays, by name of the part.
+        data_state: position in the data.
     """
 
     step: int
@@ -74,17 +74,17 @@ class Found(NamedTuple):
 
 
 def parts_of(state: Any) -> dict[str, Any]:
-    """A state, or its shapes, as the parts of a checkpoint."""
+    """Splits a state, or its shapes, into the parts of a checkpoint."""
     return {"state": state._replace(ema_params=()), "ema_params": state.ema_params}
 
 
 def state_of(found: Found) -> Any:
-    """The state that the parts of a checkpoint are."""
+    """Joins the parts of a checkpoint into a state."""
     return found.parts["state"]._replace(ema_params=found.parts["ema_params"])
 
 
 def place_here(shapes: Any) -> Any:
-    """Shapes with their shardings; those without one get this process's first device."""
+    """Returns shapes with their shardings; those without one get this process's first device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here), shapes
@@ -92,15 +92,15 @@ def place_here(shapes: Any) -> Any:
 
 
 def read_alike(checkpoint: Path, wanted: dict[str, Any], again: bool = False) -> Found | str:
-    """Reads some parts of a checkpoint, or says what is wrong with it; all processes come to the same answer.
+    """Reads some parts of a checkpoint, or returns what is wrong with it; all processes get the same result.
 
     Args:
-        checkpoint: its folder.
+        checkpoint: folder of the checkpoint.
         wanted: shapes with their shardings, by part.
-        again: whether what seems damaged is read once more, where it came over a network.
+        again: whether to retry once if it seems damaged and is in a bucket, or read by several processes.
 
     Raises:
-        UserError: as ``read_parts``.
+        UserError: as for ``read_parts``.
     """
     found = read_once(checkpoint, wanted)
     if again and not isinstance(found, Found) and (in_bucket(checkpoint) or jax.process_count() > 1):
@@ -110,7 +110,7 @@ def read_alike(checkpoint: Path, wanted: dict[str, Any], again: bool = False) ->
 
 
 def read_once(checkpoint: Path, wanted: dict[str, Any]) -> Found | str:
-    """As ``read_alike`` without another try."""
+    """Reads some parts of a checkpoint like ``read_alike``, without a retry."""
     reason = read = None
     try:
         read = read_parts(checkpoint, wanted)
@@ -128,23 +128,23 @@ def read_once(checkpoint: Path, wanted: dict[str, Any]) -> Found | str:
     reason = agree_on(reason)
     if reason is not None:
         return reason
-    # One after the other, so that not both precisions of all are in memory.
+    # One part after another, so that memory does not contain all parts in both precisions.
     cast_parts = {part: cast(parts.pop(part), wanted[part]) for part in list(parts)}
     return Found(int(checkpoint.name), cast_parts, record.data_state)
 
 
 def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], Record]:
-    """Reads some parts of a checkpoint onto the shardings of their shapes, after checking that they fit.
+    """Reads some parts of a checkpoint with the shardings of their shapes, after checking that they fit.
 
-    No process waits for another here, so one that can't read does not leave the others waiting.
+    No process waits for another here, so a process that can't read does not block the others.
 
     Returns:
         The parts, with the types that they were written in, and the checkpoint's record.
 
     Raises:
-        DamageError: the checkpoint is not as it was written.
-        UserError: they don't fit, or the checkpoint is of a newer format or may not be read.
-        ForNowError: it can't be read now.
+        DamageError: the checkpoint differs from what was written.
+        UserError: the parts don't fit, the format is newer, or the permission to read is missing.
+        ForNowError: the checkpoint can't be read now.
     """
     try:
         missing = missing_part(checkpoint)
@@ -152,11 +152,11 @@ def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any]
             raise DamageError(f"{missing if checkpoint.exists() else 'all of it'} is missing")
         record = read_record(read_json(checkpoint / PARTS[0])["custom_metadata"], checkpoint)
         with reading_alone():
-            # The averaged parameters come first, since they say best what differs.
+            # The averaged parameters come first, because their names describe a difference best.
             types = {part: types_in(checkpoint, part, record) for part in sorted(wanted)}
             for part, there in types.items():
                 check_fits(checkpoint, there, wanted[part])
-            # One by one: where one can't be read, Orbax would complain of the other that nobody awaits.
+            # One by one: if one part can't be read, Orbax would log errors of the other one, which is not awaited.
             return {
                 part: ocp.load_checkpointables(checkpoint, {part: as_stored(wanted[part], types[part])})[part]
                 for part in wanted
@@ -170,20 +170,20 @@ def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def types_in(checkpoint: Path, part: str, record: Record) -> dict[str, ArrayType]:
-    """The type of each array in a part of a checkpoint.
+    """Returns the type of each array in a part of a checkpoint.
 
     Raises:
-        DamageError: it has no such part.
-        OSError: it can't be read.
+        DamageError: the metadata of the part is missing, empty or unreadable.
+        OSError: the part can't be read.
     """
     if not (checkpoint / part / "_METADATA").read_bytes():
         raise DamageError(f"{part}/_METADATA is empty")
-    # Without it no array is found, and the reads that Orbax leaves behind at the first error fill the screen.
+    # Without this file no array is found, and Orbax's abandoned reads print many errors.
     if not (checkpoint / part / "manifest.ocdbt").exists():
         raise DamageError(f"{part}/manifest.ocdbt is missing")
     if record.arrays:
         return record.arrays[part]
-    # Where it can't read, Orbax says so in the log only.
+    # Orbax only logs that it can't read, and returns None.
     listed = ocp.metadata(checkpoint, part).metadata
     if listed is None:
         raise DamageError(f"what {part}/ holds can't be read")
@@ -192,7 +192,7 @@ def types_in(checkpoint: Path, part: str, record: Record) -> dict[str, ArrayType
 
 @contextmanager
 def reading_alone() -> Iterator[None]:
-    """Has Orbax read without waiting for the other processes."""
+    """Makes Orbax read without waiting for the other processes, within the block."""
     context = ocp.Context()
     if jax.process_count() > 1:
         here = jax.process_index()
@@ -202,7 +202,7 @@ def reading_alone() -> Iterator[None]:
 
 
 def as_stored(wanted: Any, types: dict[str, ArrayType]) -> Any:
-    """The wanted shapes, with the types that the disk holds."""
+    """Returns the wanted shapes, with the types that are stored on disk."""
 
     def one(path: Any, leaf: Any) -> Any:
         if is_key(leaf):
@@ -214,20 +214,20 @@ def as_stored(wanted: Any, types: dict[str, ArrayType]) -> Any:
 
 
 def cast(arrays: Any, wanted: Any) -> Any:
-    """Arrays in the wanted precision, each where it is."""
+    """Casts arrays to the wanted precision; their shardings stay."""
     return jax.tree.map(lambda array, leaf: array if is_key(leaf) else array.astype(leaf.dtype), arrays, wanted)
 
 
 def raise_what_it_means(error: Exception, checkpoint: Path) -> NoReturn:
-    """Tells a damaged checkpoint from a disk or network that does not let it be read now, and from a failed device.
+    """Raises the error for a damaged checkpoint, a checkpoint that can't be read now, or a failed device.
 
-    Orbax names the cause in the errors that its own one came of.
+    The cause is found in the chain of exceptions that led to Orbax's error.
 
     Raises:
-        DamageError: it is damaged.
-        UserError: it may not be read.
+        DamageError: the checkpoint is damaged.
+        UserError: the permission to read it is missing.
         ForNowError: it can't be read now.
-        Exception: the error itself, where a device failed.
+        Exception: the error itself, if a device failed.
     """
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
@@ -244,7 +244,7 @@ def raise_what_it_means(error: Exception, checkpoint: Path) -> NoReturn:
                     else "you may not read it, ask its owner to let you (chmod a+rX)"
                 )
                 raise UserError(f"{sentence}: {mend}, then run the same command again") from error
-            # A disk that dies says no other; but who takes a network's hiccup for that throws good work away.
+            # A dying disk raises the same errors; but to take a network failure for damage would discard good work.
             raise ForNowError(
                 f"{sentence}, which does not mean that it is damaged: run the same command again; if it stays so, look "
                 "at the disk or the network, or move that folder away to go on from the one before"
@@ -257,9 +257,9 @@ def raise_what_it_means(error: Exception, checkpoint: Path) -> NoReturn:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether an error says that something can't be read now, and nothing of what is there.
+    """Returns whether an error means that something can't be read now, without evidence of damage.
 
-    Damage is what shows that the content is missing or wrong; all else that a disk, a network or a bucket says is none.
+    Only missing or wrong content is damage; all other errors of a disk, a network or a bucket are not.
     """
     if isinstance(error, MISSING):
         return False
@@ -267,7 +267,7 @@ def is_refused(error: BaseException) -> bool:
     if code is not None:
         return code not in DAMAGE_CODES
     if isinstance(error, OSError):
-        # gcsfs and aiohttp have such without a number.
+        # gcsfs and aiohttp raise some errors without a code.
         return True
     status = status_of(error)
     if status is not None:

@@ -1,6 +1,7 @@
-"""Saving while training: every so often, at the end, and soon again after a write that failed.
+"""Saves during training: at regular intervals, at the end, and again soon after a failed write.
 
-A disk that is full for an hour must not end a run of a week: each failure is told, and only the last one is an error.
+A disk that is full for an hour must not end a run of a week. Each failure prints a warning, and only the last step's
+failure is an error.
 """
 
 from collections.abc import Callable
@@ -13,20 +14,20 @@ from imagen_jax.training.checkpoints.write_errors import NotWrittenError
 from imagen_jax.training.loop import Hook, StepInfo
 
 RETRIES = 10
-"""How often a write that failed is tried again until the next one is due."""
+"""Max retries of a failed write before the next one is due."""
 
 
 class Saving:
     """Saves state and data position together.
 
     Args:
-        checkpoints: where to.
-        every: how often, in steps.
-        steps: number of the last step, which is always saved; so is that after which the run leaves.
-        beside: gives what else is kept with the position in the data, as JSON can hold it.
+        checkpoints: store of the checkpoints.
+        every: interval in steps, at least 1.
+        steps: number of the last step, which is always saved, as is the step at which the run stops early.
+        beside: returns other JSON-serialisable values that are stored with the position in the data.
 
     Raises:
-        UserError: ``every`` is no number of steps.
+        UserError: ``every`` is below 1.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class Saving:
         self._retry: int | None = None
 
     def hook(self) -> Hook:
-        """What the loop calls; after each step, to see soon when a write has failed."""
+        """Returns the hook for the loop. It runs after each step, to notice a failed write soon."""
         return Hook("checkpoint", 1, self.save_when_due)
 
     def save_when_due(self, number: int, moment: StepInfo) -> None:
-        """Saves if it is time.
+        """Saves if a checkpoint is due.
 
         Raises:
-            UserError: the last step can't be saved, or one of several processes alone could not write.
+            UserError: the last step can't be saved, or only one of several processes could not write.
         """
         last = number == self._steps or moment.leaving
         due = last or number % self._every == 0 or number == self._retry
@@ -75,10 +76,10 @@ class Saving:
 
 
 def make_check(check: Callable[[], None]) -> Hook:
-    """Makes the hook that looks after each step, before anything is written, whether the workdir is still there.
+    """Makes the hook that checks after each step, before anything is written, that the workdir still exists.
 
     Args:
-        check: raises ``UserError`` where it is not.
+        check: raises ``UserError`` if the workdir does not exist.
     """
 
     def look(number: int, moment: StepInfo) -> None:

@@ -1,15 +1,15 @@
-"""Checkpoints: the whole state of a run and its position in the data, in one folder, written while training goes on.
+"""Checkpoints: the state of a run and its position in the data, in one folder, written during training.
 
     checkpoints/<step>/
-        state/          parameters, optimizer, step, random key
-        ema_params/     the averaged parameters, on their own: sampling reads nothing else
-        _CHECKPOINT_METADATA    with the position in the data, so that the two can't come apart, and a fingerprint of
-                                each array, which is looked at again when it is read (``checkpoint_records``)
+        state/          parameters, optimizer state, step, random key
+        ema_params/     averaged parameters, separate because sampling reads nothing else
+        _CHECKPOINT_METADATA    with the position in the data, so that it always matches the state, and a fingerprint
+                                of each array, which is checked on reading (``metadata``)
 
-A folder gets its name only when all in it is written, so a run killed while writing leaves the checkpoint before it. In
-a bucket it has its name from the first, and a file in it says when all is written.
-Where the newest one is damaged, the one before it is read, with a sentence. Reading to sample changes nothing on the
-disk: one may sample from a run that trains; reading to train gives a damaged one another name (``checkpoint_files``).
+A folder gets its name only after all its files are written, so a run that is killed while writing leaves the previous
+checkpoint. In a bucket the folder has its name from the start, and a file in it marks it complete.
+If the newest checkpoint is damaged, the previous one is read, with a warning. Reading to sample changes nothing on the
+disk, so it is safe while the run trains. Reading to train renames a damaged checkpoint (``folder``).
 """
 
 import logging
@@ -51,19 +51,19 @@ from imagen_jax.training.checkpoints.write_errors import (
 )
 
 MIN_SLICE = 2**20
-"""Bytes of an array that each of several devices writes, where all have the whole: a slice is a program to compile."""
+"""Min bytes that each of several devices writes of a replicated array, because each slice compiles a program."""
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Where several processes train together, each calls the same methods in turn.
+    """The checkpoints of one run. If several processes train together, all must call the same methods in order.
 
     Args:
-        folder: where they lie; made when the first is written.
-        keep: how many of the newest are kept.
-        keep_every: beside them, one in so many steps is kept for ever; 0: none.
+        folder: folder of the checkpoints; created with the first one.
+        keep: number of newest checkpoints to keep, at least 1.
+        keep_every: interval in steps of additional checkpoints that are kept for ever; 0 for none.
 
     Raises:
-        UserError: none would be kept.
+        UserError: ``keep`` is below 1, or ``keep_every`` is negative.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, keep_every: int = 0) -> None:
@@ -82,14 +82,14 @@ class CheckpointStore:
         except UserError as unwritten:
             if kind is None:
                 raise
-            # What ended the block counts more.
+            # The error that ended the block takes precedence.
             warn(str(unwritten))
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint; None where there is none.
+        """Returns the step of the newest complete checkpoint; None if there is none.
 
         Raises:
-            UserError: there are only such as lack a part.
+            UserError: all checkpoints are incomplete.
         """
         there = list_steps(self.folder)
         whole = [int(path.name) for path in there if is_complete(path)]
@@ -99,14 +99,14 @@ class CheckpointStore:
         return max(whole, default=None)
 
     def latest_step_of_all(self, is_wanted: Callable[[int], bool] = lambda step: True) -> int | None:
-        """``latest_step``, once all processes see the same; a network's disk shows some of them a new one late.
+        """Returns ``latest_step`` once all processes see the same; a network disk may show a new one late.
 
         Args:
-            is_wanted: which steps count.
+            is_wanted: whether a step counts.
 
         Raises:
-            UserError: there are only such as lack a part.
-            ForNowError: the processes go on seeing different ones.
+            UserError: all checkpoints are incomplete.
+            ForNowError: the processes still see different steps after several tries.
         """
 
         def look() -> int:
@@ -116,31 +116,32 @@ class CheckpointStore:
         step = see_alike(look, self.folder)
         if step >= 0:
             return step
-        # Are there such as lack a part?
+        # Raises if all checkpoints are incomplete.
         self.latest_step()
         return None
 
     def count_only(self, counts: Callable[[int], bool]) -> None:
-        """Has the others push out none of those checkpoints whose steps count, when the newest are kept.
+        """Sets which checkpoints count; when the newest are kept, others displace none of them.
 
         Args:
-            counts: asked with a step when the next checkpoint is written; the same in all processes.
+            counts: whether the checkpoint of a step counts, with the same result in all processes. It is called
+                whenever a checkpoint is written.
         """
         self._kept.counts = counts
 
     def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
-        """Begins to write a checkpoint, and returns as soon as the arrays have been copied.
+        """Starts to write a checkpoint, and returns as soon as the arrays have been copied.
 
         Args:
-            step: its number, above those before.
+            step: number of the step, above those of all earlier checkpoints.
             state: a ``TrainState``, or any named tuple with ``ema_params``.
-            data_state: position in the data, as JSON can hold it; the same in every process.
+            data_state: JSON-serialisable position in the data, the same in every process.
 
         Raises:
-            NotWrittenError: the disk has no room for it, or this one or the one before can't be written; those that are
-                complete stay.
-            UserError: likewise, in one of several processes only: it can't go on without the others.
-            ValueError: there is a checkpoint of this step or a later one.
+            NotWrittenError: the disk has no room, or this or the previous checkpoint can't be written; complete ones
+                stay.
+            UserError: only one of several processes could not write, and can't continue without the others.
+            ValueError: a checkpoint of this step or a later one exists.
         """
         self.wait()
         newest = self.latest_step()
@@ -149,11 +150,11 @@ class CheckpointStore:
         self._write(step, parts_of(state), data_state)
 
     def save_weights(self, step: int, params: Any) -> None:
-        """Writes a checkpoint that holds averaged parameters alone, which is enough to sample from, and waits for it.
+        """Writes a checkpoint of averaged parameters alone, which suffices for sampling, and waits for it.
 
         Args:
-            step: its number.
-            params: the parameters.
+            step: number of the step.
+            params: averaged parameters.
 
         Raises:
             UserError: the disk has no room for it, or it can't be written.
@@ -162,53 +163,53 @@ class CheckpointStore:
         self.wait()
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reads a checkpoint to train on. A damaged one that is newer gets another name, and a sentence says so.
+        """Reads a checkpoint to train on. Damaged newer ones are renamed, with a warning.
 
         Args:
-            abstract_state: shapes with their shardings; each array is put where its shape says, on whatever mesh, in
-                whatever precision.
-            step: which one; the newest that is whole, if not given.
+            abstract_state: shapes with their shardings; each array gets its sharding and precision from here, on any
+                mesh.
+            step: step of the checkpoint; None for the newest undamaged one.
 
         Returns:
             The state and the position in the data.
 
         Raises:
-            UserError: there is no such checkpoint or none is whole, it does not fit the shapes, is of a newer format,
-                or may not be read.
+            UserError: there is no such checkpoint, all are damaged, it does not fit the shapes, its format is newer, or
+                the permission to read is missing.
         """
         wanted = parts_of(abstract_state)
         found = self._read_newest(wanted, to_train=True) if step is None else self._read_step(step, wanted)
         return state_of(found), found.data_state
 
     def restore_ema(self, abstract_params: Any, step: int | None = None) -> tuple[Any, int]:
-        """Reads only the averaged parameters of a checkpoint; nothing on the disk changes.
+        """Reads only the averaged parameters of a checkpoint; changes nothing on the disk.
 
         Args:
-            abstract_params: their shapes; those without a sharding go onto this process's first device.
-            step: which one; the newest that is whole, if not given.
+            abstract_params: shapes of the parameters; those without a sharding get this process's first device.
+            step: step of the checkpoint; None for the newest undamaged one.
 
         Returns:
             The parameters and their step.
 
         Raises:
-            UserError: as ``restore``.
+            UserError: as for ``restore``.
         """
         wanted = {"ema_params": place_here(abstract_params)}
         found = self._read_newest(wanted, to_train=False) if step is None else self._read_step(step, wanted)
         return found.parts["ema_params"], found.step
 
     def restore_newest(self, abstract_state: Any, is_wanted: Callable[[int], bool]) -> tuple[Any, int] | None:
-        """Reads the newest of some checkpoints that is whole; a damaged one that is newer gets another name.
+        """Reads the newest undamaged one of some checkpoints; damaged newer ones are renamed.
 
         Args:
             abstract_state: see ``restore``.
-            is_wanted: which steps count.
+            is_wanted: whether a step counts.
 
         Returns:
-            The state and its step; None where none of them is whole, and warnings say why.
+            The state and its step; None if there is no undamaged one, with warnings about the damaged ones.
 
         Raises:
-            UserError: as ``restore``.
+            UserError: as for ``restore``.
         """
         wanted = parts_of(abstract_state)
         found, damaged = self._find(wanted, to_train=True, is_wanted=is_wanted)
@@ -220,10 +221,10 @@ class CheckpointStore:
         return state_of(found), found.step
 
     def settle(self) -> None:
-        """Waits until all is written or could not be; the next ``check``, ``wait`` or ``save`` says which.
+        """Waits until all writes have ended. The next ``check``, ``wait`` or ``save`` raises if one failed.
 
         Raises:
-            UserError: it could not be, in one of several processes only.
+            UserError: only one of several processes could not write.
         """
         try:
             self.wait()
@@ -231,20 +232,20 @@ class CheckpointStore:
             self._failed = error
 
     def check(self) -> None:
-        """Looks, without waiting, whether what is being written has failed.
+        """Checks, without waiting, whether a write has failed.
 
         Raises:
-            UserError: it has, as ``save`` says.
+            UserError: it has, as for ``save``.
         """
         self._tell_failed()
         with self._explained():
             self._look(seconds=0.0)
 
     def wait(self) -> None:
-        """Waits until all is written.
+        """Waits until everything is written.
 
         Raises:
-            UserError: it could not be, as ``save`` says.
+            UserError: something could not be written, as for ``save``.
         """
         self._tell_failed()
         if self._writer is not None:
@@ -254,10 +255,10 @@ class CheckpointStore:
                 self._writer.wait()
 
     def close(self) -> None:
-        """Waits until all is written, and lets go of the folder.
+        """Waits until everything is written, and closes Orbax's checkpointer.
 
         Raises:
-            UserError: it could not be written.
+            UserError: something could not be written.
         """
         self.wait()
         if self._writer is not None:
@@ -271,7 +272,7 @@ class CheckpointStore:
             raise failed
 
     def _look(self, seconds: float) -> bool:
-        """Looks whether something is still being written, and raises the error where that failed."""
+        """Returns whether a write is still running; raises its error if it failed."""
         if self._writing is None:
             return False
         if FAILED_WRITES and jax.process_count() > 1:
@@ -309,12 +310,12 @@ class CheckpointStore:
     def _find(
         self, wanted: dict[str, Any], to_train: bool, is_wanted: Callable[[int], bool] = lambda step: True
     ) -> tuple[Found | None, dict[int, str]]:
-        """The newest of some checkpoints that is whole, and what is wrong with those that are newer."""
+        """Returns the newest undamaged one of some checkpoints, and by step what is wrong with newer ones."""
         self.settle()
         damaged: dict[int, str] = {}
 
         def look() -> int:
-            # Listed anew each time: who samples from a run that trains may lose one while reading it.
+            # Listed again each time, because a run that trains meanwhile may delete one while it is read here.
             there = [int(path.name) for path in list_steps(self.folder) if not is_empty(path)]
             return max((step for step in there if step not in damaged and is_wanted(step)), default=-1)
 
@@ -329,7 +330,7 @@ class CheckpointStore:
             damaged[step] = found
 
     def _tell_damaged(self, damaged: dict[int, str], used: int, to_train: bool) -> None:
-        """Says which checkpoints were not used, and why; before training they are set aside."""
+        """Warns of checkpoints that were not used, and why; before training it sets them aside."""
         seen = [step for step in damaged if max(gather(int((self.folder / str(step)).exists())))]
         if to_train and seen:
             self._let_go()
@@ -338,7 +339,7 @@ class CheckpointStore:
             if jax.process_index() != 0:
                 continue
             if is_leftover(path):
-                # In a bucket; it is removed before anything is written.
+                # This happens in a bucket; it is removed before anything is written.
                 warn(f"the checkpoint {path} is not finished, so that of step {used} is used")
             elif not to_train:
                 warn(f"the checkpoint {path} is damaged ({damaged[step]}), so that of step {used} is used")
@@ -353,8 +354,8 @@ class CheckpointStore:
     def _write(self, step: int, parts: dict[str, Any], data_state: dict[str, Any]) -> None:
         with self._explained():
             if jax.process_count() > 1 and not in_bucket(self.folder):
-                # One process that waits for another's part would wait for long: all go on, or all give up. What a
-                # bucket refuses it refuses to all, and a folder that has a file for a moment confuses who lists it.
+                # A process would wait long for another that failed, so all continue or all give up. A bucket refuses
+                # all processes alike, and a temporary file in the folder would confuse processes that list it.
                 refuse_alike(refusal_of_bytes(self.folder))
             writer = self._open_writer()
             refuse_alike(lack_of_room(self.folder, parts))
@@ -373,19 +374,19 @@ class CheckpointStore:
         return self._writer
 
     def _let_go(self) -> None:
-        """Forgets what Orbax remembers of the folder."""
+        """Drops Orbax's checkpointer, which caches the content of the folder."""
         writer, self._writer, self._writing = self._writer, None, None
         if writer is not None and jax.process_count() == 1:
             try:
                 writer.close()
             except Exception as error:
-                # It complains once more of what has been told.
+                # It raises an error again that was already reported.
                 if explain_refusal(self.folder, error) is None:
                     raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns a disk's or a bucket's refusal into a sentence; writing goes on in the background: it may come late."""
+        """Turns a write error of a disk or a bucket, maybe late from the background, into a ``UserError``."""
         try:
             yield
         except UserError:

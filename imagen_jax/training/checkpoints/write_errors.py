@@ -1,4 +1,4 @@
-"""Why a checkpoint can't be written: no room, or what a disk or a bucket says; and what all processes make of it."""
+"""Why a checkpoint can't be written: a full disk or another error. All processes agree on the result."""
 
 import errno
 import logging
@@ -22,18 +22,18 @@ MENDS = {
     errno.EPERM: "make it writable",
     errno.EROFS: "use a --workdir on another disk",
 }
-"""What helps against the disk's refusals."""
+"""Advice for error codes of a disk."""
 
 SPARE_ROOM = 1.2
-"""Free disk space wanted before writing, over the size of the state."""
+"""Free disk space required before writing, as a multiple of the size of the state."""
 
 
 class Refusal(NamedTuple):
-    """Why a checkpoint can't be written.
+    """The reason why a checkpoint can't be written.
 
     Attributes:
-        what: what is wrong and what mends it, a sentence without its end.
-        passing: whether it may pass by itself.
+        what: what is wrong and how to fix it, a sentence without its end.
+        passing: whether the error may be temporary.
     """
 
     what: str
@@ -41,13 +41,13 @@ class Refusal(NamedTuple):
 
 
 class NotWrittenError(UserError):
-    """A checkpoint was not written, and those before are as they were: all processes know it, and may go on.
+    """A checkpoint was not written, and earlier ones are unchanged. All processes raise it and may continue.
 
     Args:
-        refusal: why.
+        refusal: reason of the failure.
 
     Attributes:
-        what: what is wrong and what mends it, a sentence without its end.
+        what: what is wrong and how to fix it, a sentence without its end.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -57,7 +57,7 @@ class NotWrittenError(UserError):
 
 
 def lack_of_room(folder: Path, parts: Any) -> Refusal | None:
-    """What to say where a disk has no room for arrays; None where it has, and of buckets."""
+    """Returns the reason if a disk has no room for arrays; None if it has, and for buckets."""
     if in_bucket(folder):
         return None
     wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
@@ -74,7 +74,7 @@ def lack_of_room(folder: Path, parts: Any) -> Refusal | None:
 
 
 def refusal_of_bytes(folder: Path) -> Refusal | None:
-    """What to say where this process can't write a small file into a folder; None where it can."""
+    """Returns the reason if this process can't write a small file into a folder; None if it can."""
     path = folder / f".written-by-{jax.process_index()}"
     try:
         create_folder(folder)
@@ -89,10 +89,10 @@ def refusal_of_bytes(folder: Path) -> Refusal | None:
 
 
 def refuse_alike(refusal: Refusal | None) -> None:
-    """Raises what this process or another one has to say, in all of them.
+    """Raises an error in all processes if at least one process has a reason.
 
     Raises:
-        NotWrittenError: one has something to say.
+        NotWrittenError: a process has a reason.
     """
     told = gather(0 if refusal is None else 1 if refusal.passing else 2)
     if any(told):
@@ -103,7 +103,7 @@ def refuse_alike(refusal: Refusal | None) -> None:
 
 
 def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
-    """What a disk or a bucket says that does not let itself be written to; None for other errors."""
+    """Returns the reason if a disk or a bucket can't be written to; None for other errors."""
     if in_bucket(folder) and is_refusal(error):
         denied = is_denied(error)
         mend = MENDS_OF_BUCKETS if denied else "wait until it answers as it should"
@@ -124,22 +124,28 @@ def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
 
 
 def ending_all(refusal: Refusal, error: Exception) -> UserError:
-    """What ends a process that alone of several could not write, which the others don't know yet.
+    """Returns the error that ends a process if it alone failed to write, before the others notice.
 
-    The same command continues: before anything is written again all look whether they can, and go on if one can't. So
-    even a full disk is no reason to stay away.
+    The same command continues the run: before the next write all processes check that they can write, and continue if
+    one can't. So even a full disk is a temporary error.
     """
     sentence = f"{refusal.what}, then run the same command on all hosts to continue from the last one"
     return UserError(sentence) if is_denied(error) else ForNowError(sentence)
 
 
 FAILED_WRITES: list[BaseException] = []
-"""Errors of writing in the background, as Orbax logs them: of several processes it raises them only when all are done,
-and those that did write wait twenty minutes for the one that could not."""
+"""Errors of background writes, as Orbax logs them.
+
+With several processes, Orbax raises them only when all are done, and successful processes wait twenty minutes for the
+failed one.
+"""
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a log line is more than Orbax's copy of an error that it raises as well (about a hundred lines each)."""
+    """Returns whether a log record is more than Orbax's copy of an error that it also raises.
+
+    Such a copy has about a hundred lines. Errors of background writes are added to ``FAILED_WRITES``.
+    """
     if not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname):
         return True
     if "async_checkpointer" in record.pathname and isinstance(record.exc_info[1], Exception):

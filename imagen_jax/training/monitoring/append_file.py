@@ -1,8 +1,8 @@
-"""Lines that are added to a file while a run goes on; a disk that is full, or a bucket that is away, costs none.
+"""Appends lines to a file during a run. A full disk or an unreachable bucket only delays them.
 
-    a line -> waiting -> the file, or a bucket's object; what is refused waits until it can be written, and that is told
+    a line -> queue -> the file, or a bucket's object; a write error prints a warning, and the lines stay queued
 
-A run must not end for want of room for what it says of itself.
+A run must not end because its own log can't be written.
 """
 
 import sys
@@ -17,13 +17,13 @@ SECONDS_BETWEEN_UPLOADS = 30.0
 
 
 class AppendFile:
-    """Adds lines to a file of a disk.
+    """Appends lines to a file on a disk.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        OSError: it can't be opened.
+        OSError: the file can't be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,19 +33,19 @@ class AppendFile:
         self._open()
 
     def write(self, line: str) -> None:
-        """Adds a line; ``flush`` writes it."""
+        """Queues a line; ``flush`` writes it."""
         self._waiting += line.encode()
 
     def flush(self) -> None:
-        """Writes what waits: at once to a disk, soon to a bucket."""
+        """Writes the queued lines: to a disk at once, to a bucket soon."""
         self._attempt()
 
     def upload(self) -> None:
-        """Writes what waits now, wherever to."""
+        """Writes the queued lines at once, to a disk or to a bucket."""
         self._attempt()
 
     def close(self) -> None:
-        """Writes what waits, or says that it is lost."""
+        """Writes the queued lines, or warns that they are lost, and closes the file."""
         self._attempt()
         if self._waiting:
             lost = self._waiting.count(b"\n")
@@ -53,14 +53,14 @@ class AppendFile:
         self._shut()
 
     def _open(self) -> None:
-        # Without a buffer, so that what was written is known: the rest of a line follows when there is room.
+        # Unbuffered, so that the number of bytes written is known: the rest of a line follows when there is room.
         self._file = self._path.open("ab", buffering=0)
 
     def _shut(self) -> None:
         self._file.close()
 
     def _put(self) -> None:
-        """Writes what waits, or as much of it as there is room for."""
+        """Writes the queued lines, or as many bytes as there is room for."""
         while self._waiting:
             self._waiting = self._waiting[self._file.write(self._waiting) :]
 
@@ -74,9 +74,9 @@ class AppendFile:
 
 
 class BucketAppendFile(AppendFile):
-    """The lines of an object in a bucket, which can't be lengthened: the whole of it is written again.
+    """Appends lines to an object in a bucket, by rewriting the whole object.
 
-    That is every ``SECONDS_BETWEEN_UPLOADS`` at most, on ``upload`` and at the end.
+    It does so at most every ``SECONDS_BETWEEN_UPLOADS``, on ``upload``, and when closed.
     """
 
     def _open(self) -> None:
@@ -84,12 +84,12 @@ class BucketAppendFile(AppendFile):
         self._next_upload = time.monotonic()
 
     def flush(self) -> None:
-        """Uploads if the last time is long ago."""
+        """Uploads if the last upload was at least ``SECONDS_BETWEEN_UPLOADS`` ago."""
         if time.monotonic() >= self._next_upload:
             self.upload()
 
     def _shut(self) -> None:
-        """There is nothing open."""
+        """Does nothing: no file is open."""
 
     def _put(self) -> None:
         if self._waiting:
@@ -100,17 +100,17 @@ class BucketAppendFile(AppendFile):
 
 
 def open_append_file(path: Path) -> AppendFile:
-    """Opens a file, of a disk or a bucket, to add lines to."""
+    """Opens a file on a disk or in a bucket, to append lines to it."""
     return BucketAppendFile(path) if in_bucket(path) else AppendFile(path)
 
 
 @contextmanager
 def warn_on_write_error(what: str, silent: bool = False) -> Iterator[None]:
-    """Within the block a disk's or a bucket's refusal is told and ends the block alone; other errors are errors.
+    """Turns a write error of a disk or a bucket in the block into a warning; other errors propagate.
 
     Args:
-        what: is written.
-        silent: whether it was told already.
+        what: name of the output, for the warning.
+        silent: whether to omit the warning, because it was printed before.
     """
     try:
         yield
@@ -122,6 +122,6 @@ def warn_on_write_error(what: str, silent: bool = False) -> Iterator[None]:
 
 
 def print_line(sentence: str) -> None:
-    """Prints a line on standard error; where that is a file that there is no room for, nobody is told."""
+    """Prints a line on standard error; ignores an ``OSError``, as when that is a file on a full disk."""
     with suppress(OSError):
         print(sentence, file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""What went wrong with the numbers of a run, and in which batches: for people to look at.
+"""Records of bad numbers in a run and of the batches that caused them, for people to inspect.
 
-    host batches -> their keys, remembered for a few steps
-    a loss spike, a skipped step -> a line on standard error and in incidents.jsonl, once in a while
-    too many skipped steps in a row -> incidents/<step>.json
+    host batches -> their keys, stored for a few steps
+    a loss spike, a skipped step -> a line on standard error and in incidents.jsonl, at limited intervals
+    too many consecutive skipped steps -> incidents/<step>.json
 
-Where several processes train together, each has its own part of every batch, so each writes its own files:
-``incidents.1.jsonl`` and ``incidents/0000157.1.json`` are those of process 1. Only process 0 speaks.
+If several processes train together, each has its own part of every batch and writes its own files:
+``incidents.1.jsonl`` and ``incidents/0000157.1.json`` are those of process 1. Only process 0 prints.
 """
 
 import json
@@ -23,17 +23,17 @@ from imagen_jax.training.monitoring.append_file import print_line
 from imagen_jax.training.monitoring.metrics import MetricsWriter, keep_lines_until
 
 STEPS_BETWEEN_REPORTS = 100
-"""Of one kind; those between are counted, not told."""
+"""Min steps between two reports of one kind; incidents in between are not reported."""
 
 
 class StepSeen(NamedTuple):
-    """A step and the numbers that it gave.
+    """A step and its metrics.
 
     Attributes:
-        step: its number.
-        loss: of its batch.
-        gradient_norm: likewise.
-        keys: of this process's part of its batch.
+        step: number of the step.
+        loss: loss of the step's batch.
+        gradient_norm: gradient norm of the step's batch.
+        keys: keys of this process's part of the batch.
     """
 
     step: int
@@ -42,17 +42,17 @@ class StepSeen(NamedTuple):
     keys: Sequence[str]
 
     def as_json(self) -> dict[str, Any]:
-        """What the files hold of it."""
+        """Returns the step's values for the JSON files."""
         return {name: writable(value) for name, value in self._asdict().items()}
 
 
 class KeyedBatches:
-    """Batches whose keys are remembered by the step that learns from them, however far ahead they are fetched.
+    """Batches that store their keys by step number, however far ahead they are fetched.
 
     Args:
-        batches: host batches, dicts with ``key``; the next is the first that is learned from.
-        done: the steps before it.
-        remembered: of how many of the last batches.
+        batches: host batches, dicts with ``key``; the next one is for step ``done + 1``.
+        done: step that the run continues from.
+        remembered: number of last batches whose keys are stored.
     """
 
     def __init__(self, batches: Batches, done: int, remembered: int) -> None:
@@ -67,25 +67,25 @@ class KeyedBatches:
         return batch
 
     def keys_of(self, step: int) -> list[str]:
-        """The keys of a step's batch."""
+        """Returns the keys of a step's batch."""
         (keys,) = (keys for number, keys in self._keys if number == step)
         return [str(key) for key in keys]
 
     def get_state(self) -> Any:
-        """The position, as that of the batches."""
+        """Returns the position of the batches."""
         return self._batches.get_state()
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position, for the next step."""
+        """Restores a position, for the next step."""
         self._batches.set_state(state)
 
 
 class Incidents:
-    """Writes them down.
+    """Reports incidents on standard error and writes them to files.
 
     Args:
-        workdir: the run's folder.
-        done: the step that the run continues from; what was told of later ones is dropped, for they are done again.
+        workdir: folder of the run.
+        done: step that the run continues from; lines of later steps are removed, because these steps are repeated.
     """
 
     def __init__(self, workdir: Path, done: int) -> None:
@@ -97,13 +97,13 @@ class Incidents:
         keep_lines_until(workdir / self._lines, done)
 
     def report(self, kind: str, seen: StepSeen, sentence: str, **more: float) -> None:
-        """Tells of a step, unless one of its kind was told of just before.
+        """Reports a step, unless one of its kind was reported within the last ``STEPS_BETWEEN_REPORTS`` steps.
 
         Args:
-            kind: what happened, in a word.
+            kind: kind of incident, in one word.
             seen: the step.
-            sentence: the same for people.
-            **more: what else the line holds.
+            sentence: description for people.
+            **more: other values of the line.
         """
         if seen.step - self._told.get(kind, -STEPS_BETWEEN_REPORTS) < STEPS_BETWEEN_REPORTS:
             return
@@ -114,7 +114,7 @@ class Incidents:
             writer.write(line.pop("step"), {"kind": kind, **line, **more})
 
     def dump(self, seen: Sequence[StepSeen], facts: Mapping[str, Any]) -> Path:
-        """Writes down some steps and what is said of them all, in a file named for the last; returns where."""
+        """Writes steps and facts about them to a file named for the last step; returns its path."""
         folder = self._workdir / "incidents"
         create_folder(folder)
         path = folder / f"{seen[-1].step:07d}{self._ending}"
@@ -124,11 +124,11 @@ class Incidents:
 
 
 def writable(value: Any) -> Any:
-    """A value as JSON has it; what is not finite, which JSON lacks, by its name."""
+    """Returns a value that JSON can represent: non-finite numbers become strings."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def warn_once(sentence: str) -> None:
-    """Says a sentence on standard error; once, where several processes train together."""
+    """Prints a sentence on standard error, on process 0 only."""
     if processes.is_process_zero():
         print_line(sentence)

@@ -1,31 +1,30 @@
-"""What a training run tells while it runs: a line of metrics and the progress bar, every so many steps.
+"""The log of a training run: a line of metrics and the progress bar, at regular intervals.
 
-Where several processes train together, process 0 tells for all: the metrics of a step are the same in each.
+If several processes train together, only process 0 writes it: the metrics of a step are the same in each.
 
-Of the numbers in ``metrics.jsonl`` that speak of time,
+The numbers in ``metrics.jsonl`` that depend on time cover
 
-    images_per_second, images_per_second_per_chip, mfu, input_wait    are over the steps since the last line,
-    seconds, overhead, overhead_of_loop, checkpoint_seconds           over this start of the run,
-    useful_seconds, goodput, skipped                                  over the run, with all its starts:
+    images_per_second, images_per_second_per_chip, mfu, input_wait    the steps since the last line,
+    seconds, overhead, overhead_of_loop, checkpoint_seconds           this start of the run,
+    useful_seconds, goodput, skipped                                  the run, with all its starts:
 
-- ``images_per_second``: images over the seconds in steps and waiting for batches.
+- ``images_per_second``: images divided by the seconds in steps and waiting for batches.
 - ``mfu``, model FLOP utilisation: the operations of the loss and its gradient (matrix products and convolutions,
-  nothing that is computed again to save memory) over what the chips could do in those seconds at their peak. It is left
-  out where the peak is unknown.
-- ``input_wait``: the share of those seconds that the devices waited for a batch.
-- ``overhead``: the share of the loop's wall time, ``seconds``, outside the compiled step; ``overhead_of_loop``: the
+  without rematerialisation), divided by the chips' peak in those seconds. It is omitted if the peak is unknown.
+- ``input_wait``: the fraction of those seconds in which the devices waited for a batch.
+- ``overhead``: the fraction of the loop's wall time, ``seconds``, outside the compiled step; ``overhead_of_loop``: the
   same without batches, previews and checkpoints.
-- ``checkpoint_seconds``: how long training stood still for checkpoints; their writing goes on beside it.
-- ``useful_seconds``: time inside steps whose result is in the run. A step that a restart does again counts once.
-- ``goodput``: ``useful_seconds`` over the wall time since the first start had its data ready, the time in which no
-  process ran included.
-- ``epochs``: how often the data set was read through; of several data sets ``epochs_1``, ``epochs_2``, …
-- ``learning_rate``: that the step took; of Muon's Adam it is ``optimizer.adam_ratio`` times that.
-- ``skipped``: how many steps of the run were skipped, for their loss or gradient was not finite.
-- ``unreadable_images``: how many images this process could not read and left out, since this start.
+- ``checkpoint_seconds``: time in which training paused for checkpoints; they are written in the background.
+- ``useful_seconds``: time inside steps whose result is in the run. A step that a restart repeats counts once.
+- ``goodput``: ``useful_seconds`` divided by the wall time since the first start had its data ready, including the time
+  in which no process ran.
+- ``epochs``: number of passes over the data set; of several data sets ``epochs_1``, ``epochs_2``, …
+- ``learning_rate``: learning rate of the step; Muon's Adam takes ``optimizer.adam_ratio`` times that.
+- ``skipped``: number of steps of the run that were skipped because their loss or gradient was not finite.
+- ``unreadable_images``: number of images that this process could not read and skipped, since this start.
 
-A restart's ``useful_seconds`` go on from those in the last line up to the checkpoint it continues from; so where
-``log_every`` does not divide ``checkpoint_every``, the few steps between the two are missing.
+A restart continues ``useful_seconds`` from the last line at or before its checkpoint. So if ``log_every`` does not
+divide ``checkpoint_every``, the few steps between the two are missing.
 """
 
 import json
@@ -44,7 +43,7 @@ from imagen_jax.training.loop import Hook, LoopClock, StepInfo
 from imagen_jax.training.monitoring.metrics import MetricsWriter, Progress, peak_memory_gib, read_metrics
 
 BEGAN = "began.json"
-"""In the workdir: when the run began."""
+"""File in the workdir that contains the time at which the run started."""
 
 
 @contextmanager
@@ -56,15 +55,15 @@ def open_log(
     of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
     mfu: Callable[[float], float] | None = None,
 ) -> Iterator[list[Hook]]:
-    """Opens what a run tells, as the hooks that write it; in all processes but the first there are none.
+    """Opens the log of a run and yields the hooks that write it; on processes other than 0 there are none.
 
     Args:
-        config: the stage's config.
-        workdir: the run's folder.
-        done: the step that the run continues from.
+        config: config of the stage.
+        workdir: folder of the run.
+        done: step that the run continues from.
         clock: the loop's clock.
-        of_data: what is to be told of the reading up to a place in the data, and of what was skipped.
-        mfu: from steps per second to model FLOP utilisation; None where that is unknown.
+        of_data: function from the data position to metrics of the data and of skipped steps.
+        mfu: function from steps per second to model FLOP utilisation; None if unknown.
     """
     if not processes.is_process_zero():
         yield []
@@ -73,7 +72,7 @@ def open_log(
         with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
             goodput = Goodput(workdir)
             act = make_logging(config.training.batch_size, writer, progress, clock, goodput, mfu, of_data)
-            # The lines that lead to a checkpoint must be there before it.
+            # The lines up to the step of a checkpoint must be written before the checkpoint.
             flush = Hook("log", config.training.checkpoint_every, lambda number, moment: writer.flush())
             yield [Hook("log", config.training.log_every, act), flush]
 
@@ -87,16 +86,16 @@ def make_logging(
     mfu: Callable[[float], float] | None,
     of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
 ) -> Callable[[int, StepInfo], None]:
-    """Makes the hook that writes a line of metrics and moves the progress bar.
+    """Makes the action of the hook that writes a line of metrics and moves the progress bar.
 
     Args:
-        batch_size: images of a step.
-        writer: of the lines.
-        progress: the bar.
+        batch_size: images per step.
+        writer: writer of the lines.
+        progress: the progress bar.
         clock: the loop's clock.
-        goodput: of the run.
-        mfu: from steps per second to model FLOP utilisation; None where that is unknown.
-        of_data: what is to be told of the reading up to a place in the data, and of what was skipped.
+        goodput: goodput of the run.
+        mfu: function from steps per second to model FLOP utilisation; None if unknown.
+        of_data: function from the data position to metrics of the data and of skipped steps.
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
@@ -131,21 +130,21 @@ def make_logging(
 
 
 class Goodput:
-    """Which share of a run's wall time went into steps that count, over all its starts; see the module.
+    """The fraction of a run's wall time in steps that count, over all its starts; see the module docstring.
 
     Args:
-        workdir: the run's folder; its lines of metrics end where the run continues.
+        workdir: folder of the run; its lines of metrics end at the step that the run continues from.
     """
 
     def __init__(self, workdir: Path) -> None:
         path = workdir / BEGAN
         if not path.exists():
-            # A run of an older version begins to count now.
+            # A run of an older version has no such file, and its time counts from now.
             write_whole(path, (json.dumps({"unix_seconds": time.time()}) + "\n").encode())
         self._began = read_json(path)["unix_seconds"]
         self._before = max((line.get("useful_seconds", 0.0) for line in read_metrics(workdir)), default=0.0)
 
     def of(self, step_seconds: float) -> dict[str, float]:
-        """The metrics, given the seconds inside steps since this start."""
+        """Returns the metrics, given the seconds inside steps since this start."""
         useful = self._before + step_seconds
         return {"useful_seconds": useful, "goodput": useful / max(time.time() - self._began, 1e-9)}

@@ -1,4 +1,4 @@
-"""What a run tells people: a line of JSON for each log, TensorBoard where wanted, a progress bar."""
+"""Metrics for people: lines of JSON, optional TensorBoard events, and a progress bar."""
 
 import json
 import pathlib
@@ -22,18 +22,18 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class MetricsWriter:
-    """Writes ``metrics.jsonl``, one object a line, each with its ``step``; where asked, TensorBoard events too.
+    """Writes ``metrics.jsonl``, one JSON object with its ``step`` per line, and optionally TensorBoard events.
 
-    What can't be written for want of room waits, see ``append_file``.
+    Lines that can't be written for lack of space stay queued, see ``append_file``.
 
     Args:
-        workdir: the run's folder.
-        first_step: the step the run continues from; lines of later steps, written before it was cut, are dropped.
-        tensorboard: also write TensorBoard events, into ``workdir/tensorboard``.
-        name: of the file, if it is another.
+        workdir: folder of the run.
+        first_step: step that the run continues from; lines of later steps, from before an interruption, are removed.
+        tensorboard: whether to write TensorBoard events too, into ``workdir/tensorboard``.
+        name: name of the file.
 
     Raises:
-        UserError: TensorBoard is asked for and tensorboardX is not installed.
+        UserError: ``tensorboard`` is True and tensorboardX is not installed, or a line of the file is damaged.
     """
 
     def __init__(self, workdir: Path, first_step: int = 0, tensorboard: bool = False, name: str = FILE_NAME) -> None:
@@ -52,7 +52,7 @@ class MetricsWriter:
             self._events.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Writes the metrics of a step, numbers where TensorBoard has them too: to a disk at once, to a bucket soon."""
+        """Writes the metrics of a step, to a disk at once, to a bucket soon; TensorBoard needs numbers."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         if self._events is not None:
@@ -60,9 +60,10 @@ class MetricsWriter:
                 self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Returns when all lines are where they belong.
+        """Writes all queued lines, and uploads TensorBoard events to a bucket.
 
-        A checkpoint must not come before the lines that lead to it: a run that is cut continues after the checkpoint.
+        Call it before a checkpoint is written: an interrupted run continues after the checkpoint and does not write
+        these lines again.
         """
         self._file.upload()
         if isinstance(self._events, EventsForBucket):
@@ -70,7 +71,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, a dict each; an unfinished last line is left out.
+    """Reads the lines of a run's metrics, as dicts; an incomplete last line is omitted.
 
     Raises:
         UserError: a line is damaged.
@@ -91,12 +92,12 @@ def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process has held so far, in GiB; macOS counts it in bytes, Linux in KiB."""
+    """Returns the max memory of this process so far, in GiB; macOS counts it in bytes, Linux in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def keep_lines_until(path: Path, step: int) -> None:
-    """Drops the lines of steps after ``step``, and a line that was cut short."""
+    """Removes the lines of steps after ``step``, and an incomplete last line."""
     if not path.exists():
         return
     kept = [line for line in read_metrics(path.parent, path.name) if line["step"] <= step]
@@ -104,7 +105,7 @@ def keep_lines_until(path: Path, step: int) -> None:
 
 
 def open_tensorboard(folder: Path, first_step: int) -> Any:
-    """Opens TensorBoard's event files; steps after ``first_step`` that they hold are shown no more.
+    """Opens TensorBoard's event files; their steps after ``first_step`` are no longer shown.
 
     Raises:
         UserError: tensorboardX is not installed.
@@ -123,7 +124,7 @@ def open_tensorboard(folder: Path, first_step: int) -> Any:
 class EventsForBucket:
     """TensorBoard's event files, written on this machine and uploaded on ``flush`` and ``close``.
 
-    tensorboardX can write to a bucket, but then keeps all in memory and uploads it once more when Python ends.
+    tensorboardX can write to a bucket, but then it keeps everything in memory and uploads it again when Python exits.
     """
 
     def __init__(self, open_writer: Callable[..., Any], folder: Path, first_step: int) -> None:
@@ -132,26 +133,27 @@ class EventsForBucket:
         self._writer = open_writer(self._local.name, purge_step=first_step + 1)
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a number."""
+        """Adds a number under a name and a step."""
         self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Uploads what there is; another time, where the bucket refuses."""
+        """Uploads the event files. If the bucket refuses, it warns, and the next call uploads them."""
         self._writer.flush()
         with warn_on_write_error(str(self._folder)):
             copy_files(pathlib.Path(self._local.name), self._folder)
 
     def close(self) -> None:
-        """Uploads, and ends."""
+        """Closes the writer and uploads the event files."""
         self._writer.close()
         self.flush()
         self._local.cleanup()
 
 
 class Progress:
-    """A progress bar of training: steps, time left, loss and images a second.
+    """A progress bar of training: steps, time left, loss and images per second.
 
-    Where standard error is no terminal, a line at the start, every ``SECONDS_BETWEEN_LINES`` and at the end instead.
+    If standard error is no terminal, it prints lines instead: at the first update, every ``SECONDS_BETWEEN_LINES``, and
+    at the last step.
     """
 
     def __init__(self, title: str, first_step: int, steps: int) -> None:

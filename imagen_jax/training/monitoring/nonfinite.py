@@ -1,24 +1,24 @@
-"""What is done when numbers are not finite for too long: the run stops, or goes back and leaves out the bad batches.
+"""Reacts to too many consecutive non-finite steps: stops the run, or rewinds it and leaves out the bad batches.
 
-    each step's metrics -> skipped steps in a row -> too many: a dump, then stop
-                                                            or rewind: parameters of a good checkpoint, data go on
+    each step's metrics -> consecutive skipped steps -> too many: a dump, then stop
+                                                        or rewind: parameters of a good checkpoint, data continue
 
-The step itself leaves everything as it was where its numbers are not finite (see ``step``). That mends a batch that is
-bad, but not parameters that are.
+A step whose numbers are not finite leaves the state unchanged (see ``step``). This handles bad batches, but not bad
+parameters.
 
-**Rewinding.** Parameters, average and optimizer become those of a checkpoint, and with the optimizer the place in the
-learning rate's course. The number of the step goes on, and with it the random key and the position in the data: as ever
-it says how many batches were had, skipped ones included. So lines of metrics and checkpoints keep their order, no batch
-comes twice, and the run ends after as many batches as any, with fewer updates.
+**Rewinding.** Parameters, average and optimizer state are restored from a checkpoint, and with the optimizer state the
+position in the learning rate schedule. The step number continues, and with it the random key and the data position: it
+still counts all batches, including skipped ones. So metrics and checkpoints keep their order, no batch repeats, and the
+run ends after the usual number of batches, with fewer updates.
 
-The checkpoint is the newest that has shown to be good: the step after it was not skipped. Those that are passed over
-are never gone back to; and where the step after a rewind is skipped too, the next rewind goes further back. One that is
-damaged is set aside, and the one before it is taken. Of those that are kept, neither the passed over count nor those
-made while steps are skipped, so that they push out no good one.
+The run rewinds to the newest checkpoint that has proved good: the step after it was not skipped. Later checkpoints, up
+to the rewind, are never used again. If the step after a rewind is skipped too, the next rewind goes further back. A
+damaged checkpoint is set aside, and the one before it is used. When old checkpoints are removed, rejected ones and
+those made while steps are skipped do not count, so they displace no good ones.
 
-All this follows from the steps' metrics, which are the same in every process, and from what each checkpoint keeps
-beside the position in the data. So all processes decide alike, and a run that is killed anywhere and continued does the
-same as one that is not.
+All decisions depend only on the steps' metrics, which are the same in every process, and on the guard's state in each
+checkpoint. So all processes decide alike, and a run that is killed at any point and resumed does the same as an
+uninterrupted one.
 """
 
 from collections import deque
@@ -37,21 +37,21 @@ from imagen_jax.training.monitoring.spikes import SpikeFinder
 from imagen_jax.training.state import TrainState
 
 ON_NONFINITE = {"stop": False, "rewind": True}
-"""What ``training.on_nonfinite`` may say, and whether that goes back to a checkpoint."""
+"""Allowed values of ``training.on_nonfinite``, and whether each rewinds to a checkpoint."""
 
 FETCHED_AHEAD = 8
-"""More batches than the loop fetches before a step's metrics are there."""
+"""Upper bound on the batches that the loop fetches before a step's metrics are available."""
 
 KEPT_AS = "guard"
-"""The name of what a checkpoint keeps of the guard, beside the position in the data."""
+"""Key of the guard's state in a checkpoint, next to the position in the data."""
 
 
 class Rewind(NamedTuple):
     """One rewind.
 
     Attributes:
-        back_to: the checkpoint's step.
-        at: the step after which it was gone back to; checkpoints between the two are not to be trusted.
+        back_to: step of the checkpoint.
+        at: step after which the run was rewound; checkpoints between the two are not trusted.
     """
 
     back_to: int
@@ -59,17 +59,18 @@ class Rewind(NamedTuple):
 
 
 class NonfiniteGuard:
-    """The hook that looks at the metrics of every step; it comes before those that log and save.
+    """Hook that checks the metrics of every step; it must come before the hooks that log and save.
 
     Args:
-        training: ``max_consecutive_nonfinite``, ``on_nonfinite``, ``max_rewinds``, and how checkpoints are made.
-        workdir: the run's folder.
-        done: the step that the run continues from.
-        checkpoints: of the run.
-        shapes: of the state, with their placement.
+        training: config section with ``max_consecutive_nonfinite``, ``on_nonfinite``, ``max_rewinds`` and the
+            checkpoint settings.
+        workdir: folder of the run.
+        done: step that the run continues from.
+        checkpoints: checkpoints of the run.
+        shapes: shapes of the state, with their shardings.
 
     Raises:
-        UserError: a setting is unknown or no number of steps, or too few checkpoints are kept for one to go back to.
+        UserError: a setting is unknown or out of range, or too few checkpoints are kept to rewind to one.
     """
 
     def __init__(
@@ -90,17 +91,17 @@ class NonfiniteGuard:
         checkpoints.count_only(self._may_be_good)
 
     def watch(self, batches: Batches) -> KeyedBatches:
-        """The batches to train on: these, whose keys are known when something happens."""
+        """Returns the batches to train on, which store their keys for reports."""
         self._batches = KeyedBatches(batches, self._done, self._training.max_consecutive_nonfinite + FETCHED_AHEAD)
         return self._batches
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What is to be told: how many steps of the run were skipped, over all its starts."""
+        """Metrics of the guard: ``skipped``, the number of skipped steps over all starts of the run."""
         return {"skipped": float(self._skipped)}
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint is to keep, beside the position in the data, as JSON can hold it."""
+        """Returns the JSON-serialisable state of the guard, for a checkpoint."""
         kept = {
             "in_a_row": self._in_a_row,
             "skipped": self._skipped,
@@ -110,7 +111,10 @@ class NonfiniteGuard:
         return {KEPT_AS: kept}
 
     def set_state(self, data_state: dict[str, Any]) -> None:
-        """Takes up what a checkpoint kept; one of an older version kept nothing, and all before it may be good."""
+        """Restores the guard's state from a checkpoint's data state.
+
+        Checkpoints of older versions have none; then all checkpoints up to the current step may be good.
+        """
         kept = data_state.get(KEPT_AS)
         self._good_below = self._done
         if kept:
@@ -118,10 +122,10 @@ class NonfiniteGuard:
             self._passed = [Rewind(*one) for one in kept["passed"]]
 
     def __call__(self, number: int, moment: StepInfo) -> TrainState | None:
-        """Looks at a step; returns the state to go on from where it is another.
+        """Checks a step; returns the state to continue with after a rewind, and None otherwise.
 
         Raises:
-            UserError: too many steps in a row were skipped.
+            UserError: too many consecutive steps were skipped.
         """
         assert self._batches is not None, "nobody watches the batches"
         metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
@@ -139,7 +143,7 @@ class NonfiniteGuard:
         return None
 
     def _note_skip(self, number: int, loss: float, norm: float, state: TrainState) -> TrainState | None:
-        """Counts a skipped step, tells of it, and responds where it is one too many."""
+        """Counts and reports a skipped step, and responds if there are too many."""
         seen = self._see(number, loss, norm)
         self._row.append(seen)
         self._in_a_row += 1
@@ -149,12 +153,12 @@ class NonfiniteGuard:
         return self._respond(number, state) if self._in_a_row >= self._training.max_consecutive_nonfinite else None
 
     def _see(self, number: int, loss: float, norm: float) -> StepSeen:
-        """A step with the keys of its batch."""
+        """Returns a step with the keys of its batch."""
         assert self._batches is not None
         return StepSeen(number, loss, norm, self._batches.keys_of(number))
 
     def _respond(self, number: int, state: TrainState) -> TrainState:
-        """Writes down what happened, and goes back or stops."""
+        """Writes a dump of the skipped steps, and rewinds or raises ``UserError``."""
         wanted = self._rewinds and len(self._passed) < self._training.max_rewinds
         facts = {
             "skipped_in_a_row": self._in_a_row,
@@ -172,7 +176,7 @@ class NonfiniteGuard:
             f"{told}: on with the parameters of step {back_to} and the data after these ({nth}; {path} has their keys)"
         )
         self._passed.append(Rewind(back_to, number))
-        # Until a step is made from it, it has shown nothing.
+        # The restored checkpoint proves good only after a step from it is not skipped.
         self._good_below = back_to
         self._in_a_row = 0
         self._row.clear()
@@ -180,26 +184,26 @@ class NonfiniteGuard:
         return restored[0]._replace(step=state.step, key=state.key)
 
     def _may_be_good(self, step: int) -> bool:
-        """Whether nothing speaks against the checkpoint of a step."""
+        """Returns whether there is no evidence against the checkpoint of a step."""
         return step <= self._good_below and not any(one.back_to < step < one.at for one in self._passed)
 
     def _is_good(self, step: int) -> bool:
-        """Whether the checkpoint of a step has shown to be good."""
+        """Returns whether the checkpoint of a step has proved good."""
         return step < self._good_below and self._may_be_good(step)
 
     def _restore(self, state: TrainState) -> tuple[TrainState, int] | None:
-        """Reads the newest good checkpoint into the place of a state; None where there is none."""
-        # One that could not be written is no reason to end: whoever saves is told of it after this.
+        """Restores the newest good checkpoint and frees the old state; returns None if there is no such checkpoint."""
+        # A failed write is no reason to stop here: the next save reports it.
         self._checkpoints.settle()
         if self._checkpoints.latest_step_of_all(self._is_good) is None:
             return None
-        # First, for a chip may not hold both.
+        # Free the old state first, because a device may not have room for both.
         for leaf in jax.tree.leaves((state.params, state.ema_params, state.opt_state)):
             leaf.delete()
         return self._checkpoints.restore_newest(self._shapes, self._is_good)
 
     def _advise(self, wanted: bool) -> str:
-        """What a user may do."""
+        """Returns what the user can do, for the error message."""
         mend = "lower config.optimizer.learning_rate in another --workdir, or look at the data"
         if not self._rewinds:
             return f"set --config.training.on_nonfinite=rewind to go on without them, {mend}"
@@ -212,8 +216,8 @@ def check_settings(training: ConfigDict, rewinds: bool) -> None:
     """Checks the settings of the guard.
 
     Raises:
-        UserError: there is no skipped step in which to respond, or none after which to save; or of the checkpoints only
-            the newest is kept, which has not shown yet to be good.
+        UserError: ``max_consecutive_nonfinite`` or ``checkpoint_every`` is below 1; or the run may rewind but keeps
+            fewer than two checkpoints (the newest one has not proved good yet).
     """
     skips, every = training.max_consecutive_nonfinite, training.checkpoint_every
     if skips < 1:
@@ -230,9 +234,9 @@ def check_settings(training: ConfigDict, rewinds: bool) -> None:
 
 
 def count_updates(opt_state: optax.OptState) -> int | None:
-    """Updates that an optimizer has made, skipped steps left out: the place in the learning rate's course.
+    """Returns the number of updates of an optimizer, without skipped steps; None if it does not count them.
 
-    None where it does not count them.
+    It is the position in the learning rate schedule.
     """
     counts = [int(count) for _, count in optax.tree.get_all_with_path(opt_state, "count")]
     return max(counts, default=None)

@@ -1,10 +1,10 @@
 """Loss spikes: a loss far above those just before it.
 
-    loss of each step -> the last so many -> their median and spread -> is this one far above?
+    loss of each step -> the last n losses -> their median and spread -> is this loss far above them?
 
-Both are robust: the median, and the median distance from it, scaled so that it is the standard deviation of a normal
-distribution. So one spike moves neither, and the next is found as well; a loss that stays high is usual after half a
-window.
+Both are robust: the spread is the median absolute deviation, scaled to equal the standard deviation of a normal
+distribution. So one spike changes neither, and the next spike is found as well. A loss that stays high counts as normal
+after half a window.
 """
 
 from collections import deque
@@ -12,27 +12,27 @@ from statistics import median
 from typing import NamedTuple
 
 WINDOW = 200
-"""Losses that one is compared with."""
+"""Number of previous losses that a loss is compared with."""
 
 MIN_LOSSES = 50
-"""Losses before which none is far above."""
+"""Min number of previous losses before a loss can be a spike."""
 
 MAX_DEVIATIONS = 10.0
-"""Standard deviations above the median. A batch's loss has a long tail: at five, quiet runs would be reported."""
+"""Max standard deviations above the median. The loss has a long tail: with 5, normal runs would report spikes."""
 
 MIN_SPREAD = 0.01
-"""The spread is at least this share of the median: so a loss that hardly moves is no spike at its next flicker."""
+"""Min spread, as a fraction of the median, so that a small change of a nearly constant loss is no spike."""
 
 TO_STANDARD_DEVIATION = 1.4826
-"""Of a normal distribution, over its median absolute deviation."""
+"""Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 
 class Spike(NamedTuple):
     """A loss far above those before it.
 
     Attributes:
-        median: of those.
-        distance: how far above, in standard deviations.
+        median: median of the losses before it.
+        distance: distance above the median, in standard deviations.
     """
 
     median: float
@@ -40,13 +40,13 @@ class Spike(NamedTuple):
 
 
 class SpikeFinder:
-    """Looks at the loss of each step in turn."""
+    """Finds spikes in the losses of consecutive steps."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=WINDOW)
 
     def find(self, loss: float) -> Spike | None:
-        """Compares a loss, which must be finite, with those before it; None where it is not far above them."""
+        """Compares a finite loss with those before it; returns None unless it is far above them."""
         before = list(self._losses)
         self._losses.append(loss)
         if len(before) < MIN_LOSSES:
@@ -58,5 +58,5 @@ class SpikeFinder:
         return Spike(middle, distance) if distance > MAX_DEVIATIONS else None
 
     def forget(self) -> None:
-        """Begins anew, as after going back to other parameters."""
+        """Removes all previous losses, as after a rewind to other parameters."""
         self._losses.clear()

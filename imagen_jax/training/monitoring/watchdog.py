@@ -1,6 +1,6 @@
-"""Watching a run from beside it: a trace of some steps, and a word when a step hangs.
+"""Observes a run from outside: traces some steps, and reports a step that hangs.
 
-Neither touches the devices' work: the trace wraps the compiled step, and the watchdog is a thread that only reads.
+Neither changes the devices' work: the trace wraps the compiled step, and the watchdog is a thread that only reads.
 """
 
 import pathlib
@@ -23,11 +23,11 @@ from imagen_jax.training.step import Batch, TrainStep
 
 
 class Watch(NamedTuple):
-    """How a run is watched.
+    """Settings of the profiler and the watchdog.
 
     Attributes:
-        traced: the first and the last step to trace; None traces nothing.
-        hang_seconds: how long nothing may have ended before the watchdog reports; 0 is no watchdog.
+        traced: first and last step to trace; None for no trace.
+        hang_seconds: seconds without progress after which the watchdog reports; 0 for no watchdog.
         end_when_hung: whether the watchdog then ends the process.
     """
 
@@ -40,10 +40,10 @@ NOT_WATCHED = Watch()
 
 
 def parse_steps(text: str | None) -> tuple[int, int] | None:
-    """Reads ``--profile_steps=first,last``.
+    """Parses ``--profile_steps=first,last``.
 
     Raises:
-        UserError: it is something else.
+        UserError: the text has another format, or does not satisfy 1 ≤ first ≤ last.
     """
     if text is None:
         return None
@@ -56,7 +56,7 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
 
 
 def check_traced(traced: tuple[int, int] | None, done: int, steps: int) -> None:
-    """Checks that a run comes past the steps to trace.
+    """Checks that a run includes the steps to trace.
 
     Raises:
         UserError: it does not.
@@ -67,23 +67,23 @@ def check_traced(traced: tuple[int, int] | None, done: int, steps: int) -> None:
 
 
 def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, steps: int, folder: Path) -> TrainStep:
-    """Wraps a compiled step so that some of its calls are traced by JAX's profiler.
+    """Wraps a compiled step so that JAX's profiler traces some of its calls.
 
     Args:
-        step: the step.
-        traced: the first and the last step to trace; None leaves the step as it is.
-        done: steps done already.
+        step: compiled step.
+        traced: first and last step to trace; None returns ``step`` unchanged.
+        done: step that the run continues from.
         steps: number of the last step.
-        folder: where the trace is written; TensorBoard's profile plugin and xprof read it.
+        folder: folder for the trace; TensorBoard's profile plugin and xprof read it.
 
     Raises:
-        UserError: the run does not come past these steps.
+        UserError: the run does not include the steps to trace.
     """
     if traced is None:
         return step
     check_traced(traced, done, steps)
     first, last = traced
-    # The profiler writes to disks only.
+    # The profiler can't write to buckets.
     written = pathlib.Path(tempfile.mkdtemp(prefix="trace-")) if in_bucket(folder) else folder
     number = done
 
@@ -106,16 +106,17 @@ def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, step
 
 
 class Watchdog:
-    """Reports on standard error when nothing has ended for long: no step, and no preview or checkpoint after one.
+    """Reports on standard error when nothing has finished for long: no step, preview or checkpoint.
 
-    The time starts with ``note``, which the loop calls after each step and again after what follows it, and with the
-    block itself; compiling the step comes before that. A report says the step, where the main thread is, and which step
-    each process has done last as it told the others a few seconds ago; no device is asked, for it would hang as well.
+    The time starts when the block is entered, after the step is compiled, and restarts with each ``note``. The loop
+    calls ``note`` after each step and again after the other hooks. A report contains the step, the stack of the main
+    thread, and the last step of each process, as published a few seconds ago. It does not query the devices, because
+    that would hang as well.
 
     Args:
-        seconds: how long; 0 watches nothing.
-        end_when_hung: end the process after the report.
-        first_step: the step that the run continues from.
+        seconds: seconds without progress before a report; 0 for no watchdog.
+        end_when_hung: whether to end the process after a report.
+        first_step: step that the run continues from.
     """
 
     def __init__(self, seconds: float, end_when_hung: bool = False, first_step: int = 0) -> None:
@@ -139,7 +140,7 @@ class Watchdog:
             self._thread.join()
 
     def note(self, step: int) -> None:
-        """Notes that a step, or what followed it, has ended."""
+        """Notes that a step, or the work after it, has finished."""
         self._step, self._noted = step, time.monotonic()
 
     def _watch(self) -> None:
