@@ -1,8 +1,8 @@
 """Chooses each rater's order of pairs, the model on the left, and names that reveal no model.
 
 Everything is derived from the database's secret by HMAC (RFC 2104). The order, the sides and the names of pairs also
-depend on the rater's name. So a rater who returns, to this server or a later one, gets the same order and sides. Without
-the secret, the two sides can't be told apart.
+depend on the rater's name. So a rater who returns, to this server or a later one, gets the same order and sides.
+Without the secret, the two sides can't be told apart.
 """
 
 import hashlib
