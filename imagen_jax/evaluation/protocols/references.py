@@ -45,7 +45,7 @@ class Reference:
         """Returns an image as a square with sides of ``resolution`` pixels.
 
         Raises:
-            UserError: the image can't be read, or is smaller than ``resolution``; the message names it.
+            UserError: the image can't be decoded (the message names it), or is smaller than ``resolution``.
         """
         stored = self.read(number)
         try:
