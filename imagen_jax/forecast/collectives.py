@@ -146,7 +146,7 @@ def numbers_in(text: str) -> list[int]:
 
 
 def arrange_numbers(shape: str, order: str | None) -> np.ndarray:
-    """Returns the numbers from 0 up as an array of a shape, with its axes transposed to ``order`` if it is given."""
+    """Returns the numbers from 0 up in a shape, such as ``4,8``; ``order`` transposes its axes."""
     sizes = numbers_in(shape)
     numbers = np.arange(math.prod(sizes)).reshape(sizes)
     return numbers.transpose(numbers_in(order)) if order else numbers

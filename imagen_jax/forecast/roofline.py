@@ -69,7 +69,7 @@ def seconds_of(one: Collective, pod: Pod, devices: Sequence[Any]) -> float:
 
 
 def links_bandwidth(coords: Iterable[Sequence[int]], sides: Sequence[int], chip: Chip) -> float:
-    """Returns the bytes per second that a chip can send to the rest of its group, over all links that lead there.
+    """Returns the bytes per second that a chip can send to its group, over all links that lead there.
 
     If the group fills a side of the slice, and the side closes to a ring, data flow in both directions. Otherwise the
     group forms a line along that side, and the chips at its ends have only one neighbour.

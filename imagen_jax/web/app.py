@@ -8,10 +8,11 @@
     GET  /pictures/ID.png     the final image, with its settings in its metadata
     GET  /history             the jobs with a final image, newest first
 
-An order without followers is dropped after ``Limits.patience`` seconds, because its client has left.
+An order without followers is dropped after ``Limits.patience`` seconds, because its client has left. Before its first
+follower, it is kept for ``Limits.patience_at_first`` seconds.
 
-Requests from other sites' pages are rejected (``origins.py``). Orders must be JSON. Requests must use the server's own
-host names, which prevents DNS rebinding (``listening.py``).
+Requests from other sites' pages are rejected (``origins.py``), and orders must be JSON. A server on a loopback address
+accepts only its own host names, which prevents DNS rebinding (``listening.py``).
 """
 
 import asyncio
