@@ -5,8 +5,8 @@
     python -m imagen_jax.evaluate --stages=… --protocol=imagen … --sweep=guidance=1,8/1.35,8/2,8 --out=runs/sweep
     python -m imagen_jax.evaluate --stages=… --protocol=drawbench --out=runs/drawbench --beside=runs/other_drawbench
 
-Cut at any time, the same command continues, and reports the same digits. Several hosts share the work
-(``--distributed``); ``--out`` and ``--cache`` are then on a disk that all of them see.
+After an interruption, the same command continues and reports the same digits. Several hosts can share the work
+(``--distributed``); ``--out`` and ``--cache`` must then be on a disk that all hosts share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", l
 
 
 def without_drawbench(flag: str) -> Precondition:
-    """What a flag of the measured protocols needs: that drawbench is not the protocol."""
+    """Returns the precondition of a flag that has no effect with ``--protocol=drawbench``."""
     return Precondition(
         flag,
         lambda given: given.protocol != "drawbench",
@@ -72,7 +72,7 @@ def without_drawbench(flag: str) -> Precondition:
 
 
 def with_drawbench(flag: str) -> Precondition:
-    """What a flag of drawbench needs."""
+    """Returns the precondition of a flag that needs ``--protocol=drawbench``."""
     return Precondition(
         flag,
         lambda given: given.protocol == "drawbench",
@@ -81,7 +81,7 @@ def with_drawbench(flag: str) -> Precondition:
 
 
 def measures_inception(given: Any) -> bool:
-    """Whether the flags ask for features of Inception."""
+    """Returns whether the flags, or the protocol by default, select Inception's features."""
     return "inception" in (given.features or PROTOCOLS[given.protocol].features)
 
 
@@ -127,7 +127,7 @@ PRECONDITIONS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluates ``--stages`` and says the result."""
+    """Evaluates ``--stages`` and prints the result."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name stages as --stages=…")
     out = check_places()
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate_as_flagged(plan: CascadePlan, out: Path, points: Sequence[Point]) -> None:
-    """Evaluates in a folder that is held, one point of a sweep or all."""
+    """Runs DrawBench, a sweep or a single evaluation in a locked folder, as the flags say."""
     steps = StepBar()
     opened = None if PROTOCOL.value == "drawbench" else open_data(plan.names[0], read_wanted())
     cascade = load_planned(plan, BATCH_SIZE.value, steps)
@@ -177,18 +177,18 @@ def evaluate(
     """Evaluates a cascade, for notebooks and scripts.
 
     Args:
-        stages: their folders, base first, or a cascade's name, see ``load_cascade``.
+        stages: folders of the stages, base first, or the name of a cascade; see ``load_cascade``.
         out: folder of the evaluation.
-        wanted: what is measured; by default whether pictures follow their captions.
-        overrides: keys of ``config.sampling``, see ``load_cascade``; they go before the protocol's.
-        batch_size: pictures drawn at once.
-        text_encoder: see ``load_cascade``.
+        wanted: request for the evaluation; by default the protocol ``training_captions``.
+        overrides: values of keys of ``config.sampling``, which override the protocol's; see ``load_cascade``.
+        batch_size: max number of images sampled at once.
+        text_encoder: folder of the text encoder, if not where training found it; see ``load_cascade``.
 
     Returns:
         The report.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: an input of the user can't be used, or the protocol is ``drawbench``.
     """
     wanted = wanted or Wanted()
     if wanted.protocol == "drawbench":
@@ -212,10 +212,10 @@ def plan_protocol(
     dtype: str | None = None,
     text_encoder: str | Path | None = None,
 ) -> CascadePlan:
-    """Plans a cascade with the settings of a protocol, and those of the user before them.
+    """Plans a cascade with the settings of a protocol. The user's overrides take precedence.
 
     Raises:
-        UserError: what ``plan_cascade`` raises, or the first stage is no base.
+        UserError: the protocol is unknown, ``plan_cascade`` raises the error, or the first stage is no base.
     """
     folders = find_stages(stages)
     settings = {**overrides_of(lookup(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
@@ -225,15 +225,15 @@ def plan_protocol(
 
 
 def check_points(plan: CascadePlan, points: Sequence[Point], overrides: Mapping[str, Any]) -> None:
-    """Checks the settings of all points of a sweep, before the first is drawn.
+    """Checks the settings of all points of a sweep before any image is sampled.
 
     Args:
-        plan: of the cascade.
-        points: of the sweep.
-        overrides: settings that flags give.
+        plan: plan of the cascade.
+        points: points of the sweep.
+        overrides: settings from the flags.
 
     Raises:
-        UserError: one is out of range, is given by a flag as well, or has no effect at any point.
+        UserError: a setting is out of range, is also set by a flag, or has no effect at any point.
     """
     reasons: dict[str, UserError] = {}
     with_effect = set()
@@ -254,10 +254,10 @@ def check_points(plan: CascadePlan, points: Sequence[Point], overrides: Mapping[
 
 
 def check_inputs() -> None:
-    """Checks names and files that the flags give, before any weights are loaded.
+    """Checks the names and files in the flags before any weights are loaded.
 
     Raises:
-        UserError: a name is unknown, or a file of prompts or a folder can't be read.
+        UserError: a name is unknown, a folder is missing, or a file can't be read.
     """
     check_wanted(read_wanted())
     if PROTOCOL.value == "drawbench":
@@ -266,10 +266,10 @@ def check_inputs() -> None:
 
 
 def check_places() -> Path:
-    """Checks every flag that names a place, before hours go by, and returns ``--out``.
+    """Checks every flag that holds a path, before the long work starts, and returns ``--out``.
 
     Raises:
-        UserError: one names a place of another kind than we know.
+        UserError: a path is neither on this machine nor in a supported bucket.
     """
     data = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, REFERENCE_STATISTICS)
     weights = (INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
@@ -280,18 +280,18 @@ def check_places() -> Path:
 
 
 def read_beside() -> list[str]:
-    """What ``--beside`` names."""
+    """Returns the folders in ``--beside``."""
     return [place for text in BESIDE.value for place in split_places(text)]
 
 
 def print_once(sentence: str) -> None:
-    """Prints a sentence; once, where several processes evaluate together."""
+    """Prints a sentence on process 0 only."""
     if processes.is_process_zero():
         print(sentence)
 
 
 def run_drawbench(cascade: Cascade, steps: StepBar, out: Path) -> None:
-    """Draws the pictures of DrawBench and writes the page."""
+    """Samples the images of DrawBench and writes the page."""
     prompts = drawbench_run.read_prompts(PROMPTS_FILE.value)
     samples = SAMPLES.value or PROTOCOLS["drawbench"].samples
     report = drawbench_run.draw_bench(cascade, steps, prompts, out, SEED.value, samples)
@@ -301,7 +301,7 @@ def run_drawbench(cascade: Cascade, steps: StepBar, out: Path) -> None:
 
 
 def read_wanted() -> Wanted:
-    """What the flags ask for."""
+    """Returns the request that the flags describe."""
     return Wanted(
         protocol=PROTOCOL.value,
         dataset=DATASET.value,

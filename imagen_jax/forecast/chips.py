@@ -1,10 +1,15 @@
-"""What a chip of each TPU generation can do at most.
+"""Lists the peak performance of a chip of each TPU generation.
 
-Compute and memory are as the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation print
-them (November 2026). Links and the network of the data center are those of Austin et al. 2025, "How to Scale Your
-Model", section "TPU networking": what a link carries one way, a little below the printed 50 or 100 GB/s, and 25 GB/s a
-host, which is also what the documentation prints for v5e (6.4 Tbit/s a pod of 256) and v5p (50 Gbit/s a chip). So is
-where links close to a ring: a side of 4 chips or a multiple of it on v4 and v5p, a side of 16 on v5e and v6e.
+Compute and memory figures come from the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU
+documentation (November 2026).
+
+Figures of links and of the data-center network come from Austin et al. 2025, "How to Scale Your Model", section "TPU
+networking". A link's bandwidth in one direction is a little below the documented 50 or 100 GB/s. The network has
+25 GB/s for each host. This agrees with the documentation of v5e (6.4 Tbit/s for a pod of 256) and v5p (50 Gbit/s for a
+chip).
+
+The same section says when links close to a ring: if a side is a multiple of 4 chips on v4 and v5p, or has 16 chips on
+v5e and v6e.
 """
 
 from typing import NamedTuple
@@ -16,14 +21,14 @@ class Chip(NamedTuple):
     """Peaks of one chip.
 
     Attributes:
-        name: as Cloud TPU calls it.
-        device_kind: as JAX calls it.
-        flops_per_second: of bfloat16 matrix products.
-        memory_bytes: of its HBM.
-        memory_bytes_per_second: to and from its HBM.
-        link_bytes_per_second: of one link to a neighbour, in one direction.
-        ring: sides of a slice that are a multiple of this close to a ring.
-        network_bytes_per_second: its share of the data-center network, in one direction.
+        name: generation, as in the Cloud TPU documentation.
+        device_kind: JAX's ``device_kind``.
+        flops_per_second: peak operations per second of bfloat16 matrix products.
+        memory_bytes: size of the HBM in bytes.
+        memory_bytes_per_second: bandwidth of the HBM.
+        link_bytes_per_second: bandwidth of one link to a neighbour, in one direction.
+        ring: number of chips; a side of a slice closes to a ring if its length is a multiple of it.
+        network_bytes_per_second: the chip's share of the data-center network's bandwidth, in one direction.
     """
 
     name: str
@@ -45,18 +50,18 @@ CHIPS = {
         Chip("v6e", "TPU v6 lite", 918e12, 32 * 2**30, 1.638e12, 90e9, 16, 25e9 / 8),
     )
 }
-"""Each generation by its name."""
+"""Chips by the names of their generations."""
 
 
 def chip_of(name: str) -> Chip:
-    """The chip of a generation.
+    """Returns the chip of a generation.
 
     Raises:
-        UserError: an unknown one.
+        UserError: the generation is unknown.
     """
     return lookup(CHIPS, name, "TPU generation")
 
 
 def find_chip(device_kind: str) -> Chip | None:
-    """The chip that JAX calls ``device_kind``; None for what is no TPU of ours, such as a CPU."""
+    """Returns the chip with a ``device_kind`` of JAX; None for devices not in ``CHIPS``, such as a CPU."""
     return next((chip for chip in CHIPS.values() if chip.device_kind == device_kind), None)

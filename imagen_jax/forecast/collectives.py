@@ -1,9 +1,9 @@
-"""What the chips of a compiled program say to each other.
+"""Finds the collectives of a compiled program and the bytes that they move.
 
-    instructions (with how often loops run them) -> collectives: kind, bytes, which chips
+    instructions (with the number of runs in loops) -> collectives: kind, bytes, participating chips
 
-A chip of a group of n sends, and receives as much (Thakur, Rabenseifner and Gropp 2005, section 3; the best that is
-possible for the reductions):
+A chip in a group of n sends, and also receives, the following number of bytes (Thakur, Rabenseifner and Gropp 2005,
+section 3; optimal for the reductions):
 
     all-gather, reduce-scatter, all-to-all    (n - 1)/n · bytes of the whole array                        (1)
     all-reduce                                2 · (n - 1)/n · bytes of the array                          (2)
@@ -24,18 +24,18 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 BITS = {"pred": 8, "bf16": 16, **{f"{letter}{bits}": bits for letter in "fsu" for bits in (4, 8, 16, 32, 64)}}
 
 Group = tuple[int, ...]
-"""Numbers of chips in the mesh's order."""
+"""Numbers of chips, counted in the mesh's order."""
 
 
 class Collective(NamedTuple):
-    """One exchange.
+    """One collective.
 
     Attributes:
         kind: one of ``KINDS``.
-        size: bytes of the array: the whole one where chips gather or scatter parts.
-        group: the chips of one group; the others are alike.
-        times: how often it happens in a run of the program.
-        origin: what it was made of, by the names in the program.
+        size: size of the array in bytes; of the whole array if chips gather or scatter parts.
+        group: chips of one group; the other groups are equivalent.
+        times: number of executions in a run of the program.
+        origin: ``op_name`` of the source operation; empty if unknown.
     """
 
     kind: str
@@ -46,28 +46,28 @@ class Collective(NamedTuple):
 
     @property
     def moved(self) -> float:
-        """Bytes that a chip sends in a run of the program, by equations (1) to (3)."""
+        """The bytes that a chip sends in a run of the program, by equations (1) to (3)."""
         members = len(self.group)
         share = {"all-reduce": 2 * (members - 1) / members, "collective-permute": 1.0}
         return self.times * self.size * share.get(self.kind, (members - 1) / members)
 
 
 PIECES = re.compile(r"channel_id=(\d+),.*async_collective_fusion_config")
-"""An exchange that goes on while the chip computes is written several times: where it begins, in the fusions that carry
-it on, and where it ends, each time with the same number."""
+"""Matches the parts of an asynchronous collective. The program lists it at its start, in the fusions that continue it,
+and at its end, each time with the same channel number."""
 
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 def find_collectives(instructions: Iterable[Instruction], runs: Mapping[str, int]) -> list[Collective]:
-    """All exchanges of a compiled program.
+    """Returns all collectives of a compiled program.
 
     Args:
-        instructions: of the program.
-        runs: how often each of its computations is run.
+        instructions: instructions of the program.
+        runs: number of runs of each computation.
 
     Raises:
-        ValueError: a form that is not known here.
+        ValueError: a collective writes its groups in an unknown form.
     """
     found, seen = [], set()
     for one in instructions:
@@ -84,16 +84,22 @@ def find_collectives(instructions: Iterable[Instruction], runs: Mapping[str, int
 
 
 def kind_of(one: Instruction) -> str | None:
-    """The kind of an exchange; None for what is none. The end of one that was started is none either."""
+    """Returns the kind of a collective; None for other instructions, such as the end of an asynchronous collective."""
     operation = one.operation.removesuffix("-start")
     if operation == "all-reduce" and one.computation.startswith("all-reduce-scatter"):
-        # So a TPU program has it: a fusion of a sum and of the cut that each chip takes of it.
+        # TPU programs express a reduce-scatter as a fusion of an all-reduce and each chip's slice of the result.
         return "reduce-scatter"
     return operation if operation in KINDS else None
 
 
 def read_collective(one: Instruction, kind: str, times: int) -> Collective:
-    """What an instruction says of its exchange."""
+    """Returns the collective of an instruction.
+
+    Args:
+        one: the instruction.
+        kind: kind of the collective.
+        times: number of executions in a run of the program.
+    """
     sizes = [size_of(*shape) for shape in SHAPE.findall(one.result)]
     group = read_group(one.line)
     if one.operation == "collective-permute-start":
@@ -108,15 +114,15 @@ def read_collective(one: Instruction, kind: str, times: int) -> Collective:
 
 
 def size_of(kind: str, dimensions: str) -> int:
-    """Bytes of an array of a type and its dimensions, as in ``bf16`` and ``8,128``."""
+    """Returns the bytes of an array of a type and dimensions, such as ``bf16`` and ``8,128``; 0 for other types."""
     return math.prod(int(size) for size in dimensions.split(",") if size) * BITS.get(kind, 0) // 8
 
 
 def read_group(line: str) -> Group:
-    """The first group of an exchange, of any of the four ways to write groups.
+    """Returns the first group of a collective, in any of the four known notations.
 
     Raises:
-        ValueError: another way.
+        ValueError: the notation is unknown.
     """
     if found := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}", line):
         return tuple(map(int, found[1].split(",")))
@@ -135,12 +141,12 @@ def read_group(line: str) -> Group:
 
 
 def numbers_in(text: str) -> list[int]:
-    """The numbers of a list such as ``32,8``."""
+    """Returns the numbers of a list such as ``32,8``."""
     return [int(number) for number in text.split(",")]
 
 
 def arrange_numbers(shape: str, order: str | None) -> np.ndarray:
-    """Numbers from zero up in a shape, its axes then taken in another order."""
+    """Returns the numbers from 0 up in a shape, such as ``4,8``; ``order`` transposes its axes."""
     sizes = numbers_in(shape)
     numbers = np.arange(math.prod(sizes)).reshape(sizes)
     return numbers.transpose(numbers_in(order)) if order else numbers

@@ -1,13 +1,13 @@
-"""Floating-point operations of a function: counted from its jaxpr, and as XLA reports them of the compiled program.
+"""Counts the floating-point operations of a function, from its jaxpr and from XLA's report on the compiled program.
 
-Counted are the multiplications and additions of matrix products and convolutions, two for each multiply-add:
+The count from the jaxpr covers matrix products and convolutions, with two operations for each multiply-add:
 
     product        2 · (elements of the result) · (terms of each sum)                               (1)
     convolution    2 · (batch · output channels · input channels of a group) · Π_axes pairs         (2)
 
-where ``pairs`` are the pairs of an output position and a tap of the kernel that meet a pixel: not padding, and not a
-hole between dilated pixels. XLA leaves those out as well, and adds what is elementwise. Both are of direct
-convolutions, though a CPU may take a shorter way (``models.convolutions``).
+Here ``pairs`` is the number of pairs of an output position and a kernel tap that meet a pixel. Pairs that meet padding,
+or a hole between dilated pixels, do not count. XLA leaves those out as well, and adds elementwise operations. Both
+numbers are for direct convolutions, although a CPU may use a cheaper algorithm (``models.convolutions``).
 """
 
 import math
@@ -23,22 +23,22 @@ from imagen_jax.runtime.backend import plain_implementations
 
 
 def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
-    """Operations of ``function(*arguments)`` by equations (1) and (2); arguments may be shapes.
+    """Counts the operations of ``function(*arguments)`` by equations (1) and (2); arguments may be shapes.
 
     Raises:
-        ValueError: the function multiplies inside a loop of unknown length.
+        ValueError: the function has a matrix product or a convolution inside a loop of unknown length.
     """
     with plain_implementations():
         return count_in(jax.make_jaxpr(anew(function))(*arguments).jaxpr)
 
 
 def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
-    """Operations that XLA reports of the program that it compiles for ``function(*arguments)`` on this machine.
+    """Returns the operations that XLA reports for ``function(*arguments)``, compiled for this machine.
 
-    Nothing is run, and arguments may be shapes. Inside a loop they count once, however often it turns.
+    Nothing is run, and arguments may be shapes. A loop's body counts once, whatever its number of iterations.
 
     Raises:
-        UserError: the compiler of this accelerator reports none.
+        UserError: the compiler of this accelerator reports no operations.
     """
     with plain_implementations():
         costs = jax.jit(anew(function)).lower(*arguments).compile().cost_analysis() or {}
@@ -50,20 +50,20 @@ def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def anew(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, of which JAX keeps no trace that was made for computing."""
+    """Returns a new function with the same behaviour, so that JAX reuses no trace cached for the original."""
     return lambda *arguments: function(*arguments)
 
 
 def count_in(jaxpr: Jaxpr) -> int:
-    """Operations of a jaxpr and of those inside it."""
+    """Counts the operations of a jaxpr, including the jaxprs inside it."""
     return sum(count_of_equation(equation) for equation in jaxpr.eqns)
 
 
 def count_of_equation(equation: JaxprEqn) -> int:
-    """Operations of one equation; a scan's as often as it turns, a branch's as of the costliest.
+    """Counts the operations of one equation: all iterations of a scan, and the costliest branch of a ``cond``.
 
     Raises:
-        ValueError: it is a loop of unknown length, and multiplies.
+        ValueError: the equation is a ``while`` loop with a matrix product or a convolution inside.
     """
     name = equation.primitive.name
     if name in COUNTS:
@@ -77,7 +77,7 @@ def count_of_equation(equation: JaxprEqn) -> int:
 
 
 def find_jaxprs(values: Iterable[Any]) -> Iterator[Jaxpr]:
-    """The jaxprs among an equation's parameters, such as the body of a scan."""
+    """Yields the jaxprs among an equation's parameters, such as the body of a scan."""
     for value in values:
         if isinstance(value, ClosedJaxpr):
             yield value.jaxpr
@@ -88,24 +88,24 @@ def find_jaxprs(values: Iterable[Any]) -> Iterator[Jaxpr]:
 
 
 def shape_of(variable: Any) -> tuple[int, ...]:
-    """The shape of what goes into an equation or comes out."""
+    """Returns the shape of an equation's input or output."""
     return variable.aval.shape
 
 
 def count_of_product(equation: JaxprEqn) -> int:
-    """Equation (1)."""
+    """Counts the operations of a matrix product, by equation (1)."""
     (summed, _), _ = equation.params["dimension_numbers"]
     shape = shape_of(equation.invars[0])
     return 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in summed)
 
 
 def count_of_convolution(equation: JaxprEqn) -> int:
-    """Equation (2)."""
+    """Counts the operations of a convolution, by equation (2)."""
     params = equation.params
     image, kernel = map(shape_of, equation.invars)
     result = shape_of(equation.outvars[0])
     axes = params["dimension_numbers"]
-    # Of an image the first two axes named are batch and channels; of a kernel output and input channels.
+    # The first two named axes of an image are batch and channels, those of a kernel output and input channels.
     operations = 2 * result[axes.out_spec[0]] * result[axes.out_spec[1]] * kernel[axes.rhs_spec[1]]
     for number, (before, _) in enumerate(params["padding"]):
         operations *= count_pairs(
@@ -123,16 +123,16 @@ def count_of_convolution(equation: JaxprEqn) -> int:
 def count_pairs(
     pixels: int, taps: int, outputs: int, before: int, stride: int = 1, dilation: int = 1, tap_dilation: int = 1
 ) -> int:
-    """Pairs of an output position and a tap that meet a pixel, along one axis.
+    """Counts the pairs of an output position and a kernel tap that meet a pixel, along one axis.
 
     Args:
         pixels: length of the input.
         taps: length of the kernel.
         outputs: length of the output.
         before: padding before the first pixel.
-        stride: from one output position to the next.
-        dilation: from one pixel to the next; what is between are holes.
-        tap_dilation: from one tap to the next.
+        stride: distance from one output position to the next.
+        dilation: distance from one pixel to the next; the positions between them are holes.
+        tap_dilation: distance from one tap to the next.
     """
     places = np.arange(outputs)[:, None] * stride + np.arange(taps)[None, :] * tap_dilation - before
     meets = (places >= 0) & (places <= (pixels - 1) * dilation) & (places % dilation == 0)

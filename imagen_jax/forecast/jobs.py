@@ -1,6 +1,6 @@
-"""The programs of a job, ready to compile for any devices: they need not be here, and nothing is allocated.
+"""Lowers the programs of a job for any devices, attached or not, without allocating arrays.
 
-config + devices -> mesh -> shapes with their places -> lowered program, and what the model computes in it
+config + devices -> mesh -> shapes with their shardings -> lowered program, and the model's own operations
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,19 @@ from imagen_jax.sharding.placement import batch_placement, place_shapes, place_s
 
 
 class Job(NamedTuple):
-    """A program that is ready to compile, and what is to be known of it.
+    """A program that is ready to compile, with facts about it.
 
     Attributes:
-        name: what it does.
-        lowered: the program.
-        mesh: the devices that it runs on.
-        batch: how many of ``unit`` it works on.
-        unit: "image" or "token".
-        model_flops: operations that the model takes for all of them: matrix products and convolutions, none of them
-            computed twice.
-        state_bytes: of all arrays that are cut over ``fsdp``, not cut.
-        trains: whether it is a training step.
+        name: description of the program.
+        lowered: the lowered program.
+        mesh: mesh of the devices that it runs on.
+        batch: number of units that it processes.
+        unit: unit of the batch, "image" or "token".
+        model_flops: operations of the model for the whole batch: matrix products and convolutions, without
+            recomputation.
+        state_bytes: total unsharded size in bytes of the training state or the parameters, which are sharded over
+            ``fsdp``.
+        trains: whether the program is a training step.
     """
 
     name: str
@@ -50,10 +51,10 @@ class Job(NamedTuple):
 
 
 def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
-    """The training step of a config, on its batch.
+    """Lowers the training step of a config, with its batch size.
 
     Raises:
-        UserError: the config is wrong, or its mesh does not fit.
+        UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
     stage = build_stage(config)
     training = make_training(config, stage, devices)
@@ -71,15 +72,15 @@ def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
 
 
 def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) -> Job:
-    """The whole sampler of a config: all steps, from noise to images.
+    """Lowers the whole sampler of a config: all steps, from noise to images.
 
     Args:
-        config: of the stage.
-        devices: of the pod.
-        batch: images drawn at once.
+        config: config of the stage.
+        devices: devices of the pod.
+        batch: number of images sampled at once.
 
     Raises:
-        UserError: the config is wrong, or its mesh does not fit.
+        UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
@@ -103,7 +104,7 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
 
 
 def sampling_inputs(stage: Stage, batch: int) -> Inputs:
-    """Shapes of what a sampler takes besides the parameters."""
+    """Returns the shapes of a sampler's inputs, without the parameters."""
     inputs = abstract_batch(stage, batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     text = jax.eval_shape(in_float32, inputs.text)
@@ -111,16 +112,17 @@ def sampling_inputs(stage: Stage, batch: int) -> Inputs:
 
 
 def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: int) -> Job:
-    """The T5 encoder on a batch of captions, in bfloat16, its weights in parts on all devices.
+    """Lowers the T5 encoder for a batch of captions, in bfloat16, with its weights sharded over all devices.
 
     Args:
-        size: a key of ``t5.SIZES``.
-        devices: of the pod.
-        batch: captions.
-        tokens: of each.
+        size: key of ``t5.SIZES``.
+        devices: devices of the pod.
+        batch: number of captions, at least 1.
+        tokens: number of tokens of each caption, at least 1.
 
     Raises:
-        UserError: there is no such size, or the batch or the weights can't be cut over the devices.
+        UserError: the size is unknown, a number is below 1, or the batch or the weights can't be sharded over the
+            devices.
     """
     encoder = T5Encoder(lookup(SIZES, size, "size of T5"), jnp.bfloat16)
     if batch < 1 or tokens < 1:
@@ -146,6 +148,6 @@ def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: 
 
 
 def bytes_of(tree: Any) -> int:
-    """Bytes of all arrays of a tree of shapes, keys not counted."""
+    """Returns the total bytes of all arrays in a tree of shapes, without PRNG keys."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)

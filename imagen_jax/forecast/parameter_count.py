@@ -1,4 +1,4 @@
-"""A network's parameters, by the part of the network that they sit in and by what they do."""
+"""Counts a network's parameters by part of the network and by kind."""
 
 import math
 import re
@@ -8,24 +8,24 @@ from typing import Any
 import jax
 
 KINDS = ("convolutions", "resampling", "attention", "text", "embeddings")
-"""What parameters do.
+"""Kinds of parameters. Each kind includes its normalisations.
 
-convolutions: residual blocks, the first and the last layer; each kind counts its normalisations.
+convolutions: residual blocks, the first and the last layer.
 resampling: convolutions, or whole residual blocks, that change the resolution.
-attention: to other places of the image, and the feed-forward network after it.
-text: all that reads token embeddings, the keys and values in attention too, or the pooled text.
-embeddings: of noise and augmentation level, and each residual block's layer that reads the embedding.
+attention: attention within the image, and the feed-forward network after it.
+text: layers that read token embeddings or the pooled text, including the keys and values in attention.
+embeddings: embeddings of noise and augmentation level, and each residual block's layer that reads the embedding.
 """
 
 ENDS = ("conv_in", "conv_out", "norm_out", "out", "input_gates")
 COMES_FIRST = ("conditioning", "input and output", "down", "middle", "up")
 
 Counts = dict[str, dict[str, int]]
-"""``counts[part][kind]``: parts from the input to the output, kinds as in ``KINDS``."""
+"""Numbers of parameters as ``counts[part][kind]``: parts from the input to the output, kinds as in ``KINDS``."""
 
 
 def part_of(module: str) -> str:
-    """The part that a top module of a network belongs to, such as "middle", or "down 2" for ``down_2_0``."""
+    """Returns the part that a network's top-level module belongs to: "middle", or "down 2" for ``down_2_0``, say."""
     if found := re.match(r"(down|up)_(\d+)", module):
         return f"{found[1]} {found[2]}"
     if module in ENDS:
@@ -34,7 +34,7 @@ def part_of(module: str) -> str:
 
 
 def kind_of(path: tuple[str, ...]) -> str:
-    """The kind of the parameter at a path of module names."""
+    """Returns the kind of the parameter at a path of module names."""
     top = path[0]
     if any(name.startswith(("text_", "pooled_")) for name in path):
         return "text"
@@ -46,7 +46,7 @@ def kind_of(path: tuple[str, ...]) -> str:
 
 
 def place_of(part: str) -> tuple[int, int, str]:
-    """Sorts parts from the input to the output; those that no network of ours has come last."""
+    """Returns a sort key that orders parts from the input to the output; unknown parts come last."""
     name, _, level = part.partition(" ")
     known = [COMES_FIRST.index(one) for one in (part, name) if one in COMES_FIRST]
     number = int(level) if level.isdigit() else 0
@@ -54,7 +54,7 @@ def place_of(part: str) -> tuple[int, int, str]:
 
 
 def count_parameters(params: Any) -> Counts:
-    """Counts parameters, or shapes of parameters as ``cascade.stage.abstract_params`` gives them."""
+    """Counts parameters, given as arrays or as shapes from ``cascade.stage.abstract_params``."""
     counts: Counts = {}
     for path, array in jax.tree_util.tree_flatten_with_path(params)[0]:
         names = tuple(str(entry.key) for entry in path)
@@ -64,12 +64,12 @@ def count_parameters(params: Any) -> Counts:
 
 
 def total_of(counts: Counts) -> int:
-    """All parameters."""
+    """Returns the total number of parameters."""
     return sum(sum(kinds.values()) for kinds in counts.values())
 
 
 def format_counts(counts: Counts) -> Iterator[str]:
-    """The lines of a table: a row a part, a column a kind, and totals."""
+    """Yields the lines of a table: a row for each part, a column for each kind, and totals."""
     totals = {kind: sum(kinds[kind] for kinds in counts.values()) for kind in KINDS}
     yield f"{'parameters':>16}" + "".join(f" {title:>14}" for title in (*KINDS, "total"))
     for part, kinds in [*counts.items(), ("total", totals)]:

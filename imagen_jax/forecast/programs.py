@@ -1,9 +1,9 @@
-"""A compiled program, read from its text.
+"""Reads loops and costs from the text of a compiled program.
 
-    text -> instructions -> loops (what each runs, and how often) -> runs of each computation -> costs of all of it
+    text -> instructions -> loops (body, trip count) -> runs of each computation -> costs of the whole program
 
-XLA counts what a loop does once, however often it turns. A TPU program does not say how often either, but it can be
-read: JAX's loops count a number up until it reaches another, and both are constants of the program.
+XLA counts the body of a loop once, whatever its trip count. A TPU program does not state trip counts either, but they
+can be derived: JAX's loops count up to a limit, and the start and the limit are constants of the program.
 """
 
 import re
@@ -12,21 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-from jax._src.lib import _jax, hlo  # pinned: JAX offers no other way to ask what a part of a program costs
+from jax._src.lib import _jax, hlo  # pinned: JAX has no public API for the costs of a part of a program
 
 ENTRY = "ENTRY"
-"""What the computation is called here that a program begins with."""
+"""Name used here for a program's entry computation."""
 
 
 class Instruction(NamedTuple):
-    """A line of a program's text.
+    """An instruction of a program, which is one line of its text.
 
     Attributes:
-        computation: that it belongs to.
-        name: what others call it.
-        result: type of what it makes.
-        operation: such as ``fusion``.
-        line: the whole.
+        computation: name of the computation that contains the instruction.
+        name: name by which other instructions refer to it.
+        result: type of its result, as text.
+        operation: its opcode, such as ``fusion``.
+        line: the whole line.
     """
 
     computation: str
@@ -37,13 +37,13 @@ class Instruction(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """What it was made of, by the names in the program; empty where it does not say."""
+        """The ``op_name`` of the source operation; empty if the line has none."""
         found = re.search(r'op_name="([^"]*)"', self.line)
         return found[1] if found else ""
 
     @property
     def operands(self) -> list[str]:
-        """The names of what it works on; of a constant its value."""
+        """The names of the operands; for a constant, its value."""
         inside = self.line.split(f" {self.operation}(", 1)[1].split(")", 1)[0]
         return [operand.split("*/")[-1].strip(" %") for operand in inside.split(",")]
 
@@ -52,9 +52,9 @@ class Loop(NamedTuple):
     """A loop of a program.
 
     Attributes:
-        computation: where it stands.
-        body: the computation that it runs.
-        trips: how often; None where that is no constant that can be read.
+        computation: name of the computation that contains the loop.
+        body: name of the computation that the loop runs.
+        trips: trip count; None if it can't be derived from constants.
     """
 
     computation: str
@@ -63,7 +63,7 @@ class Loop(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Operations, and bytes read and written in memory, of a chip in one run of a program."""
+    """The operations of a chip in one run of a program, and the bytes that it reads and writes in memory."""
 
     flops: float
     accessed: float
@@ -81,7 +81,7 @@ Instructions = Sequence[Instruction]
 
 
 def read_instructions(text: str) -> Iterator[Instruction]:
-    """The instructions of a program's text, each with its computation."""
+    """Yields the instructions of a program's text, each with its computation."""
     computation = ""
     for line in text.splitlines():
         if header := HEADER.match(line):
@@ -91,7 +91,7 @@ def read_instructions(text: str) -> Iterator[Instruction]:
 
 
 def find_loops(instructions: Instructions) -> list[Loop]:
-    """The loops of a program."""
+    """Returns the loops of a program."""
     named = {(one.computation, one.name): one for one in instructions}
     loops = []
     for one in instructions:
@@ -109,14 +109,14 @@ def read_trips(
     instructions: Instructions,
     named: Mapping[tuple[str, str], Instruction],
 ) -> int | None:
-    """How often a loop turns that counts up by one from a constant to below another; None for any other.
+    """Returns the trip count of a loop that counts up by one from a constant to below another; None for other loops.
 
     Args:
-        loop: the instruction.
-        condition: the computation that says whether it goes on.
-        body: the computation that it runs.
-        instructions: of the program.
-        named: the same, by computation and name.
+        loop: ``while`` instruction of the loop.
+        condition: name of the computation that decides whether the loop continues.
+        body: name of the computation that the loop runs.
+        instructions: instructions of the program.
+        named: instructions by computation and name.
     """
 
     def constant(computation: str, name: str) -> int | None:
@@ -147,7 +147,7 @@ def read_trips(
 
 
 def count_runs(instructions: Instructions, loops: Sequence[Loop]) -> Counter[str]:
-    """How often each computation is run when the program is run once; a loop of unknown length counts once."""
+    """Returns the number of runs of each computation in one run of the program; unknown trip counts count as 1."""
     trips = {loop.body: loop.trips or 1 for loop in loops}
     calls: dict[str, list[str]] = {}
     for one in instructions:
@@ -167,13 +167,13 @@ def count_runs(instructions: Instructions, loops: Sequence[Loop]) -> Counter[str
 
 
 def count_costs(once: Costs, text: str, loops: Sequence[Loop], runs: Mapping[str, int]) -> Costs:
-    """What a program costs with its loops turning as often as they do.
+    """Returns the costs of a program with all iterations of its loops.
 
     Args:
-        once: what XLA says of the program, each loop counted once.
-        text: of the program.
-        loops: of it.
-        runs: how often each computation is run.
+        once: XLA's costs of the program, with each loop counted once.
+        text: text of the program.
+        loops: loops of the program.
+        runs: number of runs of each computation.
     """
     flops, accessed = once
     for loop in loops:
@@ -186,7 +186,7 @@ def count_costs(once: Costs, text: str, loops: Sequence[Loop], runs: Mapping[str
 
 
 def analyse_body(text: str, computation: str) -> Costs:
-    """What XLA says of one run of a computation: of the program that would begin with it."""
+    """Returns XLA's costs of one run of a computation, from a program that has it as its entry."""
     body = re.sub(r"^HloModule .*$", "HloModule body", text, count=1, flags=re.MULTILINE)
     body = re.sub(r"^ENTRY ", "", body, count=1, flags=re.MULTILINE)
     body = re.sub(rf"^%{re.escape(computation)} \(", rf"ENTRY %{computation} (", body, count=1, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What a compiled program says of itself, as a report: a dict that JSON can hold, and lines that people can read."""
+"""Reports the memory, costs and min time of a compiled program, as a JSON-serialisable dict and as lines of text."""
 
 import importlib.metadata
 import re
@@ -24,7 +24,7 @@ from imagen_jax.forecast.roofline import Roofline, estimate
 from imagen_jax.forecast.topologies import Pod
 
 HEAD_ROOM = 0.1
-"""Share of a chip's memory that should stay free: the runtime keeps some, and a changed config soon takes more."""
+"""Share of a chip's memory that should stay free. The runtime needs some, and small config changes often need more."""
 
 TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -38,7 +38,7 @@ WORK = {
     "network, other": r"UNet|Encoder",
     "loss and optimizer": r"",
 }
-"""What a part of a program is for: the first kind whose pattern is in its name."""
+"""Kinds of work, each with a pattern for the names of operations; the first kind that matches counts."""
 
 Report = dict[str, Any]
 
@@ -47,7 +47,8 @@ def compile_job(job: Job, pod: Pod) -> tuple[Report, str]:
     """Compiles a job for a pod.
 
     Returns:
-        The report, and the compiled program's text; it is empty where the program does not fit, for then there is none.
+        The report, and the text of the compiled program. The text is empty if the program does not fit into memory,
+        because then the compiler yields no program.
     """
     began = time.monotonic()
     try:
@@ -64,13 +65,13 @@ def compile_job(job: Job, pod: Pod) -> tuple[Report, str]:
 
 
 def read_shortage(message: str) -> int | None:
-    """The bytes that a program would have needed, from the compiler's refusal; None where it refuses something else."""
+    """Returns the bytes that a program needs, from the compiler's out-of-memory message; None for other messages."""
     found = TOO_LARGE.search(message)
     return found and round(float(found[1]) * UNITS[found[2]])
 
 
 def describe_job(job: Job, pod: Pod) -> Report:
-    """What is compiled, and for what."""
+    """Returns the facts about a job, its pod and the versions of the compiler."""
     return {
         "program": job.name,
         "pod": pod.name,
@@ -85,7 +86,7 @@ def describe_job(job: Job, pod: Pod) -> Report:
 
 
 def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: str) -> Report:
-    """What the compiler says of a program, and the least time that follows from it."""
+    """Returns the compiler's analysis of a program, and the min time that follows from it."""
     instructions = list(read_instructions(text))
     loops = find_loops(instructions)
     runs = count_runs(instructions, loops)
@@ -117,10 +118,10 @@ def describe_program(job: Job, pod: Pod, compiled: jax.stages.Compiled, text: st
 
 
 def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, int | float]:
-    """Bytes of a chip's memory by kind, and what stays free.
+    """Returns a chip's used memory by kind, the total and the available memory, in bytes, and the free share.
 
     Raises:
-        UserError: the compiler does not say.
+        UserError: the compiler does not report memory.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
@@ -136,7 +137,7 @@ def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, int | 
 
 
 def count_collectives(collectives: Sequence[Collective]) -> dict[str, dict[str, int | float]]:
-    """The number of exchanges of each kind in a run, and the bytes that a chip sends in them."""
+    """Returns the number of collectives of each kind in a run, and the bytes that a chip sends for them."""
     counted: dict[str, dict[str, int | float]] = {kind: {"count": 0, "bytes_moved": 0.0} for kind in KINDS}
     for one in collectives:
         counted[one.kind]["count"] += one.times
@@ -145,12 +146,12 @@ def count_collectives(collectives: Sequence[Collective]) -> dict[str, dict[str, 
 
 
 def predict_mfu(model_flops: float, roofline: Roofline, pod: Pod) -> float:
-    """Share of the chips' peak that the model's own operations take, if each step takes the roofline's time."""
+    """Returns the model FLOP utilisation in [0, 1], assuming that a step takes the roofline's time."""
     return model_flops / pod.chip.flops_per_second / roofline.seconds
 
 
 def count_cycles(instructions: Iterable[Instruction], runs: Mapping[str, int]) -> Counter[str]:
-    """The compiler's own estimate of a chip's cycles, by what they are spent on; empty where it says none."""
+    """Returns the compiler's estimate of a chip's cycles, by kind of work; empty if it gives none."""
     cycles: Counter[str] = Counter()
     for one in instructions:
         if found := re.search(r'"estimated_cycles":"(\d+)"', one.line):
@@ -160,13 +161,13 @@ def count_cycles(instructions: Iterable[Instruction], runs: Mapping[str, int]) -
 
 
 def share_work(cycles: Counter[str]) -> dict[str, float]:
-    """The same as shares of all cycles."""
+    """Returns each kind's share of all cycles; empty if there are no cycles."""
     total = sum(cycles.values())
     return {kind: cycles[kind] / total for kind in WORK if total}
 
 
 def give_advice(job: Job, memory: Mapping[str, int | float]) -> list[str]:
-    """What to change where memory is short, most promising first."""
+    """Returns suggestions for saving memory, most promising first; empty if ``HEAD_ROOM`` is free."""
     if memory["free_share"] >= HEAD_ROOM:
         return []
     advice = []
@@ -185,7 +186,7 @@ def give_advice(job: Job, memory: Mapping[str, int | float]) -> list[str]:
 
 
 def format_report(report: Report) -> Iterator[str]:
-    """A report's lines."""
+    """Yields the lines of a report."""
     mesh = ", ".join(f"{name}={size}" for name, size in report["mesh"].items() if size > 1) or "one device"
     work = f"{report['program']} of {report['batch']} {report['unit']}s"
     yield f"{work} on {report['pod']} ({report['chips']} chips: {mesh})"
@@ -221,7 +222,7 @@ def format_report(report: Report) -> Iterator[str]:
 
 
 def format_memory(memory: Mapping[str, int | float], fits: bool) -> Iterator[str]:
-    """The lines about memory."""
+    """Yields the line about memory."""
     kinds = ", ".join(
         f"{kind} {memory[kind] / 2**30:.1f}"
         for kind in ("arguments", "results", "temporaries", "program")

@@ -1,10 +1,10 @@
-"""The least time that a program can take: that of whichever of three runs out first (Williams et al. 2009, "Roofline").
+"""Estimates the min time of a program as the max of three times (Williams et al. 2009, "Roofline").
 
     compute        operations / peak of the matrix units
-    memory         bytes accessed / peak of the HBM
-    interconnect   Σ bytes that a chip sends / what its links to the others of the group carry
+    memory         bytes accessed / peak bandwidth of the HBM
+    interconnect   Σ bytes that a chip sends / bandwidth of its links to the rest of the group
 
-It holds if the three overlap perfectly, and the exchanges of one another not at all.
+The estimate assumes that the three overlap perfectly, and that collectives do not overlap each other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from imagen_jax.forecast.topologies import Pod
 
 
 class Roofline(NamedTuple):
-    """Seconds that a program takes at least, by what they are spent on."""
+    """The min time of a program in seconds, for each of the three resources."""
 
     compute: float
     memory: float
@@ -24,33 +24,37 @@ class Roofline(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The longest of the three."""
+        """The max of the three times."""
         return max(self)
 
     @property
     def bound(self) -> str:
-        """Which one that is."""
+        """The name of the resource with the max time."""
         return max(self._fields, key=lambda name: getattr(self, name))
 
 
 def estimate(
     pod: Pod, devices: Sequence[Any], flops: float, accessed: float, collectives: Sequence[Collective]
 ) -> Roofline:
-    """The roofline of a program.
+    """Returns the roofline of a program.
 
     Args:
-        pod: that it runs on.
-        devices: the chips in the mesh's order.
-        flops: operations of a chip.
+        pod: pod that runs the program.
+        devices: chips in the mesh's order.
+        flops: operations per chip.
         accessed: bytes that a chip reads and writes in its HBM.
-        collectives: the program's exchanges.
+        collectives: collectives of the program.
     """
     exchanged = sum(seconds_of(one, pod, devices) for one in collectives)
     return Roofline(flops / pod.chip.flops_per_second, accessed / pod.chip.memory_bytes_per_second, exchanged)
 
 
 def seconds_of(one: Collective, pod: Pod, devices: Sequence[Any]) -> float:
-    """Seconds of an exchange; between slices, what the chips of one slice sum first goes out once."""
+    """Returns the seconds of a collective.
+
+    In a group over several slices, the chips of each slice first combine their data over the links. The combined data
+    then cross the data-center network once.
+    """
     chips = [devices[number] for number in one.group]
     slices = {getattr(chip, "slice_index", 0) for chip in chips}
     within = len(chips) // len(slices)
@@ -65,10 +69,10 @@ def seconds_of(one: Collective, pod: Pod, devices: Sequence[Any]) -> float:
 
 
 def links_bandwidth(coords: Iterable[Sequence[int]], sides: Sequence[int], chip: Chip) -> float:
-    """Bytes a second that a chip can send to the others of its group, over all links that lead to them.
+    """Returns the bytes per second that a chip can send to its group, over all links that lead there.
 
-    A side of the pod that the group takes whole, and that closes to a ring, is gone round both ways. Any other is a
-    line, at the ends of which a chip has one neighbour.
+    If the group fills a side of the slice, and the side closes to a ring, data flow in both directions. Otherwise the
+    group forms a line along that side, and the chips at its ends have only one neighbour.
     """
     bandwidth = 0.0
     for axis, side in enumerate(sides):

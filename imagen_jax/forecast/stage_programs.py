@@ -1,4 +1,4 @@
-"""What a stage computes, as functions and the shapes they take: nothing is allocated, however large the network."""
+"""Describes a stage's computations as functions with the shapes of their arguments, without allocating arrays."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ class Program(NamedTuple):
     """A function and the shapes of its arguments.
 
     Attributes:
-        function: what is computed.
-        arguments: trees of shapes.
-        batch_size: images that it works on.
-        resolution: their height and width.
+        function: the computation.
+        arguments: trees of shapes, one for each argument.
+        batch_size: number of images that it processes.
+        resolution: height and width of the images.
     """
 
     function: Callable[..., Any]
@@ -38,11 +38,11 @@ class Program(NamedTuple):
 
 
 class Operations(NamedTuple):
-    """Floating-point operations an image, see ``operations``.
+    """Floating-point operations per image, see ``measure_operations``.
 
     Attributes:
-        counted: of matrix products and convolutions.
-        compiled: of the whole program, as XLA reports them.
+        counted: operations of matrix products and convolutions, see ``flops.count_operations``.
+        compiled: operations of the whole compiled program, as XLA reports them.
     """
 
     counted: int
@@ -50,12 +50,12 @@ class Operations(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Compiled over counted."""
+        """The compiled operations divided by the counted ones."""
         return self.compiled / self.counted
 
 
 def forward_program(stage: Stage, batch_size: int = 1) -> Program:
-    """The network once, on whole images, as in a step of sampling without guidance."""
+    """Returns one forward pass of the network on whole images, as in a sampling step without guidance."""
     batch = abstract_batch(stage, batch_size)
     levels = jax.ShapeDtypeStruct((batch_size,), batch.image.dtype)
 
@@ -67,7 +67,7 @@ def forward_program(stage: Stage, batch_size: int = 1) -> Program:
 
 
 def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> Program:
-    """The loss and its gradient, on crops where the stage trains on crops; without the optimizer."""
+    """Returns the loss and its gradient, without the optimizer; on crops if the stage trains on crops."""
     batch = abstract_batch(stage, batch_size, config.stage.crop)
     key = jax.eval_shape(lambda: jax.random.key(0))
     gradient = jax.value_and_grad(make_loss(stage, config.training))
@@ -75,7 +75,7 @@ def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> P
 
 
 def count_training_operations(config: ConfigDict) -> int:
-    """Counted operations of one image in a training step, none of them done twice, whatever ``network.remat`` says."""
+    """Counts the operations of one image in a training step, without recomputation, whatever ``network.remat`` is."""
     config = write_out(config)
     if "remat" in config.network:
         config.network.remat = "none"
@@ -84,7 +84,7 @@ def count_training_operations(config: ConfigDict) -> int:
 
 
 def write_out(config: ConfigDict) -> ConfigDict:
-    """A copy whose network is no loop: of a loop XLA counts one turn."""
+    """Returns a copy of the config without ``network.scan``, because XLA counts only one iteration of a loop."""
     config = config.copy_and_resolve_references()
     if "scan" in config.network:
         config.network.scan = False
@@ -92,16 +92,16 @@ def write_out(config: ConfigDict) -> ConfigDict:
 
 
 def measure_operations(program: Program) -> Operations:
-    """Counts a program's operations both ways, an image."""
+    """Counts a program's operations per image, both from its jaxpr and from XLA's report."""
     counted = count_operations(program.function, *program.arguments)
     compiled = compiled_operations(program.function, *program.arguments)
     return Operations(counted // program.batch_size, compiled // program.batch_size)
 
 
 def format_operations(config: ConfigDict, batch_size: int = 1) -> Iterator[str]:
-    """The rows of a table of operations an image, each as soon as its program is compiled.
+    """Yields the rows of a table of operations per image, each as soon as its program is compiled.
 
-    In float32, since a processor that computes bfloat16 by converting would have the conversions counted too.
+    The programs use float32. A CPU that emulates bfloat16 by conversion would add the conversions to the count.
     """
     config = write_out(config)
     config.network.dtype = "float32"

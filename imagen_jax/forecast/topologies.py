@@ -1,6 +1,7 @@
-"""The chips of a TPU pod that is not here, for the compiler alone: they compile, and compute nothing.
+"""Describes the devices of a TPU pod that is not attached. Such devices can compile, but not compute.
 
-The compiler comes with libtpu, which asks its surroundings on which machine of a pod it runs; here it is told.
+The compiler is part of libtpu. It reads from environment variables on which machine of a pod it runs, so this module
+sets them.
 """
 
 import importlib.util
@@ -22,22 +23,25 @@ SURROUNDINGS = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""What libtpu reads, where no pod tells it; any machine will do. Several may compile at once, for none holds a chip."""
+"""Environment variables for libtpu outside a pod, which describe an arbitrary machine.
+
+Several processes may load libtpu at once, because none of them holds a chip.
+"""
 
 OPTIONS = {"v4": {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}}
-"""What the compiler wants to know of a generation besides its name: a v4 chip's two cores act as one device."""
+"""Further compiler options by generation: the two cores of a v4 chip act as one device."""
 
 EXAMPLE = "--topology=v4:4x4x8"
 
 
 class Pod(NamedTuple):
-    """Chips of a pod.
+    """A TPU pod of one or several slices.
 
     Attributes:
-        chip: of which it has many.
-        sides: how many chips its slices measure each way.
-        slices: how many there are.
-        devices: one a chip, of all slices.
+        chip: type of its chips.
+        sides: number of chips along each side of a slice.
+        slices: number of slices.
+        devices: devices of all slices, one for each chip.
     """
 
     chip: Chip
@@ -47,16 +51,20 @@ class Pod(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As on the command line, with the slices before it where there are several."""
+        """The topology as on the command line, after the number of slices if there are several."""
         shape = f"{self.chip.name}:{'x'.join(map(str, self.sides))}"
         return shape if self.slices == 1 else f"{self.slices} × {shape}"
 
 
 def describe_pod(topology: str, slices: int = 1) -> Pod:
-    """The pod of a name such as ``v4:4x4x8`` or ``v5e:16x16``.
+    """Returns the pod of a topology such as ``v4:4x4x8`` or ``v5e:16x16``.
+
+    Args:
+        topology: generation and sides of a slice.
+        slices: number of slices, at least 1.
 
     Raises:
-        UserError: no such generation or shape, or libtpu is not installed.
+        UserError: the generation or the shape is unknown, ``slices`` is below 1, or libtpu is not installed.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", topology)
     if not found:
@@ -86,7 +94,7 @@ def require_libtpu() -> None:
     """Checks that the TPU compiler is installed.
 
     Raises:
-        UserError: it is not; gives the line that installs it.
+        UserError: it is not installed; the message gives the command that installs it.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is not installed: pip install 'jax[tpu]', or this checkout as '.[tpu]'")

@@ -1,4 +1,4 @@
-"""Model FLOP utilisation (MFU): the FLOPs of the loss and its gradient over what the chips could do at their peak."""
+"""Computes model FLOP utilisation (MFU): the FLOPs of the loss and its gradient, divided by the chips' peak."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,13 @@ from imagen_jax.forecast.stage_programs import count_training_operations
 
 
 def make_mfu(config: ConfigDict) -> Callable[[float], float] | None:
-    """Makes the function from steps per second to MFU in [0, 1]; None where the chips' peak is unknown, as of a CPU.
+    """Returns a function from steps per second to MFU in [0, 1]; None if the chips' peak is unknown, as for CPUs.
 
-    Counting the FLOPs traces the step once and compiles nothing: seconds for the largest network.
+    The FLOPs are counted by tracing the loss and its gradient once, without compiling. This takes seconds for the
+    largest network.
 
     Args:
-        config: the stage's config.
+        config: config of the stage.
     """
     chip = find_chip(jax.devices()[0].device_kind)
     if chip is None:

@@ -1,11 +1,10 @@
-"""The local web pages: one that draws, and one on which people compare what two models drew.
+"""The local web pages: one samples images, and one lets people compare the images of two models.
 
-    page (HTML, script) -> clients (how much, how long) -> app (routes, limits) -> orders (what is asked, checked)
-    -> jobs (queue, one worker) -> a cascade -> previews while it forms, the picture, the history
+    page (HTML, script) -> clients (size and time limits) -> app (routes) -> orders (parsing, validation)
+    -> jobs (queue, one worker) -> a cascade -> previews during sampling, the final image, the history
 
-    two folders -> pairs -> blinding (who sees what, when, on which side) -> rating_app (routes) and rating_page
-    -> ratings (the database) -> evaluation.win_rates
+    two folders -> pairs -> blinding (order, sides, opaque names) -> rating_app (routes) and rating_page
+    -> ratings (the database) -> evaluation.metrics.win_rates
 
-Alone
-in the house it knows ``starlette``.
+Only this package imports ``starlette`` and ``uvicorn``.
 """

@@ -1,17 +1,18 @@
 """The routes of the page.
 
     GET  /                    the page
-    GET  /stages              each stage's size and settings, the samplers, the limits
-    POST /orders              an order as JSON: {"id": …}, or a sentence with status 400, 408, 413 or 429
-    GET  /jobs/ID             server-sent events: how far it is, and the picture as it forms
-    DELETE /jobs/ID           cancels it, whether it waits or is being drawn
-    GET  /pictures/ID.png     the picture, with its settings in its metadata
-    GET  /history             what has been drawn, the newest first
+    GET  /stages              each stage's size and settings, the samplers, the spacings, the max number of steps
+    POST /orders              an order as JSON: {"id": …}, or a message with status 400, 408, 413, 415 or 429
+    GET  /jobs/ID             server-sent events: progress, and previews of the image
+    DELETE /jobs/ID           cancels the job, whether it waits or runs
+    GET  /pictures/ID.png     the final image, with its settings in its metadata
+    GET  /history             the jobs with a final image, newest first
 
-An order that nobody follows any more is dropped after ``Limits.patience``: who ordered it has left.
+An order without followers is dropped after ``Limits.patience`` seconds, because its client has left. Before its first
+follower, it is kept for ``Limits.patience_at_first`` seconds.
 
-Other sites' pages are kept out (``origins.py``): orders are taken as JSON only, and under this server's own names only,
-which keeps out names that others make point at this machine.
+Requests from other sites' pages are rejected (``origins.py``), and orders must be JSON. A server on a loopback address
+accepts only its own host names, which prevents DNS rebinding (``listening.py``).
 """
 
 import asyncio
@@ -42,11 +43,11 @@ FORGOTTEN = "there is no such picture, or it is forgotten"
 
 
 class Page:
-    """What each route does.
+    """The handlers of the routes.
 
     Args:
-        jobs: what draws.
-        limits: how much one page may ask for.
+        jobs: the job queue.
+        limits: limits of a page's requests.
     """
 
     def __init__(self, jobs: Jobs, limits: Limits):
@@ -61,11 +62,11 @@ class Page:
         }
 
     async def tell_stages(self, request: Request) -> Response:
-        """What may be asked for."""
+        """Returns the stages and the possible settings of an order."""
         return JSONResponse(self.facts)
 
     async def take_order(self, request: Request) -> Response:
-        """Checks an order and puts it into the queue."""
+        """Validates an order and adds it to the queue."""
         if not is_json(request):
             return refuse("an order is sent as application/json", 415)
         stages = self.jobs.cascade.stages
@@ -80,7 +81,7 @@ class Page:
             return refuse(str(error), 429)
 
     async def follow(self, request: Request) -> Response:
-        """Tells of a job until it is over."""
+        """Streams the changes of a job until it is over."""
         name = request.path_params["name"]
         if self.jobs.describe(name) is None:
             return refuse(FORGOTTEN, 404)
@@ -89,29 +90,29 @@ class Page:
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def cancel(self, request: Request) -> Response:
-        """Cancels a job; one that is over, or unknown, is left as it is."""
+        """Cancels a job; does nothing if the job is over or unknown."""
         self.jobs.cancel(request.path_params["name"])
         return Response(status_code=204)
 
     async def give_picture(self, request: Request) -> Response:
-        """A finished picture."""
+        """Returns a job's final image as a PNG."""
         picture = self.jobs.picture(request.path_params["name"])
         if not picture:
             return refuse(FORGOTTEN, 404)
         return Response(picture, media_type="image/png")
 
     async def tell_history(self, request: Request) -> Response:
-        """All finished pictures."""
+        """Returns all jobs with a final image, newest first."""
         return JSONResponse(self.jobs.history())
 
 
 def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starlette:
-    """Makes the application.
+    """Creates the application.
 
     Args:
-        jobs: what draws.
-        limits: how much one page may ask for.
-        before: what requests go through first, see ``watching_for_exit.keep_out``.
+        jobs: the job queue.
+        limits: limits of a page's requests.
+        before: middleware in front of the routes, see ``listening.keep_out``.
     """
     page = Page(jobs, limits)
     app = Starlette(
@@ -132,17 +133,17 @@ def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starle
 
 
 async def events_of(jobs: Jobs, name: str, ends: Callable[[], bool]) -> AsyncIterator[str]:
-    """Tells of a job until it is over; only what is new.
+    """Yields the changes of a job as server-sent events until the job is over or the server stops.
 
     Args:
-        jobs: what draws.
-        name: of the job; the job itself is not held, for a client that does not read would keep it.
-        ends: whether the server is about to end.
+        jobs: the job queue.
+        name: name of the job; a reference to the job itself would keep it in memory while a client does not read.
+        ends: returns whether the server is about to stop.
     """
     seen: dict[str, Any] = {"preview": ""}
     while not ends() and (told := jobs.describe(name)) is not None:
         if told != seen:
-            # A preview is said once.
+            # Previews are large, so an unchanged one is not sent again.
             news = {key: value for key, value in told.items() if key != "preview" or value != seen["preview"]}
             seen = told
             yield f"data: {json.dumps(news)}\n\n"

@@ -1,7 +1,8 @@
-"""How pairs are dealt to raters: whose picture is on the left, what comes when, and names that tell nothing.
+"""Chooses each rater's order of pairs, the model on the left, and names that reveal no model.
 
-All of it follows from a secret of the database and the rater's name by HMAC (RFC 2104), so a rater who comes back, to
-this server or the next one, is dealt the same; and who lacks the secret can't tell one side from the other.
+Everything is derived from the database's secret by HMAC (RFC 2104). The order, the sides and the names of pairs also
+depend on the rater's name. So a rater who returns, to this server or a later one, gets the same order and sides.
+Without the secret, the two sides can't be told apart.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ NAME_LENGTH = 24
 
 
 class Dealt(NamedTuple):
-    """A pair as one rater is shown it.
+    """A pair as shown to one rater.
 
     Attributes:
-        name: for the browser; other raters have other ones.
-        pair: what is compared.
-        left: whose pictures are on the left, "a" or "b".
+        name: name of the pair in the browser, different for each rater.
+        pair: the pair.
+        left: model on the left side, "a" or "b".
     """
 
     name: str
@@ -30,21 +31,21 @@ class Dealt(NamedTuple):
 
 
 def hide(secret: bytes, *told: str | int) -> str:
-    """Hexadecimal digits that look random and are the same for the same secret and words."""
+    """Returns ``NAME_LENGTH`` pseudorandom hexadecimal digits that depend only on the secret and the values."""
     return hmac.digest(secret, json.dumps(told).encode(), hashlib.sha256).hex()[:NAME_LENGTH]
 
 
 def deal(secret: bytes, rater: str, pairs: Sequence[Pair]) -> list[Dealt]:
-    """All pairs in the order in which a rater gets them."""
+    """Returns all pairs in the order of one rater."""
     in_order = sorted(pairs, key=lambda pair: hide(secret, "order", rater, pair.key))
     return [Dealt(hide(secret, "pair", rater, pair.key), pair, left_of(secret, rater, pair)) for pair in in_order]
 
 
 def left_of(secret: bytes, rater: str, pair: Pair) -> str:
-    """Whose pictures a rater has on the left: "a" for half of all pairs, by chance."""
+    """Returns the model on the left side for a rater: "a" or "b", each with probability 1/2."""
     return "ab"[int(hide(secret, "left", rater, pair.key), 16) % 2]
 
 
 def picture_name(secret: bytes, pair: Pair, side: str, number: int) -> str:
-    """The name by which a browser asks for a picture."""
+    """Returns the name of an image in the browser's requests."""
     return hide(secret, "picture", pair.key, side, number)

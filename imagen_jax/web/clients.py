@@ -1,7 +1,7 @@
-"""Clients that send too much, are slow, or leave: what they may hold of the server, and for how long.
+"""Limits the memory and time of clients that send too much, are slow, or disconnect.
 
-a request -> a place among the uploads -> its body, bounded in bytes and in seconds
-a client that leaves, at any moment -> its request ends, and nothing is printed
+a request -> one of the upload slots -> its body, limited in bytes and in seconds
+a client that disconnects at any time -> its request ends without output
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 UPLOAD_SECONDS = 60.0
-"""In which the body of a request must arrive."""
+"""Default time limit in seconds for the arrival of a request's body."""
 
 
 class UploadError(Exception):
-    """A body that is not taken.
+    """A rejected request body.
 
     Attributes:
-        status: of the answer.
+        status: HTTP status of the response.
     """
 
     def __init__(self, sentence: str, status: int):
@@ -29,10 +29,10 @@ class UploadError(Exception):
 
 
 class Leavers:
-    """Ends the request of a client that has left, without a traceback.
+    """ASGI middleware that ends the request of a disconnected client without a traceback.
 
     Args:
-        app: what answers requests.
+        app: the wrapped ASGI application.
     """
 
     def __init__(self, app: ASGIApp):
@@ -42,17 +42,17 @@ class Leavers:
         try:
             await self.app(scope, receive, send)
         except ClientDisconnect:
-            # There is nobody to answer.
+            # A disconnected client can't receive a response.
             return
 
 
 class Uploads:
-    """Reads bodies of requests.
+    """Reads request bodies within limits.
 
     Args:
-        largest: bytes of a body.
-        at_once: bodies that are in memory at once; more requests wait.
-        seconds: in which a body must arrive.
+        largest: max size of a body in bytes.
+        at_once: max number of bodies in memory; further requests wait.
+        seconds: time limit in seconds for the arrival of a body.
     """
 
     def __init__(self, largest: int, at_once: int, seconds: float = UPLOAD_SECONDS):
@@ -61,12 +61,12 @@ class Uploads:
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body of a request, which keeps its place among the uploads until the block ends.
+        """Yields the body of a request, which occupies an upload slot until the block ends.
 
         Raises:
-            UploadError: status 413, where the body is larger than allowed, of which no more is read than that; status
-                408, where it does not arrive in time.
-            ClientDisconnect: the client leaves while it sends.
+            UploadError: the body exceeds the max size (status 413; reading stops there), or does not arrive in time
+                (status 408).
+            ClientDisconnect: the client disconnects while it sends.
         """
         async with self._places:
             try:
@@ -87,15 +87,15 @@ class Uploads:
 
 
 def is_json(request: Request) -> bool:
-    """Whether a request says that its body is JSON, which other sites' pages can't say unasked."""
+    """Returns whether a request declares a JSON body, which other sites' pages can't do without a CORS preflight."""
     return request.headers.get("content-type", "").split(";")[0].strip() == "application/json"
 
 
 def refuse(sentence: str, status: int) -> Response:
-    """Says why not."""
+    """Returns a JSON response with a message and an error status."""
     return JSONResponse({"problem": sentence}, status)
 
 
 def refuse_upload(request: Request, error: Exception) -> Response:
-    """Answers a request whose body was not taken."""
+    """Returns the response to a request whose body was rejected."""
     return refuse(str(error), error.status if isinstance(error, UploadError) else 400)

@@ -1,10 +1,12 @@
-"""A queue of orders, one worker that draws them, and what became of the last ones.
+"""Runs a queue of orders in one worker thread and keeps the recent results.
 
-    order -> WAITING -> DRAWING -> DONE with a picture, FAILED with a sentence, or CANCELLED
+    order -> WAITING -> DRAWING -> DONE with an image, FAILED with a message, or CANCELLED
 
-Memory is bounded: what waits holds files as they were sent, one at a time is decoded, and what is over holds no more
-than its settings and its picture. An order that is cancelled, or that nobody follows any more, leaves the queue at
-once; one that is being drawn ends after the present step.
+Memory is bounded. Waiting orders hold their files in encoded form, and the worker decodes one order at a time. A
+finished job keeps its settings and its image, but not the uploaded files.
+
+An order leaves the queue when it is cancelled or has no followers any more. If its image is already being sampled,
+sampling stops at the next step callback.
 """
 
 import base64
@@ -32,25 +34,25 @@ OVER = (DONE, FAILED, CANCELLED)
 
 
 class CancelledError(Exception):
-    """Ends a drawing between two steps."""
+    """Stops sampling between two steps, because the job was cancelled."""
 
 
-# A job is itself alone: comparing two would compare their pictures.
+# Jobs compare by identity: comparing their fields would compare whole images.
 @dataclass(eq=False)
 class Job:
-    """One order and how far it is.
+    """One order and its progress.
 
     Attributes:
-        order: what is asked for; without its pictures once it is over.
-        name: hard to guess, for addresses.
-        state: one of the five above.
-        step: denoising steps done.
-        steps: of all stages.
-        preview: while it is drawn, the picture as it is now, as a data URL.
-        problem: why it failed or was dropped, a sentence.
-        picture: the finished PNG.
-        seconds: that it took.
-        until: when it is dropped, unless somebody asks for it before, by the monotonic clock.
+        order: the order; without its uploaded files once the job is over.
+        name: random identifier for URLs, hard to guess.
+        state: ``WAITING``, ``DRAWING``, ``DONE``, ``FAILED`` or ``CANCELLED``.
+        step: number of finished denoising steps.
+        steps: total number of denoising steps of all stages.
+        preview: current estimate of the image during sampling, as a data URL; empty otherwise.
+        problem: reason why the job failed or was dropped, one sentence; empty otherwise.
+        picture: final image as PNG bytes; empty before the job is done.
+        seconds: time in seconds that a finished job took.
+        until: time on the monotonic clock when an unfinished job is dropped; each request for the job extends it.
     """
 
     order: Order
@@ -65,7 +67,7 @@ class Job:
     until: float = float("inf")
 
     def describe(self) -> dict[str, Any]:
-        """The job as the page reads it."""
+        """Returns the job as a JSON-serialisable dict for the page."""
         told = {"id": self.name, "state": self.state, "step": self.step, "steps": self.steps, "problem": self.problem}
         if self.state == DONE:
             told |= {"picture": f"pictures/{self.name}.png", "seconds": round(self.seconds, 2)}
@@ -73,11 +75,11 @@ class Job:
 
 
 class Jobs:
-    """The queue and the history; any thread may ask it.
+    """The queue, its worker thread and the history. The public methods are thread-safe.
 
     Args:
-        cascade: what draws; its batches hold one picture. It tells these jobs of its steps from now on.
-        limits: how many may wait, and how many are kept.
+        cascade: a cascade with batch size 1; its ``on_step`` and ``on_estimate`` are set to methods of this object.
+        limits: limits of the queue and of the history.
     """
 
     def __init__(self, cascade: Cascade, limits: Limits):
@@ -91,10 +93,10 @@ class Jobs:
         threading.Thread(target=self._work, name="drawing", daemon=True).start()
 
     def add(self, order: Order) -> Job:
-        """Puts an order into the queue.
+        """Adds an order to the queue and returns its job.
 
         Raises:
-            UserError: too many wait, or their pictures are too large together.
+            UserError: the queue is full, or the files of all waiting orders would exceed ``limits.waiting_bytes``.
         """
         with self._changed:
             self._drop_abandoned()
@@ -109,8 +111,11 @@ class Jobs:
             self._changed.notify()
         return job
 
-    def describe(self, name: str) -> dict[str, Any] | None:
-        """A job as its follower reads it, with its preview and its place in the queue; None where it is forgotten."""
+    def tell(self, name: str) -> dict[str, Any] | None:
+        """Returns a job with its preview and the number of jobs before it; None if the job is not kept.
+
+        The call also extends the job's ``until`` by ``limits.patience``.
+        """
         with self._changed:
             job = self._jobs.get(name)
             if job is None:
@@ -123,7 +128,7 @@ class Jobs:
             return {**job.describe(), "before": before, "preview": job.preview}
 
     def picture(self, name: str) -> bytes:
-        """The finished picture of a job as PNG; empty where there is none."""
+        """Returns the final image of a job as PNG bytes; empty if there is none."""
         with self._changed:
             job = self._jobs.get(name)
             if job is None:
@@ -132,14 +137,14 @@ class Jobs:
             return job.picture
 
     def cancel(self, name: str) -> None:
-        """Takes a job out of the queue, or ends its drawing after the present step."""
+        """Removes a job from the queue, or stops its sampling at the next step callback."""
         with self._changed:
             job = self._jobs.get(name)
             if job is not None:
                 self._end(job, CANCELLED)
 
     def history(self) -> list[dict[str, Any]]:
-        """All finished pictures, the newest first."""
+        """Returns all jobs with a final image, newest first."""
         with self._changed:
             return [job.describe() for job in reversed(self._of_state(DONE))]
 
@@ -154,14 +159,14 @@ class Jobs:
             except UserError as error:
                 self._end(job, FAILED, problem=str(error))
             except Exception:
-                # The page must outlive any picture.
+                # One failed image must not stop the server.
                 logging.exception("a picture could not be drawn")
                 self._end(job, FAILED, problem="this picture could not be drawn: the terminal says why")
             else:
                 self._end(job, DONE, picture=picture, seconds=time.perf_counter() - began)
 
     def _begin_next(self) -> Job:
-        """Waits for an order and begins it."""
+        """Waits for an order, marks its job as ``DRAWING`` and returns the job."""
         with self._changed:
             while True:
                 self._drop_abandoned()
@@ -179,16 +184,19 @@ class Jobs:
         try:
             (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
         finally:
-            # Estimates come when they like, and one that came later would be taken for the next job's.
+            # JAX delivers estimates asynchronously. A late one would be attributed to the next job.
             jax.effects_barrier()
             self._drawn = None
         metadata = {"prompt": order.prompt, "seed": str(order.seed), **cascade.describe()}
         return encode_picture(to_pixels(stages[-1])[0], "png", metadata)
 
     def _bound_programs(self, walk: str) -> None:
-        """Forgets all that was compiled, where a drawing takes its steps in a new way and there were many.
+        """Clears all compiled programs before a new trajectory if ``MAX_TRAJECTORIES`` of them are cached.
 
-        JAX keeps megabytes for each number of steps, besides the cascade's own programs.
+        JAX caches megabytes for each number of steps, in addition to the cascade's own programs.
+
+        Args:
+            walk: text that identifies the sampling settings, the strength and the number of returns.
         """
         if walk not in self._walks and len(self._walks) >= MAX_TRAJECTORIES:
             self._walks.clear()
@@ -198,10 +206,10 @@ class Jobs:
         self._walks.add(walk)
 
     def _count_step(self, number: Any) -> None:
-        """Counts a step of the job that is drawn.
+        """Counts a step of the current job.
 
         Raises:
-            CancelledError: it is not to be drawn any more.
+            CancelledError: the current job was cancelled or dropped.
         """
         with self._changed:
             self._drop_abandoned()
@@ -224,14 +232,17 @@ class Jobs:
         return [job for job in self._jobs.values() if job.state == state]
 
     def _drop_abandoned(self) -> None:
-        """Cancels what nobody follows any more."""
+        """Cancels the waiting and running jobs whose ``until`` has passed."""
         now = time.monotonic()
         for job in [*self._of_state(WAITING), *self._of_state(DRAWING)]:
             if job.until < now:
                 self._end(job, CANCELLED, problem="nobody followed this order any more")
 
     def _end(self, job: Job, state: str, problem: str = "", picture: bytes = b"", seconds: float = 0.0) -> None:
-        """Ends a job, unless it is over, and forgets old ones."""
+        """Ends a job unless it is over, and deletes the oldest jobs beyond ``limits.kept`` or ``limits.kept_bytes``.
+
+        Jobs with and without a final image count separately. The newest image is always kept.
+        """
         with self._changed:
             if job.state in OVER:
                 return

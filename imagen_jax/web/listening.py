@@ -1,4 +1,4 @@
-"""Listening on a port of this machine until somebody presses Ctrl-C."""
+"""Serves an application on a port of this machine until Ctrl-C."""
 
 from collections.abc import Collection
 from types import FrameType
@@ -15,21 +15,21 @@ from imagen_jax.web.origins import OwnPagesOnly, read_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_CONNECTIONS = 1000
-"""At once; each holds some memory, and more are answered with status 503."""
+"""Max number of simultaneous connections. Each takes some memory; further ones get status 503."""
 
 SECONDS_TO_LEAVE = 3
-"""For those who are being answered when the server is to end."""
+"""Time limit in seconds for open requests when the server shuts down."""
 
 
 def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
-    """What stands before a page: no other site's page is answered, nor who knows it by another name.
+    """Returns the middleware that rejects requests from other sites' pages and requests for other host names.
 
     Args:
-        host: address that is listened on; once others are let in, the page may be asked by any name.
-        origins: addresses that a proxy shows the page under, such as "https://hub.example".
+        host: address that the server listens on; unless it is a loopback address, all host names are accepted.
+        origins: public addresses of the page behind a proxy, such as "https://hub.example".
 
     Raises:
-        UserError: one of ``origins`` is no such address.
+        UserError: an entry of ``origins`` is no such address.
     """
     shown = [read_origin(one) for one in origins]
     names = [*LOOPBACK, *(str(urlsplit(one).hostname) for one in shown)] if host in LOOPBACK else ["*"]
@@ -41,28 +41,28 @@ def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
 
 
 class Server(uvicorn.Server):
-    """A server that tells its application when it is to end, so that what is streamed ends too."""
+    """A server that sets ``app.state.ends`` when it is about to stop, so that streamed responses end too."""
 
     def __init__(self, config: uvicorn.Config, app: Starlette):
         super().__init__(config)
         self.app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Notes the first Ctrl-C or SIGTERM; a second Ctrl-C waits for nobody."""
+        """Starts the shutdown on Ctrl-C or SIGTERM; a second Ctrl-C stops without waiting for open requests."""
         self.app.state.ends = True
         super().handle_exit(sig, frame)
 
 
 def serve(app: Starlette, host: str, port: int) -> None:
-    """Serves an application, and says where, until it is interrupted.
+    """Prints the address of an application and serves it until it is interrupted.
 
     Args:
-        app: what answers.
+        app: the application.
         host: address to listen on.
-        port: to listen on; 0 takes a free one.
+        port: port to listen on; 0 selects a free one.
 
     Raises:
-        UserError: the port can't be listened on.
+        UserError: the server can't listen on the port.
     """
     config = uvicorn.Config(
         app,
@@ -74,7 +74,8 @@ def serve(app: Starlette, host: str, port: int) -> None:
     )
     try:
         socket = config.bind_socket()
-        # Now, so that a browser that is quick finds somebody, and a port that another program only bound is noticed.
+        # Listen before the address is printed, so that early requests succeed. This also fails here, not later, if
+        # another program has bound the port without listening on it.
         socket.listen(config.backlog)
     except (SystemExit, OSError):
         raise UserError(f"{host}:{port} can't be listened on: choose another --port") from None

@@ -1,4 +1,4 @@
-"""What a browser asks for, checked: nothing of it is trusted."""
+"""Parses and validates orders from browsers; no part of an order is trusted."""
 
 import base64
 import textwrap
@@ -20,23 +20,23 @@ from imagen_jax.web.clients import UPLOAD_SECONDS
 FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "resample"}
 MAX_PROMPT_LENGTH = 2000
 MAX_SIDE = 4096
-"""Pixels of a picture or mask that is sent."""
+"""Max width and height of an uploaded image or mask, in pixels."""
 
 
 class Limits(NamedTuple):
-    """How much one page may ask for.
+    """Limits of a page's requests.
 
     Attributes:
-        steps: of each stage.
-        waiting: jobs in the queue.
-        waiting_bytes: of the pictures and masks that they hold, as they were sent.
-        body: bytes of a request.
-        bodies: requests that are read at once.
-        body_seconds: in which a body must arrive.
-        kept: finished jobs in the history.
-        kept_bytes: of their pictures.
-        patience: seconds for which an order is kept when its last follower has left.
-        patience_at_first: seconds for which it is kept when nobody has ever followed it.
+        steps: max number of denoising steps of each stage.
+        waiting: max number of waiting jobs.
+        waiting_bytes: max total size in bytes of the waiting jobs' images and masks, as uploaded.
+        body: max size of a request's body in bytes.
+        bodies: max number of request bodies that are read at once.
+        body_seconds: time limit in seconds for the arrival of a body.
+        kept: max number of finished jobs in the history.
+        kept_bytes: max total size of the finished jobs' images in bytes.
+        patience: time in seconds before an order is dropped after its last follower has left.
+        patience_at_first: time in seconds before an order is dropped that has had no follower yet.
     """
 
     steps: int = 250
@@ -52,19 +52,19 @@ class Limits(NamedTuple):
 
 
 class Order(NamedTuple):
-    """One picture that is asked for.
+    """A validated request for one image.
 
     Attributes:
-        prompt: what it shows.
-        negative_prompt: what guidance leads away from; None for nothing.
-        seed: of the noise.
-        settings: keys of ``config.sampling``, each with one value for each stage.
-        told: the settings as the history shows them and the page can ask for again.
-        image: the picture that it begins with, as it was sent, for a small file may fill gigabytes when it is decoded;
-            empty for none.
-        mask: of that picture, likewise.
-        strength: see ``Edit``.
-        resample: likewise.
+        prompt: the prompt.
+        negative_prompt: the negative prompt; None for the stages' null prompt.
+        seed: seed of the noise.
+        settings: values of keys of ``config.sampling``, one for each stage.
+        told: settings for the history, in the form in which the page sends them.
+        image: file of the image to edit, as uploaded; empty for none. It is decoded late, because a small file may
+            decode to gigabytes.
+        mask: file of the image's mask, as uploaded; empty for none.
+        strength: share of the denoising steps that is taken, from 0.01 to 1; see ``Edit``.
+        resample: number of times that each stretch of steps is taken, from 1 to 10; see ``Edit``.
     """
 
     prompt: str
@@ -79,18 +79,18 @@ class Order(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the picture and the mask that it holds."""
+        """The total size of the uploaded image and mask in bytes."""
         return len(self.image) + len(self.mask)
 
     def without_pictures(self) -> "Order":
-        """What is kept of an order that is over."""
+        """Returns the order without the uploaded image and mask, for jobs that are over."""
         return self._replace(image=b"", mask=b"")
 
     def decode_edit(self) -> Edit:
-        """Decodes the picture and the mask.
+        """Decodes the image and the mask; returns ``NO_EDIT`` without an image.
 
         Raises:
-            UserError: one of them can't be decoded, or the mask does not fit the picture or leaves nothing to draw.
+            UserError: one of them can't be decoded, the mask does not fit the image, or it leaves nothing to sample.
         """
         if not self.image:
             return NO_EDIT
@@ -100,11 +100,11 @@ class Order(NamedTuple):
 
 
 def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the page shows of each stage: its size, and the settings it has when nothing is asked for.
+    """Returns each stage's resolutions and default sampling settings for the page.
 
     Args:
-        stages: of the cascade.
-        configs: ``config.sampling`` of each.
+        stages: stages of the cascade.
+        configs: ``config.sampling`` of each stage.
     """
     named = ("guidance", "steps", "sampler", "spacing", "thresholding", "augmentation_level")
     return [
@@ -118,15 +118,15 @@ def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[s
 
 
 def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> Order:
-    """Reads an order.
+    """Parses and validates an order.
 
     Args:
-        asked: the JSON of the request.
-        stages: of the cascade.
-        limits: what may be asked for.
+        asked: parsed JSON of the request.
+        stages: stages of the cascade.
+        limits: limits of a page's requests.
 
     Raises:
-        UserError: something is missing, of another type or out of its range; says what.
+        UserError: a field is missing, unknown, of the wrong type or out of range; the message names it.
     """
     if not isinstance(asked, dict):
         raise UserError("an order is a JSON object")
@@ -135,7 +135,7 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
     prompt = read_text(asked, "prompt")
     negative = read_text(asked, "negative_prompt") or None
     seed = asked.get("seed", 0)
-    # JSON has no whole numbers of its own.
+    # JSON does not distinguish integers from floats.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
     settings = read_settings(asked.get("stages", []), len(stages), limits)
     image, mask = read_pictures(asked)
@@ -151,16 +151,16 @@ def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> O
 
 
 def read_text(asked: Mapping[str, Any], name: str) -> str:
-    """A text of the order, without the space around it."""
+    """Returns a text field of the order without surrounding whitespace; "" if the field is missing."""
     text = asked.get(name, "")
     if not isinstance(text, str) or len(text) > MAX_PROMPT_LENGTH:
         raise UserError(f"the {name.replace('_', ' ')} is a text of up to {MAX_PROMPT_LENGTH} characters")
-    # Lone surrogates, which JSON can hold and UTF-8 can't.
+    # Replace lone surrogates, which JSON can contain and UTF-8 can't.
     return text.encode("utf-8", "replace").decode().strip()
 
 
 def read_number(value: Any, name: str, least: float | int, most: float | int, whole: bool = False) -> float | int:
-    """A number of the order."""
+    """Returns a number of the order after checking its type and range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise UserError(f"{name} lies between {least:g} and {most:g}, not at {shown(value)}")
     if whole and value != int(value):
@@ -169,7 +169,7 @@ def read_number(value: Any, name: str, least: float | int, most: float | int, wh
 
 
 def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any]]:
-    """The settings of each stage; those that are not asked for are the stage's own."""
+    """Returns the settings of the stages by name, one value for each stage; omitted settings are left out."""
     if not isinstance(asked, list) or len(asked) not in (0, stages) or not all(isinstance(one, dict) for one in asked):
         raise UserError(f"the settings are a list of one object for each of {stages} stage(s)")
     readers = {
@@ -193,21 +193,21 @@ def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence shows it: its beginning, where it is long."""
+    """Returns a value in ASCII for a message, shortened to 60 characters."""
     return textwrap.shorten(ascii(value), 60, placeholder="…")
 
 
 def read_choice(value: Any, name: str, known: Any) -> str:
-    """One of several names."""
+    """Returns a name after checking that it is one of the known names."""
     if value not in list(known):
         raise UserError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
     return value
 
 
 def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The picture and the mask that an order begins with, as files that are not decoded yet; empty where there is none.
+    """Returns the uploaded files of an order's image and mask, not decoded; empty for missing ones.
 
-    Only their headers are read here. What else may be wrong with them is told when the order is drawn.
+    Only their headers are checked here. Other errors in the files are reported when the order is sampled.
     """
     if not asked.get("image"):
         for name in ("mask", "strength", "resample"):
@@ -218,7 +218,7 @@ def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
     if not asked.get("mask"):
         return image, b""
     mask, mask_size = read_data_url(asked["mask"], "mask")
-    # In any order of the sides, for an orientation in the file may exchange them.
+    # Compare sorted sides, because an orientation in a file may swap width and height.
     if sorted(size) != sorted(mask_size):
         raise UserError(
             f"the mask has {mask_size[0]}×{mask_size[1]} pixels and the picture {size[0]}×{size[1]}: make them equal"
@@ -227,10 +227,13 @@ def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
-    """An image file that a browser sent as ``data:image/png;base64,…``, and the width and height in its header.
+    """Decodes a ``data:image/png;base64,…`` URL to an image file's bytes, and reads its header.
+
+    Returns:
+        The bytes of the file, and the image's (width, height).
 
     Raises:
-        UserError: it is no image, or larger than ``MAX_SIDE``.
+        UserError: the URL holds no image, or a side exceeds ``MAX_SIDE``.
     """
     try:
         head, _, content = url.partition(",")
@@ -247,10 +250,10 @@ def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
 
 
 def decode_sent(encoded: bytes, name: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """Decodes a file that was sent; its name is for errors.
+    """Decodes an uploaded file. ``name`` appears in the error message.
 
     Raises:
-        UserError: it can't be decoded.
+        UserError: the file can't be decoded.
     """
     try:
         return decode(encoded)

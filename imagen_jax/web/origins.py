@@ -1,10 +1,11 @@
-"""Keeps other sites' pages out: a browser says from which page a request comes, and only our own may ask.
+"""Rejects requests from other sites' pages: only the server's own page may send requests.
 
-Some browsers say it in ``Origin``, newer ones in ``Sec-Fetch-Site`` too, which a page can't change
-(https://www.w3.org/TR/fetch-metadata/). What is no browser says neither, and is let in. A link to the page is followed.
+Some browsers name the page behind a request in ``Origin``. Newer ones also send ``Sec-Fetch-Site``, which a page can't
+change (https://www.w3.org/TR/fetch-metadata/). Programs other than browsers send neither header and are accepted. Links
+to the page work from any site.
 
-Through a proxy, such as a notebook server's, a page has another address than the one it is asked by: whoever starts the
-program names that address.
+Behind a proxy, such as a notebook server's, the browser's address of the page differs from the server's own. The user
+then passes the public address with ``--origins``.
 """
 
 from collections.abc import Collection
@@ -17,18 +18,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imagen_jax.errors import UserError
 
 OTHERS = ("cross-site", "same-site")
-"""The second is another port of this machine."""
+"""Rejected values of ``Sec-Fetch-Site``; another port of this machine counts as "same-site"."""
 
 SAID = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
-"""With every answer: it is what it says it is, and is shown in no other site's page."""
+"""Headers of every response: browsers may not guess its type, nor load it into another site's page."""
 
 
 class OwnPagesOnly:
-    """Refuses what other sites' pages ask, with status 403, and addresses that are none, with 400.
+    """ASGI middleware that rejects requests from other sites' pages (status 403) and non-ASCII queries (status 400).
 
     Args:
-        app: what answers all else.
-        origins: addresses that a proxy shows our pages under, such as "https://hub.example".
+        app: the wrapped ASGI application.
+        origins: public addresses of the page behind a proxy, such as "https://hub.example".
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str] = ()):
@@ -47,17 +48,17 @@ class OwnPagesOnly:
         if is_foreign(Headers(scope=scope), scope["method"], self.origins):
             await JSONResponse({"problem": "this page answers to its own pages alone"}, 403)(scope, receive, say)
         elif not scope["query_string"].isascii():
-            # Starlette would decode it, and fail.
+            # Starlette fails to decode such a query string.
             await JSONResponse({"problem": "an address is of plain characters"}, 400)(scope, receive, say)
         else:
             await self.app(scope, receive, say)
 
 
 def read_origin(text: str) -> str:
-    """An address as browsers write it in ``Origin``: without a path, in small letters.
+    """Returns an address in the form of the ``Origin`` header: without a path, in lower case.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is no such address.
     """
     try:
         parts = urlsplit(text.strip().rstrip("/").lower())
@@ -70,7 +71,7 @@ def read_origin(text: str) -> str:
 
 
 def is_foreign(headers: Headers, method: str, origins: Collection[str] = ()) -> bool:
-    """Whether a request comes from another site's page."""
+    """Returns whether a request comes from another site's page."""
     origin = headers.get("origin")
     if origin is not None and origin not in origins and origin.partition("://")[2] != headers.get("host"):
         return True

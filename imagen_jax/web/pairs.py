@@ -1,10 +1,10 @@
-"""Two folders of pictures as pairs to compare: what both drew for the same prompt.
+"""Pairs the images of two folders by prompt and index, for comparison.
 
-    files -> each decoded whole, its prompt and index read -> what both folders have -> pairs, with categories
+    files -> each fully decoded, its prompt and index read -> keys that both folders have -> pairs, with categories
 
-A folder is as ``sample`` or ``evaluate --protocol=drawbench`` leave it: PNG, JPEG or WebP with "prompt" and "index" in
-their metadata, and maybe ``prompts.csv``, in which each prompt has a category (DrawBench's own columns, ``Prompts`` and
-``Category``, are known too). All that is left out is said.
+A folder has the form that ``sample`` or ``evaluate --protocol=drawbench`` writes: PNG, JPEG or WebP files with "prompt"
+and "index" in their metadata. It may also hold ``prompts.csv`` with a category for each prompt. The table may have
+DrawBench's own columns, ``Prompts`` and ``Category``. Notes report the skipped files.
 """
 
 import hashlib
@@ -34,26 +34,26 @@ from imagen_jax.storage.paths import Path, files_in
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 NOT_SHOWN = {*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES} - {*SUFFIXES}
 GRID = "grid.png"
-"""The overview that lies beside pictures, and is none of them."""
+"""Overview file beside the images, which is skipped."""
 
 PROMPTS = "prompts.csv"
 NO_CATEGORIES, NO_CATEGORY = "all", "other"
-"""Of all prompts where there is no ``prompts.csv``; of a prompt that it lacks."""
+"""Category of all prompts without a ``prompts.csv``; category of a prompt for which ``prompts.csv`` has none."""
 
 MAX_DIGITS = 9
-"""Of an index."""
+"""Max number of digits of an index."""
 
 Key = tuple[str, int]
-"""A prompt and the index of one of its pictures."""
+"""A prompt and the index of one of its images."""
 
 
 class Found(NamedTuple):
-    """A picture that can be shown.
+    """An image that can be shown.
 
     Attributes:
-        file: of it.
-        key: its prompt and index; None where its metadata do not say.
-        digest: of the file's content.
+        file: path of the image file.
+        key: prompt and index of the image; None if its metadata lack them.
+        digest: SHA-256 of the file's content, in hexadecimal digits.
     """
 
     file: Path
@@ -62,14 +62,14 @@ class Found(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What a rater compares.
+    """Images of one prompt that a rater compares.
 
     Attributes:
-        key: the same whenever the same pictures are paired.
-        prompt: of all its pictures.
-        category: of the prompt.
-        a: files of the first folder's pictures.
-        b: files of the second's, of the same indices.
+        key: hash of the prompt and the indices, 32 hexadecimal digits.
+        prompt: prompt of all the images.
+        category: category of the prompt.
+        a: image files of the first folder.
+        b: image files of the second folder, with the same indices.
     """
 
     key: str
@@ -80,13 +80,13 @@ class Pair(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All there is to compare.
+    """All pairs of two folders.
 
     Attributes:
-        names: of both folders, as short as tells them apart.
-        pairs: by prompt.
-        fingerprints: of each folder's pictures, with their prompts.
-        notes: what was left out, a sentence each.
+        names: shortest distinct endings of the two folders' paths.
+        pairs: all pairs, sorted by prompt.
+        fingerprints: hash of each folder's paired images with their prompts and indices.
+        notes: sentences about skipped files and prompts.
     """
 
     names: tuple[str, str]
@@ -96,16 +96,16 @@ class Comparison(NamedTuple):
 
 
 def make_comparison(a: Path, b: Path, together: int = 1) -> Comparison:
-    """Pairs the pictures of two folders that have the same prompt and index.
+    """Pairs the images of two folders that have the same prompt and index.
 
     Args:
-        a: a folder.
-        b: another one.
-        together: pictures of one prompt that a rater sees at once on each side, at most.
+        a: the first folder.
+        b: the second folder.
+        together: max number of images of a prompt that one pair shows on each side.
 
     Raises:
-        UserError: a folder is missing or holds no such picture, both are the same or hold the same pictures, two
-            pictures of a folder have the same prompt and index, ``prompts.csv`` can't be read, or there is no pair.
+        UserError: a folder is missing or holds no usable image, both are the same folder or hold the same images, two
+            images of a folder have the same prompt and index, ``prompts.csv`` can't be read, or there is no pair.
     """
     for folder in (a, b):
         if not folder.is_dir():
@@ -132,15 +132,18 @@ def make_comparison(a: Path, b: Path, together: int = 1) -> Comparison:
 
 
 def mark_of(told: Sequence[tuple[str | int, ...]]) -> str:
-    """A hash of names and numbers, in hexadecimal digits."""
+    """Returns the SHA-256 of names and numbers, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
-    """The pictures of a folder that can be shown and say what they show, and a sentence about each or all others.
+    """Reads the images of a folder that can be decoded and whose metadata have a prompt and an index.
+
+    Returns:
+        The images by prompt and index, and notes about the skipped files.
 
     Raises:
-        UserError: there is none, or two have the same prompt and index.
+        UserError: there is no such image, or two images have the same prompt and index.
     """
     all_files = files_in(folder)
     files = [file for file in all_files if file.suffix.lower() in SUFFIXES and file.name != GRID]
@@ -151,7 +154,7 @@ def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
         notes.append(f"{len(others)} of {folder} left out, as they are no PNG, JPEG or WebP: {others[0]} and so on")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         looked = threads.map(look_into, files)
-        # Where nobody watches, a bar would be noise.
+        # ``disable=None`` hides the bar when the output is no terminal.
         for found in tqdm(looked, desc=f"Reading {folder.name}", total=len(files), unit="picture", disable=None):
             if isinstance(found, str):
                 notes.append(found)
@@ -171,7 +174,7 @@ def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
 
 
 def look_into(file: Path) -> Found | str:
-    """A picture that can be decoded to its end; else a sentence that says why not."""
+    """Returns an image file that can be fully decoded; otherwise a sentence that says why it is skipped."""
     try:
         encoded = file.read_bytes()
         decode_pixels(encoded)
@@ -183,15 +186,18 @@ def look_into(file: Path) -> Found | str:
 
 
 def read_key(encoded: bytes) -> Key | None:
-    """What a picture's metadata say it shows, as ``cascade.image_files.encode_picture`` writes them.
+    """Reads the prompt and the index from an image's metadata, see ``cascade.image_files.encode_picture``.
+
+    Returns:
+        The prompt and the index; None if either is missing or invalid.
 
     Raises:
-        DamagedImageError: they can't be read.
+        DamagedImageError: the metadata can't be read.
     """
     with warnings.catch_warnings(action="ignore"), opened_image(encoded) as image:
         said: Mapping[Any, object] = image.info
         if "prompt" not in said:
-            # Behind a PNG's pixels, where other programs put its texts, they are found by decoding it again.
+            # Other programs write a PNG's texts after its pixels, where Pillow finds them only by decoding the image.
             said = getattr(image, "text", {}) or read_description(image)
     prompt, index = said.get("prompt"), str(said.get("index"))
     is_index = index.isdecimal() and len(index) <= MAX_DIGITS
@@ -201,7 +207,7 @@ def read_key(encoded: bytes) -> Key | None:
 
 
 def read_description(image: Image.Image) -> dict[str, object]:
-    """EXIF's description of a picture, where it is a JSON object."""
+    """Returns the EXIF description of an image if it is a JSON object; otherwise an empty dict."""
     try:
         said = parse_json(image.getexif().get(IMAGE_DESCRIPTION, ""))
     except (TypeError, ValueError):
@@ -210,10 +216,10 @@ def read_description(image: Image.Image) -> dict[str, object]:
 
 
 def read_categories(folder: Path) -> dict[str, str]:
-    """The category of each prompt, from a folder's ``prompts.csv``; nothing where there is none.
+    """Reads the category of each prompt from a folder's ``prompts.csv``; returns an empty dict without that file.
 
-    The columns are ``prompt`` or ``prompts`` and ``category``, in any case. A prompt in several rows is of the first
-    one's category.
+    The columns are ``prompt`` or ``prompts``, and ``category``, in upper or lower case. If a prompt is in several rows,
+    the first one counts.
 
     Raises:
         UserError: the table can't be read or lacks a column.
@@ -235,7 +241,7 @@ def read_categories(folder: Path) -> dict[str, str]:
 
 
 def tell_unpaired(ours: Mapping[Key, Found], theirs: Mapping[Key, Found], folders: tuple[Path, Path]) -> list[str]:
-    """Sentences about what only one of two folders has: whole prompts, and pictures of prompts that both have."""
+    """Returns notes about prompts that only one folder has, and about unpaired images of shared prompts."""
     notes = []
     prompts = [{prompt for prompt, _ in side} for side in (ours, theirs)]
     for mine, others, folder in zip(prompts, reversed(prompts), folders, strict=True):
@@ -248,7 +254,7 @@ def tell_unpaired(ours: Mapping[Key, Found], theirs: Mapping[Key, Found], folder
 
 
 def short_names(a: Path, b: Path) -> tuple[str, str]:
-    """The last parts of two paths, as many as tell them apart."""
+    """Returns the shortest endings of two paths that differ."""
     parts = [path.resolve().parts for path in (a, b)]
     for length in range(1, max(map(len, parts)) + 1):
         first, second = ("/".join(part[-length:]) for part in parts)

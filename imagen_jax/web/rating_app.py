@@ -1,13 +1,13 @@
 """The routes of the rating page.
 
     GET  /                     the page
-    POST /next                 {"rater"}: the next pair of a rater, and how far they are
-    POST /answers              {"rater", "pair", "alignment", "fidelity"}: keeps an answer, then as above
-    GET  /pictures/NAME.png    a picture, encoded anew: without metadata, which would tell who drew it
+    POST /next                 {"rater"}: the rater's next pair and progress
+    POST /answers              {"rater", "pair", "alignment", "fidelity"}: stores an answer, then responds as /next
+    GET  /pictures/NAME.png    an image, re-encoded without metadata, which would reveal the model
 
-A pair says "left" and "right" and never whose; names of pairs and pictures follow from a secret (``blinding.py``), and
-no route knows results. Requests from other sites' pages are kept out as in ``app.py``. A rater is a name and nothing
-more: whoever may open the page can answer under any.
+A pair has a "left" and a "right" side and never names the models. The names of pairs and images are derived from a
+secret (``blinding.py``), and no route returns results. Requests from other sites' pages are rejected as in ``app.py``.
+A rater is identified by a name alone: anyone who can open the page can answer under any name.
 """
 
 import asyncio
@@ -37,27 +37,27 @@ from imagen_jax.web.ratings import ANSWERS, RatingStore
 PAGE = to_path(__file__).with_name("rating_page")
 MAX_NAME_LENGTH = 100
 FIELDS = ("rater", "pair", "alignment", "fidelity")
-"""Of what a browser sends."""
+"""Fields that a request may have."""
 
 MAX_BODY_BYTES = 10_000
-"""Bytes of a request."""
+"""Max size of a request's body in bytes."""
 
 UPLOADS_AT_ONCE = 200
-"""Requests that are read at once."""
+"""Max number of request bodies that are read at once."""
 
 PAIRS_IN_MEMORY = 200_000
-"""Of all raters whose order of pairs is kept; others' is worked out again."""
+"""Max number of cached pairs, summed over all raters; the order of other raters is computed again."""
 
 PICTURES_AT_ONCE = 2
-"""That are decoded; a large one takes a gigabyte while it is."""
+"""Max number of images that are decoded at once; decoding a large one takes a gigabyte."""
 
 
 class RatingPage:
-    """What each route does.
+    """The handlers of the routes.
 
     Args:
-        store: where answers go.
-        pairs: what is rated.
+        store: the database of ratings.
+        pairs: the pairs to rate.
     """
 
     def __init__(self, store: RatingStore, pairs: Sequence[Pair]):
@@ -73,15 +73,15 @@ class RatingPage:
         }
 
     async def tell_next(self, request: Request) -> Response:
-        """The next pair that a rater has not rated."""
+        """Returns the next pair that a rater has not rated."""
         return await self._answer(request, self._find_next)
 
     async def take_answer(self, request: Request) -> Response:
-        """Keeps an answer, and only then tells the next pair."""
+        """Stores an answer, then returns the next pair."""
         return await self._answer(request, self._keep_answer)
 
     async def give_picture(self, request: Request) -> Response:
-        """A picture's pixels, and nothing else of its file."""
+        """Returns an image's pixels as a PNG without metadata."""
         file = self._pictures.get(request.path_params["name"])
         if file is None:
             return refuse("there is no such picture", 404)
@@ -91,7 +91,7 @@ class RatingPage:
         except (OSError, DamagedImageError) as error:
             logging.error("%s can't be shown any more: %s", file, error)
             return refuse("the picture can't be read any more: tell whoever runs this page", 404)
-        # Its name stands for these pixels for good, and it is asked for while the pair before it is on show.
+        # Browsers prefetch the image while the previous pair is shown. Its name always denotes the same pixels.
         return Response(encoded, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
     async def _answer(self, request: Request, act: Any) -> Response:
@@ -135,7 +135,7 @@ class RatingPage:
         return self._find_next(rater, asked)
 
     def _deal(self, rater: str) -> dict[str, Dealt]:
-        """A rater's pairs in their order, by the names that the browser has for them."""
+        """Returns a rater's pairs in the rater's order, by their names in the browser."""
         with self._lock:
             dealt = self._dealt.pop(rater, None) or {
                 one.name: one for one in deal(self.store.secret, rater, self.pairs)
@@ -146,7 +146,7 @@ class RatingPage:
             return dealt
 
     def _show(self, dealt: Dealt) -> dict[str, Any]:
-        """A pair as the browser gets it."""
+        """Returns a pair as a JSON-serialisable dict for the browser."""
         sides = dict(zip(("left", "right"), "ab" if dealt.left == "a" else "ba", strict=True))
         pictures = {
             place: [
@@ -159,12 +159,12 @@ class RatingPage:
 
 
 def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[Middleware]) -> Starlette:
-    """Makes the application.
+    """Creates the application.
 
     Args:
-        store: where answers go.
-        pairs: what is rated.
-        before: what requests go through first, see ``watching_for_exit.keep_out``.
+        store: the database of ratings.
+        pairs: the pairs to rate.
+        before: middleware in front of the routes, see ``listening.keep_out``.
     """
     page = RatingPage(store, pairs)
     return Starlette(
@@ -180,10 +180,10 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[
 
 
 def read_name(name: Any) -> str:
-    """A rater's name as it is kept: without the space around it.
+    """Returns a rater's name without surrounding whitespace.
 
     Raises:
-        UserError: it is empty, too long or no text.
+        UserError: the name is empty, is no string, exceeds ``MAX_NAME_LENGTH`` or contains surrogates.
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError("who rates? Write a name")
@@ -193,10 +193,10 @@ def read_name(name: Any) -> str:
 
 
 def encode_bare(file: Path) -> bytes:
-    """A picture's pixels as a PNG without any metadata.
+    """Returns an image file's pixels as a PNG without metadata.
 
     Raises:
         OSError: the file can't be read.
-        DamagedImageError: it is no picture any more.
+        DamagedImageError: the file is no longer a valid image.
     """
     return encode_png(decode_pixels(file.read_bytes()))

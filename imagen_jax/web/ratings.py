@@ -1,14 +1,14 @@
-"""The database of ratings: one SQLite file, in which an answer is safe before the next pair is shown.
+"""Stores the ratings in one SQLite file. Each answer is on disk before the next pair is shown.
 
 | table | holds |
 |---|---|
-| about | a secret that the blinding follows from, the folders, the fingerprints of their pictures |
+| about | the secret for blinding, the names of the folders, the fingerprints of their images |
 | pairs | key, prompt and category of each pair |
-| ratings | of each rater and pair: whose pictures were on the left, the two answers as given, when |
+| ratings | for each rater and pair: the model on the left, the two answers as given, the time |
 
-Write-ahead log and full synchronisation (https://sqlite.org/wal.html): a killed server or a power cut loses no answer
-that was taken. Any number of raters, threads and servers of one machine may use the file at once. Who rates a pair
-again replaces the earlier answer, so that a slip can be mended and a request sent twice counts once.
+The database uses a write-ahead log with full synchronisation (https://sqlite.org/wal.html), so a killed server or a
+power cut loses no stored answer. Several raters, threads and servers of one machine may use the file at once. A second
+rating of a pair by the same rater replaces the first, so raters can correct slips and a repeated request counts once.
 """
 
 import os
@@ -27,10 +27,10 @@ from imagen_jax.web.pairs import Comparison
 
 ANSWERS = ("left", INDIFFERENT, "right")
 OURS = 0x696D7261
-"""SQLite's ``application_id`` of such a file."""
+"""SQLite's ``application_id`` of a database of ratings."""
 
 SECONDS_TO_WAIT = 20.0
-"""For another server that is writing."""
+"""Time limit in seconds for waiting while another server writes."""
 
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -45,18 +45,19 @@ CREATE TABLE ratings (
 
 
 class RatingStore:
-    """The database, open; a context that closes it.
+    """The open database; a context manager that closes it.
 
     Args:
-        path: the file.
-        comparison: what is rated; None reads what is there, whatever it is of.
+        path: the database file, not in a bucket.
+        comparison: the pairs to rate; None opens an existing database of any pairs.
 
     Attributes:
-        secret: what the blinding follows from.
-        names: of what is compared.
+        secret: secret for blinding.
+        names: names of the two compared folders.
 
     Raises:
-        UserError: the file is damaged or no such database, belongs to other pictures, or can't be written.
+        UserError: the file is damaged, is no database of ratings, belongs to other images, can't be written, or lies
+            in a bucket.
     """
 
     def __init__(self, path: Path, comparison: Comparison | None = None):
@@ -66,8 +67,8 @@ class RatingStore:
             raise UserError(f"{path} is a folder: name a file, as in --out={path}/ratings.sqlite")
         self.path, self._lock = path, threading.Lock()
         if comparison is not None:
-            # SQLite makes files that a group may not write to; beside one that is there, its log gets the same
-            # permissions. Where it can't be made, SQLite says why.
+            # SQLite creates files without group write permission, but gives its log the permissions of an existing
+            # database. So create the file first; if that fails, SQLite reports the reason below.
             with suppress(OSError):
                 path.touch()
         with self._explaining("opened"):
@@ -98,10 +99,10 @@ class RatingStore:
         self._connection.close()
 
     def rated(self, rater: str) -> set[str]:
-        """The keys of the pairs that a rater has rated.
+        """Returns the keys of the pairs that a rater has rated.
 
         Raises:
-            UserError: the database can't be read, or an answer is damaged.
+            UserError: the database can't be read, or an answer in it is damaged.
         """
         keys = {pair for (pair,) in self._ask("SELECT pair FROM ratings WHERE rater = ?", rater)}
         if not all(isinstance(key, str) for key in keys):
@@ -109,17 +110,17 @@ class RatingStore:
         return keys
 
     def keep(self, rater: str, pair: str, left: str, alignment: str, fidelity: str) -> None:
-        """Writes an answer; when this returns it is on the disk.
+        """Stores an answer. It is on disk when the method returns.
 
         Args:
-            rater: who answers.
-            pair: the key of the pair.
-            left: whose pictures were on the left, "a" or "b".
-            alignment: one of ``ANSWERS``.
-            fidelity: likewise.
+            rater: name of the rater.
+            pair: key of the pair.
+            left: model on the left side, "a" or "b".
+            alignment: answer to the question about alignment, one of ``ANSWERS``.
+            fidelity: answer to the question about fidelity, one of ``ANSWERS``.
 
         Raises:
-            UserError: it can't be written.
+            UserError: the answer can't be written.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._ask(
@@ -127,17 +128,17 @@ class RatingStore:
         )
 
     def ratings(self) -> list[Rating]:
-        """All answers, of each question one, with sides turned back into "a" and "b".
+        """Returns all answers, one for each question, with the sides translated to "a" and "b".
 
         Raises:
-            UserError: the database can't be read, or one is damaged.
+            UserError: the database can't be read, or an answer in it is damaged.
         """
         rows = self._ask(
             'SELECT rater, prompt, category, "left", alignment, fidelity FROM ratings JOIN pairs USING (pair) '
             "ORDER BY answered, rater, pair"
         )
         for row in rows:
-            # A column's type and its CHECK bind who writes through SQLite, not who writes the file.
+            # Column types and CHECKs protect only against writes through SQLite, not against changes to the file.
             if not all(isinstance(value, str) for value in row) or row[3] not in ("a", "b") or {*row[4:]} - {*ANSWERS}:
                 raise UserError(
                     f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out"
@@ -149,21 +150,21 @@ class RatingStore:
         ]
 
     def count_pairs(self) -> int:
-        """How many pairs there are to rate."""
+        """Returns the number of pairs to rate."""
         return int(self._ask("SELECT count(*) FROM pairs")[0][0])
 
     def share_of_left(self) -> float | None:
-        """How often the left side was preferred, of all answers that prefer one: far from a half, raters did not look.
+        """Returns the share of "left" among all answers that prefer a side, in [0, 1]; None without such answers.
 
-        None where nobody prefers any.
+        A share far from 0.5 suggests that raters did not look at the images.
         """
         answers = [answer for row in self._ask("SELECT alignment, fidelity FROM ratings") for answer in row]
         decided = [answer for answer in answers if answer != INDIFFERENT]
         return decided.count("left") / len(decided) if decided else None
 
     def _check(self, may_be_empty: bool) -> None:
-        """Looks for damage, and whether it is a database of this kind or an empty one."""
-        # In one transaction, as another server may be making the tables.
+        """Checks that the file is an intact database of ratings, or an empty one if allowed, and configures SQLite."""
+        # One transaction, because another server may be creating the tables.
         with self._transaction("BEGIN"):
             found, ours, tables, others = (
                 self._connection.execute(statement).fetchone()[0]
@@ -176,18 +177,18 @@ class RatingStore:
             )
         if found != "ok":
             raise UserError(f"{self.path} is damaged ({found}): bring back a copy or name another --out")
-        # A view may have rows without end, and what a trigger does is not ours.
+        # Reject views and triggers: a view can yield endless rows, and a trigger runs foreign code.
         if others or (ours != OURS and (tables or not may_be_empty)):
             raise UserError(f"{self.path} is no database of ratings: name another file in --out")
         for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._ask(f"PRAGMA {setting}")
 
     def _begin(self, comparison: Comparison) -> None:
-        """Makes the tables, or compares them with what is to be rated."""
+        """Creates the tables or checks that they belong to the comparison, then stores its pairs."""
         told = dict(zip(("fingerprint_a", "fingerprint_b"), comparison.fingerprints, strict=True))
         told |= dict(zip(("name_a", "name_b"), comparison.names, strict=True))
         keys = {pair.key for pair in comparison.pairs}
-        # At once exclusive: of two servers that begin it, one finds it made.
+        # IMMEDIATE takes the write lock at once: of two servers that start together, the second finds the tables.
         with self._transaction("BEGIN IMMEDIATE"):
             ask, ask_for_each = self._connection.execute, self._connection.executemany
             if ask("SELECT name FROM sqlite_master").fetchall():
@@ -198,7 +199,7 @@ class RatingStore:
                 told["secret"] = secrets.token_hex(32)
                 ask_for_each("INSERT INTO about VALUES (?, ?)", told.items())
                 ask(f"PRAGMA application_id = {OURS}")
-            # The categories are as prompts.csv has them now.
+            # Update the categories, because prompts.csv may have changed.
             ask_for_each(
                 "INSERT INTO pairs VALUES (?, ?, ?) ON CONFLICT (pair) DO UPDATE SET category = excluded.category",
                 [(pair.key, pair.prompt, pair.category) for pair in comparison.pairs],
@@ -218,13 +219,13 @@ class RatingStore:
             raise UserError(f"{self.path} was begun with another --together: give the same one or choose another --out")
 
     def _ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
-        """Runs one statement, which is committed when it returns."""
+        """Runs and commits one statement, and returns its rows."""
         with self._explaining("read or written"), self._lock:
             return self._connection.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self, beginning: str) -> Iterator[None]:
-        """All that is asked within is of one moment, and written as a whole or not at all."""
+        """Runs the block as one transaction: its reads see one state, and its writes succeed or fail together."""
         with self._explaining("read or written"), self._lock:
             self._connection.execute(beginning)
             try:
@@ -246,7 +247,7 @@ class RatingStore:
                     "--out"
                 ) from error
             raise UserError(f"{self.path} can't be {what} ({error}): make room or choose another --out") from error
-        # Also where SQLite tells of damage in words that hold it.
+        # SQLite's message can quote damaged bytes, which Python then fails to decode.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{self.path} is damaged or no database ({error}): bring back a copy or choose another --out"
@@ -254,11 +255,11 @@ class RatingStore:
 
 
 def unblind(answer: str, left: str) -> str:
-    """Whose pictures an answer prefers: "a", "b" or "indifferent".
+    """Returns the preferred model of an answer: "a", "b" or "indifferent".
 
     Args:
         answer: one of ``ANSWERS``.
-        left: whose pictures were on the left, "a" or "b".
+        left: model on the left side, "a" or "b".
     """
     right = "b" if left == "a" else "a"
     return {"left": left, "right": right}.get(answer, INDIFFERENT)

@@ -1,4 +1,4 @@
-"""Which captions are drawn: so many, by a seed, of the captions of a reference, or those of a file."""
+"""Chooses the captions to sample images for: by a seed from a reference's captions, or from a user's file."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from imagen_jax.evaluation.protocols.references import hash_lines
 
 
 class CaptionChoice(NamedTuple):
-    """Captions to draw.
+    """The captions to sample images for.
 
     Attributes:
-        captions: one for each picture that is drawn.
-        pictures: the number in the reference of the picture that each describes; None where that is not known.
+        captions: one caption for each sampled image.
+        pictures: number in the reference of the image that each caption describes; None if unknown.
     """
 
     captions: tuple[str, ...]
@@ -22,20 +22,20 @@ class CaptionChoice(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the captions in their order, each as JSON in UTF-8, with line feeds between."""
+        """The SHA-256 of the captions in their order, each as JSON in UTF-8, with line feeds between."""
         return hash_lines(self.captions)
 
 
 def choose_captions(of_pictures: Sequence[tuple[str, ...]], count: int, seed: int) -> CaptionChoice:
-    """Chooses pictures without repetition, and of each one caption; the same seed gives the same.
+    """Chooses distinct images and one caption of each; the same seed gives the same choice.
 
     Args:
-        of_pictures: the captions of each picture of a reference.
-        count: how many.
-        seed: of NumPy's default generator.
+        of_pictures: captions of each image of a reference.
+        count: number of captions, from 1 to the number of images with captions.
+        seed: seed of NumPy's default generator.
 
     Raises:
-        UserError: so many pictures with captions there are not.
+        UserError: ``count`` is out of range.
     """
     captioned = [number for number, captions in enumerate(of_pictures) if captions]
     if not 1 <= count <= len(captioned):
@@ -45,7 +45,7 @@ def choose_captions(of_pictures: Sequence[tuple[str, ...]], count: int, seed: in
         )
     generator = np.random.default_rng(seed)
     pictures = [captioned[place] for place in generator.permutation(len(captioned))[:count]]
-    # One draw each, whatever the counts: choosing fewer gives the beginning of choosing more.
+    # One random number for each image, whatever the count: a smaller choice is then a prefix of a larger one.
     shares = generator.random(len(captioned))[:count]
     chosen = zip((of_pictures[number] for number in pictures), shares, strict=True)
     captions = [own[int(share * len(own))] for own, share in chosen]
@@ -53,10 +53,12 @@ def choose_captions(of_pictures: Sequence[tuple[str, ...]], count: int, seed: in
 
 
 def match_captions(of_pictures: Sequence[tuple[str, ...]], captions: Sequence[str]) -> CaptionChoice:
-    """The captions of somebody's list, each with the picture of the reference that it describes.
+    """Finds the reference's image for each caption of a user's list.
+
+    Runs of whitespace in a caption count as one space. A caption of several images gets the first of them.
 
     Raises:
-        UserError: one is none of the reference's; names it.
+        UserError: a caption is not among the reference's captions; the message names the first such caption.
     """
     pictures: dict[str, int] = {}
     for number, own in enumerate(of_pictures):

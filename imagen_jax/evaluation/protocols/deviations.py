@@ -1,4 +1,7 @@
-"""The published protocols, and what an evaluation does otherwise: where that is nothing, a number is a protocol's."""
+"""Defines the evaluation protocols and finds an evaluation's deviations from them.
+
+A number follows a protocol only if there are no deviations.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Protocol:
-    """How something is measured.
+    """An evaluation protocol.
 
     Attributes:
-        title: of the report.
-        source: where it is from.
-        samples: captions that are drawn, or pictures of each prompt.
-        dataset: a key of ``references.DATASETS``; "" where the data the stages were trained on will do.
-        resolution: of the pictures that are compared; None for any.
+        title: title of the report.
+        source: origin of the protocol, such as a section of a paper.
+        samples: number of captions to sample images for; for DrawBench, number of images of each prompt.
+        dataset: key of ``references.DATASETS``; "" for the base stage's training data.
+        resolution: height and width of the compared images in pixels; None for any.
         features: feature networks, the first of which gives the headline number.
-        guidance: weight of each stage, base first; () for those of the configs.
-        augmentation_level: likewise of the later stages.
-        recalls: whether pictures look for their captions' own images among all of the reference.
+        guidance: guidance weight of each stage, base first; () for the weights in the configs.
+        augmentation_level: noise augmentation level of the stages after the base; None for those in the configs.
+        recalls: whether to measure caption recall.
     """
 
     title: str
@@ -56,13 +59,14 @@ PROTOCOLS = {
         8,
     ),
 }
-"""What ``--protocol`` may name."""
+"""Protocols by the values of ``--protocol``."""
 
 
 def overrides_of(protocol: Protocol, stages: int) -> dict[str, list[float]]:
-    """The keys of ``config.sampling`` that a protocol sets, for a cascade of so many stages.
+    """Returns the overrides of ``config.sampling`` that a protocol sets for a cascade of ``stages`` stages.
 
-    Of more stages than the protocol has, the others keep what their configs say; see ``find_deviations``.
+    If the cascade has more stages than the protocol has guidance weights, all stages keep the weights of their configs;
+    ``find_deviations`` reports this.
     """
     overrides: dict[str, list[float]] = {}
     if protocol.guidance and stages <= len(protocol.guidance):
@@ -83,17 +87,17 @@ def find_deviations(
     augmentation_levels: Sequence[float],
     own_captions: bool,
 ) -> list[str]:
-    """Says what an evaluation does otherwise than its protocol, a sentence each; none where it follows it.
+    """Returns one sentence for each deviation of an evaluation from its protocol; empty if there is none.
 
     Args:
-        protocol: which.
-        samples: captions that are drawn.
-        dataset: as ``--dataset`` names it.
-        resolution: of the pictures that are compared.
-        networks: name, and sha256 of the weights and of the published ones, of each feature network.
-        guidance: of each stage.
-        augmentation_levels: of each stage after the base.
-        own_captions: whether the captions come from a file of the user's.
+        protocol: protocol of the evaluation.
+        samples: number of captions that images are sampled for.
+        dataset: key of ``references.DATASETS``, or "" for the base stage's training data.
+        resolution: height and width of the compared images in pixels.
+        networks: name, SHA-256 of the weights, and SHA-256 of the published weights, of each feature network.
+        guidance: guidance weight of each stage, base first.
+        augmentation_levels: noise augmentation level of each stage after the base.
+        own_captions: whether the captions come from a user's file.
     """
     said = []
     if samples != protocol.samples:

@@ -1,8 +1,8 @@
-"""DrawBench: so many pictures of each prompt, and a page that shows them beside those of other models.
+"""Runs DrawBench: samples images of each prompt and writes a page that compares them with other models' images.
 
-    prompts -> OUT/pictures, with prompts.csv -> OUT/report.html, with the folders of other models beside it
+    prompts -> OUT/pictures, with prompts.csv -> OUT/report.html, which also shows the images of other models
 
-``imagen_jax rate`` has people compare two such folders.
+``imagen_jax rate`` lets people compare two such folders.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ PROMPTS = "prompts.csv"
 
 
 def read_prompts(path: str) -> list[DrawBenchPrompt]:
-    """DrawBench's prompts from its file, or our own where none is named.
+    """Reads prompts from a file of DrawBench; returns the bundled prompts if ``path`` is empty.
 
     Raises:
         UserError: the file can't be read, or holds no prompts.
@@ -33,10 +33,10 @@ def read_prompts(path: str) -> list[DrawBenchPrompt]:
 
 
 def check_beside(beside: Sequence[str]) -> None:
-    """Checks that the folders of other evaluations are there.
+    """Checks that the folders of other evaluations exist.
 
     Raises:
-        UserError: one is not.
+        UserError: a folder does not exist.
     """
     for other in beside:
         if not to_path(other).is_dir():
@@ -46,18 +46,18 @@ def check_beside(beside: Sequence[str]) -> None:
 def draw_bench(
     cascade: Cascade, steps: StepBar, prompts: Sequence[DrawBenchPrompt], out: Path, seed: int, samples: int
 ) -> dict[str, Any]:
-    """Draws what is missing, and says what was drawn; every process of the run calls it.
+    """Samples the missing images and returns the report. Every process must call it.
 
     Args:
-        cascade: what draws.
-        steps: shows how far it is.
-        prompts: each once.
+        cascade: the cascade; its ``on_step`` is ``steps``.
+        steps: progress bar of the denoising steps.
+        prompts: distinct prompts.
         out: folder of the evaluation.
-        seed: of the noise.
-        samples: pictures of each prompt.
+        seed: seed of the noise.
+        samples: number of images of each prompt.
 
     Raises:
-        UserError: the folder is of other pictures, or what drawing raises.
+        UserError: the folder holds other images, or sampling raises the error.
     """
     texts = [prompt.prompt for prompt in prompts]
     digest = hash_lines(texts)
@@ -82,19 +82,20 @@ def draw_bench(
 def write_bench(
     out: Path, report: dict[str, Any], prompts: Sequence[DrawBenchPrompt], name: str, beside: Sequence[str]
 ) -> None:
-    """Writes the prompts, ``report.json`` and the page.
+    """Writes ``prompts.csv``, ``report.json`` and ``report.html``.
 
     Args:
         out: folder of the evaluation.
-        report: from ``draw_bench``.
-        prompts: what was drawn.
-        name: of this model on the page.
-        beside: folders of other evaluations, whose pictures the page shows too.
+        report: result of ``draw_bench``.
+        prompts: the sampled prompts.
+        name: name of this model on the page.
+        beside: folders of other evaluations, whose images the page also shows.
 
     Raises:
-        UserError: a folder holds no pictures of these prompts, or nothing can be written.
+        UserError: a folder does not exist or holds no usable images, there is no image of these prompts, or a file
+            can't be written.
     """
-    # Beside the pictures, where `imagen_jax rate` looks for categories.
+    # `imagen_jax rate` reads the categories from the folder of the images.
     write_prompts(out / PICTURES / PROMPTS, prompts)
     write_report(out / "report.json", report)
     check_beside(beside)
@@ -108,7 +109,7 @@ def write_bench(
 
 
 def settings_of(report: Path) -> dict[str, Any]:
-    """How another evaluation drew, where its report can be read; else nothing, and the page says so."""
+    """Reads the sampling settings from another evaluation's report; returns an empty dict if that fails."""
     try:
         settings = read_json(report)["sampling"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""The pictures of an evaluation: drawn into a folder that can be left and come back to, and read as they were stored.
+"""Samples the images of an evaluation into a folder, resumably, and reads them back as stored.
 
-What is measured are the 8 bits of the files, so that a run that was cut, or somebody with the files alone, gets the
-same digits.
+The metrics use the 8-bit pixels of the files. So a resumed run, or another user with only the files, gets the same
+digits.
 """
 
 import time
@@ -24,7 +24,11 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 
 class StepBar:
-    """A progress bar of denoising steps that a cascade is given before it is known how many there are."""
+    """A progress bar of denoising steps. A cascade receives it before the total number of steps is known.
+
+    Attributes:
+        bar: the current bar; None when no sampling is in progress.
+    """
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -36,12 +40,12 @@ class StepBar:
 
 
 class Drawn(NamedTuple):
-    """Pictures in a folder.
+    """Sampled images in a folder.
 
     Attributes:
-        files: of each request, in order.
-        seconds: that drawing what was missing took.
-        drawn: how many were missing.
+        files: image file of each request, in order.
+        seconds: time in seconds that sampling took in this process.
+        drawn: number of missing images that this process sampled.
     """
 
     files: tuple[Path, ...]
@@ -49,19 +53,19 @@ class Drawn(NamedTuple):
     drawn: int
 
     def picture(self, number: int) -> HostPixels:
-        """A picture as it was stored.
+        """Returns an image as stored.
 
         Raises:
-            UserError: it is gone or damaged.
+            UserError: the file is missing or damaged.
         """
         return read_picture(self.files[number])
 
 
 def read_picture(file: Path) -> HostPixels:
-    """Reads a picture.
+    """Reads an image file.
 
     Raises:
-        UserError: it is gone or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         return decode_pixels(file.read_bytes())
@@ -80,18 +84,18 @@ def draw_pictures(
     seed: int,
     facts: Mapping[str, Any],
 ) -> Drawn:
-    """Draws what is missing in a folder; every process of the run calls it, and draws its share.
+    """Samples the missing images of a folder. Every process must call it, and samples its share.
 
     Args:
-        cascade: what draws; it calls ``steps``.
-        steps: shows how far it is.
-        requests: the pictures.
-        folder: where they go.
-        seed: of their noise.
-        facts: what else the pictures depend on, or are chosen by.
+        cascade: the cascade; its ``on_step`` is ``steps``.
+        steps: progress bar of the denoising steps.
+        requests: requests of all images.
+        folder: folder of the images.
+        seed: seed of the noise.
+        facts: further facts that the images or their choice depend on, JSON-serialisable.
 
     Raises:
-        UserError: the folder is of other pictures, or what ``draw_missing`` raises.
+        UserError: the folder holds other images, or ``draw_missing`` raises the error.
     """
     settings = {**settings_of(cascade), **facts}
     size = cascade.batch_size_for(len(requests))

@@ -1,10 +1,10 @@
-"""What becomes of a stage while it trains: a small sample every so often, by the averaged parameters, measured.
+"""Evaluates a stage at regular steps of its training, on a small sample from the averaged parameters.
 
-    training images, their captions -> drawn by the stage -> features -> Fréchet distance, caption recall
+    training images, their captions -> images sampled by the stage -> features -> Fréchet distance, caption recall
     -> evaluations.jsonl, evaluations.png
 
-A super-resolution stage enlarges the images' own small versions. Distances of so few pictures are biased upwards, and
-compare only with those of the same run.
+A super-resolution stage is conditioned on small versions of the training images. Distances of so few images are biased
+upwards, and compare only with distances of the same run.
 """
 
 from collections.abc import Callable
@@ -42,12 +42,12 @@ BATCH = 32
 
 
 class Sample(NamedTuple):
-    """What is drawn, and what it is compared with.
+    """The captions to sample images for, and the images to compare with.
 
     Attributes:
-        captions: one for each picture.
-        own: the place of each one's image among the compared ones.
-        compared: numbers of these images in the data set.
+        captions: one caption for each sampled image.
+        own: index of each caption's own image in ``compared``.
+        compared: numbers of the compared images in the data set.
     """
 
     captions: tuple[str, ...]
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 
 def choose_sample(reference: Reference, samples: int, compared: int, seed: int) -> Sample:
-    """Chooses images to compare with, at most so many, and captions of the first of them."""
+    """Chooses at most ``compared`` images to compare with, and captions of the first ``samples`` of them."""
     captioned = sum(1 for captions in reference.captions if captions)
     choice = choose_captions(reference.captions, min(compared, captioned), seed)
     count = min(samples, len(choice.captions))
@@ -65,17 +65,17 @@ def choose_sample(reference: Reference, samples: int, compared: int, seed: int) 
 
 
 class TrainingEvaluation:
-    """The hook that draws, measures, and adds a line and a plot.
+    """A training hook that samples images, measures them, appends the metrics to a file, and updates a plot.
 
     Args:
-        config: the stage's config; ``preview`` says how many pictures, of how many images, in which features.
-        stage: the stage.
-        folder: the prepared data set.
-        store: embeddings of its captions.
-        workdir: the run's folder.
+        config: config of the stage; ``preview`` sets the numbers of sampled and compared images and the features.
+        stage: the stage that trains.
+        folder: folder of the prepared data set.
+        store: embeddings of the data set's captions.
+        workdir: folder of the run.
 
     Raises:
-        UserError: the feature network can't be loaded.
+        UserError: the feature network is unknown or can't be loaded.
     """
 
     def __init__(self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path) -> None:
@@ -99,7 +99,7 @@ class TrainingEvaluation:
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
 
     def _inputs(self, store: Embeddings, reference: Reference, seed: int) -> Any:
-        """What the stage draws from, on the host: the same in each process."""
+        """Returns the sampler's inputs as host arrays, identical in each process."""
         length = self.stage.text_length
         text = pad_text(store.lookup(list(self.sample.captions), length), length)
         keys = keys_of_prompts(seed, list(self.sample.captions), [0] * len(self.sample.captions))
@@ -111,7 +111,7 @@ class TrainingEvaluation:
         return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 
     def _pictures(self, moment: StepInfo) -> np.ndarray:
-        """Draws the sample in batches of one size, over all devices."""
+        """Samples the images in batches of one size, sharded over all devices."""
         placement: Any = moment.state.step.sharding
         mesh = placement.mesh
         count = len(self.sample.captions)
@@ -123,14 +123,14 @@ class TrainingEvaluation:
             )
         drawn = []
         for first in range(0, count, size):
-            # The last batch is filled up with the first pictures.
+            # Fill the last batch with the first examples, so that all batches have one size.
             places = np.arange(first, first + size) % count
             batch = jax.tree.map(lambda array, places=places: array[places], self.inputs)
             drawn.append(np.asarray(self._compiled(moment.state.ema_params, batch)))
         return np.concatenate(drawn)[:count]
 
     def __call__(self, number: int, moment: StepInfo) -> None:
-        """Draws with the averaged parameters, measures, and writes."""
+        """Samples with the averaged parameters, computes the metrics, and writes the file and the plot."""
         pictures = to_pixels(self._pictures(moment))
         if not processes.is_process_zero():
             return
@@ -139,25 +139,25 @@ class TrainingEvaluation:
         line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
         if self.network.distance:
             line["frechet_distance"] = frechet_distance(moments_of(features), moments_of(self.features))
-        # Lines of this step and later ones are of a run that was cut.
+        # Drop lines of this step and later ones, which come from an interrupted run.
         with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
             writer.write(number, line)
         subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
-        # It takes a while to import, and most trainings are not measured.
+        # Imported here, because the import is slow and most training runs do not need it.
         from imagen_jax.evaluation.reports.metric_plot import plot_metrics
 
         plot_metrics(read_metrics(self.workdir, FILE_NAME), self.workdir / PLOT_NAME, subtitle)
 
 
 def is_measured(workdir: Path, number: int) -> bool:
-    """Whether there is a measurement of a step."""
+    """Returns whether the file of metrics has a line for a step."""
     return any(line["step"] == number for line in read_metrics(workdir, FILE_NAME))
 
 
 def make_evaluation(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, StepInfo], None] | None:
-    """The hook, or None where ``training.evaluate_every`` is 0. See ``TrainingEvaluation``."""
+    """Returns the hook, or None if ``training.evaluate_every`` is 0; see ``TrainingEvaluation``."""
     if not config.training.evaluate_every:
         return None
     return TrainingEvaluation(config, stage, folder, store, workdir)

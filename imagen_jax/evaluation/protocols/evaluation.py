@@ -1,7 +1,7 @@
-"""One evaluation from end to end: draws, measures, and says in a report exactly what was computed.
+"""Runs one evaluation: samples images, computes the metrics, and lists the exact settings for the report.
 
-captions -> OUT/pictures -> OUT/features/NETWORK          cut at any time, the same command continues
-reference -> CACHE/…     -> measures                      its features are kept for other evaluations
+captions -> OUT/pictures -> OUT/features/NETWORK          after an interruption, the same command continues
+reference -> CACHE/…     -> measures                      its features are cached for other evaluations
 measures, facts          -> OUT/report.json, OUT/report.html, figures
 """
 
@@ -35,20 +35,21 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be evaluated, and how.
+    """The inputs and settings of an evaluation.
 
     Attributes:
-        out: folder of the evaluation; on a disk that all processes share.
-        cache: folder of the references' features; likewise.
-        protocol: which is followed, or deviated from.
-        dataset: as ``--dataset`` names it.
-        reference: what the pictures are compared with.
-        choice: the captions that are drawn.
+        out: folder of the evaluation, on a disk that all processes share.
+        cache: folder of the references' features, on a disk that all processes share.
+        protocol: protocol of the evaluation; the report lists deviations from it.
+        dataset: key of ``references.DATASETS``; "" for the base stage's training data.
+        reference: real images to compare with.
+        choice: captions to sample images for.
         networks: feature networks, the first of which gives the headline number.
-        clip: for the CLIP score and R-precision; None for neither.
-        seed: of the choice of captions and of the pictures' noise.
-        own_captions: whether the captions come from a file of the user's.
-        published: statistics of a file, in features of the first network, to measure against as well.
+        clip: network for the CLIP score and R-precision; None for neither.
+        seed: seed of the choice of captions and of the images' noise.
+        own_captions: whether the captions come from a user's file.
+        published: statistics from a file, in features of the first network, for a second Fréchet distance; None for
+            none.
     """
 
     out: Path
@@ -66,14 +67,14 @@ class Request:
 
 @dataclass
 class Measured:
-    """What came out; numbers and warnings on process 0 alone.
+    """The results of an evaluation; numbers and warnings are set on process 0 only.
 
     Attributes:
-        headline: the numbers that a report begins with.
-        numbers: all of them, by network and measure.
-        warnings: what a reader should know of them.
-        features: of the drawn pictures and of the reference, by network.
-        drawn: the pictures.
+        headline: headline numbers of the report.
+        numbers: all numbers, by network and metric.
+        warnings: warnings about the numbers, for the reader of the report.
+        features: features of the sampled images and of the reference, by network.
+        drawn: the sampled images.
     """
 
     headline: list[Headline]
@@ -84,10 +85,10 @@ class Measured:
 
 
 def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measured:
-    """Draws what is missing, extracts what is missing, and measures; every process of the run calls it.
+    """Samples missing images, extracts missing features, and computes the metrics. Every process must call it.
 
     Raises:
-        UserError: whatever the user can mend: captions, files, folders of other pictures.
+        UserError: an input of the user can't be used, such as a caption, a file, or a folder with other images.
     """
     resolution = cascade.stages[-1].resolution
     captions = request.choice.captions
@@ -120,7 +121,11 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
 def measure_texts(
     clip: TextImageNetwork, images: np.ndarray, captions: Sequence[str], seed: int
 ) -> tuple[dict[str, Any], list[Headline]]:
-    """CLIP score, and R-precision where there are captions enough."""
+    """Computes the CLIP score, and R-precision if there are at least two distinct captions.
+
+    Returns:
+        The full results by metric, and the headline numbers.
+    """
     texts = clip.encode_texts(captions)
     score = clip_score(images, texts)
     numbers: dict[str, Any] = {"clip_score": score.as_dict()}
@@ -134,7 +139,7 @@ def measure_texts(
 
 
 def write_captions(request: Request) -> None:
-    """Writes the captions and the numbers of their pictures, for whoever repeats the evaluation."""
+    """Writes the captions and their images' numbers to ``captions.jsonl``, so that the evaluation can be repeated."""
     pictures = request.choice.pictures or (None,) * len(request.choice.captions)
     rows = [
         json.dumps({"caption": caption, "picture": picture}, ensure_ascii=False)
@@ -144,12 +149,15 @@ def write_captions(request: Request) -> None:
 
 
 def fingerprint_of(drawn: Drawn) -> str:
-    """The sha256 of the names of the pictures, in order; their folder holds no others of that name."""
+    """Returns the SHA-256 of the images' file names, in order.
+
+    The names identify the images, because their folder is bound to one set of sampling settings.
+    """
     return hashlib.sha256("\n".join(file.name for file in drawn.files).encode()).hexdigest()
 
 
 def describe_weights(cascade: Cascade) -> dict[str, Any]:
-    """How long each stage was trained, and the hash of its parameters."""
+    """Returns each stage's number of training steps and the hash of its parameters."""
     return {
         f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
         for number, one in enumerate(cascade.trained)
@@ -157,7 +165,7 @@ def describe_weights(cascade: Cascade) -> dict[str, Any]:
 
 
 def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
-    """Every fact that a reader needs to repeat it, as JSON can hold it."""
+    """Returns every fact that a reader needs to repeat the evaluation, as JSON-serialisable values."""
     resolution = cascade.stages[-1].resolution
     networks = [network_facts(network) for network in request.networks]
     settings = [stage.settings for stage in cascade.stages]
@@ -185,5 +193,5 @@ def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
 
 
 def network_facts(network: FeatureNetwork) -> Mapping[str, Any]:
-    """A feature network as a report and the search for deviations want it."""
+    """Returns the facts about a feature network for the report and for ``find_deviations``."""
     return {"name": network.name, **network.key, "published": network.published}

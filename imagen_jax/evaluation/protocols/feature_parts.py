@@ -1,9 +1,10 @@
-"""Features of many pictures, on disk in parts: cut at any time, what is there is kept, and hosts share the work.
+"""Extracts features of many images into part files. Extraction is resumable and shared by all hosts.
 
-    pictures, by number -> prepared by threads -> batches of one size, over the devices of this host -> FOLDER/00012.npz
-    all parts -> features of all pictures, in order
+    images, by number -> prepared by threads -> batches of one size, sharded over this host's devices
+    -> FOLDER/00012.npz, one file a part
+    all parts -> features of all images, in order
 
-FOLDER/key.json says of which pictures and by which network; with others the folder is refused.
+FOLDER/key.json identifies the images and the network. A folder with another key is rejected.
 """
 
 import io
@@ -31,24 +32,24 @@ KEY = "key.json"
 READERS = 8
 
 ReadPicture = Callable[[int], HostPixels]
-"""From a picture's number to the picture; several threads call it at once."""
+"""Returns an image by its number; several threads call it at once."""
 
 
 def extract_in_parts(
     network: FeatureNetwork, folder: Path, key: Mapping[str, Any], count: int, read: ReadPicture
 ) -> FeatureSet:
-    """Extracts what is missing in a folder, and reads all of it; every process of the run calls it.
+    """Extracts the missing features of a folder, then reads and returns all. Every process must call it.
 
     Args:
-        network: of which features.
-        folder: on a disk that all processes share.
-        key: what the pictures are, as JSON can hold it.
-        count: how many pictures.
-        read: reads one.
+        network: the feature network.
+        folder: folder of the parts, on a disk that all processes share.
+        key: facts that identify the images, JSON-serialisable.
+        count: number of images, at least 1.
+        read: function that reads an image by its number.
 
     Raises:
-        UserError: there are none, the folder is of other pictures or another network, pictures differ in size, or
-            features are not finite.
+        UserError: there are no images, the folder is of other images or another network, images differ in size,
+            features are not finite, or a part can't be read or written.
     """
     if count < 1:
         raise UserError("there are no pictures to extract features of: check the folder or the split")
@@ -81,7 +82,7 @@ def extract_part(
     numbers: Sequence[int],
     on_pictures: Callable[[int], Any],
 ) -> Iterator[FeatureSet]:
-    """Extracts the features of a part batch by batch, while threads read and prepare the next batch."""
+    """Yields the features of a part batch by batch, while threads read and prepare the next batch."""
     batches = [numbers[first : first + BATCH] for first in range(0, len(numbers), BATCH)]
     with ThreadPoolExecutor(READERS) as pool:
         waiting = [pool.submit(lambda number: network.prepare(read(number)), number) for number in batches[0]]
@@ -93,24 +94,24 @@ def extract_part(
 
 
 def name_of(number: int) -> str:
-    """The file of a part."""
+    """Returns the file name of a part."""
     return f"{number:05d}.npz"
 
 
 def write_part(path: Path, features: FeatureSet) -> None:
-    """Writes a part, under its name only when it is whole.
+    """Writes a part; the file appears only when it is complete.
 
     Raises:
-        UserError: it can't be written.
+        UserError: the file can't be written.
     """
     write_arrays(path, {name: array for name, array in features._asdict().items() if array is not None})
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, under the file's name only when it is whole.
+    """Writes named arrays to an npz file, which appears only when it is complete.
 
     Raises:
-        UserError: it can't be written.
+        UserError: the file can't be written.
     """
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -126,7 +127,7 @@ def read_part(path: Path) -> FeatureSet:
     """Reads a part.
 
     Raises:
-        UserError: it is not there or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         with opened_arrays(io.BytesIO(path.read_bytes())) as arrays:
@@ -137,7 +138,7 @@ def read_part(path: Path) -> FeatureSet:
 
 
 def is_whole(path: Path, count: int) -> bool:
-    """Whether a part is there with so many pictures."""
+    """Returns whether a part is readable and has the features of ``count`` images."""
     if not path.exists():
         return False
     try:

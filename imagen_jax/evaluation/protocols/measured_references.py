@@ -1,8 +1,8 @@
-"""What is measured of a reference once, for all evaluations and all points of a sweep.
+"""Computes features and statistics of a reference once, and caches them for all evaluations and sweeps.
 
     reference -> CACHE/NETWORK-KEY/00012.npz (features) -> statistics.npz (moments), radii.npz (neighbourhoods)
 
-``statistics.npz`` has the names of the field, so other programs can be given it.
+``statistics.npz`` uses the field's array names (``mu``, ``sigma``), so other programs can read it.
 """
 
 import hashlib
@@ -27,16 +27,18 @@ from imagen_jax.storage.paths import Path
 STATISTICS = "statistics.npz"
 RADII = "radii.npz"
 ROWS = 4096
-"""Pictures whose moments are taken at a time."""
+"""Number of images in a block when the moments are computed."""
 
 
 class MeasuredReference(NamedTuple):
-    """Real pictures as one network sees them.
+    """Features and statistics of the real images in one network.
+
+    Moments and radii are None on processes other than 0, and for networks without a Fréchet distance.
 
     Attributes:
-        features: of all of them.
-        moments: of the features; None of fewer than two pictures, and on processes other than the first.
-        radii: squared distance of each to its k-th neighbour; None of too few pictures, and likewise.
+        features: features of all images.
+        moments: moments of the features; None for fewer than two images.
+        radii: squared distance of each image to its k-th neighbour, k = ``NEIGHBOURS``; None for k images or fewer.
     """
 
     features: FeatureSet
@@ -45,16 +47,16 @@ class MeasuredReference(NamedTuple):
 
 
 def measure_reference(network: FeatureNetwork, reference: Reference, resolution: int, cache: Path) -> MeasuredReference:
-    """Reads what the cache has and makes the rest; every process of the run calls it.
+    """Reads the cached features and statistics and computes the missing ones. Every process must call it.
 
     Args:
-        network: of the features.
-        reference: the pictures.
-        resolution: at which they are compared.
-        cache: folder of all references; on a disk that all processes share.
+        network: the feature network.
+        reference: the real images.
+        resolution: height and width in pixels at which the images are compared.
+        cache: folder of all references' features, on a disk that all processes share.
 
     Raises:
-        UserError: a picture can't be read, a feature is not finite, or the cache can't be written.
+        UserError: an image can't be read, a feature is not finite, or the cache can't be written.
     """
     key = reference.key(resolution)
     digest = hashlib.sha256(json.dumps({**key, **network.key}, sort_keys=True).encode()).hexdigest()[:16]
@@ -71,7 +73,7 @@ def measure_reference(network: FeatureNetwork, reference: Reference, resolution:
 
 
 def moments_in_blocks(features: FeatureSet) -> Moments:
-    """The moments of all features, in float64, a block at a time."""
+    """Computes the moments of all features in float64, block by block."""
     moments = RunningMoments(features.pooled.shape[1])
     for first in range(0, len(features.pooled), ROWS):
         moments.add(features.pooled[first : first + ROWS])
@@ -79,29 +81,30 @@ def moments_in_blocks(features: FeatureSet) -> Moments:
 
 
 def kept_moments(path: Path, features: FeatureSet, key: dict[str, str | int]) -> Moments:
-    """The moments of features: those of the file, or else measured and written to it.
+    """Returns the moments in a file; computes and writes them first if needed.
 
-    Always as the file has them, since a sum of squares comes back from its mean with a rounding of its own.
+    The result always comes from the file. Its covariance is a rounded quotient, so the computed scatter would differ
+    slightly from the one that later runs read.
     """
     if path.exists():
         try:
             return load_statistics(path, key)
         except UserError:
-            # Cut by a full disk, or of an older version: the features are there, and it costs seconds.
+            # Truncated by a full disk, or from an older version. Computing the moments again takes only seconds.
             pass
     save_statistics(path, moments_in_blocks(features), key)
     return load_statistics(path, key)
 
 
 def kept_radii(path: Path, features: FeatureSet) -> np.ndarray:
-    """The radii of features: those of the file, or else measured and written to it."""
+    """Returns the radii in a file; computes and writes them first if needed."""
     if path.exists():
         try:
             with opened_arrays(io.BytesIO(path.read_bytes())) as arrays:
                 if int(arrays["neighbours"]) == NEIGHBOURS and arrays["radii"].shape == (len(features.pooled),):
                     return arrays["radii"]
         except (KeyError, ValueError, TypeError):
-            pass  # likewise
+            pass  # Truncated or from an older version, so compute the radii again.
     radii = neighbourhood_radii(features.pooled)
     write_arrays(path, {"radii": radii, "neighbours": np.array(NEIGHBOURS)})
     return radii

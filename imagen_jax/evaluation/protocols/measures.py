@@ -1,4 +1,4 @@
-"""All measures of one feature network: features of drawn and of real pictures become numbers, and words about them."""
+"""Computes all metrics of one feature network from the features of sampled and real images."""
 
 from typing import Any, NamedTuple
 
@@ -12,14 +12,14 @@ from imagen_jax.evaluation.protocols.measured_references import MeasuredReferenc
 
 
 class Headline(NamedTuple):
-    """A number that a report begins with.
+    """A headline number of a report.
 
     Attributes:
-        name: of the measure.
-        value: the number.
-        better: "lower" or "higher".
-        uncertainty: a standard deviation or error, where there is one.
-        note: in which features, and the like.
+        name: name of the metric.
+        value: value of the metric.
+        better: better direction of the metric, "lower" or "higher".
+        uncertainty: standard deviation or standard error of the value; None if there is none.
+        note: details, such as the feature network.
     """
 
     name: str
@@ -29,17 +29,17 @@ class Headline(NamedTuple):
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields that are there, by name."""
+        """Returns the fields that are neither None nor empty, by name."""
         return {name: value for name, value in self._asdict().items() if value not in (None, "")}
 
 
 class PublishedStatistics(NamedTuple):
-    """Statistics that others made of their pictures.
+    """Feature statistics from a file, such as published ones.
 
     Attributes:
-        name: of the file.
-        sha256: of the file.
-        statistics: mean and covariance of features.
+        name: name of the file.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        statistics: mean and covariance of the features.
     """
 
     name: str
@@ -48,12 +48,12 @@ class PublishedStatistics(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What was measured in one network's features.
+    """The metrics in one network's features.
 
     Attributes:
-        numbers: of each measure, all that it says.
-        headline: the numbers to begin a report with.
-        warnings: what a reader should know of them.
+        numbers: full results of each metric, by its name.
+        headline: headline numbers of the report.
+        warnings: warnings about the numbers, for the reader of the report.
     """
 
     numbers: dict[str, Any]
@@ -64,18 +64,19 @@ class Measures(NamedTuple):
 def measure_features(
     network: FeatureNetwork, ours: FeatureSet, theirs: MeasuredReference, published: PublishedStatistics | None = None
 ) -> Measures:
-    """Measures drawn pictures against real ones: Fréchet and kernel distance, precision and recall, Inception Score.
+    """Measures sampled images against real ones: Fréchet and kernel distance, precision and recall, Inception Score.
 
-    Those that take more pictures than there are, are left out, and a warning says so.
+    Metrics that need more images are left out. A warning reports this, except for the Inception Score. A network
+    without a Fréchet distance (empty ``network.distance``) yields no metrics.
 
     Args:
-        network: of the features.
-        ours: of drawn pictures.
-        theirs: real ones, as measured on the first process.
-        published: statistics of a file, in features of this network, that the drawn are measured against as well.
+        network: the feature network.
+        ours: features of the sampled images.
+        theirs: features and moments of the real images, from process 0.
+        published: statistics from a file, in features of this network, for a second Fréchet distance.
 
     Raises:
-        UserError: a feature is not finite, or the file's are of another width.
+        UserError: a feature is not finite, or the file's features have another width.
     """
     if not network.distance:
         return Measures({}, [], [])

@@ -1,6 +1,6 @@
-"""What drawn pictures are compared with: real pictures, their captions, and a fingerprint that tells them from others.
+"""Opens the reference of an evaluation: real images, their captions, and a fingerprint of both.
 
---dataset, --data_dir -> captions of each picture, in one order -> pictures at a resolution, when they are asked for
+--dataset, --data_dir -> captions of each image, in a fixed order -> images at a resolution, read on demand
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from imagen_jax.storage.refusals import raise_if_denied
 from imagen_jax.training.workdir import read_config, require_sections
 
 SQUARED = "the centre square of the upright picture, made smaller by area means"
-"""How a picture comes to the resolution of the drawn ones, as a report says it."""
+"""Description for reports: how a real image gets the resolution of the sampled ones."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Pictures and their captions.
+    """Real images and their captions.
 
     Attributes:
-        name: as a report names them.
-        fingerprint: changes when a picture or a caption does, as far as that can be told without reading them all.
-        captions: of each picture.
-        read: from a picture's number to the picture as it is stored; several threads call it at once.
+        name: name of the data set in reports.
+        fingerprint: identifier that changes with the images and captions, as far as is detectable without reading all.
+        captions: captions of each image.
+        read: function that returns a stored image by its number; several threads call it at once.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Reference:
     read: Callable[[int], StoredImage]
 
     def picture(self, number: int, resolution: int) -> HostPixels:
-        """A picture as a square of a resolution.
+        """Returns an image as a square with sides of ``resolution`` pixels.
 
         Raises:
-            UserError: it can't be read, or is smaller; names it.
+            UserError: the image can't be decoded (the message names it), or is smaller than ``resolution``.
         """
         stored = self.read(number)
         try:
-            # Not decoded at half its size, as training may: that moves the centre by a fraction of a pixel.
+            # Decode at full size. Training may decode at half size, which moves the centre by a fraction of a pixel.
             return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded)), resolution).pixels
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(
@@ -58,7 +58,7 @@ class Reference:
             ) from error
 
     def key(self, resolution: int) -> dict[str, str | int]:
-        """What numbers that are made of all pictures depend on."""
+        """Returns the facts that statistics of all images depend on."""
         return {
             "pictures": self.name,
             "fingerprint": self.fingerprint,
@@ -69,11 +69,11 @@ class Reference:
 
 
 class CocoPictures:
-    """Pictures of COCO by number. Their zip stays open: of its 6 GB the table of contents alone takes seconds to read.
+    """Reads images of COCO by number. The 6-GB zip stays open, because reading its table of contents takes seconds.
 
     Args:
-        container: a zip, or the folder of extracted pictures.
-        images: all of them.
+        container: zip, or folder of the extracted images.
+        images: entries of all images.
 
     Raises:
         UserError: the container can't be opened.
@@ -85,10 +85,10 @@ class CocoPictures:
         self._read_file = self._opened.enter_context(coco.open_images(container))
 
     def __call__(self, number: int) -> StoredImage:
-        """Reads a picture.
+        """Reads an image.
 
         Raises:
-            UserError: it is gone or damaged.
+            UserError: the image is missing or damaged.
         """
         image = self.images[number]
         try:
@@ -102,10 +102,13 @@ class CocoPictures:
 
 
 def open_coco(folder: Path) -> Reference:
-    """The whole validation split of COCO 2014, from its downloads (see ``data.sources.coco``); train2014 is not needed.
+    """Opens the whole validation split of COCO 2014 from its downloads, see ``data.sources.coco``.
+
+    The files of train2014 are not needed.
 
     Raises:
-        UserError: a download is missing or damaged, be it in one entry: a reference without it is another one.
+        UserError: a download is missing or damaged. A single damaged entry suffices, because a reference without it
+            would be a different one.
     """
     official = "val2014"
     place, content, images, damaged = coco.read_captions(folder, official)
@@ -123,10 +126,10 @@ def open_coco(folder: Path) -> Reference:
 
 
 def open_prepared(folder: Path, split: Split = "validation") -> Reference:
-    """A split of a data set that ``prepare_data`` made, or that training drew.
+    """Opens a split of a prepared data set, made by ``prepare_data`` or by training.
 
     Raises:
-        UserError: there is none, or the split is empty.
+        UserError: the folder holds no prepared data set, or the split is empty.
     """
     stored = load_split(folder, split)
 
@@ -137,7 +140,7 @@ def open_prepared(folder: Path, split: Split = "validation") -> Reference:
 
 
 def open_training_data(workdir: Path) -> Reference:
-    """What a stage was trained on; of several data sets the first.
+    """Opens the training split of the data set that a stage was trained on; of several data sets, the first.
 
     Raises:
         UserError: the stage was imported, or its data set is gone.
@@ -152,35 +155,35 @@ def open_training_data(workdir: Path) -> Reference:
 
 
 PREPARED_SPLITS: dict[str, Split] = {"prepared": "validation", "prepared_train": "train"}
-"""Names of ``DATASETS`` that are splits of a prepared data set."""
+"""Splits of a prepared data set, by their keys in ``DATASETS``."""
 
 DATASETS: dict[str, Callable[[Path], Reference]] = {
     "coco2014": open_coco,
     "prepared": open_prepared,
     "prepared_train": lambda folder: open_prepared(folder, "train"),
 }
-"""What ``--dataset`` may name."""
+"""Functions that open a reference from its folder, by the values of ``--dataset``."""
 
 
 def open_reference(dataset: str, folder: str | Path) -> Reference:
-    """Opens what ``--dataset`` and ``--data_dir`` name.
+    """Opens the data set of ``--dataset`` and ``--data_dir``.
 
     Args:
-        dataset: a key of ``DATASETS``.
-        folder: where its files are.
+        dataset: key of ``DATASETS``.
+        folder: folder of the data set's files.
 
     Raises:
-        UserError: there is no such data set, or its files are missing or damaged.
+        UserError: the name is unknown, or files are missing or damaged.
     """
     place = check_reference(dataset, folder)
     return DATASETS[dataset](place)
 
 
 def check_reference(dataset: str, folder: str | Path) -> Path:
-    """Checks what ``--dataset`` and ``--data_dir`` name, without reading it; returns the folder.
+    """Checks ``--dataset`` and ``--data_dir`` without reading files, and returns the folder.
 
     Raises:
-        UserError: there is no such data set, or no folder.
+        UserError: the name is unknown, or no folder is given.
     """
     lookup(DATASETS, dataset, "dataset")
     if not str(folder):
@@ -189,5 +192,5 @@ def check_reference(dataset: str, folder: str | Path) -> Path:
 
 
 def hash_lines(lines: Sequence[str]) -> str:
-    """The sha256 of texts in their order: what a report calls the hash of a list of captions."""
+    """Returns the SHA-256 of texts in their order, each as JSON; reports use it as the hash of a list of captions."""
     return hashlib.sha256("\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()).hexdigest()

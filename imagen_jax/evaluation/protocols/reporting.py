@@ -1,4 +1,4 @@
-"""Reports: one structure of plain values, as JSON for programs and as a page for people."""
+"""Writes reports: one structure of plain values, as JSON for programs and as an HTML page for people."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,17 +23,17 @@ def make_report(
     headline: Sequence[Headline] = (),
     extras: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What an evaluation found, and every fact that a reader needs to repeat it.
+    """Returns an evaluation's results, with every fact that a reader needs to repeat it.
 
     Args:
-        cascade: what drew.
-        request: what was asked for.
-        measured: what was found.
-        headline: numbers that come first.
-        extras: other sections.
+        cascade: the evaluated cascade.
+        request: inputs and settings of the evaluation.
+        measured: results of the evaluation.
+        headline: further headline numbers, which come first.
+        extras: further sections of the report.
     """
     facts = describe_evaluation(cascade, request)
-    # Published numbers are of COCO; beside a distance to other pictures they would say nothing.
+    # The published numbers are distances to COCO, and do not compare with distances to other images.
     ours = our_number(cascade, request, measured) if request.protocol.dataset == "coco2014" else None
     return {
         "title": request.protocol.title,
@@ -50,7 +50,10 @@ def make_report(
 
 
 def our_number(cascade: Cascade, request: Request, measured: Measured) -> OurNumber | None:
-    """Our row of the table of published numbers."""
+    """Returns this cascade's row for the table of published numbers.
+
+    Returns None if the first network has no Fréchet distance.
+    """
     network = request.networks[0] if request.networks else None
     if network is None or network.distance not in measured.numbers.get(network.name, {}):
         return None
@@ -71,7 +74,7 @@ def write_reports(out: Path, report: Mapping[str, Any], figures: Mapping[str, Pa
     """Writes ``report.json`` and ``report.html``.
 
     Raises:
-        UserError: one can't be written, or a figure can't be read.
+        UserError: a file can't be written, or a figure can't be read.
     """
     write_report(out / REPORT, report)
     write_html_report(out / PAGE, report, figures)

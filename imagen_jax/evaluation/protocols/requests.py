@@ -1,4 +1,4 @@
-"""From what a person asks for, as names and paths, to what an evaluation needs: data sets, captions, networks."""
+"""Turns a user's names and paths into the data sets, captions and networks of an evaluation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -33,26 +33,26 @@ from imagen_jax.storage.paths import Path, to_path
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a person asks for.
+    """A user's request for an evaluation.
 
     Attributes:
-        protocol: a key of ``deviations.PROTOCOLS``.
-        dataset: a key of ``references.DATASETS``; "" for the protocol's, or else what the base was trained on.
-        data_dir: the data set's folder.
-        cache: folder of the data sets' features; "" for one beside the evaluation's.
-        samples: captions to draw; None for as many as the protocol says.
-        captions_file: captions of the data set, a line each; "" for a choice by the seed.
-        features: feature networks, or the only one; the first for the headline; () for the protocol's.
-        resize: how pictures come to Inception's size; "" for its default.
-        inception_weights: Inception's file; "" for its known place.
-        clip: CLIP's model, or "none"; "" for none, unless its weights are named.
-        clip_weights: CLIP's file or folder; "" for its known place.
-        clip_vocabulary: of CLIP's tokenizer, beside a file of OpenAI's; "" for its known place.
-        reference_statistics: an npz file of mu and sigma, to measure against as well; "" for none.
-        seed: of the choice of captions and of their pictures, from 0 to 4294967295.
+        protocol: key of ``deviations.PROTOCOLS``.
+        dataset: key of ``references.DATASETS``; "" for the protocol's data set, or else the base's training data.
+        data_dir: folder of the data set.
+        cache: folder of the data sets' features; "" for ``reference_features`` beside the evaluation's folder.
+        samples: number of captions to sample images for; None for the protocol's number.
+        captions_file: file of captions from the data set, one a line; "" for a choice by the seed.
+        features: names of feature networks, or a single name; the first gives the headline; () for the protocol's.
+        resize: resizing method for Inception's input; "" for its default.
+        inception_weights: file of Inception's weights; "" for its default location.
+        clip: CLIP model, or "none"; "" for none, unless ``clip_weights`` is set.
+        clip_weights: file or folder of CLIP's weights; "" for its default location.
+        clip_vocabulary: vocabulary of CLIP's tokenizer, for OpenAI's weights; "" for its default location.
+        reference_statistics: npz file of mu and sigma for a second Fréchet distance; "" for none.
+        seed: seed of the choice of captions and of the images' noise, from 0 to 4294967295.
 
     Raises:
-        UserError: it is no seed.
+        UserError: the seed is out of range.
     """
 
     protocol: str = "training_captions"
@@ -77,7 +77,7 @@ class Wanted:
 
 
 def check_wanted(wanted: Wanted) -> None:
-    """Checks what a person asks for as far as that takes no weights and no data set.
+    """Checks a request without loading weights or reading the data set.
 
     Raises:
         UserError: a name is unknown, a folder is missing, or a file can't be read.
@@ -102,11 +102,11 @@ def check_wanted(wanted: Wanted) -> None:
 
 
 class Opened(NamedTuple):
-    """What an evaluation compares with, opened before any weights are loaded.
+    """The data of an evaluation, opened before any weights are loaded.
 
     Attributes:
-        reference: the data set.
-        choice: of its captions.
+        reference: the reference data set.
+        choice: the chosen captions of the data set.
     """
 
     reference: Reference
@@ -114,14 +114,14 @@ class Opened(NamedTuple):
 
 
 def open_data(base: str, wanted: Wanted) -> Opened:
-    """Opens the data set that is named, and chooses captions; every process of the run calls it.
+    """Opens the reference data set and chooses the captions. Every process must call it.
 
     Args:
-        base: the first stage's folder, whose training data are compared with where no data set is named.
-        wanted: what is asked for.
+        base: folder of the first stage; its training data are the reference if no data set is named.
+        wanted: the user's request.
 
     Raises:
-        UserError: a data set or a list of captions can't be used, or there are fewer captions than are asked for.
+        UserError: a data set or a list of captions can't be used, or the data set has fewer captions than requested.
     """
     protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     dataset = wanted.dataset or protocol.dataset
@@ -135,16 +135,16 @@ def open_data(base: str, wanted: Wanted) -> Opened:
 
 
 def make_request(cascade: Cascade, out: Path, wanted: Wanted, opened: Opened | None = None) -> Request:
-    """Opens and loads what is named; every process of the run calls it.
+    """Opens the data and loads the networks that a user's request names. Every process must call it.
 
     Args:
-        cascade: what is evaluated.
+        cascade: the cascade to evaluate.
         out: folder of the evaluation.
-        wanted: what is asked for.
-        opened: what ``open_data`` gave, where it was called before.
+        wanted: the user's request.
+        opened: result of ``open_data``; None to call it here.
 
     Raises:
-        UserError: a data set, a list of captions or a file of weights that can't be used.
+        UserError: a data set, a list of captions or a file of weights can't be used.
     """
     protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     networks = [load_network(name, wanted) for name in wanted.features or protocol.features]
@@ -167,20 +167,20 @@ def make_request(cascade: Cascade, out: Path, wanted: Wanted, opened: Opened | N
 
 
 def read_statistics(path: Path) -> PublishedStatistics:
-    """Statistics that others published, or a cache of ours kept.
+    """Reads feature statistics that others published, or that a cache of this project holds.
 
     Raises:
-        UserError: the file is not there or no statistics.
+        UserError: the file does not exist or holds no statistics.
     """
     statistics = read_published_statistics(path)
     return PublishedStatistics(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), statistics)
 
 
 def load_network(name: str, wanted: Wanted) -> FeatureNetwork:
-    """The feature network that is named.
+    """Loads a feature network by its name.
 
     Raises:
-        UserError: there is none of that name, or its weights are not there.
+        UserError: the name is unknown, or the weights are missing.
     """
     if name == "inception":
         return load_inception(wanted.inception_weights, *([wanted.resize] if wanted.resize else []))
@@ -188,10 +188,10 @@ def load_network(name: str, wanted: Wanted) -> FeatureNetwork:
 
 
 def find_clip(wanted: Wanted) -> TextImageNetwork | None:
-    """CLIP, where it is named.
+    """Loads CLIP if the request names its model or its weights; otherwise returns None.
 
     Raises:
-        UserError: its weights can't be used.
+        UserError: the weights can't be used.
     """
     if wanted.clip == "none" or not (wanted.clip or wanted.clip_weights):
         return None

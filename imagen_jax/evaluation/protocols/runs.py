@@ -1,4 +1,4 @@
-"""An evaluation, or one for each point of a sweep: measured, reported, plotted."""
+"""Runs one evaluation, or one for each point of a sweep, with reports and figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,22 +21,22 @@ from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.monitoring.metrics import read_metrics
 
 CROSSWISE = ("CLIP score", "caption recall@10", "precision")
-"""What a sweep plots across, whichever is there first: what guidance is to raise."""
+"""Metrics for the horizontal axis of a sweep's plot, all of which guidance should raise; the first available counts."""
 
 
 def run_evaluation(cascade: Cascade, steps: StepBar, request: Request) -> dict[str, Any]:
-    """Draws, measures, and writes the report and its figures; every process of the run calls it.
+    """Samples, measures, and writes the report and its figures. Every process must call it.
 
     Args:
-        cascade: what draws; it calls ``steps``.
-        steps: shows how far it is.
-        request: what is asked for.
+        cascade: the cascade; its ``on_step`` is ``steps``.
+        steps: progress bar of the denoising steps.
+        request: inputs and settings of the evaluation.
 
     Returns:
-        The report; on process 0 alone, elsewhere nothing.
+        The report on process 0; an empty dict on the others.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: an input of the user can't be used, such as a caption, a file, or a folder with other images.
     """
     measured = measure_cascade(cascade, steps, request)
     if not processes.is_process_zero():
@@ -59,7 +59,7 @@ def run_evaluation(cascade: Cascade, steps: StepBar, request: Request) -> dict[s
 def write_figures(
     cascade: Cascade, request: Request, measured: Measured, runs: Mapping[str, Sequence[Mapping[str, int | float]]]
 ) -> dict[str, Path]:
-    """Writes the figures of a report, by what they show."""
+    """Writes the figures of a report and returns their paths by title."""
     figures = {}
     if request.choice.pictures is not None:
         figures["Pictures, each beside its caption's own image"] = request.out / "recall.png"
@@ -71,19 +71,21 @@ def write_figures(
 
 
 def run_sweep(cascade: Cascade, steps: StepBar, request: Request, points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Evaluates every point that is not there yet, and plots them all; every process of the run calls it.
+    """Evaluates and plots all points of a sweep. Every process must call it.
+
+    Images and features that exist already are reused.
 
     Args:
-        cascade: what draws; each point is drawn with its settings.
-        steps: shows how far it is.
-        request: what is asked of each point; ``out`` is the folder of the sweep.
-        points: the settings.
+        cascade: the cascade; each point overrides some of its settings.
+        steps: progress bar of the denoising steps.
+        request: inputs and settings of each point's evaluation; ``out`` is the folder of the sweep.
+        points: combinations of settings.
 
     Returns:
-        A line for each point; on process 0 alone, elsewhere nothing.
+        A summary of each point on process 0; an empty list on the others.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: an input of the user can't be used, or the points have no metrics to plot.
     """
     lines = []
     for point in points:
@@ -99,10 +101,10 @@ def run_sweep(cascade: Cascade, steps: StepBar, request: Request, points: Sequen
 
 
 def plot_points(path: Path, points: Sequence[Point], lines: Sequence[Mapping[str, Any]]) -> None:
-    """Plots the headline distance of each point against its CLIP score, or what there is of the kind.
+    """Plots each point's first distance against the first available metric of ``CROSSWISE``.
 
     Raises:
-        UserError: there is nothing to plot across or up.
+        UserError: there is no metric for one of the axes.
     """
     measured = [{one["name"]: one["value"] for one in line["headline"]} for line in lines]
     across = next((name for name in CROSSWISE if name in measured[0]), None)

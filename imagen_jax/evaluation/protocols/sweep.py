@@ -1,9 +1,9 @@
-"""Settings that are tried against each other: guidance weights × augmentation levels × samplers × steps.
+"""Parses sweeps over sampling settings, such as guidance weights × augmentation levels × samplers × steps.
 
     --sweep=guidance=1,8/1.35,8/2,8 --sweep=augmentation_level=0/0.1 -> points -> OUT/points/NAME, an evaluation each
     -> OUT/sweep.json, OUT/pareto.png, OUT/pareto.svg
 
-Points that are there are kept: the same command continues.
+After an interruption, the same command continues and reuses the images of finished points.
 """
 
 import itertools
@@ -24,7 +24,7 @@ AXES = {
     "thresholding": str,
     "percentile": float,
 }
-"""Keys of ``config.sampling`` that a sweep may vary, and how their values are read."""
+"""Keys of ``config.sampling`` that a sweep may vary, with the types of their values."""
 
 BETWEEN_VALUES = "/"
 BETWEEN_STAGES = ","
@@ -34,8 +34,8 @@ class Point(NamedTuple):
     """One combination of settings.
 
     Attributes:
-        settings: values of keys of ``config.sampling``, a list each: one for all stages, or one for each.
-        texts: the same as they were written.
+        settings: a list of values for each key of ``config.sampling``: one for all stages, or one for each.
+        texts: values by key, as the user wrote them.
     """
 
     settings: dict[str, list[Any]]
@@ -43,16 +43,16 @@ class Point(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the point's folder."""
         return "-".join(f"{axis}_{re.sub(r'[^0-9A-Za-z.]+', '_', text)}" for axis, text in self.texts.items())
 
 
 class Axis(NamedTuple):
-    """One setting and the values that it takes.
+    """One setting of a sweep and its values.
 
     Attributes:
-        name: a key of ``AXES``.
-        values: of each, the list of what the stages take, and how it was written.
+        name: key of ``AXES``.
+        values: pairs of a value as a list (one for all stages, or one for each) and its text, as the user wrote it.
     """
 
     name: str
@@ -60,10 +60,11 @@ class Axis(NamedTuple):
 
 
 def parse_axis(text: str) -> Axis:
-    """Reads ``NAME=VALUE/VALUE/…``, each value one for all stages or one for each, with commas between.
+    """Parses ``NAME=VALUE/VALUE/…``. Each value is one for all stages, or one for each with commas between.
 
     Raises:
-        UserError: it is not written so, no setting has that name, or a value is no number where one is wanted.
+        UserError: the text has another form, no setting has that name, a value is given twice, or a value is no number
+            where the setting needs one.
     """
     name, equals, values = text.partition("=")
     if not equals or not values:
@@ -79,7 +80,7 @@ def parse_axis(text: str) -> Axis:
 
 
 def list_points(axes: Sequence[Axis]) -> list[Point]:
-    """All combinations, the last axis varying fastest.
+    """Returns all combinations of the axes' values; the last axis varies fastest.
 
     Raises:
         UserError: an axis is given twice.
@@ -97,11 +98,11 @@ def list_points(axes: Sequence[Axis]) -> list[Point]:
 
 
 def label_of(point: Point) -> tuple[str, str]:
-    """What to write beside a point, and the line that it belongs to: those of one line differ in the first axis."""
+    """Returns a point's label in the plot and the name of its line; points of a line differ only in the first axis."""
     first, *others = point.texts.items()
     return first[1], ", ".join(f"{name} {text}" for name, text in others) or first[0]
 
 
 def summarise(point: Point, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of ``sweep.json``: settings and headline numbers."""
+    """Returns a point's entry of ``sweep.json``: settings, folder and headline numbers."""
     return {"settings": point.texts, "folder": point.name, "headline": report["headline"]}

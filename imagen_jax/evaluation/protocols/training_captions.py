@@ -1,6 +1,7 @@
-"""Do pictures follow their captions? Training captions are drawn, and look for their own images among all of them.
+"""Measures whether images follow their captions, by caption recall on training captions.
 
-What a cascade on any data can be measured by, and the quickstart is; see ``evaluation.metrics.caption_recall``.
+Each sampled image should be nearest to its caption's own image among all reference images, see
+``evaluation.metrics.caption_recall``. The protocol works for cascades on any data, and the quickstart uses it.
 """
 
 from typing import Any
@@ -15,14 +16,14 @@ from imagen_jax.evaluation.protocols.measures import Headline
 from imagen_jax.storage.paths import Path
 
 SHOWN = 16
-"""Pictures that ``recall.png`` shows, each beside its caption's own image."""
+"""Max number of sampled images in ``recall.png``, each beside its caption's own image."""
 
 
 def measure_recalls(request: Request, measured: Measured) -> dict[str, CaptionRecall]:
-    """Caption recall in each network's features.
+    """Measures caption recall in each network's features.
 
     Raises:
-        UserError: there is one picture only.
+        UserError: there is only one sampled image.
     """
     assert request.choice.pictures is not None
     own = np.asarray(request.choice.pictures)
@@ -33,7 +34,7 @@ def measure_recalls(request: Request, measured: Measured) -> dict[str, CaptionRe
 
 
 def describe_recalls(recalls: dict[str, CaptionRecall], first: str) -> dict[str, Any]:
-    """The sections of a report."""
+    """Returns the report's sections about caption recall; ``first`` names the headline's network."""
     headline = recalls[first]
     return {
         f"caption_recall_at_{headline.k}": headline.recall,
@@ -46,13 +47,13 @@ def describe_recalls(recalls: dict[str, CaptionRecall], first: str) -> dict[str,
 
 
 def headline_of(recall: CaptionRecall, network: str) -> Headline:
-    """The number that the report begins with."""
+    """Returns the headline number of the report."""
     note = f"{network}; with captions shuffled {recall.shuffled:.3f}, by chance {recall.chance:.3f}"
     return Headline(f"caption recall@{recall.k}", recall.recall, "higher", None, note)
 
 
 def show_pairs(request: Request, measured: Measured, resolution: int, path: Path) -> None:
-    """Writes a grid of the first pictures, each beside its caption's own image."""
+    """Writes a grid of the first ``SHOWN`` sampled images, each beside its caption's own image."""
     assert request.choice.pictures is not None
     pictures: list[HostPixels] = []
     labels: list[str] = []
