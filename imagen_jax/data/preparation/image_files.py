@@ -119,8 +119,8 @@ def hash_looks(pixels: HostPixels) -> bytes:
     """Returns a perceptual hash: ``EDGES`` bytes of edges, then the mean colours of a 4 × 4 grid.
 
     The edges are 256 bits of a "dHash": for 16 × 17 means of grey, whether each is darker than its right neighbour.
-    Scaled or re-encoded copies of an image differ in a few bits, and different images in about 128. A uniform image has
-    only zeros. The colours distinguish a red light from a green one.
+    Scaled or re-encoded copies of an image differ in a few bits, and different images in about 128. The edges of a
+    uniform image are only zeros. The colours distinguish a red light from a green one.
     """
     image = Image.fromarray(pixels)
     # In integer arithmetic, so that every machine gets the same hash.
