@@ -40,7 +40,7 @@ def image_path(value: Any, roots: Sequence[str]) -> str:
 
 
 def lies_outside(image: str) -> bool:
-    """Returns whether a path leads out of the folder of images."""
+    """Returns whether a path is a URL or leads out of the folder of images."""
     return image.startswith("/") or image.split("/")[0] == ".." or bool(SCHEME_OF_TEXT.match(image))
 
 

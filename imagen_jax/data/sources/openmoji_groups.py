@@ -1,8 +1,8 @@
 """Unicode's nine groups of OpenMoji drawings: classes for an example of classifier guidance.
 
-The first code point determines the group, except for the eye in a speech bubble, whose group differs from the eye's.
-The runs below are from Unicode's ``emoji-test.txt``, version 15.0. Skin tones and hair, which it calls components, have
-no group; nor do emojis of later versions.
+The first code point determines the group. This is right for all sequences except the eye in a speech bubble, which gets
+the eye's group. The runs below are from Unicode's ``emoji-test.txt``, version 15.0. Skin tones and hair, which it calls
+components, have no group; nor do emojis of later versions.
 """
 
 import bisect
