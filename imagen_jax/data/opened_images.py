@@ -13,33 +13,41 @@ from PIL import Image
 from imagen_jax.errors import make_printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF")
-"""Accepted image formats. Pillow opens dozens more, among them EPS, whose files are programs that Pillow runs with
-Ghostscript. "JPEG" includes MPO files, which cameras write.
+"""Accepted image formats.
+
+Pillow opens dozens more, among them EPS, whose files are programs that Pillow runs with Ghostscript. "JPEG" includes
+MPO files, which cameras write.
 """
 
 MAX_PIXELS = 64_000_000
-"""Max width × height. A larger image is treated as a decompression bomb. Pillow itself only warns above 89 million
-pixels, and raises above 179 million.
+"""Max width × height.
+
+A larger image is treated as a decompression bomb. Pillow itself only warns above 89 million pixels, and raises above
+179 million.
 """
 
 MAX_SIDE = 2**16
-"""Max pixels of the longer side. No camera exceeds it, and a longer image within ``MAX_PIXELS`` is too thin to be
-useful.
+"""Max pixels of the longer side.
+
+No camera exceeds it, and a longer image within ``MAX_PIXELS`` is too thin to be useful.
 """
 
 MAX_SCANS = 100
-"""Max number of scans of a JPEG, which are passes over its pixels. libtiff has the same limit, and encoders write about
-ten. A scan of 16 bytes can cover all pixels.
+"""Max number of scans of a JPEG, which are passes over its pixels.
+
+libtiff has the same limit, and encoders write about ten. A scan of 16 bytes can cover all pixels.
 """
 
 MAX_FRAMES = 1000
-"""Max number of frames of a TIFF: to count them, Pillow compares each frame with all before it. Counting the frames of
-other formats is fast.
+"""Max number of frames of a TIFF.
+
+To count them, Pillow compares each frame with all before it. Counting the frames of other formats is fast.
 """
 
 BEGINS_OF_SCANS = (b"\xff\xda\x00\x08\x01", b"\xff\xda\x00\x0a\x02", b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0e\x04")
-"""First bytes of a JPEG scan: marker, length and number of components. libjpeg accepts no others, and coded pixels
-never contain a marker.
+"""First bytes of a JPEG scan: marker, length and number of components.
+
+libjpeg accepts no others, and coded pixels never contain a marker.
 """
 
 BLOCK = 2**20

@@ -18,13 +18,15 @@ from jaxtyping import Int
 from imagen_jax.errors import UserError
 
 BLOCK = 4096
-"""Number of positions in a block. Every data set has its exact quota of turns in each block, so weights are rounded to
-1/4096.
+"""Number of positions in a block.
+
+Every data set has its exact quota of turns in each block, so weights are rounded to 1/4096.
 """
 
 MAX_ORDER_LENGTH = 2**18
-"""Max number of examples whose shuffled order is stored, 8 bytes each. The order of more examples is computed position
-by position, in about 8 µs.
+"""Max number of examples whose shuffled order is stored, 8 bytes each.
+
+The order of more examples is computed position by position, in about 8 µs.
 """
 
 

@@ -20,8 +20,9 @@ SquarePixels = UInt8[np.ndarray, "size size 3"]
 ImagesOfAny = Float32[np.ndarray, "*batch height width 3"]
 
 ROWS_AT_A_TIME = 1024
-"""Number of rows that are composited on white at a time. RGBA layers of a whole large image would take five times its
-memory.
+"""Number of rows that are composited on white at a time.
+
+RGBA layers of a whole large image would take five times its memory.
 """
 
 COLUMNS_AT_A_TIME = 256
@@ -236,8 +237,8 @@ def _mean_of_rows_of_band(image: np.ndarray, size: int) -> np.ndarray:
 def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Downscales an image of any shape to a given shorter side, antialiased.
 
-    It uses Pillow's Hamming filter in integer arithmetic, which is nearly as sharp as bicubic, never overshoots, and
-    gives the same bytes on every machine.
+    It uses Pillow's Hamming filter, which is nearly as sharp as bicubic and never overshoots. Pillow's integer
+    arithmetic gives the same bytes on every machine.
 
     Args:
         pixels: image whose shorter side has at least ``shorter_side`` pixels.

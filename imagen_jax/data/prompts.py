@@ -16,7 +16,9 @@ MAX_PROMPT_LENGTH = 20_000
 """Max number of characters of a prompt."""
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
-"""Names of a table's prompt column, in order of preference and matched case-insensitively. DrawBench has ``Prompts``.
+"""Names of a table's prompt column, in order of preference and matched case-insensitively.
+
+DrawBench has ``Prompts``.
 """
 
 NAMES = f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"

@@ -20,8 +20,9 @@ from imagen_jax.storage.paths import Path
 PARTS = "parts"
 JOB = "job.json"
 UNFIT = "unfit.json"
-"""File that marks the source as unfit: it has no training data, or too much of it is bad. A corrected command may
-replace the job.
+"""File that marks the source as unfit: it has no training data, or too much of it is bad.
+
+A corrected command may replace the job.
 """
 
 

@@ -30,7 +30,9 @@ from imagen_jax.storage.paths import remove_folder, sync, sync_all
 from imagen_jax.storage.refusals import raise_if_denied
 
 MAX_CAPTION_LENGTH = 20_000
-"""Max number of characters of a caption. People write about a hundred, and text encoders read at most a few thousand.
+"""Max number of characters of a caption.
+
+People write about a hundred, and text encoders read at most a few thousand.
 """
 
 REPORT = "report.json"

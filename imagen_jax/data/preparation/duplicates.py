@@ -1,7 +1,7 @@
 """Finds rows of hashes that repeat an earlier row, exactly or nearly.
 
 "Looks" are a perceptual hash: 256 bits of edges and some mean colours (``image_files.hash_looks``). Copies of an image
-differ in a few bits. Hashes that differ in at most 7 bits are equal in at least one of 8 bands of 32 bits, so only rows
+differ in a few bits. Hashes that differ in at most 7 bits are equal in at least one of 8 bands of 32 bits. So only rows
 that share a band are compared (Manku et al. 2007, section 3).
 """
 

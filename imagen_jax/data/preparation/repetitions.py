@@ -16,8 +16,9 @@ TESTS = {
     "files": (slice(DIGEST, 2 * DIGEST), repeated),
     "looks": (slice(2 * DIGEST, HASHES), alike),
 }
-"""Tests by name: the bytes of a record's hashes to compare, and the function that compares them. Each test only sees
-the records that the previous ones keep.
+"""Tests by name: the bytes of a record's hashes to compare, and the function that compares them.
+
+Each test only sees the records that the previous ones keep.
 """
 
 DUPLICATES = tuple(TESTS)

@@ -29,8 +29,9 @@ DRAWINGS_SHA256 = "3feb2cc83f82ccbcae5a4c7a506a37dcf5761e2d9375cc0d3220ff600c261
 """SHA-256 of the names and contents of all drawings, in the order of their names."""
 
 TRUE_TO_STROKES = 128
-"""Min size in pixels for rendering. In smaller drawings strokes are thinner than a pixel, and resvg renders them too
-faint.
+"""Min size in pixels for rendering.
+
+In smaller drawings strokes are thinner than a pixel, and resvg renders them too faint.
 """
 
 MAX_SIDE = 4096

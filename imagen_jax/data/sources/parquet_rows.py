@@ -17,11 +17,15 @@ ROWS_AT_A_TIME = 1000
 INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
 MAX_GROUP_BYTES = 2**31
-"""Max uncompressed bytes of a row group in the columns that are read. A single row or page may take nearly all of them.
+"""Max uncompressed bytes of a row group in the columns that are read.
+
+A single row or page may take nearly all of them.
 """
 
 BYTES_AT_A_TIME = 2**27
-"""Max bytes of the rows read at a time. A single large row may exceed it, and so may lists of very different lengths.
+"""Max bytes of the rows read at a time.
+
+A single large row may exceed it, and so may lists of very different lengths.
 """
 
 SMALL_GROUP = 2**23

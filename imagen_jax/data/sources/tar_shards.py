@@ -1,6 +1,6 @@
 """Reads tar shards of img2dataset and webdataset: many groups of ``000010012.jpg``, ``.txt`` and ``.json``.
 
-The files of one record are consecutive in the tar and share their name up to the first dot after the last slash
+The files of one record are consecutive in the tar. They share their name up to the first dot after the last slash
 (https://github.com/webdataset/webdataset, https://github.com/rom1504/img2dataset). More dots are allowed:
 ``7.input.jpg`` is the image of ``7.txt``, and ``photo.v2.jpg`` that of ``photo.v2.txt``.
 """
@@ -283,9 +283,12 @@ def read_groups(stream: Any, wanted: Collection[str], image: str = "") -> Iterat
 def begins_another(group: Group, member: Member, wanted: Collection[str], image: str) -> bool:
     """Returns whether the next file belongs to another record than the group.
 
-    It does if its key differs, or if the group already has its ending. A wanted file also does if the group has
-    ``MAX_MEMBERS`` files. Without a chosen ``image``, it also does if its stem (see ``stem_of``) is not empty and new
-    to the group, and the group already has an image and another file with one non-empty stem.
+    It does in each of these cases:
+
+    - Its key differs, or the group already has its ending.
+    - It is wanted, and the group has ``MAX_MEMBERS`` files.
+    - It is wanted, no ``image`` is chosen, the group is complete, and the file's stem (see ``stem_of``) is new and not
+      empty. A group is complete if it has an image and another file with the same non-empty stem.
     """
     if member.key != group.key or member.ending in group.endings:
         return True
