@@ -3,12 +3,12 @@
     source -> prepared data set -> stored images -> transform -> batches -> device feed
 
 - ``sources/``: where images and captions come from; ``preparation/``: how they become a prepared data set.
-- ``stored_images`` reads any example at any time, from the training or the validation split (``splits``).
+- ``stored_images``: random access to the examples of the training or the validation split (``splits``).
 - ``transforms`` turns an example into a model's input; ``pixels`` decodes and resizes; ``flips`` mirrors;
   ``opened_images`` opens image files within limits.
-- ``data_sets``: the one or several data sets of a run; ``order``: which example comes when; ``batches``: sharded by
-  process, prefetched, resumable exactly; ``device_feed``: host batch to global array.
+- ``data_sets``: the data sets of a run; ``order``: the order of their examples; ``batches``: sharded by process,
+  prefetched and exactly resumable; ``device_feed``: host batch to global array.
 - ``tokenizer``: captions to token ids; ``prompts``: prompts from files and from the command line.
 
-Only this room imports ``tensorflow_datasets`` and ``grain``. TensorFlow is never imported.
+Only this package imports ``tensorflow_datasets`` and ``grain``. TensorFlow is never imported.
 """

@@ -1,14 +1,14 @@
-"""Batches: shuffled anew each epoch, split by process, and resumed exactly.
+"""Makes batches: reshuffled each epoch, split by process, and exactly resumable.
 
-    number of the batch -> places in the endless row of epochs -> this process's share of them -> stored images
-    -> prepare (remembered if asked) -> vary (a generator for each place) -> stack -> finish
+    batch number -> positions in the infinite sequence of epochs -> this process's share of them -> stored images
+    -> prepare (cached if configured) -> vary (one random generator per position) -> stack -> finish
 
-A batch is a pure function of the seed and its number, and Grain makes the coming ones ahead, in threads or worker
-processes. So the whole state is the number of batches handed out: what was made ahead can be neither lost nor seen
-twice, and a run may resume with another number of processes or workers.
+A batch is a pure function of the seed and its number. Grain prefetches the next ones, in threads or worker processes.
+The iterator's whole state is therefore the number of batches returned. No prefetched batch is lost or repeated, and a
+run may resume with another number of processes or workers.
 
-An image that can't be read ends no run: the next in stored order takes its place, it is told and counted, and only
-where they become too many the run stops.
+An unreadable image does not end the run: the next image in stored order replaces it, and it is logged and counted. The
+run stops only if too many images are unreadable.
 """
 
 import signal
@@ -31,23 +31,24 @@ from imagen_jax.runtime.seeds import check_seed
 HostBatch = dict[str, np.ndarray]
 
 MAX_BATCHES = 2**48
-"""Batches; at a thousand a second they last nine thousand years."""
+"""Number of batches of an endless data set: at 1,000 batches a second they last about 9,000 years."""
 
 
 UNREADABLE = "unreadable"
-"""In a batch as it is made: what could not be read for it, until ``Batches`` has counted it."""
+"""Key of a new batch: descriptions of the images that could not be read for it. ``Batches`` removes it."""
 
 TRIES = 100
-"""Images in a row; where none of them can be read, there is more amiss than single images."""
+"""Max number of images tried for one position. If all are unreadable, more than single images is damaged."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several data sets as one.
+    """Several data sets that are read as one.
 
     Attributes:
-        sources: the stored images of each.
-        weights: how often each is read, in any unit; empty: by their numbers of images. See ``order.quotas_of``.
+        sources: the stored images of each data set.
+        weights: relative sampling frequency of each data set; empty: proportional to their numbers of images. See
+            ``order.quotas_of``.
     """
 
     sources: tuple[RandomAccess[StoredImage], ...]
@@ -59,22 +60,22 @@ class Mixture:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """``maker(number)`` makes the batch of that number: this process's share of it.
+    """Makes this process's share of a batch: ``maker(number)``.
 
-    A global batch is ``batch_size`` places in a row, and each process takes one contiguous piece of it. So the pieces
-    of all processes, in their order, are the batch that a single process would make.
+    A global batch is ``batch_size`` consecutive positions, and each process reads one contiguous slice of them.
+    Concatenated in process order, the slices are the batch that a single process would make.
 
     Attributes:
-        sources: the stored images, of one data set or several.
-        order: which of them stands at a place.
-        transform: what they go through.
-        batch_size: places of a global batch.
-        seed: of the transform's random step.
-        process_index: which piece of each batch is made.
-        process_count: number of pieces.
-        remembered: prepared images by their spot, filled as they come; None keeps none. Where a random square is cut
-            along the longer side they are whole, so that the squares still vary.
-        mirror: whether one in two pictures is mirrored, see ``flips``.
+        sources: the stored images of one data set or several.
+        order: maps a position to a data set and an example.
+        transform: the steps applied to each image.
+        batch_size: number of examples in a global batch.
+        seed: seed of the transform's random step, of mirroring, and of the choice among captions.
+        process_index: index of this process's slice of each batch.
+        process_count: number of slices.
+        remembered: cache of prepared images by ``Spot``, filled as they are read; None disables it. Where squares are
+            cropped at random along the longer side, the cached images are uncropped, so that crops still vary.
+        mirror: whether images are mirrored with probability 1/2, see ``flips``.
     """
 
     sources: tuple[RandomAccess[StoredImage], ...]
@@ -95,7 +96,7 @@ class BatchMaker:
         images = [self._image_at(place, unreadable) for place in places]
         pixels = [image.pixels for image in images]
         if self.transform.vary is not None:
-            # Seeded by the place, so that a crop is the same whichever process cuts it and whatever came before.
+            # Seeded by the position, so a crop depends neither on the process that makes it nor on earlier batches.
             generators = [self._generator(place) for place in places]
             pixels = [self.transform.vary(*each) for each in zip(pixels, generators, strict=True)]
         if self.mirror:
@@ -111,17 +112,25 @@ class BatchMaker:
         }
 
     def _caption_at(self, place: int, image: PreparedImage) -> str:
-        """One of an image's captions: at each visit another, by chance."""
+        """Returns one of an image's captions, chosen at random for each position."""
         if len(image.captions) == 1:
             return image.captions[0]
         return image.captions[self._generator(place, CAPTION).integers(len(image.captions))]
 
     def _generator(self, place: int, purpose: int = 0) -> np.random.Generator:
-        """A generator for a place; another for each purpose, so that the draws for one change those of no other."""
+        """Returns the random generator of a position and a purpose; different purposes have independent streams."""
         return np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped(purpose))
 
     def _image_at(self, place: int, unreadable: list[str]) -> PreparedImage:
-        """The image at a place, or the next in stored order that can be read; adds to what can't."""
+        """Returns the image at a position, or the next readable one in stored order.
+
+        Args:
+            place: position in the infinite sequence of examples.
+            unreadable: list that receives a description of each unreadable image.
+
+        Raises:
+            UserError: ``TRIES`` consecutive images, or all of a smaller data set, are unreadable.
+        """
         first = self.order.at(place)
         count = len(self.sources[first.data_set])
         for tried in range(min(TRIES, count)):
@@ -144,27 +153,27 @@ class BatchMaker:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            # Decoders raise what they please on bytes that nobody meant.
+            # Decoders raise many exception types on invalid bytes.
             raise UnreadableError(f"{stored.key}: {type(error).__name__}: {error}") from error
         if self.remembered is not None:
-            # Two threads may prepare the same image; either result will do.
+            # Two threads may prepare the same image; both results are equal.
             self.remembered[spot] = prepared
         return prepared
 
 
 CAPTION, MIRROR = 1, 2
-"""Purposes of a place's generators, besides 0, the transform."""
+"""Purposes of a position's generators; purpose 0 is the transform."""
 
 
 class Batches:
-    """An iterator of batches whose place can be saved and restored.
+    """An iterator of batches whose state can be saved and restored.
 
     Args:
-        dataset: batch by number.
-        order: that the batches are made in.
-        identity: what must be the same for a saved place to mean the same.
-        num_workers: worker processes.
-        max_bad_fraction: of the images of all data sets, from 0 to 1: so many may be unreadable.
+        dataset: data set whose element ``i`` is batch ``i``.
+        order: the order of the examples.
+        identity: settings that must be equal for a saved state to be valid.
+        num_workers: number of worker processes.
+        max_bad_fraction: max fraction of unreadable images, from 0 to 1, over all data sets.
     """
 
     def __init__(
@@ -190,7 +199,7 @@ class Batches:
     def __next__(self) -> HostBatch:
         if self._iterator is None:
             self._iterator = make_ahead(self._dataset, self._batches_read, self._num_workers)
-            # Also when the program ends: later, Grain would miss modules that its threads and workers need to stop.
+            # Also closes the iterator at exit: later, modules that Grain's threads and workers need to stop are gone.
             weakref.finalize(self, self._iterator.close)
         batch = next(self._iterator)
         self._batches_read += 1
@@ -198,10 +207,10 @@ class Batches:
         return batch
 
     def _count_unreadable(self, found: np.ndarray) -> None:
-        """Tells of what this process meets for the first time.
+        """Logs and counts images that this process finds unreadable for the first time.
 
         Raises:
-            UserError: it has met too much.
+            UserError: the unreadable images exceed ``max_bad_fraction``.
         """
         new = sorted(set(found.tolist()) - self._unreadable)
         self._unreadable.update(new)
@@ -214,21 +223,21 @@ class Batches:
             )
 
     def metrics(self, state: dict[str, Any]) -> dict[str, float]:
-        """What is to be told of the reading up to a place: how often each data set was read, and what was left out."""
-        # The place, since a loop that tells of a step has read the batch of the next one.
+        """Returns the metrics at a saved state: the epochs of each data set, and the number of unreadable images."""
+        # Uses the given state: when the training loop logs a step, it has already read the next step's batch.
         epochs = self._order.epochs(state["batches_read"] * self._identity["batch_size"])
         names = ["epochs"] if len(epochs) == 1 else [f"epochs_{number}" for number in range(1, len(epochs) + 1)]
         return {**dict(zip(names, epochs, strict=True)), "unreadable_images": float(len(self._unreadable))}
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the place after the last batch handed out, as a dict that JSON can hold."""
+        """Returns the state after the last returned batch, as a JSON-serialisable dict."""
         return {"batches_read": self._batches_read, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place: the next batch is the one that came next then.
+        """Restores a saved state: the next batch is the one that followed when the state was saved.
 
         Raises:
-            UserError: the state is from other data, another batch size or another seed, whose order is another.
+            UserError: the state was saved with other data, another batch size, another seed or another order.
         """
         for name, value in self._identity.items():
             if state.get(name) != value:
@@ -258,31 +267,36 @@ def make_batches(
     mirror: bool = False,
     max_bad_fraction: float = 0.01,
 ) -> Batches:
-    """Makes dicts of ``image``, maybe ``low_res`` (share, height, width, 3), ``caption`` and ``key`` (arrays of str).
+    """Returns an iterator of dicts of ``image``, ``low_res`` for super-resolution, ``caption`` and ``key``.
 
-    With ``repeat`` epoch follows upon epoch without end, and a batch may straddle two; every ``len(source)`` examples
-    are one epoch, each example once. Without, one epoch is read, bar an incomplete last batch. Of several data sets
-    each has epochs of its own, see ``order``.
+    Images have the shape (share, height, width, 3), where ``share`` is ``batch_size / process_count``; captions and
+    keys are arrays of str.
+
+    With ``repeat`` epochs follow each other without end, and a batch may span two of them. Every ``len(source)``
+    examples are one epoch, which contains each example once. Without ``repeat`` one epoch is read, and an incomplete
+    last batch is dropped. With several data sets each has its own epochs, see ``order``.
 
     Args:
-        source: a split, as ``load_split`` opens it, or several.
-        transform: from ``transforms``.
-        batch_size: of the global batch, over all processes.
-        seed: of the order and of random crops, see ``check_seed``.
-        shuffle: a new random order each epoch, else the stored one.
-        repeat: endless.
-        process_index: which share of each batch this process reads.
+        source: a split, as ``load_split`` opens it, or a mixture of several.
+        transform: a transform from ``transforms``.
+        batch_size: size of the global batch, over all processes.
+        seed: seed of the order and of all random choices, see ``check_seed``.
+        shuffle: whether each epoch has a new random order instead of the stored order.
+        repeat: whether epochs repeat without end.
+        process_index: index of the share that this process reads of each batch.
         process_count: number of shares.
-        cache: keep prepared images in memory, height × width × 3 bytes each: 1,800 take 22 MB at 64 px, 350 MB at 256.
-        num_workers: worker processes that make batches ahead; 0 makes them in two threads.
-        mirror: mirror one in two pictures, where no caption speaks against it.
-        data: tells the data set from others, so that no run continues on another.
-        max_bad_fraction: of the images, from 0 to 1: where more can't be read, the iterator raises ``UserError``.
+        cache: whether to keep prepared images in memory, height × width × 3 bytes each: 1,800 images take 22 MB at 64
+            px and 350 MB at 256 px.
+        num_workers: number of worker processes that prefetch batches; 0: two threads.
+        data: identifier of the data. ``Batches.set_state`` rejects a state saved with another identifier.
+        mirror: whether to mirror images with probability 1/2, where no caption forbids it.
+        max_bad_fraction: max fraction of unreadable images, from 0 to 1. Above it, the iterator raises ``UserError``.
 
     Raises:
-        UserError: the batch does not divide among the processes or is larger than the split, it is no seed, or
-            ``cache`` is asked of worker processes, each of which would fill the memory anew. Later: too many images
-            can't be read, or a file of theirs is gone.
+        UserError: the batch size is not a multiple of the process count or exceeds the split; the seed or a weight is
+            invalid; several data sets are not repeated; or ``cache`` is combined with worker processes, each of which
+            would fill its own cache. The iterator raises it if too many images are unreadable, or if one of their files
+            is missing.
     """
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:
@@ -314,9 +328,9 @@ def make_batches(
 
 
 def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain.DatasetIterator:
-    """Iterates from batch ``start`` on, making a few batches ahead in threads or worker processes."""
-    # Few: Grain's default of 500 would hold 500 whole batches in memory.
-    # One thread a worker, so that workers are what there are of; without workers two threads.
+    """Iterates from batch ``start``, prefetching a few batches in threads or worker processes."""
+    # A small buffer: Grain's default of 500 elements would hold 500 whole batches in memory. Each worker process has
+    # one thread, so that ``num_workers`` alone sets the parallelism.
     options = grain.ReadOptions(num_threads=1 if num_workers else 2, prefetch_buffer_size=2)
     dataset = batches.slice(slice(start, None)).to_iter_dataset(options)
     if num_workers:
@@ -329,8 +343,12 @@ def make_ahead(batches: grain.MapDataset, start: int, num_workers: int) -> grain
 
 
 def begin_worker(index: int, count: int) -> None:
-    """What a worker process does first; Grain's own live on when the training that started them is killed."""
+    """Initialises a worker process: it exits with its parent, and ignores Ctrl-C and SIGTERM.
+
+    Grain's workers would otherwise outlive a killed training process.
+    """
     die_with_parent()
     ignore_ctrl_c()
-    # Who tells all processes of a run to leave tells these too; the step at work may need their batch. Grain ends them.
+    # A SIGTERM to all processes of a run reaches the workers too, while the current step may still need their batches.
+    # Grain ends its workers itself.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

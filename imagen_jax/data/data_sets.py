@@ -1,6 +1,6 @@
-"""What a run trains on: one prepared data set or several, and how often each is read.
+"""Opens the data of a run: one prepared data set or several, and their sampling weights.
 
-data.source, data.options -> folders of data sets, drawn now or found -> weights -> one source to make batches of
+data.source, data.options -> folders of data sets, rendered now or found -> weights -> one source of batches
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ class DataSets(NamedTuple):
     """Prepared data sets.
 
     Attributes:
-        folders: of each.
-        weights: how often each is read, in any unit; empty: by their numbers of examples, as if they were one.
-        name: tells them, and what is in them, from others.
-        fingerprint: likewise, wherever they lie and whenever their files were copied: what a run may be continued on.
+        folders: the folder of each data set.
+        weights: relative sampling frequency of each data set; empty: proportional to their numbers of examples.
+        name: identifier of the data sets, their contents and their weights.
+        fingerprint: identifier that does not depend on where the folders are or when their files were copied. A run can
+            only resume with the same fingerprint.
     """
 
     folders: tuple[Path, ...]
@@ -30,10 +31,10 @@ class DataSets(NamedTuple):
     fingerprint: str
 
     def load(self, split: Split) -> Mixture:
-        """Opens one split of all of them.
+        """Opens one split of all data sets.
 
         Raises:
-            UserError: one has no such split.
+            UserError: a data set has no such split.
         """
         return Mixture(tuple(load_split(folder, split) for folder in self.folders), self.weights)
 
@@ -46,19 +47,19 @@ def open_data_sets(
     options: dict[str, Any],
     weights: Sequence[float | int] = (),
 ) -> DataSets:
-    """Finds what a run trains on, or draws it where its source is drawn.
+    """Finds the data sets of a run, or renders the one of a small source.
 
     Args:
-        source: a source that is drawn now, or ``PREPARED``, whose option ``folder`` may then name several folders, with
-            commas between them.
-        resolution: height and width that the run wants, see ``prepare_data``.
-        data_dir: see ``prepare_data``.
-        validation_fraction: see ``prepare_data``.
-        options: of the source.
-        weights: one for each folder, where there are several; none: by their numbers of examples.
+        source: a source that is rendered now, or ``PREPARED``, whose option ``folder`` may name several folders,
+            separated by commas.
+        resolution: height and width of the run's images, see ``prepare_data``.
+        data_dir: folder of rendered data sets, see ``prepare_data``.
+        validation_fraction: expected fraction of validation concepts, see ``prepare_data``.
+        options: options of the source.
+        weights: one weight for each folder; empty: proportional to the numbers of examples.
 
     Raises:
-        UserError: what ``prepare_data`` raises, or weights that are no match for the folders.
+        UserError: ``prepare_data`` raises it, or the number of weights is not that of the folders.
     """
     folders: tuple[Path, ...]
     if source != PREPARED:
@@ -71,7 +72,7 @@ def open_data_sets(
         raise UserError(
             f"there are {len(weights)} data.weights for {len(folders)} data set(s): give one for each folder, or none"
         )
-    # Names of folders that are drawn hold a hash of what is in them; those of prepared ones, users give.
+    # The folder name of a rendered data set contains a hash of its contents; users name the folders of prepared ones.
     name = "+".join(identify(folder) if source == PREPARED else folder.name for folder in folders)
     if weights and len(folders) > 1:
         name += " by " + ":".join(f"{weight:g}" for weight in weights)

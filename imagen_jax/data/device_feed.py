@@ -1,4 +1,4 @@
-"""From the batch on this host to the global batch on all devices."""
+"""Transfers the batch of this host into the global batch on all devices."""
 
 from functools import partial
 from typing import Any
@@ -11,16 +11,16 @@ from jaxtyping import PyTree
 
 
 def to_devices(host_batch: PyTree[np.ndarray], sharding: Sharding | PyTree) -> PyTree[jax.Array]:
-    """Makes global arrays of the processes' shares of a batch.
+    """Makes global arrays from each process's share of a batch.
 
-    The transfer is asynchronous: it returns at once, and the next step waits for its data.
+    The transfer is asynchronous: the function returns at once, and the next step waits for its data.
 
     Args:
         host_batch: arrays whose first axis is this process's share of the global batch.
-        sharding: where the global batch lies; one for all arrays, or a pytree like the batch.
+        sharding: sharding of the global batch: one for all arrays, or a pytree like the batch.
 
     Returns:
-        The same tree, of arrays whose first axis is the global batch.
+        The same pytree, of arrays whose first axis is the global batch.
     """
     shardings: Any = sharding
     if isinstance(sharding, Sharding):
@@ -31,18 +31,21 @@ def to_devices(host_batch: PyTree[np.ndarray], sharding: Sharding | PyTree) -> P
 
 
 def to_devices_padded(array: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-    """Makes a global array of the processes' shares of it, which may be of different lengths along the second axis.
+    """Makes a global array from shares whose second axes may differ in length between processes.
 
-    Zeros fill it up to the length wanted on the devices themselves, so that only what there is travels to them.
+    The devices pad the second axis with zeros, so only the actual data is transferred.
 
     Args:
-        array: this process's share of the first axis, at most as long along the second as is wanted.
-        wanted: the global array, with its placement, which cuts the first axis only.
+        array: this process's share of the first axis; its second axis is at most as long as that of ``wanted``.
+        wanted: shape and sharding of the global array; only the first axis may be sharded.
+
+    Returns:
+        The global array, with the shape and sharding of ``wanted``.
     """
     assert wanted.sharding is not None
     places = wanted.sharding.addressable_devices_indices_map(wanted.shape)
     rows = {device: range(wanted.shape[0])[place[0]] for device, place in places.items()}
-    # A process's rows may lie apart from each other in the global array; its share has them in their order.
+    # A process's rows need not be contiguous in the global array. Its share contains them in ascending order.
     starts = sorted({each.start for each in rows.values()})
     shares = dict(zip(starts, np.split(array, len(starts)), strict=True))
     pieces = [
@@ -53,5 +56,5 @@ def to_devices_padded(array: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Ar
 
 @partial(jax.jit, static_argnums=1)
 def pad_second_axis(array: jax.Array, length: int) -> jax.Array:
-    """Fills an array up with zeros to a length along its second axis."""
+    """Pads the second axis of an array with zeros up to a length."""
     return jnp.pad(array, [(0, length - size if axis == 1 else 0) for axis, size in enumerate(array.shape)])

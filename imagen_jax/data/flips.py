@@ -1,7 +1,6 @@
-"""Mirrored images, where no caption speaks against it.
+"""Mirrors images whose captions stay true when mirrored.
 
-A mirror keeps most pictures true. It does not keep writing, or what is to the left: images of such captions stay as
-they are.
+Most captions stay true. Captions that mention writing or sides, such as "left", do not: their images are not mirrored.
 """
 
 import re
@@ -16,16 +15,16 @@ NOT_MIRRORED = re.compile(
     r"digits?|alphabet|calligraphy|spells?|spelled|slogan|poster|billboard|newspaper|map|clock)\b|[\"“”«»]",
     re.IGNORECASE,
 )
-"""Captions in which one of these is found speak of sides, turns, or what can be read."""
+"""Pattern of captions that mention sides, turns, or readable text."""
 
 
 def may_mirror(caption: str) -> bool:
-    """Whether a caption is as true of the mirrored picture."""
+    """Returns whether a caption stays true when its image is mirrored."""
     return NOT_MIRRORED.search(caption) is None
 
 
 def mirror_by_chance(pixels: SquarePixels, captions: tuple[str, ...], generator: np.random.Generator) -> SquarePixels:
-    """Mirrors one in two pictures left to right, if all of their captions allow it."""
+    """Mirrors an image left to right with probability 1/2, if all of its captions allow it."""
     if generator.random() < 0.5 and all(map(may_mirror, captions)):
         return pixels[:, ::-1]
     return pixels

@@ -1,6 +1,6 @@
-"""Image files that nobody checked, opened within limits: formats that hold pixels alone, and not too many of them.
+"""Opens unchecked image files within limits: only raster formats, and a max size.
 
-bytes or a stream -> one of ``FORMATS`` -> at most so many pixels -> Pillow's image, or DamagedImageError
+bytes or a stream -> one of ``FORMATS`` -> at most ``MAX_PIXELS`` pixels -> Pillow's image, or DamagedImageError
 """
 
 import io
@@ -13,33 +13,53 @@ from PIL import Image
 from imagen_jax.errors import make_printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF")
-"""Pillow opens dozens more. Of those EPS is a program, which Pillow has Ghostscript run. JPEG covers cameras' MPO."""
+"""Accepted image formats.
+
+Pillow opens dozens more, among them EPS, whose files are programs that Pillow runs with Ghostscript. "JPEG" includes
+MPO files, which cameras write.
+"""
 
 MAX_PIXELS = 64_000_000
-"""More are taken for a decompression bomb. Pillow itself only warns of 89 million, and refuses 179."""
+"""Max width × height.
+
+A larger image is treated as a decompression bomb. Pillow itself only warns above 89 million pixels, and raises above
+179 million.
+"""
 
 MAX_SIDE = 2**16
-"""Pixels of the longer side; no camera makes more, and what is as thin as a hair is no picture."""
+"""Max pixels of the longer side.
+
+No camera exceeds it, and a longer image within ``MAX_PIXELS`` is too thin to be useful.
+"""
 
 MAX_SCANS = 100
-"""Passes over the pixels of a JPEG, as libtiff has it; encoders make about ten. One can be 16 bytes and go over all."""
+"""Max number of scans of a JPEG, which are passes over its pixels.
+
+libtiff has the same limit, and encoders write about ten. A scan of 16 bytes can cover all pixels.
+"""
 
 MAX_FRAMES = 1000
-"""Of a TIFF, to count which Pillow compares each with all before it. Other formats' are counted at once."""
+"""Max number of frames of a TIFF.
+
+To count them, Pillow compares each frame with all before it. Counting the frames of other formats is fast.
+"""
 
 BEGINS_OF_SCANS = (b"\xff\xda\x00\x08\x01", b"\xff\xda\x00\x0a\x02", b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0e\x04")
-"""Marker, length and number of components, of which libjpeg takes no others; coded pixels never look like a marker."""
+"""First bytes of a JPEG scan: marker, length and number of components.
+
+libjpeg accepts no others, and coded pixels never contain a marker.
+"""
 
 BLOCK = 2**20
-"""Bytes read at a time."""
+"""Number of bytes read at a time."""
 
 
 class DamagedImageError(ValueError):
-    """An image that can't be read.
+    """Raised for an image that can't be read.
 
     Attributes:
-        reason: the same for all of a kind.
-        detail: what there is to say of this one.
+        reason: general reason, equal for all images with the same kind of damage.
+        detail: details of this image, or an empty string.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -51,15 +71,16 @@ class DamagedImageError(ValueError):
 
 @contextmanager
 def opened_image(source: Any, largest: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Opens an image; it is decoded when its pixels are asked for, which should happen in the block.
+    """Opens an image as a context manager. Pillow decodes it lazily, so decode it within the block.
 
     Args:
         source: the file's bytes, or the file.
-        largest: pixels that it may have.
+        largest: max width × height in pixels.
 
     Raises:
-        DamagedImageError: it is empty, no image of ``FORMATS``, too large, would take too long, or can't be decoded;
-            whatever goes wrong in the block is such an error too, so the block should decode and do no more.
+        DamagedImageError: the image is empty, of none of ``FORMATS``, too large, too slow to decode, or can't be
+            decoded. Any other exception in the block except ``MemoryError`` becomes this error, so the block should
+            only decode.
     """
     if source == b"":
         raise DamagedImageError("image is empty")
@@ -79,15 +100,15 @@ def opened_image(source: Any, largest: int = MAX_PIXELS) -> Iterator[Image.Image
     except Image.DecompressionBombError as error:
         raise DamagedImageError("image is too large", str(error)) from None
     except Exception as error:
-        # Decoders of a dozen formats raise what they please on bytes that nobody meant.
+        # The decoders raise many exception types on invalid bytes.
         raise DamagedImageError("image can't be decoded", f"{type(error).__name__}: {error}") from None
 
 
 def check_scans(image: Any) -> None:
-    """Checks how often a JPEG goes over its pixels, before it is decoded.
+    """Checks the number of scans of a JPEG before it is decoded.
 
     Raises:
-        DamagedImageError: more often than ``MAX_SCANS``.
+        DamagedImageError: there are more than ``MAX_SCANS``.
     """
     if image.format not in ("JPEG", "MPO"):
         return
@@ -97,7 +118,7 @@ def check_scans(image: Any) -> None:
     while scans <= MAX_SCANS and (block := file.read(BLOCK)):
         block = kept + block
         scans += sum(map(block.count, BEGINS_OF_SCANS))
-        # One byte less than a beginning has, so that none is counted twice.
+        # One byte shorter than a scan's first bytes, so that none is counted twice.
         kept = block[1 - len(BEGINS_OF_SCANS[0]) :]
     file.seek(place)
     if scans > MAX_SCANS:
@@ -105,14 +126,14 @@ def check_scans(image: Any) -> None:
 
 
 def check_frames(image: Any) -> None:
-    """Checks how many frames a TIFF has.
+    """Checks the number of frames of a TIFF.
 
     Raises:
-        DamagedImageError: more than ``MAX_FRAMES``.
+        DamagedImageError: there are more than ``MAX_FRAMES``.
     """
     if image.format != "TIFF" or not image.is_animated:
         return
-    # One by one: after a leap beyond the last one Pillow counts those that it leapt over.
+    # Seek frame by frame: after a seek beyond the last frame, Pillow counts all the frames that it skipped.
     for frame in range(1, MAX_FRAMES + 1):
         try:
             image.seek(frame)

@@ -1,9 +1,9 @@
-"""Which example stands at a place of the endless row: of one data set, or of several by their weights.
+"""Maps a position in an infinite sequence to an example: of one data set, or of several by their weights.
 
-    place -> block of places, and which data set's turn it is (``Order.turn``)
-          -> a place of that data set's own endless row -> its epoch, and the example of that epoch (``Order.at``)
+    position -> block of positions, and the data set whose turn it is (``Order.turn``)
+             -> position in that data set's own infinite sequence -> its epoch and example (``Order.at``)
 
-All of it is computed from the place alone, so any process can begin anywhere, and nothing has to be kept.
+Everything is computed from the position alone, so any process can start anywhere without stored state.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,24 @@ from jaxtyping import Int
 from imagen_jax.errors import UserError
 
 BLOCK = 4096
-"""Places in which each data set has its share of turns, exactly; so weights are rounded to 1/4096."""
+"""Number of positions in a block.
+
+Every data set has its exact quota of turns in each block, so weights are rounded to 1/4096.
+"""
 
 MAX_ORDER_LENGTH = 2**18
-"""Examples; the order of more is not written down, 8 bytes each, but computed place by place, in about 8 µs."""
+"""Max number of examples whose shuffled order is stored, 8 bytes each.
+
+The order of more examples is computed position by position, in about 8 µs.
+"""
 
 
 class Spot(NamedTuple):
-    """An example.
+    """An example of one of several data sets.
 
     Attributes:
-        data_set: which, counted from 0.
-        example: which of its examples.
+        data_set: index of the data set, from 0.
+        example: index of the example within it, from 0.
     """
 
     data_set: int
@@ -38,15 +44,15 @@ class Spot(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """The endless row.
+    """The infinite sequence of examples.
 
-    Each data set has epochs of its own: it is read once through, in a random order, before any of it is read again,
-    however often the others were.
+    Each data set has its own epochs: all of its examples are read once, in random order, before any is read again. How
+    often the other data sets are read does not matter.
 
     Attributes:
-        counts: examples of each data set.
-        quotas: turns of each in a block.
-        seed: of all that is random.
+        counts: number of examples of each data set.
+        quotas: number of turns of each data set in a block.
+        seed: seed of all random orders.
         shuffle: whether each epoch, and each block of several data sets, has a random order.
     """
 
@@ -56,7 +62,7 @@ class Order:
     shuffle: bool
 
     def at(self, place: int) -> Spot:
-        """The example at a place."""
+        """Returns the example at a position."""
         data_set, own_place = self.turn(place)
         epoch, example = divmod(own_place, self.counts[data_set])
         if self.shuffle:
@@ -64,7 +70,7 @@ class Order:
         return Spot(data_set, example)
 
     def turn(self, place: int) -> tuple[int, int]:
-        """Whose turn it is at a place, and how many turns that data set had before."""
+        """Returns the data set whose turn it is at a position, and how many turns it had before."""
         if len(self.counts) == 1:
             return 0, place
         block, slot = divmod(place, BLOCK)
@@ -73,23 +79,24 @@ class Order:
         return data_set, block * self.quotas[data_set] + ranks.item(slot)
 
     def epochs(self, places: int) -> list[float]:
-        """How often each data set was read through, on average, after so many places."""
+        """Returns the mean number of epochs of each data set after the first ``places`` positions."""
         return [
             places * quota / sum(self.quotas) / count for quota, count in zip(self.quotas, self.counts, strict=True)
         ]
 
 
 def quotas_of(weights: Sequence[float]) -> tuple[int, ...]:
-    """Turns in a block for each weight, whose sum need not be 1; each has at least one.
+    """Returns the number of turns in a block for each weight, at least 1; weights need not sum to 1.
 
     Raises:
-        UserError: a weight is not positive and finite, or there are more than a block has places.
+        UserError: a weight is not positive and finite, or there are more weights than positions in a block.
     """
     if len(weights) > BLOCK or not all(0 < weight < float("inf") for weight in weights):
         raise UserError(f"data sets can't be mixed by the weights {tuple(weights)}: give each a number above 0")
     shares = np.array(weights, np.float64) / sum(weights) * BLOCK
     quotas = np.maximum(np.floor(shares), 1).astype(int)
-    # What rounding down left over goes to those that lost most by it; what the least got too much, the largest pay.
+    # Turns left over by rounding down go to the quotas that lost most. Turns in excess, due to the minimum of 1, are
+    # taken from the largest quotas.
     left = BLOCK - int(quotas.sum())
     for index in np.argsort(quotas - shares, kind="stable")[: max(left, 0)]:
         quotas[index] += 1
@@ -102,12 +109,17 @@ def quotas_of(weights: Sequence[float]) -> tuple[int, ...]:
 def turns_of_block(
     quotas: tuple[int, ...], key: tuple[int, int] | None
 ) -> tuple[Int[np.ndarray, " block"], Int[np.ndarray, " block"]]:
-    """Whose turn it is at each place of a block, and which of its turns there; in turn where there is no key."""
+    """Returns the data set of each position of a block, and the number of its earlier turns there.
+
+    Args:
+        quotas: number of turns of each data set.
+        key: run seed and block number, which seed the random order; None: the turns are evenly interleaved.
+    """
     turns = np.repeat(np.arange(len(quotas)), quotas)
     if key is not None:
         turns = np.random.default_rng([*key, MIXING]).permutation(turns)
     else:
-        # Evenly spread: the k-th of n turns at (k + 1/2) / n of the block.
+        # Evenly interleaved: the k-th of n turns at (k + 1/2) / n of the block.
         spread = np.concatenate([(np.arange(quota) + 0.5) / quota for quota in quotas])
         turns = turns[np.argsort(spread, kind="stable")]
     ranks = np.empty(len(turns), int)
@@ -116,33 +128,33 @@ def turns_of_block(
 
 
 MIXING = 2**31
-"""In the key of a block's order; no data set has this number."""
+"""Last number of the random key of a block's order. It is no data set's index, so no ``EpochKey`` is equal."""
 
 EpochKey = tuple[int, int, int]
-"""The run's seed, the epoch, and which data set."""
+"""The run's seed, the epoch, and the data set's index."""
 
 
 def shuffled(place: int, count: int, key: EpochKey) -> int:
-    """Which of ``count`` examples an epoch reads at a place."""
+    """Returns the index, below ``count``, of the example that an epoch reads at a position."""
     if count <= MAX_ORDER_LENGTH:
         return order_of_epoch(count, key).item(place)
     return cipher_of_epoch(count, key)[place]
 
 
 def numbers_of(key: EpochKey) -> list[int]:
-    """A key as NumPy takes it: with one data set only seed and epoch."""
+    """Returns an epoch's key as a NumPy seed; the first data set's key is the run's seed and the epoch alone."""
     return list(key if key[2] else key[:2])
 
 
-# A batch may straddle two epochs, and two threads may be in different ones.
+# Keep several: a batch may span two epochs, and threads may be in different epochs.
 @lru_cache(maxsize=64)
 def cipher_of_epoch(count: int, key: EpochKey) -> grain.MapDataset:
-    """The shuffled order as a sequence that takes no memory: Grain's index shuffle, a block cipher of the place."""
+    """Returns the shuffled order as a lazy sequence: Grain's index shuffle, a block cipher that needs no memory."""
     seed = int(np.random.default_rng(numbers_of(key)).integers(2**32))
     return grain.MapDataset.range(count).shuffle(seed=seed)
 
 
 @lru_cache(maxsize=64)
 def order_of_epoch(count: int, key: EpochKey) -> Int[np.ndarray, " count"]:
-    """The shuffled order in which an epoch reads ``count`` examples."""
+    """Returns the shuffled order in which an epoch reads ``count`` examples."""
     return np.random.default_rng(numbers_of(key)).permutation(count)

@@ -1,6 +1,7 @@
-"""Pixels on the host: decode, encode, lay on white, crop, make smaller.
+"""Operations on pixels on the host: decode, encode, composite on white, crop, downscale.
 
-Pixels are 0 to 255 as stored, images float32 in [-1, 1] as networks see them; ``*batch`` stands for any leading axes.
+"Pixels" are uint8, 0 to 255, as stored. "Images" are float32 in [-1, 1], as networks take them. ``*batch`` stands for
+any leading axes.
 """
 
 import io
@@ -19,10 +20,13 @@ SquarePixels = UInt8[np.ndarray, "size size 3"]
 ImagesOfAny = Float32[np.ndarray, "*batch height width 3"]
 
 ROWS_AT_A_TIME = 1024
-"""Of an image that is laid on white: the layers for it would take five times the memory of a large one."""
+"""Number of rows that are composited on white at a time.
+
+RGBA layers of a whole large image would take five times its memory.
+"""
 
 COLUMNS_AT_A_TIME = 256
-"""Of an image that is made smaller by a ratio that is not whole."""
+"""Number of columns that are downscaled at a time, if the ratio is not an integer."""
 
 
 def to_image(pixels: PixelsOfAny) -> ImagesOfAny:
@@ -34,20 +38,21 @@ def to_image(pixels: PixelsOfAny) -> ImagesOfAny:
 
 
 def to_pixels(image: ImagesOfAny) -> PixelsOfAny:
-    """Maps [-1, 1] to 0…255, to the nearest; what is outside is clipped."""
+    """Maps [-1, 1] to 0…255, rounded to the nearest integer; values outside the range are clipped."""
     return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def decode_pixels(source: Any, shorter_side: int | None = None) -> HostPixels:
-    """Decodes an image file of ``opened_images.FORMATS`` as ``decode_upright`` does; transparency is laid on white.
+    """Decodes an image file of ``opened_images.FORMATS`` as ``decode_upright`` does, and composites it on white.
 
     Args:
         source: the file's bytes, or the file.
-        shorter_side: pixels that will do. A JPEG can be decoded at a half, a quarter or an eighth of its size, in less
-            time (Wallace 1991: an eighth are the means of its blocks); it is, where that leaves at least so many.
+        shorter_side: pixels of the shorter side that are sufficient. A JPEG can be decoded at 1/2, 1/4 or 1/8 of its
+            size, which takes less time (Wallace 1991: at 1/8 each pixel is the mean of a block). It is, if at least
+            this many pixels remain.
 
     Raises:
-        DamagedImageError: it is no image, too large, animated, has no 8-bit form, or can't be decoded.
+        DamagedImageError: it is not an image, is too large, is animated, has no 8-bit form, or can't be decoded.
     """
     with opened_image(source) as image:
         if shorter_side is not None:
@@ -56,26 +61,26 @@ def decode_pixels(source: Any, shorter_side: int | None = None) -> HostPixels:
 
 
 def decode_upright(image: Image.Image) -> Image.Image:
-    """Decodes an opened image: one frame, upright, with 8 bits a channel, in its own colour space.
+    """Decodes an opened image: one frame, upright, with 8 bits per channel, in its own colour space.
 
-    Every picture, mask and stored image is decoded here, so all of them look alike:
+    All images, masks and stored images are decoded here, so all are treated alike:
 
-    - The orientation that EXIF or XMP gives is applied, and the image has none any more.
-    - 16-bit grey becomes 8-bit grey, to the nearest; of 16-bit colour Pillow keeps the upper byte.
-    - 32-bit integers and floats are refused: nothing says whether their white is 1, 255 or another number.
+    - The EXIF or XMP orientation is applied and removed.
+    - 16-bit grey becomes 8-bit grey, rounded to the nearest value; of 16-bit colour Pillow keeps the upper byte.
+    - 32-bit integers and floats are rejected: it is unknown whether their white is 1, 255 or another number.
     - Colour profiles (ICC) are not applied.
 
     Args:
-        image: as ``opened_image`` gives it, within its block; it is changed.
+        image: an image from ``opened_image``, within its block; it is modified in place.
 
     Raises:
         DamagedImageError: it is animated, or has no 8-bit form.
     """
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # of which a camera's second frame is a preview
+    if frames > 1 and image.format != "MPO":  # an MPO's second frame is a camera's preview
         raise DamagedImageError("image is animated", f"{frames} frames")
     image.load()
-    # Only a TIFF has its orientation elsewhere; of a small PNG the look would take as long as its pixels.
+    # The orientation is in ``info``, except in a TIFF. For a small PNG the lookup takes as long as decoding.
     if image.info or image.format == "TIFF":
         # In place: a copy of 64 million pixels would take 256 MB.
         ImageOps.exif_transpose(image, in_place=True)
@@ -83,15 +88,15 @@ def decode_upright(image: Image.Image) -> Image.Image:
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """An image with 16 bits a channel as one with 8, to the nearest; others as they are.
+    """Converts an image with 16 bits per channel to 8 bits, rounded to the nearest; returns others unchanged.
 
     Raises:
-        DamagedImageError: it has numbers without a range, such as floats.
+        DamagedImageError: its values have no defined range, such as floats.
     """
     # Pillow scales PGM and PNM files of more than 8 bits to 16, and calls them "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         values = np.asarray(image)
-        # Row by row, since whole numbers large enough would take four times the image's memory.
+        # Row by row: uint32 arrays of the whole image would take four times its memory.
         rows = [((row.astype(np.uint32) + 128) // 257).astype(np.uint8) for row in values]
         grey = Image.fromarray(np.stack(rows))
         transparent = image.info.get("transparency")
@@ -105,14 +110,14 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def encode_png(pixels: HostPixels) -> bytes:
-    """Encodes pixels as a PNG file, without loss."""
+    """Encodes pixels losslessly as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def encode_jpeg(pixels: HostPixels, quality: int = 95) -> bytes:
-    """Encodes pixels as a JPEG file, with colours as sharp as brightness; ``quality`` is 1 to 100."""
+    """Encodes pixels as a JPEG file without chroma subsampling; ``quality`` is 1 to 100."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
@@ -126,7 +131,7 @@ def lay_on_white(image: Image.Image) -> HostPixels:
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, ROWS_AT_A_TIME):
         rows = image.crop((0, top, width, min(top + ROWS_AT_A_TIME, height)))
-        # Straight from palette or grey to RGBA, so that a transparent palette entry counts too.
+        # Directly from palette or grey to RGBA, so that transparent palette entries are respected.
         layer = rows.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         pixels[top : top + ROWS_AT_A_TIME] = np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
@@ -142,14 +147,15 @@ def crop_centre_square(pixels: HostPixels) -> SquarePixels:
 
 
 def resize_area(image: ImagesOfAny, resolution: int) -> Float32[np.ndarray, "*batch {resolution} {resolution} 3"]:
-    """Makes square images smaller: each new pixel is the exact mean of the area that it covers in the old image.
+    """Downscales square images: each new pixel is the exact mean of the area that it covers in the old image.
 
-    The area mean is antialiased, overshoots nowhere (Lanczos rings beside the flat colours of drawings), and composes:
-    256 to 128 to 64 equals 256 to 64. It holds for any ratio; pixels that are covered in part count in part.
+    The area mean is antialiased and never overshoots, while Lanczos rings beside the flat colours of drawings. It
+    composes: 256 to 128 to 64 equals 256 to 64. It works for any ratio: partly covered pixels are weighted by the
+    covered part.
 
     Args:
-        image: one or many, square, in any range.
-        resolution: the new height and width, at most the old.
+        image: one or more square images, with values in any range.
+        resolution: the new height and width, at most the old ones.
 
     Raises:
         UserError: the image is not square, or is smaller than ``resolution``.
@@ -164,14 +170,15 @@ def resize_area(image: ImagesOfAny, resolution: int) -> Float32[np.ndarray, "*ba
 
 
 def resize_shorter_side(image: ImagesOfAny, shorter_side: int) -> Float32[np.ndarray, "*batch new_height new_width 3"]:
-    """Makes images of any shape smaller, as ``resize_area`` does, until their shorter side has so many pixels.
+    """Downscales images of any shape by area means, as ``resize_area`` does, to a given shorter side.
 
     Args:
-        image: one or many, in any range.
-        shorter_side: in pixels, at most that of the image. The longer one is rounded, see ``size_of_smaller``.
+        image: one or more images of the same shape, with values in any range.
+        shorter_side: new shorter side in pixels, at most the old one. The longer side is rounded, see
+            ``size_of_smaller``.
 
     Raises:
-        UserError: the image is smaller than that.
+        UserError: the image's shorter side is smaller than ``shorter_side``.
     """
     height, width = image.shape[-3:-1]
     if min(height, width) < shorter_side:
@@ -188,9 +195,9 @@ def resize_shorter_side(image: ImagesOfAny, shorter_side: int) -> Float32[np.nda
 
 
 def size_of_smaller(height: int, width: int, shorter_side: int) -> tuple[int, int]:
-    """The height and width of an image whose shorter side was made so many pixels.
+    """Returns the height and width of an image after its shorter side is downscaled to ``shorter_side`` pixels.
 
-    The longer side is rounded to a whole pixel, so the picture is stretched by at most half of one.
+    The longer side is rounded to a whole pixel, so the image is stretched by at most half a pixel.
     """
     scale = shorter_side / min(height, width)
     return max(round(height * scale), shorter_side), max(round(width * scale), shorter_side)
@@ -208,14 +215,15 @@ def _mean_of_blocks(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _mean_of_rows(image: np.ndarray, size: int) -> np.ndarray:
-    # Band by band, as the sums are twice as large as the image, and there are several.
+    # Band by band: the float64 sums take twice the image's memory, and there are several of them.
     starts = range(0, image.shape[-2], COLUMNS_AT_A_TIME)
     bands = [_mean_of_rows_of_band(image[..., start : start + COLUMNS_AT_A_TIME, :], size) for start in starts]
     return np.concatenate(bands, axis=-2)
 
 
 def _mean_of_rows_of_band(image: np.ndarray, size: int) -> np.ndarray:
-    # The integral up to a fractional edge is the cumulative sum, interpolated; a mean is a difference of two integrals.
+    # The integral up to a fractional edge is the cumulative sum, linearly interpolated. A mean is a difference of two
+    # integrals.
     height = image.shape[-3]
     cumulative = np.cumsum(image, axis=-3, dtype=np.float64)
     cumulative = np.concatenate([np.zeros_like(cumulative[..., :1, :, :]), cumulative], axis=-3)
@@ -227,14 +235,14 @@ def _mean_of_rows_of_band(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Makes an image of any shape smaller until its shorter side has so many pixels, antialiased.
+    """Downscales an image of any shape to a given shorter side, antialiased.
 
-    By Pillow's Hamming filter in whole numbers: nearly as sharp as bicubic, it overshoots nowhere, and gives the same
-    bytes on every machine.
+    It uses Pillow's Hamming filter, which is nearly as sharp as bicubic and never overshoots. Pillow's integer
+    arithmetic gives the same bytes on every machine.
 
     Args:
-        pixels: its shorter side has at least ``shorter_side`` pixels.
-        shorter_side: in pixels, at least 1. The longer one is rounded, see ``size_of_smaller``.
+        pixels: image whose shorter side has at least ``shorter_side`` pixels.
+        shorter_side: new shorter side in pixels, at least 1. The longer side is rounded, see ``size_of_smaller``.
     """
     height, width, _ = pixels.shape
     new_height, new_width = size_of_smaller(height, width, shorter_side)

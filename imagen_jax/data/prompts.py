@@ -1,4 +1,4 @@
-"""Prompts from files and from command lines, checked before anything is loaded."""
+"""Reads prompts from files, and checks them before any model is loaded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,28 +13,31 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 MAX_FILE_BYTES = 2**28
 MAX_PROMPT_LENGTH = 20_000
-"""Characters."""
+"""Max number of characters of a prompt."""
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
-"""Of a table, in the order in which they are looked for, however they are capitalised; DrawBench has ``Prompts``."""
+"""Names of a table's prompt column, in order of preference and matched case-insensitively.
+
+DrawBench has ``Prompts``.
+"""
 
 NAMES = f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
 FORMS = '["a cat", "a dog"] or [{"prompt": "a cat"}]'
 NOT_LINES = (".htm", ".html", ".json5", ".rtf", ".toml", ".xml", ".yaml", ".yml")
-"""Endings of texts whose lines are no prompts."""
+"""Suffixes of text files whose lines are not prompts."""
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Reads a file of prompts: a line each, or a table's column ``prompt``, ``prompts``, ``caption`` or ``text``.
+    """Reads the prompts of a file: its lines, or a table's column ``prompt``, ``prompts``, ``caption`` or ``text``.
 
     Args:
-        path: JSON lines (``.jsonl``, ``.ndjson``), ``.csv``, ``.tsv`` and ``.parquet`` are tables. ``.json`` is a list
-            of texts or of objects with such a column, an object that has the list under such a name, or JSON lines. All
-            else is text, of which empty lines are left out.
+        path: file of prompts. JSON lines (``.jsonl``, ``.ndjson``), ``.csv``, ``.tsv`` and ``.parquet`` are tables. A
+            ``.json`` file contains a list of strings, a list of objects with such a column, an object with such a list
+            under such a name, or JSON lines. Any other file is text with one prompt per line; empty lines are skipped.
 
     Raises:
-        UserError: there is no such file, it is not UTF-8, a row has no prompt, there is none at all, or it is of
-            another format.
+        UserError: the file does not exist, is not UTF-8, contains no prompt, has a row without a prompt, or has another
+            format.
     """
     suffix = path.suffix.lower()
     try:
@@ -56,7 +59,11 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text that are not empty."""
+    """Returns the non-empty lines of a text file.
+
+    Raises:
+        UserError: the file is not UTF-8, is too large, contains JSON, or has a suffix of ``NOT_LINES``.
+    """
     if path.suffix.lower() in NOT_LINES:
         raise UserError(f"prompts are not read from {path.suffix.lower()} files: write {path.stem}.txt, one a line")
     if (size := size_of(path)) > MAX_FILE_BYTES:
@@ -72,7 +79,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def holds_json(text: str, lines: Sequence[str]) -> bool:
-    """Whether a text is a list or an object of JSON as a whole, or each of its lines is an object."""
+    """Returns whether a text is a JSON list or object as a whole, or each of its lines is a JSON object."""
     if not text.lstrip().startswith(("[", "{")):
         return False
     try:
@@ -87,10 +94,10 @@ def holds_json(text: str, lines: Sequence[str]) -> bool:
 
 
 def read_json_prompts(path: Path) -> list[str]:
-    """The prompts of a JSON file.
+    """Returns the prompts of a JSON file.
 
     Raises:
-        UserError: it is no JSON, or holds something else.
+        UserError: it is not JSON, contains no list of prompts, or has an item without a prompt.
     """
     try:
         document = read_json(path, MAX_FILE_BYTES)
@@ -117,7 +124,11 @@ def read_json_prompts(path: Path) -> list[str]:
 
 
 def read_table(path: Path, read_rows: RowReader) -> list[str]:
-    """The prompts of a table."""
+    """Returns the prompts of a table.
+
+    Raises:
+        UserError: the table can't be read, or a row has no prompt.
+    """
     prompts = []
     for row in read_rows(path, None, ()):
         prompt = prompt_of(row.values)
@@ -128,16 +139,16 @@ def read_table(path: Path, read_rows: RowReader) -> list[str]:
 
 
 def prompt_of(values: Mapping[str, Any]) -> str | None:
-    """The text of the first of ``COLUMNS`` that a row has, however it is capitalised; None where there is none."""
+    """Returns a row's text in the first of ``COLUMNS`` that it has, matched case-insensitively; None if it has none."""
     named = {name.strip().lower(): value for name, value in values.items()}
     return next((named[name] for name in COLUMNS if isinstance(named.get(name), str)), None)
 
 
 def check_readable(prompts: Sequence[str]) -> None:
-    """Checks that every prompt is text, and not endless.
+    """Checks that each prompt is valid Unicode text, and not too long.
 
     Raises:
-        UserError: one holds bytes that are no UTF-8, or is too long.
+        UserError: a prompt contains bytes that are not UTF-8, or exceeds ``MAX_PROMPT_LENGTH``.
     """
     for prompt in prompts:
         if len(prompt) > MAX_PROMPT_LENGTH:

@@ -1,6 +1,7 @@
-"""Which examples train and which validate: decided by a hash of the concept alone.
+"""Assigns examples to training or validation by a hash of their concept alone.
 
-So the answer is the same on every machine and in every run, and stays when other images come or go.
+So the assignment is the same on every machine and in every run, and does not change when other images are added or
+removed.
 """
 
 import hashlib
@@ -16,11 +17,12 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 def split_of(concept: str, validation_fraction: float = 0.05) -> Split:
     """Returns the split of a concept.
 
-    A concept keeps its place when the fraction grows: what validates at 0.05 validates at 0.1 too.
+    A concept of the validation split stays there when the fraction grows: one that validates at 0.05 also validates at
+    0.1.
 
     Args:
-        concept: what the image shows; variants share it.
-        validation_fraction: expected share of concepts that validate, in [0, 1).
+        concept: subject of the image; variants of an image share it.
+        validation_fraction: expected fraction of concepts in the validation split, in [0, 1).
 
     Raises:
         UserError: the fraction is out of range.

@@ -1,4 +1,4 @@
-"""Reads a prepared data set: any example at any time, no TensorFlow."""
+"""Reads a prepared data set with random access and without TensorFlow."""
 
 import hashlib
 import json
@@ -26,14 +26,14 @@ MANIFEST = "manifest.json"
 CAPTIONS = "captions.json"
 
 PREPARED_FORMAT = 3
-"""Of the folder that ``preparation`` makes; data sets of another number are to be prepared anew."""
+"""Format version of the folder that ``preparation`` writes. Data sets of another version must be prepared again."""
 
 Item = TypeVar("Item", covariant=True)
 
 
 @runtime_checkable
 class RandomAccess(Protocol[Item]):
-    """What can be read by index, in any order; a list is one."""
+    """A sequence that can be read by index in any order, such as a list."""
 
     def __len__(self) -> int: ...
 
@@ -45,8 +45,8 @@ class StoredImage(NamedTuple):
 
     Attributes:
         key: its name in its source.
-        captions: what it shows, once or more.
-        encoded: the image as a PNG, JPEG or WebP file's bytes.
+        captions: one or more captions.
+        encoded: bytes of the PNG, JPEG or WebP file.
     """
 
     key: str
@@ -55,18 +55,18 @@ class StoredImage(NamedTuple):
 
 
 class UnreadableError(Exception):
-    """One image can't be read, though its file is there."""
+    """Raised for a single image that can't be read although its file exists."""
 
 
 class StoredImages:
-    """One split of a prepared data set, as a sequence that can be read from several threads and sent to processes.
+    """One split of a prepared data set, as a sequence that is thread-safe and picklable.
 
-    ArrayRecord reads files of this machine only, so of a data set in a bucket a copy is made first.
+    ArrayRecord reads only local files, so a data set in a bucket is copied first.
 
     Args:
         dataset: the folder that TFDS reads.
-        split: which.
-        sizes: of its files below the folder, in bytes.
+        split: the split to read.
+        sizes: sizes in bytes of the split's files, by their paths relative to the folder.
     """
 
     def __init__(self, dataset: Path, split: Split, sizes: Mapping[str, int]):
@@ -79,7 +79,7 @@ class StoredImages:
         self._sizes = {folder / name: size for name, size in sizes.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In the worker process that it was sent to."""
+        """Restores the sequence in the worker process that receives it."""
         allow_open_files()
         self.__dict__.update(state)
 
@@ -93,7 +93,7 @@ class StoredImages:
         try:
             record = self._records[index]
         except RuntimeError as error:
-            # ArrayRecord has a checksum for each record, and says so whether that differs or the file is gone.
+            # ArrayRecord checks each record's checksum, and raises the same error if the file is missing.
             for file, size in self._sizes.items():
                 if not file.is_file() or file.stat().st_size != size:
                     raise UserError(
@@ -107,10 +107,10 @@ class StoredImages:
 
 
 def check_features(folder: Path) -> None:
-    """Checks what a data set says of its fields: TFDS would import any Python module that is named there.
+    """Checks that ``features.json`` names only classes of TFDS, because TFDS imports any Python module named there.
 
     Raises:
-        UserError: something else than a class of TFDS is named, or the file is damaged.
+        UserError: another class is named, or the file is missing or damaged.
     """
     file = folder / FEATURES
     try:
@@ -128,26 +128,26 @@ def check_features(folder: Path) -> None:
 
 
 def allow_open_files() -> None:
-    """Lets this process open as many files as it may: ArrayRecord keeps every shard open that it has read."""
+    """Raises this process's limit on open files to the max: ArrayRecord keeps every shard open that it has read."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_split(folder: Path, split: Split) -> None:
-    """Checks that a data set has images in a split, by its manifest alone.
+    """Checks that a data set has images in a split, reading only its manifest.
 
     Raises:
-        UserError: the folder holds no data set, or the split is empty.
+        UserError: the folder contains no data set, or the split is empty.
     """
     if not read_manifest(folder)["counts"][split]:
         raise UserError(f"the {split} split of {folder} is empty: prepare more images, or another validation_fraction")
 
 
 def load_split(folder: str | Path, split: Split) -> StoredImages:
-    """Opens one split of the data set in ``folder``, as ``prepare_data`` returned it.
+    """Opens one split of the data set in ``folder``, a folder that ``prepare_data`` returned.
 
     Raises:
-        UserError: the folder holds no data set, or the split is empty.
+        UserError: the folder contains no data set, or the split is empty.
     """
     folder = to_path(folder)
     check_split(folder, split)
@@ -155,7 +155,7 @@ def load_split(folder: str | Path, split: Split) -> StoredImages:
 
 
 def sizes_of(folder: Path, split: Split) -> dict[str, int]:
-    """The size of each file of a split, below the folder that TFDS reads."""
+    """Returns the size in bytes of each file of a split, by its path relative to the folder that TFDS reads."""
     manifest = read_manifest(folder)
     if "shards" in manifest:
         sizes = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
@@ -166,12 +166,18 @@ def sizes_of(folder: Path, split: Split) -> dict[str, int]:
 
 
 def captions_of(folder: str | Path, split: Split) -> list[tuple[str, ...]]:
-    """Returns the captions of each image of one split, in the order of ``load_split``, without touching an image."""
+    """Returns the captions of each image of one split, in the order of ``load_split``, without reading any image."""
     return list(read_captions(folder, split))
 
 
 def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]:
-    """The same one by one, so that a data set of any size takes little memory."""
+    """Yields the captions of each image of one split, in the order of ``load_split``.
+
+    It reads shard by shard, so a large data set takes little memory.
+
+    Raises:
+        UserError: the manifest is missing, damaged, or names a file outside its folder.
+    """
     folder = to_path(folder)
     manifest = read_manifest(folder)
     if "shards" not in manifest:
@@ -181,28 +187,29 @@ def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]
         if shard["split"] == split:
             if not stays_below(shard["captions"]):
                 raise UserError(f"{folder / MANIFEST} names a file out of its folder: prepare the data set anew")
-            # Not splitlines: a caption may hold a character that it takes for the end of a line.
+            # Not splitlines: a caption may contain a character that it treats as the end of a line.
             for line in (folder / shard["captions"]).read_bytes().split(b"\n")[:-1]:
                 yield tuple(parse_json(line))
 
 
 def identify(folder: Path) -> str:
-    """Sixteen hexadecimal digits that tell a data set from others.
+    """Returns sixteen hexadecimal digits that identify a data set: a hash of its manifest.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder contains no data set.
     """
     read_manifest(folder)
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def identify_drawn(folder: Path) -> str:
-    """The same for a data set that was drawn, by its captions and images; all of its files are read.
+    """Returns sixteen hexadecimal digits that identify a rendered data set by its captions and images.
 
-    Its manifest says also where the images came from, and its folder's name when their files were written.
+    It reads all files. The manifest and the folder's name can't identify the content: the manifest also contains where
+    the images came from, and the name depends on when their files were written.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder contains no data set.
     """
     manifest = read_manifest(folder)
     dataset = local_folder(folder / DATASET)
@@ -212,10 +219,10 @@ def identify_drawn(folder: Path) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads what a prepared data set says about itself.
+    """Reads the manifest of a prepared data set.
 
     Raises:
-        UserError: the folder holds no complete data set.
+        UserError: the folder contains no complete data set, or the manifest is damaged.
     """
     try:
         manifest = read_json(folder / MANIFEST)

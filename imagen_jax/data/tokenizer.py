@@ -1,4 +1,4 @@
-"""Captions to token ids, and token ids to padded arrays."""
+"""Tokenizes captions to token ids, and pads token ids to arrays."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,25 +11,25 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
-"""``tokenize(captions)``: the ids of each caption, special tokens included, neither truncated nor padded.
+"""``tokenize(captions)`` returns the token ids of each caption with special tokens, neither truncated nor padded.
 
-The last token must be the one that closes a sequence ([SEP] for BERT, </s> for T5): truncation keeps it.
+The last token must be the one that ends a sequence ([SEP] for BERT, </s> for T5): truncation keeps it.
 """
 
 PADDING_ID = 0
-"""What captions are padded with: BERT's [PAD] and T5's <pad>, which no text is ever tokenized to."""
+"""Token id for padding: BERT's [PAD] and T5's <pad>. No text is tokenized to it."""
 
 ONE_TOKEN = (np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
-"""Ids and mask of the shortest caption, to learn an encoder's shapes with."""
+"""Ids and mask, shape (1, 1), of a caption of one token: the smallest input to find an encoder's output shapes."""
 
 
 def load_tokenizer(path: Path) -> Tokenize:
     """Returns the tokenizer of a ``tokenizer.json`` file, with the special tokens its model was trained on.
 
-    The file may ask for truncation and padding; both are switched off, so that neither ever happens unseen.
+    Truncation and padding that the file configures are disabled.
 
     Raises:
-        ValueError: it is no such file. What it returns raises ``UserError`` where the file contradicts itself.
+        ValueError: the file is not a tokenizer. The returned function raises ``UserError`` if the file is inconsistent.
     """
     tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     tokenizer.no_truncation()
@@ -39,7 +39,7 @@ def load_tokenizer(path: Path) -> Tokenize:
         try:
             return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
         except BaseException as error:
-            # The library's own errors have no type of their own, and those of Rust are not even of Exception.
+            # The library raises plain Exception, and its Rust panics do not even derive from Exception.
             if type(error) is Exception or type(error).__name__ == "PanicException":
                 raise UserError(f"{path} can't be used ({error}): download it again") from None
             raise
@@ -48,10 +48,12 @@ def load_tokenizer(path: Path) -> Tokenize:
 
 
 def load_sentencepiece(path: Path) -> Tokenize:
-    """Returns the tokenizer of a sentencepiece model with T5's conventions: padding 0, </s> 1 at the end, no start.
+    """Returns the tokenizer of a sentencepiece model with T5's conventions.
+
+    The padding id is 0, each caption ends with </s>, id 1, and there is no start token.
 
     Raises:
-        UserError: the file is absent, no sentencepiece model, or one of other conventions.
+        UserError: the file is missing, is not a sentencepiece model, or has other conventions.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: download the sentencepiece model that came with the T5 weights")
@@ -70,14 +72,17 @@ def load_sentencepiece(path: Path) -> Tokenize:
 
 
 def truncate_token_ids(ids: list[int], limit: int) -> list[int]:
-    """Returns at most ``limit`` ids: the first ones, and always the closing one."""
+    """Returns at most ``limit`` token ids: the first ones, and always the last one."""
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
 def pad_token_ids(
     sequences: Sequence[list[int]], batch: int, tokens: int, padding_id: int = PADDING_ID
 ) -> tuple[Int[np.ndarray, "batch tokens"], Bool[np.ndarray, "batch tokens"]]:
-    """Returns ids ``(batch, tokens)``, int32, and the mask of true tokens; rows beyond ``sequences`` hold none."""
+    """Returns ids, int32, and a mask, bool, both of shape ``(batch, tokens)``.
+
+    The mask is True at tokens and False at padding. Rows beyond ``sequences`` are padding only.
+    """
     ids = np.full((batch, tokens), padding_id, np.int32)
     mask = np.zeros((batch, tokens), bool)
     for row, sequence in enumerate(sequences):

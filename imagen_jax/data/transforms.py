@@ -1,7 +1,7 @@
-"""What a stored image goes through on its way into a batch, in three steps, so that the first can be remembered.
+"""Transforms a stored image into an element of a batch, in three steps. The result of the first can be cached.
 
 prepare: stored image -> pixels at the stage's resolution     one example, deterministic; the only costly step
-vary:    pixels, generator -> pixels, such as a random crop   one example; the only random step, where there is one
+vary:    pixels, generator -> pixels, such as a random crop   one example; the only random step, optional
 finish:  stacked pixels -> arrays of the batch                deterministic, the same for every example
 """
 
@@ -31,12 +31,12 @@ Vary = Callable[[HostPixels, np.random.Generator], SquarePixels]
 
 
 class PreparedImage(NamedTuple):
-    """One example, decoded and at the stage's resolution, still in whole numbers: a quarter of the memory of floats.
+    """One example, decoded and at the stage's resolution, as uint8: a quarter of the memory of float32.
 
     Attributes:
         key: its name in its source.
-        captions: what it shows, once or more.
-        pixels: the image.
+        captions: one or more captions.
+        pixels: the image, uint8.
     """
 
     key: str
@@ -46,11 +46,11 @@ class PreparedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """The three steps; functions that worker processes can be sent.
+    """The three steps, as functions that can be pickled for worker processes.
 
     Attributes:
         prepare: decodes and resizes.
-        vary: its randomness comes from the generator that it is given; None where nothing is random.
+        vary: random step, which uses only the generator that it receives; None if nothing is random.
         finish: makes the arrays that the stage trains on.
     """
 
@@ -60,13 +60,14 @@ class Transform:
 
 
 def make_example(resolution: int, square: str = "centre") -> Transform:
-    """Makes ``{"image"}``: float32 in [-1, 1], ``resolution`` high and wide.
+    """Makes the transform to ``{"image"}``: float32 in [-1, 1], ``resolution`` high and wide.
 
-    A larger stored image is made smaller by exact area means and rounded to 8 bits, as if it had been stored so.
+    A larger stored image is downscaled by exact area means and rounded to 8 bits, as if it had been stored at that
+    size.
 
     Args:
         resolution: height and width, at most that of the stored images.
-        square: how a picture that is not square becomes one, a key of ``SQUARES``.
+        square: how an image becomes square, a key of ``SQUARES``.
 
     Raises:
         UserError: ``square`` is unknown.
@@ -78,14 +79,15 @@ def make_example(resolution: int, square: str = "centre") -> Transform:
 def make_super_resolution_example(
     low_resolution: int, resolution: int, crop: int | None = None, square: str = "centre"
 ) -> Transform:
-    """Makes ``{"image", "low_res"}``: an image and its exact area means, both float32 in [-1, 1].
+    """Makes the transform to ``{"image", "low_res"}``: an image and its exact area means, both float32 in [-1, 1].
 
     Args:
-        low_resolution: height and width of ``low_res`` when nothing is cropped.
+        low_resolution: height and width of ``low_res`` without a crop.
         resolution: height and width of the whole image, a multiple of ``low_resolution``.
-        crop: height and width of a random crop of ``image``, for training; a multiple of the ratio of both. The crop
-            lies on the grid of the low resolution, so ``low_res`` (``crop / ratio`` pixels) is its exact area mean.
-        square: how a picture that is not square becomes one, before that: a key of ``SQUARES``.
+        crop: height and width of a random crop of ``image``, for training; a multiple of the ratio of both resolutions.
+            The crop is aligned to the low-resolution grid, so ``low_res`` (``crop / ratio`` pixels) is its exact area
+            mean.
+        square: how an image becomes square before the crop, a key of ``SQUARES``.
 
     Raises:
         UserError: the sizes do not fit each other, or ``square`` is unknown.
@@ -109,36 +111,39 @@ def make_super_resolution_example(
 
 
 def in_turn(*steps: Vary) -> Vary | None:
-    """Makes one step of several; of none, none."""
+    """Composes random steps into one; returns None if there are none."""
     return partial(vary_in_turn, steps=steps) if steps else None
 
 
 def vary_in_turn(pixels: HostPixels, generator: np.random.Generator, steps: tuple[Vary, ...]) -> SquarePixels:
-    """Takes one step after the other."""
+    """Applies random steps one after the other."""
     for step in steps:
         pixels = step(pixels, generator)
     return pixels
 
 
 def prepare_centre(stored: StoredImage, resolution: int) -> PreparedImage:
-    """Decodes a stored image, crops its centre square, and makes that ``resolution`` high and wide."""
+    """Decodes a stored image, crops its centre square, and downscales it to ``resolution`` high and wide."""
     return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded, resolution)), resolution)
 
 
 def prepare_whole(stored: StoredImage, resolution: int) -> PreparedImage:
-    """Decodes a stored image and makes its shorter side ``resolution`` pixels; nothing is cut off."""
+    """Decodes a stored image and downscales its shorter side to ``resolution`` pixels, without cropping."""
     return make_smaller(stored, decode_pixels(stored.encoded, resolution), resolution)
 
 
 def make_smaller(stored: StoredImage, pixels: HostPixels, resolution: int) -> PreparedImage:
-    """Makes the shorter side of a stored image's pixels ``resolution``, if it is not."""
+    """Downscales a stored image's pixels so that their shorter side is ``resolution``, if it is not already."""
     if min(pixels.shape[:2]) != resolution:
         pixels = to_pixels(resize_shorter_side(to_image(pixels), resolution))
     return PreparedImage(stored.key, stored.captions, pixels)
 
 
 def crop_along(pixels: HostPixels, generator: np.random.Generator) -> SquarePixels:
-    """Cuts out a random square as high or wide as the image's shorter side; a square image stays and draws nothing."""
+    """Crops a random square as high or wide as the shorter side.
+
+    A square image is returned unchanged, without using the generator.
+    """
     height, width, _ = pixels.shape
     size = min(height, width)
     if height == width:
@@ -148,29 +153,29 @@ def crop_along(pixels: HostPixels, generator: np.random.Generator) -> SquarePixe
 
 
 def crop_on_grid(pixels: HostPixels, generator: np.random.Generator, size: int, grid: int) -> SquarePixels:
-    """Cuts out a random square of ``size`` pixels whose corner lies on a multiple of ``grid``."""
+    """Crops a random square of ``size`` pixels whose corner lies on a multiple of ``grid``."""
     places = (len(pixels) - size) // grid + 1
     top, left = grid * generator.integers(places, size=2)
     return pixels[top : top + size, left : left + size]
 
 
 def finish_example(pixels: PixelsOfBatch) -> dict[str, np.ndarray]:
-    """The arrays of a base stage."""
+    """Returns the arrays of a base stage: ``image``."""
     return {"image": to_image(pixels)}
 
 
 def finish_super_resolution_example(pixels: PixelsOfBatch, factor: int) -> dict[str, np.ndarray]:
-    """The arrays of a stage that makes images ``factor`` times as high and wide."""
+    """Returns ``image`` and ``low_res`` of a stage that makes images ``factor`` times as high and wide."""
     image = to_image(pixels)
     return {"image": image, "low_res": resize_area(image, image.shape[1] // factor)}
 
 
 class Squaring(NamedTuple):
-    """How a picture that is not square becomes one, in the first two steps of a transform.
+    """How an image becomes square, in the first two steps of a transform.
 
     Attributes:
-        prepare: decodes and resizes to a resolution, and cuts where nothing is random.
-        vary: cuts by chance, if that has not been done.
+        prepare: decodes and resizes to a resolution, and crops if the crop is not random.
+        vary: random crop, or None.
     """
 
     prepare: Callable[[StoredImage, int], PreparedImage]
@@ -178,4 +183,4 @@ class Squaring(NamedTuple):
 
 
 SQUARES = {"centre": Squaring(prepare_centre, None), "random": Squaring(prepare_whole, crop_along)}
-"""What ``data.crop`` may say: the square in the middle, or one anywhere along the longer side, another each time."""
+"""Values of ``data.crop``: the centre square, or a random square along the longer side, a new one at each read."""

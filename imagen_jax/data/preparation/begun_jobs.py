@@ -1,6 +1,6 @@
-"""What a folder of a data set was begun with: the same is continued, what failed gives way, all else is refused.
+"""Records the job that a data set's folder was started with. The same job resumes; a failed one may be replaced.
 
-job -> OUT/job.json -> the same job, wherever its source lies now, or a sentence that says what differs
+job -> OUT/job.json -> the same job, wherever its source is now, or an error that says what differs
 """
 
 import inspect
@@ -20,24 +20,27 @@ from imagen_jax.storage.paths import Path
 PARTS = "parts"
 JOB = "job.json"
 UNFIT = "unfit.json"
-"""What says that the source gave nothing to train on, or too much that is bad: the command is to be corrected."""
+"""File that marks the source as unfit: it has no training data, or too much of it is bad.
+
+A corrected command may replace the job.
+"""
 
 
 class UnfitError(UserError):
-    """What the source gives is no data set: the same command would say so again."""
+    """Raised if the source gives no usable data set: the same command would fail again."""
 
 
 def begin(wanted: Mapping[str, Any], out: pathlib.Path) -> None:
-    """Writes down what is made in ``out``, or checks that it is the same that was begun there.
+    """Records the job of the data set in ``out``, or checks that the same job was started there.
 
-    What a start left that failed gives way to the corrected one.
+    A failed job is replaced: one that found the source unfit, or that has kept no record yet.
 
     Args:
-        wanted: what makes this data set another than others, see ``Preparation.describe``.
+        wanted: settings that distinguish this data set from others, see ``Preparation.describe``.
         out: folder of the data set.
 
     Raises:
-        UserError: it is something else.
+        UserError: another job was started there.
     """
     try:
         begun = check_begun(wanted, out)
@@ -53,7 +56,7 @@ def begin(wanted: Mapping[str, Any], out: pathlib.Path) -> None:
 
 @contextmanager
 def noting_unfit(out: pathlib.Path) -> Iterator[None]:
-    """Notes in ``out`` where the block finds the source unfit, so that the corrected command may begin there anew."""
+    """Writes ``UNFIT`` into ``out`` if the block raises ``UnfitError``, so that a corrected command may start there."""
     try:
         yield
     except UnfitError as error:
@@ -62,16 +65,16 @@ def noting_unfit(out: pathlib.Path) -> Iterator[None]:
 
 
 def holds_no_record(parts: pathlib.Path) -> bool:
-    """Whether no record of the parts that are made was good enough to keep."""
+    """Returns whether no finished part has kept any record."""
     reports = [read_json(file) for file in parts.glob(f"*/{REPORT}")]
     return not any(sum(report["counts"].values()) for report in reports if report is not None)
 
 
 def check_begun(wanted: Mapping[str, Any], out: Path) -> bool:
-    """Whether a data set was begun in ``out``, after checking that it is this one, wherever its source lies now.
+    """Returns whether a job was started in ``out``, and checks that it is the same, wherever its source is now.
 
     Raises:
-        UserError: it is another.
+        UserError: another job was started there.
     """
     begun = read_json(out / JOB)
     if begun is None:
@@ -87,7 +90,7 @@ def check_begun(wanted: Mapping[str, Any], out: Path) -> bool:
 
 
 def without_places(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A source's options without those that name a place; the fingerprints of its parts tell what lies there."""
+    """Returns a source's options except paths; the fingerprints of its parts identify the files there."""
     if source not in PARTED_SOURCES:
         return dict(options)
     parameters = inspect.signature(PARTED_SOURCES[source].list_all).parameters

@@ -1,13 +1,13 @@
-"""Draws a source's images once and keeps them, ready to read in any order: ArrayRecord files written by TFDS.
+"""Renders a source's images once and stores them for random access: ArrayRecord files written by TFDS.
 
     data_dir/openmoji-64px-1f2e3d4c/
-        manifest.json         what it is, whence, how many; written last, so its presence says "complete"
+        manifest.json         what it is, where it comes from, counts; written last, so its presence means "complete"
         captions.json         the captions of each split, in stored order
-        captioned_images/     the data set, as TFDS lays it out
-        (what others keep beside it, such as the captions' embeddings)
+        captioned_images/     the data set, in the layout of TFDS
+        (files of other modules, such as the captions' embeddings)
 
-The folder's name holds a hash of all that goes in (keys, captions, splits, fingerprints of the pictures), so data that
-changed are other data, and nothing stale is ever reused. TensorFlow is never imported.
+The folder's name contains a hash of its content: keys, captions, splits and fingerprints of the images. Changed data
+get another folder, so stale data are never reused. TensorFlow is never imported.
 """
 
 import contextlib
@@ -35,16 +35,16 @@ from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_fold
 from imagen_jax.storage.refusals import explaining_disk
 
 FORMAT = 1
-"""Of the folder; another number makes all data sets anew."""
+"""Format version of the folder, part of its hash. A new version rebuilds all data sets."""
 
 MAX_RESOLUTION = 1024
 
 PREPARED = "prepared"
-"""The data source that is a data set already: its option ``folder`` says where."""
+"""The data source that is an existing prepared data set; its option ``folder`` is the path."""
 
 
 class CaptionedImages(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder. Unlike most, it is given its images instead of downloading them."""
+    """The TFDS builder. Unlike most builders, it receives its images instead of downloading them."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -60,7 +60,7 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
             "caption": tfds.features.Text(),
             "image": tfds.features.Image(shape=shape, encoding_format="png"),
         }
-        # Stored in the order given, so that captions.json needs no index.
+        # Stored in the given order, so that captions.json needs no index.
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
@@ -75,21 +75,22 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
 def prepare_data(
     source_name: str, resolution: int, data_dir: str | Path, validation_fraction: float = 0.05, **options: Any
 ) -> Path:
-    """Builds the data set of a source at a resolution, unless it is there already, and returns its folder.
+    """Renders the data set of a source at a resolution, unless it exists already, and returns its folder.
 
-    An interrupted build leaves nothing that looks complete; the next call starts it anew. Several processes may call
-    this at once: the first to finish wins, the others take its data.
+    An interrupted build leaves nothing that looks complete; the next call restarts it. Several processes may call this
+    at once: the first to finish wins, and the others use its data.
 
     Args:
-        source_name: a key of ``SOURCES``.
-        resolution: height and width of the stored images, 1 to 1024; stages may ask for less when they read.
+        source_name: a key of ``SOURCES``, or ``PREPARED``.
+        resolution: height and width of the stored images, 1 to 1024; stages may read them at a lower resolution.
         data_dir: folder of all data sets.
-        validation_fraction: expected share of concepts in the validation split.
-        **options: of the source.
+        validation_fraction: expected fraction of concepts in the validation split.
+        **options: options of the source.
 
     Raises:
-        UserError: an unknown source or option, an impossible resolution, an unwritable folder, a source without
-            training images, or what the source raises about its images.
+        UserError: the source or an option is unknown, the resolution is out of range, the folder is unwritable, or the
+            source has no training images. Also what the source raises, and for ``PREPARED`` what ``check_prepared``
+            raises.
     """
     if source_name == PREPARED:
         check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
@@ -126,10 +127,11 @@ def prepare_data(
 
 
 def check_prepared(resolution: int, folder: str | Path = "") -> Path:
-    """The folder of a data set that ``python -m imagen_jax prepare_data`` has made.
+    """Returns the folder of a data set that ``python -m imagen_jax prepare_data`` made, after checking it.
 
     Raises:
-        UserError: there is none, it is damaged, or some of its images are smaller than ``resolution``.
+        UserError: the folder contains no such data set, it is damaged or of another format version, or some of its
+            images are smaller than ``resolution``.
     """
     folder = to_path(folder).expanduser()
     manifest = read_manifest(folder)
@@ -151,7 +153,7 @@ def check_prepared(resolution: int, folder: str | Path = "") -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Says whether a folder holds a whole data set: its manifest, and every file that the manifest lists, whole."""
+    """Returns whether a folder contains a complete data set: its manifest, and all listed files with their sizes."""
     try:
         sizes = read_manifest(folder)["file_sizes"]
     except UserError:
@@ -160,7 +162,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
-    """Returns eight hexadecimal digits that change with anything that goes into a data set, bar the resolution."""
+    """Returns eight hexadecimal digits: a hash of a data set's content, except its resolution."""
     rows = [
         (split, image.key, image.caption, image.fingerprint) for split, images in splits.items() for image in images
     ]
@@ -168,14 +170,14 @@ def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
 
 
 def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[str, Any]) -> None:
-    """Builds in a temporary folder beside ``folder``, and gives it that name only when all is written.
+    """Builds in a temporary folder next to ``folder``, and renames it when everything is written.
 
-    TFDS writes files of this machine only, so for a bucket the folder is beside that of its copy.
+    TFDS writes only local files, so a data set for a bucket is built next to its local copy.
     """
     create_folder(folder.parent)
     beside = working_folder(folder) if in_bucket(folder) else folder.parent
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=beside) as temporary:
-        # A folder within it, because the temporary one is private to its user, and is removed under its own name.
+        # In a subfolder, because the temporary folder is private to its user, and is removed by its own name.
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
         write_examples(partial, splits, manifest["resolution"])
@@ -188,14 +190,14 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
 
 
 def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
-    """Draws all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
+    """Renders all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
     total = sum(len(images) for images in splits.values())
     with tqdm(total=total, desc=f"drawing {resolution}-px images", unit="image") as progress:
         examples = {
             split: generate_examples(images, resolution, progress) for split, images in splits.items() if images
         }
         tfds.disable_progress_bar()
-        # TFDS prints where it puts its files, which are about to move.
+        # TFDS prints the path of its files, which are moved below.
         with contextlib.redirect_stdout(io.StringIO()):
             builder = CaptionedImages(examples, resolution, folder / "written")
             builder.download_and_prepare()
@@ -204,17 +206,17 @@ def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]]
 
 
 def generate_examples(images: Sequence[CaptionedImage], resolution: int, progress: tqdm) -> Iterator[dict[str, Any]]:
-    """Yields what TFDS stores of each image, in order."""
+    """Yields the features that TFDS stores of each image, in order."""
     for image, png in zip(images, render_in_threads(images, resolution), strict=True):
         progress.update()
-        # As a file object: TFDS encodes arrays with TensorFlow, but takes encoded images as they are.
+        # As a file object: TFDS encodes arrays with TensorFlow, but stores encoded images unchanged.
         yield {"key": image.key, "caption": image.caption, "image": io.BytesIO(png)}
 
 
 def put_in_place(partial: pathlib.Path, folder: Path) -> None:
-    """Gives a finished data set its name; if another process was faster, its data set stays."""
+    """Moves a finished data set to its final folder; a complete one that another process put there first is kept."""
     if not isinstance(folder, pathlib.Path):
-        # A bucket has no folders to rename: the manifest comes last and says that all is there.
+        # A bucket has no folders to rename. The manifest is copied last, since it marks the data set as complete.
         files = [file.relative_to(partial) for file in partial.rglob("*") if file.is_file()]
         for name in sorted(files, key=lambda name: name.name == MANIFEST):
             put_in_bucket(partial / name, folder / name)

@@ -1,9 +1,9 @@
-"""One part of a source becomes one shard of each split: what a worker process does.
+"""Converts one part of a source into one shard of each split, in a worker process.
 
     part -> records -> checked, filtered, split -> PART/train.array_record, train.jsonl, … report.json
 
-The report is written last, so a part that has one is whole; one without is made anew. The same part gives the same
-bytes on every machine.
+The report is written last, so a part with a report is complete. A part without one is converted again. The same part
+gives the same bytes on every machine.
 """
 
 import hashlib
@@ -30,27 +30,30 @@ from imagen_jax.storage.paths import remove_folder, sync, sync_all
 from imagen_jax.storage.refusals import raise_if_denied
 
 MAX_CAPTION_LENGTH = 20_000
-"""Characters; people write a hundred, and the longest that a text encoder reads has some thousand."""
+"""Max number of characters of a caption.
+
+People write about a hundred, and text encoders read at most a few thousand.
+"""
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
 UNFINISHED = ".unfinished"
 PART_FORMAT = 3
-"""Of a part's folder; a part of another number is made anew."""
+"""Format version of a part's folder. A part of another version is converted again."""
 DIGEST = 16
-"""Bytes of a hash that tells a key or a file from others."""
+"""Number of bytes of a hash that identifies a key or a file."""
 HASHES = 2 * DIGEST + LOOKS
-"""Bytes of a record's hashes: of its key, its file and its looks."""
+"""Number of bytes of a record's hashes: of its key, of its file, and of its looks (see ``hash_looks``)."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is done to every record.
+    """Settings for the conversion of every record.
 
     Attributes:
-        images: how images are stored.
-        filters: which are good enough.
-        validation_fraction: expected share of concepts that validate, where the source does not say.
+        images: rules for storing images.
+        filters: rules for keeping images and captions.
+        validation_fraction: expected fraction of validation concepts, where the source does not define the split.
     """
 
     images: ImageRules = field(default_factory=ImageRules)
@@ -70,33 +73,33 @@ class Kept:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A record that a filter drops, by the rule's name."""
+    """A record that a filter drops, with the rule's name."""
 
     rule: str
 
 
 def records_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    """Where a part's records of a split are."""
+    """Returns the path of a part's records of a split."""
     return folder / f"{split}.array_record"
 
 
 def captions_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    """Where their captions are."""
+    """Returns the path of the records' captions."""
     return folder / f"{split}.jsonl"
 
 
 def hashes_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    """Where their hashes are: a row of bytes for each, of its key, its file and its looks."""
+    """Returns the path of the records' hashes: uint8, shape (records, ``HASHES``), of key, file and looks."""
     return folder / f"{split}.hashes.npy"
 
 
 def keys_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    """Where their keys are, a line of JSON each."""
+    """Returns the path of the records' keys, one line of JSON each."""
     return folder / f"{split}.keys.jsonl"
 
 
 def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict[str, Any]:
-    """Makes a part's shards in ``folder``, or finds them there; returns its report.
+    """Converts a part into shards in ``folder``, unless they exist already, and returns the report.
 
     Raises:
         UserError: nothing of the part can be read, see ``Part``.
@@ -105,7 +108,7 @@ def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> di
     done = read_json(folder / REPORT)
     if done is not None and (done.get("format"), done["fingerprint"]) == (PART_FORMAT, part.fingerprint):
         return done
-    # Under a name of its own until it is whole, so that nobody who makes the same part writes into it.
+    # Under a unique name until it is complete, so that no other process that converts the same part writes into it.
     unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
     unfinished.mkdir(parents=True)
     report = write_part(part, unfinished, conversion)
@@ -117,7 +120,7 @@ def convert_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> di
 
 
 def write_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict[str, Any]:
-    """Makes a part's shards in a new folder; returns its report."""
+    """Writes a part's shards into a new folder and returns the report."""
     tally = Tally()
     with ExitStack() as stack:
         writers = {
@@ -133,7 +136,7 @@ def write_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict
         np.save(hashes_file(folder, split), np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), HASHES))
         write_lines(keys_file(folder, split), tally.keys[split])
     write_lines(folder / QUARANTINE, (asdict(damage) for damage in tally.damages))
-    # Else a power cut could leave a report, and of the files only their names.
+    # Otherwise a power cut could leave a complete report beside empty files.
     sync_all(folder)
     report = {"part": part.name, "format": PART_FORMAT, "fingerprint": part.fingerprint, **tally.report()}
     write_json(folder / REPORT, report)
@@ -141,7 +144,7 @@ def write_part(part: Part, folder: pathlib.Path, conversion: Conversion) -> dict
 
 
 class Tally:
-    """What has become of the records of a part so far."""
+    """Counts of a part's records so far."""
 
     def __init__(self) -> None:
         self.damages: list[Damage] = []
@@ -149,10 +152,10 @@ class Tally:
         self.keys: dict[str, list[str]] = {split: [] for split in SPLITS}
         self._dropped: Counter[str] = Counter()
         self._histograms = empty_histograms()
-        self._least_side = MAX_SIDE  # that no image exceeds
+        self._least_side = MAX_SIDE  # no image exceeds it
 
     def add(self, item: Kept | Dropped | Damage) -> None:
-        """Counts one more."""
+        """Counts one record."""
         if isinstance(item, Damage):
             self.damages.append(item)
         elif isinstance(item, Dropped):
@@ -165,7 +168,7 @@ class Tally:
             count_record(self._histograms, image.source_width, image.source_height, item.captions)
 
     def report(self) -> dict[str, Any]:
-        """The counts, as JSON can hold them."""
+        """Returns the counts as a JSON-serialisable dict."""
         return {
             "counts": {split: len(rows) for split, rows in self.hashes.items()},
             "damaged": dict(sorted(Counter(damage.reason for damage in self.damages).items())),
@@ -176,7 +179,7 @@ class Tally:
 
 
 def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped | Damage]:
-    """What becomes of each record of a part."""
+    """Yields each record of a part as kept, dropped or damaged."""
     seen: set[bytes] = set()
     for item in read_part(part):
         if isinstance(item, Damage):
@@ -191,10 +194,10 @@ def judge_records(part: Part, conversion: Conversion) -> Iterator[Kept | Dropped
 
 
 def read_part(part: Part) -> Iterator[Record | Damage]:
-    """The records of a part, as UTF-8 can hold them.
+    """Yields the records of a part, with all names encodable as UTF-8.
 
     Raises:
-        UserError: the disk or the bucket that it lies on fails.
+        UserError: the disk or bucket with the part fails.
     """
     try:
         yield from map(as_utf8, part.read())
@@ -204,7 +207,10 @@ def read_part(part: Part) -> Iterator[Record | Damage]:
 
 
 def as_utf8(item: Record | Damage) -> Record | Damage:
-    """It with its names written out where they hold lone surrogates; damage where a caption does or never ends."""
+    """Returns a record whose names are encodable as UTF-8: lone surrogates are escaped.
+
+    It returns damage if a caption contains lone surrogates or exceeds ``MAX_CAPTION_LENGTH``.
+    """
     key = printable(item.key)
     if isinstance(item, Damage):
         return Damage(key, item.reason, printable(item.detail))
@@ -216,7 +222,7 @@ def as_utf8(item: Record | Damage) -> Record | Damage:
 
 
 def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Damage:
-    """What becomes of a record: kept, dropped by a rule, or damaged."""
+    """Returns a record as kept, dropped by a rule, or damaged."""
     try:
         image = check_image(record.encoded, conversion.images)
     except DamagedImageError as error:
@@ -232,5 +238,5 @@ def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Dam
 
 
 def digest(content: bytes) -> bytes:
-    """The first bytes of a sha256."""
+    """Returns the first ``DIGEST`` bytes of a SHA-256."""
     return hashlib.sha256(content).digest()[:DIGEST]

@@ -1,8 +1,8 @@
-"""Which rows of hashes say again what an earlier one says, by equality or by looks.
+"""Finds rows of hashes that repeat an earlier row, exactly or nearly.
 
-Looks are 256 bits of edges and some mean colours (``image_files.hash_looks``). Copies differ in a few bits. Two that
-differ in at most 7 are equal in one of 8 bands of 32 bits, so only those that share a band are compared (Manku et al.
-2007, section 3).
+"Looks" are a perceptual hash: 256 bits of edges and some mean colours (``image_files.hash_looks``). Copies of an image
+differ in a few bits. Hashes that differ in at most 7 bits are equal in at least one of 8 bands of 32 bits. So only rows
+that share a band are compared (Manku et al. 2007, section 3).
 """
 
 import numpy as np
@@ -12,24 +12,24 @@ from imagen_jax.data.preparation.image_files import EDGES
 
 BANDS = 8
 FEW_BITS = BANDS - 1
-"""In so many bits the edges of copies may differ."""
+"""Max number of differing edge bits of two copies."""
 
 NEAR_COLOUR = 8
-"""By so much of 255 the mean colours of copies may differ."""
+"""Max difference of the mean colours of two copies, in 0…255."""
 
 COMMON = 1000
-"""A band that so many share says nothing: a white border, an even sky."""
+"""Max number of rows that share a band. A more frequent band is ignored: it shows a white border or an even sky."""
 
 MIN_DIFFERENCES = 24
-"""Looks with fewer ones, or fewer zeros, are of pictures that hardly have any contrast, and are compared with none."""
+"""Min number of ones, and of zeros, in the edges. Images with fewer have hardly any contrast and are not compared."""
 
 Rows = UInt8[np.ndarray, "count bytes"]
 Earlier = Int64[np.ndarray, " count"]
-"""For each row an earlier one that it repeats; -1: it repeats none."""
+"""For each row, the index of an earlier row that it repeats; -1 if it repeats none."""
 
 
 def repeated(rows: Rows) -> Earlier:
-    """Which rows equal an earlier one: the first such."""
+    """Returns, for each row, the index of the first row that equals it; -1 for that first row."""
     if not len(rows):
         return np.zeros(0, np.int64)
     whole = np.ascontiguousarray(rows).view([("row", np.void, rows.shape[1])]).reshape(-1)
@@ -40,7 +40,7 @@ def repeated(rows: Rows) -> Earlier:
 
 
 def alike(looks: Rows) -> Earlier:
-    """Which looks are nearly those of an earlier row."""
+    """Returns, for each row of looks, the index of an earlier row that is nearly equal; -1 if there is none."""
     found = np.full(len(looks), -1)
     edges, colours = looks[:, :EDGES], looks[:, EDGES:]
     ones = np.bitwise_count(edges).sum(axis=1)
@@ -56,7 +56,14 @@ def alike(looks: Rows) -> Earlier:
 
 
 def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: Earlier) -> None:
-    """Notes those of a group of rows, in ascending order, that are nearly as an earlier one of it."""
+    """Marks rows of a group that nearly equal an earlier row of it, in ``found``.
+
+    Args:
+        edges: edges of all rows.
+        colours: mean colours of all rows.
+        group: indices of the group's rows, ascending.
+        found: result for all rows, modified in place; rows that are marked already are skipped.
+    """
     for place, row in enumerate(group[1:], start=1):
         if found[row] < 0:
             earlier = group[:place]

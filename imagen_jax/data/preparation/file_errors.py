@@ -1,4 +1,4 @@
-"""Why one image's file can't be read, and what is no matter of one file: a disk that fails, a bucket that refuses."""
+"""Separates errors of a single image file from errors that affect all files, such as a failing disk or bucket."""
 
 import errno
 
@@ -13,14 +13,17 @@ OF_ONE_FILE = (
     errno.ELOOP,
     errno.EIO,
 )
-"""Errors that are one file's own. Others, such as too many open files, all files after it would have too."""
+"""Error numbers that concern a single file. Others, such as too many open files, affect all following files too."""
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Why a file can't be read; a ``ValueError`` is a path with a zero byte.
+    """Returns why a file can't be read.
+
+    Args:
+        error: the error; a ``ValueError`` means that the path contains a zero byte.
 
     Raises:
-        OSError: the error itself, where it is not the file's own.
+        OSError: the error itself, if it does not concern a single file.
     """
     if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or error.errno in OF_ONE_FILE):
         raise error

@@ -1,6 +1,6 @@
-"""Which images and captions are good enough: each rule by name, and what it drops is counted under that name.
+"""Rules that drop images and captions. Dropped images are counted under the rule's name.
 
-A caption that a rule drops leaves its image the others; without any caption left the image is dropped too.
+Dropping a caption keeps the image and its other captions. An image without any caption left is dropped.
 """
 
 import operator
@@ -23,12 +23,12 @@ CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*")
 
 
 class Condition(NamedTuple):
-    """A bound on what the metadata say, such as ``aesthetic >= 5``.
+    """A comparison of a metadata value with a bound, such as ``aesthetic >= 5``.
 
     Attributes:
-        column: of the metadata.
+        column: name of the metadata value.
         comparison: a key of ``COMPARISONS``.
-        bound: a number, or words for ``==`` and ``!=``.
+        bound: a number, or text for ``==`` and ``!=``.
     """
 
     column: str
@@ -36,7 +36,7 @@ class Condition(NamedTuple):
     bound: float | str
 
     def holds(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a record has the column, and meets the bound; numbers that are written as words count as numbers."""
+        """Returns whether a record has the column and fulfils the condition; text is parsed for a numeric bound."""
         value = metadata.get(self.column)
         if isinstance(self.bound, float):
             try:
@@ -53,10 +53,10 @@ class Condition(NamedTuple):
 
 
 def parse_condition(text: str) -> Condition:
-    """Reads a condition such as ``aesthetic>=5`` or ``pwatermark<0.5`` or ``license!=unknown``.
+    """Parses a condition such as ``aesthetic>=5`` or ``pwatermark<0.5`` or ``license!=unknown``.
 
     Raises:
-        UserError: it is none, or asks which of two words is greater.
+        UserError: it is not a condition, or it orders text.
     """
     found = CONDITION.fullmatch(text)
     if not found:
@@ -72,14 +72,14 @@ def parse_condition(text: str) -> Condition:
 
 @dataclass(frozen=True)
 class Filters:
-    """Rules; the defaults let everything pass.
+    """Rules for images and captions; with the defaults, all images with a non-empty caption pass.
 
     Attributes:
-        least_side: pixels of the shorter side, as the image came.
-        largest_aspect: longer side by shorter side; None: any.
-        fewest_words: of a caption, as white space parts it.
-        most_words: likewise; None: any number.
-        conditions: on the metadata; a record without the column is dropped.
+        least_side: min pixels of the source image's shorter side.
+        largest_aspect: max ratio of the longer to the shorter side, at least 1; None: no limit.
+        fewest_words: min number of words of a caption, separated by white space.
+        most_words: max number of words of a caption; None: no limit.
+        conditions: conditions on the metadata; a record without the column is dropped.
     """
 
     least_side: int = 1
@@ -89,14 +89,18 @@ class Filters:
     conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ``UserError`` where nothing could pass."""
+        """Checks the limits.
+
+        Raises:
+            UserError: no image or no caption could pass.
+        """
         if self.largest_aspect is not None and self.largest_aspect < 1:
             raise UserError(f"no image has a longer side {self.largest_aspect} times its shorter: choose 1 or more")
         if self.most_words is not None and self.most_words < self.fewest_words:
             raise UserError(f"no caption has at least {self.fewest_words} words and at most {self.most_words}")
 
     def reason_to_drop(self, width: int, height: int, metadata: Mapping[str, Any]) -> str | None:
-        """The name of the first rule that an image fails; None where it passes all."""
+        """Returns the name of the first rule that an image fails; None if it passes all."""
         if min(width, height) < self.least_side:
             return f"shorter side under {self.least_side} px"
         if self.largest_aspect is not None and max(width, height) > self.largest_aspect * min(width, height):
@@ -107,6 +111,6 @@ class Filters:
         return None
 
     def good_captions(self, captions: Sequence[str]) -> list[str]:
-        """Those with neither too few words nor too many."""
+        """Returns the captions whose number of words is within the limits."""
         most = float("inf") if self.most_words is None else self.most_words
         return [caption for caption in captions if self.fewest_words <= len(caption.split()) <= most]

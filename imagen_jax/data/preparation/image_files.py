@@ -1,9 +1,10 @@
-"""Image files as they come: looked into once, before they are stored, so that training meets none that can't be read.
+"""Checks image files once before they are stored, so that training reads only valid ones.
 
-    bytes -> opened, its size and frames checked -> decoded whole -> as it came, or in a plain form
+    bytes -> opened, size and frames checked -> decoded completely -> kept unchanged, or encoded in a plain form
 
-Plain is 8 bits a channel, grey or RGB, upright, opaque, one frame. What is plain and small enough is stored as it came:
-encoding it again would cost quality. The rest is turned upright, laid on white, made smaller, and encoded anew.
+"Plain" means 8 bits per channel, grey or RGB, upright, opaque, one frame. Plain files that are small enough are stored
+unchanged, because encoding them again would cost quality. Others are turned upright, composited on white, downscaled
+and encoded again.
 """
 
 import warnings
@@ -19,18 +20,18 @@ from imagen_jax.data.pixels import decode_upright, encode_jpeg, encode_png, lay_
 from imagen_jax.errors import UserError
 
 AS_THEY_COME = ("JPEG", "PNG", "WEBP")
-"""Formats that are stored as they come, if plain."""
+"""Formats that are stored unchanged, if the file is plain."""
 
 LOSSY = ("JPEG", "WEBP", "MPO")
 ORIENTATION = 0x0112
-"""The tag of EXIF that says how a photo is to be turned; 1 is upright."""
+"""The EXIF tag for the orientation of a photo; 1 is upright."""
 
 HASH_SIDE = 16
 EDGES = HASH_SIDE * HASH_SIDE // 8
-"""Bytes of what ``hash_looks`` returns of the edges."""
+"""Number of bytes of the edges in the result of ``hash_looks``."""
 COLOUR_SIDE = 4
 LOOKS = EDGES + COLOUR_SIDE * COLOUR_SIDE * 3
-"""Bytes of what it returns."""
+"""Number of bytes of the result of ``hash_looks``."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class ImageRules:
     """How images are stored.
 
     Attributes:
-        shorter_side: larger ones are made smaller until their shorter side is this many pixels; None: as they are.
-        largest: pixels; more are taken for a decompression bomb.
-        quality: of JPEG, where a lossy image is encoded anew, 1 to 100.
+        shorter_side: shorter side in pixels to which larger images are downscaled; None: no downscaling.
+        largest: max width × height; a larger image is treated as a decompression bomb.
+        quality: JPEG quality, 1 to 100, for lossy images that are encoded again.
     """
 
     shorter_side: int | None = None
@@ -48,7 +49,11 @@ class ImageRules:
     quality: int = 95
 
     def __post_init__(self) -> None:
-        """Raises ``UserError`` where a number is out of range."""
+        """Checks the numbers.
+
+        Raises:
+            UserError: a number is out of range.
+        """
         if self.shorter_side is not None and self.shorter_side < 1:
             raise UserError(
                 f"images can't be stored with a shorter side of {self.shorter_side} pixels: choose 1 or more"
@@ -61,12 +66,12 @@ class CheckedImage(NamedTuple):
     """An image that can be read.
 
     Attributes:
-        encoded: what is stored.
-        width: of it, in pixels.
-        height: likewise.
-        source_width: of the image as it came, upright.
-        source_height: likewise.
-        looks: ``LOOKS`` bytes that are alike for images that look alike, see ``hash_looks``.
+        encoded: bytes of the image file to store.
+        width: width of the stored image in pixels.
+        height: height of the stored image in pixels.
+        source_width: width of the source image in pixels, upright.
+        source_height: height of the source image in pixels, upright.
+        looks: perceptual hash of ``LOOKS`` bytes, see ``hash_looks``.
     """
 
     encoded: bytes
@@ -78,10 +83,11 @@ class CheckedImage(NamedTuple):
 
 
 def check_image(encoded: bytes, rules: ImageRules) -> CheckedImage:
-    """Decodes an image whole and gives what is to be stored of it.
+    """Decodes an image completely and returns the image to store.
 
     Raises:
-        DamagedImageError: it is empty, no image, too large, animated, or can't be decoded to its end.
+        DamagedImageError: it is empty, not an image, too large, animated, has no 8-bit form, or can't be decoded
+            completely.
     """
     pixels, plain, lossy = decode_whole(encoded, rules.largest)
     height, width, _ = pixels.shape
@@ -94,12 +100,14 @@ def check_image(encoded: bytes, rules: ImageRules) -> CheckedImage:
 
 
 def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
-    """The pixels of an image, upright and opaque; whether its file is plain; and whether it is of a lossy format.
+    """Returns an image's pixels, upright and opaque; whether its file is plain; and whether its format is lossy.
+
+    An image with transparency counts as lossless.
 
     Raises:
-        DamagedImageError: see ``check_image``.
+        DamagedImageError: the image can't be used, see ``check_image``.
     """
-    # Pillow warns of large images, of odd metadata, of what it will do otherwise in another version.
+    # Pillow warns of large images, of unusual metadata, and of deprecations.
     with warnings.catch_warnings(action="ignore"), opened_image(encoded, largest) as image:
         plain = image.format in AS_THEY_COME and image.mode in ("RGB", "L") and not image.has_transparency_data
         plain = plain and image.getexif().get(ORIENTATION, 1) == 1
@@ -108,14 +116,14 @@ def decode_whole(encoded: bytes, largest: int) -> tuple[HostPixels, bool, bool]:
 
 
 def hash_looks(pixels: HostPixels) -> bytes:
-    """What is alike for pictures that look alike: ``EDGES`` bytes, then the mean colours of 4 × 4 fields.
+    """Returns a perceptual hash: ``EDGES`` bytes of edges, then the mean colours of a 4 × 4 grid.
 
-    The edges are 256 bits: of 16 × 17 means of grey, whether each is darker than its right neighbour ("dHash"). The
-    same picture, larger, smaller or encoded anew, differs in a few; others differ in about 128. A picture without
-    edges, such as a plain one, has only zeros. The colours tell a red light from a green one.
+    The edges are 256 bits of a "dHash": for 16 × 17 means of grey, whether each is darker than its right neighbour.
+    Scaled or re-encoded copies of an image differ in a few bits, and different images in about 128. The edges of a
+    uniform image are only zeros. The colours distinguish a red light from a green one.
     """
     image = Image.fromarray(pixels)
-    # In whole numbers, so that every machine finds the same.
+    # In integer arithmetic, so that every machine gets the same hash.
     small = image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.HAMMING)
     grey = np.asarray(small).astype(np.int16).sum(axis=-1)
     colours = np.asarray(image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.HAMMING))

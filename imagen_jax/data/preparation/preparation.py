@@ -1,14 +1,14 @@
-"""A source of any size becomes a data set: in parallel, resumable, and counted.
+"""Prepares a source of any size as a data set: in parallel, resumable, and with counts.
 
-    parts -> workers -> OUT/parts/00003/ (a shard of each split, a report) -> repetitions left out, files named
+    parts -> workers -> OUT/parts/00003/ (a shard of each split, a report) -> repetitions removed, files named
     -> OUT/captioned_images/, captions/, quarantine.jsonl, repeated.jsonl
-    -> OUT/manifest.json (written last: it says "complete")
+    -> OUT/manifest.json (written last: it means "complete")
 
-Run again after it was cut, it makes only the parts that have no report yet, and what comes of it is the same, byte for
-byte. What nobody can read is left out and named; when it is too much, preparation stops.
+After an interruption, the same command converts only the parts without a report, and the result is byte-identical.
+Unreadable records are left out and listed; preparation stops if there are too many.
 
-Of records that repeat each other the first stays. ``repeated.jsonl`` has a line for each of the others: its ``key``,
-the ``test`` that found it (see ``Preparation.duplicates``), and as ``of`` the key of the one that stays in its place.
+Of records that repeat each other the first is kept. ``repeated.jsonl`` has a line for each of the others: its ``key``,
+the ``test`` that found it (see ``Preparation.duplicates``), and as ``of`` the key of the record that is kept.
 """
 
 import json
@@ -64,22 +64,22 @@ CAPTIONS_FOLDER = "captions"
 REPEATED = "repeated.jsonl"
 
 ENOUGH_TO_JUDGE = 10_000
-"""Records, after which too large a share of bad ones stops the work at once."""
+"""Min number of records after which too large a fraction of bad ones stops the conversion early."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is made of which source.
+    """What is prepared, and how.
 
     Attributes:
-        source: its name.
-        options: of the source, as JSON can hold them.
-        attribution: its line of credit and licence.
-        parts: of the source.
-        conversion: what is done to every record.
-        duplicates: "keys": of records with one key the first stays; "files": also of those with the same image file;
-            "looks": also of those that look the same.
-        max_bad_fraction: of all records; more that can't be read stop the work.
+        source: name of the source.
+        options: options of the source, JSON-serialisable.
+        attribution: credit and licence of the source, one line.
+        parts: parts of the source.
+        conversion: settings for every record.
+        duplicates: which repetitions are removed. "keys": records with the key of an earlier one; "files": also those
+            with the same image file; "looks": also those that look the same.
+        max_bad_fraction: max fraction of unreadable records, from 0 to 1; more stop the preparation.
     """
 
     source: str
@@ -91,7 +91,7 @@ class Preparation:
     max_bad_fraction: float = 0.1
 
     def describe(self) -> dict[str, Any]:
-        """What makes one data set another, as JSON can hold it."""
+        """Returns the settings that distinguish one data set from another, JSON-serialisable."""
         rules = parse_json(json.dumps(asdict(self.conversion), default=str))
         parts = [[part.name, part.fingerprint] for part in self.parts]
         return {
@@ -105,16 +105,16 @@ class Preparation:
 
 
 def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[str, Any]:
-    """Makes the data set in ``out``, unless it is there already, and returns its manifest.
+    """Prepares the data set in ``out``, unless it is there already, and returns its manifest.
 
     Args:
-        preparation: what is made.
+        preparation: what is prepared, and how.
         out: folder of the data set.
-        workers: processes that work at once; 0: this one.
+        workers: number of worker processes; 0: conversion in this process.
 
     Raises:
-        UserError: ``out`` holds another data set or can't be written to, another process writes there, too much of the
-            source is bad, nothing is left to train on, or what a part raises.
+        UserError: ``out`` contains another data set or is unwritable, another process writes there, too many records
+            are bad, no training images are left, or reading a part raises it.
     """
     mend = "make room or choose another --out; the same command continues"
     with explaining_disk(f"the data set can't be written into {out}", mend):
@@ -133,7 +133,11 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
 
 
 def upload(place: pathlib.Path, out: Path) -> None:
-    """Puts a finished data set into a bucket, what says that it is complete last; what is there already stays."""
+    """Copies a finished data set into a bucket, the manifest last.
+
+    Files that are there already with the same size are skipped, except the job, the manifest and the two lists of
+    records.
+    """
     files = [file for file in place.rglob("*") if file.is_file() and file.name != LOCK]
     for file in sorted(files, key=lambda file: (file.name == MANIFEST, file)):
         target = out / file.relative_to(place).as_posix()
@@ -149,7 +153,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
     """Converts all parts and returns their reports, in order.
 
     Raises:
-        UserError: too much is bad, a worker is gone, or what a part raises.
+        UserError: too many records are bad, a worker was killed, or reading a part raises it.
     """
     jobs = [(part, folder / f"{number:05d}", preparation.conversion) for number, part in enumerate(preparation.parts)]
     reports: dict[int, dict[str, Any]] = {}
@@ -170,7 +174,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
             for number, job in enumerate(jobs):
                 note(number, convert_part(*job))
         else:
-            # Fresh processes: a fork would copy the threads' locks of whatever this one has run.
+            # Spawned processes: a fork would copy locks that this process's threads hold.
             with ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin_worker) as pool:
                 waiting: dict[Future[dict[str, Any]], int] = {
                     pool.submit(convert_part, *job): number for number, job in enumerate(jobs)
@@ -189,23 +193,24 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
 
 
 def begin_worker() -> None:
-    """What a worker process does first."""
+    """Initialises a worker process: it exits with its parent and ignores Ctrl-C."""
     die_with_parent()
     ignore_ctrl_c()
 
 
 def count_of(report: Mapping[str, Any]) -> tuple[int, int]:
-    """How many records of a part are good, kept or dropped, and how many are bad."""
+    """Returns a part's number of good records, kept or dropped, and of bad ones."""
     return sum(report["counts"].values()) + sum(report["dropped"].values()), sum(report["damaged"].values())
 
 
 def check_share(
     preparation: Preparation, good: int, bad: int, reports: Iterable[Mapping[str, Any]], folder: pathlib.Path
 ) -> None:
-    """Checks that not too much of what the reports count is bad; ``folder`` holds the parts.
+    """Checks that the fraction of bad records in the reports is within its limit; ``folder`` contains the parts.
 
     Raises:
-        UserError: it is; says what is bad, and of the most frequent reason one example with its detail.
+        UnfitError: it exceeds ``max_bad_fraction``. The message contains the reasons, and an example of the most
+            frequent one.
     """
     if bad > preparation.max_bad_fraction * (good + bad):
         reasons = add_counts(report["damaged"] for report in reports)
@@ -218,7 +223,7 @@ def check_share(
 
 
 def find_damage(folder: pathlib.Path, reason: str) -> str:
-    """An example of what is damaged for a reason, as a sentence goes on; nothing where there is none."""
+    """Returns an example of damage with a given reason, as the end of a sentence; "" if there is none."""
     for file in sorted(folder.glob(f"*/{QUARANTINE}")):
         for row in read_lines(file):
             if row["reason"] == reason:
@@ -227,7 +232,7 @@ def find_damage(folder: pathlib.Path, reason: str) -> str:
 
 
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Counts by name, added up."""
+    """Returns the sums of counts by name."""
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
@@ -235,10 +240,10 @@ def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Makes the data set of converted parts, without repetitions, and writes its manifest.
+    """Assembles the data set from converted parts, without repetitions, and writes its manifest.
 
     Raises:
-        UserError: nothing is left to train on.
+        UserError: no training images are left, or a part's shard has a wrong number of records.
     """
     folders = [out / PARTS / f"{number:05d}" for number in range(len(reports))]
     repetitions = find_repetitions(folders, preparation.duplicates)
@@ -290,7 +295,11 @@ def assemble(preparation: Preparation, out: pathlib.Path, reports: Sequence[Mapp
 def place_shard(
     part: pathlib.Path, split: str, rows: np.ndarray, out: pathlib.Path, number: int, total: int
 ) -> dict[str, Any]:
-    """Puts a part's shard where it belongs, without the records that go, and says what it is."""
+    """Puts a part's shard into the data set, keeping only the selected ``rows``, and returns its manifest entry.
+
+    Raises:
+        UserError: the shard has a wrong number of records.
+    """
     records = out / DATASET / shard_name(split, number, total)
     captions = out / CAPTIONS_FOLDER / f"{split}-{number:05d}.jsonl"
     for file, source in ((records, records_file(part, split)), (captions, captions_file(part, split))):
@@ -317,7 +326,7 @@ def place_shard(
 
 
 def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives a file a second name, so that the part stays whole until all is done; where that can't be, copies it."""
+    """Hard-links a file, so that the part stays complete until the end; copies it where links are impossible."""
     try:
         os.link(source, target)
     except OSError:
@@ -325,7 +334,7 @@ def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def copy_records(source: pathlib.Path, target: pathlib.Path, rows: np.ndarray) -> None:
-    """Copies some records of a shard as they are."""
+    """Copies the selected records of a shard unchanged."""
     reader = ArrayRecordReader(str(source))
     writer = ArrayRecordWriter(str(target), ONE_BY_ONE)
     for row in np.flatnonzero(rows):

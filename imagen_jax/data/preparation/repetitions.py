@@ -1,4 +1,4 @@
-"""The records of a data set that say again what another says: which go, by which test, and for which one that stays."""
+"""Finds records of a data set that repeat another one: which are removed, by which test, and which one is kept."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,23 +16,26 @@ TESTS = {
     "files": (slice(DIGEST, 2 * DIGEST), repeated),
     "looks": (slice(2 * DIGEST, HASHES), alike),
 }
-"""By name: which bytes of a record's hashes are compared, and how. Each is applied to what those before it leave."""
+"""Tests by name: the bytes of a record's hashes to compare, and the function that compares them.
+
+Each test only sees the records that the previous ones keep.
+"""
 
 DUPLICATES = tuple(TESTS)
-"""What ``Preparation.duplicates`` may say: each is also what stands before it."""
+"""Values of ``Preparation.duplicates``: each includes the tests before it."""
 
 
 @dataclass(frozen=True)
 class Repetitions:
-    """Which records repeat another.
+    """Records that repeat another one.
 
-    Rows are numbered through all parts, those of the first split first.
+    Rows are numbered across all parts, first those of the first split.
 
     Attributes:
-        shards: the parts' folders, once for each split, in the order of the rows.
-        lengths: rows of each shard.
-        of: for each row the row that stays in its place; -1: it stays itself.
-        tests: for each row the number of the test, in ``TESTS``, that found it.
+        shards: folder of the part and split of each shard, in the order of the rows.
+        lengths: number of rows of each shard.
+        of: for each row, the row that is kept in its place; -1 if it is kept itself.
+        tests: for each row, the index in ``TESTS`` of the test that found it.
     """
 
     shards: Sequence[tuple[pathlib.Path, str]]
@@ -41,7 +44,7 @@ class Repetitions:
     tests: np.ndarray
 
     def kept(self) -> dict[str, list[np.ndarray]]:
-        """Which records of each part stay, by split."""
+        """Returns, by split, a boolean mask of the kept records of each part."""
         pieces = np.split(self.of < 0, np.cumsum(self.lengths)[:-1])
         return {
             split: [piece for piece, (_, of_split) in zip(pieces, self.shards, strict=True) if of_split == split]
@@ -49,17 +52,17 @@ class Repetitions:
         }
 
     def counts(self, duplicates: str) -> dict[str, int]:
-        """How many go, by the test that finds them."""
+        """Returns the number of removed records by the test that found them."""
         return {name: int((self.tests[self.of >= 0] == DUPLICATES.index(name)).sum()) for name in chosen(duplicates)}
 
     def rows(self) -> Iterator[dict[str, str]]:
-        """What is to be told of each record that goes: its key, the test, and the key of the one that stays."""
+        """Yields for each removed record its key, the test that found it, and the key of the record that is kept."""
         stay = dict(self._keys(np.unique(self.of[self.of >= 0])))
         for row, key in self._keys(np.flatnonzero(self.of >= 0)):
             yield {"key": key, "test": DUPLICATES[self.tests[row]], "of": stay[int(self.of[row])]}
 
     def _keys(self, rows: np.ndarray) -> Iterator[tuple[int, str]]:
-        """The keys of some rows, in ascending order; of a shard without such no file is opened."""
+        """Yields ascending rows with their keys; opens only the shards that contain one."""
         first = 0
         for (folder, split), length in zip(self.shards, self.lengths, strict=True):
             begin, end = np.searchsorted(rows, (first, first + length))
@@ -71,19 +74,19 @@ class Repetitions:
 
 
 def chosen(duplicates: str) -> tuple[str, ...]:
-    """The tests that ``duplicates`` asks for."""
+    """Returns the names of the tests that ``duplicates`` includes."""
     return DUPLICATES[: DUPLICATES.index(duplicates) + 1]
 
 
 def find_repetitions(folders: Sequence[pathlib.Path], duplicates: str) -> Repetitions:
-    """Finds the records of parts, in the parts' folders, that repeat an earlier one."""
+    """Finds the records, in the folders of parts, that repeat an earlier one."""
     shards = [(folder, split) for split in SPLITS for folder in folders]
     lengths = [len(np.load(hashes_file(*shard), "r")) for shard in shards]
     of = np.full(sum(lengths), -1)
     tests = np.zeros(sum(lengths), np.int8)
     for number, name in enumerate(chosen(duplicates)):
         columns, test = TESTS[name]
-        # Of all hashes only those of this test are in memory.
+        # Only this test's bytes of the hashes are in memory.
         rows = np.concatenate([np.load(hashes_file(*shard), "r")[:, columns] for shard in shards])
         left = np.flatnonzero(of < 0)
         earlier = test(rows[left])
@@ -93,7 +96,7 @@ def find_repetitions(folders: Sequence[pathlib.Path], duplicates: str) -> Repeti
 
 
 def last_of(of: np.ndarray) -> np.ndarray:
-    """What each row repeats in the end, where that repeats another one itself."""
+    """Follows chains of repetitions: returns for each row the kept row at the end of its chain."""
     while len(found := np.flatnonzero((of >= 0) & (of[of] >= 0))):
         of[found] = of[of[found]]
     return of

@@ -1,10 +1,10 @@
-"""The files of a prepared data set: ArrayRecord shards that TFDS opens too, and lines of JSON beside them.
+"""The files of a prepared data set: ArrayRecord shards that TFDS can open, and JSON lines.
 
 captioned_images/captioned_images-train.array_record-00003-of-00010    records: key, captions, image, metadata
-captioned_images/dataset_info.json, features.json                      what TFDS reads to know what they are
-captions/train-00003.jsonl                                             the captions alone, a line a record
-quarantine.jsonl                                                       what can't be read, and why
-repeated.jsonl                                                         what repeats another record, and which
+captioned_images/dataset_info.json, features.json                      descriptions of the records for TFDS
+captions/train-00003.jsonl                                             the captions alone, one line per record
+quarantine.jsonl                                                       unreadable records, and why
+repeated.jsonl                                                         records that repeat another one, and which
 """
 
 import io
@@ -25,12 +25,12 @@ from imagen_jax.storage.paths import Path, write_whole
 DATASET = "captioned_images"
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 ONE_BY_ONE = "group_size:1"
-"""Records are read at random, and a group is decompressed as a whole."""
+"""ArrayRecord groups of a single record: records are read at random, and a group is decompressed as a whole."""
 
 
 @cache
 def record_features() -> tfds.features.FeaturesDict:
-    """What a record holds; ``metadata`` is JSON."""
+    """Returns the features of a record; ``metadata`` is JSON."""
     return tfds.features.FeaturesDict(
         {
             "key": tfds.features.Text(),
@@ -42,11 +42,11 @@ def record_features() -> tfds.features.FeaturesDict:
 
 
 class ShardWriter:
-    """Writes one shard, and the lines of its captions.
+    """Writes one shard, and its captions as JSON lines.
 
     Args:
-        records: the shard's file.
-        captions: the file of its captions.
+        records: path of the shard.
+        captions: path of its captions.
     """
 
     def __init__(self, records: pathlib.Path, captions: pathlib.Path) -> None:
@@ -56,23 +56,23 @@ class ShardWriter:
         self.count = 0
 
     def write(self, key: str, captions: Sequence[str], encoded: bytes, metadata: Mapping[str, Any]) -> None:
-        """Adds a record."""
+        """Writes a record and its captions."""
         example = {
             "key": key,
             "captions": list(captions),
-            # As a file object: TFDS encodes arrays with TensorFlow, but takes encoded images as they are.
+            # As a file object: TFDS encodes arrays with TensorFlow, but stores encoded images unchanged.
             "image": io.BytesIO(encoded),
-            # A lone surrogate, which UTF-8 can't hold, becomes what JSON reads as one.
+            # Lone surrogates, which UTF-8 can't encode, become JSON escapes.
             "metadata": printable(json.dumps(metadata, ensure_ascii=False, sort_keys=True)),
         }
         proto = self._serializer.get_tf_example(record_features().encode_example(example))
-        # Else the order of its fields, and so the bytes, would be another in each process.
+        # Otherwise the order of the fields, and so the bytes, would differ between processes.
         self._records.write(proto.SerializeToString(deterministic=True))
         self._captions.write(json.dumps(captions, ensure_ascii=False) + "\n")
         self.count += 1
 
     def close(self) -> None:
-        """Ends both files."""
+        """Closes both files."""
         try:
             self._records.close()
         finally:
@@ -80,16 +80,16 @@ class ShardWriter:
 
 
 def shard_name(split: str, number: int, total: int) -> str:
-    """The name of a shard's file, as TFDS has it."""
+    """Returns the file name of a shard, in the convention of TFDS."""
     return f"{DATASET}-{split}.array_record-{number:05d}-of-{total:05d}"
 
 
 def write_dataset_info(folder: pathlib.Path, records_of_shards: Mapping[str, Sequence[int]]) -> None:
-    """Writes what TFDS reads to know what is in a folder of shards.
+    """Writes the metadata files that TFDS needs to open a folder of shards.
 
     Args:
-        folder: of the shards.
-        records_of_shards: for each split that has shards, the number of records of each.
+        folder: folder of the shards.
+        records_of_shards: number of records of each shard, by split.
     """
     splits = []
     for split, counts in records_of_shards.items():
@@ -109,24 +109,24 @@ def write_dataset_info(folder: pathlib.Path, records_of_shards: Mapping[str, Seq
 
 
 def write_lines(file: pathlib.Path, rows: Iterable[Any]) -> None:
-    """Writes JSON, a line a row."""
+    """Writes rows as JSON lines."""
     with file.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
 
 
 def read_lines(file: pathlib.Path) -> Iterator[Any]:
-    """Reads what ``write_lines`` wrote."""
+    """Yields the rows that ``write_lines`` wrote."""
     with file.open(encoding="utf-8") as stream:
         yield from map(parse_json, stream)
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
-    """Writes readable JSON, of which no reader ever sees half."""
+    """Writes indented JSON atomically: no reader sees a partial file."""
     write_whole(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(file: Path) -> Any:
-    """Reads what ``write_json`` wrote; None where there is no such file, or no whole one."""
+    """Reads the JSON of ``write_json``; returns None if the file is missing or incomplete."""
     try:
         return parse_json(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

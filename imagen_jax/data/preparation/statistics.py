@@ -1,27 +1,27 @@
-"""What a data set is like: histograms that can be added up, so that each part counts its own.
+"""Statistics of a data set: histograms, counted for each part and added up.
 
-shorter_side     pixels, of the image as it came
-width_by_height  likewise, in three digits
-words            of a caption
-captions         of an image
+shorter_side     pixels of the source image's shorter side
+width_by_height  width divided by height of the source image, in three digits
+words            words of a caption
+captions         captions of an image
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 Histograms = dict[str, Counter[str]]
-"""How many there are of each value, by name; values as text, since JSON has no other keys."""
+"""Counts of each value, by the histogram's name; values are text, since JSON allows no other keys."""
 
 NAMES = ("shorter_side", "width_by_height", "words", "captions")
 
 
 def empty_histograms() -> Histograms:
-    """Nothing counted yet."""
+    """Returns histograms without counts."""
     return {name: Counter() for name in NAMES}
 
 
 def count_record(histograms: Histograms, width: int, height: int, captions: Sequence[str]) -> None:
-    """Adds one image with its captions; width and height as it came."""
+    """Counts one image with its captions; width and height are those of the source image."""
     histograms["shorter_side"][str(min(width, height))] += 1
     histograms["width_by_height"][str(float(f"{width / height:.3g}"))] += 1
     histograms["captions"][str(len(captions))] += 1
@@ -30,7 +30,7 @@ def count_record(histograms: Histograms, width: int, height: int, captions: Sequ
 
 
 def add_up(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Histograms:
-    """The histograms of all parts together."""
+    """Returns the sums of the histograms of all parts."""
     total = empty_histograms()
     for part in parts:
         for name in NAMES:
@@ -39,12 +39,12 @@ def add_up(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Histograms:
 
 
 def sort_values(histograms: Histograms) -> dict[str, dict[str, int]]:
-    """The same with the values in order."""
+    """Returns the histograms with their values in ascending order."""
     return {name: dict(sorted(counts.items(), key=lambda item: float(item[0]))) for name, counts in histograms.items()}
 
 
 def quantile(counts: Mapping[str, int], share: float) -> float | None:
-    """The least value that a share of all does not exceed; None where there are none."""
+    """Returns the smallest value that a fraction ``share`` of all values does not exceed; None without values."""
     total, seen = sum(counts.values()), 0
     for value, count in sorted(counts.items(), key=lambda item: float(item[0])):
         seen += count

@@ -1,4 +1,4 @@
-"""What a prepared data set is, in a few lines that people can read."""
+"""Summarises a prepared data set in a few lines of text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ UNITS = {1: "bytes", 10**3: "kB", 10**6: "MB", 10**9: "GB", 10**12: "TB"}
 
 
 def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
-    """The lines of a manifest; ``out`` is where the data set lies."""
+    """Yields the lines of a manifest's summary; ``out`` is the path of the data set."""
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest["counts"].items())
     size = sum(shard["bytes"] for shard in manifest["shards"])
     yield f"{out}: {counts} images in {len(manifest['shards'])} shards, {format_size(size)}"
@@ -19,7 +19,7 @@ def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
         "words": ("words of a caption", ""),
     }
     for name, (meaning, unit) in named.items():
-        # Older data sets have ranges instead, under other names: nothing exact is known of them.
+        # Older manifests have ranges under other names instead of histograms, so their quantiles are unknown.
         if counts := manifest["statistics"].get(name):
             least, low, middle, high, most = (f"{quantile(counts, share):g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0))
             yield f"    {meaning}: {least} to {most}{unit}, median {middle}, nine tenths from {low} to {high}"
@@ -32,13 +32,13 @@ def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
 
 
 def format_size(size: int) -> str:
-    """A number of bytes in the unit that it fills, in three digits."""
+    """Formats a number of bytes with three digits, in the largest unit that it reaches."""
     unit = max(unit for unit in UNITS if unit == 1 or size >= unit)
     return f"{size / unit:.3g} {UNITS[unit]}"
 
 
 def format_duration(seconds: float) -> str:
-    """A time in the largest of hours, minutes and seconds that it fills, in two digits or more."""
+    """Formats a duration in the largest of hours, minutes and seconds that it reaches, with one decimal."""
     for unit, name in ((3600, "hours"), (60, "minutes")):
         if seconds >= unit:
             return f"{seconds / unit:.1f} {name}"

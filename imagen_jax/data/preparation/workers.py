@@ -1,4 +1,4 @@
-"""What worker processes share, those that prepare data and those that make batches."""
+"""Signals and lifetime of worker processes, both for preparing data and for making batches."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ from multiprocessing import parent_process
 
 
 def ignore_ctrl_c() -> None:
-    """Leaves Ctrl-C to the process that started this one: a terminal sends it to both, and that ends its workers."""
+    """Ignores Ctrl-C in this worker: the terminal sends it to the parent too, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def die_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, however it went: killed, that could end no worker.
+    """Ends this worker when its parent process ends, even if the parent was killed and could not end it.
 
-    A worker that lives on writes where the next run writes, or holds memory and files that nobody asks for.
+    An orphaned worker would write where the next run writes, or keep memory and files that are no longer used.
     """
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""What every source gives: captioned images that are drawn when asked for, at the resolution asked for."""
+"""Captioned images of small sources, rendered on demand at a given resolution."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class CaptionedImage:
     """One captioned image of a source.
 
     Attributes:
-        key: its name within the source: unique, and the same on every machine.
-        caption: what it shows.
-        concept: what the split into train and validation goes by; variants of one motif share it.
-        fingerprint: changes when the picture does: a version, or a file's size and time.
-        render: ``render(resolution)`` draws it, square.
+        key: name within the source: unique, and the same on every machine.
+        caption: description of the image.
+        concept: subject that decides between training and validation; variants of one subject share it.
+        fingerprint: text that changes when the image does: a version, or a file's size and time.
+        render: ``render(resolution)`` returns its pixels, uint8, shape (resolution, resolution, 3).
     """
 
     key: str

@@ -1,8 +1,8 @@
-"""COCO 2014 (Lin et al. 2014), the captions (Chen et al. 2015): photographs, each with five sentences or more.
+"""COCO 2014 (Lin et al. 2014) with its captions (Chen et al. 2015): photographs, each with five captions or more.
 
-The folder, maybe in a bucket, holds what cocodataset.org gives, extracted or not: ``annotations/`` or
-``annotations_trainval2014.zip``, ``train2014/`` or ``train2014.zip``, ``val2014/`` or ``val2014.zip``. Where there are
-both a zip and its folder, the images come from the zip: one that is not whole says so, a folder that is not does not.
+The folder, which may be in a bucket, contains the downloads of cocodataset.org, extracted or not: ``annotations/`` or
+``annotations_trainval2014.zip``, ``train2014/`` or ``train2014.zip``, ``val2014/`` or ``val2014.zip``. If both a zip
+and its folder exist, the images are read from the zip: an incomplete zip is detected, an incomplete folder is not.
 """
 
 import os
@@ -30,24 +30,24 @@ ATTRIBUTION = (
 OFFICIAL_SPLITS: dict[str, Split] = {"train2014": "train", "val2014": "validation"}
 ANNOTATIONS_ZIP = "annotations_trainval2014.zip"
 MAX_MEMBER_BYTES = 2**28
-"""Bytes of a photograph or of a file of captions, unpacked; the largest captions have 67 MB."""
+"""Max uncompressed bytes of a photograph or of a captions file; the largest captions file has 67 MB."""
 
 KARPATHY_FILE = "dataset_coco.json"
 KARPATHY_DOWNLOAD = "caption_datasets.zip from https://cs.stanford.edu/people/karpathy/deepimagesent"
 
 KARPATHY_VALIDATION = {"val": "test", "test": "val"}
-"""What may validate, and what is then left out."""
+"""Splits that may validate, each with the split that is then left out."""
 
 
 class ImageGroup(NamedTuple):
-    """Images that are cut into parts together.
+    """Images that are divided into parts together.
 
     Attributes:
-        name: what the parts' names begin with.
-        folder: the official one of all its images, such as ``train2014``.
-        split: what they do.
-        images: in the order of their ids.
-        damaged: what of the file of captions is left out.
+        name: prefix of the parts' names.
+        folder: official folder of the images, such as ``train2014``.
+        split: split of all images.
+        images: images in the order of their ids.
+        damaged: entries of the captions file that are left out.
     """
 
     name: str
@@ -60,21 +60,21 @@ class ImageGroup(NamedTuple):
 def coco_parts(
     folder: str | Path, splits: str = "plain", images_per_part: int = 1000, validation: str = "val"
 ) -> list[Part]:
-    """Lists COCO's images in parts: those of one split that follow each other in the order of their ids.
+    """Lists COCO's images in parts: consecutive images of one split, in the order of their ids.
 
-    A fingerprint covers the annotations of its part and the size and time of the zip of images. Extracted images are
-    not looked at: their names and annotations suffice, and 120,000 files would take minutes to ask.
+    A part's fingerprint covers its annotations and the size and time of the zip of images. Extracted images are not
+    checked: their names and annotations suffice, and checking 120,000 files would take minutes.
 
     Args:
-        folder: where the downloads are.
-        splits: ``plain``: train2014 trains and val2014 validates. ``karpathy``: as ``dataset_coco.json`` says, in the
-            folder or in ``annotations/`` (Karpathy & Fei-Fei 2015): its train and restval train. Captions are then
-            that file's too, and it knows neither size nor licence of an image.
-        images_per_part: at most.
-        validation: what of Karpathy's validates, ``val`` or ``test``; the other is left out.
+        folder: folder of the downloads.
+        splits: ``plain``: train2014 trains and val2014 validates. ``karpathy``: the splits of ``dataset_coco.json``,
+            which is in the folder or in ``annotations/`` (Karpathy & Fei-Fei 2015); train and restval train. The
+            captions are then those of that file, which has neither size nor licence of an image.
+        images_per_part: max number of images of a part.
+        validation: which of Karpathy's splits validates, ``val`` or ``test``; the other one is left out.
 
     Raises:
-        UserError: something that was to be downloaded is missing or is something else, or an option is unknown.
+        UserError: a download is missing or invalid, or an option is unknown or out of range.
     """
     if not str(folder):
         raise UserError("no folder of COCO is given: name it in --option=folder=FOLDER")
@@ -96,10 +96,10 @@ def coco_parts(
 
 
 def plain_groups(folder: Path, validation: str) -> Iterator[ImageGroup]:
-    """Gives the images of train2014, then those of val2014.
+    """Yields the images of train2014, then those of val2014.
 
     Raises:
-        UserError: their captions are missing or are something else, or another ``validation`` is asked for.
+        UserError: their captions are missing or invalid, or ``validation`` is not ``val``.
     """
     if validation != "val":
         raise UserError(f"validation={validation} needs splits=karpathy: the official split has no test captions")
@@ -109,10 +109,10 @@ def plain_groups(folder: Path, validation: str) -> Iterator[ImageGroup]:
 
 
 def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
-    """Lists the images of Karpathy's train, restval and what validates, each by official folder.
+    """Lists the images of Karpathy's train, restval and validation splits, each by official folder.
 
     Raises:
-        UserError: his file is missing or is something else.
+        UserError: Karpathy's file is missing or invalid.
     """
     roles: dict[str, Split] = {"train": "train", "restval": "train", validation: "validation"}
     left_out = KARPATHY_VALIDATION[validation]
@@ -140,13 +140,13 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
 
 
 class Captions(NamedTuple):
-    """An official file of captions.
+    """An official captions file.
 
     Attributes:
-        place: how messages name it.
-        content: its bytes.
-        images: in the order of their ids.
-        damaged: what of it is left out.
+        place: location of the file, for messages.
+        content: bytes of the file.
+        images: images in the order of their ids.
+        damaged: entries of the file that are left out.
     """
 
     place: str
@@ -159,7 +159,7 @@ def read_captions(folder: Path, official: str) -> Captions:
     """Reads the official captions of the images of ``official``, such as ``train2014``.
 
     Raises:
-        UserError: the file is missing, damaged, or something else; the message says which entry shows it.
+        UserError: the file is missing, damaged, or has other content; the message names the first bad entry.
     """
     place, content = read_captions_file(folder, f"annotations/captions_{official}.json")
     try:
@@ -172,7 +172,7 @@ def read_captions(folder: Path, official: str) -> Captions:
 
 
 def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
-    """Returns how messages name the place of an annotations file, and its content.
+    """Returns the location of an annotations file, for messages, and its content.
 
     Raises:
         UserError: it is neither extracted nor in the zip, or the zip is damaged.
@@ -194,10 +194,10 @@ def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
 
 
 def find_images(folder: Path, official: str) -> Path:
-    """Returns the zip or the folder that holds the images of an official split.
+    """Returns the zip or the folder with the images of an official split.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither exists.
     """
     archive, extracted = folder / f"{official}.zip", folder / official
     if archive.is_file():
@@ -211,7 +211,13 @@ def find_images(folder: Path, official: str) -> Path:
 
 
 def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> Iterator[Part]:
-    """Cuts a group of images into parts, each of which carries its own images only."""
+    """Divides a group of images into parts; each part stores only its own list of images.
+
+    Args:
+        group: images to divide.
+        container: zip or folder with the images.
+        images_per_part: max number of images of a part.
+    """
     mark = mark_of(container) if container.suffix == ".zip" else "extracted"
     for number, start in enumerate(range(0, len(group.images), images_per_part)):
         images = tuple(group.images[start : start + images_per_part])
@@ -226,20 +232,20 @@ def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> 
 
 
 def give(damaged: tuple[Damage, ...]) -> Iterator[Record | Damage]:
-    """Gives what a file of captions has that is no image with captions."""
+    """Yields the entries of a captions file that are left out."""
     yield from damaged
 
 
 def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) -> Iterator[Record | Damage]:
-    """Reads images of one container, in order.
+    """Reads images of one zip or folder, in order.
 
     Args:
         container: a zip, which is opened once, or the folder of extracted images.
-        split: of all of them.
-        images: which.
+        split: split of all images.
+        images: images to read.
 
     Raises:
-        UserError: the container can't be opened, or is gone.
+        UserError: the container can't be opened, or was removed.
     """
     with open_images(container) as read_file:
         for image in images:
@@ -261,10 +267,10 @@ def read_images(container: Path, split: Split, images: tuple[CocoImage, ...]) ->
 
 @contextmanager
 def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
-    """Gives a function that reads a file by its name within the folder of COCO.
+    """Opens a zip or folder, and yields a function that reads a file by its name within COCO's folder.
 
     Raises:
-        UserError: the zip can't be opened, or the folder is not there.
+        UserError: the zip can't be opened, or the folder does not exist.
     """
     if container.suffix != ".zip":
         if not container.is_dir():

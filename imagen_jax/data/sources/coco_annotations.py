@@ -1,6 +1,6 @@
-"""COCO's files of captions, entry by entry: what is wrong with one is damage, and the others are read.
+"""Reads COCO's captions files entry by entry: invalid entries become ``Damage``, and the others are read.
 
-JSON -> entries of images and captions, joined by the images' ids -> ``CocoImage``s by their ids, and ``Damage``s
+JSON -> entries of images and captions, joined by image id -> ``CocoImage``s in the order of their ids, and ``Damage``s
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.names import stays_below
 
 Id = int | str
-"""Of an image. Text of digits alone is the number, for some write one file so and the other so."""
+"""An image's id. A text of digits only is read as a number, since files differ in how they write it."""
 
 Place = tuple[str, str]
 """One of Karpathy's splits, and an official folder."""
@@ -23,9 +23,9 @@ class CocoImage(NamedTuple):
     """One photograph, without its bytes.
 
     Attributes:
-        file: within the folder of COCO, such as ``train2014/COCO_train2014_000000000009.jpg``.
-        captions: stripped, none of them empty; maybe there are none.
-        metadata: its ``coco_id``, and what else is known of it.
+        file: path within COCO's folder, such as ``train2014/COCO_train2014_000000000009.jpg``.
+        captions: stripped, non-empty captions; may be an empty tuple.
+        metadata: ``coco_id``, and other known attributes.
     """
 
     file: str
@@ -34,7 +34,7 @@ class CocoImage(NamedTuple):
 
 
 class EntryError(ValueError):
-    """An entry that is left out: why, in a few words that are the same for all of a kind, and what it has there."""
+    """Raised for an entry that is left out: a reason, equal for all entries of a kind, and the entry's details."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -42,14 +42,14 @@ class EntryError(ValueError):
 
 
 def parse_captions(content: bytes, official: str) -> tuple[list[CocoImage], list[Damage]]:
-    """Reads an official file of captions: its images in the order of their ids, and what is left out.
+    """Reads an official captions file: its images in the order of their ids, and the entries that are left out.
 
     Args:
-        content: its JSON.
-        official: the folder of its images, such as ``train2014``.
+        content: JSON of the file.
+        official: folder of its images, such as ``train2014``.
 
     Raises:
-        ValueError: it is no JSON, has no lists of images and captions, or nothing in them can be used.
+        ValueError: it is not JSON, has no lists of images and captions, or has no usable entry.
     """
     document = parse_json(content)
     entries, damaged = list_of(document, "images"), []
@@ -86,20 +86,22 @@ def parse_captions(content: bytes, official: str) -> tuple[list[CocoImage], list
 def parse_karpathy(
     document: Any, folders: Collection[str], splits: Collection[str]
 ) -> tuple[dict[Place, list[CocoImage]], dict[Place, list[Damage]]]:
-    """Reads Karpathy's file: the images of each split and folder in the order of their ids, and what is left out.
+    """Reads Karpathy's file: the images of each split and folder, and the entries that are left out.
+
+    Images are in the order of their ids.
 
     Args:
-        document: the file's JSON.
-        folders: the official ones.
-        splits: all that the file may name.
+        document: parsed JSON of the file.
+        folders: names of the official folders.
+        splits: all split names that the file may contain.
 
     Raises:
-        ValueError: it has no list of images, or nothing in it can be used.
+        ValueError: it has no list of images, or no usable entry.
     """
     images: dict[Place, list[CocoImage]] = defaultdict(list)
     damaged: dict[Place, list[Damage]] = defaultdict(list)
     for number, entry in enumerate(list_of(document, "images")):
-        # Of one that names no place: where it is counted, for the parts are those of each.
+        # Damaged entries without a valid split and folder are counted here, since parts belong to one of each.
         place = ("train", min(folders))
         key = f"karpathy image {number}"
         try:
@@ -126,16 +128,16 @@ def parse_karpathy(
 
 
 def first_of(damaged: list[Damage]) -> ValueError:
-    """An error that tells the first of what is left out, where nothing else is left."""
+    """Returns an error that describes the first damaged entry, for a file without usable entries."""
     first = damaged[0]
     return ValueError(f"{first.key}: {first.reason}" + (f", {first.detail}" if first.detail else ""))
 
 
 def list_of(document: Any, name: str) -> list[Any]:
-    """A list in a JSON object.
+    """Returns a list in a JSON object.
 
     Raises:
-        EntryError: there is none.
+        EntryError: the object has no such list.
     """
     found = document.get(name) if isinstance(document, dict) else None
     if not isinstance(found, list):
@@ -144,10 +146,15 @@ def list_of(document: Any, name: str) -> list[Any]:
 
 
 def id_of(entry: Any, name: str, what: str) -> Id:
-    """An image's id in an entry.
+    """Returns an id in an entry.
+
+    Args:
+        entry: the entry.
+        name: name of the id's field.
+        what: kind of the entry, for messages.
 
     Raises:
-        EntryError: the entry has none.
+        EntryError: the entry has no id.
     """
     found = entry.get(name) if isinstance(entry, dict) else None
     if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 20:
@@ -160,7 +167,7 @@ def id_of(entry: Any, name: str, what: str) -> Id:
 
 
 def order_of(annotation: Any, number: int) -> tuple[int, Any, int]:
-    """Where an annotation stands among the others: by its id, and those without one last, as the file has them."""
+    """Returns the sort key of an annotation: by its id; those without one come last, in the order of the file."""
     try:
         identity = id_of(annotation, "id", "annotation")
     except EntryError:
@@ -169,10 +176,10 @@ def order_of(annotation: Any, number: int) -> tuple[int, Any, int]:
 
 
 def name_in(entry: Mapping[str, Any], name: str) -> str:
-    """The name of a file, which lies in a folder and not elsewhere.
+    """Returns the file name in an entry, which must be within its folder.
 
     Raises:
-        EntryError: it leads elsewhere, or is none.
+        EntryError: it is not a file name, or leads out of the folder.
     """
     found = entry.get(name)
     if not isinstance(found, str) or "\\" in found or not stays_below(found):
@@ -181,10 +188,10 @@ def name_in(entry: Mapping[str, Any], name: str) -> str:
 
 
 def caption_in(entry: Any, name: str) -> str:
-    """A caption.
+    """Returns the caption in an entry.
 
     Raises:
-        EntryError: it is no text.
+        EntryError: it is not text.
     """
     found = entry.get(name) if isinstance(entry, dict) else None
     if not isinstance(found, str):
@@ -193,7 +200,7 @@ def caption_in(entry: Any, name: str) -> str:
 
 
 def read_licences(entries: Any) -> dict[Id, str]:
-    """The licences' addresses by their ids; what names none is passed over, since only metadata hang on it."""
+    """Returns the licences' URLs by id; invalid entries are skipped, since only metadata depend on them."""
     licences = {}
     for entry in entries if isinstance(entries, list) else ():
         try:
@@ -205,7 +212,7 @@ def read_licences(entries: Any) -> dict[Id, str]:
 
 
 def describe(identity: Id, image: Mapping[str, Any], licences: Mapping[Id, str]) -> dict[str, Any]:
-    """Returns the metadata of an image: of an official file's entry what it knows."""
+    """Returns the metadata of an image: its id, and the size and licence that its entry contains."""
     known = {name: image[name] for name in ("width", "height") if name in image}
     try:
         licence = licences.get(id_of(image, "license", "image"))
@@ -215,10 +222,10 @@ def describe(identity: Id, image: Mapping[str, Any], licences: Mapping[Id, str])
 
 
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
-    """Makes every run of white space one space, strips, and leaves out what is then empty."""
+    """Collapses white space in captions, strips them, and removes empty ones."""
     return tuple(filter(None, (" ".join(caption.split()) for caption in captions)))
 
 
 def sort_by_id(images: Iterable[CocoImage]) -> list[CocoImage]:
-    """Puts images in the order of their ids, numbers before text."""
+    """Sorts images by id, numbers before text."""
     return sorted(images, key=lambda image: (isinstance(image.metadata["coco_id"], str), image.metadata["coco_id"]))

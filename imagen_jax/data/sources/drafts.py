@@ -1,4 +1,4 @@
-"""Records that lack the bytes of their images, and how they get them: some files at a time, also from a bucket."""
+"""Reads the image files of records, some at a time, from disk or from a bucket."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,20 +12,20 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, in_bucket, read_files
 
 FILES_AT_A_TIME = 16
-"""That are held in memory at once, and asked of a bucket side by side."""
+"""Max number of files in memory at once, which are read from a bucket concurrently."""
 
 MAX_FILE_BYTES = 2**28
-"""Bytes."""
+"""Max bytes of a local image file, or of an image within a table."""
 
 Item = TypeVar("Item")
 
 
 class Draft(NamedTuple):
-    """A record that lacks the bytes of its image.
+    """A record without the bytes of its image.
 
     Attributes:
-        record: all else of it.
-        image: where the image is.
+        record: the record, with empty bytes.
+        image: path of the image file.
     """
 
     record: Record
@@ -33,7 +33,7 @@ class Draft(NamedTuple):
 
 
 def make_draft(key: str, captions: Sequence[Any], metadata: Mapping[str, Any], image: Path) -> Draft | Damage:
-    """Makes a record that lacks the bytes of its image, if its captions are good."""
+    """Makes a record without the bytes of its image, or returns damage if it has no valid caption."""
     checked = captions_or_damage(key, captions)
     if isinstance(checked, Damage):
         return checked
@@ -41,10 +41,10 @@ def make_draft(key: str, captions: Sequence[Any], metadata: Mapping[str, Any], i
 
 
 def with_images(folder: Path, drafts: Iterable[Record | Draft | Damage]) -> Iterator[Record | Damage]:
-    """Gives records with the bytes of their images, which lie in a folder; records that have them stay as they are.
+    """Yields records with the bytes of their images, which are in ``folder``; passes complete records through.
 
     Raises:
-        UserError: the folder is gone.
+        UserError: the folder was removed.
     """
     for some in chunks(drafts, FILES_AT_A_TIME):
         contents = iter(read_contents(folder, [one.image for one in some if isinstance(one, Draft)]))
@@ -53,17 +53,17 @@ def with_images(folder: Path, drafts: Iterable[Record | Draft | Damage]) -> Iter
 
 
 def with_image(record: Record, content: bytes | str) -> Record | Damage:
-    """Gives a record the bytes of its image; or says that they are missing, where there is only a reason."""
+    """Returns a record with the bytes of its image; returns damage if ``content`` is the reason why it has none."""
     if isinstance(content, str):
         return Damage(record.key, "no image file", content)
     return replace(record, encoded=content) if content else Damage(record.key, "image is empty")
 
 
 def read_contents(folder: Path, files: Sequence[Path]) -> list[bytes | str]:
-    """The contents of files in a folder; where there is none or it can't be read, the reason.
+    """Returns the contents of files in a folder, or for an unreadable file the reason.
 
     Raises:
-        UserError: the folder is gone.
+        UserError: the folder was removed.
     """
     if in_bucket(folder):
         try:
@@ -74,17 +74,17 @@ def read_contents(folder: Path, files: Sequence[Path]) -> list[bytes | str]:
 
 
 def read_content(folder: Path, file: Path) -> bytes | str:
-    """The content of a file in a folder, or the reason why there is none.
+    """Returns the content of a file in a folder, or the reason why it can't be read.
 
     Raises:
-        OSError: it is not the file's own matter.
-        UserError: the folder is gone.
+        OSError: the error does not concern a single file.
+        UserError: the folder was removed.
     """
     try:
         if not in_bucket(folder) and file.stat().st_size > MAX_FILE_BYTES:
             return f"it is over {MAX_FILE_BYTES} bytes"
         return file.read_bytes()
-    # A path with a zero byte is a ValueError.
+    # A path with a zero byte raises ValueError.
     except (OSError, ValueError) as error:
         if in_bucket(folder):
             if not isinstance(error, FileNotFoundError):
@@ -96,7 +96,7 @@ def read_content(folder: Path, file: Path) -> bytes | str:
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Divides items into lists of that size; the last one may be shorter."""
+    """Divides items into lists of ``size``; the last one may be shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

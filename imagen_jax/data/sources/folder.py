@@ -1,4 +1,4 @@
-"""A user's own captioned images: a folder, maybe in a bucket, in which ``apple.jpg`` lies beside ``apple.txt``."""
+"""A user's captioned images: a folder, on disk or in a bucket, where ``apple.jpg`` is next to ``apple.txt``."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -18,12 +18,12 @@ from imagen_jax.storage.refusals import raise_if_denied
 def folder_images(folder: str | Path) -> list[CaptionedImage]:
     """Lists the images of a folder and its subfolders, ordered by path.
 
-    The first line of the ``.txt`` file of the same name is an image's caption. Images with the same caption (whatever
-    its capitals) are one concept: all of them train, or all of them validate. Links to folders are followed. Images of
-    other formats and links that can't be followed are counted on standard error.
+    An image's caption is the first line of the ``.txt`` file of the same name. Images with the same caption, ignoring
+    case, are one concept: all of them train, or all of them validate. Links to folders are followed. Images of other
+    formats and links that can't be followed are counted on standard error.
 
     Raises:
-        UserError: the folder does not exist or holds no image, or an image has no caption.
+        UserError: the folder does not exist or contains no image, or an image has no caption.
     """
     if not str(folder):
         raise UserError("no folder of images is given: name it in --config.data.options.folder=FOLDER")
@@ -53,18 +53,18 @@ def folder_images(folder: str | Path) -> list[CaptionedImage]:
 
 
 def read_captions(images: Sequence[Path], files: Collection[Path]) -> list[str]:
-    """Returns the first lines of the ``.txt`` files beside images.
+    """Returns the first lines of the ``.txt`` files next to images.
 
     Args:
         images: image files.
         files: all files of the folder.
 
     Raises:
-        UserError: there is none beside an image, or it is empty or not UTF-8.
+        UserError: an image has no such file, or it is empty or not UTF-8.
     """
     texts = [image.with_suffix(".txt") for image in images]
     for image, text in zip(images, texts, strict=True):
-        # The second: on some disks apple.TXT is found as apple.txt.
+        # The second test: case-insensitive disks find apple.TXT as apple.txt.
         if text not in files and not text.is_file():
             raise UserError(f"{image} has no caption: write one into the first line of {text.name} beside it")
     return [read_first_line(text, content) for text, content in zip(texts, read_files(texts), strict=True)]
@@ -86,10 +86,10 @@ def read_first_line(text: Path, content: bytes) -> str:
 
 
 def render_file(file: Path, resolution: int) -> HostPixels:
-    """Decodes an image, turns it upright, lays it on white, crops the centre square and makes it ``resolution`` wide.
+    """Decodes an image upright and on white, crops its centre square, and downscales it to ``resolution``.
 
     Raises:
-        UserError: the file is no image, or smaller than ``resolution``.
+        UserError: the file is not an image, or is smaller than ``resolution``.
     """
     try:
         with file.open("rb") as stream:

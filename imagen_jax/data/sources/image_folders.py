@@ -1,4 +1,4 @@
-"""Folders of people's pictures: which files are images that are read, and which are left out, counted and named."""
+"""Lists folders of images: the image files to read, and the files that are left out, counted and named."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,14 +13,14 @@ IMAGE_SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-"""Of the formats that ``opened_images.FORMATS`` has."""
+"""Suffixes of the formats in ``opened_images.FORMATS``."""
 
 OTHER_IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".hif", ".jxl", ".svg", ".svgz", ".tga", ".ico", ".icns", ".pcx", ".dds", ".exr", ".hdr"),
     *(".psd", ".psb", ".xcf", ".kra", ".eps", ".wmf", ".emf", ".jxr", ".qoi"),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw"),
 )
-"""Of images that nobody here reads: photographs of iPhones, drawings, layers, what cameras call raw."""
+"""Suffixes of unsupported image formats: iPhone photographs, vector drawings, layered images, and camera raw files."""
 
 NOT_READ = "image format is not read"
 NOT_FOLLOWED = "link or folder is not read"
@@ -28,13 +28,13 @@ CONVERT = "convert it to PNG, JPEG or WebP"
 
 
 class ImageFolder(NamedTuple):
-    """What a folder and its subfolders hold.
+    """The files of a folder and its subfolders.
 
     Attributes:
-        files: all files, each with a mark that changes when it is written again.
-        images: those that are read, ordered by path.
-        left_out: images of other formats that have no image of the same name beside them, as a camera's raw file has;
-            and links and folders that can't be followed.
+        files: all files, each with a text that changes when the file is rewritten.
+        images: supported image files, ordered by path.
+        left_out: images of other formats, except those with a supported image of the same name, such as camera raw
+            files; and links and folders that can't be followed.
     """
 
     files: dict[Path, str]
@@ -43,7 +43,7 @@ class ImageFolder(NamedTuple):
 
 
 def list_image_folder(folder: Path) -> ImageFolder:
-    """Lists a folder of images, without what operating systems add to it.
+    """Lists a folder of images, without the files that operating systems add.
 
     Raises:
         OSError: the disk fails.
@@ -60,17 +60,17 @@ def list_image_folder(folder: Path) -> ImageFolder:
 
 
 def left_out_of(listing: Listing, folder: Path) -> list[Damage]:
-    """The links and folders that a listing leaves out."""
+    """Returns the links and folders that a listing leaves out."""
     return [Damage(key_of(path, folder), NOT_FOLLOWED, reason) for path, reason in listing.left_out.items()]
 
 
 def key_of(path: Path, folder: Path) -> str:
-    """The path of a file in a folder, as UTF-8 can hold it."""
+    """Returns a file's path relative to a folder, encodable as UTF-8."""
     return printable(path.relative_to(folder).as_posix())
 
 
 def left_out_part(left_out: Sequence[Damage]) -> list[Part]:
-    """A part that names what a source leaves out, so that it is counted and quarantined; none where that is nothing."""
+    """Returns a part that lists what a source leaves out, so that it is counted and quarantined; [] if nothing is."""
     if not left_out:
         return []
     rows = [[damage.key, damage.reason, damage.detail] for damage in left_out]
@@ -82,7 +82,7 @@ def _give(left_out: tuple[Damage, ...]) -> Iterator[Record | Damage]:
 
 
 def describe_left_out(left_out: Sequence[Damage]) -> str:
-    """Counts and names what is left out, such as ``"3 .heic: convert it to PNG, JPEG or WebP (a.heic and so on)"``."""
+    """Counts and names what is left out: ``"3 .heic: convert it to PNG, JPEG or WebP (a.heic and so on)"``."""
 
     def reason_of(damage: Damage) -> str:
         return damage.detail if damage.reason == NOT_READ else damage.reason

@@ -1,6 +1,7 @@
-"""The paths of images that a table names: within the folder that the user names, and nowhere else.
+"""Resolves the image paths in a table, only within the folder that the user names.
 
-A table may come from strangers, so an absolute path counts where it leads into that folder, and ``..`` never leads out.
+A table may come from strangers. An absolute path is therefore accepted only if it leads into that folder, and ``..``
+never leads out of it.
 """
 
 import os
@@ -14,18 +15,18 @@ from imagen_jax.storage.paths import SCHEME_OF_TEXT, Path, files_below, in_bucke
 
 @cache
 def roots_of(folder: Path) -> tuple[str, ...]:
-    """How absolute paths begin that lead into a folder, each with a slash at its end."""
+    """Returns the prefixes of absolute paths that lead into a folder, each with a trailing slash."""
     if in_bucket(folder):
         return (f"{str(folder).rstrip('/')}/",)
     return tuple({f"{absolute.rstrip('/')}/": None for absolute in (os.path.abspath(folder), os.path.realpath(folder))})
 
 
 def image_path(value: Any, roots: Sequence[str]) -> str:
-    """The path that a table's cell holds, in one way of several to write it, or nothing.
+    """Returns the normalised path in a table's cell, or "" if there is none.
 
     Args:
-        value: of the cell: a path, or an object that has one as ``path``, as Hugging Face's ``datasets`` write it.
-        roots: of the folder of images; a path that begins with one becomes one in that folder.
+        value: value of the cell: a path, or an object with a ``path``, as Hugging Face's ``datasets`` writes it.
+        roots: prefixes of absolute paths into the folder of images, see ``roots_of``; they are removed.
     """
     text = value.get("path") if isinstance(value, dict) else value
     if not isinstance(text, str) or not text.strip():
@@ -39,12 +40,12 @@ def image_path(value: Any, roots: Sequence[str]) -> str:
 
 
 def lies_outside(image: str) -> bool:
-    """Whether a path leads out of the folder of images."""
+    """Returns whether a path is a URL or leads out of the folder of images."""
     return image.startswith("/") or image.split("/")[0] == ".." or bool(SCHEME_OF_TEXT.match(image))
 
 
 def image_marks(folder: Path) -> Callable[[str], str]:
-    """A function of an image's path in a folder, which gives what changes when it is written again."""
+    """Returns a function from an image's path in a folder to a text that changes when the file is rewritten."""
     marks = files_below(folder) if in_bucket(folder) else {}
 
     def mark_image(image: str) -> str:

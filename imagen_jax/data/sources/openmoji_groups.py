@@ -1,8 +1,8 @@
-"""Which of Unicode's nine groups an OpenMoji drawing belongs to: classes for an example of classifier guidance.
+"""Unicode's nine groups of OpenMoji drawings: classes for an example of classifier guidance.
 
-A group follows from the first code point; of all sequences only the eye in a speech bubble is of another group than the
-eye. The runs below hold the facts of Unicode's ``emoji-test.txt``, version 15.0. Skin tones and hair, which it calls
-components, have no group, and neither has what came later.
+The first code point determines the group. This is right for all sequences except the eye in a speech bubble, which gets
+the eye's group. The runs below are from Unicode's ``emoji-test.txt``, version 15.0. Skin tones and hair, which it calls
+components, have no group; nor do emojis of later versions.
 """
 
 import bisect
@@ -62,13 +62,13 @@ RUNS: dict[str, str] = {
         1f1e6-1f1ff 1f38c 1f3c1 1f3f3-1f3f4 1f6a9
     """,
 }
-"""Code points of each group, first and last of each run, hexadecimal."""
+"""Code points of each group: first and last of each run, hexadecimal."""
 
 GROUPS = tuple(RUNS)
 
 
 def read_runs() -> list[tuple[int, int, str]]:
-    """First and last code point and group of each run, in order."""
+    """Returns the first and last code point and the group of each run, sorted."""
     runs = []
     for group, words in RUNS.items():
         for run in words.split():
@@ -81,10 +81,10 @@ SORTED_RUNS = read_runs()
 
 
 def group_of(key: str) -> str | None:
-    """The group of a drawing; None where it has none.
+    """Returns the group of a drawing, or None if it has none.
 
     Args:
-        key: its code points, such as ``"1F1E6-1F1FA"``, as ``openmoji_images`` has it.
+        key: code points of the drawing, such as ``"1F1E6-1F1FA"``, as ``openmoji_images`` lists it.
     """
     (code_point, *_) = read_code_points(key)
     place = bisect.bisect_right(SORTED_RUNS, (code_point, 0x110000, "")) - 1

@@ -1,4 +1,4 @@
-"""The rows of a Parquet table of any size, from any row on, within limits of memory."""
+"""Reads the rows of a Parquet table of any size, from any row, within memory limits."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -17,37 +17,51 @@ ROWS_AT_A_TIME = 1000
 INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
 MAX_GROUP_BYTES = 2**31
-"""Bytes of a row group of Parquet, unpacked, in the columns that are read; one row or page may be nearly all of it."""
+"""Max uncompressed bytes of a row group in the columns that are read.
+
+A single row or page may take nearly all of them.
+"""
 
 BYTES_AT_A_TIME = 2**27
-"""Of rows of Parquet, at most, but for what a single row has, and lists whose lengths differ much."""
+"""Max bytes of the rows read at a time.
+
+A single large row may exceed it, and so may lists of very different lengths.
+"""
 
 SMALL_GROUP = 2**23
-"""Bytes of a row group whose texts are kept in memory once, however many rows have each. A larger one would have to be
-kept as a whole, and its rows are read fewer at a time."""
+"""Max bytes of a row group that is read with dictionaries, where each repeated text is in memory once.
+
+With dictionaries a larger group would be kept in memory as a whole. It is read without them, fewer rows at a time.
+"""
 
 PAGES_AT_A_TIME = 2**20
-"""Bytes of a column that are read at a time, as they are packed."""
+"""Number of compressed bytes of a column that are read at a time."""
 
 LISTED_VALUE = 64
-"""Bytes that a value in a list takes at least; a file may hold no more than how often it comes."""
+"""Min bytes of a value of a list in memory; in the file, repeated values may take almost none."""
 
 DICTIONARY_PAGE = b"\x15\x04\x15"
-"""How the header of one begins in Thrift's compact protocol, up to the number of its bytes, unpacked."""
+"""First bytes of a dictionary page's header in Thrift's compact protocol, before the page's uncompressed size."""
 
 
 def read_parquet(
     table: Path, start: RowPosition | None, needed: Sequence[str], with_bytes: bool = True
 ) -> Iterator[Row]:
-    """Gives the rows of a Parquet table: the columns that are needed, and those of text, numbers and truth values.
+    """Yields the rows of a Parquet table: the needed columns, and those of text, numbers and booleans.
 
-    Where a column that is needed holds images themselves, as bytes or as Hugging Face's struct of bytes and path, its
-    values are ``EmbeddedImage``s; ``with_bytes=False`` leaves their content unread. Of a struct without bytes the
-    values are the paths.
+    A needed column may contain the images themselves, as bytes or as Hugging Face's struct of bytes and path. Its
+    values are then ``EmbeddedImage``s; with ``with_bytes=False`` their content is not read. The values of a struct
+    without bytes are the paths.
+
+    Args:
+        table: path of the table.
+        start: position of the first row; None: the table's first row.
+        needed: names of the columns that must exist.
+        with_bytes: whether to read the content of embedded images.
 
     Raises:
-        UserError: pyarrow is not installed, the table can't be read, has too large a row group, or lacks a column that
-            is needed.
+        UserError: pyarrow is not installed, the table can't be read, has too large a row group, or lacks a needed
+            column.
     """
     arrow = import_arrow(table)
     number = 0 if start is None else start.offset
@@ -78,7 +92,7 @@ def read_parquet(
                         yield Row(RowPosition(number, number + 1), f"row {number + 1}", values)
                         number += 1
                     skipped = max(skipped - len(batch), 0)
-    # pyarrow has OSError too for what it can't make out, and takes the names of columns for UTF-8.
+    # pyarrow also raises OSError for invalid files, and decodes column names as UTF-8.
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise_if_denied(error, table)
         if is_refusal(error):
@@ -99,7 +113,7 @@ def import_arrow(table: Path) -> ModuleType:
 
 
 def is_scalar(arrow: ModuleType, kind: Any) -> bool:
-    """Whether a column's type is text, a number, a truth value or nothing."""
+    """Returns whether a column's type is text, number, boolean or null."""
     types = arrow.types
     if types.is_dictionary(kind):
         kind = kind.value_type
@@ -115,19 +129,19 @@ def is_scalar(arrow: ModuleType, kind: Any) -> bool:
 
 
 def is_bytes(arrow: ModuleType, kind: Any) -> bool:
-    """Whether a column's type is bytes."""
+    """Returns whether a column's type is bytes."""
     types = arrow.types
     return any(check(kind) for check in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary))
 
 
 def holds_bytes(arrow: ModuleType, field: Any) -> bool:
-    """Whether a column holds images themselves: bytes, or a struct that has some under ``bytes``."""
+    """Returns whether a column contains images: bytes, or a struct with a field ``bytes``."""
     inner = {one.name: one.type for one in field.type} if arrow.types.is_struct(field.type) else {}
     return is_bytes(arrow, field.type) or ("bytes" in inner and is_bytes(arrow, inner["bytes"]))
 
 
 def columns_of(arrow: ModuleType, field: Any, is_needed: bool, with_bytes: bool) -> list[str]:
-    """The paths of what is read of a column, none where it is neither needed nor a scalar."""
+    """Returns the paths to read of a column; none if it is neither needed nor a scalar."""
     if not is_needed:
         return [field.name] if is_scalar(arrow, field.type) else []
     if is_bytes(arrow, field.type):
@@ -140,14 +154,14 @@ def columns_of(arrow: ModuleType, field: Any, is_needed: bool, with_bytes: bool)
 
 
 def embedded_image(value: Any) -> EmbeddedImage:
-    """An image that a table holds, of the value of its column."""
+    """Makes an ``EmbeddedImage`` of the value of its column."""
     values = value if isinstance(value, dict) else {"bytes": value}
     content, path = values.get("bytes"), values.get("path")
     return EmbeddedImage(content if isinstance(content, bytes) else None, path if isinstance(path, str) else "")
 
 
 def find_row_group(file: Any, row: int) -> tuple[int, int]:
-    """The row group of a Parquet file that holds a row, and how many rows of that group stand before it."""
+    """Returns the index of the row group with a row of a Parquet file, and the number of its rows before that row."""
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if row < rows:
@@ -157,18 +171,18 @@ def find_row_group(file: Any, row: int) -> tuple[int, int]:
 
 
 def text_columns(metadata: Any) -> list[str]:
-    """The paths of a Parquet file's columns of text or bytes, those in lists too."""
+    """Returns the paths of a Parquet file's text and bytes columns, including those in lists."""
     leaves = [metadata.schema.column(number) for number in range(metadata.num_columns)]
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
 def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> list[Any]:
-    """What a row group of a Parquet file has of some columns, those in lists too.
+    """Returns the metadata of the column chunks to read of a row group, including those in lists.
 
     Raises:
-        UserError: it is too large.
+        UserError: they are too large.
     """
-    # Of what makes no sense pyarrow's reader raises an error here; ``column`` below would end the process.
+    # For invalid metadata pyarrow's reader raises an error here, while ``column`` below would crash the process.
     next(file.iter_batches(1, row_groups=[number], columns=columns), None)
     group, schema = file.metadata.row_group(number), file.metadata.schema
     paths = [f"{schema.column(place).path}." for place in range(group.num_columns)]
@@ -184,17 +198,17 @@ def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> 
 
 
 def unpacked_size(chunk: Any) -> int:
-    """Bytes of a column in a row group, as the file says, before texts that come several times are repeated."""
+    """Returns the uncompressed bytes of a column chunk, as the file states, where texts in a dictionary count once."""
     return int(chunk.total_uncompressed_size)
 
 
 def shares_beginnings(chunk: Any) -> bool:
-    """Whether texts of a column are stored as what differs from the text before."""
+    """Returns whether texts are stored as differences from the previous text (``DELTA_BYTE_ARRAY``)."""
     return "DELTA_BYTE_ARRAY" in chunk.encodings
 
 
 def rows_at_a_time(stream: Any, chunks: Sequence[Any], rows: int) -> int:
-    """How many rows are read at a time of a row group of ``rows`` rows."""
+    """Returns the number of rows to read at a time from a row group of ``rows`` rows."""
     size = sum(map(unpacked_size, chunks))
     longest = 0
     for chunk in chunks:
@@ -205,12 +219,12 @@ def rows_at_a_time(stream: Any, chunks: Sequence[Any], rows: int) -> int:
 
 
 def dictionary_size(stream: Any, chunk: Any) -> int:
-    """Bytes of the texts of a column that come several times, and so the most that one of them can have."""
+    """Returns the uncompressed bytes of a column's dictionary, an upper limit for each text in it."""
     stream.seek(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
     header = stream.read(len(DICTIONARY_PAGE) + 5)
     if not header.startswith(DICTIONARY_PAGE):
         return unpacked_size(chunk) if chunk.has_dictionary_page else 0
-    # A number in sevens of bits, the lowest first; its own lowest is the sign.
+    # A zigzag varint: groups of seven bits, the lowest first; the lowest bit of the number is the sign.
     size = 0
     for place, byte in enumerate(header[len(DICTIONARY_PAGE) :]):
         size |= (byte & 127) << 7 * place
@@ -220,16 +234,16 @@ def dictionary_size(stream: Any, chunk: Any) -> int:
 
 
 def rows_of_batch(arrow: ModuleType, batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a batch of pyarrow, by the names of the columns."""
+    """Yields the rows of a pyarrow record batch as dicts by column name."""
     columns = [values_of_column(arrow, column) for column in batch.columns]
     for row in zip(*columns, strict=True):
         yield dict(zip(batch.schema.names, row, strict=True))
 
 
 def values_of_column(arrow: ModuleType, column: Any) -> list[Any]:
-    """The values of a column; of text that is not UTF-8 the rest is kept, as ``Trajectory`` says.
+    """Returns the values of a column; bytes that are not UTF-8 become lone surrogates, as in ``Row``.
 
-    A text that several rows have is in memory once.
+    A text that several rows share is in memory once.
     """
     if arrow.types.is_dictionary(column.type):
         places, texts = column.indices.to_pylist(), column.dictionary
@@ -251,7 +265,7 @@ def values_of_column(arrow: ModuleType, column: Any) -> list[Any]:
 
 
 def value_of_scalar(scalar: Any) -> Any:
-    """The value of a scalar of pyarrow, or of a list of them."""
+    """Returns the value of a pyarrow scalar, or of a list of them."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The table of sources of any size. A new one is a function that lists parts, and a line here."""
+"""The registry of sources of any size. To add one, write a function that lists parts, and add a line here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ PARTED_SOURCES: dict[str, Source[Part]] = {
 
 
 def list_parts(source_name: str, options: dict[str, Any]) -> Sequence[Part]:
-    """Lists the parts of the source of that name.
+    """Lists the parts of the source with a name.
 
     Raises:
-        UserError: an unknown source or option, a missing option, or what the source itself raises.
+        UserError: the source or an option is unknown, an option is missing, or the source itself raises it.
     """
     return list_all(PARTED_SOURCES, source_name, options)

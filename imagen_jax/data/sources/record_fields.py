@@ -1,4 +1,4 @@
-"""The fields of a record as sources write them: captions and metadata out of text and JSON that nobody checked."""
+"""Reads the fields of a record: captions and metadata from unchecked text and JSON."""
 
 import math
 import re
@@ -12,9 +12,9 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def decode_text(content: bytes) -> str:
-    """The text that bytes hold, without a byte order mark; what is not UTF-8 is kept as lone surrogates.
+    """Decodes bytes to text without a byte order mark; bytes that are not UTF-8 become lone surrogates.
 
-    With its byte order mark it may be UTF-16, as Windows' editors save it.
+    Text with a UTF-16 byte order mark is decoded as UTF-16, which Windows editors save.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and not len(content) % 2:
         return content.decode("utf-16", "surrogatepass")
@@ -22,15 +22,15 @@ def decode_text(content: bytes) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text, one at least, as editors show them: parted by a line feed, a carriage return, or both.
+    """Splits a text into lines, at least one, at line feeds, carriage returns, or both together, as editors do.
 
-    ``str.splitlines`` also ends a line at a vertical tab, a form feed, U+0085 and U+2028, which captions hold.
+    ``str.splitlines`` also splits at a vertical tab, a form feed, U+0085 and U+2028, which occur in captions.
     """
     return LINE_END.split(text)
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written as UTF-8, so whether it has no lone surrogates."""
+    """Returns whether a text can be encoded as UTF-8, so contains no lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -39,15 +39,15 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A name as UTF-8 can hold it; the bytes that are none are written out, so that other names stay other names."""
+    """Escapes lone surrogates, so that a name can be encoded as UTF-8 and different names stay different."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """What a JSON object holds; numbers that JSON does not know, such as NaN, are None.
+    """Parses a JSON object; constants that JSON does not define, such as NaN, become None.
 
     Raises:
-        ValueError: it is no JSON, or no object.
+        ValueError: it is not JSON, or not an object.
     """
     value = parse_json(text, parse_constant=lambda name: None)
     if not isinstance(value, dict):
@@ -56,7 +56,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
 
 
 def scalars_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some values that are text, a number, true, false or nothing, as JSON can hold them."""
+    """Returns the values that are text, a number, a boolean or None, JSON-serialisable."""
     return {
         printable(name): _as_json(value)
         for name, value in values.items()
@@ -65,11 +65,11 @@ def scalars_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def captions_or_damage(key: str, fields: Sequence[Any]) -> tuple[str, ...] | Damage:
-    """The captions of a record, or why it has none.
+    """Returns the captions of a record, or why it has none.
 
     Args:
-        key: of the record.
-        fields: each a text, a list of texts, or None where there is none. Empty ones are left out where another is not
+        key: key of the record.
+        fields: texts, lists of texts, or None for missing captions. Empty texts are dropped if another text is not
             empty.
     """
     texts = [text for field in fields for text in (field if isinstance(field, list) else [field]) if text is not None]

@@ -1,7 +1,7 @@
-"""What a source of any size gives: parts, each of them read record by record, and what could not be read.
+"""The content of sources of any size: parts, which are read record by record, and damage.
 
-A part is what one worker turns into one shard, so it is some hundred to some ten thousand records, and nobody ever
-holds more than one part's list. It travels to another process, and so does what ``read`` needs.
+A worker converts one part into one shard, so a part has some hundred to some ten thousand records. No process stores
+more than one part's list of records. Parts and their ``read`` functions are picklable.
 """
 
 import hashlib
@@ -14,22 +14,22 @@ from imagen_jax.data.splits import Split
 
 
 def fingerprint_of(content: Any) -> str:
-    """What tells one content, of what JSON can hold, from others."""
+    """Returns a hash that identifies JSON-serialisable content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image with its captions, as the source has it.
+    """One image with its captions, as the source stores it.
 
     Attributes:
-        key: its name within the source: unique, and the same on every machine.
-        captions: one or more, in the source's order; none is empty.
-        encoded: the image file's bytes, not looked into yet.
-        metadata: what else the source says of it, as JSON can hold it.
-        concept: what the split into train and validation goes by, where ``split`` is None; images that share one are
-            together.
-        split: where the source itself says.
+        key: name within the source: unique, and the same on every machine.
+        captions: one or more captions, none empty, in the source's order.
+        encoded: bytes of the image file, not checked yet.
+        metadata: other data of the source about the image, JSON-serialisable.
+        concept: subject that decides between training and validation if ``split`` is None; images with the same concept
+            are in the same split. If empty, the key decides.
+        split: split that the source defines, or None.
     """
 
     key: str
@@ -42,12 +42,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is left out, and why.
+    """Something that is left out, and why.
 
     Attributes:
-        key: of the record; or the name of what could not be read, such as a file.
-        reason: a few words, the same for all of a kind, such as "no caption".
-        detail: what there is to say of this one, such as what the decoder said.
+        key: key of the record, or name of the unreadable item, such as a file.
+        reason: a few words, equal for all damage of a kind, such as "no caption".
+        detail: details of this damage, such as the decoder's message.
     """
 
     key: str
@@ -60,10 +60,10 @@ class Part:
     """A piece of a source.
 
     Attributes:
-        name: unique within the source, and the same on every machine.
-        fingerprint: changes when anything in it does: sizes and times of files, a version.
-        read: gives its records, always in the same order, and in between what is damaged. It raises ``UserError`` only
-            where nothing of the part can be read and going on would be wrong, such as a disk that is gone.
+        name: name, unique within the source, and the same on every machine.
+        fingerprint: text that changes when the content does: sizes and times of files, a version.
+        read: yields its records and its damage, always in the same order. It raises ``UserError`` only if nothing of
+            the part can be read and the job must stop, for example because a disk is gone.
     """
 
     name: str

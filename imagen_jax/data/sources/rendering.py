@@ -1,4 +1,4 @@
-"""Draws images in threads: the rasteriser and the PNG encoder leave Python's lock to others while they work."""
+"""Renders images in threads: the rasteriser and the PNG encoder release Python's GIL."""
 
 import os
 from collections import deque
@@ -10,7 +10,7 @@ from imagen_jax.data.sources.captioned_image import CaptionedImage
 
 
 def render_in_threads(images: Sequence[CaptionedImage], resolution: int) -> Iterator[bytes]:
-    """Yields each image as a PNG, in order, with a few drawn ahead."""
+    """Yields each image as a PNG, in order, rendering a few ahead."""
     threads = os.cpu_count() or 1
     drawn: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(threads) as executor:
@@ -24,5 +24,5 @@ def render_in_threads(images: Sequence[CaptionedImage], resolution: int) -> Iter
 
 
 def render_png(image: CaptionedImage, resolution: int) -> bytes:
-    """Draws one image and encodes it."""
+    """Renders one image and encodes it as a PNG."""
     return encode_png(image.render(resolution))

@@ -1,4 +1,4 @@
-"""What a table's readers give: rows by the names of their columns, and where each begins."""
+"""Rows of a table by column name, and their positions in the file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from imagen_jax.storage.paths import Path
 
 
 class RowPosition(NamedTuple):
-    """Where a row begins.
+    """The position where a row begins.
 
     Attributes:
-        offset: in bytes; of Parquet, in rows.
-        line: its number, from 1 on; of Parquet, of its row.
+        offset: offset in bytes; for Parquet, in rows.
+        line: line number, from 1; for Parquet, row number.
     """
 
     offset: int
@@ -23,11 +23,11 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        place: where it begins.
-        name: such as ``"line 17"``.
-        values: by the names of the columns. Text that is not UTF-8 has lone surrogates.
-        problem: why it has no values, or nothing.
-        detail: of the problem.
+        place: position where it begins.
+        name: name for messages, such as ``"line 17"``.
+        values: values by column name. Bytes that are not UTF-8 are lone surrogates.
+        problem: why the row could not be read, or "".
+        detail: details of the problem.
     """
 
     place: RowPosition
@@ -38,11 +38,11 @@ class Row(NamedTuple):
 
 
 class EmbeddedImage(NamedTuple):
-    """What a table that holds images themselves has of one.
+    """An image within a table.
 
     Attributes:
-        content: the image file's bytes; None where the row has none, or where they are not asked for.
-        path: of the file that it comes from, or nothing.
+        content: bytes of the image file; None if the row has none, or if they were not requested.
+        path: path of the original file, or "".
     """
 
     content: bytes | None
@@ -50,15 +50,17 @@ class EmbeddedImage(NamedTuple):
 
 
 RowReader = Callable[[Path, RowPosition | None, Sequence[str]], Iterator[Row]]
-"""``read(table, start, needed)`` gives the rows from a place on, or from the first one. It raises ``UserError`` where
-the table can't be read, or where it is known from its beginning that one of the columns ``needed`` is not there."""
+"""``read(table, start, needed)`` yields the rows from a position, or from the first one.
+
+It raises ``UserError`` if the table can't be read, or if its beginning shows that a column of ``needed`` is missing.
+"""
 
 
 def check_columns(table: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Checks that a table has the columns that are needed.
+    """Checks that a table has the needed columns.
 
     Raises:
-        UserError: one is not there.
+        UserError: a column is missing.
     """
     for column in needed:
         if column not in columns:

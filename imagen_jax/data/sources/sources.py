@@ -1,4 +1,4 @@
-"""The table of sources. A new one is a function that lists captioned images, and a line here."""
+"""The registry of small sources. To add one, write a function that lists captioned images, and add a line here."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Source(Generic[Item]):
-    """Where captioned images come from.
+    """A source of captioned images.
 
     Attributes:
-        list_all: ``list_all(**options)`` lists them, or parts of them, always in the same order.
-        attribution: the line of credit and licence that is kept beside the data.
+        list_all: ``list_all(**options)`` lists the images, or parts of them, always in the same order.
+        attribution: credit and licence, one line, which is stored with the data.
     """
 
     list_all: Callable[..., Sequence[Item]]
@@ -32,19 +32,19 @@ SOURCES: dict[str, Source[CaptionedImage]] = {
 
 
 def list_images(source_name: str, options: dict[str, Any]) -> Sequence[CaptionedImage]:
-    """Lists the images of the source of that name.
+    """Lists the images of the source with a name.
 
     Raises:
-        UserError: an unknown source or option, a missing option, or what the source itself raises.
+        UserError: the source or an option is unknown, an option is missing, or the source itself raises it.
     """
     return list_all(SOURCES, source_name, options)
 
 
 def list_all(table: dict[str, Source[Item]], source_name: str, options: Mapping[str, Any]) -> Sequence[Item]:
-    """Lists all that the source of that name in a table gives.
+    """Lists the items of the source with a name in a registry.
 
     Raises:
-        UserError: an unknown source or option, a missing option, or what the source itself raises.
+        UserError: the source or an option is unknown, an option is missing, or the source itself raises it.
     """
     source = lookup(table, source_name, "data source")
     parameters = inspect.signature(source.list_all).parameters

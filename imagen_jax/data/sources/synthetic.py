@@ -1,7 +1,7 @@
-"""Coloured shapes on coloured grounds, with captions that are true: data without a download, as much as is asked for.
+"""Coloured shapes on coloured backgrounds with true captions: any amount of data, without a download.
 
-For tests, benchmarks and a first run on a pod. Every image follows from the seed and its number alone, so no list of
-them exists anywhere. Flat colours make smaller files than photographs do, which a benchmark of reading should know.
+They serve tests, benchmarks and a first run on a pod. An image depends only on the seed and its index, so no list of
+images is stored. Flat colours make smaller files than photographs do, which matters for benchmarks of reading.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ from imagen_jax.runtime.seeds import check_seed
 ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to credit"
 
 VERSION = 1
-"""To be raised when the same options draw something else."""
+"""Version of the images. Increase it when the same options give other images."""
 
 MIN_SIDE = 8
-"""Pixels. In smaller images shapes can't be told apart."""
+"""Min width and height in pixels. In smaller images the shapes can't be distinguished."""
 
 Plane = Float32[np.ndarray, "height width"]
 
@@ -79,7 +79,7 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "square": _square,
     "triangle": _triangle,
 }
-"""How far a point lies outside of a shape (below zero: inside) that fills -1…1, y downwards."""
+"""Signed distance of a point from a shape that fills -1…1, negative inside; y points downwards."""
 
 
 ENCODINGS: dict[str, Callable[[HostPixels], bytes]] = {"jpeg": encode_jpeg, "png": encode_png}
@@ -90,17 +90,17 @@ def synthetic_parts(
 ) -> list[Part]:
     """Lists images of one shape each in parts; images with the same caption are one concept.
 
-    An image is the same whatever ``count`` and ``images_per_part`` are.
+    An image does not depend on ``count`` or ``images_per_part``.
 
     Args:
-        count: of images.
-        resolution: their width and height, at least ``MIN_SIDE``.
-        images_per_part: at most.
-        seed: another one gives other images, see ``check_seed``.
+        count: number of images.
+        resolution: width and height in pixels, at least ``MIN_SIDE``.
+        images_per_part: max number of images of a part.
+        seed: seed of the images, see ``check_seed``.
         encoding: ``jpeg`` or ``png``.
 
     Raises:
-        UserError: a number is too small, it is no seed, or the encoding is unknown.
+        UserError: a number is too small, the seed is invalid, or the encoding is unknown.
     """
     lookup(ENCODINGS, encoding, "encoding of synthetic images")
     numbers = {
@@ -124,7 +124,7 @@ def synthetic_parts(
 
 
 def draw_records(indices: range, resolution: int, seed: int, encoding: str) -> Iterator[Record]:
-    """Draws the images of these numbers, in order."""
+    """Draws the images with the given indices, in order."""
     for index in indices:
         caption, pixels = draw(seed, index, resolution)
         metadata = {"width": resolution, "height": resolution}
@@ -132,14 +132,14 @@ def draw_records(indices: range, resolution: int, seed: int, encoding: str) -> I
 
 
 def draw(seed: int, index: int, resolution: int) -> tuple[str, HostPixels]:
-    """Returns a caption such as ``"a red disc on a blue ground"``, and what it says.
+    """Returns a caption such as ``"a red disc on a blue ground"``, and the image that it describes.
 
-    The shape lies wholly inside of the image; its greater side is about a third to nine tenths of the image's.
+    The shape is completely inside the image. Its longer side is about a third to nine tenths of the image's side.
 
     Args:
-        seed: from 0 on.
-        index: the image's number, from 0 on.
-        resolution: in pixels.
+        seed: seed of the images, at least 0.
+        index: index of the image, at least 0.
+        resolution: width and height in pixels.
     """
     random = np.random.default_rng([seed, index])
     shape = list(SHAPES)[random.integers(len(SHAPES))]

@@ -1,4 +1,4 @@
-"""The rows of a table of any size, from any place in it: JSON lines, CSV, values parted by tabs, or Parquet."""
+"""Reads the rows of a table of any size, from any position: JSON lines, CSV, tab-separated values, or Parquet."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-"""How a table may begin, and how its text is then encoded; Excel writes the second."""
+"""Encodings by byte order mark; Excel writes UTF-16-LE."""
 
 MAX_LINE_LENGTH = 2**24
-"""Bytes."""
+"""Max bytes of a line."""
 
 
 def read_json_lines(table: Path, start: RowPosition | None, needed: Sequence[str]) -> Iterator[Row]:
-    """Gives the rows of a file with a JSON object in each line; which columns there are shows only at its end."""
+    """Yields the rows of a file with one JSON object per line; missing columns can't be detected before its end."""
     with table.open("rb") as stream:
         lines = Lines(stream, start)
         while True:
@@ -41,14 +41,14 @@ def read_json_lines(table: Path, start: RowPosition | None, needed: Sequence[str
 def read_separated_values(
     delimiter: str, table: Path, start: RowPosition | None, needed: Sequence[str]
 ) -> Iterator[Row]:
-    """Gives the rows of a table as text, below a line with the columns' names; a quoted value may go over lines.
+    """Yields the rows of a table as text, below a line of column names; a quoted value may span several lines.
 
     Raises:
-        UserError: the table has no such line, or a column that is needed is not in it.
+        UserError: the table has no such line, or lacks a needed column.
     """
     with table.open("rb") as stream:
         lines = Lines(stream, None)
-        # Strict, since else a quotation mark that is never closed would swallow all that follows.
+        # Strict, because otherwise an unclosed quotation mark would consume the rest of the file.
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             columns = next((fields for fields in reader if fields), [])
@@ -89,14 +89,14 @@ ROW_READERS: dict[str, RowReader] = {
 
 
 class LongLineError(ValueError):
-    """A line that would fill the memory; the next one can be read."""
+    """Raised for a line that would fill the memory; the next line can still be read."""
 
 
 class Lines:
-    """The lines of a file as text, one after another, and where the next one begins.
+    """Iterates over the lines of a file as text, and tracks the position of the next one.
 
     Attributes:
-        place: where the next line begins.
+        place: position where the next line begins.
     """
 
     def __init__(self, stream: Any, start: RowPosition | None):
@@ -110,7 +110,7 @@ class Lines:
         self.go_to(start or RowPosition(len(mark), 1))
 
     def go_to(self, place: RowPosition) -> None:
-        """Continues at a place where a line begins."""
+        """Continues at a position where a line begins."""
         self.stream.seek(place.offset)
         self.place = place
 
@@ -130,16 +130,20 @@ class Lines:
             raise LongLineError(f"it has {size} bytes")
         if self.encoding == "utf-8":
             return line.decode("utf-8", "surrogateescape")
-        # Half a unit at the file's end is no text, and said so by a lone surrogate, as in UTF-8.
+        # Half a UTF-16 unit at the end of the file becomes a lone surrogate, as invalid bytes do in UTF-8.
         return line[: size - size % 2].decode(self.encoding, "surrogatepass") + "\udcff" * (size % 2)
 
     def _read_line(self) -> bytes:
-        """The bytes up to the next line feed and with it, or to the end; only the beginning of what is too long."""
+        """Returns the bytes up to and including the next line feed, or to the end of the file.
+
+        Of a line that is too long it returns only the beginning.
+        """
         line = self.stream.readline(MAX_LINE_LENGTH + 1)
         if self.encoding == "utf-8":
             return line
         while line:
-            # In the little end the line feed's byte comes first; and it may be half of another character.
+            # In UTF-16-LE the line feed's byte comes first, so the second byte is read too. The byte may also be half
+            # of another character.
             more = self.stream.read(1) if len(line) % 2 else b""
             line += more
             if self._ends(line) or len(line) > MAX_LINE_LENGTH:
@@ -156,10 +160,10 @@ class Lines:
 
 
 def check_separated_columns(table: Path, columns: Sequence[str], needed: Sequence[str], delimiter: str) -> None:
-    """Checks that a table of separated values has the columns that are needed.
+    """Checks that a table of separated values has the needed columns.
 
     Raises:
-        UserError: one is not there; the message says so where the text is of another encoding or separated otherwise.
+        UserError: a column is missing, or the text has another encoding or another separator, which the message names.
     """
     if any("\0" in column for column in columns):
         raise UserError(f"{table} is no UTF-8 text, for its first line has zero bytes: save it as UTF-8")

@@ -1,9 +1,9 @@
-"""A user's own images, however many: listed in a table, or in a folder, each beside its caption.
+"""A user's own images, in any number: listed in a table, or in a folder, each next to its caption.
 
-What is wrong with one image is ``Damage``, and the others are read; ``folder`` is stricter.
+An invalid image becomes ``Damage``, and the others are read; the source ``folder`` raises instead.
 
-A table is read once to list its parts. Of each part only its beginning is kept, and of each image eight bytes that
-tell whether another has the same name.
+A table is read once to list its parts. Only each part's start position is kept, and for each image a hash of eight
+bytes, which finds repeated paths.
 """
 
 from array import array
@@ -44,11 +44,11 @@ class Table:
     """A table of images.
 
     Attributes:
-        path: where it is; its ending says how it is read.
-        mark: changes when it is written again.
-        images: the folder that its images lie in. What lies elsewhere is not read: a table may come from strangers.
-        image_column: holds their paths in that folder, absolute ones too, or the images themselves.
-        caption_column: holds a caption, or a list of them.
+        path: path of the table; its suffix determines the format.
+        mark: text that changes when the table is rewritten.
+        images: folder of the images. Files outside it are not read, since a table may come from strangers.
+        image_column: column of image paths within that folder, absolute ones too, or of the images themselves.
+        caption_column: column of captions, each a text or a list of texts.
     """
 
     path: Path
@@ -59,12 +59,12 @@ class Table:
 
 
 class Run(NamedTuple):
-    """Rows that follow each other and name the same image.
+    """Consecutive rows that name the same image.
 
     Attributes:
-        image: its path in the folder, or nothing where the row names none, holds the image itself, or can't be read;
-            then it is alone.
-        rows: one or more.
+        image: path of the image in the folder; "" if the row names none, contains the image itself, or can't be read.
+            Such a row is a run of its own.
+        rows: one or more rows.
     """
 
     image: str
@@ -78,26 +78,27 @@ def table_parts(
     caption_column: str = "caption",
     images_per_part: int = 1000,
 ) -> list[Part]:
-    """Lists the images of a table in its order, some in each part.
+    """Lists the images of a table in its order, in parts.
 
-    Rows that follow each other and name the same image are one record with several captions; where they differ in
-    something else, the first one counts. A record's key is its image's path, and its concept is its first caption,
-    whatever its capitals. Other columns are metadata where they hold text, a number, a truth value or nothing.
+    Consecutive rows that name the same image are one record with several captions; where other values differ, the first
+    row counts. A record's key is its image's path, and its concept is its first caption, ignoring case. Other columns
+    become metadata if they contain text, numbers, booleans or null.
 
-    A Parquet table may hold the images themselves: as bytes, or as Hugging Face's struct of bytes and path. Each row is
-    then a record, whose key is its number.
+    A Parquet table may contain the images themselves: as bytes, or as Hugging Face's struct of bytes and path. Each row
+    is then a record, whose key is its row number.
 
     Args:
-        table: a file of JSON lines, CSV, values parted by tabs or Parquet: ``.jsonl``, ``.csv``, ``.tsv``,
-            ``.parquet``. Text is UTF-8, or UTF-16 with a byte order mark. Maybe in a bucket.
-        images: the folder that the paths in the table start from; the table's own if none is given. Absolute paths are
-            read where they lead into it, so those of any file where it is ``/``.
-        image_column: of the images' paths.
-        caption_column: of the captions: each a text, or a list of texts.
-        images_per_part: at least 1; the last part may have fewer.
+        table: path of a file of JSON lines, CSV, tab-separated values or Parquet: ``.jsonl`` or ``.ndjson``, ``.csv``,
+            ``.tsv``, ``.parquet``. Text is UTF-8, or UTF-16 with a byte order mark. It may be in a bucket.
+        images: folder that relative paths start from; "": the table's folder. Absolute paths are read only if they lead
+            into it; ``/`` therefore allows any file.
+        image_column: name of the column of image paths, or of images.
+        caption_column: name of the column of captions, each a text or a list of texts.
+        images_per_part: number of images of a part, at least 1; the last part may have fewer.
 
     Raises:
-        UserError: a file or folder is not there, or the table can't be read, has no row or lacks a column.
+        UserError: a file or folder does not exist, the table can't be read, has no row or lacks a column, or
+            ``images_per_part`` is below 1.
     """
     if not str(table):
         raise UserError("no table of images is given: name it in --option=table=FILE")
@@ -115,7 +116,7 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
     """Lists the parts of a table.
 
     Raises:
-        UserError: it can't be read, has no row or lacks a column.
+        UserError: the table can't be read, has no row or lacks a column.
     """
     mark_image = image_marks(table.images)
     found: set[str] = set()
@@ -143,16 +144,16 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
 def read_table_part(
     table: Table, start: RowPosition, images: int, repeated: Sequence[int]
 ) -> Iterator[Record | Damage]:
-    """Gives the records of a part of a table, and what is damaged.
+    """Yields the records and the damage of a part of a table.
 
     Args:
-        table: as it was when the part was listed.
-        start: where its first row begins.
-        images: how many it has.
-        repeated: which of them, counted from 0, have a key that came before.
+        table: the table as it was when the part was listed.
+        start: position of the part's first row.
+        images: number of images of the part.
+        repeated: indices, from 0, of the part's images whose key occurred earlier.
 
     Raises:
-        UserError: the table is another one by now, or the folder of images is gone.
+        UserError: the table has changed since, or the folder of images was removed.
     """
     try:
         unchanged = mark_of(table.path) == table.mark
@@ -166,10 +167,10 @@ def read_table_part(
 
 
 def runs_of(table: Table, start: RowPosition | None, with_bytes: bool = True) -> Iterator[Run]:
-    """Gives the rows of a table by their images, from a place on or from the first one.
+    """Yields the rows of a table grouped by image, from a position or from the first row.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the table can't be read.
     """
     read: RowReader = ROW_READERS[table.path.suffix.lower()]
     if read is read_parquet:
@@ -181,7 +182,10 @@ def runs_of(table: Table, start: RowPosition | None, with_bytes: bool = True) ->
 
 
 def mark_run(table: Table, run: Run, mark_image: Callable[[str], str]) -> str:
-    """What changes when the image of a run is written again; one that the table holds may, when the table is."""
+    """Returns a text that changes when the image of a run is rewritten.
+
+    For an embedded image, it also changes when the table is rewritten.
+    """
     value = run.rows[0].values.get(table.image_column)
     if isinstance(value, EmbeddedImage):
         return f"{table.mark} {mark_image(image_path(value.path, roots_of(table.images)))}"
@@ -189,7 +193,7 @@ def mark_run(table: Table, run: Run, mark_image: Callable[[str], str]) -> str:
 
 
 def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Record | Draft | Damage:
-    """Makes a record of the rows of an image, or says what is wrong with them."""
+    """Makes a record of the rows of an image, or returns the damage."""
     first = run.rows[0]
     if first.problem:
         return Damage(first.name, first.problem, first.detail)
@@ -212,13 +216,13 @@ def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Record | Draft | 
 
 
 def outside_of(table: Table, key: str, row: Row) -> Damage:
-    """What is said of an image that does not lie in the folder, and how to name a folder that it lies in."""
+    """Returns the damage of an image outside the folder, with advice on how to name its folder."""
     mend = "name the folder that holds it, as in --option=images=FOLDER, where / allows any file of this machine"
     return Damage(key, "image lies outside the folder", f"{row.name}: only what lies in {table.images} is read; {mend}")
 
 
 def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | Draft | Damage:
-    """Makes a record of a row that holds its image, or names its file where it lacks the bytes."""
+    """Makes a record of a row with an embedded image; if its bytes are missing, the image is read from its path."""
     path = image_path(image.path, roots_of(table.images))
     metadata = {
         name: value for name, value in row.values.items() if name not in (table.image_column, table.caption_column)
@@ -238,12 +242,12 @@ def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | 
 
 
 class ImageFiles(NamedTuple):
-    """An image in a folder, and what lies beside it; each by its path in the folder.
+    """An image in a folder and the files next to it, as paths relative to the folder.
 
     Attributes:
-        image: its own.
-        text: of its caption, or nothing.
-        metadata: of its metadata, or nothing.
+        image: path of the image.
+        text: path of its caption file, or "".
+        metadata: path of its metadata file, or "".
     """
 
     image: str
@@ -252,19 +256,19 @@ class ImageFiles(NamedTuple):
 
 
 def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
-    """Lists the images of a folder and its subfolders, ordered by path, some in each part.
+    """Lists the images of a folder and its subfolders, ordered by path, in parts.
 
-    The first line of the ``.txt`` file of the same name is an image's caption, and what the ``.json`` file of the same
-    name holds of text, numbers and truth values is its metadata, if there is one. A record's key is its path, and its
-    concept is its caption, whatever its capitals. Links to folders are followed; images of other formats, and links
-    that can't be followed, are damage.
+    An image's caption is the first line of the ``.txt`` file of the same name. Texts, numbers, booleans and nulls in
+    the ``.json`` file of the same name, if it exists, become its metadata. A record's key is its path, and its concept
+    is its caption, ignoring case. Links to folders are followed; images of other formats, and links that can't be
+    followed, are damage.
 
     Args:
-        folder: maybe in a bucket.
-        images_per_part: at least 1; the last part may have fewer.
+        folder: path of the folder, which may be in a bucket.
+        images_per_part: number of images of a part, at least 1; the last part may have fewer.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: the folder does not exist or contains no image, or ``images_per_part`` is below 1.
     """
     if not str(folder):
         raise UserError("no folder of images is given: name it in --option=folder=FOLDER")
@@ -286,11 +290,11 @@ def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
 
 
 def files_beside(folder: Path, image: Path, files: Mapping[Path, str]) -> ImageFiles:
-    """Finds the caption and the metadata of an image among the files of a folder."""
+    """Finds the caption and metadata files of an image among the files of a folder."""
 
     def find(ending: str) -> str:
         file = image.with_suffix(ending)
-        # The second: on some disks apple.TXT is found as apple.txt.
+        # The second test: case-insensitive disks find apple.TXT as apple.txt.
         is_there = file in files or (not in_bucket(file) and file.is_file())
         return file.relative_to(folder).as_posix() if is_there else ""
 
@@ -298,10 +302,10 @@ def files_beside(folder: Path, image: Path, files: Mapping[Path, str]) -> ImageF
 
 
 def read_folder_part(folder: Path, listed: Sequence[ImageFiles]) -> Iterator[Record | Damage]:
-    """Gives the records of a part of a folder, and what is damaged.
+    """Yields the records and the damage of a part of a folder.
 
     Raises:
-        UserError: the folder is gone.
+        UserError: the folder was removed.
     """
 
     def drafts() -> Iterator[Draft | Damage]:
@@ -315,7 +319,7 @@ def read_folder_part(folder: Path, listed: Sequence[ImageFiles]) -> Iterator[Rec
 
 
 def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes]) -> Draft | Damage:
-    """Makes a record of what lies beside an image, or says what is wrong with it."""
+    """Makes a record of an image and the files next to it, or returns the damage."""
     key = printable(files.image)
     caption = None if files.text not in contents else split_lines(decode_text(contents[files.text]))[0]
     try:
@@ -326,12 +330,12 @@ def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes
 
 
 def content_of(row: Row) -> str:
-    """What a row says, wherever it stands; of one that can't be read, where."""
+    """Returns a row's values as text, independent of its position; for an unreadable row, its name and problem."""
     return repr(row.values) if not row.problem else f"{row.name} {row.problem}"
 
 
 def digest_of(items: Iterable[tuple[str, ...]]) -> str:
-    """What tells a list of texts from others."""
+    """Returns a hash that identifies a list of tuples of text."""
     digest = blake2b(digest_size=16)
     for item in items:
         digest.update(repr(item).encode("utf-8", "surrogatepass"))
@@ -339,34 +343,34 @@ def digest_of(items: Iterable[tuple[str, ...]]) -> str:
 
 
 def hash_of(run: Run) -> int:
-    """A number of 64 bits for a run's key."""
-    # No file's name holds a zero byte, so rows without one never meet.
+    """Returns a 64-bit hash of a run's key."""
+    # File names contain no zero byte, so rows without a path never equal a path.
     name = run.image or f"{run.rows[0].name}\0"
     return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def repeated_places(hashes: "array[int]") -> np.ndarray:
-    """Where in a list a number stands that stood before, ascending."""
+    """Returns the indices, ascending, of numbers that occurred earlier in the list."""
     numbers = np.frombuffer(hashes, np.uint64)
     order = np.argsort(numbers, kind="stable")
     return np.sort(order[1:][numbers[order[1:]] == numbers[order[:-1]]])
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that the folder of images is there.
+    """Checks that the folder of images exists.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds your images")
 
 
 def check_images_per_part(number: int) -> None:
-    """Checks how many images a part should have.
+    """Checks the number of images of a part.
 
     Raises:
-        UserError: none.
+        UserError: it is below 1.
     """
     if number < 1:
         raise UserError(f"a part can't have {number} images: choose images_per_part of at least 1")

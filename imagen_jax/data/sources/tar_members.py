@@ -1,6 +1,6 @@
-"""The files of a tar, one after another: damage is told from the tar's end, and gzip is unpacked on the way.
+"""Reads the files of a tar one after another: detects damage, and decompresses gzip.
 
-stream -> gzip unpacked, bombs stopped -> headers checked -> ``Member``: key, ending, size, content when asked for
+stream -> gzip decompressed, bombs rejected -> headers checked -> ``Member``: key, ending, size, content on demand
 """
 
 import gzip
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from imagen_jax.storage.names import is_of_system
 
 MAX_HEADER_BYTES = 2**20
-"""Of what a tar says of one member, such as a long name, which tarfile reads whole."""
+"""Max bytes of an extended header of a member, such as a long name, which tarfile reads completely."""
 
 MAX_SIZE = 2**42
-"""In bytes, of any member: a header that gives more lies, and no disk seeks that far."""
+"""Max bytes of any member: a header with a larger size is damaged, and no disk can seek that far."""
 
 HEADERS_OF_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -32,21 +32,21 @@ HEADERS_OF_HEADERS = (
 GZIP = b"\x1f\x8b"
 
 OTHER_FORMATS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
-"""How files begin that are packed in a way that is not read, and what that is called."""
+"""Names of unsupported compression formats, by the first bytes of a file."""
 
 MAX_UNPACKED_RATIO = 100
-"""Bytes that a byte of gzip may become, beyond the first 64 MiB: images hardly shrink, and bombs a thousandfold."""
+"""Max uncompressed bytes per byte of gzip, beyond the first 64 MiB: images hardly shrink, and bombs a thousandfold."""
 
 
 class FormatError(Exception):
-    """A file is compressed in a way that is not read; the message names it."""
+    """Raised if a file has an unsupported compression format; the message names it."""
 
 
 class Unpacked(io.RawIOBase):
-    """What gzip holds, read forwards only and no further than a tar of images can be large.
+    """The content of a gzip file, read forwards only and up to a max size.
 
     Args:
-        packed: the file, at its beginning; it can seek.
+        packed: the seekable gzip file.
     """
 
     def __init__(self, packed: Any) -> None:
@@ -56,14 +56,14 @@ class Unpacked(io.RawIOBase):
         self._most = 2**26 + MAX_UNPACKED_RATIO * size
 
     def tell(self) -> int:
-        """How many bytes were read."""
+        """Returns the number of bytes read so far."""
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes.
+        """Reads the next bytes.
 
         Raises:
-            tarfile.ReadError: it is no whole gzip, or a bomb.
+            tarfile.ReadError: it is not a complete gzip file, or a bomb.
         """
         try:
             content = self._file.read(size)
@@ -76,10 +76,10 @@ class Unpacked(io.RawIOBase):
         return content
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Reads on to a place.
+        """Reads forwards to a position.
 
         Raises:
-            tarfile.ReadError: it lies before what was read, or see ``read``.
+            tarfile.ReadError: the position is before the bytes already read, or ``read`` raises it.
         """
         if whence != io.SEEK_SET or place < self.tell():
             raise tarfile.ReadError("a header leads backwards")
@@ -89,10 +89,10 @@ class Unpacked(io.RawIOBase):
 
 
 def unpack(stream: Any) -> Any:
-    """A tar's bytes, where they may be packed with gzip, whatever the file is called.
+    """Returns the stream of a tar, decompressed if it is gzip, whatever the file's name.
 
     Raises:
-        FormatError: they are packed otherwise.
+        FormatError: it has another compression format.
     """
     beginning = stream.read(6)
     stream.seek(0)
@@ -106,10 +106,10 @@ class Member(NamedTuple):
     """A file in a tar.
 
     Attributes:
-        key: its name up to the first dot after the last slash.
-        ending: its name after that dot, and of that the part after the last dot in lower case.
-        size: in bytes.
-        read: gives its content; only before the next member is asked for.
+        key: name up to the first dot after the last slash.
+        ending: name after that dot, with the part after the last dot in lower case.
+        size: size in bytes.
+        read: returns the content; call it before the next member is read.
     """
 
     key: str
@@ -119,16 +119,16 @@ class Member(NamedTuple):
 
 
 def read_members(stream: Any) -> Iterator[Member]:
-    """Gives the files of a tar that have a key and an ending.
+    """Yields the files of a tar that have a key and an ending.
 
-    Folders, links, sparse files and what operating systems add are left out.
+    Folders, links, sparse files and files that operating systems add are left out.
 
     Raises:
-        tarfile.TarError: from there on it is no tar, or it ends without saying so, or goes on after its end.
-        FormatError: it is compressed in a way that is not read.
+        tarfile.TarError: the tar is damaged from there, has no end mark, or continues after it.
+        FormatError: it has an unsupported compression format.
     """
     stream = unpack(stream)
-    # A name that is not UTF-8 becomes one that is, and the same on every machine.
+    # A name that is not UTF-8 is escaped, in the same way on every machine.
     encoding, errors = "utf-8", "backslashreplace"
     with (
         telling_of_damage(),
@@ -144,23 +144,23 @@ def read_members(stream: Any) -> Iterator[Member]:
 
 @contextmanager
 def telling_of_damage() -> Iterator[None]:
-    """Makes tarfile's own error of those that damage leads it to."""
+    """Converts other errors that damage causes in tarfile into ``tarfile.ReadError``."""
     try:
         yield
-    # Of int(), of short slices and of huge sizes.
+    # Raised by int(), by short slices and by huge sizes.
     except (ValueError, LookupError, OverflowError, RecursionError) as error:
         raise tarfile.ReadError(str(error)) from error
 
 
 class CheckedHeader(tarfile.TarInfo):
-    """What a tar says of a member; where tarfile takes a damaged header for the end of the tar, this raises."""
+    """A tar header that raises on damage, where tarfile would take the header for the end of the tar."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
-        """Reads a block of 512 bytes.
+        """Parses a block of 512 bytes.
 
         Raises:
-            tarfile.HeaderError: it is no header, or the end mark.
+            tarfile.HeaderError: it is not a header, or it is the end mark.
         """
         header = super().frombuf(buf, encoding, errors)
         if not 0 <= header.size < (MAX_HEADER_BYTES if header.type in HEADERS_OF_HEADERS else MAX_SIZE):
@@ -169,7 +169,7 @@ class CheckedHeader(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive):
-        """Reads the next header, with what stands before it, such as a long name.
+        """Reads the next header with its extended headers, such as a long name.
 
         Raises:
             tarfile.HeaderError: only at the end mark.
@@ -181,19 +181,19 @@ class CheckedHeader(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
-        # What stands before a header may replace its size.
+        # An extended header may replace the size.
         if not 0 <= header.size < MAX_SIZE or archive.offset < header.offset_data:
             raise tarfile.ReadError("a header gives an impossible size")
         return header
 
 
 def forget_members(archive: tarfile.TarFile) -> None:
-    """Lets go of the headers that were read: a tar of a million files has so many."""
+    """Clears tarfile's list of headers, which would grow with each file of a large tar."""
     vars(archive)["members"].clear()
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Divides ``"a.b/000.Left.JPG"`` into ``"a.b/000"`` and ``"Left.jpg"``; one of both is empty where a dot lacks."""
+    """Splits ``"a.b/000.Left.JPG"`` into ``"a.b/000"`` and ``"Left.jpg"``; either is empty if the name lacks it."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     rest, dot, last = ending.rpartition(".")
@@ -215,12 +215,12 @@ def read_content(archive: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
 
 
 def check_rest(stream: Any, end: int) -> None:
-    """Checks that only zeros follow where a tar ends: a block of zeros amid the files looks like its end.
+    """Checks that only zeros follow the end of a tar: a block of zeros amid the files looks like its end.
 
     Raises:
-        tarfile.ReadError: something follows.
+        tarfile.ReadError: other bytes follow.
     """
-    if not isinstance(stream, Unpacked):  # of which the end mark is read, and only what follows is left
+    if not isinstance(stream, Unpacked):  # a gzip stream is already past the end mark, and can't seek back
         stream.seek(end)
     while block := stream.read(2**20):
         if block.strip(b"\0"):

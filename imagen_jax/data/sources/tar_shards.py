@@ -1,6 +1,6 @@
-"""Tar shards as img2dataset and webdataset write them: a thousand times ``000010012.jpg``, ``.txt`` and ``.json``.
+"""Reads tar shards of img2dataset and webdataset: many groups of ``000010012.jpg``, ``.txt`` and ``.json``.
 
-Files of one record follow each other in the tar and share the name up to the first dot after the last slash
+The files of one record are consecutive in the tar. They share their name up to the first dot after the last slash
 (https://github.com/webdataset/webdataset, https://github.com/rom1504/img2dataset). More dots are allowed:
 ``7.input.jpg`` is the image of ``7.txt``, and ``photo.v2.jpg`` that of ``photo.v2.txt``.
 """
@@ -26,38 +26,38 @@ SHARDS = (".tar", ".tar.gz", ".tgz")
 COMPRESSED_OTHERWISE = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-"""Endings of the image; where a record has several, the first of these is taken."""
+"""Endings of images, in order of preference if a record has several."""
 
 TEXT = "txt"
 METADATA = "json"
 
 MAX_MEMBER_BYTES = 256 * 2**20
-"""Of an image. What is larger is passed over."""
+"""Max bytes of an image. A record with a larger one is damage."""
 
 MAX_TEXT_BYTES = 2**22
-"""Of a caption or metadata, likewise."""
+"""Max bytes of a caption or metadata file. A record with a larger one is damage."""
 
 MAX_MEMBERS = 16
-"""Files that are read of one record."""
+"""Max number of files that are read of one record."""
 
 APART = "files of one key lie apart"
 
 
 def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "", image: str = "") -> list[Part]:
-    """Lists the shards of a folder and its subfolders, by name: each is a part.
+    """Lists the shards of a folder and its subfolders by name, each as a part.
 
-    A record's key is the shard's name and its own in the tar, since many number theirs anew in each shard. Other
-    members than an image, the caption and ``.json`` are left out.
+    A record's key is the shard's name and the key in the tar, since many data sets restart their numbers in each shard.
+    Members other than an image, the caption and ``.json`` are left out.
 
     Args:
-        folder: where the shards are, maybe in a bucket. They may be compressed with gzip.
-        caption: ``"txt"``, or the field of the ``.json`` that holds the caption, or a list of them.
-        pattern: which files of the folder are shards, by their paths in it, with ``*`` for anything, also a slash; by
-            default all that end in ``.tar``, ``.tar.gz`` or ``.tgz``.
-        image: what follows the key in the image's name, such as ``input.jpg``, where a key has several images.
+        folder: folder of the shards, which may be in a bucket. Shards may be compressed with gzip.
+        caption: ``"txt"``, or the field of the ``.json`` file with a caption or a list of captions.
+        pattern: glob pattern of the shards' paths relative to the folder, where ``*`` also matches slashes; "": all
+            paths that end in ``.tar``, ``.tar.gz`` or ``.tgz``.
+        image: image name after the key, such as ``input.jpg``, for keys with several images; "": any image.
 
     Raises:
-        UserError: there is no such folder, or no shard in it, or one is compressed in a way that is not read.
+        UserError: the folder does not exist or contains no shard, or a shard has an unsupported compression format.
     """
     if not str(folder):
         raise UserError("no folder of tar shards is given: name it in --option=folder=FOLDER")
@@ -80,12 +80,12 @@ def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "", 
 
 
 def read_shard(folder: Path, name: str, caption: str = TEXT, image: str = "") -> Iterator[Record | Damage]:
-    """Gives the records of one shard in their order, and what is damaged.
+    """Yields the records and the damage of one shard, in its order.
 
-    A record that may lack its last files, since the shard is damaged there, is no record.
+    Where a shard is damaged, the record before the damage is left out, since it may lack its last files.
 
     Raises:
-        UserError: the shard is there and can't be read, or its folder is gone.
+        UserError: the shard exists but can't be read, or its folder was removed.
     """
     shard = folder / name
     prefix = next((name.removesuffix(ending) for ending in SHARDS if name.endswith(ending)), name)
@@ -112,13 +112,13 @@ def read_shard(folder: Path, name: str, caption: str = TEXT, image: str = "") ->
 
 @dataclass
 class Group:
-    """The files of one record, or of several whose names share all up to the first dot.
+    """The files of one record, or of several that share their name up to the first dot.
 
     Attributes:
-        key: what their names share.
-        endings: what their names do not share.
-        contents: of those files that are wanted, by their endings.
-        too_large: the ending of one that is wanted and too large, or nothing.
+        key: shared part of the names.
+        endings: the remaining parts of the names.
+        contents: contents of the wanted files, by ending.
+        too_large: ending of a wanted file that is too large, or "".
     """
 
     key: str
@@ -128,25 +128,27 @@ class Group:
 
 
 def kind_of(ending: str) -> str:
-    """What follows the last dot of an ending: "jpg" of "input.jpg"."""
+    """Returns the part after the last dot of an ending: "jpg" of "input.jpg"."""
     return ending.rpartition(".")[2]
 
 
 def stem_of(ending: str) -> str:
-    """What stands before the last dot of an ending: "input" of "input.jpg", nothing of "jpg"."""
+    """Returns the part before the last dot of an ending: "input" of "input.jpg", "" of "jpg"."""
     return ending.rpartition(".")[0]
 
 
 def largest_of(ending: str) -> int:
-    """Bytes that a file of this ending may have."""
+    """Returns the max bytes of a file with an ending."""
     return MAX_MEMBER_BYTES if kind_of(ending) in IMAGES else MAX_TEXT_BYTES
 
 
 def items_of(groups: Iterable[Group], caption: str, image: str) -> Iterator[Record | Damage]:
-    """Gives the records of groups, and what is damaged; last what lacks files, for these may come later in the tar.
+    """Yields the records and the damage of groups.
+
+    The damage of groups without an image or a caption comes last, since those files may come later in the tar.
 
     Raises:
-        tarfile.TarError: likewise last, what ``groups`` raises.
+        tarfile.TarError: ``groups`` raised it; it is raised again after everything else.
     """
     keys: set[str] = set()
     endings: dict[str, frozenset[str]] = {}
@@ -178,7 +180,7 @@ def items_of(groups: Iterable[Group], caption: str, image: str) -> Iterator[Reco
 
 
 def read_group(group: Group, caption: str, image: str) -> Iterator[Record | Damage]:
-    """Gives the record of a group, or several: each image that has a caption beside it of the same name has its own."""
+    """Yields the record of a group, or several: one for each image, if images have captions of the same name."""
     if group.too_large:
         most = largest_of(group.too_large)
         yield Damage(group.key, "member is too large", f".{group.too_large} is over {most} bytes")
@@ -205,18 +207,18 @@ def read_group(group: Group, caption: str, image: str) -> Iterator[Record | Dama
 
 
 def has_image_and_caption(group: Group, caption: str) -> bool:
-    """Whether a group has an image and a file that may hold its caption."""
+    """Returns whether a group has an image and a file that may contain its caption."""
     kinds = {kind_of(ending) for ending in group.contents}
     return bool(kinds & {*IMAGES}) and (TEXT if caption == TEXT else METADATA) in kinds
 
 
 def named(stem: str, kind: str) -> str:
-    """An ending of a stem and a kind."""
+    """Joins a stem and a kind to an ending."""
     return f"{stem}.{kind}" if stem else kind
 
 
 def content_beside(group: Group, image: str, kind: str) -> bytes | None:
-    """What a group has of a kind for an image: of the same name, of the key's, or the only one."""
+    """Returns the content of a kind for an image: that of the same name, that of the key, or the only one."""
     for ending in (named(stem_of(image), kind), kind):
         if ending in group.contents:
             return group.contents[ending]
@@ -225,7 +227,7 @@ def content_beside(group: Group, image: str, kind: str) -> bytes | None:
 
 
 def read_record(group: Group, key: str, image: str, caption: str) -> Record | Damage:
-    """Makes a record of an image in a group and what lies beside it, or says what is wrong with them."""
+    """Makes a record of an image in a group and the files next to it, or returns the damage."""
     if not group.contents[image]:
         return Damage(key, "image is empty")
     values: dict[str, Any] = {}
@@ -244,18 +246,18 @@ def read_record(group: Group, key: str, image: str, caption: str) -> Record | Da
 
 
 def read_groups(stream: Any, wanted: Collection[str], image: str = "") -> Iterator[Group]:
-    """Gives the records' files, each when it is sure that no more of them come.
+    """Yields the files of each record as a group, once no more of them can follow.
 
-    Where a file comes that its record has already, another record of that name begins.
+    A file with an ending that the group already has begins another record of the same key.
 
     Args:
-        stream: of a tar's bytes, which can seek.
-        wanted: kinds of the files that are read; the others are passed over.
-        image: the ending of the image, or nothing where any will do.
+        stream: seekable stream of a tar.
+        wanted: kinds of the files to read; others are skipped.
+        image: ending of the image, or "" for any.
 
     Raises:
-        tarfile.TarError: from there on it is no tar.
-        FormatError: it is compressed in a way that is not read.
+        tarfile.TarError: the tar is damaged from there.
+        FormatError: it has an unsupported compression format.
     """
     group: Group | None = None
     try:
@@ -279,9 +281,14 @@ def read_groups(stream: Any, wanted: Collection[str], image: str = "") -> Iterat
 
 
 def begins_another(group: Group, member: Member, wanted: Collection[str], image: str) -> bool:
-    """Whether a file that follows a group is of another record.
+    """Returns whether the next file belongs to another record than the group.
 
-    It is where its key is another, where the group has such a file, and where both have dots and the group is whole.
+    It does in each of these cases:
+
+    - Its key differs, or the group already has its ending.
+    - It is wanted, and the group has ``MAX_MEMBERS`` files.
+    - It is wanted, no ``image`` is chosen, the group is complete, and the file's stem (see ``stem_of``) is new and not
+      empty. A group is complete if it has an image and another file with the same non-empty stem.
     """
     if member.key != group.key or member.ending in group.endings:
         return True

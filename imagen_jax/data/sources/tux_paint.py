@@ -1,7 +1,7 @@
-"""The stamps of Tux Paint, a drawing program for children: some 800 drawings and cut-out photographs, with captions.
+"""The stamps of Tux Paint, a drawing program for children: about 800 drawings and cut-out photographs, with captions.
 
-They are the files of the Debian package ``tuxpaint-stamps-default``. The first line of the ``.txt`` beside a stamp is
-its English caption; the lines after it are translations.
+They are the files of the Debian package ``tuxpaint-stamps-default``. The first line of the ``.txt`` file next to a
+stamp is its English caption; the lines after it are translations.
 """
 
 import re
@@ -22,19 +22,19 @@ FOLDER = "/usr/share/tuxpaint/stamps"
 INSTALL = "apt install tuxpaint-stamps-default"
 
 VARIANT = re.compile(r"_(mirror|flip|mirror_flip)\.png", re.IGNORECASE)
-"""How the name of a drawing ends that Tux Paint shows where another stamp is mirrored or turned over."""
+"""End of a file name of a mirrored or flipped variant of another stamp."""
 
 TRANSLATION = re.compile(r"[a-z]{2,3}(_[A-Za-z]+)?(@\w+)?\.utf8=")
-"""How a line begins that is a translation."""
+"""Start of a line that is a translation."""
 
 
 class Stamp(NamedTuple):
     """One stamp.
 
     Attributes:
-        key: its path below the folder of stamps, without its suffix.
-        image: the PNG file.
-        text: the file of its caption, or None where there is none.
+        key: path relative to the folder of stamps, without its suffix.
+        image: path of the PNG file.
+        text: path of the caption file, or None.
     """
 
     key: str
@@ -45,16 +45,16 @@ class Stamp(NamedTuple):
 def tux_paint_parts(folder: str | Path = FOLDER, images_per_part: int = 200) -> list[Part]:
     """Lists the stamps in parts, ordered by path.
 
-    Only PNG files: stamps that are drawn as SVG are left out, and so are the mirrored variants of others
-    (``_mirror.png``, ``_flip.png``, ``_mirror_flip.png``), which have no captions of their own. Stamps with the same
-    caption (whatever its capitals) are one concept.
+    Only PNG files are read: SVG stamps are left out, and so are the mirrored variants of others (``_mirror.png``,
+    ``_flip.png``, ``_mirror_flip.png``), which have no captions of their own. Stamps with the same caption, ignoring
+    case, are one concept.
 
     Args:
-        folder: of the stamps.
-        images_per_part: at most.
+        folder: folder of the stamps.
+        images_per_part: max number of images of a part.
 
     Raises:
-        UserError: the folder does not exist or holds no stamp.
+        UserError: the folder does not exist or contains no stamp, or ``images_per_part`` is below 1.
     """
     folder = to_path(folder).expanduser()
     if images_per_part < 1:
@@ -72,7 +72,7 @@ def tux_paint_parts(folder: str | Path = FOLDER, images_per_part: int = 200) -> 
 
 
 def list_stamps(folder: Path, files: dict[Path, str]) -> list[Stamp]:
-    """Lists the stamps among the files below a folder, variants left out."""
+    """Lists the stamps among the files below a folder, without variants."""
     stamps = []
     for image in files:
         if image.suffix.lower() == ".png" and not VARIANT.search(image.name):
@@ -86,19 +86,19 @@ def make_part(name: str, stamps: tuple[Stamp, ...], marks: dict[Path, str]) -> P
     """Makes a part of stamps, whose fingerprint covers the sizes and times of their files.
 
     Args:
-        name: of the part.
-        stamps: all of it.
-        marks: of every file, what changes when it is written again.
+        name: name of the part.
+        stamps: all stamps of the part.
+        marks: for every file, a text that changes when the file is rewritten.
     """
     content = [(stamp.key, marks[stamp.image], stamp.text and marks[stamp.text]) for stamp in stamps]
     return Part(name, fingerprint_of(content), partial(read_stamps, stamps))
 
 
 def read_stamps(stamps: tuple[Stamp, ...]) -> Iterator[Record | Damage]:
-    """Reads stamps, in order.
+    """Reads stamps in order.
 
     Raises:
-        OSError: the disk fails, not a file.
+        OSError: the error does not concern a single file, such as a failing disk.
     """
     for stamp in stamps:
         try:
@@ -116,11 +116,11 @@ def read_stamps(stamps: tuple[Stamp, ...]) -> Iterator[Record | Damage]:
 
 
 def read_caption(content: bytes) -> str:
-    """Returns the first line of a stamp's text, or nothing where that is empty or a translation.
+    """Returns the first line of a stamp's text, or "" if it is empty or a translation.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8.
+        UnicodeDecodeError: the line is not UTF-8.
     """
-    # Of bytes, which end at a line feed and a carriage return alone; translations below may be of other encodings.
+    # Split as bytes, which splits only at line feeds and carriage returns; translations may have other encodings.
     line = next(iter(content.splitlines()), b"").decode("utf-8-sig")
     return "" if TRANSLATION.match(line.strip()) else " ".join(line.split())
