@@ -1,4 +1,4 @@
-"""Tensors named as in Hugging Face's BERT files to the parameters of ``bert.BertEncoder``."""
+"""Maps tensors named as in Hugging Face's BERT files to the parameters of ``bert.BertEncoder``."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ LAYER_MODULES = {
 }
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "embedding": "weight"}
 
-# The pooler makes the one-vector summary that Imagen does not use; the position ids are 0, 1, 2, ….
+# The pooler makes a summary vector that Imagen does not use. The position ids are just 0, 1, 2, ….
 UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
