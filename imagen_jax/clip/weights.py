@@ -129,7 +129,7 @@ def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> 
         sizes: the sizes of the network.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape. The message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     naming = OPENAI if is_openai(tensors) else HUGGING_FACE
     side = sizes.resolution

@@ -34,7 +34,7 @@ def import_bert_weights(tensors: Mapping[str, np.ndarray], config: BertConfig) -
     """Returns the parameters of ``BertEncoder(config)`` as a plain dict of float32 NumPy arrays.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     shapes = parameter_shapes(BertEncoder(config).init, *ONE_TOKEN)
     sources = {path: find_source_name(path) for path in shapes}

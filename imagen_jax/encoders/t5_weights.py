@@ -87,7 +87,7 @@ def import_t5_weights(
         place: places each parameter; its return value becomes the parameter. See ``ParameterPlacement``.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape. The message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     naming = T5X if any(name.startswith("target.") for name in tensors) else HUGGING_FACE
     shapes = parameter_shapes(T5Encoder(config).init, *ONE_TOKEN)
