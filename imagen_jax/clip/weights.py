@@ -70,7 +70,7 @@ OPENAI_NAMES = {
 }
 """Maps the modules and parameters of the towers to their names in files; see ``name_in_file``."""
 
-# These only repeat sizes: ``position_ids`` in files of transformers before 4.31, the others in OpenAI's files.
+# These only repeat sizes: ``position_ids`` in files of transformers until 4.31, the others in OpenAI's files.
 UNUSED = {
     "vision_model.embeddings.position_ids",
     "text_model.embeddings.position_ids",
@@ -104,7 +104,7 @@ ARCHITECTURE = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_channel
 """The values of settings of both towers that ``clip`` requires; it implements no other values."""
 
 WRONG_END = 2
-"""The ``eos_token_id`` that transformers wrote before 4.31. It means the last token of the vocabulary."""
+"""The ``eos_token_id`` that transformers wrote until 4.31. It means the last token of the vocabulary."""
 
 
 class Naming(NamedTuple):

@@ -1,6 +1,6 @@
 """Frozen networks: text encoders for conditioning, image encoders for metrics, and stores of text embeddings.
 
-The way of a caption, one file per step::
+The way of a caption through the files, one per step::
 
     bert.py, t5.py         token ids -> hidden states (Flax modules; their parameters are plain dicts)
     bert_weights.py, t5_weights.py
@@ -17,6 +17,7 @@ The way of a caption, one file per step::
 A new text encoder needs its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 
 The image encoders: ``feature_network`` is the interface. ``feature_networks`` selects a network by name and extracts
-features in batches. ``inception``, ``inception_weights`` and ``resizing`` are FID's network. ``pretrained_clip`` and
-``clip_preprocessing`` are CLIP. ``efficientnet_lite0`` has its weights in a Python package.
+features in batches. ``inception``, ``inception_weights`` and ``resizing`` implement FID's network.
+``pretrained_clip`` and ``clip_preprocessing`` implement CLIP. The weights of ``efficientnet_lite0`` are in a Python
+package.
 """

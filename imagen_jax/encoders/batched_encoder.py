@@ -22,7 +22,7 @@ class EncoderParts(NamedTuple):
     """The parts of an encoder. Each part can be replaced on its own.
 
     Attributes:
-        tokenize: the tokenizer, a ``tokenizer.Tokenize``.
+        tokenize: the tokenizer, a ``data.tokenizer.Tokenize``.
         apply: ``apply(parameters, ids, mask)``, which returns one hidden state per token, ``(batch, tokens, width)``.
         parameters: the weights, a dict of arrays.
     """

@@ -65,7 +65,7 @@ class SelfAttention(nn.Module):
 
         query, key, value = project("query"), project("key"), project("value")
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(head_width)
-        # We use the lowest finite number, not -inf: a row of padding alone would give NaN with -inf.
+        # The lowest finite number, not -inf: a row of padding only then averages its values instead of giving NaN.
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
         attended = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
         return nn.Dense(width, name="output")(attended.reshape(x.shape))

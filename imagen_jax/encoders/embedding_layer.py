@@ -61,7 +61,7 @@ class Layer:
 
 @lru_cache(maxsize=OPEN_BUCKETS)
 def open_once(folder: Path, name: str, checksum: str) -> Bucket:
-    """Opens a bucket once and caches it. Copies a bucket in Google Cloud Storage to the local disk first."""
+    """Opens a bucket and caches it by all arguments. Copies one in Google Cloud Storage to the disk first."""
     return open_bucket(local_copy(folder / name))
 
 

@@ -22,7 +22,7 @@ class Features(NamedTuple):
 
     Attributes:
         pooled: the features by which images are compared, ``(batch, features)``.
-        logits: class scores before the softmax, ``(batch, classes)``. None if the network is not a classifier.
+        logits: class scores before the softmax, ``(batch, classes)``; None if the network has none.
     """
 
     pooled: Float[Array, "batch features"]

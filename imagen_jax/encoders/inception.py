@@ -2,9 +2,9 @@
 
     299×299 in [-1, 1] -> stem -> three blocks of 35×35 -> four of 17×17 -> two of 8×8 -> 2048 features -> 1008 scores
 
-The graph that TensorFlow published on that day differs from the paper's network, and from every later copy of it, in
-three ways. Its average pools exclude padding from the mean. The pooling branch of the last block takes a **maximum**.
-It has 1008 classes. Parameters have the names of the published file (see ``inception_weights``).
+TensorFlow's graph of that day differs from the paper's network, and from every later copy of it, in three ways. Its
+average pools exclude padding from the mean. The pooling branch of the last block takes a **maximum**. It has 1008
+classes. Parameters have the names of the published file (see ``inception_weights``).
 """
 
 from collections.abc import Callable

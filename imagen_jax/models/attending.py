@@ -135,7 +135,8 @@ def differentiate(
     """Returns the gradients of query, key and value."""
     query, key, value, gradient, answers = map(heads_first, (query, key, value, gradient, answers))
     weights = jnp.exp(score(query, key, mask) - normaliser.greatest) / normaliser.total
-    # The gradient of a softmax subtracts its mean over the weights, which equals the gradient times the output.
+    # The gradient through a softmax subtracts the weighted mean of the weights' gradients. This mean is the dot product
+    # of the output and its gradient.
     mean = (gradient * answers).sum(axis=-1, keepdims=True)
     of_scores = hide(weights * (gradient @ value.mT - mean), mask, 0.0) / query.shape[-1] ** 0.5
     return heads_first(of_scores @ key), heads_first(of_scores.mT @ query), heads_first(weights.mT @ gradient)

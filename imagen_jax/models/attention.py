@@ -98,7 +98,7 @@ def split_heads(channels: int, heads: int) -> tuple[int, int]:
 
 
 def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddings:
-    """Casts the tokens to ``dtype``, if ``normalise`` after a group normalisation over all tokens."""
+    """Casts the tokens to ``dtype``. If ``normalise``, it first applies a group normalisation over all tokens."""
     if normalise:
         as_places = text.embeddings.astype(jnp.float32)[:, :, None, :]
         return GroupNorm(name="text_norm")(as_places)[:, :, 0, :].astype(dtype)

@@ -10,11 +10,11 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 
 class Kind(NamedTuple):
-    """A type of values.
+    """A kind of value.
 
     Attributes:
         words: its name in error messages.
-        holds: returns whether a value is of this type.
+        holds: returns whether a value is of this kind.
     """
 
     words: str
@@ -60,7 +60,7 @@ TEXTS = Kind("a list of texts", list_of(is_text))
 
 
 def or_null(kind: Kind) -> Kind:
-    """Returns the type of values that are of this kind or null."""
+    """Returns a kind that also allows null."""
     return Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
 
 

@@ -23,7 +23,7 @@ class KnownFile(NamedTuple):
     Attributes:
         what: the name of the network, as in "the weights of Inception-v3 are not there".
         name: the file name under which it is looked up.
-        url: where it is published.
+        url: the download address.
         sha256: its checksum in hexadecimal digits.
     """
 

@@ -119,7 +119,7 @@ def find_files(folder: Path) -> list[Path]:
     """Returns the safetensors files of a folder: the single one, or the shards of its index.
 
     Raises:
-        UserError: there are none, or a shard of the index is missing.
+        UserError: the folder or a shard of the index is missing, or there are no safetensors files.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLES[0]}")
@@ -212,7 +212,7 @@ def read_header(path: Path) -> dict[str, Location]:
     """Returns the location of each tensor in a safetensors file.
 
     Raises:
-        UserError: the file is not a complete safetensors file, or has a tensor of a dtype that NumPy lacks.
+        UserError: the file is not a complete safetensors file, or has a tensor of a dtype or shape that NumPy lacks.
     """
     copy, size, header = parse_header(path)
     header.pop("__metadata__", None)

@@ -61,7 +61,7 @@ MAX_AXES = 32
 """The max number of axes of a tensor."""
 
 MAX_INSTRUCTIONS = 2_000_000
-"""For one pickle. A tensor takes about 40, and no network has 50,000. A one-byte instruction may use 100 bytes."""
+"""The max per pickle. A tensor takes about 40, and no network has 50,000. One byte of it may take 100 in memory."""
 
 MAX_KEY_LENGTH = 100
 """The max number of characters of a storage's key. Keys are compared, and comparing long ones could take forever."""

@@ -7,7 +7,8 @@ good network if its captions are shuffled, which is the control.
     recall@k = share of samples with rank ≤ k,    rank = 1 + number of other images at least as near       (1)
 
 Nearness is the cosine similarity. With EfficientNet-Lite0's features of blurred, noisy or mixed OpenMoji drawings, it
-has a higher recall than Euclidean distance (256 drawings with noise of deviation 0.3, of 1,918: 91% against 79%).
+finds more of the originals than Euclidean distance does. For 256 drawings with noise of deviation 0.3, among 1,918, it
+finds 91% against 79%.
 """
 
 import math

@@ -57,7 +57,7 @@ class Gaussian(NamedTuple):
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """The distance and its circumstances.
+    """The distance, and how it was measured.
 
     Attributes:
         distance: equation (1), squared as is usual, at least 0.
@@ -203,7 +203,7 @@ def frechet_distance(first: Moments | Gaussian, second: Moments | Gaussian) -> f
 
 
 def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | Gaussian) -> FrechetDistance:
-    """Computes equation (1), and returns it with its circumstances for a report.
+    """Computes equation (1), and returns it with the details for a report.
 
     It uses one BLAS thread: OpenBLAS's threads wait for each other in busy loops. On a machine with other load they
     took eight times as long as one thread (``tests/benchmarks/frechet_distance.md``).
@@ -245,7 +245,7 @@ def trace_of_root(first: Gaussian, second: Gaussian) -> float:
         values, vectors = np.linalg.eigh(factored.covariance)
         root = vectors[:, width - rank :] * np.sqrt(np.maximum(values[width - rank :], 0.0))
         between = root.T @ other.covariance @ root
-    # Eigenvalues beyond the rank are 0 except for rounding, but the roots of two thousand times 1e-16 add up.
+    # Eigenvalues beyond the rank are 0 except for rounding: about 1e-16, with roots of 1e-8, of which thousands add up.
     values = np.linalg.eigvalsh(between)[-min(ranks) :]
     return float(np.sum(np.sqrt(np.maximum(values, 0.0))))
 

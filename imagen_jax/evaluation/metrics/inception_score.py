@@ -21,7 +21,7 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """The score and its circumstances.
+    """The score, and how it was measured.
 
     Attributes:
         score: the mean of equation (1) over the parts, from 1 to the number of classes.

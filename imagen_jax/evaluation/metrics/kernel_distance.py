@@ -25,7 +25,7 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The distance and its circumstances.
+    """The distance, and how it was measured.
 
     Attributes:
         distance: the mean of equation (2) over the subsets.

@@ -31,7 +31,7 @@ makes the matrix product slightly more or less than 0."""
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Both measures and their circumstances.
+    """Both measures, and how they were computed.
 
     Attributes:
         precision: equation (1), in [0, 1].

@@ -1,4 +1,4 @@
-"""Stores statistics of features on disk. Each file is measured once, and used in all evaluations with the same key.
+"""Stores statistics of features on disk. They are measured once, and used in all evaluations with the same key.
 
     Moments, key -> save_statistics -> FILE.npz -> load_statistics, the same key -> Moments
     the npz files of pytorch-fid, clean-fid and ADM -> read_published_statistics -> Gaussian

@@ -85,7 +85,7 @@ class WinRate(NamedTuple):
 def measure_win_rates(ratings: Iterable[Rating]) -> list[WinRate]:
     """Returns the win rates of each question, first overall and then for each category by name.
 
-    If there is only one category, it is included in the overall rate alone.
+    If there is only one category, only the overall rates are returned.
     """
     ratings = list(ratings)
     categories = sorted({rating.category for rating in ratings})

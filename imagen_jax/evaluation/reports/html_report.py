@@ -175,7 +175,7 @@ def section_of(title: str, facts: Mapping[str, Any]) -> Section:
 
 
 def flatten(name: str, value: Any) -> Iterator[Fact | Grid]:
-    """Yields a fact for a plain value or a list of them, a grid for a list of records, or both for nested values."""
+    """Yields a fact for a plain value or list, a grid for a list of records, and both for parts of nested values."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
             yield from flatten(f"{name} › {in_words(key)}", part)

@@ -1,9 +1,9 @@
 """Published FID-30K numbers on COCO, and the place of our own number among them.
 
-The first two groups are table 1 of the Imagen paper (Saharia et al. 2022), in its order. The third has numbers that
-were published later, of systems with a similar design. All use 30,000 captions of COCO 2014's validation set at 256 px.
-FID is the Fréchet distance of Inception's features only. A number of another network, or of other images, is printed
-beside the column and never in it.
+The first two groups are table 1 of the Imagen paper (Saharia et al. 2022), in its order and as it has been shown since.
+The third has numbers that others published later, of systems with a similar design. All use 30,000 captions of COCO
+2014's validation set at 256 px. FID is the Fréchet distance of Inception's features only. A number of another network,
+or of other images, is printed beside the column and never in it.
 """
 
 from dataclasses import asdict, dataclass

@@ -29,7 +29,7 @@ MAX_ENCODED_BYTES = 58_000_000
 """The max number of characters of all encoded images together."""
 
 LARGEST, SMALLEST = 24_000, 1_000
-"""The max size of an image in bytes if there are few images, and the min size limit if there are many."""
+"""The upper and the lower bound of the size limit for an image, in bytes. It depends on the number of images."""
 
 ENCODED = 4 / 3
 """The number of base64 characters per byte."""
@@ -84,7 +84,7 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
 
 
 def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Sequence[DrawBenchPrompt]) -> int:
-    """Writes the page. A cell without an image, where another model has one, is empty and says so.
+    """Writes the page. Where a model lacks an image that another has, there is an empty cell with a notice.
 
     Args:
         path: the HTML file.
