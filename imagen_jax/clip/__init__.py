@@ -2,6 +2,6 @@
 
     image -> vision tower -> embedding;   text -> ``tokenizer`` -> text tower -> embedding
 
-``clip``: the network in Flax; ``tokenizer``: byte-pair encoding; ``weights``: which tensor of a published file is which
-parameter. ``encoders.pretrained_clip`` loads a trained one.
+``clip``: the network in Flax; ``tokenizer``: byte-pair encoding; ``weights``: maps the tensors of published files to
+parameters. ``encoders.pretrained_clip`` loads a trained CLIP.
 """

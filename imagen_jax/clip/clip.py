@@ -1,10 +1,10 @@
-"""CLIP's two towers (Radford et al. 2021, arXiv 2103.00020), of which the one for pictures is a vision transformer.
+"""CLIP's two towers (Radford et al. 2021, arXiv 2103.00020). The image tower is a vision transformer.
 
-    pictures in patches + class token -> transformer -> what became of the class token -> projection
-    tokens of a caption -> causal transformer -> what became of the token that ends it  -> projection
+    patches of an image + class token -> transformer -> last state of the class token -> projection
+    tokens of a caption -> causal transformer -> last state of the end token -> projection
 
-Both transformers normalise before each sub-layer and use ``x · sigmoid(1.702 x)`` in place of GELU. What comes out has
-no length of its own that means anything: its direction is compared.
+Both transformers normalise before each sub-layer and use ``x · sigmoid(1.702 x)`` instead of GELU. Only the direction
+of an embedding has a meaning; its length has none.
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class TowerSizes:
     """Sizes of a transformer.
 
     Attributes:
-        width: of the vectors between its layers.
-        layers: how many.
-        heads: of each attention; they divide ``width``.
-        hidden: width inside the perceptrons.
+        width: the size of the hidden states.
+        layers: the number of layers.
+        heads: the number of attention heads; a divisor of ``width``.
+        hidden: the width inside the perceptrons.
     """
 
     width: int
@@ -45,14 +45,14 @@ class ClipSizes:
     """Sizes of a whole CLIP.
 
     Attributes:
-        image: of the image tower.
-        text: of the text tower.
-        resolution: of the pictures, in pixels.
-        patch: side of a patch, in pixels; it divides ``resolution``.
-        vocabulary: number of tokens.
-        context: places for the tokens of a caption.
-        embedding: width of what both towers return.
-        end: id of the token that ends a caption.
+        image: the sizes of the image tower.
+        text: the sizes of the text tower.
+        resolution: the side of an image, in pixels.
+        patch: the side of a patch, in pixels; a divisor of ``resolution``.
+        vocabulary: the number of tokens in the vocabulary.
+        context: the number of token positions of a caption.
+        embedding: the size of both towers' embeddings.
+        end: the id of the end token.
     """
 
     image: TowerSizes
@@ -69,8 +69,8 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention.
 
     Attributes:
-        heads: how many.
-        causal: whether a place sees only itself and those before it.
+        heads: the number of heads.
+        causal: whether a position attends only to itself and earlier ones.
     """
 
     heads: int
@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Sequences) -> Sequences:
-        """Returns what each place gathers from those it sees."""
+        """Returns the attention output of each position."""
         places, width = x.shape[1:]
         head_width = width // self.heads
 
@@ -94,11 +94,11 @@ class SelfAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, then a perceptron, each added to what it is given.
+    """Self-attention, then a perceptron, both with a residual connection.
 
     Attributes:
-        sizes: of the tower.
-        causal: see ``SelfAttention``.
+        sizes: the sizes of the tower.
+        causal: whether the attention is causal.
     """
 
     sizes: TowerSizes
@@ -113,11 +113,11 @@ class Layer(nn.Module):
 
 
 class Patches(nn.Module):
-    """Each patch of a picture as one vector, row by row.
+    """Maps each patch of an image to one vector, row by row.
 
     Attributes:
-        size: side of a patch, in pixels.
-        width: of the vectors.
+        size: the side of a patch, in pixels.
+        width: the size of the vectors.
     """
 
     size: int
@@ -129,13 +129,13 @@ class Patches(nn.Module):
         batch, height, width, channels = images.shape
         kernel = self.param("kernel", LOW_STD, (self.size, self.size, channels, self.width))
         rows, columns = height // self.size, width // self.size
-        # One product: patches don't overlap, so a convolution in steps of their size is no more than that.
+        # Patches do not overlap, so the convolution with stride ``size`` is a single matrix product.
         cut = images.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
         return cut.reshape(batch, rows * columns, -1) @ kernel.reshape(-1, self.width)
 
 
 class ImageTower(nn.Module):
-    """``tower.apply({"params": params}, images)``: pictures, normalised by ``clip_preprocessing``, to embeddings."""
+    """``tower.apply({"params": params}, images)``: images, normalised by ``clip_preprocessing``, to embeddings."""
 
     sizes: ClipSizes
 
@@ -156,7 +156,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """``tower.apply({"params": params}, ids)``: token ids of captions, ``(batch, context)``, to embeddings.
 
-    What stands behind the first ``end`` of a caption changes nothing.
+    Tokens after the first ``end`` token of a caption do not change its embedding.
     """
 
     sizes: ClipSizes
@@ -175,5 +175,5 @@ class TextTower(nn.Module):
 
 
 def make_norm(name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm with a variance computed in two passes, which loses no digits."""
+    """Returns a LayerNorm that computes the variance in two passes, without loss of digits."""
     return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)

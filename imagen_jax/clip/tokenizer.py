@@ -1,10 +1,10 @@
-"""CLIP's byte-pair encoding: captions to token ids, from OpenAI's vocabulary or from a Hugging Face folder.
+"""CLIP's byte-pair encoding: captions to token ids, with OpenAI's vocabulary or that of a Hugging Face folder.
 
-    caption -> cleaned, in small letters -> words, digits and runs of signs -> bytes -> merged pairs -> ids
+    caption -> cleaned, in lower case -> words, digits and runs of symbols -> bytes -> merged pairs -> ids
 
-Captions are cleaned with ftfy, as OpenAI does: text that was decoded wrongly is mended ("Ã©" is "é"), quotation marks
-become straight, ligatures and full-width letters plain, control characters go. Hugging Face's own tokenizers clean
-nothing but white space, so a caption with curly quotes or ``&amp;`` has other tokens there.
+Captions are cleaned with ftfy, as OpenAI does. It fixes wrongly decoded text ("Ã©" is "é"), straightens quotation
+marks, replaces ligatures and full-width letters by plain letters, and removes control characters. Hugging Face's own
+tokenizers clean only white space, so they give other tokens for captions with curly quotes or ``&amp;``.
 """
 
 import gzip
@@ -35,10 +35,10 @@ VOCABULARY = KnownFile(
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
-"""How many of the pairs in the file CLIP was trained with; the file has more."""
+"""The number of merges that CLIP was trained with, from the start of the file. The file contains more."""
 
 MAX_BYTES = 2**24
-"""Bytes of the file, unpacked; the published one has 3 MB."""
+"""The max size of the unpacked file in bytes. The published file has 3 MB."""
 
 TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
 
@@ -46,10 +46,10 @@ PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N
 
 
 def clean(caption: str) -> str:
-    """The caption as its tokens are made of: one line of small letters, one space between words."""
-    # Halves of a character, as JSON may have them, are joined; half a character alone can't be encoded.
+    """Cleans a caption for tokenization: one line in lower case, with one space between words."""
+    # JSON may contain surrogates. This joins pairs, and replaces lone ones, which cannot be encoded.
     whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    # Once more, as OpenAI does: captions from the web are often escaped twice.
+    # Unescaped twice, as OpenAI does: captions from the web are often escaped twice.
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split()).lower()
 
 
@@ -57,7 +57,7 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
     """Returns the tokenizer of ``bpe_simple_vocab_16e6.txt.gz``.
 
     Raises:
-        UserError: it is not that file.
+        UserError: the file can't be read, or is not that vocabulary.
     """
     try:
         with path.open("rb") as file, gzip.open(file) as unpacked:
@@ -75,23 +75,23 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
 
 
 def read_pair(line: str) -> tuple[str, str]:
-    """The two parts of a line.
+    """Splits a line into the two tokens of a merge.
 
     Raises:
-        ValueError: there are fewer or more.
+        ValueError: the line does not have exactly two parts.
     """
     first, second = line.split()
     return first, second
 
 
 def list_bytes() -> list[str]:
-    """The 256 letters that stand for bytes: first those that can be seen, then the others from U+0100 on."""
+    """Returns the 256 characters that represent bytes: the printable ones, then characters from U+0100 on."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(code) for code in [*seen, *range(0x100, 0x100 + 256 - len(seen))]]
 
 
 def is_version(line: str) -> bool:
-    """Whether a line of merges is no pair, but says of which version the file is."""
+    """Returns whether a line of merges is the version header, and not a pair."""
     return line.startswith("#version")
 
 
@@ -99,7 +99,7 @@ def load_folder_tokenizer(folder: Path) -> Tokenize:
     """Returns the tokenizer of a Hugging Face folder: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
 
     Raises:
-        UserError: they are missing or damaged, or of another model.
+        UserError: the files are missing or damaged, or are of another model.
     """
     if (path := folder / "tokenizer.json").is_file():
         try:
@@ -125,11 +125,11 @@ def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path:
 
     Args:
         numbers: the id of each token.
-        merges: pairs of tokens that become one, the most frequent first.
-        path: the file, for errors.
+        merges: pairs of tokens that are merged, in order of priority.
+        path: the file, for error messages.
 
     Raises:
-        UserError: the vocabulary lacks tokens that start and end captions, or that merges make.
+        UserError: the vocabulary lacks the start token, the end token, or a token of the merges.
     """
     needed = {START, END, *(word for first, second in merges for word in (first, second, first + second))}
     if lacking := sorted(needed - numbers.keys()):
@@ -154,5 +154,5 @@ def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path:
 
 
 def clean_before(tokenize: Tokenize) -> Tokenize:
-    """Cleans captions before they are tokenized."""
+    """Wraps a tokenizer so that it cleans captions first."""
     return lambda captions: tokenize([clean(caption) for caption in captions])

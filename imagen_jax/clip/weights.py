@@ -1,9 +1,9 @@
-"""Named tensors to the parameters of CLIP's towers, and its sizes: Hugging Face's names, and OpenAI's.
+"""Maps tensors named as in Hugging Face's or OpenAI's files to the parameters and sizes of CLIP's towers.
 
     {"visual.conv1.weight": …} or {"vision_model.embeddings.patch_embedding.weight": …}
     -> {"image": parameters of ImageTower, "text": of TextTower, "logit_scale": its logarithm}
 
-Both are published in half precision or are made of such numbers; here they are float32.
+The published tensors have half precision, or were converted from it. The parameters are float32.
 """
 
 import math
@@ -68,9 +68,9 @@ OPENAI_NAMES = {
     "expand": "mlp.c_fc",
     "contract": "mlp.c_proj",
 }
-"""What files call the modules and parameters of the towers; see ``name_in_file``."""
+"""Maps the modules and parameters of the towers to their names in files; see ``name_in_file``."""
 
-# Of files that transformers wrote until 4.31, and of OpenAI's; they say what shapes say too.
+# These only repeat sizes: ``position_ids`` in files of transformers until 4.31, the others in OpenAI's files.
 UNUSED = {
     "vision_model.embeddings.position_ids",
     "text_model.embeddings.position_ids",
@@ -80,9 +80,9 @@ UNUSED = {
 }
 
 HEAD_WIDTH = 64
-"""Of OpenAI's: no shape tells how many heads there are."""
+"""The width of a head in OpenAI's models. The shapes of the tensors do not contain the number of heads."""
 
-# What config.json leaves out is as in ViT-B/32.
+# The values for missing keys in config.json are those of ViT-B/32.
 IMAGE_DEFAULTS = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -101,19 +101,19 @@ TEXT_DEFAULTS = {
     "eos_token_id": 49407,
 }
 ARCHITECTURE = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_channels": 3}
-"""The settings of both towers that ``clip`` implements no alternative to."""
+"""The values of settings of both towers that ``clip`` requires; it implements no other values."""
 
 WRONG_END = 2
-"""What transformers wrote for ``eos_token_id`` until 4.31; it means the last token of the vocabulary."""
+"""The ``eos_token_id`` that transformers wrote until 4.31. It means the last token of the vocabulary."""
 
 
 class Naming(NamedTuple):
-    """How files name the tensors of CLIP, and which way round they keep them.
+    """The names and the axis order of CLIP's tensors in one kind of file.
 
     Attributes:
-        names: see ``name_in_file``.
-        turn: see ``named_tensors.Turn``.
-        mend: what to do about weights that do not fit.
+        names: maps modules and parameters to their names in the file; see ``name_in_file``.
+        turn: changes the axes of a tensor to those of the parameter, a ``named_tensors.Turn``.
+        mend: the advice in error messages about weights that do not fit.
     """
 
     names: Mapping[str, str]
@@ -125,11 +125,11 @@ def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> 
     """Returns the parameters of both towers, ``{"image": …, "text": …, "logit_scale": …}``, float32.
 
     Args:
-        tensors: by the names of Hugging Face, or of OpenAI as ``split_projections`` returns them.
-        sizes: of the network.
+        tensors: tensors under the names of Hugging Face, or of OpenAI after ``split_projections``.
+        sizes: the sizes of the network.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     naming = OPENAI if is_openai(tensors) else HUGGING_FACE
     side = sizes.resolution
@@ -143,12 +143,12 @@ def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> 
 
 
 def below(tower: str, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Shapes by paths that begin with the name of the tower."""
+    """Returns the shapes with the tower's name in front of each path."""
     return {f"{tower}/{path}": shape for path, shape in shapes.items()}
 
 
 def name_in_file(path: str, names: Mapping[str, str]) -> str:
-    """The name of a parameter's tensor: ``text/layer_3/expand/bias`` is ``transformer.resblocks.3.mlp.c_fc.bias``."""
+    """Returns a parameter's tensor name: ``text/layer_3/expand/bias`` -> ``transformer.resblocks.3.mlp.c_fc.bias``."""
     if path == LOGIT_SCALE or path in names:
         return names.get(path, path)
     module, leaf = path.rsplit("/", 1)
@@ -159,7 +159,7 @@ def name_in_file(path: str, names: Mapping[str, str]) -> str:
 
 
 def turn_from_openai(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Turns kernels as PyTorch has them, but for the projections, which are plain matrices, (in, out)."""
+    """Converts kernels like ``turn_from_torch``, except the projections, which OpenAI stores as (in, out)."""
     return tensor if path.endswith("/projection/kernel") else turn_from_torch(path, tensor, shape)
 
 
@@ -168,12 +168,12 @@ OPENAI = Naming(OPENAI_NAMES, turn_from_openai, "fetch one of OpenAI's files wit
 
 
 def is_openai(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether names are OpenAI's and not Hugging Face's."""
+    """Returns whether the names are OpenAI's, and not Hugging Face's."""
     return not any(name.startswith(("vision_model.", "text_model.")) for name in tensors)
 
 
 def split_projections(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """OpenAI's tensors with queries, keys and values apart: three of ``….in_proj_bias``, as ``….in_proj.key.bias``."""
+    """Splits OpenAI's joint tensors of queries, keys and values: ``….in_proj_bias`` to ``….in_proj.key.bias`` etc."""
     split: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         whole = re.fullmatch(r"(.*\.in_proj)_(weight|bias)", name)
@@ -186,14 +186,14 @@ def split_projections(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def derive_sizes(tensors: Mapping[str, np.ndarray], file: Path) -> ClipSizes:
-    """The sizes of a CLIP whose tensors have OpenAI's names.
+    """Derives the sizes of a CLIP from tensors with OpenAI's names.
 
     Args:
-        tensors: of the file.
-        file: it, for errors.
+        tensors: the tensors of the file.
+        file: the file, for error messages.
 
     Raises:
-        UserError: a tensor that tells a size is missing or has no such shape, or it is a CLIP of another kind.
+        UserError: a required tensor is missing or has the wrong number of axes, or the file is of another kind of CLIP.
     """
     if "visual.layer1.0.conv1.weight" in tensors:
         raise UserError(f"{file} is a CLIP with a ResNet, which has no patches: {OPENAI.mend}")
@@ -224,7 +224,7 @@ def derive_sizes(tensors: Mapping[str, np.ndarray], file: Path) -> ClipSizes:
 
 
 def read_sizes(path: Path) -> ClipSizes:
-    """The sizes in a Hugging Face folder's ``config.json``.
+    """Returns the sizes in the ``config.json`` of a Hugging Face folder.
 
     Raises:
         UserError: the file is missing or damaged, or describes another network.
@@ -251,10 +251,10 @@ def read_sizes(path: Path) -> ClipSizes:
 
 
 def read_tower(path: Path, settings: Mapping[str, Any], key: str, defaults: Mapping[str, int]) -> dict[str, Any]:
-    """The settings of one tower, checked; old files have some of them in a second place, which counts more.
+    """Returns the checked settings of one tower. In old files, values in ``{key}_dict`` override those in ``key``.
 
     Raises:
-        UserError: there are none, or one is of another kind or asks for what is not there.
+        UserError: a value has the wrong type, or requires an architecture that is not implemented.
     """
     for place in (key, f"{key}_dict"):
         if not isinstance(settings.get(place) or {}, dict):
@@ -272,7 +272,7 @@ def read_tower(path: Path, settings: Mapping[str, Any], key: str, defaults: Mapp
 
 
 def tower_sizes(tower: Mapping[str, int]) -> TowerSizes:
-    """The sizes among the settings of a tower."""
+    """Selects the sizes from the settings of a tower."""
     return TowerSizes(
         tower["hidden_size"], tower["num_hidden_layers"], tower["num_attention_heads"], tower["intermediate_size"]
     )

@@ -1,4 +1,4 @@
-"""Any tokenizer, network and weights as one text encoder that compiles for few shapes."""
+"""Combines any tokenizer, network and weights into one text encoder that compiles for few shapes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ MIN_BUCKET = 8
 
 
 class EncoderParts(NamedTuple):
-    """What makes an encoder, each piece exchangeable alone.
+    """The parts of an encoder. Each part can be replaced on its own.
 
     Attributes:
-        tokenize: see ``tokenizer.Tokenize``.
-        apply: ``apply(parameters, ids, mask)``: one hidden state a token, ``(batch, tokens, width)``.
+        tokenize: the tokenizer, a ``data.tokenizer.Tokenize``.
+        apply: ``apply(parameters, ids, mask)``, which returns one hidden state per token, ``(batch, tokens, width)``.
         parameters: the weights, a dict of arrays.
     """
 
@@ -34,13 +34,13 @@ class EncoderParts(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchedEncoder:
-    """A frozen text encoder. ``load_parts`` runs at the first ``encode``: until then no weight is read.
+    """A frozen text encoder. The first ``encode`` calls ``load_parts``; no weights are read before.
 
     Attributes:
-        name: identifies weights and token limit, and so what is kept of this encoder's output.
+        name: identifies the weights and the token limit. Stored output of this encoder is kept under this name.
         width: the size of each token's embedding.
-        max_tokens: the longest caption, closing token included; longer ones are truncated with a warning.
-        load_parts: reads tokenizer and weights.
+        max_tokens: the max number of tokens, closing token included. Longer captions are truncated with a warning.
+        load_parts: reads the tokenizer and the weights.
     """
 
     name: str
@@ -50,21 +50,21 @@ class BatchedEncoder:
 
     @cached_property
     def parts(self) -> EncoderParts:
-        """Tokenizer, network and weights, loaded when first asked for; the network jitted, its padding zero."""
+        """The tokenizer, network and weights, loaded on first use. The network is jitted and zeroes padding."""
         parts = self.load_parts()
         return parts._replace(apply=jax.jit(mask_padding(parts.apply)), parameters=jax.device_put(parts.parameters))
 
     def encode(self, captions: Sequence[str], length: int | None = None) -> Text:
         """Encodes captions into their token sequences, padded to ``length`` tokens or to the longest caption.
 
-        A caption of more than ``max_tokens`` (or ``length``, if smaller) tokens is truncated with a warning that names
-        it; its closing token stays.
+        A caption of more than ``max_tokens`` (or ``length``, if smaller) tokens is truncated, but keeps its
+        closing token. A warning then shows the caption.
 
         Returns:
             Float32 embeddings ``(batch, length, width)``, zero at padding, and their mask.
 
         Raises:
-            UserError: there are no captions, or ``length`` leaves no place for a token.
+            UserError: there are no captions, or ``length`` is below 1.
         """
         if not captions:
             raise UserError("there is no caption to encode: give at least one")
@@ -81,7 +81,7 @@ class BatchedEncoder:
         return Text(jnp.asarray(embeddings), jnp.asarray(mask))
 
     def tokenize(self, captions: Sequence[str], limit: int) -> list[list[int]]:
-        """Returns the token ids of each caption, at most ``limit``, and warns once of each caption it truncates."""
+        """Returns the token ids of each caption, at most ``limit``. Warns once about each truncated caption."""
         sequences = self.parts.tokenize(captions)
         for caption, ids in dict(zip(captions, sequences, strict=True)).items():
             if len(ids) > limit:
@@ -89,7 +89,7 @@ class BatchedEncoder:
         return [truncate_token_ids(ids, limit) for ids in sequences]
 
     def encode_token_ids(self, sequences: list[list[int]]) -> np.ndarray:
-        """Returns embeddings ``(len(sequences), bucketed tokens, width)``, zero at padding."""
+        """Returns the embeddings ``(len(sequences), tokens, width)``, zero at padding; ``tokens`` is a bucket size."""
         tokens = min(round_up_to_bucket(max(map(len, sequences))), self.max_tokens)
         ids, mask = pad_token_ids(sequences, round_up_to_bucket(len(sequences)), tokens)
         embeddings = self.parts.apply(self.parts.parameters, jnp.asarray(ids), jnp.asarray(mask))
@@ -97,7 +97,7 @@ class BatchedEncoder:
 
 
 def round_up_to_bucket(size: int) -> int:
-    """Returns the next power of two from ``MIN_BUCKET`` up, so that few shapes are ever compiled."""
+    """Returns the next power of two, at least ``MIN_BUCKET``, so that only few shapes are compiled."""
     return max(MIN_BUCKET, 1 << (size - 1).bit_length())
 
 

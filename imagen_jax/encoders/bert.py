@@ -1,7 +1,7 @@
-"""The BERT encoder (Devlin et al. 2018, arXiv 1810.04805) in Flax: token ids to one hidden state a token.
+"""The BERT encoder (Devlin et al. 2018, arXiv 1810.04805) in Flax: token ids to one hidden state per token.
 
-Post-norm, as BERT has it: each sub-layer computes ``LayerNorm(x + sublayer(x))``. There is no dropout, for the encoder
-is frozen, and no pooler, for Imagen wants the token sequence.
+It is post-norm, as in the paper: each sub-layer computes ``LayerNorm(x + sublayer(x))``. It has no dropout, because the
+encoder is frozen. It has no pooler, because Imagen needs the token sequence.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
 
 ARCHITECTURE = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-"""The settings of ``config.json`` that this module implements no alternative to."""
+"""The values of settings in ``config.json`` that this module requires; it implements no other values."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BertConfig:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "BertConfig":
-        """Returns the sizes in the text of a ``config.json``; keys that do not shape the network are passed over.
+        """Returns the sizes in the text of a ``config.json``. Keys that do not shape the network are ignored.
 
         Raises:
             UserError: a size is missing, or the file describes another architecture.
@@ -50,13 +50,13 @@ class BertConfig:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention in which no token looks at padding."""
+    """Multi-head self-attention in which no token attends to padding."""
 
     heads: int
 
     @nn.compact
     def __call__(self, x: TextEmbeddings, mask: TokenMask) -> TextEmbeddings:
-        """Returns what each token gathers from the tokens of its own caption."""
+        """Returns the attention output of each token, over the tokens of its own caption."""
         width = x.shape[-1]
         head_width = width // self.heads
 
@@ -65,7 +65,7 @@ class SelfAttention(nn.Module):
 
         query, key, value = project("query"), project("key"), project("value")
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(head_width)
-        # The lowest finite number and not -inf: a row of padding alone then averages its values instead of giving NaN.
+        # The lowest finite number, not -inf: a row of padding only then averages its values instead of giving NaN.
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
         attended = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
         return nn.Dense(width, name="output")(attended.reshape(x.shape))
@@ -89,7 +89,7 @@ class EncoderLayer(nn.Module):
 class BertEncoder(nn.Module):
     """``encoder.apply({"params": params}, ids, mask)``: the last hidden states, ``(batch, tokens, hidden_size)``.
 
-    What it returns at padding places means nothing; mask it.
+    The hidden states at padding are meaningless: mask them.
     """
 
     config: BertConfig
@@ -113,6 +113,6 @@ class BertEncoder(nn.Module):
 
 
 def make_layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
-    """Returns the LayerNorm of BERT: its own epsilon, and a variance computed in two passes."""
-    # The fast variance, E[x²] − E[x]², loses digits that an epsilon of 1e-12 does not cover.
+    """Returns BERT's LayerNorm: with its own epsilon, and a variance computed in two passes."""
+    # The fast variance, E[x²] − E[x]², loses digits, and BERT's epsilon of 1e-12 is too small to hide that.
     return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, name=name)

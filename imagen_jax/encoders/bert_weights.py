@@ -1,4 +1,4 @@
-"""Tensors named as in Hugging Face's BERT files to the parameters of ``bert.BertEncoder``."""
+"""Maps tensors named as in Hugging Face's BERT files to the parameters of ``bert.BertEncoder``."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ LAYER_MODULES = {
 }
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "embedding": "weight"}
 
-# The pooler makes the one-vector summary that Imagen does not use; the position ids are 0, 1, 2, ….
+# The pooler makes a summary vector that Imagen does not use. The position ids are just 0, 1, 2, ….
 UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
@@ -34,7 +34,7 @@ def import_bert_weights(tensors: Mapping[str, np.ndarray], config: BertConfig) -
     """Returns the parameters of ``BertEncoder(config)`` as a plain dict of float32 NumPy arrays.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     shapes = parameter_shapes(BertEncoder(config).init, *ONE_TOKEN)
     sources = {path: find_source_name(path) for path in shapes}

@@ -1,6 +1,6 @@
-"""How pictures come to CLIP: resized with Pillow on the host, scaled on the device.
+"""Prepares images for CLIP: resizes them with Pillow on the host, and normalises them on the device.
 
-uint8, any size -> shorter side to 224 pixels, bicubic -> middle 224×224, uint8 -> less mean, over deviation
+uint8, any size -> shorter side to 224 pixels, bicubic -> middle 224×224, uint8 -> minus mean, divided by deviation
 """
 
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ from imagen_jax.encoders.feature_network import Picture
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of red, green and blue in CLIP's training data, in [0, 1]: constants of its published code."""
+"""Mean and standard deviation of red, green and blue in CLIP's training data, for values in [0, 1], from its code."""
 
 
 def resize_and_crop(picture: Picture, resolution: int) -> UInt8[np.ndarray, "resolution resolution 3"]:
-    """The middle square of a picture whose shorter side was resized to ``resolution`` pixels.
+    """Resizes the shorter side of an image to ``resolution`` pixels and returns the middle square.
 
-    Where as many pixels can't be cut off on both sides, one more is cut off right or below.
+    If an odd number of pixels must be cropped, the right or lower side loses one more.
     """
     height, width = picture.shape[:2]
     short = min(height, width)
@@ -30,6 +30,6 @@ def resize_and_crop(picture: Picture, resolution: int) -> UInt8[np.ndarray, "res
 
 
 def normalise(pictures: UInt8[Array, "batch height width 3"]) -> Images:
-    """Pictures of 8 bits as the image tower wants them."""
+    """Scales uint8 images to [0, 1] and normalises them with CLIP's mean and deviation."""
     mean, deviation = (jnp.asarray(values)[None, None, None] for values in (MEAN, DEVIATION))
     return (pictures / 255.0 - mean) / deviation

@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0: ImageNet features from weights that come as a package of 17 MB.
+"""EfficientNet-Lite0: ImageNet features, with weights from a Python package of 17 MB.
 
-EfficientNet-B0 (Tan & Le 2019, table 1) without squeeze-and-excitation and with ReLU6 for swish, as the Lite variants
-have it. Its 1280 pooled features rank pictures sensibly; a distance in them is **not** FID, which is Inception's.
+It is EfficientNet-B0 (Tan & Le 2019, table 1) with the changes of the Lite variants: no squeeze-and-excitation, and
+ReLU6 instead of swish. Its 1280 pooled features compare images sensibly. A Fréchet distance between them is **not**
+FID, which uses Inception's features.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
 
 
 class BlockSettings(NamedTuple):
-    """One row of table 1: how many blocks, and of what kind."""
+    """One row of table 1: the number of blocks, and their settings."""
 
     repeats: int
     kernel: int
@@ -55,12 +56,12 @@ BLOCKS = (
 
 
 def relu6(x: FeatureMap) -> FeatureMap:
-    """min(max(x, 0), 6)."""
+    """Returns ``min(max(x, 0), 6)``."""
     return jnp.clip(x, 0.0, 6.0)
 
 
 class Normalise(nn.Module):
-    """Batch normalisation with the statistics that training left."""
+    """Batch normalisation with the stored statistics of training."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
@@ -74,7 +75,7 @@ class Normalise(nn.Module):
 
 
 class DepthwiseConvolution(nn.Module):
-    """A convolution of each channel with its own kernel, as k² shifted products.
+    """A depthwise convolution, computed as k² shifted products.
 
     XLA's grouped convolution makes the whole network five times slower on a CPU.
     """
@@ -99,13 +100,13 @@ class DepthwiseConvolution(nn.Module):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "same" padding: what the weights were trained with; the odd pixel goes after."""
+    """Returns TensorFlow's "same" padding, as in training: pixels before and after. An odd pixel goes after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 class InvertedResidual(nn.Module):
-    """Expand, convolve each channel, project; added to the input where shapes allow."""
+    """Expands, convolves each channel, and projects. Adds the input if the shapes are equal."""
 
     kernel: int
     stride: int
@@ -125,7 +126,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network: ``(batch, 224, 224, 3)`` in [-1, 1] to 1280 pooled features, or to 1000 class scores."""
+    """The network: images ``(batch, 224, 224, 3)`` in [-1, 1] to 1280 pooled features, or to 1000 class scores."""
 
     @nn.compact
     def __call__(self, images: Images, classify: bool = False) -> Float[Array, "batch features"]:
@@ -146,10 +147,10 @@ class EfficientNetLite0(nn.Module):
 
 
 def load_efficientnet_lite0() -> FeatureNetwork:
-    """Loads the network: 1280 features of pictures of any size, resized bilinearly, antialiased, to 224 px.
+    """Loads the network: 1280 features of images of any size, resized to 224 px, bilinear and antialiased.
 
     Raises:
-        UserError: the package is not installed, or its file is not the one we know.
+        UserError: the package is not installed, or its file has another sha256.
     """
     params = convert(read_torch_file(find_weights()))
     network = EfficientNetLite0()
@@ -165,10 +166,10 @@ def load_efficientnet_lite0() -> FeatureNetwork:
 
 
 def find_weights() -> Path:
-    """The weights' file, after checking that it is the one we know.
+    """Returns the path of the weights, after a check of their sha256.
 
     Raises:
-        UserError: it is not there, or is another.
+        UserError: the package is not installed, or the file is missing or has another sha256.
     """
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
@@ -180,10 +181,10 @@ def find_weights() -> Path:
 
 
 def convert(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Maps the file's tensors to the network's parameters, each of them.
+    """Maps all tensors of the file to the network's parameters.
 
     Raises:
-        UserError: one is missing or left over; names it.
+        UserError: a tensor is missing or left over. The message names it.
     """
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}

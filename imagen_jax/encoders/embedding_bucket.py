@@ -1,13 +1,13 @@
-"""One file of embeddings: those of the captions whose hashes fall into its range, unpadded, in bfloat16.
+"""One file of embeddings, unpadded, in bfloat16, of the captions whose hashes are in one range.
 
     high     (captions,) uint64, ascending: the first eight bytes of each caption's sha256
     low      (captions,) uint64: the next eight
     offsets  (captions + 1,) int64: the tokens of caption i are rows offsets[i] to offsets[i + 1]
     tokens   (all tokens, width) bfloat16
 
-A safetensors file, whose first three tensors are mapped into memory; a caption's tokens are read when it is wanted,
-straight to where they are wanted. The captions themselves are not in it; that two of a billion have the same 128 bits
-happens with a chance of 1e-21.
+It is a safetensors file. Its first three tensors are mapped into memory. A caption's tokens are read on demand,
+directly into the caller's array. The file does not contain the captions themselves. The chance that two of a billion
+captions have the same 128 bits is 1e-21.
 """
 
 import hashlib
@@ -40,22 +40,22 @@ TENSORS: dict[str, np.dtype] = {
 
 
 def hash_caption(caption: str) -> Hash:
-    """The first 128 bits of a caption's sha256, in halves."""
+    """Returns the first 128 bits of a caption's sha256 as two 64-bit integers."""
     digest = hashlib.sha256(caption.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """An open file, its index mapped.
+    """An open file of embeddings, with its index mapped into memory.
 
     Attributes:
-        high: see above.
-        low: see above.
-        offsets: see above.
-        width: of a token.
-        file: for reading tokens.
-        start: where they begin in it.
+        high: the first eight bytes of each caption's sha256, ``(captions,)`` uint64, ascending.
+        low: the next eight bytes, ``(captions,)`` uint64.
+        offsets: the first row of each caption in ``tokens``, and the end, ``(captions + 1,)`` int64.
+        width: the size of each token's embedding.
+        file: the open file, for reading tokens.
+        start: the byte offset of the tokens in the file.
     """
 
     high: np.ndarray
@@ -66,7 +66,7 @@ class Bucket:
     start: int
 
     def find(self, wanted: Hash) -> "Found | None":
-        """Where a caption's embedding is; None where it has none."""
+        """Returns the location of a caption's embedding, or None if the bucket does not contain it."""
         row = int(self.high.searchsorted(np.uint64(wanted[0])))
         while row < len(self.high) and self.high.item(row) == wanted[0]:
             if self.low.item(row) == wanted[1]:
@@ -77,12 +77,12 @@ class Bucket:
 
 
 class Found(NamedTuple):
-    """A caption's embedding in its file.
+    """The location of a caption's embedding.
 
     Attributes:
-        bucket: the file.
+        bucket: the file that contains it.
         first: its first row of ``tokens``.
-        tokens: how many it has.
+        tokens: its number of tokens.
     """
 
     bucket: Bucket
@@ -90,13 +90,13 @@ class Found(NamedTuple):
     tokens: int
 
     def read(self, into: np.ndarray) -> None:
-        """Reads as many tokens as there is room for.
+        """Reads the first tokens, as many as ``into`` has rows.
 
         Args:
-            into: ``(tokens or fewer, width)`` bfloat16, contiguous.
+            into: the destination, ``(at most tokens, width)`` bfloat16, contiguous.
 
         Raises:
-            UserError: the file can't be read any more, or has become shorter.
+            UserError: the file can no longer be read, or was truncated.
         """
         place = self.bucket.start + self.first * self.bucket.width * TOKENS.itemsize
         try:
@@ -109,13 +109,13 @@ class Found(NamedTuple):
 
 
 def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -> tuple[int, str]:
-    """Writes the file of some captions' ``(tokens, width)`` embeddings, of which no reader ever sees half.
+    """Writes the ``(tokens, width)`` embeddings of some captions into one file. Readers never see a partial file.
 
     Returns:
-        Its size in bytes, and its sha256.
+        The size of the file in bytes, and its sha256.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the file cannot be written, for example because the disk is full.
     """
     hashed: list[tuple[Hash, np.ndarray]] = sorted(
         ((hash_caption(caption), rows) for caption, rows in embeddings.items()), key=lambda item: item[0]
@@ -139,10 +139,10 @@ def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -
 
 
 def check_index(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, tokens: np.ndarray) -> None:
-    """Checks that the tensors of a file fit each other.
+    """Checks that the tensors of a file are consistent.
 
     Raises:
-        ValueError: they do not.
+        ValueError: their shapes differ, or the offsets do not match the tokens.
     """
     captions = len(high) if high.ndim == 1 else -1
     if low.shape != (captions,) or offsets.shape != (captions + 1,) or tokens.ndim != 2:
@@ -152,13 +152,13 @@ def check_index(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, tokens: 
 
 
 def open_bucket(path: pathlib.Path) -> Bucket:
-    """Opens a file.
+    """Opens a file of embeddings.
 
     Raises:
-        UserError: it is not one of these, or is cut short.
+        UserError: the file is not readable, not a file of embeddings, or truncated.
     """
     try:
-        # A plain array of it, whose pieces are made ten times as fast.
+        # A plain array: slicing it is ten times as fast as slicing a memmap.
         content = np.asarray(np.memmap(path, np.uint8, "r"))
         length = int.from_bytes(content[:8].tobytes(), "little")
         header = parse_json(content[8 : 8 + length].tobytes())

@@ -1,8 +1,8 @@
-"""One complete set of embedded captions: a folder of buckets, and a file that says what they are.
+"""One complete set of embedded captions: a folder of buckets, and a file that describes them.
 
-FOLDER/ENCODER/SET/00000.safetensors, …    a bucket for each of as many equal ranges of hashes
+FOLDER/ENCODER/SET/00000.safetensors, …    the buckets; each has an equal range of hashes
 FOLDER/ENCODER/SET/store.json              written last: names, sizes and checksums of the buckets, and counts
-FOLDER/ENCODER/DATA.json                   which set has all captions of a data set
+FOLDER/ENCODER/DATA.json                   names the set that has all captions of a data set
 """
 
 import json
@@ -21,7 +21,7 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 STORE = "store.json"
 CHECKED_BYTES = 2**30
-"""A store of up to so many bytes is compared with its checksums whenever it is opened; a larger one when asked."""
+"""Opening a store of at most this many bytes verifies its checksums. A larger store is verified on request only."""
 
 OPEN_BUCKETS = 256
 
@@ -31,10 +31,10 @@ class Layer:
     """One complete set of captions: a folder of buckets.
 
     Attributes:
-        folder: where they are.
-        width: of each token.
-        captions: how many distinct ones.
-        lengths: how many of them have how many tokens.
+        folder: the folder of the buckets.
+        width: the size of each token's embedding.
+        captions: the number of distinct captions.
+        lengths: maps a number of tokens to the number of captions that have it.
         files: names and checksums of the buckets, in the order of their ranges.
     """
 
@@ -45,10 +45,10 @@ class Layer:
     files: tuple[tuple[str, str], ...]
 
     def find(self, wanted: Hash) -> Found | None:
-        """Where a caption's embedding is, by its hash; None where there is none.
+        """Returns the location of a caption's embedding by the caption's hash, or None if there is none.
 
         Raises:
-            UserError: the bucket is damaged, or of another width.
+            UserError: the bucket is damaged, or has another width.
         """
         bucket = open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))])
         if bucket.width != self.width:
@@ -61,17 +61,17 @@ class Layer:
 
 @lru_cache(maxsize=OPEN_BUCKETS)
 def open_once(folder: Path, name: str, checksum: str) -> Bucket:
-    """A bucket's file, open; a copy of it where it lies in Google's storage. Another checksum is another file."""
+    """Opens a bucket and caches it by all arguments. Copies one in Google Cloud Storage to the disk first."""
     return open_bucket(local_copy(folder / name))
 
 
 def bucket_of(wanted: Hash, buckets: int) -> int:
-    """Which of so many equal ranges a hash lies in."""
+    """Returns the index of the bucket for a hash; the buckets divide the hashes into equal ranges."""
     return wanted[0] * buckets >> 64
 
 
 def open_layers(place: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
-    """The complete layers of one encoder: those that are open already, then the others by name."""
+    """Returns the complete layers of one encoder: the open ones first, then the others sorted by name."""
     if not place.is_dir():
         return list(opened)
     folders = {file.parent for file in place.glob(f"*/{STORE}")} - {layer.folder for layer in opened}
@@ -79,14 +79,14 @@ def open_layers(place: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
 
 
 def open_layer(folder: Path, verify: bool = False) -> Layer:
-    """Opens a layer after checking that its files are whole.
+    """Opens a layer after a check of its files' sizes, and of their checksums if it is small.
 
     Args:
-        folder: of the layer.
-        verify: compare with the checksums, whatever the size.
+        folder: the layer's folder.
+        verify: whether to verify the checksums at any size.
 
     Raises:
-        UserError: it is not complete, or damaged.
+        UserError: the layer is incomplete or damaged.
     """
     try:
         said = read_json(folder / STORE)
@@ -108,10 +108,10 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
 
 
 def check_counts(said: Any) -> None:
-    """Checks that what a layer says of itself is about some buckets, and that its numbers are numbers.
+    """Checks that the description of a layer names at least one bucket, and that its counts are non-negative integers.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is not.
+        ValueError, KeyError, TypeError, AttributeError: the description is invalid.
     """
     buckets = said["buckets"]
     counts = [said["width"], said["captions"], *said["lengths"].values(), *(bucket["bytes"] for bucket in buckets)]
@@ -123,15 +123,15 @@ def check_counts(said: Any) -> None:
 
 
 def remember(place: Path, data: str, layer: Layer) -> None:
-    """Notes that a layer has all captions of a data set, so that nobody needs to look them up to know."""
+    """Records that a layer has all captions of a data set, so that later runs need not look them up."""
     write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
 
 
 def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
-    """The layer that has all captions of a data set, opened as ``open_layer`` does; None where none is known to.
+    """Opens the layer that has all captions of a data set, as ``open_layer`` does. Returns None if none is recorded.
 
     Raises:
-        UserError: it is damaged, or what notes it is.
+        UserError: the layer or the record of it is damaged.
     """
     note = place / f"{data}.json"
     if not note.is_file():

@@ -1,11 +1,12 @@
-"""A data set's captions, embedded once and kept: unpadded bfloat16 tokens, found by the captions' hashes.
+"""A data set's captions, embedded once and stored: unpadded bfloat16 tokens, found by the captions' hashes.
 
-    captions -> hashes -> buckets (ranges of hashes, a few thousand captions each) -> encoded, longest with longest
-    -> FOLDER/ENCODER/SET/00003.safetensors, … store.json (written last: it says "complete")
+    captions -> hashes -> buckets (ranges of hashes, a few thousand captions each) -> encoded, sorted by length
+    -> FOLDER/ENCODER/SET/00003.safetensors, … store.json (written last: marks the set as complete)
 
-Each distinct caption is encoded once, whichever images have it, and a bucket that is there is not made again: so the
-work can be cut and continued, and shared among processes. Unpadded and in half the bytes, a caption of ten tokens takes
-a twenty-fifth of what 128 padded float32 tokens would; it is read where it lies, and memory holds none of it.
+Each distinct caption is encoded once, even if several images have it. Existing buckets are not built again. An
+interrupted run can therefore be resumed, and several processes can share the work. The tokens are unpadded and take
+half the bytes: a caption of ten tokens takes 1/25 of the space of 128 padded float32 tokens. Tokens are read from the
+files on demand and not kept in memory.
 """
 
 import hashlib
@@ -34,66 +35,66 @@ from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
 
 BATCH = 64
 BUCKET_CAPTIONS = 4096
-"""Captions of a bucket, about: of T5-XXL 0.4 GB."""
+"""The approximate number of captions in a bucket. Such a bucket takes 0.4 GB with T5-XXL."""
 
 NAME_DIGITS = 16
 HELD = 2**26
-"""Characters of captions that are held before they go to the buckets' files."""
+"""The number of characters of captions that are held in memory before they are written to the buckets' files."""
 
 
 @runtime_checkable
 class Embeddings(Protocol):
-    """What training takes captions' embeddings from."""
+    """The source of captions' embeddings for training."""
 
     @property
     def name(self) -> str:
-        """What tells these embeddings from others."""
+        """Identifies these embeddings."""
         ...
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
-        """Reads what captions mean, at most ``length`` tokens of each.
+        """Returns the captions' embeddings, at most ``length`` tokens of each.
 
         Returns:
-            NumPy arrays: bfloat16 embeddings ``(batch, tokens, width)``, zero at padding, and their mask; ``tokens`` is
-            as many as the longest of these captions has, rounded up to a multiple of 8.
+            NumPy arrays: bfloat16 embeddings ``(batch, tokens, width)``, zero at padding, and their mask. ``tokens`` is
+            the length of the longest of these captions, rounded up to a multiple of 8, and at most ``length``.
         """
         ...
 
 
 STORED = np.dtype(ml_dtypes.bfloat16)
 STEP = 8
-"""Tokens; lengths of batches are multiples of it, so that few programs are compiled that pad them."""
+"""In tokens. Batches are padded to multiples of it, so that few shapes are compiled."""
 
 
 def pad_text(text: Text, length: int) -> Text:
-    """Pads what ``lookup`` returned to ``length`` tokens, in float32, as a network takes it."""
+    """Pads the result of ``lookup`` to ``length`` tokens and converts it to float32 for a network."""
     more = ((0, 0), (0, length - text.mask.shape[1]))
     embeddings = np.pad(np.asarray(text.embeddings, np.float32), (*more, (0, 0)))
     return Text(embeddings, np.pad(text.mask, more))  # type: ignore[arg-type]
 
 
 def tokens_for(longest: int, length: int) -> int:
-    """To how many tokens a batch is padded on the host whose longest caption has so many."""
+    """Returns the padded length of a batch on the host: ``longest`` rounded up to ``STEP``, at most ``length``."""
     return min(-(-longest // STEP) * STEP, length)
 
 
 @dataclass(frozen=True)
 class ComputedEmbeddings:
-    """Embeddings that are computed whenever they are wanted, and kept nowhere.
+    """Embeddings that are computed at each lookup and not stored.
 
-    They are rounded as stored ones are, so that both are equal but for what the encoder's other batches do to its last
-    bits.
+    They are rounded to bfloat16 like stored embeddings. Both are equal except for the last bits, which depend on the
+    encoder's batches.
     """
 
     encoder: TextEncoder
 
     @property
     def name(self) -> str:
-        """The encoder's."""
+        """The encoder's name, followed by ", computed"."""
         return f"{self.encoder.name}, computed"
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
-        """See ``Embeddings``; of a caption with more tokens the first ``length`` remain."""
+        """Encodes the captions as in ``Embeddings.lookup``. Keeps the first ``length`` tokens of each caption."""
         text = self.encoder.encode(captions)
         hidden, mask = np.asarray(text.embeddings)[:, :length], np.asarray(text.mask)[:, :length]
         more = ((0, 0), (0, tokens_for(mask.shape[1], length) - mask.shape[1]))
@@ -103,12 +104,13 @@ class ComputedEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingStore:
-    """Embeddings by caption.
+    """Stored embeddings by caption.
 
     Attributes:
-        encoder_name: the encoder that made them.
+        encoder_name: the name of the encoder that made them.
         width: the size of each token's embedding.
-        layers: the sets of captions that are looked through, in order.
+        layers: the sets of captions, in the order in which they are searched.
+        lengths_warned_of: the lengths for which a warning about truncated captions was logged.
     """
 
     encoder_name: str
@@ -125,15 +127,15 @@ class EmbeddingStore:
         *,
         also: Sequence[Layer] = (),
     ) -> "EmbeddingStore":
-        """Opens what ``folder`` has of these captions, and encodes those that it has not.
+        """Opens the stored embeddings of these captions in ``folder``, and encodes the missing ones.
 
-        The encoder is not called, and so reads no weights, unless there are such.
+        The encoder is called, and reads its weights, only if some captions are missing.
 
         Args:
-            folder: of all stores of a data set.
-            captions: those that will be looked up.
-            encoder: embeds them.
-            also: layers that are known to be needed.
+            folder: the folder of all stores of a data set.
+            captions: the captions that will be looked up.
+            encoder: the encoder for missing captions.
+            also: layers that the store always includes, and searches first.
 
         Raises:
             UserError: there are no captions, a file there is damaged, or ``folder`` cannot be written to.
@@ -159,14 +161,14 @@ class EmbeddingStore:
 
     @property
     def name(self) -> str:
-        """What tells these embeddings from others: the encoder, and the sets of captions."""
+        """Identifies these embeddings: the encoder, and the sets of captions."""
         return "+".join([self.encoder_name, *sorted(layer.folder.name for layer in self.layers)])
 
     def find(self, caption: str) -> Found:
-        """Returns where one caption's embedding is.
+        """Returns the location of one caption's embedding.
 
         Raises:
-            UserError: the store does not hold the caption.
+            UserError: the store does not contain the caption.
         """
         hashed = hash_caption(caption)
         for layer in self.layers:
@@ -177,13 +179,13 @@ class EmbeddingStore:
         raise UserError(f"{places} has no caption {caption!r}: embed all captions that you look up")
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
-        """See ``Embeddings``.
+        """Reads the captions' embeddings, as ``Embeddings.lookup`` describes.
 
-        Of a caption with more tokens the first ``length`` remain, its closing token not among them; the first lookup at
-        a length that is too short for some captions warns with their number.
+        Keeps the first ``length`` tokens of a longer caption, without its closing token. The first lookup with a
+        ``length`` that truncates captions of the store warns with their number.
 
         Raises:
-            UserError: the store does not hold a caption, or ``length`` is not positive.
+            UserError: the store does not contain a caption, or ``length`` is below 1.
         """
         if length < 1:
             raise UserError(f"captions cannot be padded to {length} tokens: ask for a length of at least 1")
@@ -195,11 +197,11 @@ class EmbeddingStore:
         for one, rows, count in zip(found, embeddings, tokens, strict=True):
             one.read(rows[:count])
         mask = np.arange(longest) < np.array(tokens)[:, None]
-        # A Text of host arrays, for batches are put together on the host; the device feed makes them jax arrays.
+        # A Text of host arrays: batches are assembled on the host, and the device feed makes them jax arrays.
         return Text(embeddings, mask)  # type: ignore[arg-type]
 
     def warn_of_truncation(self, length: int) -> None:
-        """Warns, once for each length, how many captions do not fit it."""
+        """Warns, once for each length, with the number of captions that are longer."""
         lengths: Counter[int] = Counter()
         for layer in self.layers:
             lengths.update(layer.lengths)
@@ -220,14 +222,14 @@ def build_layer(
     share: tuple[int, int] = (0, 1),
     meet: Callable[[], None] = lambda: None,
 ) -> Layer:
-    """Embeds captions and keeps them, or finds them kept.
+    """Embeds and stores captions, or opens the layer if it exists.
 
     Args:
-        place: folder of the encoder's layers.
-        read_captions: gives all captions, repeated ones too, as often as it is called.
-        encoder: embeds them.
-        share: which of how many processes this one is; each makes every so manieth bucket.
-        meet: waits for the other processes.
+        place: the folder of the encoder's layers.
+        read_captions: returns an iterable of all captions, which may repeat; called twice.
+        encoder: the encoder.
+        share: the index of this process and the number of processes. Process i of n builds buckets i, i + n, i + 2n, ….
+        meet: a barrier, which waits for the other processes.
 
     Raises:
         UserError: there are no captions, or ``place`` cannot be written to.
@@ -262,7 +264,7 @@ def build_layer(
 
 
 def spread_captions(captions: Iterable[str], folder: pathlib.Path, buckets: int) -> list[pathlib.Path]:
-    """Writes captions into a file for each bucket, a line of JSON each."""
+    """Writes the captions into one file per bucket, as one line of JSON per caption, and returns the files."""
     files = [folder / f"{number:05d}.jsonl" for number in range(buckets)]
     waiting: dict[int, list[str]] = {}
     held = 0
@@ -284,7 +286,7 @@ def spread_captions(captions: Iterable[str], folder: pathlib.Path, buckets: int)
 
 
 def read_texts(file: pathlib.Path) -> list[str]:
-    """The distinct captions of a bucket, sorted."""
+    """Returns the distinct captions of a bucket, sorted."""
     if not file.exists():
         return []
     with file.open(encoding="utf-8") as stream:
@@ -292,10 +294,10 @@ def read_texts(file: pathlib.Path) -> list[str]:
 
 
 def check_writable(folder: Path) -> None:
-    """Checks that a folder can be written to, so that where it can't no time is spent on encoding.
+    """Checks that a folder can be written to, before any time is spent on encoding.
 
     Raises:
-        UserError: it can't.
+        UserError: the folder cannot be written to.
     """
     probe = folder / f"{secrets.token_hex(8)}.unfinished"
     try:
@@ -307,7 +309,7 @@ def check_writable(folder: Path) -> None:
 
 
 def build_bucket(folder: Path, number: int, captions: list[str], encoder: TextEncoder, progress: Any) -> None:
-    """Makes a bucket, unless it is there."""
+    """Encodes and writes a bucket and its description, unless both exist."""
     path = folder / bucket_name(number)
     if path.exists() and description_of(path).exists():
         progress.update(len(captions))
@@ -320,22 +322,22 @@ def build_bucket(folder: Path, number: int, captions: list[str], encoder: TextEn
 
 
 def bucket_name(number: int) -> str:
-    """The name of a bucket's file."""
+    """Returns the file name of a bucket."""
     return f"{number:05d}.safetensors"
 
 
 def description_of(bucket: Path) -> Path:
-    """The file that says what a bucket's file is, so that nobody needs to fetch that to know."""
+    """Returns the path of a bucket's description, which can be read without fetching the bucket itself."""
     return bucket.with_name(bucket.name.replace(".safetensors", ".json"))
 
 
 def sort_counts(lengths: Mapping[int, int]) -> dict[str, int]:
-    """How many captions have how many tokens, in order, as JSON can hold it."""
+    """Returns the number of captions by number of tokens, in order, in a form that JSON can hold."""
     return {str(tokens): count for tokens, count in sorted(lengths.items())}
 
 
 def encode_all(captions: list[str], encoder: TextEncoder, progress: Any) -> dict[str, np.ndarray]:
-    """Encodes captions in batches of like length and returns the unpadded bfloat16 tokens of each."""
+    """Encodes captions in batches of similar length and returns the unpadded bfloat16 tokens of each."""
     embeddings: dict[str, np.ndarray] = {}
     for batch in split_into_batches(sorted(captions, key=len)):
         text = encoder.encode(batch)
@@ -346,16 +348,16 @@ def encode_all(captions: list[str], encoder: TextEncoder, progress: Any) -> dict
 
 
 def split_into_batches(captions: list[str]) -> Iterator[list[str]]:
-    """Yields ``BATCH`` captions at a time, in order."""
+    """Yields batches of ``BATCH`` captions, in order. The last one may be smaller."""
     for start in range(0, len(captions), BATCH):
         yield captions[start : start + BATCH]
 
 
 def describe_layer(folder: Path, buckets: int, encoder: TextEncoder) -> None:
-    """Writes what says that a layer is complete.
+    """Writes ``store.json``, which marks a layer as complete.
 
     Raises:
-        UserError: it is not.
+        UserError: a bucket is missing.
     """
     lengths: Counter[int] = Counter()
     described = []

@@ -1,4 +1,4 @@
-"""The one interface of text encoders, and the choice among them by name."""
+"""The common interface of text encoders, and the choice of an encoder by name."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from imagen_jax.errors import UserError, lookup, nearest_name
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A frozen text encoder: captions in, the sequence of their tokens' embeddings out.
+    """A frozen text encoder: captions in, a sequence of token embeddings per caption out.
 
     Attributes:
-        name: identifies its output: two encoders of one name give equal embeddings. Fit for a file name.
+        name: identifies its output. Two encoders of the same name give equal embeddings. Can be used as a file name.
         width: the size of each token's embedding.
-        max_tokens: the longest caption it reads; longer ones are truncated with a warning.
+        max_tokens: the max number of tokens of a caption. Longer captions are truncated with a warning.
     """
 
     @property
@@ -38,7 +38,7 @@ TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"minilm": load_minilm, "
 
 
 def load_text_encoder(name: str, **options) -> TextEncoder:
-    """Returns the encoder of that name in ``TEXT_ENCODERS``. Its weights are read at the first ``encode`` only.
+    """Returns the encoder of that name in ``TEXT_ENCODERS``. Its weights are read only at the first ``encode``.
 
     Raises:
         UserError: there is no such encoder, or it has no such option.

@@ -1,8 +1,9 @@
-"""What a feature network is: pictures of 8 bits go in, features come out, and a report can say of which network.
+"""The interface of a feature network: uint8 images in, features out, and a description for reports.
 
-    uint8 pictures -> prepare (host, one at a time) -> extract (devices, a batch) -> features, and class scores if any
+    uint8 images -> prepare (host, one at a time) -> extract (devices, a batch) -> features, and class scores if any
 
-Numbers of two networks, of two files of weights or of two ways to resize don't compare, so each has a ``key``.
+Numbers are comparable only for the same network, the same weights and the same resizing. Each network has a ``key``
+that contains all three.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +18,11 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 
 class Features(NamedTuple):
-    """What a network makes of a batch.
+    """The outputs of a network for a batch.
 
     Attributes:
-        pooled: the features that pictures are compared by.
-        logits: class scores before the softmax, where the network is a classifier that scores are made of.
+        pooled: the features by which images are compared, ``(batch, features)``.
+        logits: class scores before the softmax, ``(batch, classes)``; None if the network has none.
     """
 
     pooled: Float[Array, "batch features"]
@@ -29,27 +30,26 @@ class Features(NamedTuple):
 
 
 def prepare_nothing(picture: Picture) -> np.ndarray:
-    """For networks that take pictures as they are."""
+    """Returns the image unchanged, for networks that need no preparation."""
     return picture
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network, its weights and how pictures come to its size.
+    """A network, its weights, and its way to resize images.
 
     Attributes:
-        name: as ``--features`` names it, such as "inception".
-        title: as a report names it, such as "Inception-v3 of 2015-12-05".
-        width: number of features.
-        resize: how pictures come to the network's size; a name that others know, such as "clean" or
-            "legacy_tensorflow".
-        sha256: of the file of weights; "" where there is none.
-        published: the sha256 of the file that numbers of others are made with; "" where there is none.
-        extract: from weights and a batch of prepared pictures to features; pure, to be compiled.
-        weights: the first argument of ``extract``: an argument, so that compiling doesn't fold them into the program.
-        prepare: on the host, of one picture.
-        distance: what the Fréchet distance of these features is called: "FID" for Inception's alone, and "" where none
-            is to be made of them.
+        name: the value of ``--features`` that selects it, such as "inception".
+        title: the name in reports, such as "Inception-v3 of 2015-12-05".
+        width: the number of features.
+        resize: how images are resized to the network's size, by a common name such as "clean" or "legacy_tensorflow".
+        sha256: the checksum of the weights file; "" if there is none.
+        published: the checksum of the weights file behind published numbers; "" if there is none.
+        extract: maps the weights and a batch of prepared images to features. Pure, so that it can be compiled.
+        weights: the first argument of ``extract``. As an argument, they are not compiled into the program as constants.
+        prepare: prepares one image, on the host.
+        distance: the name of the Fréchet distance between these features: "FID" for Inception's features only; "" if it
+            must not be computed.
     """
 
     name: str
@@ -65,24 +65,24 @@ class FeatureNetwork:
 
     @property
     def key(self) -> dict[str, str | int]:
-        """What numbers made with it depend on."""
+        """The properties that the numbers computed with this network depend on."""
         return {"network": self.title, "features": self.width, "resize": self.resize, "sha256": self.sha256}
 
 
 @runtime_checkable
 class TextImageNetwork(Protocol):
-    """What embeds pictures and texts into one space, such as CLIP."""
+    """A network that embeds images and texts into one space, such as CLIP."""
 
     @property
     def name(self) -> str:
-        """As a report names it."""
+        """The name in reports."""
         ...
 
     @property
     def image(self) -> FeatureNetwork:
-        """Of the pictures; ``pooled`` are the embeddings, of any length."""
+        """The network for images. Its ``pooled`` features are the embeddings, which need not have unit length."""
         ...
 
     def encode_texts(self, captions: Sequence[str]) -> Float[np.ndarray, "texts features"]:
-        """Embeds texts."""
+        """Returns one embedding per text."""
         ...

@@ -1,6 +1,6 @@
-"""Feature networks by name, and features of many pictures in batches of one size.
+"""Selects feature networks by name, and extracts features of many images in batches of one size.
 
-pictures of 8 bits -> network.prepare, one by one -> batches, cut over the devices of this host -> features, in order
+uint8 images -> network.prepare, one by one -> batches, sharded over the devices of this host -> features, in order
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,11 +23,11 @@ BATCH = 32
 
 
 class FeatureSet(NamedTuple):
-    """Features of pictures, in their order, on the host.
+    """Features of images, in order, on the host.
 
     Attributes:
-        pooled: what pictures are compared by.
-        logits: class scores before the softmax, of networks that have them.
+        pooled: the features by which images are compared, ``(pictures, features)`` float32.
+        logits: class scores before the softmax, ``(pictures, classes)`` float32; None if the network has none.
     """
 
     pooled: Float32[np.ndarray, "pictures features"]
@@ -35,13 +35,13 @@ class FeatureSet(NamedTuple):
 
 
 ExtractBatch = Callable[[Sequence[np.ndarray]], FeatureSet]
-"""From prepared pictures, at most ``BATCH`` of them, to their features."""
+"""Maps a sequence of prepared images, at most ``BATCH``, to their features."""
 
 
 def load_pixels() -> FeatureNetwork:
-    """The pixels themselves, antialiased to 32 px.
+    """Returns a network whose features are the pixels themselves, resized with antialiasing to 32 px.
 
-    White is exactly zero, so that two mostly white pictures are not alike for it.
+    White is exactly zero, so that two mostly white images do not count as similar because of their white pixels.
     """
 
     def extract(weights: None, pictures: jax.Array) -> Features:
@@ -62,7 +62,7 @@ FEATURE_NETWORKS: dict[str, Callable[[], FeatureNetwork]] = {
 
 
 def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
-    """``network.extract``, compiled for batches of one size that are cut over the devices of this process."""
+    """Compiles ``network.extract`` for batches of one size, sharded over the devices of this process."""
     mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
     size = -(-BATCH // num_batch_shards(mesh)) * num_batch_shards(mesh)
     weights = jax.device_put(network.weights, replicated(mesh))
@@ -80,10 +80,10 @@ def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
 
 
 def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.ndarray:
-    """Prepared pictures as one array.
+    """Stacks prepared images into one array.
 
     Raises:
-        UserError: they differ in size, as the network takes pictures as they are.
+        UserError: the images differ in size, because this network does not resize them on the host.
     """
     sizes = {picture.shape for picture in prepared}
     if len(sizes) > 1:
@@ -98,16 +98,16 @@ def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.n
 def extract_features(
     network: FeatureNetwork, pictures: Iterable[np.ndarray], total: int | None = None, show: bool = True
 ) -> FeatureSet:
-    """Features of pictures that come one by one, with a progress bar.
+    """Extracts the features of an iterable of images, with a progress bar.
 
     Args:
-        network: from ``FEATURE_NETWORKS``.
-        pictures: of 8 bits, (height, width, 3); all of one size, unless the network brings them to one.
-        total: how many, for the bar.
-        show: whether there is to be a bar.
+        network: the network, for example from ``FEATURE_NETWORKS``.
+        pictures: uint8 images ``(height, width, 3)``. All have one size, unless ``network.prepare`` resizes them.
+        total: the number of images, for the progress bar.
+        show: whether to show the progress bar.
 
     Raises:
-        UserError: there are none, or they differ in size.
+        UserError: there are no images, or they differ in size.
     """
     extract = compile_extraction(network)
     parts: list[FeatureSet] = []
@@ -126,6 +126,6 @@ def extract_features(
 
 
 def join_features(parts: Sequence[FeatureSet]) -> FeatureSet:
-    """Parts one after the other."""
+    """Concatenates parts."""
     logits = [part.logits for part in parts if part.logits is not None]
     return FeatureSet(np.concatenate([part.pooled for part in parts]), np.concatenate(logits) if logits else None)

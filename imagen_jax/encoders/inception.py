@@ -1,10 +1,10 @@
-"""Inception-v3 of 2015-12-05, whose features FID compares: a network of its own, not the one of Szegedy et al. 2016.
+"""Inception-v3 of 2015-12-05, the network of FID. It differs from the network of Szegedy et al. 2016.
 
     299×299 in [-1, 1] -> stem -> three blocks of 35×35 -> four of 17×17 -> two of 8×8 -> 2048 features -> 1008 scores
 
-What is told apart from the paper's network (and from every later copy of it) is what TensorFlow's graph of that day
-has: average pools that leave padding out of the mean, a **maximum** in the pooling branch of the last block, and 1008
-classes. Names of parameters are those of the published file (see ``inception_weights``).
+TensorFlow's graph of that day differs from the paper's network, and from every later copy of it, in three ways. Its
+average pools exclude padding from the mean. The pooling branch of the last block takes a **maximum**. It has 1008
+classes. Parameters have the names of the published file (see ``inception_weights``).
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Convolution(nn.Module):
-    """A convolution without bias, batch normalisation with the statistics that training left, and max(·, 0).
+    """A convolution without bias, then batch normalisation with the stored statistics of training, then ReLU.
 
     Attributes:
-        features: channels of the result.
+        features: the number of output channels.
         size: height and width of the kernel.
-        stride: pixels from one place of the kernel to the next.
-        padded: whether zeros around the input make the result as large as the input, where the stride is 1.
+        stride: the stride in pixels, in both directions.
+        padded: whether to pad with zeros, so that at stride 1 the output has the size of the input.
     """
 
     features: int
@@ -55,13 +55,13 @@ class Convolution(nn.Module):
 def convolve(
     x: FeatureMap, kernel: Float[Array, "down across channels outputs"], stride: int, padding: tuple[int, int]
 ) -> NewFeatureMap:
-    """The convolution as the device at hand computes it fastest; see ``tests/benchmarks/extract_features.md``.
+    """Computes a convolution in the fastest way for this device; see ``tests/benchmarks/extract_features.md``.
 
     Args:
-        x: the input.
-        kernel: of any size.
-        stride: the same down and across.
-        padding: rows of zeros above and below, columns of zeros left and right.
+        x: the input, ``(batch, height, width, channels)``.
+        kernel: the kernel, of any height and width.
+        stride: the stride in both directions.
+        padding: rows of zeros above and below, and columns of zeros left and right.
     """
     if computes_on_cpu() and kernel.shape[:2] == (3, 3) and stride == 1:
         return convolve_by_tiles(x, kernel, padding[0])
@@ -72,14 +72,14 @@ def convolve(
 
 
 def greatest_of_window(x: FeatureMap, stride: int = 2, padding: int = 0) -> NewFeatureMap:
-    """The maximum in each 3×3 window; of the input alone, never of padding."""
+    """Returns the maximum of each 3×3 window. Padding never is the maximum."""
     around = (padding, padding)
     padded = jnp.pad(x, ((0, 0), around, around, (0, 0)), constant_values=-jnp.inf)
     return reduce(jnp.maximum, under_window(padded, stride))
 
 
 def mean_of_window(x: FeatureMap) -> FeatureMap:
-    """The mean of the 3×3 window around each place; at the borders of those 4 or 6 inputs of it that there are."""
+    """Returns the mean of the 3×3 window around each pixel. Windows at the border average 4 or 6 input pixels."""
 
     def total(values: FeatureMap) -> FeatureMap:
         return reduce(jnp.add, under_window(jnp.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0))), 1))
@@ -88,9 +88,9 @@ def mean_of_window(x: FeatureMap) -> FeatureMap:
 
 
 def under_window(x: FeatureMap, stride: int) -> list[jax.Array]:
-    """What lies under each of the nine places of a 3×3 window, wherever the window fits.
+    """Returns the nine shifted inputs of a 3×3 window, for all positions where the window fits.
 
-    Written out since XLA's own windows take several times as long on a CPU.
+    They are sliced explicitly, because XLA's ``reduce_window`` takes several times as long on a CPU.
     """
     down, across = ((size - 3) // stride + 1 for size in x.shape[1:3])
     return [
@@ -100,7 +100,7 @@ def under_window(x: FeatureMap, stride: int) -> list[jax.Array]:
 
 
 class BlockA(nn.Module):
-    """Of 35×35: a 1×1, a 5×5, two 3×3, and a mean, side by side (Szegedy et al. 2016, figure 5)."""
+    """A block at 35×35 with parallel branches: a 1×1, a 5×5, two 3×3, and a mean (Szegedy et al. 2016, figure 5)."""
 
     pool_features: int
 
@@ -119,7 +119,7 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """From 35×35 to 17×17 (figure 10): a 3×3, two 3×3 and a maximum, each in steps of two."""
+    """A block from 35×35 to 17×17 (figure 10) with branches of stride 2: a 3×3, two 3×3, and a maximum."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> NewFeatureMap:
@@ -134,7 +134,7 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """Of 17×17: a 1×1, a 7×7 and two 7×7 as rows and columns, and a mean (figure 6)."""
+    """A block at 17×17 (figure 6): a 1×1, a 7×7, two 7×7, and a mean. Each 7×7 is split into a row and a column."""
 
     inner_features: int
 
@@ -157,7 +157,7 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """From 17×17 to 8×8: a 3×3, a 7×7 and a 3×3, and a maximum, each in steps of two."""
+    """A block from 17×17 to 8×8 with branches of stride 2: a 3×3, a 7×7 followed by a 3×3, and a maximum."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> NewFeatureMap:
@@ -174,10 +174,10 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """Of 8×8: a 1×1, a 3×3 and two 3×3 whose last is a row beside a column, and a pool (figure 7).
+    """A block at 8×8 (figure 7): a 1×1, a 3×3, two 3×3, and a pool. The last 3×3 of a branch is a row beside a column.
 
     Attributes:
-        pool: of 3×3 windows, to the same size.
+        pool: pools 3×3 windows and keeps the size.
     """
 
     pool: Callable[[FeatureMap], FeatureMap]
@@ -199,10 +199,10 @@ class BlockE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """The network: ``(batch, 299, 299, 3)`` in [-1, 1] to 2048 features and 1008 class scores.
+    """The network: images ``(batch, 299, 299, 3)`` in [-1, 1] to 2048 features and 1008 class scores.
 
-    The scores are without their bias, as the Inception score has been computed since its first code: it took the last
-    layer's product alone (Salimans et al. 2016), and so do all who compare with it.
+    The scores omit the bias, because the original code of the Inception score (Salimans et al. 2016) omits it.
+    Published scores follow that code.
     """
 
     @nn.compact

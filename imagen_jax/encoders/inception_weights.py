@@ -1,8 +1,8 @@
-"""Inception-v3 with the published weights, as a feature network.
+"""Loads Inception-v3 with the published weights as a feature network.
 
-    --inception_weights=FILE, or the file in its place -> tensors by name -> parameters -> FeatureNetwork
+    --inception_weights=FILE, or the file in its usual folder -> tensors by name -> parameters -> FeatureNetwork
 
-pytorch-fid and torch-fidelity publish one and the same file, which has the numbers of TensorFlow's graph.
+pytorch-fid and torch-fidelity publish the same file. It has the weights of TensorFlow's graph.
 """
 
 from collections.abc import Mapping
@@ -37,20 +37,20 @@ NAMES_IN_FILE = {
     "bn/mean": "bn.running_mean",
     "bn/variance": "bn.running_var",
 }
-"""What the file calls the parameters of a convolution."""
+"""Maps the parameters of a convolution to their names in the file."""
 
 
 def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> FeatureNetwork:
     """Loads the network whose features FID compares.
 
     Args:
-        path: the file of weights, here or in a bucket; "" for the published one in its place, see
+        path: the weights file, local or in a bucket; "" for the published file in its usual folder, see
             ``weights.known_files``.
-        resize: how pictures come to 299×299, a name in ``resizing.RESIZES``; what is not square is squeezed. By
-            default as in the code FID was published with, so that the distance is the one of that name.
+        resize: how images are resized to 299×299, a name in ``resizing.RESIZES``. Images that are not square are
+            distorted. The default is the resizing of the original FID code, so that the distance is the published FID.
 
     Raises:
-        UserError: the file is not there, is damaged or is of another network; there is no such way to resize.
+        UserError: the file is missing, damaged or of another network, or ``resize`` is unknown.
     """
     way = lookup(RESIZES, resize, "way to resize")
     file = find_known_file(path, WEIGHTS, FLAG)
@@ -76,10 +76,10 @@ def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> Feature
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The network's parameters of the file's tensors.
+    """Maps the file's tensors to the network's parameters.
 
     Raises:
-        UserError: a tensor is missing, left over or of another shape; names it.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     shapes = parameter_shapes(InceptionV3().init, jnp.zeros((1, RESOLUTION, RESOLUTION, 3)))
     return import_weights(
@@ -87,14 +87,14 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         tensors,
         shapes,
         {path: name_in_file(path) for path in shapes},
-        # How many batches training took means come from, and the bias that no score has.
+        # Unused are the batch counters of batch normalisation, and the bias that the scores omit.
         is_unused=lambda name: name.endswith("num_batches_tracked") or name == "fc.bias",
         mend=f"fetch {WEIGHTS.url}, or name another file with --{FLAG}",
     )
 
 
 def name_in_file(path: str) -> str:
-    """The name of the tensor of a parameter: ``Mixed_5b/branch1x1/bn/mean`` is ``…branch1x1.bn.running_mean``."""
+    """Returns the tensor name of a parameter: ``Mixed_5b/branch1x1/bn/mean`` -> ``…branch1x1.bn.running_mean``."""
     if path == "fc/kernel":
         return "fc.weight"
     layer, ours = next((path.removesuffix(f"/{ours}"), ours) for ours in NAMES_IN_FILE if path.endswith(f"/{ours}"))

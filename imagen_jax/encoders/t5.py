@@ -1,13 +1,14 @@
 r"""The encoder of T5 v1.1 (Raffel et al. 2020, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202) in Flax.
 
-Token ids to one hidden state a token. Against BERT: normalisation comes before each sub-layer and takes no mean away,
-nothing has a bias, position is a bias of the attention logits that all layers share, and the perceptron is gated:
+It maps token ids to one hidden state per token. It differs from BERT in four ways. Normalisation comes before each
+sub-layer and does not subtract the mean. No layer has a bias. Position is a bias of the attention logits, which all
+layers share. The perceptron is gated:
 
     x ← x + Attention(RMSNorm(x)),      x ← x + W_o (gelu(W_0 n) · (W_1 n)),  n = RMSNorm(x)            (1)
     logits(q, k) = q·k + b[bucket(position of k - position of q)]                                       (2)
 
-The logits are not divided by √d: T5's initialisation makes up for it. Norms and softmax are float32 whatever the
-compute type, for bfloat16 weights are what one loads of the large sizes.
+The logits are not divided by √d, because T5's initialisation compensates for it. Norms and softmax are float32 for
+every compute dtype, because the large sizes are usually loaded in bfloat16.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from imagen_jax.storage.paths import Path
 from imagen_jax.weights.json_settings import COUNT, POSITIVE, check_kinds, read_settings
 
 ARCHITECTURE = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
-"""The settings of ``config.json`` that this module implements no alternative to."""
+"""The values of settings in ``config.json`` that this module requires; it implements no other values."""
 
 PositionBias = Float[Array, "1 heads queries keys"]
 
@@ -47,10 +48,10 @@ class T5Config:
 
     @classmethod
     def read(cls, path: Path) -> "T5Config":
-        """Returns the sizes in a ``config.json``; keys that do not shape the network are passed over.
+        """Returns the sizes in a ``config.json``. Keys that do not shape the network are ignored.
 
         Raises:
-            UserError: it is no JSON object, a size is missing or no number, or it describes another architecture.
+            UserError: the file is not a JSON object, a size is missing or no number, or the architecture differs.
         """
         settings = read_settings(path)
         for key, implemented in ARCHITECTURE.items():
@@ -81,16 +82,16 @@ SIZES = {
 def relative_position_buckets(
     queries: int, keys: int, buckets: int, max_distance: int
 ) -> Int[np.ndarray, "queries keys"]:
-    """The bucket of each pair of positions (Raffel et al. 2020, section 2.1).
+    """Returns the bucket of each pair of positions, ``(queries, keys)`` int32 (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets are for keys after the query. Of each half the first half holds one distance each; the rest grow
-    logarithmically up to ``max_distance``, and the last takes all beyond.
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets has one distance each.
+    The ranges of the others grow logarithmically up to ``max_distance``. The last bucket has all greater distances.
     """
     offset = np.arange(keys)[None, :] - np.arange(queries)[:, None]
     half = buckets // 2
     exact = half // 2
     distance = np.abs(offset)
-    # In float32, as the models were trained: the rounding decides which bucket a distance at an edge belongs to.
+    # In float32, as in training: the rounding decides the bucket of a distance at an edge.
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(np.log(max_distance / exact))
     logarithmic = exact + (ratio * (half - exact)).astype(np.int32)
     bucket = np.where(distance < exact, distance, np.minimum(logarithmic, half - 1))
@@ -98,7 +99,7 @@ def relative_position_buckets(
 
 
 def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> nn.Dense:
-    """A dense layer without bias; ``axes`` are the names of its input and output axis, see ``sharding.axes``."""
+    """Returns a dense layer without bias. ``axes`` names its input and output axis, see ``sharding.axes``."""
     return nn.Dense(
         channels,
         use_bias=False,
@@ -110,7 +111,7 @@ def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> 
 
 
 def embed(count: int, channels: int, dtype: DTypeLike, name: str) -> nn.Embed:
-    """A table of ``count`` vectors."""
+    """Returns an embedding table of ``count`` vectors."""
     axes = ("vocabulary", "channels")
     initializer = with_logical_axes(nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0), axes)
     return nn.Embed(
@@ -133,14 +134,14 @@ class RMSNorm(nn.Module):
 
 
 class T5Attention(nn.Module):
-    """Multi-head self-attention with a bias for each pair of positions, in which no token looks at padding."""
+    """Multi-head self-attention with a bias for each pair of positions. No token attends to padding."""
 
     config: T5Config
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: TextEmbeddings, mask: TokenMask, bias: PositionBias) -> TextEmbeddings:
-        """Returns what each token gathers from the tokens of its own caption."""
+        """Returns the attention output of each token, over the tokens of its own caption."""
         heads, width = self.config.num_heads, self.config.d_kv
 
         def project(name: str) -> Float[Array, "batch tokens heads head_width"]:
@@ -173,11 +174,11 @@ class GatedFeedForward(nn.Module):
 class T5Encoder(nn.Module):
     """``encoder.apply({"params": params}, ids, mask)``: normalised last hidden states, ``(batch, tokens, d_model)``.
 
-    What it returns at padding places means nothing; mask it.
+    The hidden states at padding are meaningless: mask them.
 
     Attributes:
         config: the sizes.
-        dtype: compute type; parameters may be of another.
+        dtype: the compute dtype, which may differ from that of the parameters.
     """
 
     config: T5Config
@@ -195,7 +196,7 @@ class T5Encoder(nn.Module):
         buckets = relative_position_buckets(
             tokens, tokens, config.relative_attention_num_buckets, config.relative_attention_max_distance
         )
-        # (queries, keys, heads) to (1, heads, queries, keys): one bias, which every layer adds.
+        # (queries, keys, heads) to (1, heads, queries, keys): one bias, which every layer adds to its logits.
         table = embed(config.relative_attention_num_buckets, config.num_heads, jnp.float32, "position_bias")
         bias = table(buckets).astype(jnp.float32).transpose(2, 0, 1)[None]
         for index in range(config.num_layers):

@@ -1,13 +1,13 @@
-"""What a T5 v1.1 is downloaded as: its tokenizer, its weights and their sizes, in either of two layouts.
+"""Finds a downloaded T5 v1.1: its tokenizer, its weights and their sizes, in either of two layouts.
 
 Hugging Face's (``google/t5-v1_1-xxl``)
     config.json                                     the sizes
-    spiece.model                                    the tokenizer; diffusers has it in ../tokenizer/
+    spiece.model                                    the tokenizer; diffusers keeps it in ../tokenizer/
     model.safetensors, or its index and shards      the weights, of the encoder alone or of the whole T5
 
 T5X's (``t5_1_1_xxl/checkpoint_1000000``)
     checkpoint, target.encoder.…/                   the weights; the sizes are their shapes
-    spiece.model or sentencepiece.model             the tokenizer, if it was put there: T5X keeps it elsewhere
+    spiece.model or sentencepiece.model             the tokenizer, if copied there: T5X keeps it elsewhere
 """
 
 import hashlib
@@ -32,13 +32,13 @@ READERS = 16
 
 
 class T5Files(NamedTuple):
-    """A T5 that was found, and not read yet.
+    """The files of a T5, found but not read yet.
 
     Attributes:
         config: the sizes.
         tokenizer: the sentencepiece model.
-        read_weights: opens the tensors, by the names of the layout.
-        fingerprint: eight hexadecimal digits that differ where config, tokenizer or weights do.
+        read_weights: returns the tensors, under the names of the layout.
+        fingerprint: eight hexadecimal digits that change with the config, the tokenizer or the weights.
     """
 
     config: T5Config
@@ -51,18 +51,18 @@ def find_t5(folder: Path, tokenizer: str = "") -> T5Files:
     """Finds a T5 in a folder of either layout.
 
     Args:
-        folder: see the module's docstring.
-        tokenizer: the sentencepiece model, where it is not in the folder.
+        folder: a folder in one of the layouts in the module's docstring.
+        tokenizer: the sentencepiece model, if it is not in the folder.
 
     Raises:
-        UserError: a file is missing, or it is another model.
+        UserError: a file is missing, or it is of another model.
     """
     find_layout = find_t5x if (folder / CHECKPOINT).is_file() else find_hugging_face
     return find_layout(folder, find_tokenizer(folder, tokenizer))
 
 
 def find_tokenizer(folder: Path, tokenizer: str) -> Path:
-    """The sentencepiece model: the one named, that in the folder, or that in ``tokenizer`` beside the folder."""
+    """Returns the sentencepiece model: ``tokenizer``, or the one in ``folder``, or in ``../tokenizer/``."""
     if tokenizer:
         return to_path(tokenizer)
     places = [*(folder / name for name in TOKENIZERS), folder.parent / "tokenizer" / TOKENIZERS[0]]
@@ -70,7 +70,7 @@ def find_tokenizer(folder: Path, tokenizer: str) -> Path:
 
 
 def find_hugging_face(folder: Path, tokenizer: Path) -> T5Files:
-    """Finds a T5 as Hugging Face lays it out.
+    """Finds a T5 in Hugging Face's layout.
 
     Raises:
         UserError: a file is missing, or config.json is of another model.
@@ -81,15 +81,15 @@ def find_hugging_face(folder: Path, tokenizer: Path) -> T5Files:
 
 
 def find_t5x(folder: Path, tokenizer: Path) -> T5Files:
-    """Finds a T5 as T5X lays it out.
+    """Finds a T5 in T5X's layout.
 
     Raises:
-        UserError: a file is missing or damaged, or it is another model.
+        UserError: a file is missing or damaged, or it is of another model.
     """
     tensors = T5xFolder(folder)
     config = derive_config(tensors)
     chunks = [path for name in tensors if not name.startswith(T5X.unused) for path in tensors.files_of(name)]
-    # XXL has hundreds of chunks, compressed, so that weights trained further differ in size and from the beginning.
+    # One probe per file: XXL has hundreds of compressed chunks, and fine-tuning changes their sizes and first bytes.
     digest = fingerprint([folder / CHECKPOINT, tokenizer, *chunks], probes=1)
     return T5Files(config, tokenizer, lambda: tensors, digest)
 
@@ -104,10 +104,10 @@ def read_config(folder: Path) -> T5Config:
 
 
 def derive_config(tensors: T5xFolder) -> T5Config:
-    """Derives the sizes from the shapes of a few tensors; what no shape tells is the same for all of T5 v1.1.
+    """Derives the sizes from the shapes of a few tensors. The other settings are the same in all of T5 v1.1.
 
     Raises:
-        UserError: one of them is missing, no matrix, or does not fit the others.
+        UserError: one of the tensors is missing, not a matrix, or does not fit the others.
     """
 
     def shape_of(path: str) -> tuple[int, int]:
@@ -130,16 +130,16 @@ def derive_config(tensors: T5xFolder) -> T5Config:
 
 
 def fingerprint(paths: list[Path], probes: int) -> str:
-    """Eight hexadecimal digits that differ where files do.
+    """Returns eight hexadecimal digits that change with the files.
 
-    Of each file the size and some blocks of 64 KiB are read, not all of it: 4 MiB instead of 9.5 GB. Weights trained
-    further differ in every block.
+    It reads the size of each file and ``probes`` blocks of 64 KiB, not the whole file: for example 4 MiB instead of 9.5
+    GB. Fine-tuned weights differ in every block.
 
     Raises:
         UserError: a file is missing.
     """
     digest = hashlib.sha256()
-    # Side by side, for a bucket takes its time to answer.
+    # In parallel, because requests to a bucket have a high latency.
     with ThreadPoolExecutor(READERS) as readers:
         for path, (size, blocks) in zip(paths, readers.map(lambda path: probe(path, probes), paths), strict=True):
             digest.update(f"{path.name} {size}".encode())
@@ -149,10 +149,10 @@ def fingerprint(paths: list[Path], probes: int) -> str:
 
 
 def probe(path: Path, probes: int) -> tuple[int, list[bytes]]:
-    """The size of a file, and blocks of it, evenly spaced from its first byte to its last; all of a small one.
+    """Returns the size of a file and evenly spaced blocks from its first byte to its last. Small files are read whole.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file is missing.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: give the folder that T5 was downloaded to, with its tokenizer in it")

@@ -1,4 +1,4 @@
-"""Named tensors to the parameters of ``t5.T5Encoder``, one by one: Hugging Face's names, and T5X's."""
+"""Maps tensors named as in Hugging Face's or T5X's files to the parameters of ``t5.T5Encoder``, one at a time."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -35,7 +35,7 @@ HUGGING_FACE_NAMES = {
     "position_bias/embedding": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
     "final_norm/scale": "encoder.final_layer_norm.weight",
 }
-# A whole T5 brings its decoder; the encoder's embedding is the shared one under another name.
+# Hugging Face's second name for the shared embedding, in the encoder.
 OWN_EMBEDDING = "encoder.embed_tokens.weight"
 
 T5X_MODULES = {
@@ -57,13 +57,13 @@ T5X_NAMES = {
 
 
 class Naming(NamedTuple):
-    """How files name the tensors of a T5, and which way round they keep them.
+    """The names and the axis order of the tensors of a T5 in one kind of file.
 
     Attributes:
-        name_of: the name of the parameter at a path of ``T5Encoder``.
-        turn: see ``named_tensors.Turn``.
-        unused: how the names of what the encoder does not need begin.
-        mend: what to do about weights that do not fit.
+        name_of: returns the tensor name of the parameter at a path of ``T5Encoder``.
+        turn: changes the axes of a tensor to those of the parameter, a ``named_tensors.Turn``.
+        unused: prefixes of the tensor names that the encoder does not need.
+        mend: the advice in error messages about weights that do not fit.
     """
 
     name_of: Callable[[str], str]
@@ -78,21 +78,21 @@ def import_t5_weights(
     dtype: DTypeLike = jnp.float32,
     place: ParameterPlacement = keep_on_host,
 ) -> dict:
-    """Returns the parameters of ``T5Encoder(config)``; each tensor read, cast and placed before the next.
+    """Returns the parameters of ``T5Encoder(config)``. Each tensor is read, cast and placed before the next.
 
     Args:
-        tensors: by the names of Hugging Face or of T5X; of a whole T5 the decoder is passed over.
+        tensors: tensors under the names of Hugging Face or of T5X. A decoder's tensors are ignored.
         config: the sizes.
-        dtype: of the kernels and the embedding; norms and the position bias stay float32.
-        place: see ``ParameterPlacement``; what it returns becomes the parameter.
+        dtype: the dtype of the kernels and the embedding. Norms and the position bias stay float32.
+        place: places each parameter; its return value becomes the parameter. See ``ParameterPlacement``.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
     """
     naming = T5X if any(name.startswith("target.") for name in tensors) else HUGGING_FACE
     shapes = parameter_shapes(T5Encoder(config).init, *ONE_TOKEN)
     sources = {path: naming.name_of(path) for path in shapes}
-    # Files of the encoder alone may hold its embedding under either name.
+    # Files of the encoder alone may contain its embedding under either name.
     if sources["embedding/embedding"] not in tensors and OWN_EMBEDDING in tensors:
         sources["embedding/embedding"] = OWN_EMBEDDING
 
@@ -122,7 +122,7 @@ def find_t5x_name(path: str) -> str:
 
 
 def turn_from_t5x(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Turns the position bias, which T5X keeps as (heads, buckets); its kernels are (in, out), as Flax has them."""
+    """Transposes the position bias, which T5X stores as (heads, buckets). Kernels are (in, out), as in Flax."""
     return tensor.T if path == "position_bias/embedding" else tensor
 
 

@@ -1,5 +1,5 @@
-"""How good the images are.
+"""Measures the quality of images.
 
 images -> encoders (features) -> ``metrics/`` -> numbers -> ``reports/``
-a protocol (which captions, which references, how many) runs this end to end -> ``protocols/``
+a protocol (the captions, the references and the number of images) runs this end to end -> ``protocols/``
 """

@@ -1,14 +1,16 @@
-"""The networks, in Flax Linen: everything that has parameters and denoises.
+"""The networks, in Flax Linen: all modules that have parameters and denoise.
 
     noisy image, log-SNR, text, low-resolution image -> conditioning (one embedding, one token sequence)
     -> U-Net or Efficient U-Net (blocks, attention, layers) -> output shaped like the image
 
-``convolutions`` and ``attending`` (as the device at hand computes them fastest), ``layers`` (normalisation, up and
-down), ``attention`` (self-attention with text in its keys, cross-attention), ``conditioning`` (time, pooled text,
-low-resolution image), ``blocks`` (residual block), ``equal_blocks`` (several of them as one loop), ``remat`` (what is
-computed again for the gradient), ``unet`` (ADM, Imagen's base), ``efficient_unet`` (Imagen's super-resolution stages),
-``deepfloyd_unet`` (DeepFloyd IF's), ``noise_classifier`` (for guidance). ``deepfloyd_weights`` says which tensor of
-IF's files is which parameter. ``NETWORKS`` names the denoising ones for configs.
+``convolutions`` and ``attending`` choose the fastest algorithm for the device. ``layers`` has normalisation, upsampling
+and downsampling. ``attention`` has self-attention with text in its keys, and cross-attention. ``conditioning`` embeds
+the time, the pooled text and the low-resolution image. ``blocks`` has the residual block. ``equal_blocks`` runs several
+equal blocks as one loop. ``remat`` selects the activations that the gradient recomputes.
+
+``unet`` is ADM's network, Imagen's base. ``efficient_unet`` is that of Imagen's super-resolution stages.
+``deepfloyd_unet`` is DeepFloyd IF's; ``weight_formats.deepfloyd_if`` reads its weights. ``noise_classifier`` is for
+classifier guidance. ``NETWORKS`` maps the names in configs to the denoising networks.
 """
 
 import flax.linen as nn

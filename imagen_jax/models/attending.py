@@ -1,12 +1,12 @@
-"""Scaled dot-product attention as the device at hand computes it fastest: one function, two ways.
+"""Scaled dot-product attention in the fastest way for the device: one function, two algorithms.
 
-    TPU, GPU, and bfloat16   two products with a softmax between, in the order of the arrays' axes
-    CPU, float32             heads first, and so few examples at a time that the cache holds their weights; the gradient
-                             makes weights anew, from the normalisers of the softmax alone
+    TPU, GPU, and bfloat16   two products with a softmax between them, in the given order of the axes
+    CPU, float32             heads first, and in groups of examples whose weights fit into the cache; the gradient
+                             recomputes the weights from the normalisers of the softmax
 
-The second is what FlashAttention does for a GPU's memory (Dao et al. 2022, sections 3.1 and B.2), in pieces as large as
-examples. XLA by itself writes and reads each weight several times over, in an order that its products cannot take, and
-keeps them all for the gradient (``tests/benchmarks/attention.md``).
+The second is FlashAttention's idea for a GPU's memory (Dao et al. 2022, sections 3.1 and B.2), with examples as blocks.
+Without it, XLA reads and writes each weight several times, in an order of axes that its products cannot use, and stores
+all weights for the gradient (``tests/benchmarks/attention.md``).
 """
 
 from functools import partial
@@ -28,23 +28,23 @@ Scores = Float[Array, "batch heads queries keys"]
 OfQuery = Float[Array, "batch heads queries 1"]
 
 MAX_WEIGHTS = 2**22
-"""At a time: 16 MiB, half of what two cores' last cache often holds."""
+"""The max number of attention weights in a group: 16 MiB, half of a common last-level cache of two cores."""
 
 HIDDEN = float(jnp.finfo(jnp.float32).min)
-"""The score of a key that does not count; where none counts, all weigh the same."""
+"""The score of a masked key. If all keys are masked, all have the same weight."""
 
 
 def attend(
     query: Query, key: Key, value: Key, mask: KeyMask | None = None, recompute: bool = False
 ) -> Float[Array, "batch queries channels"]:
-    """Scaled dot-product attention (Vaswani et al. 2017, equation 1), softmax in float32.
+    """Computes scaled dot-product attention (Vaswani et al. 2017, equation 1), with the softmax in float32.
 
     Args:
-        query: what asks.
-        key: what is asked.
-        value: what answers.
-        mask: keys that count; the others get no weight.
-        recompute: the gradient computes the weights anew; on a CPU it always does.
+        query: the queries, ``(batch, queries, heads, head_channels)``.
+        key: the keys, ``(batch, keys, heads, head_channels)``.
+        value: the values, one per key.
+        mask: True for keys to attend to, ``(batch, keys)``; the others get no weight.
+        recompute: whether the gradient recomputes the weights. On a CPU in float32 it always does.
     """
     query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
     batch, queries, heads, head_channels = query.shape
@@ -56,18 +56,20 @@ def attend(
 
 
 def attend_as_written(query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
-    """The answers of all heads."""
+    """Computes attention as two products with a softmax between them."""
     scores = jnp.einsum("bqhc,bkhc->bhqk", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
     weights = jax.nn.softmax(hide(scores, mask, HIDDEN), axis=-1).astype(value.dtype)
     return jnp.einsum("bhqk,bkhc->bqhc", weights, value)
 
 
 def count_groups(shape: tuple[int, ...], keys: int) -> int:
-    """Into how many groups of examples a batch is cut, that come one after the other; 1 where devices share it.
+    """Returns the min number of equal groups of examples with at most ``MAX_WEIGHTS`` weights each.
+
+    If there is none, each example is a group. On several devices, the batch is one group.
 
     Args:
-        shape: of the queries.
-        keys: their number.
+        shape: the shape of the queries, ``(batch, queries, heads, head_channels)``.
+        keys: the number of keys.
     """
     batch, queries, heads, _ = shape
     if not computes_on_one_device():
@@ -77,11 +79,11 @@ def count_groups(shape: tuple[int, ...], keys: int) -> int:
 
 
 class Normaliser(NamedTuple):
-    """What makes weights of scores, each query's.
+    """The numbers that turn scores into weights, for each query.
 
     Attributes:
-        greatest: the largest score.
-        total: the sum of all exponentials, of scores less that.
+        greatest: the max score.
+        total: the sum of ``exp(score - greatest)``.
     """
 
     greatest: OfQuery
@@ -90,7 +92,7 @@ class Normaliser(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend_in_groups(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
-    """As ``attend_as_written``, so many groups of examples one after the other."""
+    """Computes ``attend_as_written`` for ``groups`` groups of examples, one after the other."""
     answers, _ = in_groups(answer, groups, query, key, value, mask)
     return answers
 
@@ -101,7 +103,7 @@ def _forward(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | No
 
 
 def _backward(groups: int, kept: Any, gradient: Query) -> tuple[Query, Key, Key, None]:
-    # A barrier, without which a compiler finds that the weights were there before, and keeps them.
+    # Without the barrier, the compiler would reuse the weights of the forward pass, and so store them.
     return *in_groups(differentiate, groups, *jax.lax.optimization_barrier((*kept, gradient))), None
 
 
@@ -110,7 +112,7 @@ attend_in_groups.defvjp(_forward, _backward)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def in_groups(function: Any, groups: int, *arrays: Any) -> Any:
-    """A function's results for a batch, so many groups of examples one after the other."""
+    """Applies a function to ``groups`` groups of a batch, one after the other, and returns the joined results."""
     if groups == 1:
         return function(*arrays)
     cut = jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), arrays)
@@ -119,7 +121,7 @@ def in_groups(function: Any, groups: int, *arrays: Any) -> Any:
 
 
 def answer(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Normaliser]:
-    """The answers, and what it takes to make their weights again."""
+    """Returns the attention outputs, and the normalisers from which the weights can be recomputed."""
     scores = score(heads_first(query), heads_first(key), mask)
     greatest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - greatest)
@@ -130,25 +132,26 @@ def answer(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Qu
 def differentiate(
     query: Query, key: Key, value: Key, mask: KeyMask | None, answers: Query, normaliser: Normaliser, gradient: Query
 ) -> tuple[Query, Key, Key]:
-    """The gradients of query, key and value."""
+    """Returns the gradients of query, key and value."""
     query, key, value, gradient, answers = map(heads_first, (query, key, value, gradient, answers))
     weights = jnp.exp(score(query, key, mask) - normaliser.greatest) / normaliser.total
-    # The softmax takes from each gradient of a weight their mean by weight, which is that of the answer along it.
+    # The gradient through a softmax subtracts the weighted mean of the weights' gradients. This mean is the dot product
+    # of the output and its gradient.
     mean = (gradient * answers).sum(axis=-1, keepdims=True)
     of_scores = hide(weights * (gradient @ value.mT - mean), mask, 0.0) / query.shape[-1] ** 0.5
     return heads_first(of_scores @ key), heads_first(of_scores.mT @ query), heads_first(weights.mT @ gradient)
 
 
 def score(query: HeadsQuery, key: HeadsKey, mask: KeyMask | None) -> Scores:
-    """How well each key fits each query."""
+    """Returns the scaled dot product of each query and key, with masked keys at ``HIDDEN``."""
     return hide((query / query.shape[-1] ** 0.5) @ key.mT, mask, HIDDEN)
 
 
 def hide(scores: Scores, mask: KeyMask | None, with_what: float) -> Scores:
-    """Writes a number over the scores of keys that do not count."""
+    """Replaces the scores of masked keys by a number."""
     return scores if mask is None else jnp.where(mask[:, None, None, :], scores, with_what)
 
 
 def heads_first(array: Float[Array, "batch a b head_channels"]) -> Float[Array, "batch b a head_channels"]:
-    """Swaps places and heads, either way."""
+    """Swaps the axes of positions and heads, in either direction."""
     return array.swapaxes(1, 2)

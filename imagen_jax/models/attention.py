@@ -1,4 +1,4 @@
-"""Attention over the places of a feature map, with the caption's tokens beside them."""
+"""Attention over the positions of a feature map, with the caption's tokens as further keys."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,15 +13,16 @@ from imagen_jax.sharding.axes import constrain
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of a feature map whose keys and values also hold the caption's tokens.
+    """Self-attention of a feature map, with the caption's tokens as further keys and values.
 
     Imagen, appendix F.1: the token sequence is concatenated to the keys and values of each self-attention of the base.
-    The output projection starts at zero; the result is added to the input.
+    The output projection starts at zero. The result is added to the input.
 
     Attributes:
-        heads: number of heads; divides the channels.
-        normalise_text: the tokens go through a group normalisation of this layer's own first (DeepFloyd IF).
-        recompute_weights: the gradient computes the weights anew instead of keeping them, which are many and cheap.
+        heads: the number of heads; a divisor of the channels.
+        normalise_text: whether this layer first applies its own group normalisation to the tokens (DeepFloyd IF).
+        recompute_weights: whether the gradient recomputes the attention weights, which are large and cheap to compute.
+        dtype: the compute dtype.
     """
 
     heads: int
@@ -51,9 +52,13 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Each place of a feature map attends to the caption's tokens alone (Imagen, 256→1024 stage).
+    """Attention of each position of a feature map to the caption's tokens only (Imagen, 256→1024 stage).
 
-    Attributes as ``SelfAttention``'s.
+    Attributes:
+        heads: the number of heads; a divisor of the channels.
+        normalise_text: whether this layer first applies its own group normalisation to the tokens (DeepFloyd IF).
+        recompute_weights: whether the gradient recomputes the attention weights, which are large and cheap to compute.
+        dtype: the compute dtype.
     """
 
     heads: int
@@ -76,14 +81,14 @@ class CrossAttention(nn.Module):
 
 
 Attention = SelfAttention | CrossAttention
-"""Whatever attends for the places of a feature map."""
+"""Any attention layer for a feature map."""
 
 
 def split_heads(channels: int, heads: int) -> tuple[int, int]:
-    """The shape that channels take in an attention: heads, channels of a head.
+    """Returns the shape of the channels in an attention: heads, channels of a head.
 
     Raises:
-        UserError: the heads do not divide the channels.
+        UserError: the number of heads does not divide the channels.
     """
     if heads < 1 or channels % heads:
         raise UserError(
@@ -93,7 +98,7 @@ def split_heads(channels: int, heads: int) -> tuple[int, int]:
 
 
 def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddings:
-    """The tokens in the compute type, after a group normalisation over all of them where one is wanted."""
+    """Casts the tokens to ``dtype``. If ``normalise``, it first applies a group normalisation over all tokens."""
     if normalise:
         as_places = text.embeddings.astype(jnp.float32)[:, :, None, :]
         return GroupNorm(name="text_norm")(as_places)[:, :, 0, :].astype(dtype)
@@ -101,7 +106,7 @@ def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddi
 
 
 class FeedForward(nn.Module):
-    """The two-layer network after attention in the Efficient U-Net: hidden width twice the channels (figure A.28)."""
+    """The two-layer perceptron after attention in the Efficient U-Net, with twice the channels inside (figure A.28)."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -114,11 +119,12 @@ class FeedForward(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools tokens into one vector: the mean token asks, all tokens answer.
+    """Pools tokens into one vector by attention: the query is the mean token, and the keys are it and all tokens.
 
     Attributes:
-        heads: number of heads; divides the text width.
-        offset: a learned vector is added to the mean token before it asks (DeepFloyd IF).
+        heads: the number of heads; a divisor of the text width.
+        offset: whether to add a learned vector to the mean token (DeepFloyd IF).
+        dtype: the compute dtype.
 
     Returns ``(batch, text_width)``.
     """

@@ -18,19 +18,20 @@ from imagen_jax.sharding.axes import constrain
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, swish, 3×3 convolution, twice; a 1×1 convolution on the skip where the width changes.
+    """GroupNorm, swish and a 3×3 convolution, twice, with a 1×1 convolution on the skip if the width changes.
 
-    The embedding enters as scale and shift after the second normalisation (Dhariwal & Nichol 2021, section 3.1:
-    adaptive group normalisation). ``resample`` is "none", "down" or "up": BigGAN's residual blocks resample inside, on
-    both branches, and so does ADM. The second convolution starts at zero.
+    The embedding provides a scale and a shift after the second normalisation (adaptive group normalisation, Dhariwal &
+    Nichol 2021, section 3.1). As in BigGAN and ADM, the block can resample inside, on both branches. The second
+    convolution starts at zero.
 
     Attributes:
-        channels: output channels.
-        resample: see ``layers.RESAMPLERS``.
-        dropout: rate before the second convolution, in [0, 1).
-        activation: elementwise; swish in ADM and Imagen.
-        embedding_activation: applied to the embedding before it is projected.
-        scale: of the sum of both branches.
+        channels: the number of output channels.
+        resample: "none", "down" or "up", a name in ``layers.RESAMPLERS``.
+        dropout: the rate before the second convolution, in [0, 1).
+        activation: an elementwise function; swish in ADM and Imagen.
+        embedding_activation: the function applied to the embedding before its projection.
+        scale: the factor of the sum of both branches.
+        dtype: the compute dtype.
     """
 
     channels: int
@@ -48,8 +49,8 @@ class ResidualBlock(nn.Module):
         h = convolution(self.channels, outputs="hidden", dtype=self.dtype, name="conv_in")(h)
         h = constrain(h, "batch", "height", "width", "hidden")
         scale_shift = dense(2 * self.channels, dtype=self.dtype, name="embedding")(self.embedding_activation(embedding))
-        # Whole on each device, and so are their gradients: cut over the channels of both, scales would lie on some
-        # devices and shifts on the others.
+        # The channels are not sharded here, nor in the gradients: sharding the joint axis would put scales on some
+        # devices and shifts on others.
         scale, shift = (
             constrain(half, "batch", "height", "width", "channels")
             for half in jnp.split(constrain(scale_shift, "batch", "channels")[:, None, None, :], 2, axis=-1)

@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy image, gathered into one embedding and one token sequence."""
+"""Combines the conditioning of a network into one embedding and one token sequence, and stacks its input images."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from imagen_jax.models.layers import Embedding, NewFeatureMap, dense, enlarge, s
 
 
 def log_snr_to_time(log_snr: PerExample) -> PerExample:
-    """The time in [0, 1] at which the cosine schedule has this log-SNR: a bounded measure of noise for any schedule."""
+    """Returns the time in [0, 1] of this log-SNR in the cosine schedule: a bounded noise level for any schedule."""
     return jnp.arctan(jnp.exp(-log_snr / 2)) * (2 / jnp.pi)
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """Embeds a log-SNR as the ADM U-Net embeds its timestep: sinusoids of 1000·t, then two dense layers."""
+    """Embeds a log-SNR as ADM embeds its timestep: sinusoids of 1000·t, then two dense layers."""
 
     channels: int
     width: int
@@ -30,20 +30,21 @@ class NoiseLevelEmbedding(nn.Module):
 
 
 class ConditioningEmbedding(nn.Module):
-    """Time embedding + pooled text + augmentation level; and the text tokens, normalised.
+    """Adds the embeddings of time, pooled text and augmentation level, and normalises the text tokens.
 
     Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and
     LayerNorm is applied to the text embeddings for both the pooled vector and the attention layers.
 
-    The paper does not print how T5's 4096 channels come to the network. ``text_channels`` projects them once, after the
-    LayerNorm and before all who read them. Without it each key and value projection is 4096 wide, and the three
-    networks as printed have up to a seventh more parameters (``tests/models/test_conditioning.py``).
+    The paper does not say how T5's 4096 channels enter the network. ``text_channels`` projects them once, after the
+    LayerNorm and before all layers that read them. Without it, each key and value projection has 4096 inputs, and the
+    three networks as printed have up to a seventh more parameters (``tests/models/test_conditioning.py``).
 
     Attributes:
-        channels: width of the sinusoids.
-        width: width of the embedding.
-        text_heads: heads of the attention pool; divides the width of the text that it reads.
-        text_channels: width that the text is projected to; None: the encoder's own, without a projection.
+        channels: the width of the sinusoids.
+        width: the width of the embedding.
+        text_heads: the number of heads of the attention pool; a divisor of its text width.
+        text_channels: the width to which the text is projected; None for the encoder's width, without a projection.
+        dtype: the compute dtype.
     """
 
     channels: int
@@ -77,8 +78,8 @@ class ConditioningEmbedding(nn.Module):
 def stack_inputs(noisy: Images, low_resolution: SmallImages | None, estimate: Images | None) -> NewFeatureMap:
     """Stacks the network's input channels.
 
-    The noisy image, then the enlarged low-resolution image, then the self-conditioning estimate, each where there is
-    one.
+    The order is: the noisy image, the enlarged low-resolution image, the self-conditioning estimate. The last two are
+    optional.
     """
     inputs: list[Float[Array, "batch height width inputs"]] = [noisy]
     if low_resolution is not None:

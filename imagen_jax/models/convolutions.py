@@ -1,12 +1,12 @@
-"""Convolutions as the device at hand computes them fastest: one function, four ways.
+"""Convolutions in the fastest way for the device: one function, four algorithms.
 
-    TPU, GPU                                 the compiler's own
+    TPU, GPU                                 XLA's own
     CPU  1×1                                 a matrix product
          3×3 on 16 px and more               Winograd's, 2.25 times fewer multiplications (Lavin & Gray 2016, section 4)
-         any other with 16 outputs and more  a matrix product with each place's patch
+         any other with 16 outputs and more  a matrix product with the patch around each pixel (im2col)
 
-XLA's own convolutions reach about half of that, and less in the gradient of kernels
-(``tests/benchmarks/convolutions.md``). Accelerators keep theirs: their programs don't change.
+On a CPU, XLA's own convolutions are about half as fast, and slower still in the gradient of kernels
+(``tests/benchmarks/convolutions.md``). On accelerators, this module does not change the programs.
 """
 
 import operator
@@ -29,20 +29,20 @@ Tiles = Float[Array, "batch tiles_down tiles_across channels"]
 NewTiles = Float[Array, "batch tiles_down tiles_across outputs"]
 
 CONVOLUTION = "convolution"
-"""What ``jax.checkpoint`` knows the result of a convolution by that is no primitive of its own."""
+"""The ``checkpoint_name`` of the result of each convolution that is not XLA's primitive; ``models.remat`` uses it."""
 
 MIN_CHANNELS = 16
-"""With fewer outputs a matrix product is too narrow; with fewer inputs, too flat for Winograd's."""
+"""With fewer outputs a matrix product is too narrow. With fewer inputs it is too flat for Winograd's algorithm."""
 
 MIN_SIDE = 16
-"""Smaller feature maps have fewer tiles than it costs to transform the kernel."""
+"""Smaller feature maps have too few tiles to pay for the transform of the kernel."""
 
 TILE = 2
-"""Height and width of what Winograd's algorithm makes at a time. With 4 it would be faster still, and ten times as far
-from exact."""
+"""The height and width of the outputs that Winograd's algorithm computes per tile. A size of 4 would be faster, but its
+errors are ten times as large."""
 
 PLAIN_OPTIONS = ("lhs_dilation", "rhs_dilation", "feature_group_count", "batch_group_count")
-"""Arguments that only the compiler's own convolution knows; 1 or None where they change nothing."""
+"""Arguments that only XLA's own convolution supports. The values 1 and None have no effect."""
 
 # F(2×2, 3×3): the transforms of an input tile, of the kernel and of the result.
 Transform = tuple[tuple[float, ...], ...]
@@ -52,10 +52,11 @@ OF_RESULT: Transform = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
 
 
 def convolve(x: Input, kernel: GroupKernel, window_strides: tuple[int, int], padding: Any, **options: Any) -> Output:
-    """A convolution without bias; the arguments are those of ``jax.lax.conv_general_dilated``.
+    """Computes a convolution without bias. The arguments are those of ``jax.lax.conv_general_dilated``.
 
-    Where the mesh that is set around it is one of CPUs, or no mesh is and JAX's default backend is the CPU, and the
-    padding keeps the size and nothing is dilated or grouped, it is one of the ways above; else XLA's own.
+    It uses an algorithm above if three conditions hold: the program runs on CPUs, the padding keeps the size (before
+    the stride), and nothing is dilated or grouped. Otherwise it uses XLA's own. The program runs on CPUs if the current
+    mesh consists of CPUs, or if there is no mesh and JAX's default backend is the CPU.
     """
     size, stride = kernel.shape[0], window_strides[0]
     plain = all(value in (None, 1, (1, 1)) for name, value in options.items() if name in PLAIN_OPTIONS)
@@ -73,9 +74,9 @@ Way = Callable[[Input, Kernel], Output]
 
 
 def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> partial[Output] | None:
-    """The way a CPU is fastest in, for an input and a kernel of these shapes; None: the compiler's own.
+    """Returns the fastest algorithm on a CPU for an input and a kernel of these shapes; None for XLA's own.
 
-    The number of examples does not matter: a picture is the same in any batch.
+    The choice does not depend on the batch size, so that an image gives the same result in any batch.
     """
     size, _, inputs, outputs = kernel
     if outputs < MIN_CHANNELS:
@@ -87,9 +88,9 @@ def fastest_way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) ->
 
 @cache
 def recomputing(function: Callable[..., Output], **options: int) -> Way:
-    """A way whose gradient keeps its arguments alone: patches and tiles, several times as many, are made anew.
+    """Returns an algorithm whose gradient stores only the arguments, and recomputes the larger patches or tiles.
 
-    It is jitted, as is its gradient, so that Python traces once what many layers of one shape have in common.
+    It is jitted, as is its gradient, so that Python traces layers of equal shapes only once.
     """
     way = partial(function, **options)
     compute = jax.jit(way)
@@ -100,7 +101,7 @@ def recomputing(function: Callable[..., Output], **options: int) -> Way:
 
     @jax.jit
     def differentiate(x: Input, kernel: Kernel, gradient: Output) -> tuple[Input, Kernel]:
-        # A barrier, without which a compiler finds that patches and tiles were there before, and keeps them.
+        # Without the barrier, the compiler would reuse the patches and tiles of the forward pass, and so store them.
         x, kernel, gradient = jax.lax.optimization_barrier((x, kernel, gradient))
         _, pull_back = jax.vjp(way, x, kernel)
         return pull_back(gradient)
@@ -113,7 +114,7 @@ def recomputing(function: Callable[..., Output], **options: int) -> Way:
 
 
 def convolve_by_patches(x: Input, kernel: Kernel, stride: int = 1) -> Output:
-    """Lays the places under the kernel out as channels, and multiplies (im2col)."""
+    """Convolves by a matrix product, after it lays the pixels under the kernel out as channels (im2col)."""
     batch, height, width, inputs = x.shape
     size, _, _, outputs = kernel.shape
     padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
@@ -130,20 +131,20 @@ def convolve_by_patches(x: Input, kernel: Kernel, stride: int = 1) -> Output:
 
 
 def convolve_by_tiles(x: Input, kernel: Kernel, padding: int) -> Output:
-    """A 3×3 convolution by Winograd's F(2×2, 3×3): 16 matrix products for each tile of 2×2 results, instead of 36.
+    """Computes a 3×3 convolution by Winograd's F(2×2, 3×3): 16 multiplications per tile of 2×2 outputs instead of 36.
 
-    Each tile of 4×4 inputs, and the kernel, become 16 numbers a channel by sums and differences; these are multiplied,
-    and become 2×2 results by sums and differences. In float32 the result is as near to the exact one as a direct
-    convolution's, within a factor of three or so.
+    Sums and differences turn each tile of 4×4 inputs, and the kernel, into 16 numbers per channel. These are
+    multiplied. Sums and differences of the products are the 2×2 outputs. In float32 the error is at most about three
+    times that of a direct convolution.
 
     Args:
         x: the input.
-        kernel: of 3×3 taps.
-        padding: rows and columns of zeros on each side; the result is as large as the input with 1.
+        kernel: the kernel, of 3×3 taps.
+        padding: rows and columns of zeros on each side. With 1, the output has the size of the input.
     """
     batch, height, width = x.shape[0], x.shape[1] + 2 * padding - 2, x.shape[2] + 2 * padding - 2
     down, across = -(-height // TILE), -(-width // TILE)
-    # A side that is no multiple of the tile gets a row or column more, which is cut off again.
+    # A side that is not a multiple of the tile gets one more row or column, which is removed at the end.
     more = padding + down * TILE - height, padding + across * TILE - width
     padded = jnp.pad(x, ((0, 0), (padding, more[0]), (padding, more[1]), (0, 0)))
     kernels = [combine(OF_KERNEL, list(row)) for row in combine(OF_KERNEL, list(kernel))]
@@ -162,16 +163,16 @@ def convolve_by_tiles(x: Input, kernel: Kernel, padding: int) -> Output:
 
 
 def multiply(tiles: Tiles, kernel: Float[Array, "channels outputs"]) -> NewTiles:
-    """Channels of tiles, times one of the kernel's 16 matrices.
+    """Multiplies the channels of tiles by one of the kernel's 16 matrices.
 
-    Written as a product of a batch of one, which is how ``models.remat`` tells it from products that are worth keeping.
+    The product has a batch axis of size one. This is how ``models.remat`` distinguishes it from products worth storing.
     """
     flat = tiles.reshape(1, -1, tiles.shape[-1])
     return jnp.einsum("bpc,bck->bpk", flat, kernel[None]).reshape(*tiles.shape[:3], kernel.shape[-1])
 
 
 def combine(matrix: Transform, arrays: list[jax.Array]) -> list[jax.Array]:
-    """``matrix`` times a vector of arrays, which have one shape."""
+    """Returns ``matrix`` times a vector of arrays of equal shape."""
     return [
         reduce(operator.add, [factor * array for factor, array in zip(row, arrays, strict=True) if factor])
         for row in matrix

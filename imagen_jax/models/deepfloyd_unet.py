@@ -1,8 +1,8 @@
-"""The U-Net of DeepFloyd IF, stages I and II: the open relative of Imagen whose weights can be had.
+"""The U-Net of DeepFloyd IF, stages I and II: a relative of Imagen with published weights.
 
-An ADM U-Net as Imagen's base is, with these differences: it is told the number of a discrete step and not a log-SNR,
-its activation is the GELU, text passes a dense layer and a group normalisation of each attention before it becomes keys
-and values, the pooled text is normalised last, and stage II divides each sum of two branches by √2.
+It is an ADM U-Net like Imagen's base, with five differences. Its input is the number of a discrete step, not a log-SNR.
+Its activation is the GELU. Text passes a dense layer, and in each attention a group normalisation, before the
+projection to keys and values. The pooled text is normalised last. Stage II divides each sum of two branches by √2.
 """
 
 import flax.linen as nn
@@ -29,12 +29,12 @@ from imagen_jax.models.unet import walk_levels
 
 
 def gelu(x: FeatureMap | Embedding) -> FeatureMap | Embedding:
-    """The exact GELU, by the error function; Linen's is by its complement, which takes an exponential besides."""
+    """Computes the exact GELU with ``erf``. Linen's uses ``erfc``, which takes an additional exponential."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 
 
 def unchanged(x: Embedding) -> Embedding:
-    """No activation."""
+    """Returns its input: no activation."""
     return x
 
 
@@ -42,25 +42,25 @@ ACTIVATIONS: dict[str, Activation] = {"gelu": gelu, "silu": nn.swish, "none": un
 
 
 class DeepFloydUNet(nn.Module):
-    """The U-Net that diffusers calls UNet2DConditionModel, as far as DeepFloyd IF uses it.
+    """The part of diffusers' UNet2DConditionModel that DeepFloyd IF uses.
 
     Attributes:
-        channels: width of each level.
-        blocks: residual blocks of each level, on the way down (one more on the way up).
-        attention: what each level has: "none", "self" (places and text are keys) or "cross" (text alone).
-        middle_attention: the same for the middle.
-        text_channels: width that text is brought to.
-        head_channels: channels of one attention head.
-        text_heads: heads of the attention pool; divides the encoder's width.
-        embedding_width: width of the conditioning embedding; None: four times the first level's.
-        activation: see ``ACTIVATIONS``.
-        shared_embedding_activation: applied to the conditioning embedding once, before any block sees it.
-        block_embedding_activation: applied to it in each block.
-        scale: of the sum of both branches of a block; IF-II has 1/√2.
-        middle_scale: the same for the middle.
-        out_channels: 6: the noise, and where the variance lies between its bounds.
-        remat: what is computed again for the gradient, see ``models.remat``.
-        dtype: compute type; parameters are float32.
+        channels: the width of each level.
+        blocks: the number of residual blocks of each level on the way down (one more on the way up).
+        attention: the attention of each level: "none", "self" (pixels and text are keys) or "cross" (text only).
+        middle_attention: the attention of the middle, with the same values.
+        text_channels: the width to which the text is projected.
+        head_channels: the channels of one attention head.
+        text_heads: the number of heads of the attention pool; a divisor of the encoder's width.
+        embedding_width: the width of the conditioning embedding; None for four times the first level's.
+        activation: a name in ``ACTIVATIONS``.
+        shared_embedding_activation: applied once to the conditioning embedding, before all blocks.
+        block_embedding_activation: applied to the conditioning embedding in each block.
+        scale: the factor of the sum of both branches of a block; 1/√2 in IF-II.
+        middle_scale: the same factor for the blocks of the middle.
+        out_channels: 6: the noise, and the position of the variance between its bounds.
+        remat: the activations that the gradient recomputes, see ``models.remat``.
+        dtype: the compute dtype; parameters are float32.
     """
 
     channels: tuple[int, ...]
@@ -94,11 +94,11 @@ class DeepFloydUNet(nn.Module):
 
         Args:
             noisy: z_t.
-            step: how noisy, as the number of a discrete step: 0 the cleanest, 999 the noisiest.
-            text: encoded captions; every token of the mask counts, and IF's mask holds padding too.
-            low_resolution: the enlarged and noised condition of stage II, with its step's number in ``log_snr``.
-            estimate: takes none; there for the networks' common signature.
-            train: changes nothing, for there is no dropout.
+            step: the noise level of each example, as a discrete step from 0 (cleanest) to 999 (noisiest).
+            text: encoded captions. Attention uses all tokens of the mask; IF's mask includes padding.
+            low_resolution: the enlarged and noised condition of stage II, with its discrete step in ``log_snr``.
+            estimate: not used; part of the networks' common signature.
+            train: has no effect, because there is no dropout.
         """
         embedding = DeepFloydEmbedding(
             self.channels[0],
@@ -145,9 +145,10 @@ class DeepFloydUNet(nn.Module):
 
 
 class DeepFloydEmbedding(nn.Module):
-    """Step embedding + augmentation step's + pooled text, as one vector.
+    """Adds the embeddings of the step, of the augmentation step and of the pooled text.
 
-    Attributes as ``DeepFloydUNet``'s; ``channels`` is the width of the sinusoids.
+    The attributes are those of ``DeepFloydUNet``, except ``channels``, the width of the sinusoids, and ``width``, the
+    width of the embedding.
     """
 
     channels: int

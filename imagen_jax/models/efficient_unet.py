@@ -1,7 +1,8 @@
 """The Efficient U-Net of Imagen's super-resolution stages (appendix F.1, figures A.27 to A.30).
 
-Against the ADM U-Net: most blocks and parameters sit at low resolutions; a level resamples *before* its blocks on the
-way down and *after* them on the way up, so that no block runs at the resolution it leaves; skips are scaled by 1/√2.
+It differs from the ADM U-Net in three ways. Most blocks and parameters are at low resolutions. A level resamples
+*before* its blocks on the way down and *after* them on the way up, so that blocks run at the lower resolution. Skips
+are scaled by 1/√2.
 """
 
 from functools import partial
@@ -29,26 +30,27 @@ from imagen_jax.models.remat import recompute
 
 
 class EfficientUNet(nn.Module):
-    """A DBlock for each level on the way down, a UBlock for each on the way up.
+    """A U-Net with one DBlock per level on the way down, and one UBlock per level on the way up.
 
     Attributes:
-        channels: width of each level, first to last (Imagen: 128, 256, 512, 1024).
-        blocks: residual blocks of each level (Imagen: 2, 4, 8, 8).
-        strides: how much each DBlock shrinks, and its UBlock enlarges (Imagen: 2 everywhere).
-        self_attention: which levels have self-attention with the text in its keys (Imagen: the last of 64→256).
-        cross_attention: which levels have cross-attention to the text (Imagen: the last).
-        heads: heads of each attention (Imagen: 8).
-        text_heads: heads of the attention pool over the text.
-        text_channels: width that the text is projected to, see ``ConditioningEmbedding``; None: no projection.
-        dropout: rate inside residual blocks.
-        out_channels: 3, or 6 where the network also predicts a variance.
-        embedding_width: width of the conditioning embedding; None: four times the first level's.
-        patch: the network works on blocks of this many pixels squared, laid out as channels (Imagen: 1). Few pixels
-            and wide channels are what matrix units and small machines are fast at (Hoogeboom et al. 2023).
-        input_gates: adds the input images to the output, see ``InputGates`` (Imagen: no). Needs out_channels = 3.
-        remat: what is computed again for the gradient, see ``models.remat``.
+        channels: the width of each level, first to last (Imagen: 128, 256, 512, 1024).
+        blocks: the number of residual blocks of each level (Imagen: 2, 4, 8, 8).
+        strides: the factor by which each DBlock shrinks, and its UBlock enlarges (Imagen: 2 everywhere).
+        self_attention: whether each level has self-attention with the text in its keys (Imagen: the last of 64→256).
+        cross_attention: whether each level has cross-attention to the text (Imagen: the last).
+        heads: the number of heads of each attention (Imagen: 8).
+        text_heads: the number of heads of the attention pool over the text.
+        text_channels: the width to which the text is projected, see ``ConditioningEmbedding``; None for no projection.
+        dropout: the rate inside residual blocks.
+        out_channels: 3, or 6 if the network also predicts a variance.
+        embedding_width: the width of the conditioning embedding; None for four times the first level's.
+        patch: the side of the blocks of pixels that are laid out as channels (Imagen: 1). Matrix units and small
+            machines are fast at few pixels with many channels (Hoogeboom et al. 2023).
+        input_gates: whether to add the input images to the output, see ``InputGates`` (Imagen: no). Needs
+            out_channels = 3.
+        remat: the activations that the gradient recomputes, see ``models.remat``.
         scan: whether the equal blocks of a level are one loop of the program, see ``models.equal_blocks``.
-        dtype: compute type; parameters are float32.
+        dtype: the compute dtype; parameters are float32.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 1024)
@@ -78,7 +80,7 @@ class EfficientUNet(nn.Module):
         estimate: Images | None = None,
         train: bool = False,
     ) -> Images:
-        """Returns the network's output, ``(batch, height, width, out_channels)``, float32; arguments as ``UNet``'s."""
+        """Returns the output, ``(batch, height, width, out_channels)``, float32. The arguments are ``UNet``'s."""
         width = self.embedding_width or 4 * self.channels[0]
         embedding, text = ConditioningEmbedding(
             self.channels[0], width, self.text_heads, self.text_channels, dtype=self.dtype, name="conditioning"
@@ -132,7 +134,7 @@ class EfficientUNet(nn.Module):
 class UpsamplingConvolution(nn.Module):
     """Enlarges a feature map ``stride`` times: a 3×3 convolution to stride² times the channels, laid out as pixels.
 
-    The same map as convolving after nearest-neighbour repetition can express, at 1/stride² of its places (Shi et al.
+    It can express a convolution after nearest-neighbour upsampling, but computes on 1/stride² of the pixels (Shi et al.
     2016).
     """
 
@@ -147,11 +149,11 @@ class UpsamplingConvolution(nn.Module):
 
 
 class InputGates(nn.Module):
-    """A weighted sum of the network's input images, each weight a learned function of the conditioning embedding.
+    """A weighted sum of the network's input images. Each weight is a learned function of the conditioning embedding.
 
-    What is left for the network is the difference: at little noise from the noisy image, at much noise from the
-    enlarged low-resolution one. The weights start at zero. Fixed weights of this kind are the c_skip of Karras et al.
-    2022 (table 1). Returns ``(batch, height, width, 3)``, float32.
+    The network then only predicts the difference to the noisy image at low noise, and to the enlarged low-resolution
+    image at high noise. The weights start at zero. The c_skip of Karras et al. 2022 (table 1) is a fixed weight of this
+    kind. Returns ``(batch, height, width, 3)``, float32.
     """
 
     @nn.compact

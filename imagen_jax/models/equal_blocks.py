@@ -1,11 +1,11 @@
-"""Equal blocks, one after another: written out, or as one loop of the program.
+"""Runs equal blocks one after another, either unrolled or as one loop of the program.
 
     parameters of each block -> stacked -> a scan whose body is the block
 
-A program with the loop is smaller. A loop keeps all that its gradient needs of every turn, also what the compiler
-would rather compute again, so it wants ``network.remat`` (measured: ``launch/reports/pods``). The parameters stay those
-of the single blocks, and so do checkpoints, placements and exports: they are stacked where they are used, which costs
-little where each device holds a part of them.
+The loop makes the program smaller. But a loop stores all that its gradient needs from each iteration, even activations
+that the compiler would otherwise recompute, so use it with ``network.remat`` (measured: ``launch/reports/pods``). The
+parameters remain those of the single blocks, so checkpoints, shardings and exports do not change. They are stacked
+where they are used, which costs little if each device holds a shard of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from imagen_jax.models.layers import Embedding, FeatureMap, NewFeatureMap
 
 MakeBlock = Callable[..., nn.Module]
-"""Makes a block of a ``name`` in the module that is being run, or with ``parent=None`` one that belongs to none."""
+"""Makes a block with a ``name`` in the current module, or with ``parent=None`` an unbound block."""
 
 
 def run_blocks(
@@ -30,16 +30,16 @@ def run_blocks(
     train: bool,
     scan: bool,
 ) -> NewFeatureMap:
-    """Runs blocks that change neither the shape of the features nor differ but for their parameters.
+    """Runs blocks that keep the shape of the features and differ only in their parameters.
 
     Args:
-        owner: the module that is being run; the blocks are its own.
-        make_block: see ``MakeBlock``.
-        names: of the blocks, in order.
+        owner: the current module, which is the parent of the blocks.
+        make_block: makes one block, see ``MakeBlock``.
+        names: the names of the blocks, in order.
         x: features, ``(batch, height, width, channels)``.
         embedding: ``(batch, embedding width)``, the same for all.
-        train: whether dropout drops; in a loop its draws are others than in blocks that are written out.
-        scan: whether they are one loop.
+        train: whether dropout is on. Its masks differ between a loop and unrolled blocks.
+        scan: whether to run the blocks as one loop.
     """
     if not scan or len(names) < 2 or owner.is_initializing():
         for name in names:

@@ -1,4 +1,4 @@
-"""The small pieces both U-Nets are made of."""
+"""The small layers and functions of both U-Nets."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from imagen_jax.sharding.axes import gathering, with_logical_axes
 
 FeatureMap = Float[Array, "batch height width channels"]
 NewFeatureMap = Float[Array, "batch new_height new_width new_channels"]
-"""What a layer returns that may change the resolution or the width."""
+"""The output of a layer that may change the resolution or the width."""
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -24,7 +24,7 @@ LECUN_NORMAL, ZEROS = nn.initializers.lecun_normal(), nn.initializers.zeros_init
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation, in float32 whatever the compute type, with at most ``groups`` groups."""
+    """Group normalisation with at most ``groups`` groups, in float32 for every compute dtype."""
 
     groups: int = 32
 
@@ -35,10 +35,10 @@ class GroupNorm(nn.Module):
 
 
 class NormalisedGroups(nn.Module):
-    """Groups of channels with mean 0 and variance 1 over all places (Wu & He 2018, equation 1), scaled and shifted.
+    """Normalises groups of channels to mean 0 and variance 1 over all pixels (Wu & He 2018, equation 1), and scales.
 
-    As Linen's own. It sums over the places of each channel first and over the few channels of a group then, which a CPU
-    does faster than both at once.
+    It computes the same as Linen's GroupNorm. It averages over the pixels of each channel first, and then over the few
+    channels of a group, which is faster on a CPU than both at once.
     """
 
     groups: int
@@ -71,17 +71,17 @@ def convolution(
     dtype: DTypeLike,
     name: str,
 ) -> nn.Conv:
-    """A same-padded convolution.
+    """Returns a same-padded convolution layer.
 
     Args:
-        channels: of the output.
-        size: height and width of the kernel.
-        stride: from one output to the next.
-        zero: starts it at zero, so that a residual branch begins as the identity.
-        inputs: the name of its input axis, see ``sharding.axes``.
-        outputs: the name of its output axis.
-        dtype: compute type.
-        name: of the layer.
+        channels: the number of output channels.
+        size: the height and width of the kernel.
+        stride: the stride in both directions.
+        zero: whether to initialise the kernel with zeros, so that a residual branch starts as the identity.
+        inputs: the name of the kernel's input axis, see ``sharding.axes``.
+        outputs: the name of the kernel's output axis.
+        dtype: the compute dtype.
+        name: the name of the layer.
     """
     axes = ("taps", "taps", inputs, outputs)
     return nn.Conv(
@@ -106,7 +106,7 @@ def dense(
     dtype: DTypeLike,
     name: str,
 ) -> nn.Dense:
-    """A dense layer; arguments as ``convolution``'s."""
+    """Returns a dense layer. The arguments are those of ``convolution``."""
     axes = (inputs, outputs)
     return nn.Dense(
         channels,
@@ -118,7 +118,7 @@ def dense(
 
 
 def split_into_heads(shape: tuple[int, int], *, dtype: DTypeLike, name: str) -> nn.DenseGeneral:
-    """A dense layer from channels to ``shape``: heads, channels of a head."""
+    """Returns a dense layer from channels to ``shape``: heads, channels of a head."""
     axes = ("channels", "heads", "head_channels")
     return nn.DenseGeneral(
         shape, kernel_init=with_logical_axes(LECUN_NORMAL, axes), promote_dtype=gathering(axes), dtype=dtype, name=name
@@ -129,7 +129,7 @@ def average_pool(x: FeatureMap) -> NewFeatureMap:
     """Halves height and width by the mean of 2×2 blocks.
 
     Raises:
-        UserError: they are odd.
+        UserError: the height or the width is odd.
     """
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
@@ -152,7 +152,7 @@ def pixels_to_channels(x: FeatureMap, size: int) -> NewFeatureMap:
 
 
 def channels_to_pixels(x: FeatureMap, size: int) -> NewFeatureMap:
-    """Undoes ``pixels_to_channels`` (Shi et al. 2016)."""
+    """Inverts ``pixels_to_channels`` (Shi et al. 2016)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, size, size, channels // size**2).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * size, width * size, channels // size**2)
@@ -174,7 +174,7 @@ def enlarge(
 
 
 def sinusoids(value: Float[Array, " batch"], width: int, longest_period: float = 10_000.0) -> Embedding:
-    """Sine and cosine features of a scalar (Vaswani et al. 2017, section 3.5), ``(batch, width)``; width is even."""
+    """Returns cosines and sines of a scalar (Vaswani et al. 2017, section 3.5), ``(batch, width)``; width is even."""
     frequencies = longest_period ** (-jnp.arange(width // 2) / (width // 2))
     angles = value[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

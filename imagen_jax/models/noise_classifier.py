@@ -1,4 +1,4 @@
-"""A classifier of noisy images, for guidance: what a picture will be, seen through the noise."""
+"""A classifier of noisy images, for classifier guidance: it predicts the class of the clean image."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,16 +11,16 @@ from imagen_jax.models.layers import GroupNorm, convolution, dense, pixels_to_ch
 
 
 class NoiseClassifier(nn.Module):
-    """The downward half of a U-Net, then the mean over all places (Dhariwal & Nichol 2021, section 4).
+    """The downward half of a U-Net, then the mean over all pixels (Dhariwal & Nichol 2021, section 4).
 
-    They pool by attention; the mean is enough for what is small. All in float32.
+    The paper pools by attention, but the mean is enough for small networks. All computations are in float32.
 
     Attributes:
-        classes: number of classes.
-        channels: of each level; each but the first has half the height and width of the one before.
-        blocks: residual blocks a level.
-        patch: height and width of the blocks of pixels that the first convolution sees as one.
-        dropout: rate in the residual blocks, in [0, 1).
+        classes: the number of classes.
+        channels: the width of each level. Each level after the first halves the height and width.
+        blocks: the number of residual blocks per level.
+        patch: the side of the blocks of pixels that are laid out as channels before the first convolution.
+        dropout: the rate in the residual blocks, in [0, 1).
     """
 
     classes: int

@@ -1,7 +1,7 @@
-"""What is kept for the gradient, and what is computed again (Chen et al. 2016, "sublinear memory cost").
+"""Selects the activations that the gradient recomputes instead of storing (Chen et al. 2016, "sublinear memory cost").
 
-Memory against work: a network trains on a chip that would not hold all its features, or is bound by reading and writing
-them where it could compute.
+Rematerialisation trades compute for memory. A network can then train on a chip that cannot hold all its activations. It
+can also save time where reading and writing activations is the bottleneck.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Policy = Callable[..., bool]
 
 
 def keep_products(primitive: Primitive, *_: Any, **parameters: Any) -> bool:
-    """Keeps what kernels make: convolutions and matrix products, but for those of an attention, example by example."""
+    """Saves the results of convolutions and matrix products, except batched products such as those of attention."""
     if primitive is jax.lax.dot_general_p:
         _, batched = parameters["dimension_numbers"]
         return not any(batched)
@@ -34,25 +34,25 @@ POLICIES: dict[str, Policy | None] = {
     "elementwise": keep_products,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
-"""What ``network.remat`` may say.
+"""The values of ``network.remat``.
 
-none: all that the gradient needs is kept.
-attention: the weights of attentions are computed again, for they are many and cheap (``attention.SelfAttention``).
-elementwise: these, and all else but the results of convolutions and dense layers.
-blocks: all but the inputs of blocks and attentions; each is computed twice.
+none: the gradient recomputes nothing.
+attention: it recomputes the attention weights, which are large and cheap to compute (``attention.SelfAttention``).
+elementwise: it recomputes all except the results of convolutions and dense layers.
+blocks: it recomputes all except the inputs of blocks and attentions, so that each of these runs twice.
 """
 
 
 def recompute(block: type[Block], remat: str, static: tuple[int, ...] = ()) -> type[Block]:
-    """A block or attention that keeps what a policy says; its parameters have the same names as without.
+    """Wraps a block or attention in ``nn.remat`` with a policy. The names of its parameters do not change.
 
     Args:
         block: the class.
         remat: a key of ``POLICIES``.
-        static: places of the arguments of its call that are no arrays; the block itself is argument 0.
+        static: the indices of call arguments that are not arrays; the block itself is argument 0.
 
     Raises:
-        UserError: an unknown policy.
+        UserError: ``remat`` is unknown.
     """
     policy = lookup(POLICIES, remat, "network.remat")
     return block if policy is None else nn.remat(block, policy=policy, static_argnums=static)

@@ -15,20 +15,21 @@ from imagen_jax.models.remat import recompute
 
 
 class UNet(nn.Module):
-    """Down through the levels, across the middle, and up again, each output on the way down kept for the way up.
+    """Runs down through the levels, across the middle, and up again, with skips from the way down to the way up.
 
     Attributes:
-        channels: width of the first level (Imagen's ``embed_dim``: 512 in the 2B base).
-        channel_multipliers: width of each level over ``channels``; each level after the first halves the resolution.
-        blocks_per_level: residual blocks on the way down (one more on the way up).
-        attention_resolutions: the feature-map heights that get self-attention.
-        head_channels: channels of one attention head.
-        text_heads: heads of the attention pool over the text.
-        text_channels: width that the text is projected to, see ``ConditioningEmbedding``; None: no projection.
-        dropout: rate inside residual blocks.
-        out_channels: 3, or 6 where the network also predicts a variance.
-        remat: what is computed again for the gradient, see ``models.remat``.
-        dtype: compute type; parameters are float32.
+        channels: the width of the first level (Imagen's ``embed_dim``: 512 in the 2B base).
+        channel_multipliers: the width of each level divided by ``channels``. Each level after the first halves the
+            resolution.
+        blocks_per_level: the number of residual blocks on the way down (one more on the way up).
+        attention_resolutions: the feature-map heights at which there is self-attention.
+        head_channels: the channels of one attention head.
+        text_heads: the number of heads of the attention pool over the text.
+        text_channels: the width to which the text is projected, see ``ConditioningEmbedding``; None for no projection.
+        dropout: the rate inside residual blocks.
+        out_channels: 3, or 6 if the network also predicts a variance.
+        remat: the activations that the gradient recomputes, see ``models.remat``.
+        dtype: the compute dtype; parameters are float32.
     """
 
     channels: int
@@ -57,11 +58,11 @@ class UNet(nn.Module):
 
         Args:
             noisy: z_t.
-            log_snr: how noisy, for each example.
+            log_snr: the log-SNR of each example.
             text: encoded captions; None for a network without text.
             low_resolution: the condition of a super-resolution stage.
-            estimate: an earlier estimate of the clean image, where the network is self-conditioned.
-            train: turns dropout on; wants a "dropout" key then.
+            estimate: an earlier estimate of the clean image; None for a network without self-conditioning.
+            train: whether dropout is on, which needs a "dropout" key.
         """
         embedding, text = ConditioningEmbedding(
             self.channels,
@@ -92,26 +93,27 @@ class UNet(nn.Module):
 
 
 Block = Callable[..., NewFeatureMap]
-"""``block(x, channels, name, resample="none")``: one residual block."""
+"""``block(x, channels, name, resample="none")`` runs one residual block."""
 
 Attend = Callable[[FeatureMap, int | None, str], FeatureMap]
-"""``attend(x, level, name)``: the attention of a level, None for the middle, or nothing where the level has none."""
+"""``attend(x, level, name)`` runs the attention of a level, or of the middle if ``level`` is None. It returns ``x``
+unchanged if there is none."""
 
 
 def walk_levels(
     x: FeatureMap, widths: Sequence[int], blocks: Sequence[int], block: Block, attend: Attend
 ) -> NewFeatureMap:
-    """The way through an ADM U-Net, whatever its blocks and attentions are.
+    """Runs an ADM U-Net with any kind of blocks and attentions.
 
-    Down through the levels, across the middle, and up again with one block a level more, each of which takes the last
-    output kept on the way down. Between two levels a block resamples.
+    It runs down through the levels, across the middle, and up again with one more block per level. Each block on the
+    way up takes the last unused output of the way down. Between two levels a block resamples.
 
     Args:
-        x: what the first convolution made.
-        widths: channels of each level.
-        blocks: residual blocks of each level, on the way down.
-        block: see ``Block``.
-        attend: see ``Attend``.
+        x: the output of the first convolution.
+        widths: the channels of each level.
+        blocks: the number of residual blocks of each level on the way down.
+        block: runs one residual block, see ``Block``.
+        attend: runs one attention, see ``Attend``.
     """
     skips = [x]
     last = len(widths) - 1

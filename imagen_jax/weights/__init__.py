@@ -1,10 +1,10 @@
-"""Files of weights, and the way from named tensors to a network's parameters.
+"""Reads files of weights, and maps named tensors to a network's parameters.
 
-    folder or file -> tensors by name, one at a time -> turned, cast and placed -> parameters, a nested dict
+    folder or file -> tensors by name, one at a time -> transposed, cast and placed -> parameters, a nested dict
 
-``safetensors_folder`` (a file, or an index and its shards), ``t5x_folder`` (a checkpoint of T5X), ``torch_file`` (a
-``.pth``), ``torch_pickle`` (and executes nothing of it), ``torch_script`` (nor of a tree of modules), ``known_files``
-(finds those that others publish), ``named_tensors`` (checks names and shapes, and puts each tensor where it belongs),
-``places`` (one device, or cut over a mesh). Which tensor is which parameter is said beside the network:
-``text/t5_weights``, ``models/deepfloyd_weights``.
+``safetensors_folder`` reads one file, or an index and its shards. ``t5x_folder`` reads a T5X checkpoint. ``torch_file``
+reads a ``.pth``, with ``torch_pickle`` and ``torch_script``, which execute no code from the file. ``known_files`` finds
+files that others publish. ``named_tensors`` checks names and shapes, and maps tensors to parameters. ``places`` puts
+parameters on one device, or shards them over a mesh. The mapping from tensor names to parameters is beside each
+network, for example in ``encoders/t5_weights``.
 """

@@ -1,9 +1,9 @@
-"""The checksums of what we export, in the file that ``sha256sum --check SHA256SUMS`` reads too.
+"""Writes and verifies the checksums of exports, in the format of ``sha256sum --check SHA256SUMS``.
 
-    FOLDER/config.json, FOLDER/model.safetensors -> FOLDER/SHA256SUMS -> compared before the two are read
+    FOLDER/config.json, FOLDER/model.safetensors -> FOLDER/SHA256SUMS -> verified before the two files are read
 
-A safetensors file has none of its own, so a bit that flips on a disk or on the way would change a parameter silently.
-A folder without that file is read as it is: exports of earlier versions have none, nor do most weights from elsewhere.
+A safetensors file contains no checksum, so a flipped bit would change a parameter silently. A folder without
+``SHA256SUMS`` is read without verification: exports of earlier versions and most weights from elsewhere have none.
 """
 
 import re
@@ -17,32 +17,32 @@ from imagen_jax.storage.paths import Path, checksum_of, write_whole
 SUMS = "SHA256SUMS"
 LINE = re.compile(rb"([0-9a-f]{64}) [ *]([!-~]+)\n")
 MAX_BYTES = 2**16
-"""Bytes of such a file."""
+"""The max size of ``SHA256SUMS`` in bytes."""
 
 
 def write_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
     """Writes the checksums of some files of a folder.
 
     Args:
-        folder: of the files.
-        checksums: the sha256 of each file, in hexadecimal digits, by its name.
+        folder: the folder of the files.
+        checksums: maps the name of each file to its sha256 in hexadecimal digits.
 
     Raises:
-        OSError: they can't be written.
+        OSError: ``SHA256SUMS`` can't be written.
     """
     write_whole(folder / SUMS, "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(checksums.items())).encode())
 
 
 def check_checksums(folder: Path, only: Collection[str] = ()) -> None:
-    """Compares the files of a folder with their checksums, where it has any.
+    """Compares the files of a folder with ``SHA256SUMS``, if it exists.
 
     Args:
         folder: the folder.
-        only: names of the files to compare; empty: all.
+        only: the names of the files to compare; empty for all.
 
     Raises:
-        UserError: a file is missing or differs, or the checksums themselves are damaged; names the file.
-        OSError: one can't be read.
+        UserError: a file is missing or differs, or ``SHA256SUMS`` is damaged. The message names the file.
+        OSError: a file can't be read.
     """
     path = folder / SUMS
     if not path.is_file():

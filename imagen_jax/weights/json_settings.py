@@ -1,4 +1,4 @@
-"""The JSON file beside weights: read, and each value of the kind that its key wants, or a sentence that names both."""
+"""Reads the JSON file beside weights, and checks the type of each value."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 
 class Kind(NamedTuple):
-    """What a value may be.
+    """A kind of value.
 
     Attributes:
-        words: how a sentence names it.
-        holds: whether a value is one.
+        words: its name in error messages.
+        holds: returns whether a value is of this kind.
     """
 
     words: str
@@ -22,27 +22,27 @@ class Kind(NamedTuple):
 
 
 def is_count(value: Any) -> bool:
-    """A positive whole number."""
+    """Returns whether a value is a positive whole number."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def is_positive(value: Any) -> bool:
-    """A positive number."""
+    """Returns whether a value is a positive number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A list, not empty, of what ``holds``."""
+    """Returns a predicate for non-empty lists of which each item satisfies ``holds``."""
     return lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(holds, value))
 
 
 def is_flag(value: Any) -> bool:
-    """True or false."""
+    """Returns whether a value is true or false."""
     return isinstance(value, bool)
 
 
 def is_text(value: Any) -> bool:
-    """Text."""
+    """Returns whether a value is text."""
     return isinstance(value, str)
 
 
@@ -60,15 +60,15 @@ TEXTS = Kind("a list of texts", list_of(is_text))
 
 
 def or_null(kind: Kind) -> Kind:
-    """That kind, or null."""
+    """Returns a kind that also allows null."""
     return Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
-        UserError: the file is missing or holds none.
+        UserError: the file is missing, can't be read, or contains no object.
     """
     try:
         settings = read_json(path)
@@ -83,15 +83,15 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_kinds(where: Path | str, settings: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
-    """Checks the values of the keys that are there.
+    """Checks the types of the values of present keys.
 
     Args:
-        where: the file, for the sentence.
-        settings: what it holds.
-        kinds: what each key wants; other keys are passed over.
+        where: the file, for error messages.
+        settings: the contents of the file.
+        kinds: the type that each key requires. Other keys are not checked.
 
     Raises:
-        UserError: a value is of another kind; names file, key and value.
+        UserError: a value has the wrong type. The message names file, key and value.
     """
     for key in kinds.keys() & settings.keys():
         if not kinds[key].holds(settings[key]):

@@ -1,9 +1,9 @@
-"""Files of weights that others publish: known by their sha256, looked for in one place, and never fetched unasked.
+"""Finds weights files that others publish, by name and sha256. It never downloads them.
 
-    --FLAG=FILE                                                  any file; its sha256 says which
+    --FLAG=FILE                                                  any file; its sha256 is computed
     $IMAGEN_JAX_WEIGHTS, or else weights/ in the cache folder    the published file under its own name
 
-The cache folder is that of ``storage.local_copies``.
+``storage.local_copies`` defines the cache folder.
 """
 
 import os
@@ -18,13 +18,13 @@ FOLDER_VARIABLE = "IMAGEN_JAX_WEIGHTS"
 
 
 class KnownFile(NamedTuple):
-    """A file that somebody publishes.
+    """A published weights file.
 
     Attributes:
-        what: whose weights they are, as in "the weights of Inception-v3 are not there".
-        name: of the file, where it is looked for.
-        url: where it is published.
-        sha256: in hexadecimal digits.
+        what: the name of the network, as in "the weights of Inception-v3 are not there".
+        name: the file name under which it is looked up.
+        url: the download address.
+        sha256: its checksum in hexadecimal digits.
     """
 
     what: str
@@ -34,11 +34,11 @@ class KnownFile(NamedTuple):
 
 
 class FoundFile(NamedTuple):
-    """A file of this machine, and which it is.
+    """A local file and its checksum.
 
     Attributes:
-        path: where it lies.
-        sha256: in hexadecimal digits; not the published one's where another file was named.
+        path: the path of the file.
+        sha256: its checksum in hexadecimal digits; differs from the published one if the user named another file.
     """
 
     path: Path
@@ -46,26 +46,26 @@ class FoundFile(NamedTuple):
 
 
 def weights_folder() -> Path:
-    """Where published weights are looked for: ``IMAGEN_JAX_WEIGHTS``, or else ``weights`` in the cache folder.
+    """Returns the folder of published weights: ``IMAGEN_JAX_WEIGHTS``, or else ``weights`` in the cache folder.
 
     Raises:
-        UserError: the variable names a place of an unknown kind.
+        UserError: the variable names a location of an unknown kind.
     """
     named = os.environ.get(FOLDER_VARIABLE)
     return to_path(os.path.expanduser(named)) if named else cache_folder() / "weights"
 
 
 def find_known_file(path: str, known: KnownFile, flag: str) -> FoundFile:
-    """Finds a file of weights.
+    """Finds a weights file and computes its sha256.
 
     Args:
-        path: what the user named, here or in a bucket, which may be another file than the published one; "" for the
-            published one in its place.
+        path: the file that the user named, local or in a bucket, which need not be the published one; "" for the
+            published file in ``weights_folder()``.
         known: the published file.
-        flag: the name of the flag that gives ``path``, without dashes.
+        flag: the name of the flag for ``path``, without dashes.
 
     Raises:
-        UserError: it is not there, can't be read, or is another file under the published one's name.
+        UserError: the file is missing, can't be read, or has the published file's name but another sha256.
     """
     place = to_path(path) if path else weights_folder() / known.name
     try:

@@ -1,4 +1,4 @@
-"""Named tensors, as a file of weights has them, to the parameters of a Flax module, one by one; and back."""
+"""Maps the named tensors of a weights file to the parameters of a Flax module, one at a time, and back."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,35 +13,35 @@ from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import remove_logical_axes
 
 ParameterPlacement = Callable[[str, np.ndarray], Any]
-"""``place(path, array)``: puts a parameter where it is wanted, a device or a sharding, and returns it; raises
-``NotFiniteError`` where what it reads of it is not finite."""
+"""``place(path, array)``: puts a parameter on a device or shards it, and returns it. Raises ``NotFiniteError`` if a
+number that it reads is not finite."""
 
 Shape = tuple[int, ...]
 
 Turn = Callable[[str, np.ndarray, Shape], np.ndarray]
-"""``turn(path, tensor, shape)``: the tensor with its axes as the parameter at ``path``, of that shape, has them; any
-other shape where it does not fit."""
+"""``turn(path, tensor, shape)``: returns the tensor with its axes in the order of the parameter at ``path``, which has
+that shape. If the tensor does not fit, the result has another shape."""
 
 SHOWN_NAMES = 8
 AT_ONCE = 2**22
-"""Numbers that are looked at together, so that what is noted of each takes little memory."""
+"""The number of elements that are checked together. It limits the memory of the intermediate results."""
 
 
 class NotFiniteError(ValueError):
-    """A parameter has numbers that are NaN or infinite."""
+    """Raised if a parameter has numbers that are NaN or infinite."""
 
 
 def require_finite(array: np.ndarray) -> np.ndarray:
-    """Returns an array after looking at its numbers, a few million at a time.
+    """Returns an array after a check of its numbers, a few million at a time.
 
     Raises:
-        NotFiniteError: one is NaN or infinite.
+        NotFiniteError: a number is NaN or infinite.
     """
-    # Of NumPy's own types ``kind`` is "f" or "c"; of bfloat16 and its like "V".
+    # NumPy's own floats have the ``kind`` "f" or "c"; bfloat16 and similar types have "V".
     if array.dtype.kind not in "biu":
         flat = array.ravel(order="K")
         for start in range(0, flat.size, AT_ONCE):
-            # In float32, in which NumPy looks at a number many times as fast as in bfloat16.
+            # Checked in float32, which NumPy does many times as fast as in bfloat16.
             part = flat[start : start + AT_ONCE]
             if not np.isfinite(part if part.dtype.kind in "fc" else part.astype(np.float32)).all():
                 raise NotFiniteError("it has numbers that are NaN or infinite")
@@ -49,12 +49,12 @@ def require_finite(array: np.ndarray) -> np.ndarray:
 
 
 def keep_on_host(path: str, array: np.ndarray) -> np.ndarray:
-    """The ``ParameterPlacement`` that leaves a parameter where it is."""
+    """Returns the array unchanged: a ``ParameterPlacement`` that keeps parameters in host memory."""
     return require_finite(array)
 
 
 def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shape and dtype of each parameter that ``init(key, *inputs)`` makes, by its path, computing none.
+    """Returns the shape and dtype of each parameter of ``init(key, *inputs)`` by its path, without computing it.
 
     A path looks like ``layer_0/expand/bias``.
     """
@@ -62,14 +62,14 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
 
 
 def flatten_shapes(shapes: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes as nested dicts, by their paths."""
+    """Flattens shapes in nested dicts to a dict by path."""
     return flatten_dict(shapes, sep="/")
 
 
 def turn_from_torch(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Turns a kernel: PyTorch keeps (out, in) and (out, in, height, width), Flax (in, out) and (h, w, in, out).
+    """Transposes a kernel from PyTorch's (out, in) or (out, in, height, width) to Flax's (in, out) or (h, w, in, out).
 
-    Flax may keep the outputs of an attention as (heads, channels of a head), of kernel and bias.
+    In attention layers, Flax may split the output axis of kernel and bias into (heads, channels of a head).
     """
     if path.endswith("/kernel") and tensor.ndim == 4:
         return tensor.transpose(2, 3, 1, 0)
@@ -82,7 +82,7 @@ def turn_from_torch(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def turn_to_torch(path: str, array: np.ndarray) -> np.ndarray:
-    """Undoes ``turn_from_torch``."""
+    """Inverts ``turn_from_torch``."""
     if path.endswith("/kernel"):
         return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.reshape(array.shape[0], -1).T
     return array.reshape(-1) if path.endswith("/bias") else array
@@ -99,23 +99,23 @@ def import_weights(
     turn: Turn = turn_from_torch,
     mend: str = "use the config.json that came with them",
 ) -> dict:
-    """Returns parameters as nested dicts; each tensor is read, turned, cast and placed before the next.
+    """Returns parameters as nested dicts. Each tensor is read, transposed, cast and placed before the next.
 
     Args:
-        model: what to call the model, in errors.
-        tensors: by the names that the files give them.
-        shapes: from ``parameter_shapes``.
-        sources: the name of the tensor of each path in ``shapes``.
-        is_unused: whether a tensor may be left over.
-        dtype_of: path to the dtype of that parameter.
-        place: see ``ParameterPlacement``; what it returns becomes the parameter.
-        turn: see ``Turn``.
-        mend: what to do about weights that do not fit, for errors.
+        model: the name of the model in error messages.
+        tensors: tensors under their names in the files.
+        shapes: the result of ``parameter_shapes``.
+        sources: the tensor name of each path in ``shapes``.
+        is_unused: returns whether a tensor may be left over, by its name.
+        dtype_of: returns the dtype of a parameter, by its path.
+        place: places each parameter; its return value becomes the parameter. See ``ParameterPlacement``.
+        turn: changes the axes of a tensor to those of the parameter. See ``Turn``.
+        mend: the advice in error messages about weights that do not fit.
 
     Raises:
-        UserError: a tensor is missing, left over, of the wrong shape or not finite; the message names each one.
+        UserError: a tensor is missing, left over, of the wrong shape or not finite. The message names it.
     """
-    # Folders know which they are; a plain mapping, in a test, does not.
+    # Our folder classes have the attribute ``folder``; plain dicts, as in tests, do not.
     where = f" in {tensors.folder}" if hasattr(tensors, "folder") else ""
     wanted, found = set(sources.values()), set(tensors)
     missing = sorted(wanted - found)
@@ -145,6 +145,6 @@ def import_weights(
 
 
 def list_names(names: list[str]) -> str:
-    """Names with commas between, the first few of many."""
+    """Returns the names separated by commas, shortened to the first ``SHOWN_NAMES``."""
     shown = ", ".join(names[:SHOWN_NAMES]) or "none"
     return f"{shown} and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else shown

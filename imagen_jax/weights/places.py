@@ -1,4 +1,4 @@
-"""Where a parameter goes when it was read: what ``named_tensors.import_weights`` takes as ``place``."""
+"""Places parameters on devices: functions for the argument ``place`` of ``named_tensors.import_weights``."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from imagen_jax.weights.named_tensors import ParameterPlacement, require_finite
 
 
 def place_whole(path: str, array: np.ndarray) -> Any:
-    """Puts a parameter on the default device, and returns when it is there."""
-    # A copy, for on a CPU the parameter may remain a view of what it is made from: here of the file, whose every change
-    # it would follow.
+    """Puts a parameter on the default device, and waits until it is there."""
+    # A copy: on a CPU, ``device_put`` may return a view of its input. The input is the mapped file here, and the
+    # parameter would change when the file changes.
     return jax.block_until_ready(jax.device_put(require_finite(np.array(array))))
 
 
 def place_sharded(mesh: Mesh) -> ParameterPlacement:
-    """Makes a ``ParameterPlacement`` that shards matrices over all devices of a mesh and replicates everything else.
+    """Returns a ``ParameterPlacement`` that shards matrices over all devices of a mesh and replicates everything else.
 
-    A matrix is cut along its largest axis that the number of devices divides. Each device gets its own part, and of a
-    tensor that is stored in the type it is wanted in, a host reads the parts of its own devices only.
+    A matrix is sharded along its largest axis that is divisible by the number of devices. A host reads only the parts
+    for its own devices, if the tensor is stored in the requested dtype.
     """
-    # With axes that are left to XLA: a network that was written for one device need not say how it is cut.
+    # The axes are of type Auto: XLA propagates the shardings, so networks for one device need no annotations.
     mesh = Mesh(mesh.devices, mesh.axis_names)
 
     def place(path: str, array: np.ndarray) -> Any:
@@ -35,13 +35,13 @@ def place_sharded(mesh: Mesh) -> ParameterPlacement:
 
 
 def place_on_local_devices() -> ParameterPlacement:
-    """The ``ParameterPlacement`` for this process: its one device, or cut over all that it has."""
+    """Returns the ``ParameterPlacement`` for this process: its one device, or sharded over all its devices."""
     devices = jax.local_devices()
     return place_whole if len(devices) == 1 else place_sharded(Mesh(np.array(devices), ("local",)))
 
 
 def cut_largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The largest axis over all axes of the mesh; nothing where no axis divides, or there is only one."""
+    """Returns a spec that shards the largest divisible axis over the mesh; empty if none is, or for a vector."""
     divisible = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
     if len(shape) < 2 or not divisible:
         return PartitionSpec()

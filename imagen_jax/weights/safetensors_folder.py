@@ -1,13 +1,13 @@
-"""A folder of safetensors files as one mapping from names to tensors, each read when it is asked for.
+"""Reads a folder of safetensors files as one mapping from names to tensors. Each tensor is read on demand.
 
     model.safetensors                                                    one file, or
     model.safetensors.index.json, model-00001-of-00002.safetensors, …    an index and its shards
 
-Diffusers calls them ``diffusion_pytorch_model…``, and files in half precision have ``.fp16`` in their names. Nothing
-else is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
+Diffusers names them ``diffusion_pytorch_model…``, and files in half precision have ``.fp16`` in their names. No other
+file is opened: a pickle (``pytorch_model.bin``) could run code, and is refused.
 
-A tensor is mapped into memory by itself, so what was read of it leaves memory with it. A file mapped as a whole would
-keep all pages that were ever read, and XXL would weigh twice as much while it loads.
+Each tensor has its own memory map, so the pages that were read are released with the tensor. One map for the whole
+file would keep all of these pages, and XXL would take twice as much memory while it loads.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 
-# The first that is there is read: full precision before half.
+# In order of preference: full precision before half precision.
 SINGLES = (
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
@@ -51,15 +51,15 @@ DTYPES = {
     "F64": np.dtype("<f8"),
 }
 MAX_AXES = 32
-"""Of a tensor."""
+"""The max number of axes of a tensor."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class Location(NamedTuple):
-    """Where a tensor lies: from which byte of which file, and what its bytes mean.
+    """The location of a tensor: its file, its first byte in it, its dtype and its shape.
 
-    ``path`` is the file's name, and ``copy`` the file that is read: on this machine it is the same.
+    ``path`` is the path of the file, and ``copy`` the file that is read. They are equal for local files.
     """
 
     path: Path
@@ -70,13 +70,13 @@ class Location(NamedTuple):
 
 
 class SafetensorsFolder(Mapping[str, np.ndarray]):
-    """The tensors of a folder, by name; none is kept, and of each only the part that is used is read.
+    """The tensors of a folder, by name. None is cached, and only the used part of each is read.
 
     Attributes:
-        folder: where the files are.
+        folder: the folder of the files.
 
     Raises:
-        UserError: there is no such file, a shard is missing, or one of them is not whole; names the file.
+        UserError: there is no safetensors file, a shard is missing, or a file is damaged. The message names the file.
     """
 
     def __init__(self, folder: Path):
@@ -87,10 +87,10 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         self.check_index()
 
     def check_index(self) -> None:
-        """Checks that each shard holds what the index says.
+        """Checks that each shard contains the tensors that the index assigns to it.
 
         Raises:
-            UserError: one does not.
+            UserError: a shard lacks a tensor.
         """
         if find_single(self.folder):
             return
@@ -105,7 +105,7 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
             return np.zeros(shape, dtype)
         return np.asarray(np.memmap(copy, dtype, "r", offset, shape))
 
-    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
+    def __contains__(self, name: object) -> bool:  # The method of Mapping would read the tensor.
         return name in self.locations
 
     def __iter__(self) -> Iterator[str]:
@@ -116,10 +116,10 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: the single one, or the shards of its index.
+    """Returns the safetensors files of a folder: the single one, or the shards of its index.
 
     Raises:
-        UserError: there are none, or one of the index is missing.
+        UserError: the folder or a shard of the index is missing, or there are no safetensors files.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLES[0]}")
@@ -144,18 +144,18 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def find_single(folder: Path) -> Path | None:
-    """The one file that holds all tensors; None where there is none."""
+    """Returns the one file that contains all tensors, or None."""
     return next((folder / name for name in SINGLES if (folder / name).is_file()), None)
 
 
 def read_index(folder: Path) -> tuple[str, dict[str, str]]:
-    """The name of the index, and tensor names with their shards; none where there is no index.
+    """Returns the name of the index, and the shard of each tensor name; an empty dict if there is no index.
 
-    Of several the first is taken whose shards are all there, for example of half precision where only those were
-    downloaded; where none is complete, the first.
+    If there are several indexes, the first one with all its shards is used, for example that of half precision if only
+    that was downloaded. If none is complete, the first one is used.
 
     Raises:
-        UserError: the index is not what one is, or points out of the folder.
+        UserError: an index is not valid, or names a file outside the folder.
     """
     indexes = [(name, read_shards(folder / name)) for name in INDEXES if (folder / name).is_file()]
     complete = [index for index in indexes if all((folder / shard).is_file() for shard in set(index[1].values()))]
@@ -163,10 +163,10 @@ def read_index(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def read_shards(path: Path) -> dict[str, str]:
-    """Tensor names and the shards that an index says they are in.
+    """Returns the shard of each tensor name in an index.
 
     Raises:
-        UserError: the index is not what one is, or points out of the folder.
+        UserError: the index is not valid, or names a file outside its folder.
     """
     try:
         files = read_json(path)["weight_map"]
@@ -180,26 +180,26 @@ def read_shards(path: Path) -> dict[str, str]:
 
 
 def read_metadata(folder: Path) -> dict[str, str]:
-    """What the folder's single file of tensors says of itself; nothing where there is none, or it says nothing.
+    """Returns the metadata of the folder's single safetensors file; empty if there is no such file or no metadata.
 
     Raises:
-        UserError: it is not a whole safetensors file.
+        UserError: the file is not a complete safetensors file.
     """
     path = find_single(folder)
     return {} if path is None else parse_header(path)[2].get("__metadata__") or {}
 
 
 def parse_header(path: Path) -> tuple[pathlib.Path, int, dict]:
-    """The file that is read, the bytes of its header, and the header.
+    """Returns the file that is read, the size of its header in bytes, and the header.
 
     Raises:
-        UserError: it is not a whole safetensors file.
+        UserError: the file is not a complete safetensors file.
     """
     try:
-        # A file of this machine, for it is mapped. The library checks the header, and that the file is as long as it
-        # says: what it passes is read with ease.
+        # A local copy, because tensors are mapped into memory. The library validates the header and the length of the
+        # file, so we can parse it without further checks.
         copy = local_copy(path)
-        with copy.open("rb") as file:  # first, for the library says of what it may not read that it is not there
+        with copy.open("rb") as file:  # before safe_open, which reports an unreadable file as missing
             safe_open(copy, framework="np")
             size = int.from_bytes(file.read(8), "little")
             return copy, size, parse_json(file.read(size))
@@ -209,10 +209,10 @@ def parse_header(path: Path) -> tuple[pathlib.Path, int, dict]:
 
 
 def read_header(path: Path) -> dict[str, Location]:
-    """Where each tensor of a safetensors file lies.
+    """Returns the location of each tensor in a safetensors file.
 
     Raises:
-        UserError: it is not a whole safetensors file, or has a tensor of a type that NumPy does not know.
+        UserError: the file is not a complete safetensors file, or has a tensor of a dtype or shape that NumPy lacks.
     """
     copy, size, header = parse_header(path)
     header.pop("__metadata__", None)
@@ -220,7 +220,7 @@ def read_header(path: Path) -> dict[str, Location]:
     for name, entry in header.items():
         dtype = lookup(DTYPES, entry["dtype"], f"type of the tensor {name} in {path}")
         shape = tuple(entry["shape"])
-        # The library leaves these to whoever makes an array.
+        # The library does not check these limits of NumPy.
         if len(shape) > MAX_AXES or max(shape, default=0) >= 2**48:
             raise UserError(f"{path} has the tensor {name!a} of an impossible shape: download it again")
         locations[name] = Location(path, copy, 8 + size + entry["data_offsets"][0], dtype, shape)

@@ -1,12 +1,12 @@
-"""A T5X checkpoint as one mapping from names to tensors, each read when it is asked for.
+"""Reads a T5X checkpoint as one mapping from names to tensors. Each tensor is read on demand.
 
     checkpoint                                   msgpack: a tree of small tensors, and of pointers to the large ones
-    target.encoder.layers_0.mlp.wo.kernel/       a large tensor, under its way in the tree: a zarr array of
+    target.encoder.layers_0.mlp.wo.kernel/       a large tensor, under its path in the tree: a zarr array of
         .zarray, 0.0, 0.1, …                     its shape and type, and its chunks
 
-The tree's ``target`` are the weights; its ``state``, the optimizer's, is passed over. A pointer says how tensorstore
-should open the array, from any place it likes; it is not obeyed, for the array lies in the folder of its name. Neither
-msgpack nor zarr can hold more than numbers and text, so nothing is run.
+The weights are the tree's ``target``. Its ``state`` belongs to the optimizer and is ignored. A pointer contains a spec
+for tensorstore, which could name any location. We ignore the spec and open the folder with the tensor's name. Msgpack
+and zarr contain only numbers and text, so no code is run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,25 +23,25 @@ from imagen_jax.storage.refusals import raise_if_denied
 CHECKPOINT = "checkpoint"
 TENSORFLOW = b"model_checkpoint_path"
 MAX_BYTES = 2**33
-"""Bytes of a tensor; the largest of XXL, in float32, have half a GB."""
+"""The max size of a tensor in bytes. The largest ones of XXL, in float32, have half a GB."""
 
 FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
-"""How damage of the msgpack shows: it is a tree of anything, until we look for the weights in it."""
+"""The exceptions that damaged msgpack can cause. Its tree can have any structure, which we check only as we read it."""
 
 
 class T5xFolder(Mapping[str, np.ndarray]):
-    """The weights of a checkpoint, by dotted name; one is read at a time, and the large ones are not kept.
+    """The weights of a checkpoint, by dotted name. One is read at a time, and the large ones are not cached.
 
-    A tensor that is never asked for need not be there: one may download the folders of the encoder alone.
+    Unused tensors may be missing: it is enough to download the folders of the encoder.
 
     Attributes:
-        folder: where the files are.
+        folder: the folder of the files.
 
     Raises:
-        UserError: the file ``checkpoint`` is missing, damaged or another program's; a tensor, when it is asked for, is
-            missing, incomplete or of no float type. Names the file and the tensor.
+        UserError: the file ``checkpoint`` is missing, damaged or of another program. When a tensor is read: the tensor
+            is missing, incomplete or not of a float type. The message names the file and the tensor.
     """
 
     def __init__(self, folder: Path):
@@ -50,7 +50,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         leaf = self.leaves[name]
-        # A chunk that is absent would read as zeros; fill_missing_data_reads in open_array forbids it.
+        # ``fill_missing_data_reads=False`` in open_array: without it, a missing chunk would be read as zeros.
         array = leaf if isinstance(leaf, np.ndarray) else self.wait(name, self.open_array(name).read())
         if not isinstance(array, np.ndarray):
             raise UserError(f"{self.folder} has the tensor {name!a} of no numbers: download it again")
@@ -61,7 +61,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
             )
         return array
 
-    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor.
+    def __contains__(self, name: object) -> bool:  # The method of Mapping would read the tensor.
         return name in self.leaves
 
     def __iter__(self) -> Iterator[str]:
@@ -71,35 +71,35 @@ class T5xFolder(Mapping[str, np.ndarray]):
         return len(self.leaves)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, of which nothing else is read."""
+        """Returns the shape of a tensor without reading its numbers."""
         leaf = self.leaves[name]
         return leaf.shape if isinstance(leaf, np.ndarray) else tuple(self.open_array(name).shape)
 
     def files_of(self, name: str) -> list[Path]:
-        """The files that a tensor alone lies in; none for a small one."""
+        """Returns the files that contain only this tensor; none for a small one."""
         return files_in(self.folder / name)
 
     def open_array(self, name: str) -> Any:
-        """Opens the zarr array of a tensor; no chunk is read.
+        """Opens the zarr array of a tensor without reading a chunk.
 
         Raises:
-            UserError: it is not there, or says nothing that makes sense.
+            UserError: the array is missing, damaged or too large.
         """
         path = self.folder / name
         if not path.is_dir():
             raise UserError(f"the folder {path} of a tensor that {CHECKPOINT} names is missing: download it too")
         spec = {"driver": "zarr", "kvstore": array_store(path), "fill_missing_data_reads": False}
         array = self.wait(name, tensorstore.open(spec, open=True, read=True))
-        # What is not written yet, or packed well, may take few bytes on the disk and any number in memory.
+        # A sparse or highly compressed array can take few bytes on the disk and any number in memory.
         if array.size * array.dtype.numpy_dtype.itemsize > MAX_BYTES:
             raise UserError(f"the tensor {name} of {self.folder} has the shape {tuple(array.shape)}: download it again")
         return array
 
     def wait(self, name: str, future: Any) -> Any:
-        """What tensorstore is doing, when it is done.
+        """Waits for a future of tensorstore and returns its result.
 
         Raises:
-            UserError: it can't be done.
+            UserError: the operation failed.
         """
         try:
             return future.result()
@@ -112,10 +112,10 @@ class T5xFolder(Mapping[str, np.ndarray]):
 
 
 def read_leaves(path: Path) -> dict[str, Any]:
-    """The leaves of the tree of weights by dotted names: arrays, and what stands for those in folders of their own.
+    """Returns the leaves of the tree of weights by dotted names: arrays, and pointers to arrays in their own folders.
 
     Raises:
-        UserError: the file is missing, damaged or another program's.
+        UserError: the file is missing, damaged or of another program.
     """
     try:
         content = path.read_bytes()
@@ -133,7 +133,7 @@ def read_leaves(path: Path) -> dict[str, Any]:
 
 
 def flatten(name: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves below a node of the tree; what has a ``kvstore`` is the pointer to a tensor, and so a leaf."""
+    """Yields the leaves below a node of the tree. A dict with a ``kvstore`` points to a tensor, so it is a leaf."""
     if isinstance(node, dict) and "kvstore" not in node:
         for key, child in node.items():
             yield from flatten(f"{name}.{key}", child)

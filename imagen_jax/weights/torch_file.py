@@ -1,4 +1,4 @@
-"""Reads the tensors of a PyTorch file, and executes nothing of it (see ``torch_pickle``).
+"""Reads the tensors of a PyTorch file without executing code from it (see ``torch_pickle``).
 
 There are two layouts:
 
@@ -6,8 +6,8 @@ There are two layouts:
                                  pickle(storage keys), then for each storage: number of elements (8 bytes), elements
     zip:                         X/data.pkl with the state dict, X/data/KEY with the elements of a storage
 
-A TorchScript archive is a zip too, with a tree of modules for the state dict (see ``torch_script``); the code in it is
-not even read.
+A TorchScript archive is a zip too, with a tree of modules instead of the state dict (see ``torch_script``). The code in
+it is not even read.
 """
 
 import math
@@ -38,17 +38,17 @@ DAMAGE = (
     ValueError,
     zipfile.BadZipFile,
 )
-"""How damage shows: our stack does not check each thing that a broken program puts on it."""
+"""The exceptions that damage can cause: our stack does not check all operands of a broken pickle."""
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """Reads a ``.pth`` or ``.pt`` file of either layout: a state dict (a dict of plain tensors), or TorchScript.
 
     Returns:
-        Each tensor by its name, in the file's order, as an array of its own.
+        A copy of each tensor by its name, in the order of the file.
 
     Raises:
-        UserError: the file asks for anything but plain tensors, is damaged or truncated, or can't be opened.
+        UserError: the file contains anything but plain tensors, is damaged or truncated, or can't be opened.
     """
     try:
         content = path.read_bytes()
@@ -65,10 +65,10 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_total(state: dict[str, Tensor], size: int) -> None:
-    """Checks that tensors share their storages no more than weights do, which at most are tied in pairs.
+    """Checks that the tensors are not much larger than the file. Tied weights share a storage, but at most in pairs.
 
     Raises:
-        ValueError: together they are several times as large as the file: a few bytes for each could fill any memory.
+        ValueError: they are more than ``MAX_SHARED`` times as large: a small file could otherwise fill the memory.
     """
     total = sum(math.prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in state.values())
     if total > MAX_SHARED * size:
@@ -79,8 +79,8 @@ def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Sto
     """Reads the layout before PyTorch 1.6.
 
     Raises:
-        ValueError: it is not that layout, or a storage is not whole.
-        UserError: see ``follow_pickle`` and ``check_state``.
+        ValueError: the file has another layout, or a storage is incomplete.
+        UserError: the pickle contains anything but plain tensors; see ``follow_pickle`` and ``check_state``.
     """
     file = BytesIO(content)
     if follow_pickle(file, path) != MAGIC_NUMBER:
@@ -96,7 +96,7 @@ def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Sto
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("its storages have no names")
     for key in keys:
-        # A storage that no tensor views would have a length, and no type to measure it with.
+        # Raises for a storage without a tensor: its dtype, and so its size in bytes, is unknown.
         storage = by_key[key]
         if file.read(8) != storage.size.to_bytes(8, "little"):
             raise ValueError(f"storage {key} does not begin with its size, {storage.size}")
@@ -108,14 +108,14 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
     """Reads the layout of PyTorch 1.6 and later.
 
     Raises:
-        ValueError: it is not that layout, or a storage is not whole.
-        UserError: see ``follow_pickle`` and ``check_state``.
+        ValueError: the file has another layout, or a storage is incomplete.
+        UserError: the pickle contains anything but plain tensors; see ``follow_pickle`` and ``check_state``.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
 
         def read(name: str) -> bytes:
-            # PyTorch compresses code alone, and what is not compressed can't grow when it is read.
+            # PyTorch compresses only code, and uncompressed entries can't grow when they are read.
             if infos[name].compress_type != zipfile.ZIP_STORED:
                 raise ValueError("it is compressed")
             return archive.read(infos[name])
@@ -125,7 +125,7 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
         grammar = MODULE_TREE if CONSTANTS in infos else STATE_DICT
         state = check_state(follow_pickle(BytesIO(read("data.pkl")), path, grammar), path)
         named = storages_of(state)
-        # Several names in the zip can stand for the same bytes.
+        # Several entries of the zip can refer to the same bytes.
         if (total := sum(each.size * each.dtype.itemsize for each in named.values())) > len(content):
             raise ValueError(f"its storages have {total} bytes, and the file {len(content)}")
         storages = {each: to_array(read(f"data/{key}"), each) for key, each in named.items()}
@@ -133,10 +133,10 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
 
 
 def check_state(state: Any, path: Path) -> dict[str, Tensor]:
-    """Returns the state dict if it is one of tensors alone; of a tree of modules its tensors by their dotted names.
+    """Returns a state dict if it contains only tensors, or the tensors of a module tree by their dotted names.
 
     Raises:
-        UserError: it is something else; names the first thing in it that is no tensor.
+        UserError: it is something else. The message names the first entry that is not a tensor.
     """
     if isinstance(state, Module):
         return dict(tensors_below(state))
@@ -149,10 +149,10 @@ def check_state(state: Any, path: Path) -> dict[str, Tensor]:
 
 
 def storages_of(state: dict[str, Tensor]) -> dict[str, Storage]:
-    """The storages that tensors view, by key.
+    """Returns the storages of the tensors, by key.
 
     Raises:
-        ValueError: two tensors disagree about one.
+        ValueError: two tensors have different storages with the same key.
     """
     storages: dict[str, Storage] = {}
     for tensor in state.values():
@@ -163,10 +163,10 @@ def storages_of(state: dict[str, Tensor]) -> dict[str, Storage]:
 
 
 def to_array(content: bytes, storage: Storage) -> np.ndarray:
-    """The numbers of a storage.
+    """Returns the numbers of a storage.
 
     Raises:
-        ValueError: there are fewer or more than it says.
+        ValueError: the number of bytes does not match the size of the storage.
     """
     if len(content) != storage.size * storage.dtype.itemsize:
         raise ValueError(f"storage {storage.key} should have {storage.size} elements and has {len(content)} bytes")
@@ -174,17 +174,17 @@ def to_array(content: bytes, storage: Storage) -> np.ndarray:
 
 
 def view_tensor(tensor: Tensor, elements: np.ndarray) -> np.ndarray:
-    """The tensor as an array of its own.
+    """Returns the tensor as a separate array.
 
     Raises:
-        ValueError: it reaches beyond its storage, or repeats elements of it.
+        ValueError: it extends beyond its storage, or repeats elements of it.
     """
     if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or len(tensor.shape) != len(tensor.strides):
         raise ValueError(f"a tensor has shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset}")
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, elements.dtype)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    # The second: a few bytes, repeated by strides of zero, would fill any memory.
+    # The second check is for strides of zero, with which a small file could fill the memory.
     if last >= len(elements) or math.prod(tensor.shape) > len(elements):
         raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage of {len(elements)} elements")
     strides = [stride * elements.itemsize for stride in tensor.strides]

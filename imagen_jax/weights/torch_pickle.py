@@ -1,8 +1,8 @@
-"""Follows the pickle of a PyTorch state dict, and executes nothing; ``torch_script`` adds what other files need.
+"""Interprets the pickle of a PyTorch state dict without executing it. ``torch_script`` extends it to other files.
 
-A pickle is a program. Here nobody runs it. Its instructions are walked one by one, the two dozen that a dict of plain
-tensors needs are followed on a stack of our own, every name that it asks for must be in a short table and is never
-imported, and anything else is refused.
+A pickle is a program. We never run it with Python's unpickler. Instead, we interpret its instructions one by one on a
+stack of our own. We implement only the two dozen instructions that a dict of plain tensors needs. Each name that the
+pickle refers to must be in a short table, and is never imported. Everything else is refused.
 """
 
 import pickletools
@@ -19,13 +19,13 @@ Stack = list[Any]
 
 
 class Name(NamedTuple):
-    """A name in the pickle; what it stands for is never imported."""
+    """A name in the pickle. The object with that name is never imported."""
 
     name: str
 
 
 class Storage(NamedTuple):
-    """A run of numbers at the end of the file: what type, under which key, how many."""
+    """An array of numbers in the file: its dtype, its key and its number of elements."""
 
     dtype: np.dtype
     key: str
@@ -33,7 +33,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage, in elements."""
+    """A view of a storage. The offset and the strides are in elements."""
 
     storage: Storage
     offset: int
@@ -58,24 +58,24 @@ ORDERED_DICT = Name("collections OrderedDict")
 KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 
 MAX_AXES = 32
-"""Of a tensor."""
+"""The max number of axes of a tensor."""
 
 MAX_INSTRUCTIONS = 2_000_000
-"""Of a pickle: a tensor takes about 40, and no network has 50,000. Each may take a hundred times its byte of memory."""
+"""The max per pickle. A tensor takes about 40, and no network has 50,000. One byte of it may take 100 in memory."""
 
 MAX_KEY_LENGTH = 100
-"""Characters of a storage's key. Keys are compared, and so a few long ones could be compared forever."""
+"""The max number of characters of a storage's key. Keys are compared, and comparing long ones could take forever."""
 
 MARK = object()
 
 
 class Grammar(NamedTuple):
-    """What a pickle may say; everything else is refused.
+    """The instructions and names that a pickle may contain. Everything else is refused.
 
     Attributes:
-        literals: instructions that put their argument on the stack.
-        actions: what other instructions do to the stack.
-        knows: whether a name, as in "collections OrderedDict", may be asked for.
+        literals: instructions that push their argument on the stack.
+        actions: the effect of other instructions on the stack.
+        knows: returns whether the pickle may refer to a name, such as "collections OrderedDict".
     """
 
     literals: Set[str]
@@ -84,13 +84,13 @@ class Grammar(NamedTuple):
 
 
 def pop_to_mark(stack: Stack) -> Stack:
-    """Takes everything above the last mark off the stack, and the mark.
+    """Pops the items above the last mark, and the mark, and returns the items.
 
     Raises:
         IndexError: there is no mark.
     """
     items = []
-    # From above: what is looked at is taken off, and so is looked at once.
+    # Items are popped as they are compared, so that each is compared only once.
     while (item := stack.pop()) is not MARK:
         items.append(item)
     items.reverse()
@@ -98,7 +98,7 @@ def pop_to_mark(stack: Stack) -> Stack:
 
 
 def make_tuple(size: int) -> Callable[[Stack], None]:
-    """Makes the action that turns the last items into a tuple."""
+    """Returns the action that replaces the last ``size`` items by a tuple of them."""
 
     def act(stack: Stack) -> None:
         items = [stack.pop() for _ in range(size)]
@@ -108,46 +108,46 @@ def make_tuple(size: int) -> Callable[[Stack], None]:
 
 
 def set_item(stack: Stack) -> None:
-    """Puts one pair into the dict below it."""
+    """Pops a key and a value and puts them into the dict below them."""
     value, key = stack.pop(), stack.pop()
     put_pairs(stack[-1], [key, value])
 
 
 def set_items(stack: Stack) -> None:
-    """Puts pairs into the dict below them."""
+    """Pops keys and values down to the mark and puts them into the dict below it."""
     items = pop_to_mark(stack)
     put_pairs(stack[-1], items)
 
 
 def put_pairs(target: dict[str, Any], items: Stack) -> None:
-    """Puts keys and values, in turns, into a dict.
+    """Puts alternating keys and values into a dict.
 
     Raises:
-        TypeError: a key is no text.
+        TypeError: a key is not text.
     """
-    # Hashing text is safe; hashing tuples nested a million deep would end the process.
+    # Hashing text is safe. Hashing tuples nested a million deep would crash the process.
     if not all(isinstance(key, str) for key in items[::2]):
         raise TypeError("a key of a dict is no text")
     target.update(zip(items[::2], items[1::2], strict=True))
 
 
 def append_item(stack: Stack) -> None:
-    """Appends one item to the list below it."""
+    """Pops one item and appends it to the list below it."""
     item = stack.pop()
     stack[-1].append(item)
 
 
 def append_items(stack: Stack) -> None:
-    """Appends items to the list below them."""
+    """Pops the items down to the mark and appends them to the list below it."""
     items = pop_to_mark(stack)
     stack[-1].extend(items)
 
 
 def set_attributes(stack: Stack) -> None:
-    """Leaves out the one attribute that a state dict has: the versions of its modules.
+    """Pops and ignores the one attribute of a state dict, ``_metadata``, which contains the versions of its modules.
 
     Raises:
-        ValueError: something has other attributes.
+        ValueError: the object is not a dict, or has other attributes.
     """
     attributes = stack.pop()
     if not isinstance(stack[-1], dict) or list(attributes) != ["_metadata"]:
@@ -155,7 +155,7 @@ def set_attributes(stack: Stack) -> None:
 
 
 def is_integers(values: Any) -> bool:
-    """Whether these are integers, no more of them than a tensor has axes, and each of 64 bits."""
+    """Returns whether these are at most ``MAX_AXES`` integers, each of 64 bits."""
     return (
         isinstance(values, list | tuple)
         and len(values) <= MAX_AXES
@@ -164,10 +164,10 @@ def is_integers(values: Any) -> bool:
 
 
 def find_storage(stack: Stack) -> None:
-    """Turns a persistent id into the storage it speaks of.
+    """Replaces a persistent id by the storage that it identifies.
 
     Raises:
-        ValueError: it speaks of something else, or of a part of a storage.
+        ValueError: it identifies something else, or a part of a storage.
     """
     kind, dtype, key, _, size, *view = stack.pop()
     is_key = isinstance(key, str) and len(key) <= MAX_KEY_LENGTH
@@ -177,18 +177,18 @@ def find_storage(stack: Stack) -> None:
 
 
 def call(stack: Stack) -> None:
-    """Does what calling one of the known names would.
+    """Pops a name and its arguments, and pushes the result of the call that they describe.
 
     Raises:
-        ValueError: it is not to be called, or not like that.
+        ValueError: the name must not be called, or its arguments are invalid.
     """
     arguments, function = stack.pop(), stack.pop()
     if function == ORDERED_DICT and arguments == ():
         stack.append({})
     elif function == REBUILD_TENSOR:
-        # Not unpacked with "*": a long list, asked for again and again, would be copied each time.
+        # Not unpacked with "*": a pickle that recalls a long list repeatedly would copy it each time.
         storage, offset, shape, strides = arguments[:4]
-        # Checked here: tuples of tuples of tuples can be few bytes and yet take forever to compare or to print.
+        # Checked here: comparing or printing nested tuples of a few bytes can take forever.
         if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
             raise ValueError("a tensor is made of what is no storage, or no integers")
         stack.append(Tensor(storage, offset, tuple(shape), tuple(strides)))
@@ -222,15 +222,15 @@ ACTIONS: dict[str, Callable[[Stack], None]] = {
 }
 
 STATE_DICT = Grammar(LITERALS, ACTIONS, KNOWN_NAMES.__contains__)
-"""What a dict of plain tensors needs."""
+"""The grammar of a dict of plain tensors."""
 
 
 def follow_pickle(file: BytesIO, path: Path, grammar: Grammar = STATE_DICT) -> Any:
-    """Follows one pickle's instructions, and leaves the file at its end.
+    """Interprets the instructions of one pickle, and leaves the file position at its end.
 
     Raises:
-        UserError: an instruction or a name that the grammar does not have.
-        ValueError, LookupError, TypeError, AttributeError: the instructions make no sense, or are too many.
+        UserError: an instruction or a name is not in the grammar.
+        ValueError, LookupError, TypeError, AttributeError: the instructions are invalid or too many.
     """
     stack: Stack = []
     memory: dict[Any, Any] = {}

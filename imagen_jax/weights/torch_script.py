@@ -1,9 +1,9 @@
-"""The tree of modules in a TorchScript archive, followed as ``torch_pickle`` follows a state dict: nothing is executed.
+"""Interprets the module tree of a TorchScript archive, like ``torch_pickle`` a state dict, without executing it.
 
     object of class __torch__.Net: {"training": False, "conv": object of class __torch__.…Conv2d: {"weight": tensor}}
     -> {"conv.weight": tensor}
 
-A class of the archive is known by its name alone: it is code in the archive, which nobody reads here.
+The classes of an archive are identified only by name. Their code is in the archive too, but is never read.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ from imagen_jax.weights.torch_pickle import (
 )
 
 CONSTANTS = "constants.pkl"
-"""The file that only an archive of TorchScript has."""
+"""The file that only a TorchScript archive contains."""
 
 MAX_NAME_LENGTH = 500
-"""Characters of a tensor's name with those of the modules that it lies in, each of which may be in many names."""
+"""The max number of characters of a tensor's dotted name, which includes the names of all modules around it."""
 
 OWN_CLASSES = "__torch__"
 INTEGERS = Name("torch.jit._pickle build_intlist")
@@ -34,24 +34,24 @@ INTEGERS = Name("torch.jit._pickle build_intlist")
 
 @dataclass(eq=False)
 class Module:
-    """What an object of the archive's own classes holds.
+    """The contents of an object of one of the archive's own classes.
 
     Attributes:
-        attributes: by name: tensors, further modules, and values that are neither.
+        attributes: tensors, modules, and other values, by name.
     """
 
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a module and of those below it, each with its dotted name; numbers and flags are passed over.
+    """Yields the tensors of a module and its submodules, each with its dotted name. Ignores numbers and flags.
 
     Raises:
-        ValueError: a module is met twice, as no tree has it; a small file could have it a billion times. Or a name is
-            too long, as it is where modules lie in each other without end.
+        ValueError: a module has two names, so that it is no tree; a small file could repeat one a billion times. Or a
+            name is too long, for example because modules contain themselves.
     """
     seen = {root}
-    # Not recursive: each tensor would be handed up through all modules that it lies in.
+    # Not recursive: nested generators would pass each tensor up through all of its modules.
     below = [("", iter(root.attributes.items()))]
     while below:
         prefix, attributes = below[-1]
@@ -73,15 +73,15 @@ def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_own_class(name: str) -> bool:
-    """Whether a name is of a class whose code the archive brings."""
+    """Returns whether a name is that of a class whose code is in the archive."""
     return name.split(" ")[0].split(".")[0] == OWN_CLASSES
 
 
 def make_module(stack: Stack) -> None:
-    """Makes an empty module where an object of one of the archive's classes is asked for.
+    """Pops one of the archive's classes and no arguments, and pushes an empty module.
 
     Raises:
-        ValueError: the class is another, or is given arguments.
+        ValueError: the class is not the archive's own, or there are arguments.
     """
     arguments, kind = stack.pop(), stack.pop()
     if not isinstance(kind, Name) or not is_own_class(kind.name) or arguments != ():
@@ -90,10 +90,10 @@ def make_module(stack: Stack) -> None:
 
 
 def set_module_attributes(stack: Stack) -> None:
-    """Gives a module what it holds; of anything else see ``set_attributes``.
+    """Pops attributes and sets them on the module below them. Calls ``set_attributes`` for any other object.
 
     Raises:
-        ValueError: what it should hold has no names.
+        ValueError: the attributes of a module are not a dict.
     """
     attributes, target = stack[-1], stack[-2]
     if not isinstance(target, Module):
@@ -103,12 +103,12 @@ def set_module_attributes(stack: Stack) -> None:
         raise ValueError("BUILD gives a module what has no names")
     stack.pop()
     target.attributes.update(attributes)
-    # Moved, not copied: a dict that a thousand modules are given would be a thousand dicts.
+    # Moved, not copied: a pickle could set one dict on a thousand modules, which would make a thousand copies.
     attributes.clear()
 
 
 def call_or_pass_list(stack: Stack) -> None:
-    """Leaves a list of integers as it is, since it only says of what type it is; of other calls see ``call``."""
+    """Replaces a call of ``build_intlist``, which only marks a type, by its list. Passes other calls to ``call``."""
     arguments, function = stack[-1], stack[-2]
     if function != INTEGERS:
         call(stack)

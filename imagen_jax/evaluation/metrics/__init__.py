@@ -1,6 +1,6 @@
-"""Numbers from features and from ratings.
+"""Computes numbers from features and from ratings.
 
-``frechet`` (FID), ``kernel_distance`` (KID), ``inception_score``, ``precision_recall``, ``clip_score``,
-``caption_recall`` (do the images follow their captions?), ``win_rates`` (from people's ratings);
-``reference_statistics`` stores the moments of reference images.
+``frechet`` computes FID, ``kernel_distance`` KID. ``inception_score``, ``precision_recall`` and ``clip_score`` compute
+the metrics of their names. ``caption_recall`` measures whether images follow their captions. ``win_rates`` evaluates
+human ratings. ``reference_statistics`` stores the moments of reference images.
 """

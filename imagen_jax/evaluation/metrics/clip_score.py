@@ -1,11 +1,12 @@
-r"""How well pictures match their captions, by a network that embeds both (CLIP; Radford et al. 2021).
+r"""Measures how well images match their captions, with a network that embeds both (CLIP; Radford et al. 2021).
 
-    CLIP score = mean of cos(picture, own caption)               (1)    as Saharia et al. 2022 plot it against FID
-    CLIPScore  = mean of 2.5 max(cos(picture, own caption), 0)   (2)    Hessel et al. 2021, section 3
-    R-precision = share of pictures to which, among R captions,
-                  none of the others is as near as its own       (3)    Xu et al. 2018, section 4.1; Park et al. 2021
+    CLIP score = mean of cos(image, own caption)               (1)    as Saharia et al. 2022 plot it against FID
+    CLIPScore  = mean of 2.5 max(cos(image, own caption), 0)   (2)    Hessel et al. 2021, section 3
+    R-precision = share of images to which, among R captions,
+                  none of the others is as near as its own     (3)    Xu et al. 2018, section 4.1; Park et al. 2021
 
-All depend on which CLIP it is, and (2) on whether captions begin with "A photo depicts", as Hessel et al. have them.
+All numbers depend on the CLIP model. Equation (2) also depends on the prefix "A photo depicts", which Hessel et al. put
+before each caption.
 """
 
 import math
@@ -26,14 +27,14 @@ CANDIDATES = 100
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Both scores and how sure they are.
+    """Both scores and their standard errors.
 
     Attributes:
-        cosine: equation (1), in [-1, 1]; good pictures have around 0.3.
-        cosine_error: its standard error; NaN of a single picture.
+        cosine: equation (1), in [-1, 1]; good images have around 0.3.
+        cosine_error: the standard error of ``cosine``; NaN for a single image.
         hessel: equation (2), in [0, 2.5].
-        hessel_error: its standard error; NaN of a single picture.
-        pictures: how many.
+        hessel_error: the standard error of ``hessel``; NaN for a single image.
+        pictures: the number of images.
     """
 
     cosine: float
@@ -43,21 +44,21 @@ class ClipScore:
     pictures: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """Returns the fields by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class RPrecision:
-    """The share and what guessing gives.
+    """The R-precision and the result of guessing.
 
     Attributes:
         precision: equation (3), in [0, 1].
-        standard_error: of it, as of a share.
+        standard_error: the standard error of ``precision``, as a binomial proportion.
         chance: 1 / R.
-        candidates: R, captions that each picture is compared with, its own among them; fewer than asked for where
-            there are no more different ones.
-        pictures: how many.
+        candidates: R, the number of captions per image, its own included. It is lower than requested if there are too
+            few distinct captions.
+        pictures: the number of images.
     """
 
     precision: float
@@ -67,21 +68,21 @@ class RPrecision:
     pictures: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """Returns the fields by name."""
         return asdict(self)
 
 
 def clip_score(
     pictures: Float[np.ndarray, "pictures features"], captions: Float[np.ndarray, "pictures features"]
 ) -> ClipScore:
-    """Measures equations (1) and (2).
+    """Computes equations (1) and (2).
 
     Args:
-        pictures: their embeddings, of any length.
+        pictures: the embeddings of images, which need not have unit length.
         captions: the embeddings of their captions, row by row.
 
     Raises:
-        UserError: there is no picture, or an embedding is not finite or is zero.
+        UserError: there are no images, or an embedding is not finite or is zero.
     """
     cosines = np.sum(unit(pictures) * unit(captions), axis=1)
     hessels = HESSELS_FACTOR * np.maximum(cosines, 0.0)
@@ -95,15 +96,15 @@ def clip_score(
 
 
 def standard_error(values: Float[np.ndarray, " pictures"]) -> float:
-    """Of their mean; NaN of a single one."""
+    """Returns the standard error of the mean of these values; NaN for a single one."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def unit(embeddings: Float[np.ndarray, "pictures features"]) -> Float[np.ndarray, "pictures features"]:
-    """The embeddings at length 1, in float64.
+    """Normalises embeddings to unit length, in float64.
 
     Raises:
-        UserError: there is none, or one is not finite or is zero.
+        UserError: there are no embeddings, or one is not finite or is zero.
     """
     if not len(embeddings):
         raise UserError("there are no pictures to compare with their captions")
@@ -125,18 +126,18 @@ def r_precision(
     candidates: int = CANDIDATES,
     seed: int = 0,
 ) -> RPrecision:
-    """Measures equation (3): each picture chooses among its own caption and others drawn without replacement.
+    """Computes equation (3). The other candidates of each image are sampled without replacement.
 
     Args:
-        pictures: their embeddings, of any length.
+        pictures: the embeddings of images, which need not have unit length.
         captions: the embeddings of their captions, row by row.
-        texts: the captions, so that a picture need not choose between two that are equal, of which both would be
-            right and neither counts; without them all are taken to differ.
-        candidates: R.
-        seed: of the drawing.
+        texts: the captions. An image is never compared with a caption equal to its own. If None, all captions count as
+            distinct.
+        candidates: R, the number of captions per image, its own included.
+        seed: the seed of the sampling of candidates.
 
     Raises:
-        UserError: no picture has another caption than its own, or an embedding is not finite or is zero.
+        UserError: there are no other captions to compare with, or an embedding is not finite or is zero.
     """
     ours, theirs = unit(pictures), unit(captions)
     count = len(ours)
@@ -159,8 +160,8 @@ def r_precision(
 def draw_others(
     group: Int[np.ndarray, " pictures"], count: int, generator: np.random.Generator
 ) -> list[Int[np.ndarray, " others"]]:
-    """For each picture so many others, of other groups than its own."""
-    # Sorted by group, a picture's own group is one run, and places behind it are moved by its length.
+    """Returns the indices of ``count`` random images for each image, all from groups other than its own."""
+    # In an order sorted by group, an image's own group is one run. Positions from its start on skip its length.
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
     starts = np.cumsum(sizes) - sizes

@@ -1,12 +1,12 @@
-r"""The Fréchet distance between two sets of features, each taken for a Gaussian (Heusel et al. 2017, equation 6).
+r"""The Fréchet distance between two sets of features, with a Gaussian fitted to each (Heusel et al. 2017, equation 6).
 
     batches of features -> RunningMoments -> Moments ─┬─ merge, over hosts in any order -> frechet_distance
-                                                      └─ reference_statistics: kept on disk
+                                                      └─ reference_statistics: stored on disk
 
     d² = |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½)                                                       (1)
 
-Only in features of the Inception-v3 of 2015 it is called FID. It shrinks with the number of pictures, so distances
-compare only at equal numbers.
+It is called FID only for the features of the Inception-v3 of 2015. Its expected value falls with the number of images,
+so distances are comparable only at equal numbers.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,16 +19,16 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from imagen_jax.errors import UserError
 
 BLOCK = 256
-"""Columns that a product of triangular matrices takes at once."""
+"""The number of columns in each block of a product of triangular matrices."""
 
 
 class Moments(NamedTuple):
-    """What is kept of features, in float64; those of parts can be merged in any order.
+    """The moments of features, in float64. Moments of parts can be merged in any order.
 
     Attributes:
-        pictures: how many.
-        mean: of their features.
-        scatter: sum over pictures of the outer products of their deviations from the mean.
+        pictures: the number of images.
+        mean: the mean of their features.
+        scatter: the sum over images of the outer products of their deviations from the mean.
     """
 
     pictures: int
@@ -37,17 +37,17 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> Float[np.ndarray, "features features"]:
-        """The unbiased covariance; of at least two pictures."""
+        """The unbiased covariance, for at least two images."""
         return self.scatter / (self.pictures - 1)
 
 
 class Gaussian(NamedTuple):
-    """What published statistics hold: enough for a distance, too little to merge.
+    """The content of published statistics: sufficient for a distance, but not for a merge.
 
     Attributes:
-        pictures: how many they are of; None where nobody says.
-        mean: of the features.
-        covariance: of the features, unbiased.
+        pictures: the number of images; None if unknown.
+        mean: the mean of the features.
+        covariance: the unbiased covariance of the features.
     """
 
     pictures: int | None
@@ -57,14 +57,14 @@ class Gaussian(NamedTuple):
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """The distance and what it is of.
+    """The distance, and how it was measured.
 
     Attributes:
         distance: equation (1), squared as is usual, at least 0.
-        of_means: its first term, |μ₁ - μ₂|²; the rest is that of the covariances.
-        pictures: of the set that is measured.
-        reference_pictures: of the set that it is compared with; None where its file does not say.
-        features: their width.
+        of_means: the first term of the distance, |μ₁ - μ₂|²; the rest is that of the covariances.
+        pictures: the number of measured images; None if unknown.
+        reference_pictures: the number of reference images; None if unknown.
+        features: the number of features.
     """
 
     distance: float
@@ -74,20 +74,20 @@ class FrechetDistance:
     features: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """Returns the fields by name."""
         return asdict(self)
 
 
 def no_moments(width: int) -> Moments:
-    """The moments of no pictures: those of a host that had none to draw; merged with others they change nothing."""
+    """Returns the moments of no images, for example of a host without images. Merging them changes nothing."""
     return Moments(0, np.zeros(width), np.zeros((width, width)))
 
 
 def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
-    """The moments of some pictures.
+    """Returns the moments of the features of some images.
 
     Raises:
-        UserError: there is none, or a feature is not finite.
+        UserError: there are no images, or a feature is not finite.
     """
     if not len(features):
         raise UserError("there are no pictures to measure a distance of")
@@ -99,14 +99,14 @@ def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
 
 
 def check_finite(features: Float[np.ndarray, "pictures features"], before: int = 0) -> None:
-    """Checks that features are numbers.
+    """Checks that all features are finite numbers.
 
     Args:
-        features: of some pictures.
-        before: pictures that came earlier, so that one can be named by its number.
+        features: the features of some images.
+        before: the number of earlier images, which is added to the index in the error message.
 
     Raises:
-        UserError: one is not; says of how many pictures, and which is the first.
+        UserError: a feature is not finite. The message has the number of such images and the index of the first.
     """
     bad = np.flatnonzero(~np.isfinite(features).all(1))
     if len(bad):
@@ -117,7 +117,7 @@ def check_finite(features: Float[np.ndarray, "pictures features"], before: int =
 
 
 def merge(first: Moments, second: Moments) -> Moments:
-    """The moments of two parts together (Chan, Golub & LeVeque 1979, equation 2.1).
+    """Returns the moments of the union of two parts (Chan, Golub & LeVeque 1979, equation 2.1).
 
     Raises:
         UserError: their features differ in width.
@@ -135,10 +135,10 @@ def merge(first: Moments, second: Moments) -> Moments:
 
 
 def check_widths(first: int, second: int) -> None:
-    """Checks that two sets of features have one width.
+    """Checks that two sets of features have the same width.
 
     Raises:
-        UserError: they have not.
+        UserError: the widths differ.
     """
     if first != second:
         raise UserError(
@@ -147,10 +147,10 @@ def check_widths(first: int, second: int) -> None:
 
 
 class RunningMoments:
-    """Moments of features that come batch by batch, as if all had come at once.
+    """Accumulates the moments of features that arrive in batches.
 
-    A product of 32 rows costs nearly as much as one of a thousand, so batches wait until there are as many pictures as
-    features: twice the memory of the result, and one product for each such lot.
+    A product of 32 rows costs nearly as much as one of a thousand. Batches are therefore buffered until there are as
+    many images as features. This takes twice the memory of the result.
     """
 
     def __init__(self, width: int) -> None:
@@ -160,31 +160,31 @@ class RunningMoments:
 
     @property
     def pictures(self) -> int:
-        """How many were added."""
+        """The number of images added so far."""
         return self._moments.pictures + self._rows
 
     def add(self, features: Float[np.ndarray, "pictures features"]) -> None:
-        """Adds a batch, of any size.
+        """Adds a batch of any size.
 
         Raises:
-            UserError: a feature is not finite, or they are of another width; nothing was added then.
+            UserError: a feature is not finite, or the width differs. Nothing is added in this case.
         """
         width = self._moments.mean.size
         check_widths(features.shape[1], width)
         check_finite(features, self.pictures)
-        self._waiting.append(np.array(features))  # a copy: the caller's array may be a buffer that is filled anew
+        self._waiting.append(np.array(features))  # a copy: the caller may reuse its array as a buffer
         self._rows += len(features)
         if self._rows >= width:
             self._moments = self.result()
             self._waiting, self._rows = [], 0
 
     def result(self) -> Moments:
-        """The moments of all pictures so far; more can be added after it."""
+        """Returns the moments of all images so far. More can be added afterwards."""
         return merge(self._moments, moments_of(np.concatenate(self._waiting))) if self._rows else self._moments
 
 
 def describe_count(pictures: int, width: int) -> list[str]:
-    """What a report should warn of: with no more pictures than features, the covariance is singular."""
+    """Returns warnings for a report: with no more images than features, the covariance is singular."""
     if pictures > width:
         return []
     return [
@@ -194,22 +194,22 @@ def describe_count(pictures: int, width: int) -> list[str]:
 
 
 def frechet_distance(first: Moments | Gaussian, second: Moments | Gaussian) -> float:
-    """Equation (1), squared as is usual, at least 0.
+    """Returns equation (1), squared as is usual, at least 0.
 
     Raises:
-        UserError: a set has fewer than two pictures, or their features differ in width.
+        UserError: a set has fewer than two images, or their features differ in width.
     """
     return measure_frechet_distance(first, second).distance
 
 
 def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | Gaussian) -> FrechetDistance:
-    """The same with what a report says of it.
+    """Computes equation (1), and returns it with the details for a report.
 
-    On one thread: OpenBLAS's threads wait for each other by spinning, and on a machine that has other work took eight
-    times as long as one (``tests/benchmarks/frechet_distance.md``).
+    It uses one BLAS thread: OpenBLAS's threads wait for each other in busy loops. On a machine with other load they
+    took eight times as long as one thread (``tests/benchmarks/frechet_distance.md``).
 
     Raises:
-        UserError: a set has fewer than two pictures, or their features differ in width.
+        UserError: a set has fewer than two images, or their features differ in width.
     """
     for one in (measured, reference):
         if one.pictures is not None and one.pictures < 2:
@@ -224,10 +224,10 @@ def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | 
 
 
 def trace_of_root(first: Gaussian, second: Gaussian) -> float:
-    """The trace of (Σ₁ Σ₂)^½: the sum of the roots of the eigenvalues of Rᵀ Σ₂ R, for any R with Σ₁ = R Rᵀ.
+    """Returns tr((Σ₁ Σ₂)^½): the sum of the roots of the eigenvalues of Rᵀ Σ₂ R, for any R with Σ₁ = R Rᵀ.
 
-    Those are real and need no square root of a matrix that is not symmetric. R is Cholesky's factor of a covariance
-    that has full rank; of two that have not, it comes from the eigenvectors of the one of lower rank.
+    These eigenvalues are real and need no square root of an asymmetric matrix. R is the Cholesky factor of a covariance
+    of full rank. If neither has full rank, R comes from the eigenvectors of the covariance of lower rank.
     """
     width = first.mean.size
     ranks = [width if one.pictures is None else min(width, one.pictures - 1) for one in (first, second)]
@@ -237,7 +237,7 @@ def trace_of_root(first: Gaussian, second: Gaussian) -> float:
             continue
         try:
             between = lower_congruence(np.linalg.cholesky(factored.covariance), other.covariance)
-        except np.linalg.LinAlgError:  # a feature that is the same in all pictures, or the sum of others
+        except np.linalg.LinAlgError:  # a feature is the same in all images, or is a linear combination of others
             continue
         break
     else:
@@ -245,7 +245,7 @@ def trace_of_root(first: Gaussian, second: Gaussian) -> float:
         values, vectors = np.linalg.eigh(factored.covariance)
         root = vectors[:, width - rank :] * np.sqrt(np.maximum(values[width - rank :], 0.0))
         between = root.T @ other.covariance @ root
-    # What is beyond the rank is 0 but for rounding, and the root of 1e-16 is 1e-8, two thousand times.
+    # Eigenvalues beyond the rank are 0 except for rounding: about 1e-16, with roots of 1e-8, of which thousands add up.
     values = np.linalg.eigvalsh(between)[-min(ranks) :]
     return float(np.sum(np.sqrt(np.maximum(values, 0.0))))
 
@@ -253,9 +253,9 @@ def trace_of_root(first: Gaussian, second: Gaussian) -> float:
 def lower_congruence(
     lower: Float[np.ndarray, "features features"], symmetric: Float[np.ndarray, "features features"]
 ) -> Float[np.ndarray, "features features"]:
-    """The lower triangle, which is all that ``eigvalsh`` reads, of Lᵀ S L for a lower triangular L.
+    """Returns Lᵀ S L for a lower triangular L. Only its lower triangle is valid, which is all that ``eigvalsh`` reads.
 
-    By blocks, so that what is zero is not multiplied: 5/3 n³ operations instead of 4 n³.
+    It works in blocks, to avoid multiplications by zeros: 5/3 n³ operations instead of 4 n³.
     """
     width = len(lower)
     product, result = np.zeros_like(symmetric), np.zeros_like(symmetric)

@@ -4,9 +4,9 @@ r"""The kernel distance between two sets of features (Bińkowski et al. 2018, se
 
     MMD² = Σ_{i≠j} k(xᵢ, xⱼ) / m(m-1) + Σ_{i≠j} k(yᵢ, yⱼ) / m(m-1) - 2 Σ_{i,j} k(xᵢ, yⱼ) / m²              (2)
 
-Equation (2) is unbiased (Gretton et al. 2012, equation 3): unlike the Fréchet distance it does not shrink with the
-number of pictures, and of two equal distributions it is around 0, on either side. Only in features of the Inception-v3
-of 2015 it is called KID.
+Equation (2) is unbiased (Gretton et al. 2012, equation 3). Unlike the Fréchet distance, its expected value does not
+depend on the number of images. For two equal distributions it is around 0, and can be negative. It is called KID only
+for the features of the Inception-v3 of 2015.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,16 +25,16 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The distance and how it was measured.
+    """The distance, and how it was measured.
 
     Attributes:
-        distance: mean of equation (2) over the subsets.
-        standard_deviation: over the subsets, which share pictures: not the error of the mean. None where one subset
-            has all pictures of both sides.
-        subsets: how many were drawn.
-        subset_size: m, pictures of each side in a subset; fewer than asked for where a side has fewer.
-        pictures: of the set that is measured.
-        reference_pictures: of the set that it is compared with.
+        distance: the mean of equation (2) over the subsets.
+        standard_deviation: the standard deviation over the subsets. They overlap, so it is not the error of the mean.
+            None if there is one subset with all images of both sides.
+        subsets: the number of subsets.
+        subset_size: m, the number of images per side in a subset. It is lower than requested if a side has fewer.
+        pictures: the number of measured images.
+        reference_pictures: the number of reference images.
     """
 
     distance: float
@@ -45,7 +45,7 @@ class KernelDistance:
     reference_pictures: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """Returns the fields by name."""
         return asdict(self)
 
 
@@ -56,17 +56,17 @@ def kernel_distance(
     subset_size: int = SUBSET_SIZE,
     seed: int = SEED,
 ) -> KernelDistance:
-    """Measures the kernel distance over random subsets, drawn as torch-fidelity draws them.
+    """Computes the kernel distance over random subsets, sampled like those of torch-fidelity.
 
     Args:
-        features: of the pictures that are measured.
-        reference: of those that they are compared with.
-        subsets: how many; one where it would have all pictures of both sides.
-        subset_size: pictures of each side; all of the smaller side where that has fewer.
-        seed: of the subsets.
+        features: the features of the measured images.
+        reference: the features of the reference images.
+        subsets: the number of subsets. It is reduced to one if a subset has all images of both sides.
+        subset_size: the number of images per side in a subset, at most all images of the smaller side.
+        seed: the seed of the subsets.
 
     Raises:
-        UserError: a side has fewer than two pictures, or a feature that is not finite, or their widths differ.
+        UserError: a side has fewer than two images, a feature is not finite, or the widths differ.
     """
     check_widths(features.shape[1], reference.shape[1])
     size = min(len(features), len(reference), subset_size)
@@ -76,7 +76,7 @@ def kernel_distance(
     check_finite(reference)
     if size == len(features) == len(reference):
         subsets = 1
-    # The old generator, since its numbers are the same in all versions of NumPy, and in torch-fidelity.
+    # NumPy's legacy generator, because its numbers are the same in all versions, and torch-fidelity uses it too.
     random = np.random.RandomState(seed)
     distances = []
     for _ in range(subsets):
@@ -94,7 +94,7 @@ def kernel_distance(
 
 
 def squared_discrepancy(ours: Float[np.ndarray, "m features"], theirs: Float[np.ndarray, "m features"]) -> float:
-    """Equation (2) of two subsets; at least two pictures in each."""
+    """Computes equation (2) for two subsets of at least two images each."""
     count = len(ours)
     within = 0.0
     for one in (ours, theirs):
@@ -106,6 +106,6 @@ def squared_discrepancy(ours: Float[np.ndarray, "m features"], theirs: Float[np.
 def polynomial_kernel(
     ours: Float[np.ndarray, "m features"], theirs: Float[np.ndarray, "n features"]
 ) -> Float[np.ndarray, "m n"]:
-    """Equation (1) of each pair."""
+    """Computes equation (1) for each pair."""
     kernel = ours @ theirs.T / ours.shape[1] + 1.0
-    return kernel * kernel * kernel  # a power of 3 takes ten times as long
+    return kernel * kernel * kernel  # ten times as fast as a power of 3

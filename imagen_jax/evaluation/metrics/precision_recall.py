@@ -1,12 +1,12 @@
-r"""Precision and recall of a set of pictures (Kynkäänniemi et al. 2019, equations 1 to 3).
+r"""Precision and recall of a set of images (Kynkäänniemi et al. 2019, equations 1 to 3).
 
-Around each picture of a set lies a ball that reaches its k-th nearest neighbour in the set; their union stands for
-what the set could be.
+Each image of a set has a ball around it, up to its k-th nearest neighbour in the set. The union of these balls
+approximates the set's distribution.
 
-    precision = share of our pictures that lie in a ball of a real one                                  (1)
-    recall    = share of real pictures that lie in a ball of one of ours                                (2)
+    precision = share of our images that are in a ball of a real one                                    (1)
+    recall    = share of real images that are in a ball of one of ours                                  (2)
 
-Precision asks whether pictures are good, recall whether all kinds of them come. Both depend on the numbers of pictures.
+Precision measures the quality of images, recall their variety. Both depend on the numbers of images.
 """
 
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ from imagen_jax.evaluation.metrics.frechet import check_finite, check_widths
 NEIGHBOURS = 3
 
 BLOCK_BYTES = 2**28
-"""Memory of one block of distances; some three of them are held at once."""
+"""The memory of one block of distances, in bytes. About three blocks exist at once."""
 
 ROUNDING = 1e-13
-"""Squared distances below this share of the squared lengths are those of equal features, of which a product of matrices
-makes a little more or less than 0."""
+"""Squared distances below this share of the summed squared lengths count as zero. For equal features, rounding
+makes the matrix product slightly more or less than 0."""
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Both measures and what they are of.
+    """Both measures, and how they were computed.
 
     Attributes:
         precision: equation (1), in [0, 1].
         recall: equation (2), in [0, 1].
         neighbours: k.
-        pictures: of our set.
-        reference_pictures: real ones.
+        pictures: the number of our images.
+        reference_pictures: the number of real images.
     """
 
     precision: float
@@ -48,7 +48,7 @@ class PrecisionRecall:
     reference_pictures: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name."""
+        """Returns the fields by name."""
         return asdict(self)
 
 
@@ -59,24 +59,24 @@ def precision_recall(
     block_bytes: int = BLOCK_BYTES,
     reference_radii: Float[np.ndarray, " reference_pictures"] | None = None,
 ) -> PrecisionRecall:
-    """Measures precision and recall in memory that doesn't grow with the product of the numbers of pictures.
+    """Computes precision and recall, in blocks of bounded memory.
 
     Args:
-        features: of our pictures.
-        reference: of real ones.
+        features: the features of our images.
+        reference: the features of real images.
         neighbours: k.
-        block_bytes: memory of one block of distances.
-        reference_radii: what ``neighbourhood_radii`` gave for the reference and k, where it was kept.
+        block_bytes: the memory of one block of distances, in bytes.
+        reference_radii: the stored result of ``neighbourhood_radii`` for this reference and k; computed if None.
 
     Raises:
-        UserError: a side has k pictures or fewer, or a feature that is not finite, or their widths differ.
+        UserError: a side has k images or fewer, a feature is not finite, or the widths differ.
     """
     check_widths(features.shape[1], reference.shape[1])
     for one in (features, reference):
         if len(one) <= neighbours:
             raise UserError(f"precision and recall take more than {neighbours} pictures on each side, not {len(one)}")
         check_finite(one)
-    # Distances don't depend on the origin, and what is lost to rounding does.
+    # Centring does not change distances, but reduces rounding errors.
     centre = reference.mean(axis=0, dtype=np.float64)
     ours, theirs = features - centre, reference - centre
     our_radii = squared_radii(ours, neighbours, block_bytes)
@@ -90,16 +90,16 @@ def precision_recall(
 
 
 def share_of(members: Bool[np.ndarray, " pictures"]) -> float:
-    """How many of them are true, in [0, 1]."""
+    """Returns the share of true values, in [0, 1]."""
     return float(np.mean(members))
 
 
 def neighbourhood_radii(
     reference: Float[np.ndarray, "pictures features"], neighbours: int = NEIGHBOURS, block_bytes: int = BLOCK_BYTES
 ) -> Float[np.ndarray, " pictures"]:
-    """Squared radii of the balls around the pictures of a reference, for ``precision_recall``.
+    """Returns the squared radii of the balls around the images of a reference, for ``precision_recall``.
 
-    They depend on the reference alone and take as long as all the rest, so they are worth keeping.
+    They depend only on the reference and take half of the total time, so they are worth storing.
     """
     return squared_radii(reference - reference.mean(axis=0, dtype=np.float64), neighbours, block_bytes)
 
@@ -107,10 +107,10 @@ def neighbourhood_radii(
 def squared_radii(
     features: Float[np.ndarray, "pictures features"], neighbours: int, block_bytes: int
 ) -> Float[np.ndarray, " pictures"]:
-    """Squared distance of each picture to its k-th nearest neighbour."""
+    """Returns the squared distance of each image to its k-th nearest neighbour."""
     radii = np.empty(len(features))
     for rows, squared in squared_distances(features, features, block_bytes):
-        # The nearest of all is the picture itself.
+        # Index 0 is the image itself.
         radii[rows] = np.partition(squared, neighbours, axis=1)[:, neighbours]
     return radii
 
@@ -118,7 +118,7 @@ def squared_radii(
 def squared_distances(
     ours: Float[np.ndarray, "pictures features"], theirs: Float[np.ndarray, "others features"], block_bytes: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block others"]]]:
-    """Squared distances of some of our pictures to all others, block by block, with the rows they are of."""
+    """Yields slices of our images, each with the squared distances of these images to all others."""
     lengths, other_lengths = (np.einsum("pf,pf->p", one, one) for one in (ours, theirs))
     step = max(1, block_bytes // (8 * len(theirs)))
     for start in range(0, len(ours), step):

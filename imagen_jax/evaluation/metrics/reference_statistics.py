@@ -1,11 +1,11 @@
-"""Statistics of features on disk: measured once, used for every evaluation that has the same key.
+"""Stores statistics of features on disk. They are measured once, and used in all evaluations with the same key.
 
     Moments, key -> save_statistics -> FILE.npz -> load_statistics, the same key -> Moments
     the npz files of pytorch-fid, clean-fid and ADM -> read_published_statistics -> Gaussian
 
-A file holds ``mu`` and ``sigma`` under the names of the field, so that its other programs read it too, and beside them
-``pictures`` and ``key``: what the numbers depend on (network, resize, weights, data set…), as JSON. Nothing in it is a
-pickle.
+A file contains ``mu`` and ``sigma``, under these common names so that other programs can read it. It also contains
+``pictures``, and ``key`` as JSON: the properties that the numbers depend on (network, resize, weights, data set…). It
+contains no pickle.
 """
 
 import json
@@ -26,24 +26,24 @@ from imagen_jax.weights.named_tensors import list_names
 Key = Mapping[str, str | int | float | bool | None]
 
 WIDEST = 4096
-"""Features of a picture; Inception has half as many."""
+"""The max number of features per image. Inception has half as many."""
 
 MAX_BYTES = 8 * WIDEST**2
-"""Bytes of a matrix."""
+"""The max size of a matrix in bytes."""
 
 SINGLE_ARRAY = b"\x93NUMPY"
 
 
 def save_statistics(path: Path, moments: Moments, key: Key) -> None:
-    """Writes the moments of features and what they depend on.
+    """Writes the moments of features and the key that identifies them.
 
     Args:
-        path: of an npz file, of this machine or in a bucket; seen only when it is whole.
-        moments: of at least two pictures.
-        key: of the network, the pictures and how they came to it; of plain values.
+        path: the npz file, local or in a bucket. Readers never see a partial file.
+        moments: the moments of at least two images.
+        key: the properties of the network, the images and their preparation, as plain values.
 
     Raises:
-        UserError: there are fewer than two pictures, or the file can't be written.
+        UserError: there are fewer than two images, or the file can't be written.
     """
     if moments.pictures < 2:
         raise UserError(f"statistics take at least 2 pictures, not {moments.pictures}: give more of them")
@@ -59,11 +59,11 @@ def save_statistics(path: Path, moments: Moments, key: Key) -> None:
 
 
 def load_statistics(path: Path, key: Key) -> Moments:
-    """Reads what ``save_statistics`` wrote, if it was of the same key.
+    """Reads a file of ``save_statistics``, if it has the same key.
 
     Raises:
-        UserError: the file can't be read, is none of ours, is damaged, or has another key; names the first entry that
-            differs, and both values.
+        UserError: the file can't be read, is not one of ours, is damaged, or has another key. The message names the
+            first entry that differs, and both values.
     """
     with opened(path) as file:
         if "key" not in file or "pictures" not in file:
@@ -85,10 +85,10 @@ def load_statistics(path: Path, key: Key) -> Moments:
 
 
 def read_published_statistics(path: Path) -> Gaussian:
-    """Reads an npz file of ``mu`` and ``sigma``, as pytorch-fid, clean-fid and ADM publish them, or one of ours.
+    """Reads an npz file of ``mu`` and ``sigma`` as pytorch-fid, clean-fid and ADM publish them, or one of ours.
 
-    Such files say neither of how many pictures they are nor what made them, which the caller has to know: a distance is
-    an FID only where it was the same network and the same way to resize.
+    Published files contain neither the number of images nor the network. The caller must make sure that the network and
+    the resizing are the same: otherwise a distance is not an FID.
 
     Raises:
         UserError: the file can't be read, has other contents or is damaged.
@@ -100,10 +100,10 @@ def read_published_statistics(path: Path) -> Gaussian:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Arrays]:
-    """Opens an npz file without pickles; arrays are read when they are asked for, and others in it cost nothing.
+    """Opens an npz file without pickles. Arrays are read on access, so unused ones cost nothing.
 
     Raises:
-        UserError: it can't be read, or what is asked for within the block is damaged.
+        UserError: the file can't be read, or an array that the block accesses is damaged.
     """
     try:
         with path.open("rb") as stream:
@@ -114,7 +114,7 @@ def opened(path: Path) -> Iterator[Arrays]:
                 yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
-    # Of arrays, of JSON, and of what should be a single number.
+    # Errors of reading arrays, of parsing JSON, and of converting the number of images.
     except (OSError, ValueError, TypeError, OverflowError) as error:
         raise_if_denied(error, path)
         raise UserError(
@@ -123,10 +123,10 @@ def opened(path: Path) -> Iterator[Arrays]:
 
 
 def read_arrays(path: Path, file: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the covariance, in float64.
+    """Returns the mean and the covariance, in float64.
 
     Raises:
-        UserError: one is missing, or they are not those of any features.
+        UserError: one of them is missing, or they are not valid statistics.
     """
     missing = [name for name in ("mu", "sigma") if name not in file]
     if missing:

@@ -1,19 +1,20 @@
-"""How often people prefer one model's pictures to another's, as Imagen's DrawBench asks them.
+"""Measures how often people prefer one model's images to another's, as in Imagen's DrawBench evaluation.
 
-A rater sees what two models drew for a prompt, side by side, and says of each question "a", "b" or "indifferent"
-(Saharia et al. 2022, section 4.3). The win-rate of a is the share of answers for it and half of the indifferent ones;
-that of b is 1 less it, so 0.5 means that nobody is ahead. Shares of all three answers are given too.
+A rater sees the images of two models for a prompt, side by side, and answers each question with "a", "b" or
+"indifferent" (Saharia et al. 2022, section 4.3). The win rate of a is the share of answers for a, plus half the share
+of indifferent ones. That of b is 1 minus it, so 0.5 is a tie. The shares of all three answers are given too.
 
-The interval is Wilson's (1927), which stays in [0, 1] and is right near both ends. Answers about one prompt are alike,
-though, whoever gives them, and its formula takes all for independent: with 25 raters of 20 prompts that differ, what it
-calls 95% held the truth in 46 to 72 of 100 simulations. So the number of answers in it is the effective one (Kish
-1965): as many independent answers as would scatter like the ones at hand, with prompts as clusters,
+The interval is Wilson's (1927), which stays in [0, 1] and is accurate near both ends. Its formula assumes independent
+answers, but answers about the same prompt are correlated, even from different raters. With 25 raters and 20 different
+prompts, its 95% interval contained the truth in only 46 to 72 of 100 simulations. Therefore we insert the effective
+number of answers (Kish 1965): the number of independent answers with the same variance, with prompts as clusters,
 
     n_eff = p (1 - p) / v,    v = m / (m - 1) · Σ (s_i - n_i p)² / n²,
 
 for prompt i of m with n_i answers and the sum s_i of their scores (1, 1/2 or 0), at least m and at most n. With one
-answer a prompt that is plain Wilson. In the same simulations it holds the truth in 93 to 95 of 100, with 10 prompts in
-91 to 93. That raters differ from each other is not in it: with few raters it speaks of them, not of all people.
+answer per prompt this is the plain Wilson interval. In the same simulations it contains the truth in 93 to 95 of 100,
+and with 10 prompts in 91 to 93. It does not include the variation among raters: with few raters, it is valid for these
+raters and not for all people.
 """
 
 import math
@@ -26,21 +27,21 @@ SCORES = {"a": 1.0, INDIFFERENT: 0.5, "b": 0.0}
 OVERALL = "overall"
 
 QUANTILE_95 = 1.959963984540054
-"""Of the normal distribution, on both sides of which 2.5% lie."""
+"""The quantile of the normal distribution with 2.5% beyond it on either side."""
 
 MIN_PROMPTS = 6
-"""With fewer, how much they scatter is a guess, and a prompt's answers count as one."""
+"""With fewer prompts, their variance cannot be estimated, so all answers about a prompt count as one."""
 
 
 class Rating(NamedTuple):
-    """One answer.
+    """One answer of a rater.
 
     Attributes:
-        rater: who gave it.
-        prompt: of the pictures.
-        category: of the prompt.
+        rater: the name of the rater.
+        prompt: the prompt of the images.
+        category: the category of the prompt.
         question: one of ``QUESTIONS``.
-        answer: one of ``SCORES``: whose pictures are preferred.
+        answer: the preferred side, one of ``SCORES``.
     """
 
     rater: str
@@ -54,15 +55,15 @@ class WinRate(NamedTuple):
     """The answers to one question in one category.
 
     Attributes:
-        category: its name, or ``OVERALL``.
+        category: the name of the category, or ``OVERALL``.
         question: one of ``QUESTIONS``.
-        answers: how many of each of ``SCORES``.
-        prompts: that they are about.
-        raters: who gave them.
-        rate: the win-rate of a.
-        low: end of its 95% interval.
-        high: the other end.
-        effective: number of independent answers that would be as certain.
+        answers: the number of answers for each of ``SCORES``.
+        prompts: the number of prompts.
+        raters: the number of raters.
+        rate: the win rate of a, in [0, 1].
+        low: the lower end of its 95% interval.
+        high: the upper end of its 95% interval.
+        effective: the number of independent answers with the same certainty.
     """
 
     category: str
@@ -77,14 +78,14 @@ class WinRate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Number of all answers."""
+        """The number of all answers."""
         return sum(self.answers.values())
 
 
 def measure_win_rates(ratings: Iterable[Rating]) -> list[WinRate]:
-    """Win-rates of every question, overall first and then in each category, by name.
+    """Returns the win rates of each question, first overall and then for each category by name.
 
-    Where all is of one category, it is not told apart.
+    If there is only one category, only the overall rates are returned.
     """
     ratings = list(ratings)
     categories = sorted({rating.category for rating in ratings})
@@ -100,7 +101,7 @@ def measure_win_rates(ratings: Iterable[Rating]) -> list[WinRate]:
 
 
 def measure_win_rate(category: str, question: str, ratings: Sequence[Rating]) -> WinRate:
-    """The win-rate of the answers to one question, at least one."""
+    """Returns the win rate of the answers to one question. There must be at least one."""
     by_prompt: dict[str, list[float]] = {}
     for rating in ratings:
         by_prompt.setdefault(rating.prompt, []).append(SCORES[rating.answer])
@@ -113,10 +114,10 @@ def measure_win_rate(category: str, question: str, ratings: Sequence[Rating]) ->
 
 
 def count_effective(scores: Sequence[Sequence[float]]) -> float:
-    """The number of independent answers that would be as certain as these, see above.
+    """Returns the number of independent answers with the same certainty as these, as in the module's docstring.
 
     Args:
-        scores: of each prompt's answers, 0 to 1.
+        scores: the scores of each prompt's answers, from 0 to 1.
     """
     prompts, count = len(scores), sum(map(len, scores))
     rate = sum(map(sum, scores)) / count
@@ -128,7 +129,7 @@ def count_effective(scores: Sequence[Sequence[float]]) -> float:
 
 
 def wilson_interval(rate: float, count: float, quantile: float = QUANTILE_95) -> tuple[float, float]:
-    """Where a share may lie that was seen as ``rate`` in ``count`` independent trials.
+    """Returns the confidence interval of a share that was observed as ``rate`` in ``count`` independent trials.
 
     Both ends are the shares p that are ``quantile`` standard deviations √(p (1 - p) / count) from ``rate``.
     """
@@ -139,7 +140,7 @@ def wilson_interval(rate: float, count: float, quantile: float = QUANTILE_95) ->
 
 
 def describe_win_rates(measured: Sequence[WinRate]) -> list[dict[str, Any]]:
-    """Win-rates as JSON can hold them."""
+    """Returns win rates in a form that JSON can hold."""
     return [
         {
             "category": one.category,
@@ -156,7 +157,7 @@ def describe_win_rates(measured: Sequence[WinRate]) -> list[dict[str, Any]]:
 
 
 def format_win_rates(measured: Sequence[WinRate]) -> list[str]:
-    """Win-rates as lines for a terminal, a table for each question."""
+    """Formats win rates as lines for a terminal, with one table per question."""
     width = max(len("category"), *(len(one.category) for one in measured))
     lines = []
     for question, words in QUESTIONS.items():

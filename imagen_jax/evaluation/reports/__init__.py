@@ -1,5 +1,6 @@
-"""Reports and plots for people, and the prompts and published numbers they show.
+"""Reports and plots for people, and the prompts and published numbers in them.
 
-``report`` (JSON); ``html_report`` and ``side_by_side`` on ``html_pages``; ``loss_plot``, ``metric_plot``, ``pareto``
-with ``label_places``, ``win_rate_plot``; ``drawbench`` (prompts); ``published`` (numbers of other models).
+``report`` writes JSON. ``html_report`` and ``side_by_side`` write HTML with ``html_pages``. ``loss_plot``,
+``metric_plot``, ``win_rate_plot`` and ``pareto`` draw plots, the last one with ``label_places``. ``drawbench`` has
+prompts, and ``published`` has numbers of other models.
 """

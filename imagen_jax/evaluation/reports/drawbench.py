@@ -1,21 +1,21 @@
-"""Prompts that each ask for one hard thing, as DrawBench has them, and a set of our own.
+"""Prompts that each test one difficult skill, as in DrawBench, and a set of our own.
 
-    prompts.csv, or our own set -> DrawBenchPrompt(category, prompt) of each -> pictures -> side_by_side
+    prompts.csv, or our own set -> DrawBenchPrompt(category, prompt) of each -> images -> side_by_side
 
-DrawBench (Saharia et al. 2022, section 3 and appendix C) is a table of 200 sentences with the columns ``Prompts`` and
-``Category``, which whoever has it can read here. Ours are 198 sentences of our own, 18 of each category, and the
-categories have DrawBench's names, so that tables line up:
+DrawBench (Saharia et al. 2022, section 3 and appendix C) is a table of 200 prompts with the columns ``Prompts`` and
+``Category``. It is not included, but ``read_drawbench`` reads it. Our set has 198 prompts of our own, 18 in each
+category. The categories have DrawBench's names, so that tables are comparable:
 
-    Colors              is each thing of the colour that is said, unusual ones too, and no two of them exchanged?
-    Conflicting         do things do to each other what they never do?
-    Counting            are there as many as are said, from one to ten?
-    DALL-E              are shape, material, clothing and point of view put together as nobody has yet?
-    Descriptions        is a thing found that is described at length and never named, or a scene of many parts?
-    Gary Marcus et al.  does word order, negation, possession or what everybody knows of the world change the picture?
-    Misspellings        are words understood whose letters are wrong?
-    Positional          is one thing on, under, left of, right of, before or between others?
-    Rare Words          are words known that hardly any caption holds?
-    Reddit              are jokes drawn, in which an age, a style and a subject don't belong together?
+    Colors              does each object have the specified colour, even an unusual one, and are none exchanged?
+    Conflicting         do objects interact in ways that never happen?
+    Counting            is the number of objects right, from one to ten?
+    DALL-E              are shape, material, clothing and point of view combined in new ways?
+    Descriptions        is an object shown that is described at length but not named, or a scene of many parts?
+    Gary Marcus et al.  do word order, negation, possession and common sense change the image?
+    Misspellings        are misspelt words understood?
+    Positional          is one object on, under, left of, right of, before or between others?
+    Rare Words          are words understood that hardly any caption contains?
+    Reddit              are jokes shown, in which an age, a style and a subject don't belong together?
     Text                are the quoted letters written, and all of them?
 """
 
@@ -34,16 +34,16 @@ PACKAGE = "imagen_jax.evaluation.reports"
 OWN_PROMPTS = "drawbench_prompts.csv"
 
 COLUMNS = {"prompts": "prompt", "prompt": "prompt", "category": "category", "categories": "category"}
-"""What a column holds, by its name in small letters."""
+"""Maps names of columns, in lower case, to their contents."""
 
 
 class DrawBenchPrompt(NamedTuple):
-    """A prompt and what it asks about.
+    """A prompt and its category.
 
     Attributes:
-        category: such as "Counting".
-        prompt: the sentence.
-        times: how often the file has it.
+        category: the tested skill, such as "Counting".
+        prompt: the text.
+        times: the number of times that the file contains it.
     """
 
     category: str
@@ -55,14 +55,15 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
     """Reads a table of prompts with their categories.
 
     Args:
-        path: a CSV as DrawBench is published, or ``.tsv``, ``.jsonl`` or ``.parquet``. The columns may stand in any
-            order and be written in any case; there may be others. Rows without anything in them are left out.
+        path: a CSV in DrawBench's format, or a ``.tsv``, ``.jsonl`` or ``.parquet`` file. The columns can be in any
+            order, with names in any case, and there may be others. Empty rows are ignored.
 
     Returns:
-        Each prompt once, where the file first has it, with the category that it has there.
+        Each prompt once, in the order of first occurrence, with the category of that occurrence.
 
     Raises:
-        UserError: there is no such file, it lacks a column, a row can't be read, or there is no prompt at all.
+        UserError: the file can't be read, a column is missing, a row can't be read or is incomplete, or there are no
+            prompts.
     """
     read_rows = lookup(ROW_READERS, path.suffix.lower(), "kind of table")
     found: dict[str, DrawBenchPrompt] = {}
@@ -88,10 +89,10 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
 
 
 def cells_of(values: Mapping[str, Any], path: Path, row: str) -> tuple[str, str]:
-    """The category and the prompt of a row, without the blanks around them.
+    """Returns the category and the prompt of a row, without surrounding white space.
 
     Raises:
-        UserError: a column is missing or there twice, or its text is not UTF-8.
+        UserError: a column is missing or duplicated, or its text is not UTF-8.
     """
     cells: dict[str, str] = {}
     for name, value in values.items():
@@ -110,7 +111,7 @@ def cells_of(values: Mapping[str, Any], path: Path, row: str) -> tuple[str, str]
 
 
 def own_prompts() -> list[DrawBenchPrompt]:
-    """Our own set: 18 prompts in each of DrawBench's 11 categories."""
+    """Returns our own set: 18 prompts in each of DrawBench's 11 categories."""
     with importlib.resources.as_file(importlib.resources.files(PACKAGE) / OWN_PROMPTS) as file:
         return read_drawbench(to_path(file))
 
@@ -119,7 +120,7 @@ def write_prompts(path: Path, prompts: Sequence[DrawBenchPrompt]) -> None:
     """Writes prompts as a CSV with DrawBench's columns, each once.
 
     Raises:
-        UserError: it can't be written.
+        UserError: the file can't be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""HTML pages that are one file each: pictures are in them, they ask for nothing else, and run no program.
+"""Writes self-contained HTML pages: images are embedded, nothing is loaded from elsewhere, and there are no scripts.
 
 values -> template in pages/, everything escaped -> PATH.html
-picture -> WebP of bounded size -> data URI
+image -> WebP of bounded size -> data URI
 """
 
 import base64
@@ -28,7 +28,7 @@ KINDS = {
     b"<?xml": "image/svg+xml",
     b"<svg": "image/svg+xml",
 }
-"""What a picture is, by how its file begins."""
+"""Maps the first bytes of an image file to its media type."""
 
 QUALITIES = (82, 65, 45, 25)
 MIN_SIDE = 16
@@ -36,7 +36,7 @@ MIN_SIDE = 16
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The pages' templates; a value that is not given is a defect."""
+    """Returns the environment of the pages' templates. A missing value raises an error."""
     loader = jinja2.PackageLoader(PACKAGE, "pages")
     return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -44,15 +44,15 @@ def templates() -> jinja2.Environment:
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
-    """Writes a page, under its name only when it is whole; returns its size in bytes.
+    """Writes a page and returns its size in bytes. Readers never see a partial file.
 
     Args:
         path: the HTML file.
-        template: its name in ``pages/``.
-        values: what the template asks for; text is escaped.
+        template: the name of the template in ``pages/``.
+        values: the values for the template. Text is escaped.
 
     Raises:
-        UserError: it can't be written.
+        UserError: the page can't be written.
     """
     try:
         with writing(path) as place, place.open("wb") as file:
@@ -65,14 +65,14 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
 
 
 def data_uri(content: bytes, name: str) -> str:
-    """A picture's file as an address that holds it.
+    """Returns the data URI of an image file.
 
     Args:
-        content: of a PNG, JPEG, WebP or SVG file.
-        name: what to call it in an error.
+        content: the bytes of a PNG, JPEG, WebP or SVG file.
+        name: the name of the image in error messages.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the file has another format.
     """
     for start, kind in KINDS.items():
         if content.startswith(start):
@@ -81,15 +81,15 @@ def data_uri(content: bytes, name: str) -> str:
 
 
 def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
-    """A picture as WebP that is no larger than asked for: of lower quality where need be, then smaller.
+    """Returns an image as WebP of limited size. If necessary, it lowers the quality first and then the resolution.
 
     Args:
-        path: of the picture.
-        side: its longer side in pixels, at most; a smaller picture stays as it is.
-        most_bytes: of the result, at least 1,000.
+        path: the image file.
+        side: the max length of the longer side in pixels. Smaller images are not enlarged.
+        most_bytes: the max size of the result in bytes, at least 1,000.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the image can't be read.
     """
     try:
         image = Image.fromarray(decode_pixels(path.read_bytes()))
@@ -100,7 +100,7 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
     while True:
         for quality in QUALITIES:
             encoded = io.BytesIO()
-            # Method 4, the usual one, takes twice as long for files that are 1% smaller.
+            # The default method 4 takes twice as long for files that are only 1% smaller.
             image.save(encoded, format="WEBP", quality=quality, method=2)
             if encoded.tell() <= most_bytes or (quality == QUALITIES[-1] and max(image.size) <= MIN_SIDE):
                 return encoded.getvalue()

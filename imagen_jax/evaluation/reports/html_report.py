@@ -1,9 +1,9 @@
-"""The report of an evaluation as a page that a person reads and can repeat the evaluation from.
+"""Writes the report of an evaluation as a page, with all facts that a reader needs to repeat the evaluation.
 
     report.json -> headline cards, warnings, figures, comparison table, every other fact as tables -> one HTML file
 
-What the report holds is shown, whatever its key is called: ``protocol``, ``versions`` and keys that nobody thought of
-here become tables of facts.
+The page shows all keys of the report. Keys without a layout of their own, such as ``protocol`` and ``versions``, become
+tables of facts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ class Fact(NamedTuple):
     """A line of a table of facts.
 
     Attributes:
-        name: in words; of a nested fact with those above it.
-        text: its value.
+        name: the name in words, with the names of the outer keys for a nested fact.
+        text: the value.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Grid(NamedTuple):
     """A list of records as a table.
 
     Attributes:
-        name: in words.
-        columns: in words.
-        lines: a text for each column.
+        name: the name in words.
+        columns: the names of the columns in words.
+        lines: the rows, with one text per column.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Section(NamedTuple):
     """Facts under a heading.
 
     Attributes:
-        title: of it.
-        facts: one a line.
-        grids: lists of records, below them.
+        title: the heading.
+        facts: the facts, one per line.
+        grids: lists of records, below the facts.
     """
 
     title: str
@@ -65,13 +65,14 @@ def write_html_report(path: Path, report: Mapping[str, Any], figures: Mapping[st
 
     Args:
         path: the HTML file.
-        report: as ``report.json`` holds it. ``title``; ``headline``, a list of ``name``, ``value``, ``better`` ("lower"
-            or "higher") and perhaps ``uncertainty`` and ``note``; ``warnings``, a list of sentences; ``table``, rows as
-            ``published.TableRow.as_dict`` gives them. All else is facts, however deep they are nested.
-        figures: a PNG, JPEG, WebP or SVG, or the path of one, by what it shows.
+        report: the contents of ``report.json``. ``title`` is the heading. ``headline`` is a list of ``name``,
+            ``value``, ``better`` ("lower" or "higher") and optionally ``uncertainty`` and ``note``. ``warnings`` is a
+            list of sentences. ``table`` has rows as from ``published.TableRow.as_dict``. All other keys are facts, with
+            any nesting.
+        figures: PNG, JPEG, WebP or SVG images, or paths of them, by their captions.
 
     Returns:
-        The page's size in bytes.
+        The size of the page in bytes.
 
     Raises:
         UserError: a figure can't be read, a direction is unknown, or the page can't be written.
@@ -91,10 +92,10 @@ def write_html_report(path: Path, report: Mapping[str, Any], figures: Mapping[st
 
 
 def content_of(figure: Path | bytes) -> bytes:
-    """The bytes of a figure.
+    """Returns the bytes of a figure.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the figure can't be read.
     """
     if isinstance(figure, bytes):
         return figure
@@ -106,7 +107,7 @@ def content_of(figure: Path | bytes) -> bytes:
 
 
 def headline_card(entry: Mapping[str, Any]) -> dict[str, str]:
-    """A headline number as texts: ``name``, ``value``, ``uncertainty``, ``direction`` and ``note``; "" for none.
+    """Returns a headline number as texts: ``name``, ``value``, ``uncertainty``, ``direction``, ``note``; "" for none.
 
     Raises:
         UserError: the direction is neither "lower" nor "higher".
@@ -124,14 +125,14 @@ def headline_card(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_figures(value: Any) -> str:
-    """A headline number, to four significant digits; whole numbers and large ones with commas between thousands."""
+    """Formats a headline number to four significant digits. Integers and large numbers get commas and no decimals."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return in_text(value)
     return f"{value:,.0f}" if isinstance(value, int) or 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a comparison table under their headings, in the order given."""
+    """Groups the rows of a comparison table by their headings, in the given order."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         value = row.get("value")
@@ -146,7 +147,7 @@ def by_group(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
 
 
 def all_sections(facts: Mapping[str, Any]) -> list[Section]:
-    """The sections of all facts; what is neither a mapping nor a list stands in one of its own, before the others."""
+    """Returns the sections of all facts. Plain values are collected in a section of their own, before the others."""
     alone = {key: value for key, value in facts.items() if not isinstance(value, Mapping) and not is_list(value)}
     nested = {key: value for key, value in facts.items() if key not in alone}
     first = [section_of("In short", alone)] if alone else []
@@ -154,7 +155,7 @@ def all_sections(facts: Mapping[str, Any]) -> list[Section]:
 
 
 def sections_of(title: str, value: Any) -> list[Section]:
-    """A section of the plain facts of a mapping, and one of each mapping in it."""
+    """Returns one section for the plain facts of a mapping, and one for each mapping in it."""
     if not isinstance(value, Mapping):
         value = {title: value}
     parts = {key: part for key, part in value.items() if isinstance(part, Mapping) and part}
@@ -164,7 +165,7 @@ def sections_of(title: str, value: Any) -> list[Section]:
 
 
 def section_of(title: str, facts: Mapping[str, Any]) -> Section:
-    """All facts of a mapping, whatever is in it, under one heading."""
+    """Returns a section with all facts of a mapping, at any depth."""
     flat = [item for key, value in facts.items() for item in flatten(in_words(key), value)]
     return Section(
         title,
@@ -174,7 +175,7 @@ def section_of(title: str, facts: Mapping[str, Any]) -> Section:
 
 
 def flatten(name: str, value: Any) -> Iterator[Fact | Grid]:
-    """The lines that a fact takes: one of a plain value or a list of them, one of each part of what is nested."""
+    """Yields a fact for a plain value or list, a grid for a list of records, and both for parts of nested values."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
             yield from flatten(f"{name} › {in_words(key)}", part)
@@ -190,22 +191,22 @@ def flatten(name: str, value: Any) -> Iterator[Fact | Grid]:
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a list, of which a text is none."""
+    """Returns whether a value is a sequence, but not text or bytes."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def is_record(value: Any) -> bool:
-    """Whether a value is a mapping that holds nothing nested."""
+    """Returns whether a value is a mapping without nested values."""
     return isinstance(value, Mapping) and not any(isinstance(part, Mapping) or is_list(part) for part in value.values())
 
 
 def in_words(key: Any) -> str:
-    """A key as a heading."""
+    """Returns a key as a heading, with spaces for underscores."""
     return str(key).replace("_", " ")
 
 
 def in_text(value: Any) -> str:
-    """A value as a reader would write it down to use it again: without commas between thousands."""
+    """Formats a value so that it can be copied: without commas between thousands."""
     if value is None or value == "" or (isinstance(value, Mapping) and not value):
         return NOTHING
     if isinstance(value, bool):

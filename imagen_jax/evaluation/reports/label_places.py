@@ -1,8 +1,8 @@
-"""Where the labels of points go, so that they hide neither each other nor the points.
+"""Places the labels of points so that they cover neither each other nor the points.
 
-    a label's places around its point -> what each would cover -> the one that covers least, label after label
+    a label's possible boxes around its point -> what each would cover -> the box that covers least, label after label
 
-All in pixels, y upwards. The result depends on the order of the points and on nothing else.
+All units are pixels, with y upwards. The result depends only on the arguments, including the order of the points.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 DISTANCES = (1.0, 2.0, 3.5, 5.5)
-"""How far a label may be from its point, in gaps."""
+"""The possible distances of a label from its point, in gaps."""
 
 COVERS_LABEL, COVERS_POINT, LEAVES_SHEET, COVERS_LINE, FARTHER = 100.0, 60.0, 200.0, 6.0, 1.0
-"""What each costs. A line may be crossed where else a label would be far away."""
+"""The cost of each. Crossing a line is cheap, so that labels do not move far away to avoid it."""
 
 
 class Box(NamedTuple):
-    """A rectangle with upright sides."""
+    """An axis-aligned rectangle."""
 
     left: float
     bottom: float
@@ -26,21 +26,21 @@ class Box(NamedTuple):
     top: float
 
     def overlaps(self, other: "Box") -> bool:
-        """Whether two rectangles have an area in common."""
+        """Returns whether two rectangles have an area in common."""
         apart = self.right <= other.left or other.right <= self.left
         return not (apart or self.top <= other.bottom or other.top <= self.bottom)
 
     def wider(self, margin: float) -> "Box":
-        """The rectangle with a margin to its left and right, where letters of two labels would run together."""
+        """Returns the rectangle with a margin on its left and right, which keeps the letters of two labels apart."""
         return self._replace(left=self.left - margin, right=self.right + margin)
 
     def holds(self, other: "Box") -> bool:
-        """Whether another rectangle lies within."""
+        """Returns whether another rectangle is inside."""
         beside = other.left < self.left or other.right > self.right
         return not (beside or other.bottom < self.bottom or other.top > self.top)
 
     def is_crossed_by(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Whether a straight line goes through; clipped as Liang and Barsky do."""
+        """Returns whether a line segment crosses the rectangle, by Liang-Barsky clipping."""
         entry, leave = 0.0, 1.0
         for axis, (low, high) in enumerate(((self.left, self.right), (self.bottom, self.top))):
             step = end[axis] - start[axis]
@@ -60,17 +60,17 @@ def place_labels(
     sheet: Box,
     gap: float,
 ) -> list[Box]:
-    """Chooses a place for each label.
+    """Chooses a box for each label.
 
     Args:
-        points: that the labels are of.
-        sizes: width and height of each label.
-        lines: the corners of each line drawn, which labels rather don't cross.
-        sheet: where labels may be.
-        gap: how far a label keeps from its point; half as much is the point's own size.
+        points: the points of the labels.
+        sizes: the width and height of each label.
+        lines: the vertices of each plotted line; labels avoid crossing them.
+        sheet: the area for labels.
+        gap: the min distance of a label from its point; also the side of the square that represents the point.
 
     Returns:
-        A rectangle for each label, in order.
+        A box for each label, in order.
     """
     dots = [Box(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in points]
     segments = [segment for line in lines for segment in pairwise(line)]
@@ -99,9 +99,9 @@ def place_labels(
 
 
 def beside(point: tuple[float, float], size: tuple[float, float], way: tuple[int, int], distance: float) -> Box:
-    """The rectangle of a size that lies at a distance from a point, in one of ``DIRECTIONS``."""
+    """Returns the box of a size at a distance from a point, in one of ``DIRECTIONS``."""
     slanted = 0.7 if way[0] and way[1] else 1.0
-    # Where the rectangle's own middle is left, middle or right of the point, so is the side nearest to it.
+    # A direction of -1 puts the box's right or upper side at the point, 1 its left or lower side, and 0 its centre.
     left = point[0] + way[0] * distance * slanted + (way[0] - 1) / 2 * size[0]
     bottom = point[1] + way[1] * distance * slanted + (way[1] - 1) / 2 * size[1]
     return Box(left, bottom, left + size[0], bottom + size[1])

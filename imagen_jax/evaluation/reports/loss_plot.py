@@ -1,4 +1,4 @@
-"""The loss of one or more runs as a picture."""
+"""Plots the losses of one or more runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,18 +16,18 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from imagen_jax.storage.paths import Path, writing
 
 SMOOTHED_SHARE = 0.05
-"""The window of the running mean, as a share of the run."""
+"""The window of the running mean, as a share of the log lines."""
 
 
 def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: Path) -> None:
-    """Draws the loss of each run against its step, side by side: every logged value faint, their running mean strong.
+    """Plots the loss of each run against its step, side by side: logged values faintly, their running mean strongly.
 
     Args:
-        runs: the lines of ``metrics.jsonl`` of each, by its name. A run without lines gets an empty panel that says so.
-        path: the PNG.
+        runs: the lines of each run's ``metrics.jsonl``, by the run's name. A run without lines gets an empty panel.
+        path: the PNG file.
 
     Raises:
-        UserError: no run has a line, or the picture can't be written.
+        UserError: no run has a line, or the plot can't be written.
     """
     if not any(runs.values()):
         raise UserError("there is no loss to plot, as no run has a metrics.jsonl yet: train a stage first")
@@ -51,17 +51,17 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: P
 
 
 def plot_run(axis: Axes, lines: Sequence[Mapping[str, int | float]]) -> None:
-    """Draws one run's loss on a log scale."""
+    """Plots one run's loss on a log scale."""
     steps = np.asarray([line["step"] for line in lines])
     losses = np.asarray([line["loss"] for line in lines], np.float64)
     window = max(1, round(SMOOTHED_SHARE * len(losses)))
-    # A dot for a run of one line, which makes no line in the picture.
+    # A run with a single log line would be invisible without a marker.
     marker = "." if len(lines) == 1 else None
     axis.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8, label="each log line")
     smooth = running_mean(losses, window)
     axis.plot(steps, smooth, color="tab:blue", linewidth=2, marker=marker, label=f"mean of {window} lines")
     axis.set_yscale("log", nonpositive="mask")
-    # Plain numbers: 0.02 reads faster than 2 × 10⁻².
+    # Plain numbers, because 0.02 is easier to read than 2 × 10⁻².
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")
@@ -71,7 +71,7 @@ def plot_run(axis: Axes, lines: Sequence[Mapping[str, int | float]]) -> None:
 
 
 def running_mean(values: Float[np.ndarray, " lines"], window: int) -> Float[np.ndarray, " lines"]:
-    """The mean of the ``window`` values around each, of fewer near the ends; what is not finite is left out."""
+    """Returns the mean of the ``window`` values around each, fewer near the ends, without non-finite values."""
     finite = np.isfinite(values)
     ones = np.ones(window)
     total = np.convolve(np.where(finite, values, 0.0), ones, "same")

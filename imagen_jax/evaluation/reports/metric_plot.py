@@ -1,4 +1,4 @@
-"""Numbers of a run against its steps, a panel for each."""
+"""Plots the metrics of a run against its steps, with one panel for each metric."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,16 +14,16 @@ TITLES = {
     "frechet_distance": "Fréchet distance (lower is better)",
     "caption_recall_at_10": "caption recall@10 (higher is better)",
 }
-"""Of what is plotted; other numbers are not."""
+"""The titles of the plotted metrics. Other metrics are not plotted."""
 
 
 def plot_metrics(lines: Sequence[Mapping[str, int | float]], path: Path, subtitle: str) -> None:
-    """Draws every number that has a title against the step; ``chance``, where a line has it, dotted in the last panel.
+    """Plots each metric with a title against the step, and ``chance``, if present, dotted in the last panel.
 
     Args:
-        lines: each with its ``step``; at least one.
-        path: the PNG.
-        subtitle: what has been measured.
+        lines: the metrics of each ``step``; at least one line.
+        path: the PNG file.
+        subtitle: a description of the measurement.
     """
     names = [name for name in TITLES if name in lines[-1]]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.6), squeeze=False, layout="constrained")

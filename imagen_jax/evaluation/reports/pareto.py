@@ -1,9 +1,9 @@
-"""One measure against another as a setting goes through its values: the curves of the Imagen paper's figures.
+"""Plots one measure against another for several values of a setting, like the curves in the Imagen paper.
 
     points (label, x, y, group) -> a line of each group, a label at each point, the best trade-offs filled -> PNG, SVG
 
-In the paper x is the CLIP score, of which more is better, y is FID, of which less is better, a point is a guidance
-weight, and a group is a model or a level of augmentation (Saharia et al. 2022, figure 4 and those of the appendix).
+In the paper, x is the CLIP score (higher is better) and y is FID (lower is better). A point is a guidance weight, and a
+group is a model or a level of augmentation (Saharia et al. 2022, figure 4 and those of the appendix).
 """
 
 import math
@@ -26,14 +26,14 @@ from imagen_jax.storage.paths import Path, writing
 
 MARKERS = "osD^vP*X"
 COLOURS = ("#0b62a8", "#b35900", "#1b7f3b", "#b3202a", "#6a3fa0", "#7a4a2b", "#b0478f", "#4d4d4d")
-"""Dark enough for small letters on white."""
+"""These are dark enough for small letters on white."""
 
 LABEL_SIZE = 8
 GAP = 7.0
-"""Between a point and its label, in points of 1/72 inch."""
+"""The gap between a point and its label, in points of 1/72 inch."""
 
 MAX_LABEL_DISTANCE = 1.6
-"""Gaps from which on a thin line leads from a point to its label."""
+"""In gaps. If the label is farther away, a thin line connects it to its point."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class ParetoPoint:
     """One measurement.
 
     Attributes:
-        label: what stands beside it, such as the guidance weight.
-        x: of which more is better.
-        y: of which less is better.
-        group: the line that it is on.
+        label: the text beside the point, such as the guidance weight.
+        x: the first measure; higher is better.
+        y: the second measure; lower is better.
+        group: the name of the line through the point.
     """
 
     label: str
@@ -54,7 +54,7 @@ class ParetoPoint:
 
 
 def pareto_optimal(points: Sequence[ParetoPoint]) -> list[bool]:
-    """Which points no other one beats: none is at least as good in both measures and better in one."""
+    """Returns for each point whether no other point is at least as good in both measures and better in one."""
 
     def beats(other: ParetoPoint, point: ParetoPoint) -> bool:
         at_least = other.x >= point.x and other.y <= point.y
@@ -66,19 +66,19 @@ def pareto_optimal(points: Sequence[ParetoPoint]) -> list[bool]:
 def plot_pareto(
     points: Sequence[ParetoPoint], path_without_suffix: Path, x_label: str, y_label: str
 ) -> tuple[Path, Path]:
-    """Draws the points as ``.png`` and ``.svg``; equal points give equal files.
+    """Plots the points as ``.png`` and ``.svg``. Equal points give equal files.
 
     Args:
-        points: those of a group are joined in the order given.
-        path_without_suffix: where, such as ``OUT/clip_against_fid``.
-        x_label: of the measure of which more is better.
-        y_label: of the measure of which less is better.
+        points: the points. Those of a group are connected in the given order.
+        path_without_suffix: the path of both files without suffix, such as ``OUT/clip_against_fid``.
+        x_label: the name of the measure on the x-axis; higher is better.
+        y_label: the name of the measure on the y-axis; lower is better.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: there is no point, one is not finite, or a file can't be written.
+        UserError: there are no points, one is not finite, or a file can't be written.
     """
     if not points:
         raise UserError("there is no point to plot: measure at least one setting")
@@ -86,10 +86,10 @@ def plot_pareto(
         if not (math.isfinite(point.x) and math.isfinite(point.y)):
             name = " ".join(filter(None, [point.group, point.label]))
             raise UserError(f"the point {name!r} is at {point.x}, {point.y}: measure it again, or leave it out")
-    # Not with_suffix, which would take the 5 of "guidance_1.5" for one.
+    # Not with_suffix, which would replace the ".5" of "guidance_1.5".
     files = tuple(path_without_suffix.parent / f"{path_without_suffix.name}.{form}" for form in ("png", "svg"))
     png, svg = files
-    # Else two files of the same plot differ in their random names.
+    # Without the salt, two SVG files of the same plot differ in their random ids.
     with plt.rc_context({"svg.hashsalt": "imagen_jax", "svg.fonttype": "path"}):
         figure, axis = plt.subplots(figsize=(8, 6), dpi=150, layout="constrained")
         try:
@@ -112,7 +112,7 @@ def plot_pareto(
 
 
 def draw_groups(axis: Axes, points: Sequence[ParetoPoint]) -> None:
-    """Draws each group's line with hollow points, and fills those that are Pareto-optimal among all."""
+    """Plots each group's line with hollow points, and fills the points that are Pareto-optimal among all groups."""
     best = pareto_optimal(points)
     groups = list(dict.fromkeys(point.group for point in points))
     for number, group in enumerate(groups):
@@ -148,14 +148,14 @@ def draw_groups(axis: Axes, points: Sequence[ParetoPoint]) -> None:
 
 
 def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> None:
-    """Writes each point's label, in its line's colour, where it covers least."""
+    """Writes each point's label in the colour of its line, at the position where it covers least."""
     groups = list(dict.fromkeys(point.group for point in points))
     colours = [COLOURS[groups.index(point.group) % len(COLOURS)] for point in points]
     texts = [
         axis.text(point.x, point.y, point.label, color=colour, fontsize=LABEL_SIZE, parse_math=False)
         for point, colour in zip(points, colours, strict=True)
     ]
-    # Sizes and places in pixels are known only after the layout, which must not change any more.
+    # Positions in pixels are known only after the layout, which must not change afterwards.
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
@@ -175,7 +175,7 @@ def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> N
     )
     to_data = axis.transData.inverted().transform
     for text, extent, box, place, colour in zip(texts, extents, boxes, places, colours, strict=True):
-        # The extent begins beside the text's origin, by as much as its letters do.
+        # The extent of a text has an offset from the text's position.
         origin = (box.left - (extent.x0 - place[0]), box.bottom - (extent.y0 - place[1]))
         text.set_position(to_pair(to_data(origin)))
         end = (min(max(place[0], box.left), box.right), min(max(place[1], box.bottom), box.top))
@@ -185,5 +185,5 @@ def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> N
 
 
 def to_pair(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The two numbers of an array."""
+    """Converts the two numbers of an array to a tuple of floats."""
     return float(values[0]), float(values[1])

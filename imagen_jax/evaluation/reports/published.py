@@ -1,9 +1,9 @@
-"""Numbers of others, FID-30K on COCO, and where our own number may stand among them.
+"""Published FID-30K numbers on COCO, and the place of our own number among them.
 
-The first two groups are table 1 of the Imagen paper (Saharia et al. 2022), in its order and as it was shown since; the
-third is what others have published of systems built like it. All are of 30,000 captions of COCO 2014's validation
-set at 256 px. FID is the Fréchet distance of Inception's features alone: a number of another network, or of other
-images, is printed beside the column and never in it.
+The first two groups are table 1 of the Imagen paper (Saharia et al. 2022), in its order and as it has been shown since.
+The third has numbers that others published later, of systems with a similar design. All use 30,000 captions of COCO
+2014's validation set at 256 px. FID is the Fréchet distance of Inception's features only. A number of another network,
+or of other images, is printed beside the column and never in it.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,14 +24,14 @@ UNPUBLISHED = "guidance and steps are unpublished"
 
 
 class Published(NamedTuple):
-    """A row of others.
+    """A row with a published number.
 
     Attributes:
-        group: under which heading it stands.
-        name: of the system, and who made it.
-        fid: as published.
-        source: where.
-        note: what a reader should know.
+        group: the heading above the row.
+        name: the name of the system, and its authors.
+        fid: the published FID.
+        source: the publication.
+        note: a remark for readers.
     """
 
     group: str
@@ -62,16 +62,16 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class OurNumber:
-    """A distance that was measured here.
+    """A distance that was measured with this program.
 
     Attributes:
-        name: of the model, as the table shows it.
+        name: the name of the model in the table.
         value: the distance.
-        distance: what it is called, as ``FeatureNetwork.distance`` says: "FID" for Inception's alone.
-        network: whose features they are, as ``FeatureNetwork.title`` says.
-        samples: pictures drawn.
-        data: the images that they were compared with, in words.
-        on_coco: whether these are COCO's.
+        distance: the name of the distance, as in ``FeatureNetwork.distance``: "FID" for Inception's features only.
+        network: the feature network, as in ``FeatureNetwork.title``.
+        samples: the number of sampled images.
+        data: the reference images, in words.
+        on_coco: whether the reference images are COCO's.
         trained_on_coco: whether the model was trained on COCO.
     """
 
@@ -86,12 +86,12 @@ class OurNumber:
 
     @property
     def is_coco_fid(self) -> bool:
-        """Whether the number may stand in the column."""
+        """Whether the number is comparable with the column: an FID on COCO."""
         return self.distance == "FID" and self.on_coco
 
     @property
     def note(self) -> str:
-        """What the number is, and why it doesn't compare where it doesn't."""
+        """A description of the number, with the reason if it is not comparable."""
         measured = f"of {self.network}, {self.samples:,} pictures against {self.data}"
         if self.distance != "FID":
             return f"not FID: {self.distance} {self.value:.4g} {measured}"
@@ -103,15 +103,15 @@ class OurNumber:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of the table that a report prints.
+    """A row of the printed table.
 
     Attributes:
-        group: under which heading it stands.
-        name: of the system.
-        value: what stands in the column; None where nothing may.
-        note: beside it.
-        source: where it was published; "" of ours.
-        ours: whether the row is marked as ours.
+        group: the heading above the row.
+        name: the name of the system.
+        value: the number in the column; None if it is not comparable.
+        note: the remark beside the number.
+        source: the publication; "" for our number.
+        ours: whether the row is ours.
     """
 
     group: str
@@ -122,12 +122,12 @@ class TableRow:
     ours: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, by name, as JSON can hold them."""
+        """Returns the fields by name, in a form that JSON can hold."""
         return asdict(self)
 
 
 def table_with(ours: OurNumber | None = None) -> list[TableRow]:
-    """The published table, with our row at the end of the group where it belongs."""
+    """Returns the published table, with our row at the end of its group."""
     rows = [TableRow(row.group, row.name, row.fid, row.note, row.source) for row in PUBLISHED]
     if ours is None:
         return rows

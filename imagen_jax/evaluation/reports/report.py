@@ -1,4 +1,4 @@
-"""The report of an evaluation: one JSON file with every fact that a reader needs to repeat it."""
+"""Writes the report of an evaluation: one JSON file with all facts that a reader needs to repeat the evaluation."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Cores and devices, Python, and the versions that matter."""
+    """Returns the number of cores, the devices, the platform, and the versions of Python and the main packages."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     return {
         "cores": os.cpu_count(),
@@ -29,9 +29,9 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_training(lines: Sequence[Mapping[str, int | float]]) -> dict[str, Any]:
-    """What a run's metrics say about it as a whole: steps, last loss, speed, overhead, memory.
+    """Summarises a run's metrics: steps, last loss, speed, overhead, memory.
 
-    Speed is the median of the log lines. Seconds and overhead are those of the last process that trained it.
+    The speed is the median over the log lines. Seconds and overhead are those of the last process of the run.
     """
     if not lines:
         return {}
@@ -50,12 +50,12 @@ def describe_training(lines: Sequence[Mapping[str, int | float]]) -> dict[str, A
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a report as JSON, under its name only when it is whole.
+    """Writes a report as JSON. Readers never see a partial file.
 
-    Floats are rounded to six significant digits; what is not finite becomes null, as JSON has no word for it.
+    Floats are rounded to six significant digits. NaN and infinity become null, because JSON cannot represent them.
 
     Raises:
-        UserError: it can't be written.
+        UserError: the file can't be written.
     """
     text = json.dumps(round_numbers(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     try:
@@ -67,7 +67,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def round_numbers(value: Any) -> Any:
-    """The same structure with floats rounded to six significant digits, and None where they are not finite."""
+    """Returns the same structure with floats rounded to six significant digits, and None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,10 +1,10 @@
-"""A page on which models stand side by side, prompt by prompt.
+"""Writes a page that shows the images of several models side by side, prompt by prompt.
 
     folder of PNGs -> pictures_by_prompt -> ModelPictures of each model --+-> thumbnails -> one HTML file
     prompts with their categories ----------------------------------------+
 
-The page is one file of at most about 60 MB, however many pictures it shows: they share ``MAX_ENCODED_BYTES``. 200
-prompts × 8 pictures × 2 models have 13.6 kB each, which is more than a WebP of 256 px usually needs.
+The page is one file of at most about 60 MB for any number of images: they share ``MAX_ENCODED_BYTES``. With 200 prompts
+× 8 images × 2 models, each image can have 13.6 kB, which is more than a WebP of 256 px usually needs.
 """
 
 import itertools
@@ -23,26 +23,26 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 SIDE = 256
 MAX_DIGITS = 9
-"""Of a picture's index."""
+"""The max number of digits of an image's index."""
 
 MAX_ENCODED_BYTES = 58_000_000
-"""Characters of all pictures together."""
+"""The max number of characters of all encoded images together."""
 
 LARGEST, SMALLEST = 24_000, 1_000
-"""Bytes that a picture may have where there are few, and must have where there are many."""
+"""The upper and the lower bound of the size limit for an image, in bytes. It depends on the number of images."""
 
 ENCODED = 4 / 3
-"""Characters for each byte, in base 64."""
+"""The number of base64 characters per byte."""
 
 
 @dataclass(frozen=True)
 class ModelPictures:
-    """What one model drew.
+    """The images of one model.
 
     Attributes:
-        name: as the page shows it.
-        pictures: files by prompt, in the order in which they are shown.
-        settings: how they were drawn, to be printed.
+        name: the name on the page.
+        pictures: image files by prompt, in display order.
+        settings: the sampling settings to print.
     """
 
     name: str
@@ -51,19 +51,20 @@ class ModelPictures:
 
 
 def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of a folder as ``imagen_jax.sample`` writes it, by what they show and in the order of their index.
+    """Returns the images in a folder of ``imagen_jax.sample``, by prompt and in the order of their index.
 
-    A picture's text chunks say which it is; none is decoded. What has no index, like the grid, is left out.
+    Prompt and index come from the text chunks of each PNG; no pixels are decoded. Images without index, such as the
+    grid, are ignored.
 
     Raises:
-        UserError: a PNG can't be read, or none says which picture it is.
+        UserError: a PNG can't be read, or none contains a prompt and an index.
     """
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in files_in(folder):
         if path.suffix.lower() != ".png":
             continue
         try:
-            # Not `text`, which decodes the whole picture to look for chunks behind it.
+            # Not `text`, which decodes the whole image to find chunks after the pixels.
             with path.open("rb") as file, opened_image(file) as image:
                 said = image.info
         except (OSError, DamagedImageError) as error:
@@ -83,19 +84,19 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
 
 
 def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Sequence[DrawBenchPrompt]) -> int:
-    """Writes the page; where a model lacks a picture that another has, there is an empty cell that says so.
+    """Writes the page. Where a model lacks an image that another has, there is an empty cell with a notice.
 
     Args:
         path: the HTML file.
-        models: from left to right.
-        prompts: each once; those of a category stand together.
+        models: the models, from left to right.
+        prompts: the prompts, each once. They are grouped by category.
 
     Returns:
-        The page's size in bytes.
+        The size of the page in bytes.
 
     Raises:
-        UserError: no model has a picture of any prompt, there are too many for one page, a picture can't be read, or
-            the page can't be written.
+        UserError: no model has an image of any prompt, there are too many images for one page, an image can't be read,
+            or the page can't be written.
     """
     shown = {prompt.prompt for prompt in prompts}
     files = [
@@ -108,7 +109,7 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
     for prompt in prompts:
         entry: dict[str, Any] = {"text": prompt.prompt, "cells": cells(prompt, models, addresses)}
         categories.setdefault(prompt.category, []).append(entry)
-    # Numbered as they stand on the page, where those of a category stand together.
+    # Numbered in the order of the page, which groups prompts by category.
     for number, entry in enumerate(itertools.chain(*categories.values()), start=1):
         entry["number"] = number
     others = [sum(name not in shown for name in model.pictures) for model in models]
@@ -127,10 +128,10 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
 
 
 def embed(files: Sequence[Path]) -> dict[Path, str]:
-    """The address of each picture's thumbnail, of ``MAX_ENCODED_BYTES`` characters together.
+    """Returns the data URI of each image's thumbnail, with at most ``MAX_ENCODED_BYTES`` characters together.
 
     Raises:
-        UserError: there are too many pictures for that, or one can't be read.
+        UserError: there are too many images, or one can't be read.
     """
     most_bytes = min(LARGEST, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
     if most_bytes < SMALLEST:
@@ -140,7 +141,7 @@ def embed(files: Sequence[Path]) -> dict[Path, str]:
     def address(file: Path) -> str:
         return data_uri(thumbnail(file, SIDE, most_bytes), str(file))
 
-    # Pillow encodes beside Python.
+    # Threads run in parallel here, because Pillow releases the GIL while it encodes.
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         return dict(zip(files, workers.map(address, files), strict=True))
 
@@ -148,7 +149,7 @@ def embed(files: Sequence[Path]) -> dict[Path, str]:
 def cells(
     prompt: DrawBenchPrompt, models: Sequence[ModelPictures], addresses: Mapping[Path, str]
 ) -> list[list[str | None]]:
-    """For each model the addresses of its pictures of a prompt, and None for each that another model has more."""
+    """Returns the data URIs of a prompt's images for each model, padded with None to the max number of images."""
     rows = [[addresses[file] for file in model.pictures.get(prompt.prompt, ())] for model in models]
     most = max(1, *map(len, rows))
     return [[*row, *[None] * (most - len(row))] for row in rows]

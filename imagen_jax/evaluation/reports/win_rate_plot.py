@@ -1,4 +1,4 @@
-"""Win-rates as a picture."""
+"""Plots win rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,20 +20,20 @@ COLOURS = {"a": "#7fa8d1", INDIFFERENT: "#e4e4e4", "b": "#e0a58c"}
 
 
 def plot_win_rates(measured: Sequence[WinRate], names: tuple[str, str], paths: Sequence[Path]) -> None:
-    """Draws a panel for each question: each category's three shares as a bar, and the win-rate of a with its interval.
+    """Plots a panel for each question, with a bar of shares and the win rate of a with its interval for each category.
 
     Args:
-        measured: what to draw, at least one.
-        names: of a and b.
-        paths: PNG or SVG, by their endings.
+        measured: the win rates to plot, at least one.
+        names: the names of a and b.
+        paths: the files, PNG or SVG by their suffixes.
 
     Raises:
-        UserError: a picture can't be written.
+        UserError: a file can't be written.
     """
     panels = {question: [one for one in measured if one.question == question] for question in QUESTIONS}
     rows = max(map(len, panels.values()))
     size = (12, 1.9 + 0.42 * rows)
-    # With a salt of its own, equal ratings give equal files.
+    # With a fixed salt, equal ratings give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "win rates"}):
         figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
         try:
@@ -52,7 +52,7 @@ def plot_win_rates(measured: Sequence[WinRate], names: tuple[str, str], paths: S
 
 
 def plot_question(axis: Axes, rates: Sequence[WinRate]) -> None:
-    """Draws one question's win-rates."""
+    """Plots the win rates of one question."""
     places = np.arange(len(rates))
     starts = np.zeros(len(rates))
     for answer, colour in COLOURS.items():
@@ -65,14 +65,14 @@ def plot_question(axis: Axes, rates: Sequence[WinRate]) -> None:
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
     axis.set(xlim=(0, 1), xlabel="share of answers")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-    # A dollar would begin a formula.
+    # An unescaped dollar would start a formula.
     axis.set_yticks(places, [f"{one.category} ({one.total})".replace("$", r"\$") for one in rates])
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
 
 
 def legend_of(axes: Sequence[Axes] | np.ndarray, names: tuple[str, str]) -> tuple[list[Any], list[str]]:
-    """What the colours and the dot mean, each once."""
+    """Returns the handles and labels of the legend: the colours and the dot, each once."""
     found: Mapping[str, Any] = {
         label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
