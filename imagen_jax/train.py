@@ -23,12 +23,9 @@ from imagen_jax.data.batches import Batches, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
-from imagen_jax.data.splits import SPLITS
-from imagen_jax.data.stored_images import captions_of, identify
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
-from imagen_jax.encoders.embedding_layer import recall
+from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
-from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.protocols.during_training import is_measured, make_evaluation
 from imagen_jax.forecast.utilisation import make_mfu
@@ -47,7 +44,15 @@ from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
 from imagen_jax.training.monitoring.append_file import warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
 from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
-from imagen_jax.training.monitoring.watchdog import NOT_WATCHED, Watch, Watchdog, check_traced, parse_steps, trace_steps
+from imagen_jax.training.monitoring.watchdog import (
+    NOT_WATCHED,
+    Watch,
+    Watchdog,
+    check_traced,
+    make_heartbeat_hook,
+    parse_steps,
+    trace_steps,
+)
 from imagen_jax.training.optimizer import check_schedule, make_schedule
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
@@ -82,10 +87,6 @@ EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
 stored: all captions are embedded before training, unless they already are, and read batch by batch.
 computed: the captions of each batch are embedded when it arrives; the encoder stays in memory.
 """
-
-
-MAX_CAPTIONS = 1_000_000
-"""Max captions that a training embeds at its start: process 0 does it while the others wait."""
 
 
 class Data(NamedTuple):
@@ -300,28 +301,6 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
     return Data(data_sets.folders[0], batches, store, fingerprints)
 
 
-def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[str]) -> EmbeddingStore:
-    """Opens the embeddings of some prompts and of all captions of data sets, and computes missing ones.
-
-    Raises:
-        UserError: a data set has more than ``MAX_CAPTIONS`` captions, and none are embedded yet.
-    """
-    layers, captions = [], [*prompts]
-    for folder in folders:
-        embedded = recall(folder / "embeddings" / encoder.name, identify(folder))
-        if embedded:
-            layers.append(embedded)
-            continue
-        missing = [one for split in SPLITS for of_image in captions_of(folder, split) for one in of_image]
-        if len(missing) > MAX_CAPTIONS:
-            raise UserError(
-                f"{folder} has {len(missing):,} captions, and {encoder.name} has embedded none of them yet: run "
-                f"python -m imagen_jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
-            )
-        captions += missing
-    return EmbeddingStore.build_or_open(folders[0] / "embeddings", captions, encoder, also=layers)
-
-
 def make_transform(config: ConfigDict, stage: Stage) -> Transform:
     """Makes the transform from a stored example to an example of a batch of this stage.
 
@@ -384,16 +363,6 @@ def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple
         if done and every and (done % every == 0 or done == config.training.steps) and not is_there(workdir, done)
     ]
     return tuple(processes.broadcast(owed))
-
-
-def make_heartbeat_hook(watchdog: Watchdog) -> Hook:
-    """Makes the hook that reports each step to the watchdog and to the other processes."""
-
-    def note(number: int, moment: StepInfo) -> None:
-        processes.note_step(number)
-        watchdog.note(number)
-
-    return Hook("loop", 1, note)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ The way of a caption through the files, one per step::
     embedding_bucket.py    one file of unpadded embeddings, mapped into memory
     embedding_layer.py     one complete set of captions in such files
     embedding_store.py     a data set's embeddings: encoded once and stored, or computed for each batch
+    data_set_embeddings.py the embeddings of all captions that a run trains on
 
 A new text encoder needs its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 

@@ -111,7 +111,7 @@ class Jobs:
             self._changed.notify()
         return job
 
-    def tell(self, name: str) -> dict[str, Any] | None:
+    def describe(self, name: str) -> dict[str, Any] | None:
         """Returns a job with its preview and the number of jobs before it; None if the job is not kept.
 
         The call also extends the job's ``until`` by ``limits.patience``.

@@ -18,6 +18,7 @@ import jax
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, copy_files, in_bucket
+from imagen_jax.training.loop import Hook, StepInfo
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Batch, TrainStep
 
@@ -160,3 +161,13 @@ class Watchdog:
         if self._end_when_hung:
             processes.announce_exit(sentence)
             processes.end(f"{sentence}, and --end_when_hung is set: run the same command again to continue")
+
+
+def make_heartbeat_hook(watchdog: Watchdog) -> Hook:
+    """Makes the hook that reports each step to the watchdog and to the other processes."""
+
+    def note(number: int, moment: StepInfo) -> None:
+        processes.note_step(number)
+        watchdog.note(number)
+
+    return Hook("loop", 1, note)
