@@ -50,23 +50,22 @@ def find_undescribed(holder: ast.Module | ast.ClassDef) -> Iterator[str]:
             yield from find_undescribed(node)
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_a_file_is_short_and_named_for_what_it_holds(file):
-    lines = file.read_text(encoding="utf-8").count("\n")
-    assert lines <= MAX_FILE_LINES, f"{name_of(file)} has {lines} lines: it is two things, find the seam"
-    assert file.stem not in NAMELESS, f"{name_of(file)} is named for nothing: a module is missing"
+def test_files_are_short_and_named_for_what_they_hold():
+    lines = {name_of(file): file.read_text(encoding="utf-8").count("\n") for file in MODULES}
+    assert {name: count for name, count in lines.items() if count > MAX_FILE_LINES} == {}, "find the seam"
+    assert [name_of(file) for file in MODULES if file.stem in NAMELESS] == [], "a module is missing"
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_functions_are_short(file):
-    functions = [node for node in ast.walk(read(file)) if isinstance(node, Function)]
-    assert [f"{node.name}: {lines_of(node)}" for node in functions if lines_of(node) > MAX_FUNCTION_LINES] == []
+def test_functions_are_short():
+    functions = ((file, node) for file in MODULES for node in ast.walk(read(file)) if isinstance(node, Function))
+    lines = {f"{name_of(file)}: {node.name}": lines_of(node) for file, node in functions}
+    assert {name: count for name, count in lines.items() if count > MAX_FUNCTION_LINES} == {}
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_what_is_public_is_described(file):
-    assert ast.get_docstring(read(file)), f"{name_of(file)} does not say what it is"
-    assert list(find_undescribed(read(file))) == []
+def test_what_is_public_is_described():
+    assert [name_of(file) for file in MODULES if not ast.get_docstring(read(file))] == []
+    undescribed = {name_of(file): list(find_undescribed(read(file))) for file in MODULES}
+    assert {name: found for name, found in undescribed.items() if found} == {}
 
 
 def test_what_nothing_describes_is_found():
@@ -87,10 +86,9 @@ class Bare: ...
     assert list(find_undescribed(ast.parse(source))) == ["bare", "depth", "Bare"]
 
 
-@pytest.mark.parametrize("folder", sorted({file.parent for file in MODULES}), ids=name_of)
-def test_a_folder_says_what_it_is(folder):
-    assert (folder / "__init__.py").exists(), f"{name_of(folder)} is no package"
-    assert ast.get_docstring(read(folder / "__init__.py"))
+def test_each_folder_is_a_package():
+    folders = {file.parent for file in MODULES}
+    assert [name_of(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 def test_no_file_names_a_machine():
@@ -118,8 +116,11 @@ def test_a_relative_path_is_no_machine_path(line):
     assert not MACHINE_PATH.search(line)
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_no_promise_is_left_open(file):
-    with file.open("rb") as stream:
-        comments = [token.string for token in tokenize.tokenize(stream.readline) if token.type == tokenize.COMMENT]
-    assert [comment for comment in comments if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", comment)] == []
+def test_no_promise_is_left_open():
+    promises = []
+    for file in MODULES:
+        with file.open("rb") as stream:
+            comments = [token.string for token in tokenize.tokenize(stream.readline) if token.type == tokenize.COMMENT]
+        found = [comment for comment in comments if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", comment)]
+        promises += [f"{name_of(file)}: {comment}" for comment in found]
+    assert promises == []

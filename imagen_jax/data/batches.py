@@ -269,9 +269,7 @@ def make_batches(
 ) -> Batches:
     """Returns an iterator of dicts of ``image``, ``low_res`` for super-resolution, ``caption`` and ``key``.
 
-    Images have the shape (share, height, width, 3), where ``share`` is ``batch_size / process_count``; captions and
-    keys are arrays of str.
-
+    Images have the shape (share, height, width, 3), with ``share = batch_size / process_count``. Texts are str.
     With ``repeat`` epochs follow each other without end, and a batch may span two of them. Every ``len(source)``
     examples are one epoch, which contains each example once. Without ``repeat`` one epoch is read, and an incomplete
     last batch is dropped. With several data sets each has its own epochs, see ``order``.
@@ -285,8 +283,7 @@ def make_batches(
         repeat: whether epochs repeat without end.
         process_index: index of the share that this process reads of each batch.
         process_count: number of shares.
-        cache: whether to keep prepared images in memory, height × width × 3 bytes each: 1,800 images take 22 MB at 64
-            px and 350 MB at 256 px.
+        cache: whether to keep prepared images in memory: 1,800 take 22 MB at 64 px and 350 MB at 256 px.
         num_workers: number of worker processes that prefetch batches; 0: two threads.
         data: identifier of the data. ``Batches.set_state`` rejects a state saved with another identifier.
         mirror: whether to mirror images with probability 1/2, where no caption forbids it.
@@ -294,9 +291,8 @@ def make_batches(
 
     Raises:
         UserError: the batch size is not a multiple of the process count or exceeds the split; the seed or a weight is
-            invalid; several data sets are not repeated; or ``cache`` is combined with worker processes, each of which
-            would fill its own cache. The iterator raises it if too many images are unreadable, or if one of their files
-            is missing.
+            invalid; several data sets are not repeated; or ``cache`` is combined with worker processes. The iterator
+            raises it if too many images are unreadable, or if one of their files is missing.
     """
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:

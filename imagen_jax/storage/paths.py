@@ -43,7 +43,7 @@ def to_path(place: str | Path) -> Path:
     """Converts text to a local path or a path in a bucket.
 
     Raises:
-        UserError: the text has another scheme than ``gs://``, the bucket's name is invalid, or gcsfs is not installed.
+        UserError: the text has another scheme than ``gs``, the bucket's name is invalid, or gcsfs is not installed.
     """
     if isinstance(place, epath.Path):
         return place
@@ -88,7 +88,7 @@ def split_places(text: str) -> list[str]:
     pieces = text.split(",")
     places = []
     while pieces:
-        # Tries the longest name first. A piece that starts with gs:// always starts a new path.
+        # Tries the longest name first. A piece that starts with the scheme ``gs`` always starts a new path.
         bucket = next((number for number, one in enumerate(pieces) if number and one.strip().startswith(PREFIX)), None)
         lengths = range(len(pieces) if bucket is None else bucket, 1, -1)
         names = (",".join(pieces[:length]).strip() for length in lengths)

@@ -311,9 +311,9 @@ def place_shard(
         write_lines(
             captions, (line for line, stays in zip(read_lines(captions_file(part, split)), rows, strict=True) if stays)
         )
-    written = ArrayRecordReader(str(records)).num_records()
-    if written != int(rows.sum()):
-        raise UserError(f"{records_file(part, split)} has {written} records instead of {len(rows)}: delete {part}")
+    written, wanted = ArrayRecordReader(str(records)).num_records(), int(rows.sum())
+    if written != wanted:
+        raise UserError(f"{records_file(part, split)} has {written} records instead of {wanted}: delete {part}")
     return {
         "file": records.relative_to(out).as_posix(),
         "captions": captions.relative_to(out).as_posix(),

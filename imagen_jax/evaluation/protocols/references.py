@@ -14,7 +14,7 @@ from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels
 from imagen_jax.data.sources import coco
 from imagen_jax.data.splits import Split
-from imagen_jax.data.stored_images import StoredImage, captions_of, identify, load_split
+from imagen_jax.data.stored_images import StoredImage, UnreadableError, captions_of, identify, load_split
 from imagen_jax.data.transforms import make_smaller
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path, mark_of, to_path
@@ -47,7 +47,10 @@ class Reference:
         Raises:
             UserError: the image can't be decoded (the message names it), or is smaller than ``resolution``.
         """
-        stored = self.read(number)
+        try:
+            stored = self.read(number)
+        except UnreadableError as error:
+            raise UserError(f"image {number} of {self.name} can't be read ({error}): restore it") from error
         try:
             # Decode at full size. Training may decode at half size, which moves the centre by a fraction of a pixel.
             return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded)), resolution).pixels

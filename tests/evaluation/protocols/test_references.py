@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_jax.data.stored_images import UnreadableError
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.protocols.references import open_reference
+from imagen_jax.evaluation.protocols.references import Reference, open_reference
 from tests.evaluation.protocols.coco_tree import write_coco
 
 
@@ -61,6 +62,14 @@ def test_a_picture_that_is_gone_or_damaged_is_named(coco):
         reference.picture(1, 8)
     with pytest.raises(UserError, match=r"COCO_val2014_000000000004\.jpg of COCO 2014, validation can't be decoded"):
         reference.picture(3, 8)
+
+
+def test_an_image_that_can_not_be_read_is_an_error_of_the_user():
+    def read(number):
+        raise UnreadableError("record 3 is damaged")
+
+    with pytest.raises(UserError, match=r"image 3 of a set can't be read \(record 3 is damaged\)"):
+        Reference("a set", "f", [("a",)] * 4, read).picture(3, 8)
 
 
 @pytest.mark.parametrize(
