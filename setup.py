@@ -21,13 +21,16 @@ def read_readme() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
+# JAX 0.11 dropped Python 3.11; everything newer takes the newest JAX.
+JAX = ["jax{extra}>=0.10.2,<0.11; python_version < '3.12'", "jax{extra}>=0.12.0.1,<0.13; python_version >= '3.12'"]
+
 # Enough to load a trained cascade and sample from it. `launch/lock.sh` resolves these ranges to requirements.lock.
 SAMPLE = [
     "absl-py>=2.5",
     "etils[epath]>=1.15",
     "flax>=0.12.8,<0.13",
     "fsspec>=2026.9",
-    "jax>=0.10.2,<0.11",
+    *(one.format(extra="") for one in JAX),
     "jaxtyping>=0.3.11",
     "ml_collections>=1.1",
     "ml_dtypes>=0.6",
@@ -64,7 +67,7 @@ EXTRAS = {
     "parquet": ["pyarrow>=26.0.1,<27"],
     # The pages of imagen_jax.commands.serve and imagen_jax.commands.rate.
     "web": ["starlette>=1.10,<2", "uvicorn>=0.54,<1"],
-    "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+    "tpu": [one.format(extra="[tpu]") for one in JAX],
     "test": [
         "beartype>=0.23.1",
         "hypothesis>=6.170.17",
