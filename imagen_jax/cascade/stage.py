@@ -85,7 +85,7 @@ class Stage:
         measure: noise conditioning: maps a log-SNR to the network's input, itself or a step number of ``schedule``.
         augmentation_measure: maps the log-SNR of the low-resolution image to the network's input in the same way.
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
-        self_conditioned: whether the network also takes its own previous estimate.
+        self_conditioned: whether the network also takes its own estimate, from a first pass.
         text_length: number of tokens to which captions are padded.
         text_width: width of the text encoder's embeddings.
     """
