@@ -58,7 +58,7 @@ from imagen_jax.sharding.placement import batch_placement, num_batch_shards, pla
 from imagen_jax.storage.paths import Path, to_path
 
 MAX_ADJUSTED = MAX_TRAJECTORIES = 16
-"""Max number of adjusted cascades that one cascade caches, and max number of compiled programs per stage."""
+"""Max number of cached adjusted cascades; and, times the number of stages, max number of cached programs."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
 
@@ -348,8 +348,8 @@ def load_cascade(
 
     Raises:
         UserError: there are no stages, a folder has no usable stage, the resolutions of consecutive stages do not
-            match, a setting is wrong, the text encoders differ, or the weights are damaged. All but damaged weights is
-            checked before any weights are read.
+            match, a setting is wrong, the text encoders differ, or the weights are missing or damaged. Everything
+            except the weights is checked before any weights are read.
     """
     plan = plan_cascade(stages, overrides, dtype, text_encoder)
     if classifier is not None:

@@ -119,7 +119,7 @@ def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, Rando
 
 
 class GuidancePlan(NamedTuple):
-    """Classifier guidance before the parameters are read: only the config is.
+    """Classifier guidance whose config is read, but not its parameters.
 
     Attributes:
         workdir: workdir of the classifier's training.

@@ -1,7 +1,7 @@
 """Lists the valid keys of a config, so that a misspelt key in a config file is an error, and their preconditions.
 
 The keys of ``config.network``, ``config.optimizer``, ``config.classifier`` and the options of sources and encoders are
-checked elsewhere, against the fields of the objects that they build. ``ml_collections`` checks keys on the command line
+checked elsewhere, against the parameters of what they configure. ``ml_collections`` checks keys on the command line
 against those of the config file.
 """
 

@@ -43,7 +43,7 @@ class Edit:
         strength: fraction of the steps that are taken, above 0 and up to 1. They start from the image noised to that
             level; 1 starts from pure noise.
         returns: number of times that each stretch of steps is taken (RePaint), at least 1.
-        invert: a caption of the image. Sampling starts from the noise that DDIM inversion finds under it.
+        invert: a caption of the image. Sampling starts from the noise that DDIM inversion finds with this caption.
         later_prompt: prompt of the stages after the first, instead of the request's.
     """
 

@@ -252,7 +252,7 @@ class PictureFolder:
         )
 
     def _check_there(self) -> None:
-        # Several programs may sample into one folder, so there is no lock. The settings show that it still exists.
+        # Several programs may sample into one folder, so there is no lock. Its settings show that it exists.
         if not (self.out / SETTINGS).exists():
             raise explain_gone(self.out)
 

@@ -73,7 +73,7 @@ def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingSta
 
 
 class StagePlan(NamedTuple):
-    """One stage before its parameters are read: only its config is.
+    """One stage whose config is read, but not its parameters.
 
     Attributes:
         folder: its workdir or exported folder.

@@ -67,7 +67,7 @@ def truth(name: str, value: Any) -> bool:
     """Checks a boolean.
 
     Raises:
-        UserError: it is none.
+        UserError: the value is not a bool.
     """
     if not isinstance(value, bool):
         raise UserError(f"{name} is True or False, not {value!r}")

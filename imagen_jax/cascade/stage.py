@@ -82,8 +82,8 @@ class Stage:
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
         prediction: the kind of the network's output, such as the noise.
-        measure: noise conditioning: maps a log-SNR to the network's input, itself or a step number of ``schedule``.
-        augmentation_measure: maps the log-SNR of the low-resolution image to the network's input in the same way.
+        measure: function from a log-SNR to the network's noise conditioning: itself, or a step number of ``schedule``.
+        augmentation_measure: the same function for the low-resolution image and ``augmentation_schedule``.
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
         self_conditioned: whether the network also takes its own estimate, from a first pass.
         text_length: number of tokens to which captions are padded.

@@ -15,7 +15,7 @@ def read_stages() -> list[str]:
     """Returns the folders or the cascade's name in ``--stages``.
 
     Raises:
-        UserError: one has an unknown URL scheme.
+        UserError: one has an unknown URL scheme, or a bucket that can't be opened.
     """
     return [place for text in STAGES.value for place in split_places(text) if place]
 

@@ -53,7 +53,7 @@ SCALE = 4
 
 GUIDANCE = {"stage I": 7.0, "stage II": 4.0}
 STEPS = {"stage I": 100, "stage II": 50}
-"""The defaults of IF's own pipelines."""
+"""Guidance weights and numbers of steps by stage: the defaults of IF's own pipelines."""
 
 AUGMENTATION_STEP = 250
 """The step whose noise level stage II's condition gets in sampling: IF's default, about a quarter of 1000 steps."""
