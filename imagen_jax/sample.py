@@ -7,9 +7,9 @@
     python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
     python -m imagen_jax.sample --stages=LARGE --image=small.png --out=enlarged
 
-Where no stages are named, those draw that come with the package (``imagen_jax.pretrained``). Writes one file a picture,
-with its prompt, seed and settings in its metadata, and ``grid.png`` of the first. Settings that are not given are those
-of each stage's config. Cut at any time, the same command continues.
+Without ``--stages`` it samples from the bundled cascade (``imagen_jax.pretrained``). It writes one file per image, with
+prompt, seed and settings in the metadata, and ``grid.png`` of the first images. Settings default to those of each
+stage's config. After an interruption, the same command resumes.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ PRECONDITIONS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws and writes."""
+    """Samples the images and writes them."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
     out = check_places()
@@ -168,10 +168,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def check_places() -> Path:
-    """Checks every flag that names a place, and returns ``--out``.
+    """Checks every flag with a path, and returns ``--out``.
 
     Raises:
-        UserError: one names a place of another kind than we know.
+        UserError: a path has an unknown URL scheme, or a bucket that can't be opened.
     """
     others = (flag.value for flag in (PROMPTS_FILE, IMAGE, MASK, CLASSIFIER) if flag.value is not None)
     for place in (*read_stages(), *others):
@@ -180,10 +180,10 @@ def check_places() -> Path:
 
 
 def read_all_prompts() -> list[str]:
-    """The prompts of the command line, then those of the file.
+    """Returns the prompts of the command line, then those of the file; an empty prompt if only an image is given.
 
     Raises:
-        UserError: there is none, or one can't be read.
+        UserError: there is neither a prompt nor an image, or a prompt can't be read.
     """
     prompts = [prompt.strip() for prompt in PROMPTS.value if prompt.strip()]
     others = (NEGATIVE_PROMPT.value, LATER_PROMPT.value, TO_PROMPT.value, INVERT.value)
@@ -196,12 +196,12 @@ def read_all_prompts() -> list[str]:
 
 
 def is_between() -> bool:
-    """Whether pictures lie on the way to something."""
+    """Returns whether the images interpolate to a second prompt or seed."""
     return TO_PROMPT.value is not None or TO_SEED.value is not None
 
 
 def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
-    """The pictures that are wanted; of a prompt that comes again, others than before."""
+    """Returns one request per image. A repeated prompt continues its indices, so its images differ."""
     shares = np.linspace(0.0, 1.0, BETWEEN.value).tolist() if is_between() else [0.0]
     return [
         replace(request, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share)
@@ -211,10 +211,10 @@ def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
 
 
 def read_edit() -> Edit:
-    """What the flags say of a picture to begin with.
+    """Returns the edit that the flags describe.
 
     Raises:
-        UserError: a file can't be read, or the flags do not go together.
+        UserError: a file can't be read, or the flags contradict each other.
     """
     image = None if IMAGE.value is None else read_picture(to_path(IMAGE.value))
     mask = None if MASK.value is None else read_mask(to_path(MASK.value))
@@ -222,10 +222,10 @@ def read_edit() -> Edit:
 
 
 def read_classifier() -> GuidancePlan | None:
-    """The classifier that the flags name, without its parameters.
+    """Returns the classifier guidance that the flags describe, without parameters; None without ``--classifier``.
 
     Raises:
-        UserError: it can't be used, or knows no such class.
+        UserError: the classifier can't be used, it has no such class, or the scale is out of range.
     """
     if CLASSIFIER.value is None:
         return None
@@ -233,7 +233,7 @@ def read_classifier() -> GuidancePlan | None:
 
 
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
-    """What the pictures depend on besides their requests and the seed, as JSON can hold it."""
+    """Returns everything that the images depend on besides requests and seed, JSON-serialisable."""
     digests = {
         name: None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
         for name, array in (("image", edit.image), ("mask", edit.mask))

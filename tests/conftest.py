@@ -48,19 +48,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Undoes ``forget_what_stays``: Hypothesis, which may be imported for the summary, asks who refers to what."""
+    """Undoes ``gc.freeze``: Hypothesis, which may be imported for the summary, asks who refers to what."""
     gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_what_stays():
-    """What a file leaves in JAX's caches is not looked through again by whoever looks for garbage.
+def keep_collection_cheap():
+    """Garbage collection does not visit what the tests of a file leave in JAX's caches.
 
-    Among all that a session's thousands of programs leave, that takes a second each time.
+    With the thousands of programs of a session, each collection would take a second. Python 3.12 crashes in a
+    collection after ``gc.freeze``, so there the programs go.
     """
     yield
-    gc.collect()
-    gc.freeze()
+    if sys.version_info >= (3, 12):
+        jax.clear_caches()
+        gc.collect()
+    else:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

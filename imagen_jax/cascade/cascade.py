@@ -1,9 +1,10 @@
-"""A cascade ready to draw: stages from their folders, the text encoder, and one compiled program a stage.
+"""Samples from a cascade: its trained stages, the text encoder, and the compiled program of each stage.
 
 folders, or a name -> config, EMA parameters -> TrainedStage of each -> Cascade
 requests (prompt, index), an edit -> text encoder, keys -> batches of one size -> stage after stage -> images
 
-A picture is a function of the weights, its request, the seed and the edit: not of its neighbours or of the batch size.
+An image depends on the weights, its request, the seed and the edit. It does not depend on the batch size or on the
+other images of its batch.
 """
 
 import functools
@@ -57,24 +58,24 @@ from imagen_jax.sharding.placement import batch_placement, num_batch_shards, pla
 from imagen_jax.storage.paths import Path, to_path
 
 MAX_ADJUSTED = MAX_TRAJECTORIES = 16
-"""Settings of one cascade that are kept; and settings with a strength and returns, whose programs are."""
+"""Max number of cached adjusted cascades; and, times the number of stages, max number of cached programs."""
 
 HostImages = Float[np.ndarray, "batch height width 3"]
 
 
 @dataclass
 class Cascade:
-    """Stages that draw one after the other, on all devices of this process.
+    """Stages that sample one after the other, on all devices of this process.
 
     Attributes:
-        trained: the stages, base first; their parameters on the host, and on the devices only while they draw.
-        encoder: the text encoder they were trained with.
-        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
-        batch_size: pictures drawn at once, at most. Batches are no larger than what is asked for, bar what devices need
-            to have equal shares; the last of several is filled up, so that one compiled program serves all.
+        trained: the stages, base first. Their parameters stay on the host, and are on the devices only while sampling.
+        encoder: the text encoder that the stages were trained with.
+        overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
+        batch_size: max number of images sampled at once, rounded up to a multiple of the number of devices. Fewer
+            requests give a smaller batch. The last of several batches is padded, so that all share one program.
         on_step: called after each denoising step.
-        on_estimate: called with what the pictures look like, at each step.
-        classifier: what leads the stages of its resolution besides their texts.
+        on_estimate: called with the current estimate of the images, at each call of the denoiser.
+        classifier: additional guidance for the stages of the classifier's resolution.
     """
 
     trained: Sequence[TrainedStage]
@@ -92,7 +93,7 @@ class Cascade:
         if self.batch_size < 1:
             raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
         self.mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
-        # Every device has its share of a batch.
+        # A batch must divide evenly over the devices.
         parts = num_batch_shards(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
         self._programs = Programs(MAX_TRAJECTORIES * len(self.trained))
@@ -106,28 +107,28 @@ class Cascade:
 
     @property
     def names(self) -> list[str]:
-        """What to call each stage."""
+        """The name of each stage: its folder."""
         return [one.name for one in self.trained]
 
     def count_steps(self, edit: Edit = NO_EDIT) -> int:
-        """Denoising steps of all stages for one batch."""
+        """Returns the number of denoising steps for one batch, summed over all stages."""
         return sum(len(row_of(stage, edit.walk)) - 1 for stage in self.stages)
 
     def describe(self) -> dict[str, str]:
-        """The settings of each stage in words, as a picture's metadata and a report have them."""
+        """Describes the settings of each stage in words, for image metadata and reports."""
         return {
             f"stage_{number}": f"{to_path(name).name}: {stage.resolution} px, {stage.settings.describe()}"
             for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True))
         }
 
     def adjusted(self, **overrides: Any) -> "Cascade":
-        """The same cascade with other settings; asked for again, with what has been compiled for them.
+        """Returns this cascade with other settings; caches it, so that repeated calls reuse its compiled programs.
 
         Args:
             **overrides: keys of ``config.sampling``, such as ``steps=50`` or ``guidance=[7.0, 3.0]``.
 
         Raises:
-            UserError: a value is out of its range, or there is not one for each stage.
+            UserError: a value is out of its range, or a list does not have one value per stage.
         """
         if not overrides:
             return self
@@ -136,13 +137,13 @@ class Cascade:
             if len(self._adjusted) >= MAX_ADJUSTED:
                 self._adjusted.pop(next(iter(self._adjusted)))
             made = replace(self, overrides={**self.overrides, **overrides})
-            # All of them together are bounded.
+            # Adjusted cascades share one cache of programs, so that its bound holds for all of them together.
             made._programs, made._adjusted_to = self._programs, self._adjusted_to + name
             self._adjusted[name] = made
         return self._adjusted[name]
 
     def forget_programs(self) -> None:
-        """Gives back what was compiled, for all settings; what is drawn next is compiled anew."""
+        """Clears the compiled programs of all settings; the next sampling compiles again."""
         self._programs.clear()
         self._adjusted.clear()
 
@@ -156,19 +157,19 @@ class Cascade:
         edit: Edit = NO_EDIT,
         **settings: Any,
     ) -> list[Image.Image]:
-        """Draws pictures of the last stage's size, for notebooks and scripts.
+        """Samples images at the last stage's resolution, for notebooks and scripts.
 
         Args:
-            prompts: one or several.
-            samples_per_prompt: pictures of each, which come one after the other.
-            seed: from 0 to 4294967295; another one gives other pictures.
-            negative_prompt: what guidance leads away from.
-            edit: begins with a picture, or keeps a part of one.
-            **settings: see ``adjusted``.
+            prompts: one prompt or several.
+            samples_per_prompt: number of images per prompt; those of one prompt are consecutive in the result.
+            seed: random seed, from 0 to 4294967295.
+            negative_prompt: text that guidance uses instead of the null prompt.
+            edit: an image to start from or to keep in part.
+            **settings: keys of ``config.sampling``, as in ``adjusted``.
 
         Raises:
-            UserError: there is no prompt, a setting is unknown (names the nearest) or has no effect on any stage, or
-                what ``adjusted`` raises.
+            UserError: there is no prompt; a setting is unknown (names the nearest), has no effect on any stage, is out
+                of its range, or is a list without one value per stage.
         """
         own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit")
         check_names(settings, [*SETTINGS, *own], "setting of sample()", ELSEWHERE)
@@ -187,17 +188,17 @@ class Cascade:
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
     ) -> Iterator[list[HostImages]]:
-        """Draws a picture for each request, and yields them batch by batch: for each stage, its images of the batch.
+        """Samples one image per request, and yields for each batch a list with the images of every stage.
 
         Args:
-            requests: one for each picture; a text is a prompt.
-            seed: from 0 to 4294967295; another one gives other pictures.
-            negative_prompt: what guidance leads away from, instead of no caption.
-            edit: what the pictures begin with.
+            requests: one per image; a string is a prompt.
+            seed: random seed, from 0 to 4294967295.
+            negative_prompt: text that guidance uses instead of the null prompt.
+            edit: an image to start from or to keep in part.
 
         Raises:
-            UserError: no images are requested, the seed is invalid, the stages do not follow each other, or a part
-                of the edit or a negative prompt would do nothing.
+            UserError: no images are requested, the seed is invalid, the resolutions of consecutive stages do not match,
+                or a part of the edit or a negative prompt has no effect.
         """
         requests = [requests] if isinstance(requests, ImageRequest | str) else requests
         seed = check_seed(seed)
@@ -215,14 +216,14 @@ class Cascade:
             yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
 
     def batch_size_for(self, count: int) -> int:
-        """Pictures of a batch where so many are asked for: each device has as many, and none more than it needs."""
+        """Returns the batch size for ``count`` images: the smallest multiple of the devices, at most ``batch_size``."""
         parts = num_batch_shards(self.mesh)
         return min(self.batch_size, -(-count // parts) * parts)
 
     def _draw_batch(
         self, requests: Sequence[ImageRequest], seed: int, negative_prompt: str | None, edit: Edit
     ) -> Iterator[HostImages]:
-        """Draws one batch, and yields each stage's images in turn."""
+        """Samples one batch, and yields each stage's images in turn."""
         cut = batch_placement(self.mesh, len(requests))
         images = edit.first_condition(self.stages[0].low_resolution, len(requests))
         for number, one in enumerate(self.trained):
@@ -245,14 +246,14 @@ class Cascade:
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
     ) -> Inputs:
-        """What a stage draws a batch from, bar the images of the stage before.
+        """Returns a stage's inputs for one batch, except the images of the previous stage.
 
         Args:
-            number: of the stage.
-            requests: of the batch.
-            seed: of the noise.
-            negative_prompt: what guidance leads away from, instead of no caption.
-            edit: what the pictures begin with.
+            number: index of the stage, from 0.
+            requests: the requests of the batch.
+            seed: random seed of the noise.
+            negative_prompt: text that guidance uses instead of the null prompt.
+            edit: an image to start from or to keep in part.
         """
         one, stage = self.trained[number], self.stages[number]
         shares = jnp.asarray([request.share for request in requests], jnp.float32)
@@ -273,7 +274,7 @@ class Cascade:
         return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
 
     def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
-        """What a stage does to a batch, compiled once for each walk and size; what that took is given back first."""
+        """Runs a stage on a batch. Compiles once per trajectory and batch size, and frees the compiler's memory."""
 
         def compile_first() -> Any:
             program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.walk)
@@ -286,7 +287,7 @@ class Cascade:
 
     @functools.cached_property
     def _placements(self) -> list[Any]:
-        # Naming a stage's axes traces its network: once is enough.
+        # Finding the names of a stage's axes traces its network, so the result is cached.
         return [
             place_state(jax.eval_shape(lambda one=one: one.params), parameter_axes(one.stage), self.mesh)
             for one in self.trained
@@ -297,21 +298,21 @@ class Cascade:
 
     @functools.cached_property
     def _encode_all(self) -> Callable[[tuple[str, ...], int], Text]:
-        # All stages have the captions of a batch in common.
+        # All stages use the same captions for a batch, so their embeddings are cached.
         return functools.lru_cache(maxsize=4)(self.encoder.encode)
 
     def _unwanted(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
-        """What guidance leads away from."""
+        """Returns the embeddings of the negative prompt, or of the null prompt where there is none."""
         caption = NULL_CAPTIONS[one.config.text.null] if negative_prompt is None else negative_prompt
         if caption is None:
             return null_text(text)
-        # One caption for all: encoded once, for the encoder may be the larger half of the work.
+        # All examples share this caption. It is encoded once, because encoding may cost more than sampling.
         count = text.mask.shape[0]
         return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
 
 
 def keys_of_wishes(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
-    """One key for each picture; ``to`` asks for those of the second seeds."""
+    """Returns one key per image: from ``seed``, or with ``to`` from each request's ``to_seed`` where it has one."""
     prompts, indices = [request.prompt for request in requests], [request.index for request in requests]
     if not to:
         return keys_of_prompts(seed, prompts, indices)
@@ -336,17 +337,19 @@ def load_cascade(
     """Loads a cascade from the folders of its stages, base first.
 
     Args:
-        stages: the workdir or the exported files of each, or of the only one; or a name of ``pretrained.CASCADES``.
-        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
-        batch_size: pictures drawn at once.
+        stages: the workdir or exported folder of each stage, a single such folder, or a name in
+            ``pretrained.CASCADES``.
+        overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
+        batch_size: max number of images sampled at once.
         on_step: called after each denoising step.
-        dtype: what the networks compute in, "float32" or "bfloat16"; None leaves it to each stage's config.
-        classifier: what leads the stages of its resolution besides their texts, see ``classifier.load_guidance``.
-        text_encoder: folder of the stages' T5, where it lies elsewhere than in their training.
+        dtype: compute dtype of the networks, "float32" or "bfloat16"; None means that of each stage's config.
+        classifier: additional guidance for the stages of its resolution, from ``classifier.load_guidance``.
+        text_encoder: folder of the stages' T5, if it has moved since training.
 
     Raises:
-        UserError: no stages, a folder without a usable one, stages that do not follow each other, a wrong setting, text
-            encoders that differ. All but damaged weights is found before anything is loaded.
+        UserError: there are no stages, a folder has no usable stage, the resolutions of consecutive stages do not
+            match, a setting is wrong, the text encoders differ, or the weights are missing or damaged. Everything
+            except the weights is checked before any weights are read.
     """
     plan = plan_cascade(stages, overrides, dtype, text_encoder)
     if classifier is not None:
@@ -360,11 +363,17 @@ def load_planned(
     on_step: OnStep | None = None,
     classifier: ClassifierGuidance | None = None,
 ) -> Cascade:
-    """Loads the weights of a cascade whose configs and settings are read and checked; see ``load_cascade``.
+    """Loads the weights of a planned cascade, whose configs and settings are already checked.
+
+    Args:
+        plan: the cascade's configs and settings, from ``plan_cascade``.
+        batch_size: max number of images sampled at once.
+        on_step: called after each denoising step.
+        classifier: additional guidance for the stages of its resolution.
 
     Raises:
-        UserError: a folder without usable weights, or text encoders that are not there, differ, or are others than in
-            training.
+        UserError: a folder has no usable weights, or a text encoder is missing or not the one used in training, or the
+            stages' encoders differ.
     """
     at_least_one("batch_size", batch_size)
     encoders = [load_encoder_of(one) for one in plan.stages]

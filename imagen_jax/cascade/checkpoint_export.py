@@ -1,11 +1,11 @@
-"""A trained stage as plain files, to be given away: and back.
+"""Writes a trained stage as plain files for publication, and reads it back.
 
     FOLDER/config.json        the stage's config
-    FOLDER/model.safetensors  the moving average of its parameters, by their paths: ``down_0_0/conv_in/kernel``;
-                              its metadata hold "step", the updates made
+    FOLDER/model.safetensors  the EMA of its parameters, keyed by path: ``down_0_0/conv_in/kernel``;
+                              its metadata contain "step", the number of updates
     FOLDER/SHA256SUMS         the checksums of both, see ``weights.checksums``
 
-Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), an attention's (in, heads, channels).
+Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), for attention (in, heads, channels).
 """
 
 import hashlib
@@ -31,20 +31,20 @@ from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
 from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, read_metadata
 
 STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-"""What parameters can be written in; of bfloat16, with half the bytes, eight bits of each are true."""
+"""Dtypes of exported parameters. bfloat16 halves the file and keeps eight significant bits of each number."""
 
 MAX_DIGITS = 18
-"""Of a step."""
+"""Max number of digits of a step in a file's metadata."""
 
 
 class ImportChoices(NamedTuple):
-    """What a folder of weights leaves open.
+    """Options of an import that the folder of weights does not determine.
 
     Attributes:
-        text_encoder: folder of T5, where it is not beside the weights.
-        dtype: what the network computes in; None leaves it as it is, for DeepFloyd IF float32.
-        text_dtype: what T5 computes in; None leaves it as it is, for DeepFloyd IF bfloat16 (XXL takes 19 GB of memory
-            in float32).
+        text_encoder: folder of T5, if it is not beside the weights.
+        dtype: compute dtype of the network; None means that of the config, for DeepFloyd IF float32.
+        text_dtype: compute dtype of T5; None means that of the config, for DeepFloyd IF bfloat16 (XXL takes 19 GB of
+            memory in float32).
     """
 
     text_encoder: Path | None = None
@@ -63,18 +63,18 @@ def write_files(
     name: str = SINGLES[0],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a ``config.json``, a file of tensors, and the checksums of both.
+    """Writes ``config.json``, a safetensors file, and the checksums of both.
 
     Args:
-        folder: made where there is none.
-        settings: what ``config.json`` holds.
-        tensors: by the names they get.
-        dtype: what they are written in, a key of ``STORED``.
-        name: of the file of tensors.
-        metadata: what that file says of itself.
+        folder: the output folder, created if missing.
+        settings: contents of ``config.json``.
+        tensors: tensors by name.
+        dtype: dtype of the stored tensors, a key of ``STORED``.
+        name: name of the safetensors file.
+        metadata: metadata of the safetensors file.
 
     Raises:
-        UserError: an unknown dtype, or they can't be written.
+        UserError: the dtype is unknown, or a file can't be written.
     """
     kind = lookup(STORED, dtype, "dtype")
     make_folder(folder)
@@ -91,15 +91,16 @@ def write_files(
 
 
 def name_params(params: Params) -> dict[str, np.ndarray]:
-    """Parameters on the host, by path."""
+    """Returns the parameters as host arrays, keyed by path."""
     return {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
-    """The config in the folder, changed as chosen.
+    """Reads the config in the folder, and changes it by ``choices``.
 
     Raises:
-        UserError: there is none, it can't be read, it is no stage's, or a file of the folder is not as it was written.
+        UserError: there is no config, it can't be read, it is not that of a stage, or a file of the folder differs from
+            its checksum.
     """
     check_checksums(source)
     config = read_stage_config(source)
@@ -115,10 +116,10 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
 
 
 def read_params(source: Path, config: ConfigDict) -> dict:
-    """The parameters in the folder.
+    """Reads the parameters in the folder.
 
     Raises:
-        UserError: the file is damaged or does not fit the config; names file and tensor.
+        UserError: the file is damaged or does not match the config; names file and tensor.
     """
     shapes = flatten_shapes(abstract_params(build_stage(config)))
     names = {path: path for path in shapes}
@@ -126,27 +127,27 @@ def read_params(source: Path, config: ConfigDict) -> dict:
 
 
 def read_step(source: Path) -> int:
-    """Updates that the parameters in the folder come of; 0 where its file does not say."""
+    """Returns the number of training updates of the parameters in the folder; 0 if the file does not contain it."""
     said = read_metadata(source).get("step", "")
     return int(said) if said.isdecimal() and said.isascii() and len(said) <= MAX_DIGITS else 0
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder holds a stage's files and no checkpoints, which come first where both are."""
+    """Returns whether a folder holds an exported stage. Checkpoints take precedence, so it is False beside them."""
     return (folder / SINGLES[0]).is_file() and not (folder / "checkpoints").is_dir()
 
 
 def write(config: ConfigDict, params: Params, step: int, folder: Path, dtype: str = "float32") -> None:
-    """Writes any stage.
+    """Exports a stage into ``folder``.
 
     Args:
-        config: of the stage.
-        params: the moving average of its parameters.
-        step: updates that they come of.
-        folder: made where there is none.
-        dtype: what parameters are written in, a key of ``STORED``.
+        config: the stage's config.
+        params: the EMA of its parameters.
+        step: number of training updates.
+        folder: the output folder, created if missing.
+        dtype: dtype of the stored parameters, a key of ``STORED``.
 
     Raises:
-        UserError: an unknown dtype, or the folder can't be written to.
+        UserError: the dtype is unknown, or the folder can't be written to.
     """
     write_files(folder, config.to_dict(), name_params(params), dtype, metadata={"step": str(step)})

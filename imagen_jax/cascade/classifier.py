@@ -1,4 +1,4 @@
-"""A classifier of noisy images from its config: trained by ``train_classifier``, and what guidance asks.
+"""Builds a classifier of noisy images from its config, for training and for classifier guidance.
 
 config -> Classifier (network, classes, schedule) -> loss of a batch, for training
 workdir -> its averaged parameters -> the log-probability of a class, for ``sampling.guidance``
@@ -29,36 +29,36 @@ from imagen_jax.training.workdir import read_config, require_sections
 Params = Any
 
 NO_CLASS = -1
-"""The label of an image that is of no class; it is not learned from."""
+"""The label of an image without a class; the loss ignores such images."""
 
 
 class Classes(NamedTuple):
-    """Classes of the images of a data set.
+    """The classes of a data set's images.
 
     Attributes:
-        names: of them; a label is a place in it.
-        class_of: the class of an image by its key; None where it has none.
+        names: class names; a label is an index into them.
+        class_of: ``class_of(key)``: the class of the image with this key, or None if it has no class.
     """
 
     names: tuple[str, ...]
     class_of: Callable[[str], str | None]
 
     def label_of(self, key: str) -> int:
-        """The label of an image by its key."""
+        """Returns the label of the image with this key; ``NO_CLASS`` if it has no class."""
         name = self.class_of(key)
         return NO_CLASS if name is None else self.names.index(name)
 
 
 CLASSES = {"openmoji_groups": Classes(GROUPS, group_of)}
-"""What ``classifier.classes`` may say."""
+"""Valid values of ``classifier.classes``."""
 
 
 class LabelledImages(NamedTuple):
-    """What a classifier learns from.
+    """A training batch of a classifier.
 
     Attributes:
-        image: clean images.
-        label: of each; ``NO_CLASS`` for none.
+        image: clean images, ``(batch, height, width, 3)``.
+        label: ``(batch,)``, the class index of each image, or ``NO_CLASS``.
     """
 
     image: Images
@@ -70,9 +70,9 @@ class Classifier(NamedTuple):
 
     Attributes:
         network: the Linen module.
-        classes: what it tells apart.
+        classes: the classes that it predicts.
         resolution: height and width of its images.
-        schedule: time to log-SNR, from which its training draws.
+        schedule: time to log-SNR, for the noise levels of training.
     """
 
     network: NoiseClassifier
@@ -82,10 +82,10 @@ class Classifier(NamedTuple):
 
 
 def build_classifier(config: ConfigDict) -> Classifier:
-    """Builds what ``config.classifier`` describes; see ``configs/openmoji_classifier.py`` for the keys.
+    """Builds the classifier that ``config.classifier`` describes; ``configs/openmoji_classifier.py`` lists the keys.
 
     Raises:
-        UserError: an unknown key, schedule or kind of classes.
+        UserError: a key, the schedule or ``classifier.classes`` is unknown.
     """
     fields = dict(config.classifier)
     classes = lookup(CLASSES, fields.pop("classes"), "classifier.classes")
@@ -96,7 +96,7 @@ def build_classifier(config: ConfigDict) -> Classifier:
 
 
 def initial_params(classifier: Classifier, key: RandomKey) -> Params:
-    """Random parameters."""
+    """Returns random initial parameters."""
     images = jnp.zeros((1, classifier.resolution, classifier.resolution, 3))
     return remove_logical_axes(classifier.network.init(key, images, jnp.zeros((1,)))["params"])
 
@@ -119,13 +119,13 @@ def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, Rando
 
 
 class GuidancePlan(NamedTuple):
-    """Guidance by a classifier of which the config alone is read, and no parameters.
+    """Classifier guidance whose config is read, but not its parameters.
 
     Attributes:
-        workdir: of its training.
-        classifier: built from its config.
-        wanted: the class to lead towards.
-        scale: see ``ClassifierGuidance``.
+        workdir: workdir of the classifier's training.
+        classifier: the classifier, built from its config.
+        wanted: name of the class to guide towards.
+        scale: guidance scale s, see ``ClassifierGuidance``.
     """
 
     workdir: Path
@@ -138,12 +138,12 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     """Reads the config of a trained classifier, and checks class and scale.
 
     Args:
-        workdir: of its training.
-        wanted: the class.
-        scale: see ``ClassifierGuidance``.
+        workdir: workdir of the classifier's training.
+        wanted: name of the class to guide towards.
+        scale: guidance scale s, at most ``MAX_GUIDANCE`` in absolute value; see ``ClassifierGuidance``.
 
     Raises:
-        UserError: there is no classifier, it knows no such class, or the scale is out of range.
+        UserError: there is no classifier, it has no such class, or the scale is out of range.
     """
     config = read_config(workdir)
     require_sections(config, ("classifier",), workdir, "classifier guidance")
@@ -155,19 +155,24 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
 
 
 def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidance:
-    """Loads a trained classifier as guidance towards one of its classes; see ``plan_guidance``.
+    """Loads a trained classifier as guidance towards one of its classes.
+
+    Args:
+        workdir: workdir of the classifier's training.
+        wanted: name of the class to guide towards.
+        scale: guidance scale s, at most ``MAX_GUIDANCE`` in absolute value; see ``ClassifierGuidance``.
 
     Raises:
-        UserError: there is no trained classifier, or it knows no such class.
+        UserError: there is no trained classifier, it has no such class, or the scale is out of range.
     """
     return load_planned_guidance(plan_guidance(workdir, wanted, scale))
 
 
 def load_planned_guidance(plan: GuidancePlan) -> ClassifierGuidance:
-    """Loads the parameters of a classifier whose config is read and checked.
+    """Loads the parameters of a planned classifier, whose config is already checked.
 
     Raises:
-        UserError: there are none, or they do not fit the config.
+        UserError: there are no parameters, or they do not match the config.
     """
     workdir, classifier, wanted, scale = plan
     label = classifier.classes.names.index(wanted)

@@ -1,4 +1,4 @@
-"""How a classifier of noisy images learns, and how good it is then.
+"""Trains a classifier of noisy images, and measures its accuracy.
 
 config -> classifier, batches of a data set -> labels by key -> run_loop -> checkpoints, metrics.jsonl
                                             validation split -> accuracy.json
@@ -44,18 +44,18 @@ from imagen_jax.training.step import make_train_step
 from imagen_jax.training.workdir import check_continues, keep_config, make_workdir
 
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""At which the accuracy is measured: 0 is clean."""
+"""Diffusion times at which the accuracy is measured: 0 is clean."""
 
 
 def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains to ``config.training.steps``, from the newest checkpoint if there is one.
+    """Trains up to ``config.training.steps``, from the newest checkpoint if there is one.
 
     Returns:
-        What ``accuracy.json`` holds.
+        The contents of ``accuracy.json``.
 
     Raises:
-        UserError: whatever the user can mend: config, data, workdir, space.
-        LeavingError: SIGTERM or Ctrl-C came; a checkpoint is written.
+        UserError: the user must fix the config, the data, the workdir or the disk space.
+        LeavingError: SIGTERM or Ctrl-C was received; a checkpoint is written.
     """
     classifier = build_classifier(config)
     seed = check_seed(config.seed, "config.seed")
@@ -69,7 +69,7 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def train_and_measure(
     config: ConfigDict, classifier: Classifier, workdir: Path, seed: int, check_workdir: Callable[[], None]
 ) -> dict[str, Any]:
-    """Trains in a workdir that is held, see ``train_classifier``, and measures."""
+    """Trains in a workdir that this process has locked, then measures and writes the accuracy."""
     training = config.training
     data_sets, batches = open_data(config, classifier)
     optimizer = make_optimizer(**config.optimizer.to_dict())
@@ -148,16 +148,20 @@ def open_data(config: ConfigDict, classifier: Classifier) -> tuple[DataSets, Bat
 
 
 def label(batch: Mapping[str, Any], classifier: Classifier) -> LabelledImages:
-    """A host batch as the classifier learns from it."""
+    """Converts a host batch into labelled images."""
     labels = np.array([classifier.classes.label_of(key) for key in batch["key"]], np.int32)
     return LabelledImages(jnp.asarray(batch["image"]), jnp.asarray(labels))
 
 
 def measure_accuracy(classifier: Classifier, state: TrainState, data_sets: DataSets) -> dict[str, Any]:
-    """How often the averaged parameters tell the class of images of the validation split.
+    """Measures the accuracy of the averaged parameters on the validation split.
 
     Returns:
-        ``told_right`` by time, the share in [0, 1]; ``chance``, the share of the largest class; ``images``.
+        ``told_right``, the accuracy in [0, 1] by time; ``chance``, the fraction of the most frequent class; ``images``,
+        the number of images; ``classes``, their names.
+
+    Raises:
+        UserError: no image of the validation split has a class.
     """
     images, labels = read_validation(classifier, data_sets)
     if not len(labels):
@@ -178,7 +182,7 @@ def measure_accuracy(classifier: Classifier, state: TrainState, data_sets: DataS
 
 
 def read_validation(classifier: Classifier, data_sets: DataSets) -> tuple[jax.Array, np.ndarray]:
-    """The images of the validation split that have a class, and their labels."""
+    """Reads the images of the validation split that have a class, and their labels."""
     transform = make_example(classifier.resolution)
     images, labels = [], []
     for source in data_sets.load("validation").sources:

@@ -1,9 +1,9 @@
-"""A training job without its data: the step, and what it takes, as shapes with their places on a mesh.
+"""Builds a training job without its data: the step, and the shapes and shardings of its state and batch.
 
-    config + devices -> mesh -> state (each array's shape and placement) + batch (likewise) + step -> lowered program
+    config + devices -> mesh -> state and batch (shape and sharding of each array) + step -> lowered program
 
-The devices need not be here: ``train`` compiles the step for those it has, ``compile_check`` for those of a pod that is
-still to be rented.
+The devices need not be attached: ``train`` compiles the step for its own devices, and ``compile_check`` for those of a
+pod that is not available.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ from imagen_jax.training.step import TrainStep, lower_train_step, make_train_ste
 
 
 class Training(NamedTuple):
-    """How a stage trains.
+    """A training job of a stage.
 
     Attributes:
-        step: the step, not compiled yet.
-        first_state: makes the first state, wherever.
-        state: the state's shapes, each with its placement.
-        batch: the batch's shapes, likewise.
-        mesh: the devices.
+        step: the training step, not compiled.
+        first_state: makes the initial state, without shardings.
+        state: shapes and shardings of the state's arrays.
+        batch: shapes and shardings of the batch's arrays.
+        mesh: the mesh of devices.
     """
 
     step: TrainStep
@@ -42,17 +42,17 @@ class Training(NamedTuple):
     mesh: Mesh
 
     def lower(self) -> jax.stages.Lowered:
-        """The step, ready to compile for the mesh."""
+        """Lowers the step for the mesh."""
         return lower_train_step(self.step, self.state, self.batch, self.mesh)
 
     def compile(self) -> TrainStep:
-        """The step, compiled for the mesh."""
+        """Compiles the step for the mesh."""
         compiled = self.lower().compile()
         release_memory()
         return compiled
 
     def make_state(self) -> TrainState:
-        """Makes the first state, each array where it belongs, and forgets the program that does."""
+        """Makes the initial state, each array with its sharding, and frees the memory of the program that makes it."""
         placement = jax.tree.map(lambda array: array.sharding, self.state)
         state = jax.jit(self.first_state, out_shardings=placement).lower().compile()()
         release_memory()
@@ -60,16 +60,17 @@ class Training(NamedTuple):
 
 
 def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
-    """Makes all that training takes from the config but the data.
+    """Makes a stage's training job from its config.
 
     Args:
-        config: of the stage.
-        stage: built from it.
-        devices: all of them, of all processes, if not given.
+        config: the stage's config.
+        stage: the stage, built from the config.
+        devices: devices of the mesh; all devices of all processes if None.
 
     Raises:
-        UserError: a seed out of range, a setting that only imported weights have, or a mesh that does not fit devices,
-            batch or parameters.
+        UserError: the seed is out of range, ``text.null`` is one for imported weights only, the mesh does not match the
+            devices, the batch or the parameters, or ``training.gradient_accumulation`` does not divide each device's
+            examples.
     """
     if config.text.null != "zeros":
         raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")

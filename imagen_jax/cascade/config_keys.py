@@ -1,7 +1,8 @@
-"""Which keys a config may have, so that a misspelt one in a config file is an error, and what some of them need.
+"""Lists the valid keys of a config, so that a misspelt key in a config file is an error, and their preconditions.
 
-``config.network``, ``config.optimizer``, ``config.classifier`` and the options of sources and encoders are checked by
-what they name; keys on the command line are checked by ``ml_collections``, for it knows the file's.
+The keys of ``config.network``, ``config.optimizer``, ``config.classifier`` and the options of sources and encoders are
+checked elsewhere, against the parameters of what they configure. ``ml_collections`` checks keys on the command line
+against those of the config file.
 """
 
 from ml_collections import ConfigDict
@@ -25,16 +26,16 @@ KEYS: dict[str, tuple[str, ...]] = {
     "preview": ("prompts", "samples", "compared", "features"),
     "mesh": MESH_AXES,
 }  # fmt: skip
-"""The keys of each section that has the same keys in every config."""
+"""The keys of each section whose keys are the same in every config."""
 
 SECTIONS = ("seed", "network", "optimizer", "classifier", *KEYS)
 
 
 def check_config(config: ConfigDict) -> None:
-    """Checks the keys of a config that a file made, before anything is built of it.
+    """Checks the keys of a config from a file, before anything is built from it.
 
     Raises:
-        UserError: a key that nothing reads; names the nearest.
+        UserError: a key is unknown; names the nearest.
     """
     for name in config:
         if name not in SECTIONS:
@@ -47,7 +48,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def key(name: str) -> str:
-    """The flag of a config key."""
+    """Returns the name of the flag that sets a config key."""
     return f"config.{name}"
 
 
@@ -89,4 +90,4 @@ PRECONDITIONS = (
         "--config.preview.prompts has no effect without previews of a base: leave it out",
     ),
 )
-"""What config keys need that are set on the command line; facts are ``flags.FLAGS``."""
+"""Preconditions of config keys on the command line; their facts are ``flags.FLAGS``."""

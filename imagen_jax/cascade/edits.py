@@ -1,8 +1,8 @@
-"""What a user brings to an edit, and what it means for each stage of a cascade.
+"""Reads the image, mask and options of an edit, and converts them to each stage's resolution.
 
-a picture, a mask, numbers -> each stage's resolution -> what it begins with, what it must keep, which steps it takes
+an image, a mask, numbers -> each stage's resolution -> its start image, its known pixels, its trajectory
 
-``sampling.edits`` has the ideas and their sources; here are pixels and choices.
+``sampling.edits`` explains the methods and cites the papers; this module handles pixels and options.
 """
 
 import io
@@ -27,22 +27,24 @@ from imagen_jax.storage.refusals import raise_if_denied
 Mask = Float[np.ndarray, "mask_height mask_width"]
 
 Picture = str | Path | Image.Image | np.ndarray
-"""What an ``Edit`` takes as image or mask: a path, Pillow's image, or an array."""
+"""An image or mask as ``Edit`` accepts it: a path, a Pillow image, or an array."""
 
 
-# Its fields hold pixels, and its arguments may be files: the one is made of the other, so it has an ``__init__``.
+# ``__init__`` is written by hand, because it converts its arguments, which may be files, to pixels.
 @dataclass(frozen=True, init=False)
 class Edit:
-    """An edit of one picture; its parts go together.
+    """An edit of one image.
 
     Attributes:
-        image: the picture; of one that is not square the centre square. Where the first stage is no base, it is what
-            that stage makes larger.
-        mask: 1 where something new is to be drawn and 0 where the picture stays, as large as it; None draws all anew.
-        strength: share of the steps that is taken, from the picture noised so far; 1 begins with noise alone.
-        resample: how often every stretch of steps is taken, so that what is new fits what is kept.
-        invert: a caption of the picture: sampling begins with the noise that gives the picture under it.
-        later_prompt: what the stages after the first are told instead of the prompt.
+        image: uint8, ``(height, width, 3)``; the stages use its centre square. If the first stage is a super-resolution
+            stage, it is also that stage's low-resolution image.
+        mask: ``(height, width)`` of the image, in [0, 1]: above 0.5 the image is sampled anew, elsewhere it is kept.
+            None samples all of it.
+        strength: fraction of the steps that are taken, above 0 and up to 1. They start from the image noised to that
+            level; 1 starts from pure noise.
+        resample: number of times that each stretch of steps is taken (RePaint), at least 1.
+        invert: a caption of the image. Sampling starts from the noise that DDIM inversion finds with this caption.
+        later_prompt: prompt of the stages after the first, instead of the request's.
     """
 
     image: HostPixels | None
@@ -62,19 +64,19 @@ class Edit:
         invert: str | None = None,
         later_prompt: str | None = None,
     ) -> None:
-        """Takes the attributes; image and mask as a path, as Pillow's image, or as an array.
+        """Converts image and mask to pixels, and checks the parts against each other.
 
         Args:
-            image: an array is uint8, (height, width) or (height, width, 1, 3 or 4).
-            mask: likewise, white where something is drawn anew; or of booleans or of floats from 0 to 1, (height,
-                width).
-            strength: above 0, up to 1.
-            resample: at least 1.
-            invert: with an image alone.
-            later_prompt: for cascades of several stages.
+            image: a path, a Pillow image, or a uint8 array, (height, width) or (height, width, 1, 3 or 4).
+            mask: a path, a Pillow image, or a uint8 array of those shapes, white where the image is sampled anew; or an
+                array of booleans or of floats from 0 to 1, (height, width).
+            strength: fraction of the steps that are taken, above 0 and up to 1.
+            resample: number of times that each stretch of steps is taken, at least 1.
+            invert: caption of the image; not with ``mask`` or ``strength``.
+            later_prompt: prompt of the later stages, for cascades of several stages.
 
         Raises:
-            UserError: an image can't be read, or the parts do not go together.
+            UserError: an image can't be read, a number is out of range, or the parts contradict each other.
         """
         parts: dict[str, Any] = {
             "image": None if image is None else pixels_of(image),
@@ -104,22 +106,22 @@ class Edit:
             raise UserError("an inverted picture begins with its own noise: leave --mask and --strength out")
         if self.resample > 1 and self.mask is None:
             raise UserError("--resample makes what is drawn fit what is kept, so it takes a --mask")
-        # Made here, so that a number out of range is told at once.
+        # Both functions check the range of their number, so that the error comes before sampling.
         _ = (end_of_trajectory(self.strength), resample(self.resample))
 
     @property
     def begins_with_image(self) -> bool:
-        """Whether sampling begins with the picture, and not with noise alone."""
+        """Whether sampling starts from the image, not from pure noise."""
         return self.image is not None and (self.strength < 1.0 or self.invert is not None)
 
     @property
     def keeps_some(self) -> bool:
-        """Whether a part of the picture stays as it is."""
+        """Whether the mask keeps a part of the image's centre square."""
         return self.mask is not None and not is_drawn(self.mask).all()
 
     @property
     def walk(self) -> MakeTrajectory:
-        """Which steps are taken of those of a stage."""
+        """The function that makes a stage's trajectory from the log-SNRs of its spacing."""
 
         def walk(log_snrs: LogSnrs) -> Trajectory:
             return resample(self.resample)(end_of_trajectory(self.strength)(log_snrs))
@@ -127,16 +129,16 @@ class Edit:
         return walk
 
     def prompt_of(self, prompt: str, number: int) -> str:
-        """What a stage is told."""
+        """Returns the prompt of stage ``number``: ``later_prompt`` for the later stages, if there is one."""
         return prompt if number == 0 or self.later_prompt is None else self.later_prompt
 
     def first_condition(self, low_resolution: int | None, count: int) -> SmallImages | None:
-        """What the first stage makes larger: the picture, or nothing where that stage is a base."""
+        """Returns ``count`` low-resolution images for the first stage; None if it is a base or there is no image."""
         square = None if low_resolution is None else self.square
         return None if low_resolution is None or square is None else repeat(resize(square, low_resolution), count)
 
     def pictures(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
-        """What a stage begins with, and what it must keep: a picture and where."""
+        """Returns a stage's start images, and its known images with the mask of kept pixels; each may be None."""
         square = self.square if self.begins_with_image or self.mask is not None else None
         if square is None:
             return None, None
@@ -146,7 +148,7 @@ class Edit:
 
     @property
     def square(self) -> Float[np.ndarray, "size size 3"] | None:
-        """The picture's centre square, in [-1, 1]; made anew each time, as it is four times as large as the picture."""
+        """The image's centre square, in [-1, 1]. Not cached: float32 pixels take four times the memory of uint8."""
         return None if self.image is None else to_image(crop_centre_square(self.image))
 
 
@@ -154,7 +156,7 @@ NO_EDIT = Edit()
 
 
 def resize(square: Float[np.ndarray, "size size 3"], resolution: int) -> Float[np.ndarray, "new new 3"]:
-    """Makes a square picture so large: by exact area means where it gets smaller, else by Lanczos."""
+    """Resizes a square image in [-1, 1]: downwards by exact area means, upwards by Lanczos."""
     if square.shape[0] >= resolution:
         return resize_area(square, resolution)
     channels = [Image.fromarray(square[..., channel]) for channel in range(3)]
@@ -163,13 +165,13 @@ def resize(square: Float[np.ndarray, "size size 3"], resolution: int) -> Float[n
 
 
 def is_drawn(mask: Mask) -> Bool[np.ndarray, "size size"]:
-    """Where the centre square of a mask is white."""
+    """Returns where the centre square of a mask is white, so that the image is sampled anew there."""
     white = ((mask > 0.5) * np.uint8(255))[..., None].repeat(3, axis=-1)
     return crop_centre_square(white)[..., 0] > 0
 
 
 def keep_where(mask: Mask, resolution: int) -> Float[np.ndarray, "new new 3"]:
-    """1 where a stage keeps the picture: where nothing at all of a pixel is to be drawn anew."""
+    """Returns 1 where a stage keeps the image: at its pixels that contain no white of the mask."""
     white = np.where(mask > 0.5, np.uint8(255), np.uint8(0))[..., None].repeat(3, axis=-1)
     drawn = crop_centre_square(white).astype(np.float32)
     drawn /= np.float32(255)
@@ -177,12 +179,12 @@ def keep_where(mask: Mask, resolution: int) -> Float[np.ndarray, "new new 3"]:
 
 
 def repeat(array: Float[np.ndarray, "height width 3"], count: int) -> Images:
-    """One picture for all of a batch."""
+    """Repeats one image ``count`` times, as a batch."""
     return jnp.repeat(jnp.asarray(array)[None], count, axis=0)
 
 
 def read_picture(path: Path) -> HostPixels:
-    """Reads a picture; transparency is laid on white.
+    """Reads an image file; transparency is composited onto white.
 
     Raises:
         UserError: it can't be read.
@@ -191,7 +193,7 @@ def read_picture(path: Path) -> HostPixels:
 
 
 def read_mask(path: Path) -> Mask:
-    """Reads a mask, see ``decode_mask``.
+    """Reads a mask file, decoded by ``decode_mask``.
 
     Raises:
         UserError: it can't be read.
@@ -200,7 +202,11 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> np.ndarray:
-    """Reads a file and decodes it; its name is for errors."""
+    """Reads and decodes a file; error messages call it ``name``.
+
+    Raises:
+        UserError: it can't be read or decoded.
+    """
     try:
         return decode(path.read_bytes())
     except (OSError, DamagedImageError) as error:
@@ -209,7 +215,7 @@ def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> n
 
 
 def pixels_of(picture: Picture) -> HostPixels:
-    """The pixels of a picture, however it is given; transparency is laid on white.
+    """Converts a path, a Pillow image or an array to pixels; transparency is composited onto white.
 
     Raises:
         UserError: it can't be read, or is an array of another type or shape.
@@ -220,7 +226,10 @@ def pixels_of(picture: Picture) -> HostPixels:
 
 
 def mask_of(picture: Picture) -> Mask:
-    """A mask, however it is given, see ``decode_mask``; an array of floats from 0 to 1 is one already.
+    """Converts a path, a Pillow image or an array to a mask in [0, 1].
+
+    An array of floats from 0 to 1 is returned unchanged, and booleans become 0 and 1. Others go through
+    ``decode_mask``.
 
     Raises:
         UserError: it can't be read, or is an array of another type or shape.
@@ -237,7 +246,11 @@ def mask_of(picture: Picture) -> Mask:
 
 
 def decode_given(decode: Callable[[bytes], np.ndarray], picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
-    """Decodes an image that is no file; its name is for errors."""
+    """Decodes a Pillow image or an array; error messages call it ``name``.
+
+    Raises:
+        UserError: it can't be decoded, or is an array of another type or shape.
+    """
     try:
         return decode(encode(picture, name))
     except DamagedImageError as error:
@@ -245,7 +258,7 @@ def decode_given(decode: Callable[[bytes], np.ndarray], picture: Image.Image | n
 
 
 def encode(picture: Image.Image | np.ndarray, name: str) -> bytes:
-    """Encodes an image without loss, so that it is decoded as a file would be; its orientation comes with it.
+    """Encodes an image losslessly with its EXIF orientation, so that it can be decoded like a file.
 
     Raises:
         UserError: an array is not uint8, or has another shape.
@@ -264,16 +277,16 @@ def encode(picture: Image.Image | np.ndarray, name: str) -> bytes:
 
 
 def decode_mask(encoded: bytes) -> Mask:
-    """Decodes a mask: white where something is to be drawn anew; of a transparent one what is opaque and white.
+    """Decodes a mask to brightness times opacity, in [0, 1]; opaque white (1) is sampled anew.
 
-    It is turned upright as its picture is, and 16 bits count as 8 do, see ``decode_upright``.
+    ``decode_upright`` applies the orientation, as it does for the image, and converts 16 bits to 8.
 
     Raises:
         DamagedImageError: it is no image, too large, animated, has no 8-bit form, or can't be decoded.
     """
     with opened_image(encoded) as image:
         rgba = np.asarray(decode_upright(image).convert("RGBA"))
-    # In whole numbers, and channel after channel: as floats a large picture would take a gigabyte and seconds.
+    # Integers, one channel at a time: a large mask in floats would take a gigabyte and several seconds.
     light = rgba[..., 0].astype(np.uint32)
     for channel in (1, 2):
         light += rgba[..., channel]

@@ -1,4 +1,4 @@
-"""Pictures as people see them: 8-bit pixels, PNG files that say how they were made, and labelled grids."""
+"""Writes images for viewing: 8-bit pixels, image files with metadata on how they were made, and labelled grids."""
 
 import hashlib
 import io
@@ -21,10 +21,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 IMAGE_DESCRIPTION = 0x010E
-"""EXIF's tag of a picture's title."""
+"""The EXIF tag ImageDescription."""
 
 MIN_SHOWN = 128
-"""Pictures smaller than this are enlarged in a grid, by a whole factor."""
+"""Min width in pixels of an image in a grid; smaller ones are enlarged by an integer factor."""
 
 MARGIN = 12
 LABEL_SIZE = 15
@@ -33,12 +33,12 @@ MAX_SLUG_LENGTH = 60
 
 
 def to_pixels(images: Float[np.ndarray, "*batch height width 3"]) -> UInt8[np.ndarray, "*batch height width 3"]:
-    """Images in [-1, 1] as 8-bit pixels, rounded to the nearest; what lies outside is clipped."""
+    """Converts images in [-1, 1] to 8-bit pixels, rounded to the nearest; values outside are clipped."""
     return np.floor(np.clip((images + 1.0) * 127.5, 0.0, 255.0) + 0.5).astype(np.uint8)
 
 
 def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
-    """Writes a PNG whose text chunks hold ``metadata``, under its name only when it is whole.
+    """Writes a PNG atomically, with ``metadata`` in its text chunks.
 
     Raises:
         UserError: it can't be written.
@@ -52,12 +52,12 @@ def save_png(path: Path, pixels: Pixels, metadata: Mapping[str, str]) -> None:
 
 
 def encode_picture(pixels: Pixels, form: str, metadata: Mapping[str, str]) -> bytes:
-    """A picture as a file's bytes, with what it is in it: PNG's text chunks, or EXIF's description as JSON.
+    """Encodes an image as a file's bytes, with metadata in PNG text chunks or as JSON in EXIF's ImageDescription.
 
     Args:
-        pixels: of the picture.
-        form: "png", "jpg" (quality 95, colours as sharp as brightness) or "webp" (without loss).
-        metadata: what to say of it.
+        pixels: uint8, ``(height, width, 3)``.
+        form: "png", "jpg" (quality 95, no chroma subsampling) or "webp" (lossless).
+        metadata: metadata by key.
     """
     file = io.BytesIO()
     if form == "png":
@@ -74,7 +74,7 @@ def encode_picture(pixels: Pixels, form: str, metadata: Mapping[str, str]) -> by
 
 
 def read_png_metadata(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG.
+    """Reads the text chunks of a PNG.
 
     Raises:
         DamagedImageError: it is no image.
@@ -84,7 +84,7 @@ def read_png_metadata(path: Path) -> dict[str, str]:
 
 
 def file_name(prompt: str, seed: int, index: int) -> str:
-    """A name for a picture's file, without suffix: readable, safe everywhere, unique to prompt, seed and index."""
+    """Returns a readable ASCII file name without suffix, unique to prompt, seed and index."""
     slug = re.sub(r"[^\w]+", "_", without_accents(prompt.lower())).strip("_")[:MAX_SLUG_LENGTH]
     safe = slug.encode("ascii", "ignore").decode().strip("_") or "picture"
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
@@ -94,12 +94,12 @@ def file_name(prompt: str, seed: int, index: int) -> str:
 def labelled_grid(
     pictures: UInt8[np.ndarray, "pictures height width 3"], labels: Sequence[str], columns: int
 ) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
-    """A white sheet of pictures, row by row, each with its label under it.
+    """Arranges images on a white sheet, row by row, each with its label below.
 
     Args:
-        pictures: all of one size.
-        labels: one for each; long ones go over two lines and end in an ellipsis.
-        columns: pictures in a row, at most.
+        pictures: images of one size.
+        labels: one per image; long ones are wrapped to ``LABEL_LINES`` lines and truncated with an ellipsis.
+        columns: max number of images per row.
     """
     height, width = pictures.shape[1:3]
     factor = max(1, -(-MIN_SHOWN // width))
@@ -120,7 +120,7 @@ def labelled_grid(
 
 
 def wrap_label(label: str, width: int, font: Font) -> list[str]:
-    """Breaks a label into at most ``LABEL_LINES`` lines of ``width`` pixels; what is left over becomes an ellipsis."""
+    """Wraps a label to at most ``LABEL_LINES`` lines of ``width`` pixels; an ellipsis replaces the rest."""
     lines = [""]
     for word in spell(label, font).split():
         longer = f"{lines[-1]} {word}".strip()
@@ -129,7 +129,7 @@ def wrap_label(label: str, width: int, font: Font) -> list[str]:
             continue
         if lines[-1]:
             lines.append("")
-        # A word wider than its picture, or a script without spaces.
+        # Breaks words that are wider than the image, and scripts without spaces.
         for character in word:
             if font.getlength(lines[-1] + character) > width:
                 lines.append("")
@@ -143,7 +143,7 @@ def wrap_label(label: str, width: int, font: Font) -> list[str]:
 
 
 def spell(text: str, font: Font) -> str:
-    """Replaces letters that a font lacks by their letters without accents; other scripts stay, as empty boxes."""
+    """Removes the accents of letters that the font lacks; its other missing characters show as empty boxes."""
     missing = bytes(font.getmask("\uffff"))
     return "".join(
         without_accents(character) if bytes(font.getmask(character)) == missing else character for character in text
@@ -151,17 +151,17 @@ def spell(text: str, font: Font) -> str:
 
 
 def without_accents(text: str) -> str:
-    """The letters of a text without the marks on them: "café" becomes "cafe"."""
+    """Removes the accents of a text: "café" becomes "cafe"."""
     return "".join(
         character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character)
     )
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the output folder.
+    """Creates the output folder, and checks that it can be written to.
 
     Raises:
-        UserError: it can't be made or written to.
+        UserError: it can't be created or written to.
     """
     try:
         create_folder(folder)

@@ -1,13 +1,13 @@
-"""A folder that fills with pictures, and can be left and come back to.
+"""Samples images into a folder, and resumes there after an interruption.
 
-    OUT/sampling.json      what the pictures were drawn with; other settings are refused
-    OUT/*.png              one a picture, its name and its metadata say which
-    OUT/pictures.npz       or all of them as one array, and until then OUT/batches/00012.npy
-    OUT/grid.png           the first of them with their prompts
+    OUT/sampling.json      the settings of the images; a run with other settings is an error
+    OUT/*.png              one file per image; its name and metadata identify its request
+    OUT/pictures.npz       or one array of all images, and until it is complete OUT/batches/000012.npy
+    OUT/grid.png           the first images with their prompts
 
-The same command makes the same batches again, so an interrupted run writes the same bytes as one that was not. Another
-command may ask for more images, or fewer, or another batch size: files that are there stay, and only missing ones are
-sampled and written. An array of all images holds those of one command.
+The same command makes the same batches again, so an interrupted run writes the same bytes as an uninterrupted one. A
+later command may request more images, fewer images or another batch size: existing files are kept, and only missing
+ones are sampled and written. An npz array contains the images of one command only.
 """
 
 import hashlib
@@ -51,37 +51,40 @@ Pixels = UInt8[np.ndarray, "batch height width 3"]
 
 
 def settings_of(cascade: Cascade) -> dict[str, Any]:
-    """What a cascade's pictures depend on besides their requests and the seed, as JSON can hold it."""
+    """Returns the settings and weights that a cascade's images depend on, JSON-serialisable."""
     return {
         **cascade.describe(),
         "trained_steps": [one.step for one in cascade.trained],
         "dtypes": [one.config.network.dtype for one in cascade.trained],
         "overrides": dict(cascade.overrides),
-        # What tells the stages whatever their folders are called; pictures of earlier versions lack it.
+        # Identifies the stages independently of their folders' names. Folders of earlier versions lack these entries.
         "settings": [f"{stage.resolution} px, {stage.settings.describe()}" for stage in cascade.stages],
         "weights": [hash_parameters(one.params) for one in cascade.trained],
     }
 
 
 def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Entries in which settings and those of a file may differ: what only one version writes, and names of folders."""
+    """Returns the entries in which ``settings`` and those of a file may differ.
+
+    These are entries that only one version writes, and the names of the stages' folders if weights are compared.
+    """
     try:
         there = read_json(file)
     except (OSError, ValueError):
         there = {}
     by_weights = isinstance(there, dict) and "weights" in there
     named = tuple(name for name in {**settings, **(there if by_weights else {})} if name.startswith("stage_"))
-    # Folders of earlier versions have a batch size, whatever the format.
+    # Earlier versions stored a batch size for every format.
     return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
 
 
 class Batch(NamedTuple):
-    """Requests that are drawn together, since the picture of at least one is missing.
+    """Requests that are sampled together, because at least one of their images is missing.
 
     Attributes:
-        requests: at most ``PictureFolder.batch_size``.
-        there: whether the picture of each is in the folder already, and stays as it is.
-        number: of the batch among those of the folder; None for one that is put together of several.
+        requests: at most ``PictureFolder.batch_size`` requests.
+        there: for each request, whether its image already exists; such an image is not overwritten.
+        number: index of the batch in the folder; None for a batch merged from several.
     """
 
     requests: Sequence[ImageRequest]
@@ -90,18 +93,18 @@ class Batch(NamedTuple):
 
 
 class PictureFolder:
-    """Where the pictures of some requests go.
+    """The output folder of some requests.
 
     Args:
-        out: the folder; made where there is none.
-        requests: all of them, in order.
-        seed: of the names.
-        batch_size: requests that are drawn together, at most.
+        out: the folder, created if missing.
+        requests: all requests, in order.
+        seed: random seed, for file names and settings.
+        batch_size: max number of requests sampled together.
         form: one of ``FORMATS``.
-        settings: all else that the pictures depend on, as JSON can hold it.
+        settings: everything else that the images depend on, JSON-serialisable.
 
     Raises:
-        UserError: the folder can't be written to, holds pictures of other settings or an array of other pictures, or
+        UserError: the folder can't be written to, it contains images of other settings or an array of other images, or
             two requests are the same.
     """
 
@@ -138,26 +141,26 @@ class PictureFolder:
             self._check_array(self._kept, of_array)
 
     def _has_pictures(self) -> bool:
-        """Whether anything was drawn here; else the settings there are those of a start that failed."""
+        """Returns whether the folder contains images. If not, settings there are from a start that failed."""
         folder = self.out / BATCHES
         files = [*files_in(self.out), *(files_in(folder) if folder.exists() else ())]
         return any(file.suffix in (".npy", *(f".{form}" for form in FORMATS)) for file in files)
 
     def _check_unchanged(self) -> None:
-        """Checks, before the first picture, that no other run has meanwhile begun to draw others here.
+        """Checks, before the first image is written, that no other run has since changed the folder's settings.
 
         Raises:
-            UserError: one has.
+            UserError: another run has.
         """
         kept, self._kept = self._kept, None
         if kept is not None and read_json(self.out / SETTINGS) != parse_json(json.dumps(dict(kept))):
             raise UserError(f"another run has begun to draw other pictures in {self.out}: choose another --out")
 
     def _check_array(self, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        """Checks that the array, or the part of it that is there, is of these pictures.
+        """Checks that an existing array, or its existing batches, belong to these requests.
 
         Raises:
-            UserError: it is of others, or its parts are of another size.
+            UserError: it contains other images, or its batches have another size.
         """
         array = self.out / ARRAY
         is_ours = kept.get("pictures_sha256", wanted["pictures_sha256"]) == wanted["pictures_sha256"]
@@ -174,7 +177,7 @@ class PictureFolder:
             )
 
     def missing(self, share: int = 0, shares: int = 1) -> list[Batch]:
-        """The batches of which a picture is missing, of every ``shares``-th from ``share`` on."""
+        """Returns the batches with missing images, among every ``shares``-th batch starting at ``share``."""
         numbers = range(share, len(self.batches), shares)
         if self.form == "npz":
             if (self.out / ARRAY).exists():
@@ -191,15 +194,16 @@ class PictureFolder:
         return put_together([batch for batch in batches if not all(batch.there)], self.batch_size)
 
     def write(self, batch: Batch, pictures: Pixels, metadata: Mapping[str, str]) -> None:
-        """Writes the pictures of a batch that were missing.
+        """Writes the missing images of a batch.
 
         Args:
-            batch: one of those that were missing.
-            pictures: one for each of its requests.
-            metadata: of all of them, besides what each one shows.
+            batch: a batch from ``missing``.
+            pictures: one image per request, uint8, ``(batch, height, width, 3)``.
+            metadata: metadata of all images, besides the prompt and index of each.
 
         Raises:
-            UserError: they can't be written, or the folder was deleted, moved or replaced.
+            UserError: an image can't be written, the folder was deleted, moved or replaced, or another run has changed
+                its settings.
         """
         self._check_there()
         self._check_unchanged()
@@ -225,14 +229,14 @@ class PictureFolder:
             ) from error
 
     def finish(self, columns: int, grid: bool = True) -> None:
-        """Puts batches together, and writes the grid of the first pictures; to be called when none is missing.
+        """Merges the batches of an npz, and writes the grid of the first images. Call it when no image is missing.
 
         Args:
-            columns: of the grid.
-            grid: whether there is to be one.
+            columns: max number of images per row of the grid.
+            grid: whether to write a grid.
 
         Raises:
-            UserError: the folder was deleted, moved or replaced.
+            UserError: the folder was deleted, moved or replaced, or the grid can't be written.
         """
         self._check_there()
         if self.form == "npz" and not (self.out / ARRAY).exists():
@@ -248,12 +252,12 @@ class PictureFolder:
         )
 
     def _check_there(self) -> None:
-        # Any number of programs may draw into a folder, so none holds a lock of it; but all find what the first wrote.
+        # Several programs may sample into one folder, so there is no lock. Its settings show that it exists.
         if not (self.out / SETTINGS).exists():
             raise explain_gone(self.out)
 
     def _read(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        """The pictures as they were written, in order."""
+        """Reads the images back in order."""
         if self.form == "npz":
             with (self.out / ARRAY).open("rb") as file:
                 yield from np.load(file)["arr_0"]
@@ -262,13 +266,13 @@ class PictureFolder:
             yield decode_pixels((self.out / name).read_bytes())
 
     def _put_together(self) -> None:
-        """All batches as ``arr_0`` of one NPZ file, as NumPy would save it, without having all of them in memory."""
+        """Merges all batches into ``arr_0`` of one NPZ file in NumPy's format, with one batch in memory at a time."""
         files = [self.out / BATCHES / batch_name(number) for number in range(len(self.batches))]
         with files[0].open("rb") as stream:
             first = np.load(stream)
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.requests), *first.shape[1:])}
         with writing(self.out / ARRAY) as place, zipfile.ZipFile(place, "w", allowZip64=True) as archive:
-            # A date of its own would make two equal runs differ.
+            # A fixed date, so that equal runs write equal bytes.
             entry = zipfile.ZipInfo("arr_0.npy", (1980, 1, 1, 0, 0, 0))
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
@@ -286,17 +290,18 @@ def draw_missing(
     negative_prompt: str | None = None,
     edit: Edit = NO_EDIT,
 ) -> int:
-    """Draws batches and writes each, beside the next one's drawing; returns the number of pictures that were missing.
+    """Samples the missing batches and writes them; returns the number of images written.
 
-    Small batches are filled up, so that one compiled program serves all.
+    A thread writes each batch while the next one is sampled. Small batches are padded, so that all share one compiled
+    program.
 
     Args:
-        cascade: what draws.
-        folder: where they go.
-        missing: what ``PictureFolder.missing`` says.
-        seed: see ``Cascade.draw``.
-        negative_prompt: likewise.
-        edit: likewise.
+        cascade: the cascade to sample from.
+        folder: the output folder.
+        missing: batches from ``PictureFolder.missing``.
+        seed: random seed, from 0 to 4294967295.
+        negative_prompt: text that guidance uses instead of the null prompt.
+        edit: an image to start from or to keep in part.
 
     Raises:
         UserError: what ``Cascade.draw`` and ``PictureFolder.write`` raise.
@@ -312,7 +317,7 @@ def draw_missing(
             (stages,) = cascade.draw(requests, seed, negative_prompt, edit)
             drawn += batch.there.count(False)
             if writing is not None:
-                # At most one batch waits to be written; what went wrong with it is raised here.
+                # Waits for the previous batch, so that at most one is queued, and raises its error if it failed.
                 writing.result()
             writing = writer.submit(folder.write, batch, to_pixels(stages[-1][: len(batch.requests)]), metadata)
         if writing is not None:
@@ -321,14 +326,14 @@ def draw_missing(
 
 
 def cut_into_batches(requests: Sequence[ImageRequest], batch_size: int) -> list[Sequence[ImageRequest]]:
-    """The requests in batches, of which the last may be smaller."""
+    """Splits the requests into batches; the last one may be smaller."""
     return [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
 
 
 def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
-    """Makes fewer batches of those of which some pictures are there, where that saves any.
+    """Merges batches with some existing images into fewer batches, if that saves any.
 
-    A run that was cut has left at most one such batch, which stays as it is.
+    An interrupted run leaves at most one such batch, which then stays unchanged.
     """
     begun = [batch for batch in missing if any(batch.there)]
     lacking = [
@@ -345,19 +350,19 @@ def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
 
 
 def count_pictures(array: Path) -> int:
-    """How many pictures an array of ours has, by its header."""
+    """Reads the number of images in an npz of ours from its header."""
     with array.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as stream:
         np.lib.format.read_magic(stream)
         return np.lib.format.read_array_header_1_0(stream)[0][0]
 
 
 def batch_name(number: int) -> str:
-    """The file of a batch."""
+    """Returns the file name of a batch."""
     return f"{number:06d}.npy"
 
 
 def file_name_of(request: ImageRequest, seed: int, form: str) -> str:
-    """The file of a picture; unique to its request and seed."""
+    """Returns the file name of an image; unique to its request and seed."""
     name = file_name(request.prompt, seed, request.index)
     if request.is_between:
         to = file_name(

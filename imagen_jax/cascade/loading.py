@@ -1,4 +1,4 @@
-"""A stage as training left it, and how it is sampled: from a workdir to what the cascade takes.
+"""Loads a trained stage from its workdir or exported files, and makes its sampling settings.
 
 workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingStage
 """
@@ -32,10 +32,10 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
     """Makes the settings that ``config.sampling`` describes.
 
     Args:
-        sampling: every key of ``cascade.settings.SETTINGS``.
+        sampling: a value for every key of ``cascade.settings.SETTINGS``.
 
     Raises:
-        UserError: an unknown key, sampler or thresholding, or a number out of its range.
+        UserError: a key, a sampler, a spacing or a thresholding is unknown, or a number is out of its range.
     """
     checked = check_settings(sampling)
     if checked["spacing"] == "discrete":
@@ -53,7 +53,7 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
 
 
 def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingStage:
-    """Shows a stage to the cascade."""
+    """Combines a stage with its sampling settings."""
 
     def denoiser_of(params: Any, text: Text, low_resolution: LowResolution | None):
         return make_denoiser(stage, params, text, low_resolution)
@@ -73,12 +73,12 @@ def make_sampling_stage(stage: Stage, settings: SamplingSettings) -> SamplingSta
 
 
 class StagePlan(NamedTuple):
-    """One stage of which the config alone is read, and no parameters.
+    """One stage whose config is read, but not its parameters.
 
     Attributes:
-        folder: its workdir or exported files.
+        folder: its workdir or exported folder.
         config: its config.
-        stage: the stage.
+        stage: the stage, built from the config.
     """
 
     folder: Path
@@ -87,19 +87,19 @@ class StagePlan(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What messages and reports call it."""
+        """The stage's name in messages and reports: its folder."""
         return str(self.folder)
 
 
 class TrainedStage(NamedTuple):
-    """One stage as training left it.
+    """One trained stage with its parameters.
 
     Attributes:
         name: its folder.
         config: its config.
-        stage: the stage.
-        params: the moving average of its parameters.
-        step: updates made.
+        stage: the stage, built from the config.
+        params: the EMA of its parameters.
+        step: number of training updates.
     """
 
     name: str
@@ -110,16 +110,16 @@ class TrainedStage(NamedTuple):
 
 
 def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path | None = None) -> StagePlan:
-    """Reads the config of a stage, and nothing else of its folder.
+    """Reads only the config of a stage, not its parameters.
 
     Args:
-        workdir: of its training, or of an import; or a folder that ``imagen_jax export_weights`` wrote.
-        dtype: what the network computes in; None leaves it to the config.
-        text_encoder: folder of its T5, where it lies elsewhere than in its training.
+        workdir: workdir of a training or an import, or a folder written by ``imagen_jax export_weights``.
+        dtype: compute dtype of the network; None means that of the config.
+        text_encoder: folder of the stage's T5, if it has moved since training.
 
     Raises:
-        UserError: there is no config, it is no stage's or not as it was written, the dtype is unknown, or its text
-            encoder is not T5.
+        UserError: there is no config, it is not that of a stage or differs from its checksum, the dtype is unknown, or
+            ``text_encoder`` is given and the stage's encoder is not T5.
     """
     if dtype is not None:
         lookup(DTYPES, dtype, "dtype")
@@ -135,10 +135,10 @@ def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path
 
 
 def load_params(plan: StagePlan) -> TrainedStage:
-    """Loads the parameters of a stage onto the host: from its newest checkpoint, or from files that were exported.
+    """Loads the parameters of a stage onto the host, from its newest checkpoint or from exported files.
 
     Raises:
-        UserError: there are no parameters, they do not fit the config, or exported files are not as they were written.
+        UserError: there are no parameters, they do not match the config, or an exported file differs from its checksum.
     """
     workdir, config, stage = plan
     if checkpoint_export.is_exported(workdir):
@@ -151,10 +151,14 @@ def load_params(plan: StagePlan) -> TrainedStage:
 
 
 def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
-    """Loads a stage onto the host; see ``plan_stage`` and ``load_params``.
+    """Loads the config and the parameters of a stage onto the host.
+
+    Args:
+        workdir: workdir of a training or an import, or a folder written by ``imagen_jax export_weights``.
+        dtype: compute dtype of the network; None means that of the config.
 
     Raises:
-        UserError: no config or no parameters there, or they do not fit each other.
+        UserError: there is no config or there are no parameters, they do not match, or the dtype is unknown.
     """
     return load_params(plan_stage(workdir, dtype))
 
@@ -163,9 +167,9 @@ def move_encoder(config: ConfigDict, folder: str | Path, stage: str) -> None:
     """Changes a stage's config so that its T5 is read from another folder.
 
     Args:
-        config: of the stage.
-        folder: where T5 lies now.
-        stage: what to call the stage.
+        config: the stage's config, changed in place.
+        folder: the new folder of T5.
+        stage: name of the stage in error messages.
 
     Raises:
         UserError: its text encoder is not T5.
@@ -184,7 +188,7 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
     """Loads the text encoder that a stage was trained with.
 
     Raises:
-        UserError: it is not there, or is another.
+        UserError: the encoder is missing or unusable, or is not the one used in training.
     """
     text = one.config.text
     if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
@@ -198,7 +202,7 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
 
 
 def hash_parameters(params: Any) -> str:
-    """The sha256 of a network's parameters: their names, types, shapes and bytes, in the order of names."""
+    """Returns the SHA-256 of a network's parameters: their names, dtypes, shapes and bytes, in the order of names."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)

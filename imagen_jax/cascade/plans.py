@@ -1,9 +1,9 @@
-"""A cascade before its weights are read: the configs of its stages and the settings they sample with, all checked.
+"""Reads and checks the configs and sampling settings of a cascade before its weights are read.
 
 folders, or a name -> config of each stage, overrides -> CascadePlan -> Cascade (``cascade``), which reads the weights
 
-All that a user can get wrong is found here, from ``config.json`` alone: stages in the wrong order, settings out of
-range, and settings that have no effect on any stage. No device is touched, so several hosts may join each other later.
+These checks need only ``config.json``: they find stages in the wrong order, settings out of range, and settings
+without an effect on any stage. They initialise no JAX device, so that ``jax.distributed`` can be initialised later.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,15 +19,15 @@ from imagen_jax.runtime.preconditions import Precondition, check_preconditions
 from imagen_jax.storage.paths import Path
 
 NULL_CAPTIONS: dict[str, str | None] = {"zeros": None, "empty_caption": ""}
-"""What ``text.null`` may be: Imagen's zeros, or the empty caption as the encoder embeds it (DeepFloyd IF)."""
+"""Null prompts by the value of ``text.null``: None for zeros (Imagen), or a caption to encode (DeepFloyd IF)."""
 
 
 class StageFacts(NamedTuple):
-    """What decides whether a setting has an effect on a stage.
+    """The facts that decide whether a setting has an effect on a stage.
 
     Attributes:
-        values: of every key of ``config.sampling``.
-        enlarges: whether it is super-resolution.
+        values: the value of every key of ``config.sampling``.
+        enlarges: whether it is a super-resolution stage.
         learns_variance: whether its network predicts the variance of a step.
     """
 
@@ -37,7 +37,7 @@ class StageFacts(NamedTuple):
 
     @property
     def is_guided(self) -> bool:
-        """Whether guidance changes anything."""
+        """Whether the guidance weight differs from 1."""
         return self.values["guidance"] != 1.0
 
 
@@ -46,8 +46,8 @@ class CascadePlan(NamedTuple):
 
     Attributes:
         stages: base first.
-        overrides: keys of ``config.sampling`` and the value they take: one for all stages, or a list of one a stage.
-        sampling: the stages as they sample with those.
+        overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
+        sampling: the stages with their sampling settings, overrides included.
     """
 
     stages: Sequence[StagePlan]
@@ -56,24 +56,32 @@ class CascadePlan(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """What to call each stage."""
+        """The name of each stage: its folder."""
         return [one.name for one in self.stages]
 
     def adjusted(self, overrides: Mapping[str, Any]) -> "CascadePlan":
-        """The same stages with further overrides.
+        """Returns the same stages with further overrides.
 
         Raises:
-            UserError: a setting is unknown, of another type or out of its range.
+            UserError: a setting is unknown, or its value has the wrong type or is out of range.
         """
         together = {**self.overrides, **overrides}
         return self._replace(overrides=together, sampling=make_sampling_stages(self.stages, together))
 
     def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
-        """Checks what is to be drawn against the stages, as ``check_images`` does."""
+        """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.
+
+        Raises:
+            UserError: the stages can't, or a part of the edit or the negative prompt has no effect.
+        """
         check_images(self.sampling, self.names, edit, negative_prompt)
 
     def check_effects(self, given: Collection[str]) -> None:
-        """Checks that settings have an effect, as ``check_effects`` does."""
+        """Checks that each of the ``given`` settings has an effect on at least one stage.
+
+        Raises:
+            UserError: one has none.
+        """
         check_effects(self.stages, self.overrides, given)
 
 
@@ -83,10 +91,18 @@ def plan_cascade(
     dtype: str | None = None,
     text_encoder: str | Path | None = None,
 ) -> CascadePlan:
-    """Reads the configs of a cascade's stages, base first, and checks them and the settings; see ``load_cascade``.
+    """Reads the configs of a cascade's stages, and checks them and the sampling settings.
+
+    Args:
+        stages: the workdir or exported folder of each stage, base first, a single such folder, or a name in
+            ``pretrained.CASCADES``.
+        overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
+        dtype: compute dtype of the networks, "float32" or "bfloat16"; None means that of each stage's config.
+        text_encoder: folder of the stages' T5, if it has moved since training.
 
     Raises:
-        UserError: no stages, a folder without one, stages that do not follow each other, a wrong setting.
+        UserError: there are no stages, a folder has no stage, the resolutions of consecutive stages do not match, or a
+            setting is wrong.
     """
     if not stages:
         raise UserError(
@@ -104,10 +120,10 @@ def plan_cascade(
 def make_sampling_stages(
     stages: Sequence[StagePlan | TrainedStage], overrides: Mapping[str, Any]
 ) -> list[SamplingStage]:
-    """The stages as they sample with some overrides.
+    """Combines each stage with the sampling settings of its config and the overrides.
 
     Raises:
-        UserError: a setting is unknown, of another type or out of its range.
+        UserError: a setting is unknown, or its value has the wrong type or is out of range.
     """
     made = []
     for number, one in enumerate(stages):
@@ -118,10 +134,10 @@ def make_sampling_stages(
 
 
 def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
-    """Checks that a stage makes images of the classifier's resolution.
+    """Checks that at least one stage has the classifier's resolution.
 
     Raises:
-        UserError: none does.
+        UserError: none has.
     """
     if all(stage.resolution != resolution for stage in stages):
         sizes = ", ".join(str(stage.resolution) for stage in stages)
@@ -134,16 +150,16 @@ def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
 def check_images(
     stages: Sequence[SamplingStage], names: Sequence[str], edit: Edit = NO_EDIT, negative_prompt: str | None = None
 ) -> None:
-    """Checks that stages can draw what is asked for, and that all of it has an effect.
+    """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.
 
     Args:
-        stages: base first.
-        names: of them.
-        edit: what the images begin with.
-        negative_prompt: instead of the null prompt.
+        stages: the stages, base first.
+        names: names of the stages in error messages.
+        edit: an image to start from or to keep in part.
+        negative_prompt: text that guidance uses instead of the null prompt.
 
     Raises:
-        UserError: they can't, or a part of it changes nothing.
+        UserError: the stages can't, or a part of the edit or the negative prompt has no effect.
     """
     check_order(stages, names, edit.image is not None)
     if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in stages):
@@ -163,7 +179,7 @@ def check_images(
 
 
 def any_stage(holds: Any) -> Any:
-    """Makes ``holds(facts of all stages)`` of one for a single stage."""
+    """Returns a function of a list of facts that is true if ``holds`` is true of any of them."""
     return lambda facts: any(map(holds, facts))
 
 
@@ -205,7 +221,7 @@ EFFECTS = (
         "--batched_guidance has no effect at guidance 1: set --guidance above 1, or leave it out",
     ),
 )
-"""What settings need of the stages; facts are the ``StageFacts`` of each."""
+"""Preconditions of settings; their facts are a list with the ``StageFacts`` of each stage."""
 
 
 def check_effects(
@@ -213,12 +229,12 @@ def check_effects(
     overrides: Mapping[str, Any],
     given: Collection[str],
 ) -> None:
-    """Checks that the settings which a user gave have an effect on at least one stage.
+    """Checks that each setting that the user gave has an effect on at least one stage.
 
     Args:
-        stages: base first.
-        overrides: of all settings.
-        given: names of the settings that the user gave for this very call.
+        stages: the stages, base first.
+        overrides: values of all overridden settings.
+        given: names of the settings to check: those that the user gave for this call.
 
     Raises:
         UserError: one has none.

@@ -1,7 +1,7 @@
-"""A grid of samples every so often while a stage trains: the first sign of whether it reads its captions.
+"""Writes grids of samples during training: the first sign of whether a stage follows its captions.
 
-A base draws the fixed prompts of ``config.preview``. A super-resolution stage draws held-out images from their small
-versions: each row of its grid is the enlarged small image, what the stage made of it, and the original.
+A base samples the fixed prompts of ``config.preview``. A super-resolution stage enlarges the small versions of images
+of the validation split. Each row of its grid shows the small image, the sample and the original.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,24 @@ HELD_OUT_EXAMPLES = 4
 
 
 def is_drawn(workdir: Path, number: int) -> bool:
-    """Whether there is a preview of a step."""
+    """Returns whether the preview of a step exists."""
     return preview_path(workdir, number).exists()
 
 
 def preview_path(workdir: Path, number: int) -> Path:
-    """Where the preview of a step lies."""
+    """Returns the path of the preview of a step."""
     return workdir / "previews" / f"{number:07d}.png"
 
 
 def make_preview(
     config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
 ) -> Callable[[int, StepInfo], None]:
-    """Makes the hook that draws with the averaged parameters and writes ``previews/<step>.png``.
+    """Makes the hook that samples with the averaged parameters and writes ``previews/<step>.png``.
 
     Args:
         config: the stage's config.
         stage: the stage.
-        folder: the prepared data set, for held-out images.
+        folder: the prepared data set, for images of its validation split.
         store: embeddings of the data set's captions and the preview's prompts.
         workdir: the run's folder.
     """
@@ -68,7 +68,7 @@ def make_preview(
     def preview(number: int, moment: StepInfo) -> None:
         placement: Any = moment.state.step.sharding
         everywhere = replicated(placement.mesh)
-        # Arrays on the host, for they are the same in each process.
+        # The inputs are host arrays, because they are the same in every process.
         drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
         if not processes.is_process_zero():
             return
@@ -87,7 +87,7 @@ def make_preview(
 
 
 def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
-    """Captions, small images and originals of the first examples of the validation split, whole images."""
+    """Returns captions, small images and originals of the first examples of the validation split, uncropped."""
     split = load_split(folder, "validation")
     transform = make_super_resolution_example(low_resolution, resolution)
     prepared = [transform.prepare(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
@@ -96,6 +96,6 @@ def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tup
 
 
 def enlarge_pixels(image: SmallImages, resolution: int) -> Images:
-    """Repeats pixels up to ``resolution``, to show a small image as it is."""
+    """Enlarges images to ``resolution`` by repeating pixels, so that small images show unsmoothed."""
     times = resolution // image.shape[1]
     return image.repeat(times, axis=1).repeat(times, axis=2)

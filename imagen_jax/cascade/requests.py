@@ -1,6 +1,6 @@
-"""What a cascade is asked for: one ``ImageRequest`` a picture.
+"""Requests to a cascade: one ``ImageRequest`` per image.
 
-prompts, samples of each -> a request for each picture, with its number among those of its prompt
+prompts, number of samples of each -> one request per image, with its index among those of its prompt
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ from imagen_jax.runtime.seeds import check_seed
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One picture that is wanted.
+    """A request for one image.
 
     Attributes:
-        prompt: what it shows.
-        index: its number among those of its prompt.
-        to_prompt: a second prompt that it lies on the way to; None for its own.
-        to_seed: a second seed that its noise lies on the way to; None for its own.
-        share: of that way, from 0 to 1.
+        prompt: the prompt.
+        index: index among the images of the same prompt, from 0.
+        to_prompt: second prompt to interpolate to; None to keep ``prompt``.
+        to_seed: second seed to interpolate the noise to; None to keep the first seed.
+        share: position of the interpolation, from 0 (``prompt`` and first seed) to 1.
     """
 
     prompt: str
@@ -37,12 +37,12 @@ class ImageRequest:
 
     @property
     def is_between(self) -> bool:
-        """Whether it lies on the way to something."""
+        """Whether the image interpolates to a second prompt or seed."""
         return self.to_prompt is not None or self.to_seed is not None
 
     @property
     def label(self) -> str:
-        """What to write under it."""
+        """The image's label in a grid."""
         if not self.is_between:
             return self.prompt
         to = self.to_prompt if self.to_prompt is not None else f"seed {self.to_seed}"
@@ -53,7 +53,7 @@ ImageRequest.__init__ = names_its_arguments(ImageRequest.__init__)  # type: igno
 
 
 def requests_of(prompts: str | Sequence[str], samples: int = 1) -> list[ImageRequest]:
-    """So many pictures of each prompt; of a prompt that comes again, others than before."""
+    """Makes ``samples`` requests for each prompt. A repeated prompt continues its indices, so its images differ."""
     seen: Counter[str] = Counter()
     prompts = [prompts] if isinstance(prompts, str) else prompts
     requests = []

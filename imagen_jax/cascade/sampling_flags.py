@@ -1,4 +1,4 @@
-"""The flags that set how stages draw, of every command that draws: keys of ``config.sampling`` by their names."""
+"""The sampling flags of every command that samples; they have the names of the keys of ``config.sampling``."""
 
 from absl import flags
 
@@ -22,10 +22,10 @@ AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-r
 
 
 def read_overrides() -> dict[str, list]:
-    """The keys of ``config.sampling`` that flags set, each a list of values.
+    """Returns the keys of ``config.sampling`` that flags set, each with a list of values.
 
     Raises:
-        UserError: a value that is no number where one is wanted.
+        UserError: a value must be a number and is not.
     """
     readers = {
         "guidance": (GUIDANCE, float),
@@ -47,7 +47,7 @@ def read_overrides() -> dict[str, list]:
             except ValueError:
                 raise UserError(f"--{key}={','.join(flag.value)} is not a number: give for example --{key}=3") from None
     if "guidance_interval" in overrides:
-        # One for all stages.
+        # The flag's two numbers are one interval for all stages.
         overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]
     if BATCHED_GUIDANCE.value is not None:
         overrides["batched_guidance"] = [BATCHED_GUIDANCE.value]

@@ -1,14 +1,14 @@
-"""Compiled programs by what they were made for; each is megabytes, so the newest are kept."""
+"""An LRU cache of compiled programs. It is bounded, because each program takes megabytes."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
 
 
 class Programs(dict[Hashable, Any]):
-    """Programs by their keys, of which those that were used last are kept.
+    """An LRU cache of programs by key.
 
     Args:
-        most: programs that are kept.
+        most: max number of cached programs.
     """
 
     def __init__(self, most: int):
@@ -16,15 +16,15 @@ class Programs(dict[Hashable, Any]):
         self.most = most
 
     def find(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The program of a key, made where there is none.
+        """Returns the program of a key, and makes it if it is not cached.
 
         Args:
-            key: what it was made for.
-            make: makes it.
+            key: key of the program.
+            make: ``make()``: makes the program.
         """
         program = self.pop(key) if key in self else make()
         while len(self) >= self.most:
             self.pop(next(iter(self)))
-        # The last one is the newest.
+        # Inserted at the end of the dict, whose first entry is the least recently used.
         self[key] = program
         return program

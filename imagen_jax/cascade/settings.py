@@ -1,6 +1,6 @@
-"""The keys of ``config.sampling``: which there are, and which values each may have.
+"""The keys of ``config.sampling`` and the checks of their values.
 
-a value for all stages, or a list of one for each -> the settings of each stage, checked
+one value for all stages, or a list with one per stage -> the checked settings of each stage
 """
 
 import math
@@ -17,11 +17,11 @@ from imagen_jax.sampling.thresholding import THRESHOLDS
 MAX_STEPS = 100_000
 
 Check = Callable[[str, Any], Any]
-"""``check(name, value) -> value``, of the type that sampling takes; raises ``UserError``."""
+"""``check(name, value) -> value``, converted to the type that sampling uses; raises ``UserError``."""
 
 
 def number(lowest: float | int, highest: float | int, example: str) -> Check:
-    """Makes the check of a number in a range, ends included."""
+    """Makes a check for a number in [``lowest``, ``highest``]; its message suggests ``example``."""
 
     def check(name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -37,7 +37,7 @@ def number(lowest: float | int, highest: float | int, example: str) -> Check:
 
 
 def whole(lowest: int, highest: int) -> Check:
-    """Makes the check of a whole number in a range, ends included."""
+    """Makes a check for an integer in [``lowest``, ``highest``]."""
 
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -53,7 +53,7 @@ at_least_one = whole(1, 2**31 - 1)
 
 
 def one_of(table: Collection[str]) -> Check:
-    """Makes the check of a name."""
+    """Makes a check for a name in ``table``."""
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in table:
@@ -64,14 +64,22 @@ def one_of(table: Collection[str]) -> Check:
 
 
 def truth(name: str, value: Any) -> bool:
-    """Checks a yes or no."""
+    """Checks a boolean.
+
+    Raises:
+        UserError: the value is not a bool.
+    """
     if not isinstance(value, bool):
         raise UserError(f"{name} is True or False, not {value!r}")
     return value
 
 
 def interval(name: str, value: Any) -> tuple[float, ...]:
-    """Checks an interval: two log-SNRs, or none for the whole range."""
+    """Checks an interval: two log-SNRs, the lower first; or None or an empty list for no limits, returned as ``()``.
+
+    Raises:
+        UserError: it is neither.
+    """
     ends = value if isinstance(value, list | tuple) else () if value is None else (value,)
     if not ends:
         return ()
@@ -117,37 +125,37 @@ ELSEWHERE = {
     "strength": "edit=imagen_jax.Edit(strength=…)",
     "prompt": "prompts",
 }
-"""Names of diffusers and others, and ours for the same thing."""
+"""Names of settings in diffusers and other libraries, and our names for them."""
 
 
 def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Checks the settings of one stage.
 
     Args:
-        given: keys of ``SETTINGS`` and a value for each.
+        given: values for keys of ``SETTINGS``.
 
     Returns:
-        The same, each value of the type that sampling takes.
+        The same settings, each value converted to the type that sampling uses.
 
     Raises:
-        UserError: an unknown key (names the nearest), a value of another type or out of its range.
+        UserError: a key is unknown (names the nearest), or a value has the wrong type or is out of range.
     """
     check_names(given, SETTINGS, "setting of sampling", ELSEWHERE)
     return {name: SETTINGS[name](name, value) for name, value in given.items()}
 
 
 def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> dict[str, Any]:
-    """The overrides of one stage: of a list its own entry, of anything else the one value.
+    """Returns the overrides of one stage: from a list its own entry, otherwise the common value.
 
-    An interval of guidance is a pair itself: a pair of numbers is one interval for all stages.
+    A guidance interval is itself a pair: a pair of numbers is one interval for all stages.
 
     Args:
-        overrides: keys of ``SETTINGS``, with one value for all stages, or a list of one for each.
-        number: of the stage.
-        stages: how many there are.
+        overrides: values for keys of ``SETTINGS``: one value for all stages, or a list with one per stage.
+        number: index of the stage, from 0.
+        stages: number of stages.
 
     Raises:
-        UserError: a list that has not one entry for each stage, or what ``check_settings`` raises.
+        UserError: a list has neither one entry nor one per stage, or what ``check_settings`` raises.
     """
     picked = {}
     for key, value in overrides.items():

@@ -1,10 +1,10 @@
-"""One stage of the cascade, built from its config: the seam where networks, diffusion and text meet.
+"""Builds one stage of the cascade from its config, out of a network, a diffusion process and text.
 
     config -> Stage (network, schedule, prediction) -> loss of a batch, for training
                                                     -> denoiser of a condition, for sampling
 
-Everything below takes functions; this is where they are made. Config is mutable outside, frozen inside: a key that
-nobody reads is an error that names it.
+Lower-level modules take functions as arguments; this module makes those functions from the config. It converts the
+mutable config into frozen objects, and an unknown key is an error that names the key.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
     "log_snr": lambda schedule: lambda log_snr: log_snr,
     "timestep": number_of_step,
 }
-"""What a network may be told of the noise: the log-SNR, or which of a thousand steps has it."""
+"""Noise conditioning of a network: the log-SNR, or the number of the discrete step (of 1000) with that log-SNR."""
 
 WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
     "uniform": lambda gamma: uniform_weighting,
@@ -58,12 +58,12 @@ WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
 
 
 class Batch(NamedTuple):
-    """What a stage learns from.
+    """A training batch of a stage.
 
     Attributes:
-        image: clean images at the stage's resolution.
-        text: their encoded captions, in bfloat16, as they are stored.
-        low_resolution: the same images smaller and clean, for a super-resolution stage; else None.
+        image: clean images at the stage's resolution, or crops of them, ``(batch, height, width, 3)``.
+        text: the encoded captions, in bfloat16 as stored.
+        low_resolution: the same images clean at the low resolution, for a super-resolution stage; None for a base.
     """
 
     image: Images
@@ -81,12 +81,12 @@ class Stage:
         low_resolution: height and width of its condition; None for a base.
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
-        prediction: what the network outputs.
-        measure: what the network is told of a log-SNR under the stage's schedule: itself, or the number of a step.
-        augmentation_measure: the same of the condition's log-SNR.
-        enlarge: what is done to the low-resolution image before noise is added to it.
-        self_conditioned: whether the network sees its own estimate.
-        text_length: tokens a caption is padded to.
+        prediction: the kind of the network's output, such as the noise.
+        measure: function from a log-SNR to the network's noise conditioning: itself, or a step number of ``schedule``.
+        augmentation_measure: the same function for the low-resolution image and ``augmentation_schedule``.
+        enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
+        self_conditioned: whether the network also takes its own estimate, from a first pass.
+        text_length: number of tokens to which captions are padded.
         text_width: width of the text encoder's embeddings.
     """
 
@@ -110,7 +110,7 @@ class Stage:
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network's output holds, after the image's channels, as many that say the variance."""
+        """Whether the network outputs the variance, in as many channels again after those of the image."""
         return self.network.out_channels == 2 * self.image_shape[-1]
 
 
@@ -118,7 +118,7 @@ def build(make: Callable[..., Any], config: Mapping[str, Any], where: str, **ext
     """Calls ``make(**config, **extra)``.
 
     Raises:
-        UserError: a key of ``config`` that ``make`` does not take; names it and the nearest one.
+        UserError: ``make`` has no parameter for a key of ``config``; names the key and the nearest parameter.
     """
     known = getattr(make, "__dataclass_fields__", None) or make.__annotations__
     known = [name for name in known if name not in ("parent", "name", "return", *extra)]
@@ -133,7 +133,7 @@ def _frozen(value: Any) -> Any:
 
 
 def build_network(config: ConfigDict) -> Network:
-    """Builds the network that ``config.network`` names; its other keys are the network's fields."""
+    """Builds the network ``config.network.name``; ``dtype`` and the other keys are its fields."""
     fields = dict(config.network)
     make = lookup(NETWORKS, fields.pop("name"), "network")
     dtype = lookup(DTYPES, fields.pop("dtype"), "network.dtype")
@@ -144,10 +144,10 @@ def build_network(config: ConfigDict) -> Network:
 
 
 def check_levels(network: EfficientUNet) -> None:
-    """Checks that all lists of a network have one entry for each of its levels.
+    """Checks that each list of a network has one entry per level.
 
     Raises:
-        UserError: one has more or fewer; names it.
+        UserError: one has more or fewer; names the list.
     """
     levels = len(network.channels)
     for name in ("blocks", "strides", "self_attention", "cross_attention"):
@@ -160,7 +160,11 @@ def check_levels(network: EfficientUNet) -> None:
 
 
 def build_stage(config: ConfigDict) -> Stage:
-    """Builds the stage that a config describes; see ``configs/quickstart.py`` for the keys."""
+    """Builds the stage that a config describes; ``configs/quickstart.py`` lists the keys.
+
+    Raises:
+        UserError: a key or the name of a part is unknown.
+    """
     schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
     augmentation_schedule = lookup(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
     make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_conditioning, "stage.noise_conditioning")
@@ -181,10 +185,10 @@ def build_stage(config: ConfigDict) -> Stage:
 
 
 def load_encoder(text: ConfigDict) -> TextEncoder:
-    """Loads the text encoder that ``config.text`` names; its weights are read at the first caption.
+    """Loads the text encoder ``text.encoder``; its weights are read when the first caption is encoded.
 
     Raises:
-        UserError: there is no such encoder, it lacks files, or its width is not ``text.width``.
+        UserError: there is no such encoder, a file of it is missing, or its width is not ``text.width``.
     """
     encoder = load_text_encoder(text.encoder, **text.options)
     if encoder.width != text.width:
@@ -196,15 +200,15 @@ def load_encoder(text: ConfigDict) -> TextEncoder:
 
 
 def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) -> None:
-    """Checks that a stage is given the text encoder that it was trained with.
+    """Checks that a text encoder is the one that a stage was trained with.
 
     Args:
-        encoder: that it is given.
-        trained_with: the name of that it was trained with; None where that was not noted.
-        stage: what to call it.
+        encoder: the text encoder to check.
+        trained_with: name of the encoder used in training; None if it was not recorded, then any encoder passes.
+        stage: name of the stage in error messages.
 
     Raises:
-        UserError: it is another.
+        UserError: the encoder has another name.
     """
     if trained_with not in (None, encoder.name):
         raise UserError(
@@ -214,12 +218,12 @@ def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) ->
 
 
 def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:
-    """Shapes of a training batch.
+    """Returns the shapes of a training batch.
 
     Args:
         stage: the stage.
         batch_size: number of examples.
-        crop: height and width of training crops, where the stage trains on crops.
+        crop: height and width of training crops; None if the stage trains on whole images.
     """
     size = crop or stage.resolution
 
@@ -237,12 +241,12 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
 
 
 def in_float32(text: Text) -> Text:
-    """A batch's text as networks take it; what they compute in is theirs to say."""
+    """Casts the embeddings to float32, the input dtype of networks. They cast to their own compute dtype."""
     return text._replace(embeddings=text.embeddings.astype(jnp.float32))
 
 
 def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
-    """Random parameters of the stage's network. A kernel whose layer names its axes is a ``WithLogicalAxes``."""
+    """Returns random initial parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
     shapes = abstract_batch(stage, batch_size=1)
     batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
     log_snr = jnp.zeros((1,))
@@ -254,17 +258,17 @@ def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
 
 
 def initial_params(stage: Stage, key: RandomKey) -> Params:
-    """Random parameters of the stage's network."""
+    """Returns random initial parameters of the stage's network."""
     return remove_logical_axes(initial_labelled_params(stage, key))
 
 
 def abstract_params(stage: Stage) -> Params:
-    """Shapes of the network's parameters, without computing any."""
+    """Returns the shapes of the network's parameters, without computing any."""
     return jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
 
 
 def parameter_axes(stage: Stage) -> Any:
-    """The names of each parameter's axes, see ``sharding.axes``; None for a vector, which has none."""
+    """Returns the logical axis names of each parameter (``sharding.axes``); None for a vector, which has none."""
     return axes_of(jax.eval_shape(lambda: initial_labelled_params(stage, jax.random.key(0))))
 
 
@@ -275,9 +279,9 @@ def apply_network(
     low_resolution: LowResolution | None,
     dropout_key: RandomKey | None = None,
 ) -> Callable[..., Images]:
-    """Binds a network to its condition; a dropout key means training.
+    """Binds a network to its parameters and condition; a dropout key means training.
 
-    The network is told how noisy its images are as ``stage.measure`` says it.
+    The noise conditioning of the network is ``stage.measure(log_snr)``.
 
     Returns ``predict(noisy, log_snr, estimate=None) -> output``.
     """
@@ -301,10 +305,10 @@ def apply_network(
 
 
 def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, RandomKey], Scalar]:
-    """Makes ``loss(params, batch, key)`` of a stage as ``config.training`` describes it.
+    """Makes a stage's ``loss(params, batch, key)`` from ``config.training``.
 
     Raises:
-        UserError: the network learns its variance, for which there is no loss here.
+        UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
     """
     if stage.learns_variance:
         raise UserError("a network that learns its variance is imported and sampled, not trained: set out_channels=3")
@@ -335,7 +339,7 @@ def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, Ra
 
 
 def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:
-    """Makes the denoiser of a stage under a condition."""
+    """Makes the denoiser of a stage for a text and a low-resolution condition."""
     predict = apply_network(stage, params, text, low_resolution)
     if stage.self_conditioned:
         predict = self_condition(predict, stage.prediction)
@@ -345,7 +349,7 @@ def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowR
         if not stage.learns_variance:
             return stage.prediction.to_image(output, noisy, log_snr)
         said, variance = jnp.split(output, 2, axis=-1)
-        # It was trained to say -1 for the smallest variance and 1 for the largest.
+        # The network's range [-1, 1], from the min to the max variance, becomes [0, 1].
         return ImageWithVariance(stage.prediction.to_image(said, noisy, log_snr), (variance + 1.0) / 2.0)
 
     return denoise

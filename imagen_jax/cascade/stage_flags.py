@@ -1,4 +1,4 @@
-"""The flags that name the stages of a cascade, of every command that takes one."""
+"""The flags ``--stages`` and ``--text_encoder``, of every command that loads a cascade."""
 
 from absl import flags
 
@@ -12,18 +12,18 @@ TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of the stages' 
 
 
 def read_stages() -> list[str]:
-    """What ``--stages`` names.
+    """Returns the folders or the cascade's name in ``--stages``.
 
     Raises:
-        UserError: a place of another kind than we know.
+        UserError: one has an unknown URL scheme, or a bucket that can't be opened.
     """
     return [place for text in STAGES.value for place in split_places(text) if place]
 
 
 def read_text_encoder() -> Path | None:
-    """What ``--text_encoder`` names; None where it is not given.
+    """Returns the folder in ``--text_encoder``; None if the flag is not given.
 
     Raises:
-        UserError: a place of another kind than we know.
+        UserError: it has an unknown URL scheme, or a bucket that can't be opened.
     """
     return to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None

@@ -1,4 +1,4 @@
-"""Stage after stage: each one's images are the next one's low-resolution condition (Imagen, section 2.4)."""
+"""Samples one stage; its images are the low-resolution condition of the next stage (Imagen, section 2.4)."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -43,18 +43,18 @@ Params = Any
 
 
 class SamplingSettings(NamedTuple):
-    """How to sample one stage.
+    """The sampling settings of one stage.
 
     Attributes:
         steps: number of denoising steps, at least 1.
-        rule: one step, see ``step_rules`` and ``solvers``.
-        guidance_weight: w in the paper's convention, see ``guidance``.
-        threshold: bound on the estimate, see ``thresholding``.
-        augmentation_level: how noisy the low-resolution condition is made, in [0, 1]; a base ignores it.
-        spacing: which log-SNRs the steps are taken at.
+        rule: the step rule, see ``step_rules`` and ``solvers``.
+        guidance_weight: w in Imagen's convention, 1 for no guidance; see ``guidance``.
+        threshold: thresholding of the estimate, see ``thresholding``.
+        augmentation_level: noise level of the low-resolution condition, in [0, 1]; a base ignores it.
+        spacing: the function that spaces the log-SNRs of the steps.
         interval: log-SNRs between which guidance is applied; None for all.
-        batched_guidance: whether guidance asks the network once with twice the batch, instead of twice.
-        classifier: what leads the pictures besides; None for nothing.
+        batched_guidance: whether guidance calls the network once with twice the batch, instead of twice.
+        classifier: additional classifier guidance; None for none.
     """
 
     steps: int
@@ -68,7 +68,7 @@ class SamplingSettings(NamedTuple):
     classifier: ClassifierGuidance | None = None
 
     def describe(self) -> str:
-        """The settings in words."""
+        """Describes the settings in words."""
         words = [f"{self.steps} steps of {self.rule.name}", f"guidance {self.guidance_weight:g}"]
         if self.interval is not None:
             words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
@@ -78,7 +78,7 @@ class SamplingSettings(NamedTuple):
 
 
 class SamplingStage(NamedTuple):
-    """What the cascade knows of a stage.
+    """A stage as the cascade samples it.
 
     Attributes:
         make_denoiser: ``(params, text, low_resolution) -> Denoiser``.
@@ -86,8 +86,8 @@ class SamplingStage(NamedTuple):
         low_resolution: height and width of its condition; None for a base.
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
-        settings: how to sample it.
-        enlarge: what is done to the condition before noise is added to it, see ``augmentation``.
+        settings: its sampling settings.
+        enlarge: function that enlarges the condition before noise is added, or leaves it small; see ``augmentation``.
     """
 
     make_denoiser: Callable[[Params, Text, LowResolution | None], Denoiser]
@@ -100,16 +100,16 @@ class SamplingStage(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a stage draws from; all of it arrays.
+    """The inputs of a stage for one batch; all of them are arrays.
 
     Attributes:
-        text: what is wanted, encoded.
-        unwanted: what guidance leads away from: the null text, or a caption of what is not wanted.
-        keys: one for each picture.
-        low: images of the stage before, in [-1, 1]; None for a base.
-        picture: clean images that are noised to the first of the log-SNRs to begin with; None for noise alone.
-        start: images that are so noisy already, instead.
-        known: what must be in the pictures; None for nothing.
+        text: the encoded prompts.
+        unwanted: the encoded null prompts or negative prompts.
+        keys: one random key per image.
+        low: images of the previous stage, in [-1, 1]; None for a base.
+        picture: clean images, noised to the first log-SNR to start from; None for pure noise.
+        start: noisy images at the first log-SNR to start from, instead of ``picture`` or noise.
+        known: known images and the mask of the pixels to keep; None for none.
     """
 
     text: Text
@@ -122,17 +122,17 @@ class Inputs(NamedTuple):
 
 
 OnEstimate = Callable[[Any], None]
-"""Called on the host with the images as the denoiser sees them, at each call of it."""
+"""Called on the host with the denoiser's estimate of the clean images, at each call of the denoiser."""
 
 MAX_PREVIEW_SIDE = 256
 
 
 class Calls(NamedTuple):
-    """What is told on the host while a stage draws.
+    """Host callbacks during the sampling of a stage.
 
     Attributes:
-        on_step: see ``OnStep``.
-        on_estimate: see ``OnEstimate``.
+        on_step: called after each step with its number, see ``OnStep``.
+        on_estimate: called with each estimate, see ``OnEstimate``.
     """
 
     on_step: OnStep | None = None
@@ -144,12 +144,12 @@ NO_CALLS = Calls()
 Program = Callable[[Params, Inputs], Images]
 
 MAX_PROGRESS_EVENTS = 32
-"""Times that the host hears of a stage's steps; of more steps it hears several at once."""
+"""Max number of times that the host runs the steps' program when there is a step callback."""
 
 
 @runtime_checkable
 class Sized(Protocol):
-    """What is known of a stage's place in the cascade."""
+    """The resolutions of a stage."""
 
     @property
     def resolution(self) -> int:
@@ -163,15 +163,15 @@ class Sized(Protocol):
 
 
 def check_order(stages: Sequence[Sized], names: Sequence[str], has_picture: bool = False) -> None:
-    """Checks that a base comes first and that each later stage takes what the one before it makes.
+    """Checks that a base comes first, and that each later stage takes images of the previous stage's resolution.
 
     Args:
-        stages: as they are to be drawn.
-        names: of them.
-        has_picture: whether there is a picture for the first stage to enlarge.
+        stages: the stages in the order of sampling.
+        names: names of the stages in error messages.
+        has_picture: whether there is an image for the first stage to enlarge, so that it need not be a base.
 
     Raises:
-        UserError: they don't; names the stage and its resolutions.
+        UserError: there is no stage, or the order is wrong; names the stage and its resolutions.
     """
     if not stages:
         raise UserError("there is no stage to sample: name at least one workdir in --stages")
@@ -188,12 +188,12 @@ def check_order(stages: Sequence[Sized], names: Sequence[str], has_picture: bool
 
 
 def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -> Keys:
-    """One key for each picture, so that it stays the same whatever else is drawn beside it.
+    """Returns one random key per image, independent of the other images of its batch.
 
-    A key is a function of the seed, the prompt and the picture's number among those of its prompt.
+    A key is a function of the seed, the prompt and the image's index among those of its prompt.
 
     Raises:
-        UserError: it is no seed, see ``check_seed``.
+        UserError: the seed is invalid, see ``check_seed``.
     """
     seed = check_seed(seed)
     digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
@@ -206,10 +206,10 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
 
 
 def row_of(stage: SamplingStage, walk: MakeTrajectory) -> Trajectory:
-    """The log-SNRs that a stage walks along.
+    """Returns the log-SNRs of a stage's trajectory.
 
     Raises:
-        UserError: it is to take no step.
+        UserError: the number of steps is below 1.
     """
     settings = stage.settings
     if settings.steps < 1:
@@ -221,15 +221,15 @@ def row_of(stage: SamplingStage, walk: MakeTrajectory) -> Trajectory:
 class DrawingStage:
     """``draw(params, inputs) -> images``, clipped to [-1, 1], by two jitted programs.
 
-    The second takes any steps of the row. Where nobody listens it is run once; else the host runs it some steps at a
-    time and tells of them in between, for a program that called the host itself would be kept in no compilation cache.
-    Either way the images are the same.
+    The second program takes any range of the steps. Without ``on_step`` it runs once. With ``on_step`` the host runs it
+    for a few steps at a time and calls ``on_step`` in between. A host callback inside the program would keep it out of
+    the compilation cache. The images are the same either way.
 
     Attributes:
-        begin: ``(inputs) -> place``.
-        go_on: ``(params, inputs, place, first, end) -> place``, some steps later.
-        steps: in all.
-        on_step: see ``Calls``.
+        begin: ``(inputs) -> state``, a ``SamplerState``.
+        go_on: ``(params, inputs, state, first, end) -> state``, after the steps from ``first`` to before ``end``.
+        steps: total number of steps.
+        on_step: called after each step with its number; None for no callback.
     """
 
     begin: Callable[[Inputs], SamplerState]
@@ -238,12 +238,12 @@ class DrawingStage:
     on_step: OnStep | None
 
     def lower(self, params: Params, inputs: Inputs) -> jax.stages.Lowered:
-        """The second program, ready to compile; once that is done, drawing from such arguments finds it compiled."""
+        """Lowers the second program; once compiled, sampling with arguments of these shapes reuses it."""
         number = np.asarray(0, np.int32)
         return self.go_on.lower(params, inputs, self.begin(inputs), number, number)
 
     def __call__(self, params: Params, inputs: Inputs) -> Images:
-        """Draws."""
+        """Samples images, ``(batch, height, width, 3)`` in [-1, 1]."""
         place = self.begin(inputs)
         stride = self.steps if self.on_step is None else -(-self.steps // MAX_PROGRESS_EVENTS)
         for first in range(0, self.steps, stride):
@@ -259,12 +259,12 @@ class DrawingStage:
 def make_draw_stage(
     stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory
 ) -> DrawingStage:
-    """Makes what draws with a stage.
+    """Makes the programs that sample a stage.
 
     Args:
         stage: the stage.
-        calls: what is told while it draws.
-        walk: what is made of the log-SNRs of the stage's spacing, see ``edits``.
+        calls: host callbacks.
+        walk: makes the trajectory from the log-SNRs of the stage's spacing, see ``sampling.edits``.
     """
     log_snrs = row_of(stage, walk)
     rule = stage.settings.rule
@@ -282,9 +282,9 @@ def make_draw_stage(
 
 
 def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Images]:
-    """Makes ``draw(params, inputs) -> images``, jitted: all steps of a stage as one program, to be looked at.
+    """Makes ``draw(params, inputs) -> images``, jitted: all steps of a stage in one program, for analysis.
 
-    ``make_draw_stage`` runs the same steps; what a compiler makes of them, and what they cost, this shows.
+    ``make_draw_stage`` runs the same steps. This program shows their compiled code and their cost.
     """
     log_snrs = row_of(stage, full_trajectory)
 
@@ -297,12 +297,12 @@ def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Image
 
 
 def image_shape(stage: SamplingStage) -> tuple[int, int, int]:
-    """Height, width and channels of a stage's images."""
+    """Returns height, width and channels of a stage's images."""
     return stage.resolution, stage.resolution, 3
 
 
 def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Trajectory) -> Images | None:
-    """What a stage begins with, where that is not noise alone."""
+    """Returns the noisy images that a stage starts from; None for pure noise."""
     if inputs.start is not None or inputs.picture is None:
         return inputs.start
     noise = starting_noise(inputs.keys, stage.resolution)
@@ -310,7 +310,7 @@ def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Trajectory) -> Imag
 
 
 def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
-    """Makes a denoiser that shows the host what it says, at most ``MAX_PREVIEW_SIDE`` pixels high and wide."""
+    """Makes a denoiser that also calls ``on_estimate``, with images strided down to ``MAX_PREVIEW_SIDE`` pixels."""
     if on_estimate is None:
         return denoise
 
@@ -325,20 +325,20 @@ def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoise
 
 
 def check_invertible(stage: SamplingStage) -> None:
-    """Checks that a stage's rule is deterministic DDIM, the only one that goes both ways.
+    """Checks that a stage's rule is deterministic DDIM, the only rule that can be inverted.
 
     Raises:
-        UserError: it is another one.
+        UserError: it is another rule.
     """
     if stage.settings.rule.name != ddim().name:
         raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
 
 
 def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory) -> Program:
-    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM draws ``inputs.picture``.
+    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM samples ``inputs.picture``.
 
     Raises:
-        UserError: the stage's rule is not deterministic DDIM, the only one that goes both ways.
+        UserError: the stage's rule is not deterministic DDIM, the only rule that can be inverted.
     """
     check_invertible(stage)
     log_snrs = row_of(stage, walk)
@@ -351,12 +351,12 @@ def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeT
 
 
 def starting_noise(keys: Keys, resolution: int) -> Images:
-    """The noise that a stage begins with."""
+    """Returns the standard normal noise that a stage starts from, ``(batch, resolution, resolution, 3)``."""
     return normal_for_each(fold_into_each(fold_into_each(keys, 0), 0), (resolution, resolution, 3))
 
 
 def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoiser:
-    """The denoiser of a stage: under its condition, guided, bounded, and knowing what is known."""
+    """Makes the denoiser of a stage: conditioned, guided, thresholded, and with known pixels replaced."""
     settings = stage.settings
     low_resolution = None
     if inputs.low is not None:
@@ -370,7 +370,7 @@ def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoi
 
 
 def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution: LowResolution | None) -> Denoiser:
-    """The denoiser of a stage with classifier-free guidance as its settings say."""
+    """Makes the denoiser of a stage with the classifier-free guidance of its settings."""
     settings = stage.settings
     conditional = stage.make_denoiser(params, inputs.text, low_resolution)
     if settings.guidance_weight == 1.0:

@@ -1,5 +1,5 @@
 """The programs other than ``train``, ``sample`` and ``evaluate``, one a file: ``python -m imagen_jax COMMAND``.
 
-``python -m imagen_jax`` lists them. Nothing imports a command. Every file defines flags and a ``main``, and the work is
-done in the rooms below.
+``python -m imagen_jax`` lists them. No module imports a command. Each file defines flags and a ``main``, which calls
+the library's other packages.
 """

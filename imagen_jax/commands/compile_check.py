@@ -4,9 +4,9 @@
     python -m imagen_jax compile_check --config=… --topology=v5e:4x4 --batch=64 --sample
     python -m imagen_jax compile_check --encoder=xxl --topology=v5e:2x4 --batch=512
 
-The program is the real one, the training step or the sampler, and so is the compiler: that of libtpu, which needs no
-TPU to compile. Nothing is run. Memory, operations and exchanges are what the compiler says; times are the least that
-follow from the peaks of the chips (``forecast/roofline.py``).
+It compiles the real training step, sampler or T5 encoder with the real compiler, that of libtpu, which needs no TPU.
+Nothing is run. The compiler reports memory, operations and collectives. The times are lower bounds from the peak rates
+of the chips (``forecast/roofline.py``).
 """
 
 import json
@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from imagen_jax.storage.paths import create_folder, to_path, write_whole
 
-# Before JAX looks for devices: of a TPU that were here, the compiler alone is wanted.
+# Set before JAX initialises its devices: only the TPU compiler is needed, even on a machine with a TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from imagen_jax.cascade.config_keys import check_config
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.mesh.fsdp=16")
     check_flags(PRECONDITIONS)
     check_choice()
-    # What is compiled for chips that are not here can't be read back from the cache.
+    # Programs compiled for chips that are not attached can't be loaded from the compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
     pod = describe_pod(TOPOLOGY.value, SLICES.value)
     job = make_job(pod)
@@ -77,10 +77,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def check_choice() -> None:
-    """Checks that the flags ask for one program.
+    """Checks that exactly one of ``--config`` and ``--encoder`` is given, and checks the config's keys.
 
     Raises:
-        UserError: they ask for none, or for two.
+        UserError: neither or both are given, or a config key is unknown.
     """
     if (CONFIG.value is None) == (ENCODER.value is None):
         raise UserError(f"give --config or --encoder, one of them, as in --config=configs/quickstart.py:base {EXAMPLE}")
@@ -89,7 +89,7 @@ def check_choice() -> None:
 
 
 def make_job(pod: Pod) -> Job:
-    """The program that the flags ask for.
+    """Makes the job that the flags describe.
 
     Raises:
         UserError: the config is wrong, or there is no such encoder.

@@ -2,9 +2,9 @@
 
     python -m imagen_jax count --config=configs/imagen/base_64.py:500m [--flops=false] [--batch_size=1]
 
-Parameters come by part of the network and by kind (``forecast.parameter_count``), operations of a forward pass and of a
-training step without its optimizer, counted and as XLA reports them (``forecast.flops``). Nothing is allocated,
-but for the operations both programs are compiled, in float32: of 2B parameters that takes minutes.
+It lists parameters by part of the network and by kind (``forecast.parameter_count``). It lists the operations of a
+forward pass and of a training step without its optimizer, both counted and as XLA reports them (``forecast.flops``).
+Nothing is allocated. Counting operations compiles both programs in float32, which takes minutes for 2B parameters.
 """
 
 from collections.abc import Sequence

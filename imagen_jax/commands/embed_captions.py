@@ -3,8 +3,9 @@
     python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16 --plan
     python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16
 
-``--plan`` embeds a few and says how much room and time all would take. Run again after it was cut, it continues;
-several hosts (``--distributed``, or ``--coordinator`` and its companions) share the work, each on all of its devices.
+``--plan`` embeds a few captions and prints the disk space and time that all of them would take. After an interruption,
+the same command resumes. Several hosts (``--distributed``, or ``--coordinator`` and its companions) share the work,
+each on all of its devices.
 """
 
 import itertools
@@ -34,7 +35,7 @@ PLAN = flags.DEFINE_bool("plan", False, "Only say what all would take.")
 VERIFY = flags.DEFINE_bool("verify", False, "Only compare what is there with its checksums.")
 
 SAMPLE = 8 * BATCH
-"""Captions that a plan embeds."""
+"""Max number of captions that ``--plan`` embeds."""
 
 PADDED_TOKENS = 128
 
@@ -88,14 +89,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def all_captions(data: str) -> Iterator[str]:
-    """Every caption of a data set, repeated ones too."""
+    """Yields every caption of a data set, including repeated ones."""
     for split in SPLITS:
         for of_image in read_captions(data, split):
             yield from of_image
 
 
 def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
-    """What embedding all captions would take, from a sample of them; repeated ones are counted as if they were not."""
+    """Yields lines that estimate the disk space and time of embedding all captions, from a sample of them.
+
+    It counts repeated captions each time, although they are embedded once.
+    """
     count = sum(1 for _ in all_captions(data))
     sample = list(itertools.islice(all_captions(data), 0, None, max(1, count // SAMPLE)))[:SAMPLE]
     batches = list(split_into_batches(sample))
@@ -111,7 +115,13 @@ def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
 
 
 def describe_size(tokens: int, captions: int, width: int) -> str:
-    """How much room embeddings take, and how much they would if they were padded."""
+    """Describes the size of bfloat16 embeddings, compared with captions padded to ``PADDED_TOKENS`` tokens.
+
+    Args:
+        tokens: number of tokens of all captions.
+        captions: number of captions.
+        width: width of the embeddings.
+    """
     size, padded = 2 * tokens * width, 2 * captions * PADDED_TOKENS * width
     return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of what {PADDED_TOKENS} padded tokens each would take"
 

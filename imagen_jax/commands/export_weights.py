@@ -2,8 +2,8 @@
 
     python -m imagen_jax export_weights --workdir=runs/base --out=exported [--format=imagen_jax] [--dtype=bfloat16]
 
-The formats are those of ``weight_formats.formats``; ``imagen_jax import_weights`` reads them. Every command with
-``--stages`` also takes a folder of the format imagen_jax.
+``weight_formats.formats`` lists the formats; ``imagen_jax import_weights`` reads them. Every command with ``--stages``
+also accepts a folder in the format imagen_jax.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Exports."""
+    """Exports ``--workdir`` into ``--out``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
     if to_path(WORKDIR.value) == to_path(OUT.value):

@@ -5,7 +5,7 @@
         --text_encoder=IF-I-M-v1.0/text_encoder
     python -m imagen_jax.sample --stages=runs/if_base,runs/if_large --prompt="a panda" --out=pictures
 
-The formats are those of ``weight_formats.formats``. Only safetensors are read: a pickle could run code.
+``weight_formats.formats`` lists the formats. Weights must be safetensors, because a pickle could run code.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "What T5 computes in; DeepF
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Imports."""
+    """Imports ``--source`` into ``--out``."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: give the folder of the weights as --source=…")
     text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None

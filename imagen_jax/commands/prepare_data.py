@@ -5,8 +5,8 @@
         --shorter_side=256 --min_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
     python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
 
-Run again after it was cut, it continues. What can't be read is named in DATA/quarantine.jsonl,
-what repeats another record in DATA/repeated.jsonl.
+After an interruption, the same command resumes. DATA/quarantine.jsonl lists the records that can't be read, and
+DATA/repeated.jsonl those that repeat another record.
 """
 
 import os
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_conversion() -> Conversion:
-    """What the flags ask to be done to every record."""
+    """Returns the filters, the image rules and the validation fraction that the flags set."""
     filters = Filters(
         MIN_SIDE.value,
         MAX_ASPECT.value,

@@ -3,16 +3,16 @@
     python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures
     python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures --results
 
-The protocol is that of Imagen's DrawBench (Saharia et al. 2022, section 4.3): side by side, a question about the
-caption and one about the looks, "indifferent" being a third answer to each. The paper shows sets of 8 pictures:
-``--together=8``. Folders are read as ``web/pairs.py`` says, answers kept as ``web/ratings.py`` does.
+The protocol is that of Imagen's DrawBench (Saharia et al. 2022, section 4.3). The page shows two images side by side
+and asks one question about the caption and one about image quality, each with the third answer "indifferent". The paper
+shows sets of 8 images: ``--together=8``. ``web/pairs.py`` describes the folders, and ``web/ratings.py`` the database.
 
 ``--results`` prints win-rates (``evaluation/metrics/win_rates.py``) and writes ``results.json``, ``win_rates.png`` and
-``win_rates.svg`` beside the database, also while the page is served. No address of the page shows them: a rater could
-open it by chance or out of curiosity, and to know who leads sways what is rated next. Who runs the command can read the
-database anyway. Without ``--a`` and ``--b`` the results are of the database alone, even when the pictures are gone.
+``win_rates.svg`` beside the database; it also works while the page is served. The page itself never shows results,
+because raters who see which model leads would be biased. Without ``--a`` and ``--b``, ``--results`` reads the database
+alone, so the images may have been deleted.
 
-It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``); results take matplotlib.
+It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``); ``--results`` needs matplotlib.
 """
 
 import sys
@@ -56,7 +56,7 @@ PRECONDITIONS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serves until it is interrupted, or tells the results."""
+    """Serves the page until interrupted, or prints the results."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name the folders as in --a=runs/ours/pictures --b=…")
     out = to_path(OUT.value)
@@ -71,10 +71,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def serve_page(out: Path, comparison: Comparison) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page until interrupted.
 
     Raises:
-        UserError: a library is not installed, the database can't be used, or the port not be listened on.
+        UserError: a library is not installed, the database can't be used, one of ``--origins`` is invalid, or the port
+            can't be listened on.
     """
     try:
         from imagen_jax.web.listening import keep_out, serve

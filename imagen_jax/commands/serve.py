@@ -2,7 +2,7 @@
 
     python -m imagen_jax serve [--stages=runs/base,runs/super_resolution]
 
-It takes ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
+It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Pictures that may wait.", lowe
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serves until it is interrupted."""
+    """Serves the page until interrupted."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: name the stages as in --stages=runs/base,runs/large")
     try:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     limits = Limits(steps=MAX_STEPS.value, waiting=MAX_QUEUE.value)
     jobs = Jobs(load_planned(plan, batch_size=1), limits)
     serve(make_app(jobs, limits, before), HOST.value, PORT.value)
-    # Where Ctrl-C is ignored, as under nohup, it ends the server but not the drawing, which may be compiling.
+    # Where Ctrl-C is ignored, as under nohup, it stops the server but not the sampling thread, which may be compiling.
     processes.exit_now(0)
 
 

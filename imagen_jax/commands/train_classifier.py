@@ -3,9 +3,8 @@
     python -m imagen_jax train_classifier --config=configs/openmoji_classifier.py --workdir=runs/classifier
     python -m imagen_jax.sample --stages=… --prompt=… --classifier=runs/classifier --classifier_class="Food & Drink"
 
-Run again it continues where the newest checkpoint is. At the end it says how often the class of an image that was kept
-from training is told right, at several noise levels, and writes it into ``WORKDIR/accuracy.json``. One process, one
-device.
+The same command resumes from the newest checkpoint. At the end it prints the accuracy on the validation split at
+several noise levels, and writes it to ``WORKDIR/accuracy.json``. It uses one process and one device.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ flags.mark_flag_as_required("config")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains ``--config`` in ``--workdir``, and says how good it is."""
+    """Trains ``--config`` in ``--workdir``, and prints the accuracy."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
     check_config(CONFIG.value)

@@ -1,9 +1,9 @@
-"""Trained cascades that come with the package, and what they are called.
+"""The bundled trained cascades and their names.
 
 openmoji/   a 64-px base and super-resolution to 256 px; README.md is its model card
 
-Each stage is a folder as ``imagen_jax export_weights`` writes it: config.json and model.safetensors. Whatever takes
-``--stages`` takes a cascade's name instead.
+Each stage is a folder written by ``imagen_jax export_weights``: config.json and model.safetensors. Every command with
+``--stages`` accepts a cascade's name instead.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.paths import Path, to_path
 
 CASCADES = {"openmoji": ("base", "super_resolution")}
-"""The stages of each, base first."""
+"""The stages of each bundled cascade, base first."""
 
 USUAL = "openmoji"
-"""What commands draw with where no stages are named."""
+"""The cascade that commands use by default, without ``--stages``."""
 
 
 def find_stages(named: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The folders of the stages: of a cascade that comes with the package, where its name is all there is.
+    """Returns the folders of the stages; the name of a bundled cascade stands for the folders of its stages.
 
     Args:
-        named: the stages' folders, base first, or the folder of the only one; or one name of ``CASCADES``. A folder of
-            such a name of one's own is ``./openmoji``.
+        named: the stages' folders, base first, a single such folder, or a name in ``CASCADES``. For your own folder
+            with such a name write ``./openmoji``.
 
     Raises:
-        UserError: the only name is no folder, and nearly one of ``CASCADES``.
+        UserError: the only name is not a folder, and resembles one in ``CASCADES``.
     """
     folders = [named] if isinstance(named, str | Path) else list(named)
     name = str(folders[0]) if len(folders) == 1 else ""

@@ -1,14 +1,18 @@
-"""DeepFloyd IF, the open relative of Imagen, as a stage of ours: folders as diffusers writes them, in and out.
+"""Imports and exports stages of DeepFloyd IF, an open model similar to Imagen, in the folder layout of diffusers.
 
     FOLDER/unet/{config.json, diffusion_pytorch_model.safetensors} -> network and its parameters
     FOLDER/scheduler/, FOLDER/image_noising_scheduler/             -> schedules, thresholding
     FOLDER/text_encoder/, FOLDER/tokenizer/                        -> the text encoder's options
 
-What IF does otherwise than Imagen, and how the config says it: the network is told the number of one of a thousand
-discrete steps (``stage.noise_conditioning``) of a cosine schedule (``discrete_cosine``), and learns its variance
-(``out_channels`` 6); the condition of stage II is noised after it was enlarged (``stage.enlarge_before_noise``); all 77
-places of a caption count, padding too (``text.options.encode_padding``); no caption is the empty caption
-(``text.null``); thresholds have a largest bound (``sampling.max_threshold``).
+IF differs from Imagen in these config keys:
+
+- ``stage.noise_conditioning``: the network is conditioned on the number of one of 1000 discrete steps.
+- ``stage.schedule``: the steps are those of a cosine schedule (``discrete_cosine``).
+- ``network.out_channels``: 6, because the network learns the variance.
+- ``stage.enlarge_before_noise``: the low-resolution image of stage II is enlarged before noise is added.
+- ``text.options.encode_padding``: all 77 tokens of a caption are used, including padding.
+- ``text.null``: the null prompt is the empty caption.
+- ``sampling.max_threshold``: dynamic thresholding has a max threshold.
 """
 
 from collections.abc import Mapping
@@ -42,17 +46,17 @@ These are weights of DeepFloyd IF. They are not ours and do not come under this 
 """
 
 TOKENS = 77
-"""IF was trained on captions padded to this many tokens."""
+"""Number of tokens to which IF's training padded captions."""
 
 SCALE = 4
-"""Of stage II and III: how many times larger the image becomes."""
+"""Upscaling factor of stages II and III."""
 
 GUIDANCE = {"stage I": 7.0, "stage II": 4.0}
 STEPS = {"stage I": 100, "stage II": 50}
-"""The defaults of IF's own pipelines."""
+"""Guidance weights and numbers of steps by stage: the defaults of IF's own pipelines."""
 
 AUGMENTATION_STEP = 250
-"""Step whose noise stage II's condition gets in sampling: IF's own default level, a quarter."""
+"""The step whose noise level stage II's condition gets in sampling: IF's default, about a quarter of 1000 steps."""
 
 BETA_SCHEDULES = {"squaredcos_cap_v2": "discrete_cosine", "linear": "linear"}
 
@@ -67,7 +71,10 @@ SCHEDULER = {
     "trained_betas": None,
     "variance_type": "learned_range",
 }
-"""What a scheduler of IF says where it says it at all; ``variance_type`` it always says."""
+"""Values that keys of an IF scheduler must have where present.
+
+``variance_type`` must be present in ``scheduler/`` and is ignored in ``image_noising_scheduler/``.
+"""
 
 SCHEDULER_KINDS = {
     "beta_end": POSITIVE,
@@ -78,27 +85,27 @@ SCHEDULER_KINDS = {
     "sample_max_value": POSITIVE,
     "thresholding": FLAG,
 }
-"""What differs between schedulers, and what it may be."""
+"""The keys that differ between IF's schedulers, and the valid kinds of their values."""
 
 RELEASED: dict[str, Any] = {
     "beta_schedule": "squaredcos_cap_v2",
     "dynamic_thresholding_ratio": 0.95,
     "thresholding": True,
 }
-"""The scheduler that IF was released with, for a U-Net's folder that came alone."""
+"""The scheduler settings of IF's release, for a U-Net's folder without a scheduler beside it."""
 
 MAX_BOUND = {"stage I": 1.5, "stage II": 1.0}
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
-    """The config of the stage in a folder: of the keys of ``configs/quickstart.py`` those that sampling reads.
+    """Returns the config of the stage in a folder: the keys of ``configs/quickstart.py`` that sampling reads.
 
     Args:
-        source: a pipeline's folder, or that of its U-Net.
-        choices: what the folder leaves open.
+        source: the folder of a pipeline or of its U-Net.
+        choices: options that the folder of weights does not determine.
 
     Raises:
-        UserError: a file is missing, says what IF does not, or is not as we exported it.
+        UserError: a file is missing, has values that IF does not have, or differs from its checksum.
     """
     check_checksums(find_unet(source))
     path = find_unet(source) / "config.json"
@@ -153,15 +160,15 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
 
 
 def find_unet(source: Path) -> Path:
-    """The folder of the U-Net in that of a pipeline, or the folder itself."""
+    """Returns the folder of the U-Net in that of a pipeline; ``source`` itself if it has no folder ``unet``."""
     return source / "unet" if (source / "unet").is_dir() else source
 
 
 def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]:
-    """The options that say where T5 and its tokenizer are.
+    """Returns the encoder options ``folder`` and ``tokenizer`` with the absolute paths of T5 and its tokenizer.
 
     Raises:
-        UserError: no T5 lies beside the U-Net and none is named.
+        UserError: T5 is neither beside the U-Net nor in ``text_encoder``, or the tokenizer is missing.
     """
     folder = text_encoder or find_unet(source).parent / "text_encoder"
     if not folder.is_dir():
@@ -177,10 +184,10 @@ def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]
 
 
 def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A scheduler's settings; those that IF was released with where there is no such folder.
+    """Reads a scheduler's settings; returns ``released`` if there is no such folder.
 
     Raises:
-        UserError: it is of another process than IF's.
+        UserError: the scheduler's diffusion process is not that of IF.
     """
     if not folder.is_dir():
         return released
@@ -191,7 +198,11 @@ def read_scheduler(folder: Path, released: Mapping[str, Any]) -> Mapping[str, An
 
 
 def read_noising_schedule(folder: Path) -> str:
-    """The name of the schedule that stage II's condition is noised by."""
+    """Returns the name of the noise schedule of stage II's condition; the cosine one if there is no such folder.
+
+    Raises:
+        UserError: the scheduler's diffusion process is not that of IF.
+    """
     if not folder.is_dir():
         return BETA_SCHEDULES["squaredcos_cap_v2"]
     path = folder / "scheduler_config.json"
@@ -201,10 +212,10 @@ def read_noising_schedule(folder: Path) -> str:
 
 
 def check_process(path: Path, settings: Mapping[str, Any]) -> None:
-    """Checks that a scheduler is of IF's process.
+    """Checks that a scheduler's settings are those of IF's diffusion process.
 
     Raises:
-        UserError: it is not; names the key.
+        UserError: they are not; names the key.
     """
     for key in settings:
         if not key.startswith("_") and key not in SCHEDULER_KINDS.keys() | SCHEDULER.keys():
@@ -226,7 +237,7 @@ def check_process(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """The thresholding keys of ``config.sampling``."""
+    """Returns the thresholding keys of ``config.sampling``."""
     dynamic = {
         "percentile": 100.0 * scheduler.get("dynamic_thresholding_ratio", 0.995),
         "max_threshold": float(scheduler.get("sample_max_value", 1.0)),
@@ -237,30 +248,39 @@ def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_params(source: Path, config: ConfigDict) -> dict:
-    """The U-Net's parameters, a nested dict of float32 arrays.
+    """Reads the U-Net's parameters, a nested dict of float32 arrays.
 
     Raises:
-        UserError: the file is damaged, a pickle, or does not fit ``config.json``; names file and tensor.
+        UserError: the file is damaged, a pickle, or does not match ``config.json``; names file and tensor.
     """
     shapes = flatten_shapes(abstract_params(build_stage(config)))
     return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
 
 
 def check_network(network: Any, name: str) -> None:
-    """Checks that diffusers has a stage's kind of network; ``name`` is the stage's, for errors.
+    """Checks that diffusers implements a stage's network, so that it can be exported.
+
+    Args:
+        network: the stage's network.
+        name: name of the stage in error messages.
 
     Raises:
-        UserError: it has not.
+        UserError: the network is not a ``DeepFloydUNet``.
     """
     if not isinstance(network, DeepFloydUNet):
         raise UserError(f"{name} has a network that diffusers has no kind of: export it with --format=imagen_jax")
 
 
 def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:
-    """Writes the U-Net's folder as diffusers reads it.
+    """Exports the U-Net as a folder that diffusers can load.
+
+    Args:
+        trained: the stage.
+        folder: the output folder, created if missing.
+        dtype: dtype of the stored parameters, "float32" or "bfloat16".
 
     Raises:
-        UserError: the stage's network is of another kind, or the folder can't be written to.
+        UserError: the network is not a ``DeepFloydUNet``, the dtype is unknown, or the folder can't be written to.
     """
     stage = trained.stage
     check_network(stage.network, trained.name)

@@ -1,6 +1,8 @@
-"""DeepFloyd IF's U-Nets as diffusers keeps them: ``config.json`` to ``DeepFloydUNet``'s fields, tensors to parameters.
+"""Converts DeepFloyd IF's U-Nets between diffusers and ``DeepFloydUNet``, in both directions.
 
-The names in the file are diffusers' own (its class UNet2DConditionModel); every tensor is mapped or complained of.
+    config.json <-> fields of ``DeepFloydUNet``, tensors <-> parameters
+
+The names in the files are those of diffusers' ``UNet2DConditionModel``. A tensor without a parameter is an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +43,7 @@ DECISIVE = {
     "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
     "resnet_time_scale_shift": "scale_shift",
 }
-"""What every IF says, and what makes a network that this house has no other kind of."""
+"""Values that every IF config has; other values would need a network that this package does not implement."""
 
 FIXED: dict[str, Any] = {
     "addition_time_embed_dim": None,
@@ -68,7 +70,7 @@ FIXED: dict[str, Any] = {
     "upcast_attention": False,
     "use_linear_projection": False,
 }
-"""What every IF that says it at all says."""
+"""Values that keys of an IF config must have where present."""
 
 READ = {
     "act_fn": TEXT,
@@ -93,21 +95,21 @@ READ = {
     "time_embedding_dim": or_null(COUNT),
     "up_block_types": TEXTS,
 }
-"""What differs between the stages and sizes, and what it may be."""
+"""The keys that differ between IF's stages and sizes, and the valid kinds of their values."""
 
 NEEDED = {"block_out_channels", "cross_attention_dim", "down_block_types", "encoder_hid_dim", "in_channels",
           "layers_per_block", "out_channels", "sample_size", "up_block_types"}  # fmt: skip
 
 
 def read_network(settings: Mapping[str, Any], where: Path | str = "config.json") -> dict[str, Any]:
-    """The fields of the ``DeepFloydUNet`` that a ``config.json`` describes.
+    """Returns the fields of the ``DeepFloydUNet`` that a ``config.json`` describes.
 
     Args:
-        settings: what it holds.
-        where: the file, for errors.
+        settings: contents of the file.
+        where: name of the file in error messages.
 
     Raises:
-        UserError: a key is unknown or missing, or says what no IF does; names it.
+        UserError: a key is unknown or missing, or has a value that no IF has; names the key.
     """
     check_settings(settings, where)
     levels = len(settings["block_out_channels"])
@@ -142,13 +144,13 @@ def read_network(settings: Mapping[str, Any], where: Path | str = "config.json")
 
 
 def write_settings(network: DeepFloydUNet, resolution: int, text_width: int, is_base: bool) -> dict[str, Any]:
-    """Undoes ``read_network``: the ``config.json`` of a network.
+    """Returns the ``config.json`` of a network; the inverse of ``read_network``.
 
     Args:
         network: the network.
-        resolution: of its images.
-        text_width: of the text encoder's embeddings.
-        is_base: stage I, which takes no condition.
+        resolution: height and width of its images.
+        text_width: width of the text encoder's embeddings.
+        is_base: whether it is stage I, which takes no low-resolution image.
     """
     has_text = [kind != "none" for kind in network.attention]
     down = ["SimpleCrossAttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in has_text]
@@ -180,7 +182,7 @@ def write_settings(network: DeepFloydUNet, resolution: int, text_width: int, is_
 
 
 def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
-    """Checks that a ``config.json`` is of an IF, stage I or II.
+    """Checks that a ``config.json`` is that of IF's stage I or II.
 
     Raises:
         UserError: it is not; names the key.
@@ -222,7 +224,7 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
             f"{where} has class_embed_type={settings.get('class_embed_type')!r} with "
             f"in_channels={settings['in_channels']}: stage II, and it alone, is told an augmentation's 'timestep'"
         )
-    # The first IF was written before there was another kind than this.
+    # Configs of the first IF lack this key, because diffusers then had no other type.
     if (settings.get("encoder_hid_dim_type") or "text_proj") != "text_proj":
         raise UserError(
             f"{where} has encoder_hid_dim_type={settings['encoder_hid_dim_type']!r}: DeepFloyd IF has 'text_proj', "
@@ -236,10 +238,10 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
 
 
 def for_each_level(setting: Any, levels: int, where: Path | str) -> Sequence[Any]:
-    """A setting that is one value for all levels or a list of one each, as a list.
+    """Returns a setting as a list with one value per level; a single value is repeated.
 
     Raises:
-        UserError: a list of another length.
+        UserError: the setting is a list of another length.
     """
     if not isinstance(setting, list | tuple):
         return [setting] * levels
@@ -287,11 +289,11 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
 def find_source_name(path: str, levels: int) -> str:
-    """Diffusers' name of a parameter: ``up_0_2/conv_in/kernel`` -> ``up_blocks.3.resnets.2.conv1.weight``.
+    """Returns diffusers' name of a parameter: ``up_0_2/conv_in/kernel`` -> ``up_blocks.3.resnets.2.conv1.weight``.
 
     Args:
-        path: see ``named_tensors.parameter_shapes``.
-        levels: of the network, for diffusers counts the levels on the way up from the lowest resolution.
+        path: path of the parameter, as in ``named_tensors.parameter_shapes``.
+        levels: number of levels; needed because diffusers numbers the up blocks from the lowest resolution.
     """
     if path == POOL_OFFSET[0]:
         return POOL_OFFSET[1]
@@ -304,7 +306,7 @@ def find_source_name(path: str, levels: int) -> str:
 
 
 def find_source_block(place: str, levels: int) -> str:
-    """Diffusers' name of a block or an attention: ``down_1_0_attention`` -> ``down_blocks.1.attentions.0``."""
+    """Returns diffusers' name of a block or attention: ``down_1_0_attention`` -> ``down_blocks.1.attentions.0``."""
     kind = "attentions" if place.endswith("_attention") else "resnets"
     way, *numbers = place.removesuffix("_attention").split("_")
     if way == "middle":
@@ -322,21 +324,23 @@ def import_deepfloyd_weights(
     levels: int,
     place: ParameterPlacement = keep_on_host,
 ) -> dict:
-    """Returns the parameters of a ``DeepFloydUNet`` in float32; each tensor read, turned and placed before the next.
+    """Converts tensors to the parameters of a ``DeepFloydUNet`` in float32, a nested dict.
+
+    It reads, transposes and places each tensor before the next one, to save memory.
 
     Args:
-        tensors: by diffusers' names.
-        shapes: of the network's parameters, see ``named_tensors.parameter_shapes``.
-        levels: of the network.
-        place: see ``named_tensors.ParameterPlacement``.
+        tensors: tensors by diffusers' names.
+        shapes: shapes of the network's parameters by path, from ``named_tensors.parameter_shapes``.
+        levels: number of levels of the network.
+        place: puts each parameter on its device, see ``named_tensors.ParameterPlacement``.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape; the message names each one.
+        UserError: a tensor is missing, left over, of the wrong shape or not finite; the message names the tensor.
     """
     sources = {path: find_source_name(path, levels) for path in shapes}
     return import_weights("DeepFloyd IF", tensors, shapes, sources, place=place, turn=turn_from_torch)
 
 
 def export_deepfloyd_weights(params: Mapping[str, np.ndarray], levels: int) -> dict[str, np.ndarray]:
-    """Undoes ``import_deepfloyd_weights``: parameters by path to tensors by diffusers' names."""
+    """Converts parameters by path to tensors by diffusers' names; the inverse of ``import_deepfloyd_weights``."""
     return {find_source_name(path, levels): turn_to_torch(path, array) for path, array in params.items()}

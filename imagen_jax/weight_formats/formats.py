@@ -1,11 +1,11 @@
-"""Weights from elsewhere into a stage's workdir, and a stage into files for elsewhere: one table of formats for both.
+"""Imports weights into a stage's workdir, and exports stages; one registry of formats serves both.
 
     folder -> config and parameters -> workdir (config.json, a checkpoint) -> files in another folder
 
 | format | folder |
 |---|---|
-| deepfloyd_if | a DeepFloyd IF pipeline, stage I or II, as diffusers writes it, or its U-Net alone (which is written) |
-| imagen_jax | the stage's config and its parameters by our names, see ``cascade.checkpoint_export`` |
+| deepfloyd_if | a DeepFloyd IF pipeline, stage I or II, saved by diffusers, or its U-Net; exports only the U-Net |
+| imagen_jax | the stage's config and its parameters under our names, see ``cascade.checkpoint_export`` |
 """
 
 from collections.abc import Callable
@@ -30,14 +30,14 @@ from imagen_jax.weight_formats import deepfloyd_if
 
 
 class Format(NamedTuple):
-    """How one kind of folder is read and written.
+    """The functions that read and write one format.
 
     Attributes:
-        notice: what is said before anything is written.
+        notice: text printed before anything is written; empty for none.
         read_config: ``(source, choices) -> config``.
         read_params: ``(source, config) -> parameters``.
-        read_step: ``(source) -> updates made``.
-        check_network: ``(network, name of the stage) -> None``: raises where a network can't be written.
+        read_step: ``(source) -> number of training updates``.
+        check_network: ``(network, name of the stage) -> None``; raises ``UserError`` if the format can't hold it.
         write: ``(stage, folder, dtype of the files) -> None``.
     """
 
@@ -50,12 +50,18 @@ class Format(NamedTuple):
 
 
 def write_stage(trained: TrainedStage, folder: Path, dtype: str) -> None:
-    """Writes any stage by our names."""
+    """Exports any stage in our own format.
+
+    Args:
+        trained: the stage.
+        folder: the output folder, created if missing.
+        dtype: dtype of the stored parameters, a key of ``checkpoint_export.STORED``.
+    """
     checkpoint_export.write(trained.config, trained.params, trained.step, folder, dtype)
 
 
 def allow_any(network: Network, name: str) -> None:
-    """Any network has a place in our own format."""
+    """Accepts any network, because our own format holds them all."""
 
 
 FORMATS = {
@@ -79,19 +85,19 @@ FORMATS = {
 
 
 def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices = NO_CHOICES) -> None:
-    """Reads the weights in ``source``, and writes them and the config that samples them into ``workdir``.
+    """Imports the weights in ``source`` into ``workdir``, with a config for sampling.
 
-    The config comes last: an import that was cut off leaves none, and may be begun again.
+    The config is written last, so an interrupted import leaves none and can be restarted.
 
     Args:
-        name: a key of ``FORMATS``.
-        source: the folder.
-        workdir: the workdir to make.
-        choices: what the folder leaves open.
+        name: the format, a key of ``FORMATS``.
+        source: the folder of the weights.
+        workdir: the workdir to create.
+        choices: options that the folder of weights does not determine.
 
     Raises:
-        UserError: there is a stage already, or the weights or their text encoder are damaged, incomplete or of another
-            network.
+        UserError: the format or a dtype is unknown, ``workdir`` already contains a stage, or the weights or their text
+            encoder are damaged, incomplete or of another network.
     """
     form = lookup(FORMATS, name, "format")
     for dtype in filter(None, (choices.dtype, choices.text_dtype)):
@@ -110,7 +116,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     make_folder(workdir)
     with locked(workdir, "--out"):
         if has_begun(workdir):
-            # Of an import that was cut off, maybe from another source.
+            # These checkpoints are from an interrupted import, perhaps of another source.
             remove_folder(workdir / "checkpoints")
         with CheckpointStore(workdir / "checkpoints") as checkpoints:
             checkpoints.save_weights(form.read_step(source), params)
@@ -119,7 +125,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
 
 
 def copy_licences(source: Path, folder: Path) -> None:
-    """Copies the licences that lie in a folder, or beside it where it is a part of a larger one."""
+    """Copies the licence files in ``source``, and for a U-Net's folder also those in the pipeline's folder."""
     for place in (source.parent, source) if source.name == "unet" else (source,):
         for path in sorted([*place.glob("LICENSE*"), *place.glob("LICENCE*")]):
             if path.is_file():
@@ -127,17 +133,17 @@ def copy_licences(source: Path, folder: Path) -> None:
 
 
 def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32") -> None:
-    """Writes the stage in ``workdir`` into ``folder``.
+    """Exports the stage in ``workdir`` into ``folder``.
 
     Args:
-        name: a key of ``FORMATS``.
-        workdir: the stage's.
-        folder: made where there is none.
-        dtype: what parameters are written in, a key of ``checkpoint_export.STORED``.
+        name: the format, a key of ``FORMATS``.
+        workdir: the stage's workdir or exported folder.
+        folder: the output folder, created if missing.
+        dtype: dtype of the stored parameters, a key of ``checkpoint_export.STORED``.
 
     Raises:
-        UserError: there is no such stage or dtype, the format has no place for it, or the folder holds a model already
-            or can't be written to.
+        UserError: there is no such format, stage or dtype, the format can't hold the stage's network, or the folder
+            already contains a model or can't be written to.
     """
     form = lookup(FORMATS, name, "format")
     lookup(checkpoint_export.STORED, dtype, "dtype")

@@ -28,7 +28,7 @@ MAX_DIGITS = 9
 MAX_ENCODED_BYTES = 58_000_000
 """The max number of characters of all encoded images together."""
 
-LARGEST, SMALLEST = 24_000, 1_000
+MAX_BYTES, MIN_BYTES = 24_000, 1_000
 """The upper and the lower bound of the size limit for an image, in bytes. It depends on the number of images."""
 
 ENCODED = 4 / 3
@@ -133,9 +133,9 @@ def embed(files: Sequence[Path]) -> dict[Path, str]:
     Raises:
         UserError: there are too many images, or one can't be read.
     """
-    most_bytes = min(LARGEST, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
-    if most_bytes < SMALLEST:
-        most = int(MAX_ENCODED_BYTES / ENCODED / (SMALLEST + 2))
+    most_bytes = min(MAX_BYTES, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
+    if most_bytes < MIN_BYTES:
+        most = int(MAX_ENCODED_BYTES / ENCODED / (MIN_BYTES + 2))
         raise UserError(f"{len(files):,} pictures are too many for one page: choose prompts, {most:,} pictures at most")
 
     def address(file: Path) -> str:
