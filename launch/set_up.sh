@@ -10,8 +10,11 @@ set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 python=$checkout/.venv/bin/python
 
+# With a closed standard output, or after `| head -1`, the work continues.
+{ : >&1; } 2>/dev/null || exec >/dev/null
+trap '' PIPE
 say() {
-    printf '==> %s\n' "$*"
+    printf '==> %s\n' "$*" 2>/dev/null || true
 }
 
 fail() {
@@ -174,6 +177,6 @@ install_extra() {
 pip_install() {
     "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off --no-deps "$@" 2>&1 |
         tee -a .venv/install.log |
-        awk '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
-             /^ *(ERROR|error)/ {print "    " $0; fflush()}'
+        { awk '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
+               /^ *(ERROR|error)/ {print "    " $0; fflush()}' 2>/dev/null || cat >/dev/null; }
 }

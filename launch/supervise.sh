@@ -4,10 +4,10 @@
 #     bash launch/supervise.sh [--give_up_after=10] [--progress_seconds=600] [--first_wait=5] [--longest_wait=300] \
 #         [--status_file=FILE] COMMAND...
 #
-# Status 0 (done), 2 (something to mend) and 130 (Ctrl-C, maybe on another host) end it. Status 75 means "run me again at
-# once": the command was told to leave, kept its state, and would go on. After any other status it waits, twice as long
-# each time, up to the longest wait. A run of at least progress_seconds counts as progress: the wait and the count begin
-# anew. After give_up_after failures in a row without progress it ends with the command's status.
+# Status 0 (done), 2 (something to fix) and 130 (Ctrl-C, maybe on another host) end it. Status 75 means that the
+# command received SIGTERM and saved its state, so it runs again at once. After any other status it waits, twice as long
+# each time, up to the longest wait. A run of at least progress_seconds counts as progress, and resets the wait and the
+# count. After give_up_after failures in a row without progress it ends with the command's status.
 #
 # SIGTERM, SIGINT and SIGHUP go on to the command; once it has ended, this ends with its status and starts nothing.
 # The status with which this ends is also written to the status file.
@@ -26,8 +26,12 @@ status_file=
 child=
 told_to_stop=
 
+# With a closed standard output, or after `| head -1`, the work continues.
+{ : >&1; } 2>/dev/null || exec >/dev/null
+trap '' PIPE
+
 say() {
-    printf '==> %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"
+    printf '==> %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null || true
 }
 
 fail() {

@@ -1,5 +1,6 @@
 """What every shell script must pass."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,3 +36,18 @@ def test_a_script_can_be_read_and_says_what_it_is(file):
 @pytest.mark.parametrize("file", [file for file in SCRIPTS if file.read_text().startswith("#!")], ids=name_of)
 def test_a_script_stops_at_the_first_mistake(file):
     assert "\nset -euo pipefail\n" in file.read_text()
+
+
+@pytest.mark.parametrize("reader", [">&-", "| true"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "source launch/set_up.sh; say one; echo 1 >>FILE; sleep 0.3; say two; say three; echo 2 >>FILE",
+        "bash launch/supervise.sh --first_wait=1 --give_up_after=2 bash -c 'echo again >>FILE; sleep 0.3; exit 1'",
+    ],
+)
+def test_the_work_goes_on_where_nobody_reads_what_is_printed(script, reader, tmp_path):
+    file = tmp_path / "done"
+    command = ["bash", "-c", f"bash -c {shlex.quote(script.replace('FILE', str(file)))} {reader}; true"]
+    subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True, timeout=60)
+    assert len(file.read_text().splitlines()) == 2
