@@ -24,7 +24,6 @@ from jaxtyping import UInt8
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.image_files import encode_picture, file_name, labelled_grid, make_folder, save_png, to_pixels
-from imagen_jax.cascade.loading import hash_parameters
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError, lookup
@@ -59,7 +58,7 @@ def settings_of(cascade: Cascade) -> dict[str, Any]:
         "overrides": dict(cascade.overrides),
         # Identifies the stages independently of their folders' names. Folders of earlier versions lack these entries.
         "settings": [f"{stage.resolution} px, {stage.settings.describe()}" for stage in cascade.stages],
-        "weights": [hash_parameters(one.params) for one in cascade.trained],
+        "weights": [one.sha256 for one in cascade.trained],
     }
 
 

@@ -5,6 +5,8 @@ workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingS
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -91,7 +93,8 @@ class StagePlan(NamedTuple):
         return str(self.folder)
 
 
-class TrainedStage(NamedTuple):
+@dataclass(frozen=True)
+class TrainedStage:
     """One trained stage with its parameters.
 
     Attributes:
@@ -107,6 +110,11 @@ class TrainedStage(NamedTuple):
     stage: Stage
     params: Any
     step: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of its parameters, computed once: seconds for a large network."""
+        return hash_parameters(self.params)
 
 
 def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path | None = None) -> StagePlan:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.cascade.cascade import Cascade
-from imagen_jax.cascade.loading import hash_parameters
 from imagen_jax.cascade.requests import requests_of
 from imagen_jax.encoders.feature_network import FeatureNetwork, TextImageNetwork
 from imagen_jax.encoders.feature_networks import FeatureSet
@@ -158,10 +157,7 @@ def fingerprint_of(drawn: Drawn) -> str:
 
 def describe_weights(cascade: Cascade) -> dict[str, Any]:
     """Returns each stage's number of training steps and the hash of its parameters."""
-    return {
-        f"stage_{number}": {"step": one.step, "sha256": hash_parameters(one.params)}
-        for number, one in enumerate(cascade.trained)
-    }
+    return {f"stage_{number}": {"step": one.step, "sha256": one.sha256} for number, one in enumerate(cascade.trained)}
 
 
 def describe_evaluation(cascade: Cascade, request: Request) -> dict[str, Any]:
