@@ -41,7 +41,7 @@ set_up() {
             "this again (pip's words are above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
     pip_install --no-build-isolation --requirement requirements.lock ||
-        fail "a package could not be installed: mend what pip says above (the whole log is .venv/install.log) and run" \
+        fail "a package could not be installed: fix what pip says above (the whole log is .venv/install.log) and run" \
             "this again."
     pip_install --no-build-isolation --editable . ||
         fail "this checkout could not be installed: see .venv/install.log."
@@ -166,10 +166,11 @@ install_extra() {
     fi
     check_disk "$2"
     say "Installing ${*:3}"
-    sed -n 's/^\([a-zA-Z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >.venv/locked_versions.txt
+    # With the markers, for a package may have one version for each Python.
+    sed -n 's/^\([a-zA-Z][^ ]*==.*[^ \\]\) *\\$/\1/p' requirements.lock >.venv/locked_versions.txt
     PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
         --constraint .venv/locked_versions.txt --editable ".[$extra]" ||
-        fail "the packages of the extra '$extra' could not be installed: mend what pip says above and run this again."
+        fail "the packages of the extra '$extra' could not be installed: fix what pip says above and run this again."
     cat setup.py requirements.lock >"$mark"
 }
 
