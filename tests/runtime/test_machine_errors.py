@@ -16,7 +16,7 @@ from imagen_jax.runtime import main
 from imagen_jax.runtime.machine_errors import explain_missing_resource
 
 
-def raise_threads(*_):
+def raise_threads(*_, **__):
     raise RuntimeError("can't start new thread")
 
 
@@ -70,7 +70,9 @@ def test_a_defect_of_ours_is_none(error):
 def test_a_thread_that_python_can_not_start_says_so(monkeypatch):
     """The words that Python says it with, on this machine."""
     with monkeypatch.context() as patch:
-        patch.setattr(threading, "_start_new_thread", raise_threads)
+        # Of Python 3.13 on, and before.
+        name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+        patch.setattr(threading, name, raise_threads)
         with pytest.raises(RuntimeError) as raised:
             threading.Thread(target=print).start()
     assert explain_missing_resource(raised.value) is not None
