@@ -13,6 +13,7 @@ import sys
 from importlib.abc import InspectLoader
 from importlib.util import find_spec
 
+from imagen_jax import __version__
 from imagen_jax.errors import nearest_name
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.memory import restart_with_large_pages
@@ -42,7 +43,7 @@ def main() -> None:
     if name in ("help", "-h", "--help"):
         print(list_commands())
     elif name == "--version":
-        print(find_version())
+        print(__version__)
     elif name.replace("-", "_") in COMMANDS:
         run(name.replace("-", "_"))
     else:
@@ -52,6 +53,7 @@ def main() -> None:
 
 def run(name: str) -> None:
     """Runs a command as ``python -m`` does, with the arguments that follow its name."""
+    # Here, for the module of the command imports JAX first.
     if name == "train":
         restart_with_large_pages()
     del sys.argv[1]
@@ -70,13 +72,6 @@ def summarise(module: str) -> str:
     spec = find_spec(module)
     source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
     return (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0]
-
-
-def find_version() -> str:
-    """Returns the version of the package."""
-    from imagen_jax import __version__
-
-    return __version__
 
 
 if __name__ == "__main__":

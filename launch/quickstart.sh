@@ -26,12 +26,12 @@ prompts=(
 
 trap 'say "Stopped. Run the same command again to continue."; exit 130' INT TERM
 
-# Usage: run_step TITLE MODULE ARGUMENT...
+# Usage: run_step TITLE COMMAND ARGUMENT...
 run_step() {
     local title=$1 status=0
     shift
     say "$title (begins after $(minutes))"
-    "$python" -m "$@" || status=$?
+    "$python" -m imagen_jax "$@" || status=$?
     if ((status != 0)); then
         say "This step failed with status $status: mend what it says above, and run the same command again to continue."
         exit "$status"
@@ -44,18 +44,18 @@ base=$run_dir/base
 super_resolution=$run_dir/super_resolution
 stages=$base,$super_resolution
 
-run_step "Drawing ${#prompts[@]} captions with the cascade that comes with the package" imagen_jax.sample \
+run_step "Drawing ${#prompts[@]} captions with the cascade that comes with the package" sample \
     "${prompts[@]/#/--prompt=}" --out="$run_dir/pretrained"
 cp "$run_dir/pretrained/grid.png" "$run_dir/pretrained.png"
 say "Look:          $run_dir/pretrained.png"
-run_step "Training the base" imagen_jax.train \
+run_step "Training the base" train \
     --config=configs/quickstart.py:base --workdir="$base"
-run_step "Training the super-resolution stage" imagen_jax.train \
+run_step "Training the super-resolution stage" train \
     --config=configs/quickstart.py:super_resolution --workdir="$super_resolution"
-run_step "Drawing ${#prompts[@]} captions" imagen_jax.sample \
+run_step "Drawing ${#prompts[@]} captions" sample \
     --stages="$stages" "${prompts[@]/#/--prompt=}" --out="$run_dir/samples"
 cp "$run_dir/samples/grid.png" "$run_dir/samples.png"
-run_step "Measuring whether the pictures follow their captions" imagen_jax.evaluate \
+run_step "Measuring whether the pictures follow their captions" evaluate \
     --stages="$stages" --out="$run_dir/evaluation"
 
 say "Done after $(minutes)"

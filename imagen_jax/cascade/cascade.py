@@ -257,7 +257,7 @@ class Cascade:
         """
         one, stage = self.trained[number], self.stages[number]
         shares = jnp.asarray([request.share for request in requests], jnp.float32)
-        keys = fold_into_each(keys_of_wishes(requests, seed), number)
+        keys = fold_into_each(keys_of_requests(requests, seed), number)
         text = self._encode(one, [edit.prompt_of(request.prompt, number) for request in requests])
         if any(request.to_prompt is not None for request in requests):
             second = self._encode(
@@ -266,7 +266,7 @@ class Cascade:
             text = mix_texts(text, second, shares)
         start = None
         if any(request.to_seed is not None for request in requests):
-            to_keys = fold_into_each(keys_of_wishes(requests, seed, to=True), number)
+            to_keys = fold_into_each(keys_of_requests(requests, seed, to=True), number)
             noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
             start = interpolate(noises[0], noises[1], shares)
         picture, known = edit.pictures(stage.resolution, len(requests))
@@ -311,15 +311,15 @@ class Cascade:
         return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
 
 
-def keys_of_wishes(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
+def keys_of_requests(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
     """Returns one key per image: from ``seed``, or with ``to`` from each request's ``to_seed`` where it has one."""
     prompts, indices = [request.prompt for request in requests], [request.index for request in requests]
     if not to:
         return keys_of_prompts(seed, prompts, indices)
     seeds = [seed if request.to_seed is None else request.to_seed for request in requests]
     keys = [
-        keys_of_prompts(of_wish, [request.prompt], [request.index])
-        for of_wish, request in zip(seeds, requests, strict=True)
+        keys_of_prompts(its_seed, [request.prompt], [request.index])
+        for its_seed, request in zip(seeds, requests, strict=True)
     ]
     return jnp.concatenate(keys)
 

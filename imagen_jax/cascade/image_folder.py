@@ -27,6 +27,7 @@ from imagen_jax.cascade.image_files import encode_picture, file_name, labelled_g
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.runtime.renamed import rename_saved_keys
 from imagen_jax.storage.holders import explain_gone
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.paths import (
@@ -75,6 +76,13 @@ def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     named = tuple(name for name in {**settings, **(there if by_weights else {})} if name.startswith("stage_"))
     # Earlier versions stored a batch size for every format.
     return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
+
+
+def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings of an existing file, with the present names of the overridden keys of ``config.sampling``."""
+    if not isinstance(settings.get("overrides"), dict):
+        return settings
+    return settings | {"overrides": rename_saved_keys({"sampling": settings["overrides"]})["sampling"]}
 
 
 class Batch(NamedTuple):
@@ -135,6 +143,7 @@ class PictureFolder:
             "choose another --out",
             uncompared=find_uncompared(out / SETTINGS, settings),
             begun=self._has_pictures(),
+            update=with_present_names,
         )
         if form == "npz":
             self._check_array(self._kept, of_array)

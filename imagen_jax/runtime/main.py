@@ -11,7 +11,6 @@
 | 130 | interrupted by Ctrl-C, here or on another host: the message says what is saved (``interrupts``) |
 """
 
-import contextlib
 import errno
 import inspect
 import logging
@@ -30,7 +29,7 @@ from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
-from imagen_jax.runtime.renamed import rename_config_keys, rename_flags, rename_key_flags
+from imagen_jax.runtime.renamed import find_old_key, rename_config_keys, rename_flags, rename_key_flags
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
@@ -58,9 +57,8 @@ def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INT
 
 def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
     """Parses the flags. Exits with status 2 and a message if a flag or the config is wrong."""
-    arguments = with_new_names(arguments)
     try:
-        rest = flags.FLAGS(arguments)
+        rest = flags.FLAGS(with_new_names(arguments))
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             # A config file that could not be loaded raises at its first use.
             rename_config_keys(flags.FLAGS.config)
@@ -84,10 +82,9 @@ def with_new_names(arguments: Sequence[str]) -> Sequence[str]:
     """
     renamed = rename_flags(arguments)
     path = find_config_path(arguments)
-    if path is not None:
-        # What is wrong with the file is reported when the flags are parsed.
-        with contextlib.suppress(Exception):
-            renamed = rename_key_flags(renamed, flags.FLAGS["config"].parser.parse(path))
+    # The config is needed only to rename its keys, so its file usually runs just once, in the parser of the flag.
+    if path is not None and any(map(find_old_key, renamed)):
+        renamed = rename_key_flags(renamed, flags.FLAGS["config"].parser.parse(path))
     if list(arguments) == sys.argv:
         sys.argv = renamed
     return renamed

@@ -309,10 +309,10 @@ def exiting_at_once() -> Iterator[None]:
     except BaseException:
         if _group is not None:
             traceback.print_exc()
-            exit_now(1)
+            exit_now(ExitStatus.DEFECT)
         raise
     if _group is not None:
-        exit_now(0)
+        exit_now(ExitStatus.DONE)
 
 
 def end(sentence: str) -> NoReturn:

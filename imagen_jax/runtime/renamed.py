@@ -60,6 +60,13 @@ def rename_flags(arguments: Sequence[str]) -> list[str]:
     return renamed
 
 
+def find_old_key(argument: str) -> tuple[str, str] | None:
+    """Returns section and key of a ``--config.SECTION.KEY`` with an old name; None for any other argument."""
+    parts = argument.partition("=")[0].lstrip("-").split(".")
+    is_key = argument.startswith("-") and len(parts) == 3 and parts[0] in ("config", "noconfig")
+    return (parts[1], parts[2]) if is_key and parts[2] in KEYS.get(parts[1], {}) else None
+
+
 def rename_key_flags(arguments: Sequence[str], config: ConfigDict) -> list[str]:
     """Returns a command line in which each ``--config.SECTION.KEY`` has the name that a config has it under.
 
@@ -69,14 +76,13 @@ def rename_key_flags(arguments: Sequence[str], config: ConfigDict) -> list[str]:
     """
     renamed = []
     for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        parts = flag.lstrip("-").split(".")
-        if len(parts) == 3 and parts[0].removeprefix("no") == "config" and isinstance(config.get(parts[1]), ConfigDict):
-            new = KEYS.get(parts[1], {}).get(parts[2])
-            if new in config[parts[1]] and parts[2] not in config[parts[1]]:
-                warn(f"--config.{parts[1]}.{parts[2]}", f"--config.{parts[1]}.{new}")
-                value = VALUES.get((parts[1], str(new)), {}).get(value, value)
-                argument = f"{flag.removesuffix(parts[2])}{new}{equals}{value}"
+        if found := find_old_key(argument):
+            section, old = found
+            keys, new = config.get(section), KEYS[section][old]
+            if isinstance(keys, ConfigDict) and new in keys and old not in keys:
+                warn(f"--config.{section}.{old}", f"--config.{section}.{new}")
+                flag, equals, value = argument.partition("=")
+                argument = f"{flag.removesuffix(old)}{new}{equals}{VALUES.get((section, new), {}).get(value, value)}"
         renamed.append(argument)
     return renamed
 

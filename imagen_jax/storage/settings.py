@@ -4,7 +4,7 @@ settings -> FOLDER/NAME.json -> a later run: the same settings, or an error abou
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.errors import UserError
@@ -54,6 +54,7 @@ def keep_settings(
     mend: str,
     uncompared: Collection[str] = (),
     begun: bool = True,
+    update: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Writes settings to a file, or checks that an existing file contains the same settings.
 
@@ -64,6 +65,7 @@ def keep_settings(
         mend: the fix, for the message.
         uncompared: names of entries that may differ.
         begun: whether files made with the existing settings are present. If not, the new settings replace the old ones.
+        update: converts existing settings of an earlier version for the comparison.
 
     Returns:
         The settings in the file.
@@ -82,7 +84,7 @@ def keep_settings(
             raise ValueError(f"{before!r} is no set of settings")
     except ValueError:
         raise UserError(f"{path}, which says what the {what} there are, is damaged: {mend}") from None
-    compared = ({name: one[name] for name in one if name not in uncompared} for one in (before, settings))
+    compared = ({name: one[name] for name in one if name not in uncompared} for one in (update(before), settings))
     different = first_difference(*compared)
     if different is not None:
         raise UserError(

@@ -155,6 +155,14 @@ def test_a_folder_of_an_earlier_version_is_accepted(tmp_path, form, settings):
             fill(tmp_path, form, WISHES[:8])
 
 
+def test_a_folder_whose_overrides_have_old_names_is_continued(tmp_path):
+    fill(tmp_path, stop_after=1, settings={"overrides": {"guide_at_once": [True]}})
+    for other in ({"batched_guidance": [False]}, {"steps": [5]}):
+        with pytest.raises(UserError, match="overrides"):
+            fill(tmp_path, settings={"overrides": other})
+    assert fill(tmp_path, settings={"overrides": {"batched_guidance": [True]}}) == [1, 2]
+
+
 def test_an_array_takes_no_other_prompts_and_says_so(tmp_path):
     for stop in (1, None):
         out = tmp_path / f"{stop}"

@@ -97,6 +97,43 @@ def test_a_command_line_with_old_names_is_parsed(config_flag, monkeypatch, tmp_p
 
 # ml_collections loads config files so.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_an_old_value_of_a_key_is_parsed(config_flag, monkeypatch, capsys):
+    arguments = ["train", "--config=configs/quickstart.py:base,smoke", "--config.stage.noise_measure=step_number"]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    parse_flags(arguments)
+    assert config_flag.config.stage.noise_conditioning == "timestep"
+    assert capsys.readouterr().err.count("warning: ") == 1
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize(("key", "times"), [("steps", 1), ("accumulate", 2)])
+def test_a_config_file_runs_once_where_no_key_has_an_old_name(config_flag, monkeypatch, tmp_path, key, times):
+    file = tmp_path / "counted.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n\n"
+        "def get_config():\n"
+        f"    with open({str(tmp_path / 'runs')!r}, 'a') as runs:\n        runs.write('x')\n"
+        "    return ConfigDict({'training': {'steps': 1, 'gradient_accumulation': 1}})\n"
+    )
+    arguments = ["train", f"--config={file}", f"--config.training.{key}=4"]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    parse_flags(arguments)
+    assert (tmp_path / "runs").read_text() == "x" * times
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_broken_config_file_with_an_old_key_is_an_error_of_the_user(config_flag, monkeypatch, tmp_path, capsys):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    return {}['nothing']\n")
+    arguments = ["train", f"--config={file}", "--config.training.accumulate=4"]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(arguments)
+    assert ended.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+# ml_collections loads config files so.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_config_file_with_old_names_is_parsed(config_flag, monkeypatch, tmp_path, capsys):
     file = tmp_path / "old.py"
     file.write_text(
