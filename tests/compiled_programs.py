@@ -19,8 +19,8 @@ NOT_IN_IT = {
 
 @contextmanager
 def kept_in(folder):
-    """Inside, every compiled program is kept in a folder and found there again."""
-    keep = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    """Inside, every compiled program is kept in a folder and found there again; in none where that is None."""
+    keep = {"jax_compilation_cache_dir": folder and str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
     before = {name: getattr(jax.config, name) for name in keep}
     for name, value in keep.items():
         jax.config.update(name, value)

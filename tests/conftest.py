@@ -1,13 +1,14 @@
 """Eight devices on the CPU, and every shape that the package declares checked at every call."""
 
+import functools
 import gc
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-# For programs that a test starts too. The tests compile much and compute little: the second halves their time. A
-# compilation cache saves a sixth more, once it is filled, and is one more thing to doubt.
+# For programs that a test starts too. The tests compile much and compute little: the second halves their time.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # So do networks as they are written, for our ways on CPUs are longer programs; tests of those ask for
@@ -16,6 +17,12 @@ os.environ["IMAGEN_JAX_AS_WRITTEN"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 # Set to its default, so that no training that a test starts is restarted with another value.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+
+# Compiled programs, of this session alone. JAX does not write its files whole, so each worker has a folder of its own;
+# our cache of the programs that commands compile bears two writers.
+SESSION = os.environ.setdefault("IMAGEN_JAX_CACHE", tempfile.mkdtemp(prefix="imagen-jax-tests-"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{SESSION}/{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jaxtyping
@@ -37,14 +44,23 @@ if REFERENCE_PACKAGES.is_dir():
 jaxtyping.install_import_hook("imagen_jax", "beartype.beartype")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--thorough``."""
+    parser.addoption("--thorough", action="store_true", help="run the slow tests of rare failures too")
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Names bytes by their place: compressed ones hold the time, and two workers must give a test the same name."""
     return argname if isinstance(val, bytes) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts slow tests last, so that a small mistake shows early."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves thorough tests out without ``--thorough``, and puts slow tests last: small mistakes show early."""
+    if not config.getoption("thorough"):
+        thorough = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=thorough)
+        items[:] = [item for item in items if item not in thorough]
+    items.sort(key=lambda item: bool(item.get_closest_marker("slow") or item.get_closest_marker("thorough")))
 
 
 def pytest_sessionfinish() -> None:
@@ -54,18 +70,30 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def keep_collection_cheap():
-    """Garbage collection does not visit what the tests of a file leave in JAX's caches.
+    """Garbage collection visits neither what is imported nor what the tests of a file leave in JAX's caches.
 
     With the thousands of programs of a session, each collection would take a second. Python 3.12 crashes in a
     collection after ``gc.freeze``, so there the programs go.
     """
-    yield
-    if sys.version_info >= (3, 12):
-        jax.clear_caches()
-        gc.collect()
-    else:
-        gc.collect()
+    can_freeze = sys.version_info < (3, 12)
+    if can_freeze:
         gc.freeze()
+    yield
+    if not can_freeze:
+        jax.clear_caches()
+    gc.collect()
+    if can_freeze:
+        gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def load_minilm_once():
+    """All tests of a worker share one MiniLM, so that its weights are read and its programs compiled once."""
+    from imagen_jax.encoders import encoder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encoder.TEXT_ENCODERS, "minilm", functools.cache(encoder.load_minilm))
+        yield
 
 
 @pytest.fixture

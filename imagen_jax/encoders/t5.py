@@ -98,12 +98,18 @@ def relative_position_buckets(
     return (bucket + half * (offset > 0)).astype(np.int32)
 
 
+LECUN_NORMAL = nn.initializers.lecun_normal()
+
+OF_TABLES = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+"""Initialises embedding tables."""
+
+
 def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> nn.Dense:
     """Returns a dense layer without bias. ``axes`` names its input and output axis, see ``sharding.axes``."""
     return nn.Dense(
         channels,
         use_bias=False,
-        kernel_init=with_logical_axes(nn.initializers.lecun_normal(), axes),
+        kernel_init=with_logical_axes(LECUN_NORMAL, axes),
         promote_dtype=gathering(axes),
         dtype=dtype,
         name=name,
@@ -113,7 +119,7 @@ def dense(channels: int, axes: tuple[str, str], dtype: DTypeLike, name: str) -> 
 def embed(count: int, channels: int, dtype: DTypeLike, name: str) -> nn.Embed:
     """Returns an embedding table of ``count`` vectors."""
     axes = ("vocabulary", "channels")
-    initializer = with_logical_axes(nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0), axes)
+    initializer = with_logical_axes(OF_TABLES, axes)
     return nn.Embed(
         count, channels, embedding_init=initializer, promote_dtype=gathering_table(axes), dtype=dtype, name=name
     )

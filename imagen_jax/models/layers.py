@@ -50,14 +50,16 @@ class NormalisedGroups(nn.Module):
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
 
-        def over_group(of_channel: Float[Array, "batch channels"]) -> Float[Array, "batch channels"]:
-            in_groups = of_channel.reshape(x.shape[0], self.groups, channels // self.groups)
-            return jnp.broadcast_to(in_groups.mean(axis=2, keepdims=True), in_groups.shape).reshape(of_channel.shape)
-
-        mean = over_group(x.mean(axis=(1, 2)))
-        variance = jnp.maximum(over_group(jnp.square(x).mean(axis=(1, 2))) - jnp.square(mean), 0.0)
+        mean = average_groups(x.mean(axis=(1, 2)), self.groups)
+        variance = jnp.maximum(average_groups(jnp.square(x).mean(axis=(1, 2)), self.groups) - jnp.square(mean), 0.0)
         factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         return (x - mean[:, None, None]) * factor[:, None, None] + bias[None, None, None]
+
+
+def average_groups(of_channels: Float[Array, "batch channels"], groups: int) -> Float[Array, "batch channels"]:
+    """Replaces the value of each channel by the mean over its group of channels."""
+    in_groups = of_channels.reshape(of_channels.shape[0], groups, -1)
+    return jnp.broadcast_to(in_groups.mean(axis=2, keepdims=True), in_groups.shape).reshape(of_channels.shape)
 
 
 def convolution(

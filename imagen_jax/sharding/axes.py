@@ -14,7 +14,7 @@ Without a surrounding mesh (``jax.set_mesh``) these functions leave shardings al
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -85,11 +85,12 @@ class WithLogicalAxes(struct.PyTreeNode, meta.AxisMetadata[Any]):
     remove_axis = add_axis
 
 
-def with_logical_axes(initializer: Callable[..., jax.Array], axes: Sequence[str]) -> Callable[..., WithLogicalAxes]:
+@cache
+def with_logical_axes(initializer: Callable[..., jax.Array], axes: tuple[str, ...]) -> Callable[..., WithLogicalAxes]:
     """Returns an initializer that wraps its parameters in ``WithLogicalAxes``."""
 
     def initialize(*arguments: Any) -> WithLogicalAxes:
-        return WithLogicalAxes(initializer(*arguments), tuple(axes))
+        return WithLogicalAxes(initializer(*arguments), axes)
 
     return initialize
 
@@ -235,7 +236,8 @@ def _backward(
 convert_and_place.defvjp(_forward, _backward)
 
 
-def gathering(axes: Sequence[str]) -> Any:
+@cache
+def gathering(axes: tuple[str, ...]) -> Any:
     """Returns a ``promote_dtype`` for a Flax layer that converts inputs and bias, and gathers the kernel."""
 
     def promote(
@@ -250,7 +252,8 @@ def gathering(axes: Sequence[str]) -> Any:
     return promote
 
 
-def gathering_table(axes: Sequence[str]) -> Any:
+@cache
+def gathering_table(axes: tuple[str, ...]) -> Any:
     """Returns a ``promote_dtype`` for Flax's ``Embed`` that gathers the embedding table, its only argument."""
 
     def promote(table: ArrayLike, *, dtype: DTypeLike, inexact: bool = False) -> tuple[jax.Array]:

@@ -21,6 +21,8 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 
+pytestmark = pytest.mark.thorough
+
 def main(arguments):
     join_as_flagged()
     print("began", flush=True)

@@ -114,6 +114,16 @@ def cut_copy(place, workdir, name):
     return name
 
 
+def test_two_processes_train_as_one(place, monkeypatch):
+    """Process 0 alone prints and writes."""
+    monkeypatch.setattr("imagen_jax.train.make_training", compiling_once({}))
+    train(runpy.run_path(str(place.config))["get_config"](), place.folder / "one")
+    printed = finish(start(place, 2, 4, ["two"], "--nopreview"))
+    assert len(losses(place.folder / "two")) == STEPS
+    assert losses(place.folder / "two") == pytest.approx(losses(place.folder / "one"), rel=1e-5)
+    assert re.findall(r"^\[1\] .*(?:raining|rawing|error).*", printed, flags=re.MULTILINE) == []
+
+
 @pytest.fixture(scope="module")
 def killed(place):
     """Two processes of four devices; the second never gets its batch of a step, and is killed when that is told."""
@@ -128,6 +138,7 @@ def killed(place):
     return SimpleNamespace(told=told, seconds=time.monotonic() - began)
 
 
+@pytest.mark.thorough
 def test_a_step_that_hangs_is_reported_with_each_hosts_last(killed):
     """Process 0 waits in an operation for process 1, which waits for its batch."""
     for index in (0, 1):
@@ -138,6 +149,7 @@ def test_a_step_that_hangs_is_reported_with_each_hosts_last(killed):
     assert re.search(r"\[0\] .*loop\.py.*run_loop", killed.told)
 
 
+@pytest.mark.thorough
 def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
     assert killed.seconds < ENDS_WITHIN, killed.told
     (sentence,) = re.findall(r"\[0\] error: (.*)", killed.told)
@@ -146,6 +158,7 @@ def test_a_killed_process_ends_the_others_in_time_and_they_say_which(killed):
     assert "[0] ended with status 3" in killed.told and "Traceback (most recent call last)" not in killed.told
 
 
+@pytest.mark.thorough
 def test_all_layouts_train_alike_and_continue_each_others_checkpoints(place, killed, monkeypatch):
     """The run of 2 × 4 is the one that was killed, so what it continues to is checked by the way."""
     monkeypatch.setattr("imagen_jax.train.make_training", compiling_once({}))

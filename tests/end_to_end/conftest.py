@@ -1,5 +1,7 @@
 """A folder of prepared data that the tests of one worker share, and a small folder of a user's own images."""
 
+import os
+
 import pytest
 
 from tests.compiled_programs import compiling_once, kept_in
@@ -17,23 +19,18 @@ def own_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="session")
 def trainings():
     """Those of this process, by their programs."""
     return {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def keep_compiled(compiled, trainings):
-    """Keeps compiled programs: a run that is cut and resumed takes its step again, and the same samplers.
+def keep_compiled(trainings):
+    """Keeps small programs too: a run that is cut and resumed takes its step again, and the same samplers.
 
-    In these files only: programs for chips that are not here can't be read back. Programs that are started, with each
-    what they compile themselves, are in ``test_preemption``, ``test_killed_runs`` and others.
+    Programs that are started, with each what they compile themselves, are in ``test_preemption``,
+    ``test_killed_runs`` and others.
     """
-    with kept_in(compiled), pytest.MonkeyPatch.context() as patch:
+    with kept_in(os.environ["JAX_COMPILATION_CACHE_DIR"]), pytest.MonkeyPatch.context() as patch:
         patch.setattr("imagen_jax.train.make_training", compiling_once(trainings))
         yield

@@ -77,6 +77,7 @@ def metrics_of(workdir):
     return [str({name: line[name] for name in names}) for line in read_metrics(workdir)]
 
 
+@pytest.mark.thorough
 def test_a_run_rewinds_and_a_killed_one_does_the_same(data, tmp_path, monkeypatch):
     config, fed = make_config(data, on_nonfinite="rewind"), {}
     with monkeypatch.context() as patch:

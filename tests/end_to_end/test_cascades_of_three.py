@@ -20,31 +20,54 @@ STAGES = {
 pytestmark = pytest.mark.slow
 
 
-def test_a_cascade_of_three_trains_and_samples(tmp_path, data_dir, own_images, monkeypatch):
-    """Mostly the parts of the other configs, so a resumed run is looked at once: of the stage trained by Adafactor.
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder for the stages, and those that a test of this module has trained."""
+    return tmp_path_factory.mktemp("trained"), {}
+
+
+def train_stage(trained, stage, data_dir, own_images, **training):
+    """Trains a stage of Imagen's at its smoke size, or takes what an earlier test trained.
 
     Without previews, which would compile samplers that the cascade compiles as well.
     """
+    folder, states = trained
+    get_config, variant = STAGES[stage]
+    config = smoke(get_config, variant, data_dir, own_images)
+    config.training.update(training)
+    if stage not in states:
+        states[stage] = train(config, folder / stage)
+    return folder / stage, config, states[stage]
+
+
+@pytest.fixture(autouse=True)
+def no_previews(monkeypatch):
     monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
-    for stage, (get_config, variant) in STAGES.items():
-        config = smoke(get_config, variant, data_dir, own_images)
-        resumes = stage == "base"
-        config.training.checkpoint_every = 1 if resumes else 2
-        whole = train(config, tmp_path / stage)
-        assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(tmp_path / stage).values())
-        if resumes:
-            shutil.copytree(tmp_path / stage, tmp_path / "cut", ignore=shutil.ignore_patterns("2"))
-            assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["1"]
-            resumed = train(config, tmp_path / "cut")
-            assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
-
-    drawn = next(load_cascade([tmp_path / stage for stage in STAGES], batch_size=2).draw(["panda", "a bar"]))
-    assert [images.shape for images in drawn] == [(2, size, size, 3) for size in (8, 16, 32)]
-    assert all(np.all(np.isfinite(images)) and np.abs(images).max() <= 1 for images in drawn)
 
 
-def test_a_stage_of_openmoji_s_trains(tmp_path, data_dir, own_images, monkeypatch):
+def test_the_base_trains_by_adafactor_and_resumes_bit_for_bit(trained, tmp_path, data_dir, own_images):
+    workdir, config, whole = train_stage(trained, "base", data_dir, own_images, checkpoint_every=1)
+    assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(workdir).values())
+    shutil.copytree(workdir, tmp_path / "cut", ignore=shutil.ignore_patterns("2"))
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["1"]
+    resumed = train(config, tmp_path / "cut")
+    assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
+
+
+@pytest.mark.thorough
+def test_a_cascade_of_three_trains_and_samples(trained, data_dir, own_images):
+    workdirs = []
+    for stage in STAGES:
+        workdir, _, state = train_stage(trained, stage, data_dir, own_images, checkpoint_every=1)
+        assert int(state.step) == 2 and all(np.isfinite(loss) for loss in losses(workdir).values())
+        workdirs.append(workdir)
+    images = next(load_cascade(workdirs, batch_size=2).draw(["panda", "a bar"]))
+    assert [one.shape for one in images] == [(2, size, size, 3) for size in (8, 16, 32)]
+    assert all(np.all(np.isfinite(one)) and np.abs(one).max() <= 1 for one in images)
+
+
+@pytest.mark.thorough
+def test_a_stage_of_openmoji_s_trains(tmp_path, data_dir, own_images):
     """Its parts are those of Imagen's and of the quickstart's; that all its variants build is in ``tests/configs``."""
-    monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
     state = train(smoke(openmoji.get_config, "super_res_256", data_dir, own_images), tmp_path / "run")
     assert int(state.step) == 2 and all(np.isfinite(loss) for loss in losses(tmp_path / "run").values())

@@ -14,7 +14,7 @@ from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
 
 # Orbax leaves coroutines of the other arrays unawaited, and Python says so when it collects them: here, not later.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 ONE_BLOCK = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,), "cross_attention": (False,)}
 

@@ -13,7 +13,7 @@ import pytest
 from tests.evaluation.protocols.coco_tree import write_coco
 from tests.small_cascades import write_cascade
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 CHECKOUT = Path(__file__).parents[2]
 TIMES = ("drawing", "machine")

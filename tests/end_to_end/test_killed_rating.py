@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.web.rating_folders import write_two_folders
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 CHECKOUT = Path(__file__).parents[2]
 PROMPTS = ["a red apple", "panda 🐼", "a pizza", "two dogs"]

@@ -20,7 +20,7 @@ from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS, SAVED = 20, 5

@@ -11,7 +11,7 @@ import pytest
 
 from tests.small_cascades import write_cascade
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 CHECKOUT = Path(__file__).parents[2]
 PROMPTS = ["red apple", "panda", "日本語", "🍕 pizza"]

@@ -43,6 +43,7 @@ def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_
     assert lines_of(tmp_path / "cut") == lines[:1], "off, nothing is measured"
 
 
+@pytest.mark.thorough
 def test_a_stage_that_enlarges_is_measured_in_a_network_with_a_distance(tmp_path, own_images):
     config = small("super_resolution", tmp_path / "data", own_images)
     config.training.steps = 1

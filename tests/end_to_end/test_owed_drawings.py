@@ -10,7 +10,7 @@ from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images
 from tests.end_to_end.test_damaged_runs import make_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 
 class KilledError(Exception):

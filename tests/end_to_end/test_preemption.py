@@ -90,8 +90,10 @@ def wait_for_the_first_step(process):
 
 BOTH_WAYS = pytest.mark.parametrize(
     ("number", "status", "begins"),
-    [(signal.SIGTERM, ExitStatus.PREEMPTED, "told to leave"), (signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted")],
-    ids=["SIGTERM", "Ctrl-C"],
+    [
+        pytest.param(signal.SIGTERM, ExitStatus.PREEMPTED, "told to leave", id="SIGTERM"),
+        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted", id="Ctrl-C", marks=pytest.mark.thorough),
+    ],
 )
 
 
@@ -130,6 +132,7 @@ def test_data_workers_that_are_told_too_make_the_batches_that_are_needed(run, wh
     assert losses_of(tmp_path / "run") == losses[:kept]
 
 
+@pytest.mark.thorough
 @BOTH_WAYS
 def test_one_of_two_hosts_is_told_and_both_leave_after_the_same_step(run, whole, tmp_path, number, status, begins):
     _, _, losses = whole

@@ -72,6 +72,7 @@ def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
 
 
+@pytest.mark.thorough
 def test_tar_shards_and_a_folder_are_prepared_and_train(tmp_path):
     shards = write_shards(tmp_path / "shards", draw_records(50), 5, pages=(13,), without_caption=(24,))
     options = {"tar_shards": shards, "folder": write_own(tmp_path / "own", draw_records(12, "png"), "png")}

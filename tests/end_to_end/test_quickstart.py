@@ -22,6 +22,7 @@ VARIANTS = ("base", "super_resolution")
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("as_users_have_it")
 def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog):
     for variant in VARIANTS:
         config = smoke(quickstart.get_config, variant, data_dir, own_images)
@@ -69,6 +70,7 @@ def make_config(images, data):
     return config
 
 
+@pytest.mark.thorough
 def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fake_buckets, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     objects = fake_buckets.buckets[bucket.parts[2]]

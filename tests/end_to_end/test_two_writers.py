@@ -68,6 +68,7 @@ def lines_of(workdir):
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.thorough
 def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_path, own_images, data_dir):
     workdir, steps = tmp_path / "run", 3000
     settings = {**SMALL, "training.steps": steps, "data.options.folder": own_images, "data.data_dir": data_dir}

@@ -52,7 +52,7 @@ def gradient_of(network, remat):
     [
         ("unet", ["attention", "blocks"]),
         ("efficient_unet", ["elementwise"]),
-        ("deepfloyd_unet", ["attention", "elementwise"]),
+        pytest.param("deepfloyd_unet", ["attention", "elementwise"], marks=pytest.mark.thorough),
     ],
 )
 def test_the_gradient_is_the_same_whatever_is_kept(network, policies):

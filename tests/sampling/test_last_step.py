@@ -65,7 +65,7 @@ def know_the_image_and_a_variance(noisy, log_snr):
 @pytest.mark.parametrize(("name", "level"), RULES)
 def test_what_a_denoiser_is_sure_of_is_drawn_to_the_pixel(name, level):
     rule = STEP_RULES[name](level, level)
-    for spacing, schedule, steps, walk in ROWS:
+    for spacing, schedule, steps, walk in ROWS if name == "ddim" else ROWS[-3:]:
         log_snrs = WALKS[walk](SPACINGS[spacing](SCHEDULES[schedule], steps))
         drawn = sample(know_the_image, rule, log_snrs, keys(3), SHAPE)
         told = f"{spacing} {schedule} {steps} {walk}"

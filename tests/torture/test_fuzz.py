@@ -10,6 +10,8 @@ from tests.torture.parsers import PARSERS
 from tests.torture.readers import Parser
 from tests.torture.stored_parsers import STORED_PARSERS
 
+pytestmark = pytest.mark.thorough
+
 SEED, INPUTS = 1, 120
 INPUTS_OF_STORED = 300
 

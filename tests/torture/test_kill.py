@@ -10,6 +10,8 @@ from tests.torture.comparison import differences, same_bits
 from tests.torture.kill import main, read_log
 from tests.torture.runs import STEPS, Place, effective_batches, effective_meshes, read_record
 
+pytestmark = pytest.mark.thorough
+
 SEEDS = {"one": 280, "two_processes": 46}
 """A line of metrics is cut in two, then a checkpoint; of two processes the first is killed while they write one."""
 

@@ -63,6 +63,7 @@ def tracing():
         tracemalloc.stop()
 
 
+@pytest.mark.thorough
 def test_sixty_orders_leave_nothing_but_their_pictures():
     with served(StandIn(), patience=0.5) as server, tracing():
         marks = []
@@ -79,6 +80,7 @@ def test_sixty_orders_leave_nothing_but_their_pictures():
     assert marks[1] - marks[0] < 5
 
 
+@pytest.mark.thorough
 def test_of_ever_new_settings_the_programs_are_given_back():
     cascade, told = StandIn(), []
     jitted = jax.jit(lambda x: told.append("traced") or x)
@@ -178,6 +180,7 @@ def test_an_order_that_somebody_follows_may_wait_for_long():
             follower.close()
 
 
+@pytest.mark.thorough
 def test_a_client_that_does_not_read_counts_as_one_that_has_left():
     cascade = StandIn(steps=500, side=256)
     pictures = [np.random.default_rng(one).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32) for one in range(9)]
