@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,8 +21,10 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 # Compiled programs, of this session alone. JAX does not write its files whole, so each worker has a folder of its own;
 # our cache of the programs that commands compile bears two writers.
-SESSION = os.environ.setdefault("IMAGEN_JAX_CACHE", tempfile.mkdtemp(prefix="imagen-jax-tests-"))
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{SESSION}/{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+os.environ.setdefault("IMAGEN_JAX_CACHE", tempfile.mkdtemp(prefix="imagen-jax-tests-"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
+    os.environ["IMAGEN_JAX_CACHE"], os.environ.get("PYTEST_XDIST_WORKER", "main")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
@@ -64,7 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish() -> None:
-    """Undoes ``gc.freeze``: Hypothesis, which may be imported for the summary, asks who refers to what."""
+    """Removes the session's compiled programs, and undoes ``gc.freeze``, for Hypothesis looks for references."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     gc.unfreeze()
 
 

