@@ -20,8 +20,8 @@ import numpy as np
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.refusals import raise_if_denied
-from imagen_jax.weights.torch_pickle import STATE_DICT, Storage, Tensor, follow_pickle
-from imagen_jax.weights.torch_script import CONSTANTS, MODULE_TREE, Module, tensors_below
+from imagen_jax.weights.torch_pickle import Storage, Tensor, TensorUnpickler, unpickle
+from imagen_jax.weights.torch_script import CONSTANTS, Module, ModuleUnpickler, tensors_below
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ZIP_MAGIC = b"PK\x03\x04"
@@ -38,7 +38,7 @@ DAMAGE = (
     ValueError,
     zipfile.BadZipFile,
 )
-"""The exceptions that damage can cause: our stack does not check all operands of a broken pickle."""
+"""The exceptions that damage can cause: a broken pickle can apply any instruction to any object."""
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
@@ -80,19 +80,19 @@ def read_legacy(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Sto
 
     Raises:
         ValueError: the file has another layout, or a storage is incomplete.
-        UserError: the pickle contains anything but plain tensors; see ``follow_pickle`` and ``check_state``.
+        UserError: the pickle contains anything but plain tensors; see ``unpickle`` and ``check_state``.
     """
     file = BytesIO(content)
-    if follow_pickle(file, path) != MAGIC_NUMBER:
+    if unpickle(file, path) != MAGIC_NUMBER:
         raise ValueError("its magic number differs")
-    follow_pickle(file, path)
-    machine = follow_pickle(file, path)
+    unpickle(file, path)
+    machine = unpickle(file, path)
     if not machine["little_endian"]:
         raise ValueError("it is from a big-endian machine")
-    state = check_state(follow_pickle(file, path), path)
+    state = check_state(unpickle(file, path), path)
     by_key = storages_of(state)
     storages = {}
-    keys = follow_pickle(file, path)
+    keys = unpickle(file, path)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("its storages have no names")
     for key in keys:
@@ -109,7 +109,7 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
 
     Raises:
         ValueError: the file has another layout, or a storage is incomplete.
-        UserError: the pickle contains anything but plain tensors; see ``follow_pickle`` and ``check_state``.
+        UserError: the pickle contains anything but plain tensors; see ``unpickle`` and ``check_state``.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         infos = {info.filename.partition("/")[2]: info for info in archive.infolist()}
@@ -122,8 +122,8 @@ def read_zip(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[Storag
 
         if "byteorder" in infos and read("byteorder") != b"little":
             raise ValueError("it is from a big-endian machine")
-        grammar = MODULE_TREE if CONSTANTS in infos else STATE_DICT
-        state = check_state(follow_pickle(BytesIO(read("data.pkl")), path, grammar), path)
+        unpickler = ModuleUnpickler if CONSTANTS in infos else TensorUnpickler
+        state = check_state(unpickle(BytesIO(read("data.pkl")), path, unpickler), path)
         named = storages_of(state)
         # Several entries of the zip can refer to the same bytes.
         if (total := sum(each.size * each.dtype.itemsize for each in named.values())) > len(content):

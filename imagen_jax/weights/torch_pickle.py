@@ -1,12 +1,14 @@
-"""Interprets the pickle of a PyTorch state dict without executing it. ``torch_script`` extends it to other files.
+"""Unpickles a PyTorch state dict without executing code from it. ``torch_script`` extends this to TorchScript.
 
-A pickle is a program. We never run it with Python's unpickler. Instead, we interpret its instructions one by one on a
-stack of our own. We implement only the two dozen instructions that a dict of plain tensors needs. Each name that the
-pickle refers to must be in a short table, and is never imported. Everything else is refused.
+A pickle is a program that may call any function by its name. Python's unpickler looks names up with ``find_class``,
+which we restrict to the few names that a dict of plain tensors needs (see "Restricting Globals" in the documentation
+of ``pickle``). Each of them stands for a function or class of this module. Nothing is imported, and every other name
+is refused. ``check_pickle`` refuses pickles that would crash the unpickler, fill the memory or take forever.
 """
 
+import pickle
 import pickletools
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagen_jax.errors import UserError
-
-Stack = list[Any]
-
-
-class Name(NamedTuple):
-    """A name in the pickle. The object with that name is never imported."""
-
-    name: str
 
 
 class Storage(NamedTuple):
@@ -42,20 +36,16 @@ class Tensor(NamedTuple):
 
 
 STORAGE_TYPES = {
-    "torch BoolStorage": np.dtype("?"),
-    "torch ByteStorage": np.dtype("u1"),
-    "torch CharStorage": np.dtype("i1"),
-    "torch ShortStorage": np.dtype("<i2"),
-    "torch IntStorage": np.dtype("<i4"),
-    "torch LongStorage": np.dtype("<i8"),
-    "torch HalfStorage": np.dtype("<f2"),
-    "torch FloatStorage": np.dtype("<f4"),
-    "torch DoubleStorage": np.dtype("<f8"),
+    "BoolStorage": np.dtype("?"),
+    "ByteStorage": np.dtype("u1"),
+    "CharStorage": np.dtype("i1"),
+    "ShortStorage": np.dtype("<i2"),
+    "IntStorage": np.dtype("<i4"),
+    "LongStorage": np.dtype("<i8"),
+    "HalfStorage": np.dtype("<f2"),
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
 }
-
-REBUILD_TENSOR = Name("torch._utils _rebuild_tensor_v2")
-ORDERED_DICT = Name("collections OrderedDict")
-KNOWN_NAMES = {*STORAGE_TYPES, REBUILD_TENSOR.name, ORDERED_DICT.name}
 
 MAX_AXES = 32
 """The max number of axes of a tensor."""
@@ -66,92 +56,85 @@ MAX_INSTRUCTIONS = 2_000_000
 MAX_KEY_LENGTH = 100
 """The max number of characters of a storage's key. Keys are compared, and comparing long ones could take forever."""
 
-MARK = object()
+STORES = {"BINPUT", "LONG_BINPUT"}
+RECALLS = {"BINGET", "LONG_BINGET"}
+ITEMS = {"SETITEM", "SETITEMS"}
+UPDATES = {*ITEMS, "APPEND", "APPENDS", "BUILD"}
+INSTRUCTIONS = {*STORES, *RECALLS, *UPDATES, "PROTO", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
+                "LONG1", "BINFLOAT", "BINUNICODE", "MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+                "EMPTY_LIST", "EMPTY_DICT", "GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "STOP"}  # fmt: skip
+"""The instructions that PyTorch writes."""
 
 
-class Grammar(NamedTuple):
-    """The instructions and names that a pickle may contain. Everything else is refused.
+def check_pickle(file: BytesIO, path: Path) -> None:
+    """Checks that Python's unpickler reads one pickle in time and memory proportional to its length.
 
-    Attributes:
-        literals: instructions that push their argument on the stack.
-        actions: the effect of other instructions on the stack.
-        knows: returns whether the pickle may refer to a name, such as "collections OrderedDict".
-    """
-
-    literals: Set[str]
-    actions: Mapping[str, Callable[[Stack], None]]
-    knows: Callable[[str], bool]
-
-
-def pop_to_mark(stack: Stack) -> Stack:
-    """Pops the items above the last mark, and the mark, and returns the items.
+    Keys of dicts must be text. The unpickler would crash on the hash of a tuple nested a million deep, and never end
+    on a tuple that contains one tuple twice, which contains another twice, and so on.
 
     Raises:
-        IndexError: there is no mark.
+        UserError: PyTorch doesn't write such an instruction.
+        ValueError, LookupError, TypeError: the instructions are invalid or too many, or a key is not text.
     """
-    items = []
-    # Items are popped as they are compared, so that each is compared only once.
-    while (item := stack.pop()) is not MARK:
-        items.append(item)
-    items.reverse()
-    return items
+    is_text: list[bool] = []
+    marks: list[int] = []
+    memory: dict[Any, bool] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        name, operands = opcode.name, opcode.stack_before
+        if number >= MAX_INSTRUCTIONS:
+            raise ValueError(f"it has more than {MAX_INSTRUCTIONS} instructions")
+        if name not in INSTRUCTIONS:
+            raise make_refusal(path, f"the instruction {name}")
+        if name == "MARK":
+            marks.append(len(is_text))
+            continue
+        if name in STORES:
+            # The unpickler's memory is an array that reaches to the highest index.
+            if (argument or 0) > number:
+                raise ValueError(f"instruction {number} stores at index {argument}")
+            memory[argument] = is_text[-1]
+        has_mark = pickletools.markobject in operands
+        start = marks.pop() - operands.index(pickletools.markobject) if has_mark else len(is_text) - len(operands)
+        popped = is_text[start:]
+        del is_text[start:]
+        if name in ITEMS and not all(popped[1::2]):
+            raise TypeError("a key of a dict is no text")
+        if name in UPDATES:
+            is_text.append(popped[0])
+        elif name in RECALLS:
+            is_text.append(memory[argument])
+        elif opcode.stack_after:
+            is_text.append(name == "BINUNICODE")
 
 
-def make_tuple(size: int) -> Callable[[Stack], None]:
-    """Returns the action that replaces the last ``size`` items by a tuple of them."""
-
-    def act(stack: Stack) -> None:
-        items = [stack.pop() for _ in range(size)]
-        stack.append(tuple(reversed(items)))
-
-    return act
+def make_refusal(path: Path, wanted: str) -> UserError:
+    """Returns the error for a pickle that needs more than a dict of plain tensors."""
+    return UserError(
+        f"{path} asks for {wanted}, which a dict of plain tensors does not need: nothing of it was run; "
+        "find one with the state dict alone, from a source that you trust"
+    )
 
 
-def set_item(stack: Stack) -> None:
-    """Pops a key and a value and puts them into the dict below them."""
-    value, key = stack.pop(), stack.pop()
-    put_pairs(stack[-1], [key, value])
+class Function(NamedTuple):
+    """A function that a pickle may call. A function itself has attributes, which a pickle could set."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
 
 
-def set_items(stack: Stack) -> None:
-    """Pops keys and values down to the mark and puts them into the dict below it."""
-    items = pop_to_mark(stack)
-    put_pairs(stack[-1], items)
+class StateDict(dict[str, Any]):
+    """A dict that ignores its one attribute, ``_metadata``, which contains the versions of the modules."""
+
+    def __setstate__(self, attributes: Any) -> None:
+        if list(attributes) != ["_metadata"]:
+            raise ValueError("BUILD sets what no state dict has")
 
 
-def put_pairs(target: dict[str, Any], items: Stack) -> None:
-    """Puts alternating keys and values into a dict.
-
-    Raises:
-        TypeError: a key is not text.
-    """
-    # Hashing text is safe. Hashing tuples nested a million deep would crash the process.
-    if not all(isinstance(key, str) for key in items[::2]):
-        raise TypeError("a key of a dict is no text")
-    target.update(zip(items[::2], items[1::2], strict=True))
-
-
-def append_item(stack: Stack) -> None:
-    """Pops one item and appends it to the list below it."""
-    item = stack.pop()
-    stack[-1].append(item)
-
-
-def append_items(stack: Stack) -> None:
-    """Pops the items down to the mark and appends them to the list below it."""
-    items = pop_to_mark(stack)
-    stack[-1].extend(items)
-
-
-def set_attributes(stack: Stack) -> None:
-    """Pops and ignores the one attribute of a state dict, ``_metadata``, which contains the versions of its modules.
-
-    Raises:
-        ValueError: the object is not a dict, or has other attributes.
-    """
-    attributes = stack.pop()
-    if not isinstance(stack[-1], dict) or list(attributes) != ["_metadata"]:
-        raise ValueError("BUILD sets what no state dict has")
+def make_state_dict() -> StateDict:
+    """Returns an empty state dict."""
+    return StateDict()
 
 
 def is_integers(values: Any) -> bool:
@@ -163,97 +146,66 @@ def is_integers(values: Any) -> bool:
     )
 
 
-def find_storage(stack: Stack) -> None:
-    """Replaces a persistent id by the storage that it identifies.
+def make_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Tensor:
+    """Returns a tensor, given the arguments of PyTorch's ``_rebuild_tensor_v2``. Ignores the last three.
 
     Raises:
-        ValueError: it identifies something else, or a part of a storage.
+        ValueError: the first four are not a storage and integers.
     """
-    kind, dtype, key, _, size, *view = stack.pop()
-    is_key = isinstance(key, str) and len(key) <= MAX_KEY_LENGTH
-    if kind != "storage" or not is_key or not is_integers([size]) or view not in ([], [None]):
-        raise ValueError("a persistent id speaks of no whole storage")
-    stack.append(Storage(STORAGE_TYPES[dtype.name], key, size))
+    # Checked here: comparing or printing nested tuples of a few bytes can take forever.
+    if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
+        raise ValueError("a tensor is made of what is no storage, or no integers")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def call(stack: Stack) -> None:
-    """Pops a name and its arguments, and pushes the result of the call that they describe.
+class TensorUnpickler(pickle.Unpickler):
+    """Python's unpickler, restricted to dicts of plain tensors."""
+
+    def __init__(self, file: BytesIO, path: Path) -> None:
+        super().__init__(file)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what a name stands for: an immutable object.
+
+        Raises:
+            UserError: a dict of plain tensors does not need the name.
+        """
+        if module == "torch" and name in STORAGE_TYPES:
+            return name
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return Function(make_tensor)
+        if (module, name) == ("collections", "OrderedDict"):
+            return Function(make_state_dict)
+        raise make_refusal(self.path, f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Returns the storage that a persistent id identifies.
+
+        Raises:
+            ValueError: it identifies something else, or a part of a storage.
+        """
+        kind, storage_type, key, _, size, *view = pid
+        has_type = isinstance(storage_type, str) and storage_type in STORAGE_TYPES
+        has_key = isinstance(key, str) and len(key) <= MAX_KEY_LENGTH
+        if kind != "storage" or not (has_type and has_key and is_integers([size])) or view not in ([], [None]):
+            raise ValueError("a persistent id speaks of no whole storage")
+        return Storage(STORAGE_TYPES[storage_type], key, size)
+
+
+def unpickle(file: BytesIO, path: Path, unpickler: type[TensorUnpickler] = TensorUnpickler) -> Any:
+    """Reads one pickle, and leaves the file position at its end.
 
     Raises:
-        ValueError: the name must not be called, or its arguments are invalid.
+        UserError: the pickle contains an instruction or a name that it does not need.
+        ValueError, LookupError, TypeError, AttributeError: it is damaged or too long.
     """
-    arguments, function = stack.pop(), stack.pop()
-    if function == ORDERED_DICT and arguments == ():
-        stack.append({})
-    elif function == REBUILD_TENSOR:
-        # Not unpacked with "*": a pickle that recalls a long list repeatedly would copy it each time.
-        storage, offset, shape, strides = arguments[:4]
-        # Checked here: comparing or printing nested tuples of a few bytes can take forever.
-        if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
-            raise ValueError("a tensor is made of what is no storage, or no integers")
-        stack.append(Tensor(storage, offset, tuple(shape), tuple(strides)))
-    else:
-        raise ValueError("REDUCE calls what is not to be called")
-
-
-LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"}
-STORES = {"BINPUT", "LONG_BINPUT"}
-RECALLS = {"BINGET", "LONG_BINGET"}
-
-ACTIONS: dict[str, Callable[[Stack], None]] = {
-    "NONE": lambda stack: stack.append(None),
-    "NEWTRUE": lambda stack: stack.append(True),
-    "NEWFALSE": lambda stack: stack.append(False),
-    "MARK": lambda stack: stack.append(MARK),
-    "EMPTY_TUPLE": lambda stack: stack.append(()),
-    "EMPTY_DICT": lambda stack: stack.append({}),
-    "EMPTY_LIST": lambda stack: stack.append([]),
-    "TUPLE": lambda stack: stack.append(tuple(pop_to_mark(stack))),
-    "TUPLE1": make_tuple(1),
-    "TUPLE2": make_tuple(2),
-    "TUPLE3": make_tuple(3),
-    "SETITEM": set_item,
-    "SETITEMS": set_items,
-    "APPEND": append_item,
-    "APPENDS": append_items,
-    "BUILD": set_attributes,
-    "BINPERSID": find_storage,
-    "REDUCE": call,
-}
-
-STATE_DICT = Grammar(LITERALS, ACTIONS, KNOWN_NAMES.__contains__)
-"""The grammar of a dict of plain tensors."""
-
-
-def follow_pickle(file: BytesIO, path: Path, grammar: Grammar = STATE_DICT) -> Any:
-    """Interprets the instructions of one pickle, and leaves the file position at its end.
-
-    Raises:
-        UserError: an instruction or a name is not in the grammar.
-        ValueError, LookupError, TypeError, AttributeError: the instructions are invalid or too many.
-    """
-    stack: Stack = []
-    memory: dict[Any, Any] = {}
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        instruction = opcode.name
-        if number >= MAX_INSTRUCTIONS:
-            raise ValueError(f"it has more than {MAX_INSTRUCTIONS} instructions")
-        if instruction == "STOP":
-            break
-        if instruction in grammar.literals:
-            stack.append(argument)
-        elif instruction in STORES:
-            memory[argument] = stack[-1]
-        elif instruction in RECALLS:
-            stack.append(memory[argument])
-        elif instruction == "GLOBAL" and grammar.knows(str(argument)):
-            stack.append(Name(str(argument)))
-        elif instruction in grammar.actions:
-            grammar.actions[instruction](stack)
-        elif instruction != "PROTO":
-            asked = str(argument).replace(" ", ".") if instruction == "GLOBAL" else f"the instruction {instruction}"
-            raise UserError(
-                f"{path} asks for {asked}, which a dict of plain tensors does not need: nothing of it was run; "
-                "find one with the state dict alone, from a source that you trust"
-            )
-    return stack.pop()
+    start = file.tell()
+    check_pickle(file, path)
+    file.seek(start)
+    try:
+        return unpickler(file, path).load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(str(error)) from error

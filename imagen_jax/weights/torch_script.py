@@ -1,4 +1,4 @@
-"""Interprets the module tree of a TorchScript archive, like ``torch_pickle`` a state dict, without executing it.
+"""Unpickles the module tree of a TorchScript archive, like ``torch_pickle`` a state dict, without executing it.
 
     object of class __torch__.Net: {"training": False, "conv": object of class __torch__.…Conv2d: {"weight": tensor}}
     -> {"conv.weight": tensor}
@@ -7,20 +7,9 @@ The classes of an archive are identified only by name. Their code is in the arch
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from imagen_jax.weights.torch_pickle import (
-    ACTIONS,
-    KNOWN_NAMES,
-    LITERALS,
-    Grammar,
-    Name,
-    Stack,
-    Tensor,
-    call,
-    set_attributes,
-)
+from imagen_jax.weights.torch_pickle import Function, Tensor, TensorUnpickler
 
 CONSTANTS = "constants.pkl"
 """The file that only a TorchScript archive contains."""
@@ -29,10 +18,8 @@ MAX_NAME_LENGTH = 500
 """The max number of characters of a tensor's dotted name, which includes the names of all modules around it."""
 
 OWN_CLASSES = "__torch__"
-INTEGERS = Name("torch.jit._pickle build_intlist")
 
 
-@dataclass(eq=False)
 class Module:
     """The contents of an object of one of the archive's own classes.
 
@@ -40,7 +27,21 @@ class Module:
         attributes: tensors, modules, and other values, by name.
     """
 
-    attributes: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ("attributes",)
+    attributes: dict[str, Any]
+
+    def __new__(cls) -> "Module":
+        """Returns an empty module. An unpickler does not call ``__init__``."""
+        module = super().__new__(cls)
+        module.attributes = {}
+        return module
+
+    def __setstate__(self, attributes: Any) -> None:
+        if not isinstance(attributes, dict):
+            raise TypeError("BUILD gives a module what has no names")
+        self.attributes.update(attributes)
+        # Moved, not copied: a pickle could set one dict on a thousand modules, which would make a thousand copies.
+        attributes.clear()
 
 
 def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
@@ -72,53 +73,28 @@ def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
             below.pop()
 
 
-def is_own_class(name: str) -> bool:
-    """Returns whether a name is that of a class whose code is in the archive."""
-    return name.split(" ")[0].split(".")[0] == OWN_CLASSES
-
-
-def make_module(stack: Stack) -> None:
-    """Pops one of the archive's classes and no arguments, and pushes an empty module.
+def check_list(values: Any) -> list[Any]:
+    """Returns a list as it is. PyTorch's ``build_intlist`` only marks its type.
 
     Raises:
-        ValueError: the class is not the archive's own, or there are arguments.
+        TypeError: it is not a list.
     """
-    arguments, kind = stack.pop(), stack.pop()
-    if not isinstance(kind, Name) or not is_own_class(kind.name) or arguments != ():
-        raise ValueError("NEWOBJ makes what is no module")
-    stack.append(Module())
+    if not isinstance(values, list):
+        raise TypeError("a list of integers is no list")
+    return values
 
 
-def set_module_attributes(stack: Stack) -> None:
-    """Pops attributes and sets them on the module below them. Calls ``set_attributes`` for any other object.
+class ModuleUnpickler(TensorUnpickler):
+    """Python's unpickler, restricted to modules with tensors, numbers and lists of integers."""
 
-    Raises:
-        ValueError: the attributes of a module are not a dict.
-    """
-    attributes, target = stack[-1], stack[-2]
-    if not isinstance(target, Module):
-        set_attributes(stack)
-        return
-    if not isinstance(attributes, dict):
-        raise ValueError("BUILD gives a module what has no names")
-    stack.pop()
-    target.attributes.update(attributes)
-    # Moved, not copied: a pickle could set one dict on a thousand modules, which would make a thousand copies.
-    attributes.clear()
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what a name stands for: all of the archive's own classes stand for ``Module``.
 
-
-def call_or_pass_list(stack: Stack) -> None:
-    """Replaces a call of ``build_intlist``, which only marks a type, by its list. Passes other calls to ``call``."""
-    arguments, function = stack[-1], stack[-2]
-    if function != INTEGERS:
-        call(stack)
-        return
-    (integers,) = arguments
-    stack[-2:] = [integers]
-
-
-MODULE_TREE = Grammar(
-    literals=LITERALS | {"BINFLOAT"},
-    actions=ACTIONS | {"NEWOBJ": make_module, "BUILD": set_module_attributes, "REDUCE": call_or_pass_list},
-    knows=lambda name: name in KNOWN_NAMES or name == INTEGERS.name or is_own_class(name),
-)
+        Raises:
+            UserError: a tree of modules does not need the name.
+        """
+        if module.split(".")[0] == OWN_CLASSES:
+            return Module
+        if (module, name) == ("torch.jit._pickle", "build_intlist"):
+            return Function(check_list)
+        return super().find_class(module, name)

@@ -24,6 +24,8 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.reference_statistics import read_published_statistics
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.workdir import read_config
+from imagen_jax.weights.torch_pickle import TensorUnpickler
+from imagen_jax.weights.torch_script import ModuleUnpickler
 from tests.torture.fuzz import input_of
 from tests.torture.parsers import PARSERS
 from tests.torture.readers import OUR_ERRORS
@@ -61,7 +63,7 @@ def test_no_module_trusts_a_file():
     sources = {file.relative_to(PACKAGE).as_posix(): file.read_text(encoding="utf-8") for file in MODULES}
     trust = {name: found for name, source in sources.items() if (found := find_trust(source))}
     # The list of commands runs modules of this package, by names that are written in it.
-    assert trust == {"__main__.py": ["runpy"]}
+    assert trust == {"__main__.py": ["runpy"], "weights/torch_pickle.py": ["pickle"]}
 
     def users(text: str) -> list[str]:
         return [name for name, source in sources.items() if text in source]
@@ -69,6 +71,17 @@ def test_no_module_trusts_a_file():
     assert set(users("json.load")) <= {JSON_HOME}, "storage.json_text has limits"
     assert set(users("Image.open(")) <= {"data/opened_images.py"}, "data.opened_images has limits"
     assert users(".extractall(") == users(".extract(") == []
+
+
+def test_unpicklers_look_names_up_in_our_own_table():
+    tree = ast.parse((PACKAGE / "weights/torch_pickle.py").read_text(encoding="utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in used if name.startswith("pickle.")} == {"pickle.Unpickler", "pickle.UnpicklingError"}
+    for unpickler in (TensorUnpickler, ModuleUnpickler):
+        unpickler = unpickler(io.BytesIO(), Path("file.pt"))
+        for module, name in (("os", "system"), ("builtins", "eval"), ("numpy", "load"), ("torch", "load")):
+            with pytest.raises(UserError, match=rf"{module}\.{name}"):
+                unpickler.find_class(module, name)
 
 
 @pytest.mark.parametrize(

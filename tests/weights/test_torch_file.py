@@ -17,6 +17,7 @@ from imagen_jax.encoders.efficientnet_lite0 import find_weights
 from imagen_jax.errors import UserError
 from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
 from tests.reference.make_torch_files import GOLDEN, LAYOUTS
+from tests.reference.torch_programs import BUILD, named, write_archive
 
 # From torch 2.13.0: of the names and bytes of all tensors, in the order of their names.
 DIGEST_BY_TORCH = "005bdebd355e2b7f8f306bd4d3e0452d87921d44b3e5eb83430a6b076fca9a3e"
@@ -120,12 +121,17 @@ def test_the_name_that_a_program_asks_for_is_named(tmp_path):
     [
         (b"(ios\nsystem\n.", "instruction INST"),
         (b"\x80\x02\x82\x01.", "instruction EXT1"),
-        (pickle.dumps({"x": 0.5}, protocol=2), "instruction BINFLOAT"),
+        (b"\x80\x02(\x91.", "instruction FROZENSET"),
+        (b"\x80\x02\x96\0\0\0\0\0\0\0\x7f.", "damaged"),
+        (pickle.dumps({"x": 0.5}, protocol=2), "holds 'x', which is no tensor"),
         (pickle.dumps({"x": 1}, protocol=2), "holds 'x', which is no tensor"),
         (pickle.dumps(["x"], protocol=2), "holds no state dict"),
         (b"\x80\x02\xff.", r"opcode b'\\xff' unknown"),
-        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "REDUCE calls what"),
-        (b"\x80\x02}}b.", "BUILD sets what"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n)R}X\1\0\0\0xK\1sb.", "damaged"),
+        (b"\x80\x02}}b.", "damaged"),
+        (b"\x80\x02}Nr\xff\xff\xff\x7f.", "damaged"),
         (b"\x80\x02h\x07.", "damaged"),
         (b"\x80\x02\x86.", "damaged"),
         (b"\x80\x02u.", "damaged"),
@@ -138,10 +144,39 @@ def test_what_no_state_dict_needs_is_refused(tmp_path, layout, program, complain
         read_torch_file(file_with(tmp_path, layout(program)))
 
 
-def test_a_nest_that_would_overflow_the_stack_is_refused(tmp_path):
-    deep = b"K\x01" + 150_000 * b"\x85"
+DEEP = b"K\1" + 150_000 * b"\x85"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [b"}" + DEEP + b"Ns", b"}(X\1\0\0\0aN" + DEEP + b"Nu", b"}" + DEEP + b"(eNs", DEEP + b"q\0}h\0Ns"],
+    ids=["only key", "second key", "after a list's instruction", "recalled"],
+)
+def test_a_nest_that_would_overflow_the_stack_is_refused(tmp_path, program):
     with pytest.raises(UserError, match="a key of a dict is no text"):
-        read_torch_file(file_with(tmp_path, legacy(b"\x80\x02}" + deep + b"K\x01s.")))
+        read_torch_file(file_with(tmp_path, legacy(b"\x80\x02" + program + b".")))
+
+
+@pytest.mark.parametrize("key", [b"K\1", b"N", b")", b"ctorch\nFloatStorage\n", b"X\1\0\0\0x\x85"])
+@pytest.mark.parametrize("layout", [legacy, zipped])
+def test_the_keys_of_a_dict_are_text(tmp_path, layout, key):
+    """Others can be made such that all have the same hash, or that a hash takes forever."""
+    with pytest.raises(UserError, match="a key of a dict is no text"):
+        read_torch_file(file_with(tmp_path, layout(b"\x80\x02}" + key + b"Ns.")))
+
+
+@pytest.mark.parametrize(
+    "state", [b"}X\x08\0\0\0functionNs", b"N}X\x08\0\0\0functionNs\x86", b"}X\x09\0\0\0_metadataNs", b"(K\1NN}t"]
+)
+@pytest.mark.parametrize(
+    "name", ["torch FloatStorage", "torch._utils _rebuild_tensor_v2", "collections OrderedDict", "__torch__ Net"]
+)
+def test_what_a_name_stands_for_can_not_be_changed(tmp_path, name, state):
+    """Else one file could change how the next is read."""
+    with pytest.raises(UserError, match="damaged"):
+        read_torch_file(write_archive(tmp_path / "evil.pt", named(name) + state + BUILD, {}, script=True))
+    for golden in ("torch_zip.pth", "torch_script.pt"):
+        assert read_torch_file(GOLDEN / golden)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +306,7 @@ def call_with_a_long_list() -> bytes:
 def test_time_does_not_grow_with_the_square_of_the_file(tmp_path, make):
     path = file_with(tmp_path, legacy(b"\x80\x02" + make() + b"."))
     started = time.process_time()
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match=path.name):
         read_torch_file(path)
     assert time.process_time() - started < 2
 
@@ -282,6 +317,14 @@ def test_a_storage_with_a_long_key_is_refused(tmp_path, layout):
     program = tensor_program("FloatStorage", "0" * 101, 6, (2, 2), (1, 3))
     with pytest.raises(UserError, match="a persistent id speaks of no whole storage"):
         read_torch_file(file_with(tmp_path, layout(program)))
+
+
+def test_a_storage_of_an_unknown_type_is_refused_in_few_words(tmp_path):
+    program = tensor_program("FloatStorage", "0", 6, (2, 2), (1, 3))
+    kind = b"X" + struct.pack("<I", 10**6) + b"x" * 10**6
+    with pytest.raises(UserError, match=r"weights\.pth is damaged") as refused:
+        read_torch_file(file_with(tmp_path, zipped(program.replace(b"ctorch\nFloatStorage\n", kind))))
+    assert len(str(refused.value)) < 1000
 
 
 def test_a_program_has_only_so_many_instructions(tmp_path, monkeypatch):

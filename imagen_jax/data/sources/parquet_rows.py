@@ -40,9 +40,6 @@ PAGES_AT_A_TIME = 2**20
 LISTED_VALUE = 64
 """Min bytes of a value of a list in memory; in the file, repeated values may take almost none."""
 
-DICTIONARY_PAGE = b"\x15\x04\x15"
-"""First bytes of a dictionary page's header in Thrift's compact protocol, before the page's uncompressed size."""
-
 
 def read_parquet(
     table: Path, start: RowPosition | None, needed: Sequence[str], with_bytes: bool = True
@@ -85,7 +82,7 @@ def read_parquet(
                 chunks = chunks_read(table, file, group, columns)
                 reader, rows = keeping, ROWS_AT_A_TIME
                 if sum(map(unpacked_size, chunks)) > SMALL_GROUP or any(map(shares_beginnings, chunks)):
-                    reader, rows = file, rows_at_a_time(stream, chunks, file.metadata.row_group(group).num_rows)
+                    reader, rows = file, rows_at_a_time(chunks, file.metadata.row_group(group).num_rows)
                 for batch in reader.iter_batches(rows, row_groups=[group], columns=columns):
                     for values in rows_of_batch(arrow, batch.slice(min(skipped, len(batch)))):
                         values = values | {name: embedded_image(values.get(name)) for name in embedded}
@@ -207,30 +204,14 @@ def shares_beginnings(chunk: Any) -> bool:
     return "DELTA_BYTE_ARRAY" in chunk.encodings
 
 
-def rows_at_a_time(stream: Any, chunks: Sequence[Any], rows: int) -> int:
-    """Returns the number of rows to read at a time from a row group of ``rows`` rows."""
+def rows_at_a_time(chunks: Sequence[Any], rows: int) -> int:
+    """Returns the number of rows to read at a time from a row group of ``rows`` rows.
+
+    The file does not state how long a text is that several rows share. It is at most as long as all columns together.
+    """
     size = sum(map(unpacked_size, chunks))
-    longest = 0
-    for chunk in chunks:
-        if chunk.physical_type == "BYTE_ARRAY":
-            repeated = unpacked_size(chunk) if shares_beginnings(chunk) else dictionary_size(stream, chunk)
-            longest += repeated * -(-chunk.num_values // max(rows, 1))
-    return max(1, min(ROWS_AT_A_TIME, rows * BYTES_AT_A_TIME // max(size, 1), BYTES_AT_A_TIME // max(longest, 1)))
-
-
-def dictionary_size(stream: Any, chunk: Any) -> int:
-    """Returns the uncompressed bytes of a column's dictionary, an upper limit for each text in it."""
-    stream.seek(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
-    header = stream.read(len(DICTIONARY_PAGE) + 5)
-    if not header.startswith(DICTIONARY_PAGE):
-        return unpacked_size(chunk) if chunk.has_dictionary_page else 0
-    # A zigzag varint: groups of seven bits, the lowest first; the lowest bit of the number is the sign.
-    size = 0
-    for place, byte in enumerate(header[len(DICTIONARY_PAGE) :]):
-        size |= (byte & 127) << 7 * place
-        if byte < 128:
-            break
-    return size >> 1
+    values_per_row = max(-(-chunk.num_values // max(rows, 1)) for chunk in chunks)
+    return max(1, min(ROWS_AT_A_TIME, BYTES_AT_A_TIME // max(size * values_per_row, 1)))
 
 
 def rows_of_batch(arrow: ModuleType, batch: Any) -> Iterator[dict[str, Any]]:

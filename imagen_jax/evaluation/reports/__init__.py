@@ -1,6 +1,6 @@
 """Reports and plots for people, and the prompts and published numbers in them.
 
 ``report`` writes JSON. ``html_report`` and ``side_by_side`` write HTML with ``html_pages``. ``loss_plot``,
-``metric_plot``, ``win_rate_plot`` and ``pareto`` draw plots, the last one with ``label_places``. ``drawbench`` has
-prompts, and ``published`` has numbers of other models.
+``metric_plot``, ``win_rate_plot`` and ``pareto`` draw plots. ``drawbench`` has prompts, and ``published`` has numbers
+of other models.
 """

@@ -1,6 +1,6 @@
 """Plots one measure against another for several values of a setting, like the curves in the Imagen paper.
 
-    points (label, x, y, group) -> a line of each group, a label at each point, the best trade-offs filled -> PNG, SVG
+    points (label, x, y, group) -> a line of each group, a shape for each label, the best trade-offs filled -> PNG, SVG
 
 In the paper, x is the CLIP score (higher is better) and y is FID (lower is better). A point is a guidance weight, and a
 group is a model or a level of augmentation (Saharia et al. 2022, figure 4 and those of the appendix).
@@ -11,29 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
-import numpy as np
 
 from imagen_jax.errors import UserError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from imagen_jax.evaluation.reports.label_places import Box, place_labels
 from imagen_jax.storage.paths import Path, writing
 
-MARKERS = "osD^vP*X"
+MARKERS = "osD^vP*X<>hpd8H"
+"""The shapes of the labels. More labels use them again, in the order of the points along a line."""
+
 COLOURS = ("#0b62a8", "#b35900", "#1b7f3b", "#b3202a", "#6a3fa0", "#7a4a2b", "#b0478f", "#4d4d4d")
-"""These are dark enough for small letters on white."""
+LINE_STYLES = ("-", "--", "-.", ":")
+"""The colours and line styles of the groups. The styles tell groups apart without colours, in print for example."""
 
-LABEL_SIZE = 8
-GAP = 7.0
-"""The gap between a point and its label, in points of 1/72 inch."""
-
-MAX_LABEL_DISTANCE = 1.6
-"""In gaps. If the label is farther away, a thin line connects it to its point."""
+ROWS_OF_LEGEND = 25
+"""The max number of entries in a column of the legend, which is as tall as the plot."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class ParetoPoint:
     """One measurement.
 
     Attributes:
-        label: the text beside the point, such as the guidance weight.
+        label: what the point's shape stands for, such as the guidance weight.
         x: the first measure; higher is better.
         y: the second measure; lower is better.
         group: the name of the line through the point.
@@ -96,7 +91,6 @@ def plot_pareto(
             draw_groups(axis, points)
             axis.set_xlabel(f"{x_label} (more is better)", parse_math=False)
             axis.set_ylabel(f"{y_label} (less is better)", parse_math=False)
-            write_labels(figure, axis, points)
             with writing(png) as file:
                 figure.savefig(file, metadata={"Software": None})
             with writing(svg) as file:
@@ -112,78 +106,43 @@ def plot_pareto(
 
 
 def draw_groups(axis: Axes, points: Sequence[ParetoPoint]) -> None:
-    """Plots each group's line with hollow points, and fills the points that are Pareto-optimal among all groups."""
-    best = pareto_optimal(points)
+    """Plots a line for each group and a hollow shape at each point. Fills the points that are Pareto-optimal.
+
+    A legend beside the plot names the groups and the labels.
+    """
     groups = list(dict.fromkeys(point.group for point in points))
+    labels = list(dict.fromkeys(point.label for point in points))
+    shapes = {label: MARKERS[number % len(MARKERS)] for number, label in enumerate(labels)}
+    colours = {group: COLOURS[number % len(COLOURS)] for number, group in enumerate(groups)}
     for number, group in enumerate(groups):
         members = [point for point in points if point.group == group]
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axis.plot(
             [point.x for point in members],
             [point.y for point in members],
-            color=colour,
-            marker=marker,
-            markersize=5,
-            markerfacecolor="white",
+            color=colours[group],
+            linestyle=LINE_STYLES[number % len(LINE_STYLES)],
             linewidth=1.2,
             label=group or None,
+            zorder=1,
         )
-        filled = [point for point, is_best in zip(points, best, strict=True) if is_best and point.group == group]
+    for point, is_best in zip(points, pareto_optimal(points), strict=True):
+        colour = colours[point.group]
         axis.plot(
-            [point.x for point in filled],
-            [point.y for point in filled],
-            color=colour,
-            marker=marker,
-            markersize=8,
-            markeredgecolor="black",
+            point.x,
+            point.y,
+            marker=shapes[point.label],
+            markersize=8 if is_best else 6,
+            markerfacecolor=colour if is_best else "white",
+            markeredgecolor="black" if is_best else colour,
             linestyle="none",
-            zorder=3,
+            zorder=3 if is_best else 2,
         )
+    for label, shape in shapes.items():
+        axis.plot([], [], shape, color="grey", markerfacecolor="white", label=label or None)
     axis.plot([], [], "o", color="grey", markersize=8, markeredgecolor="black", label="Pareto-optimal")
     axis.grid(visible=True, alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(0.1)
-    for text in axis.legend(frameon=False).get_texts():
+    columns = math.ceil((len(groups) + len(shapes) + 1) / ROWS_OF_LEGEND)
+    for text in axis.figure.legend(loc="outside right upper", ncols=columns, frameon=False).get_texts():
         text.set_parse_math(False)
-
-
-def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> None:
-    """Writes each point's label in the colour of its line, at the position where it covers least."""
-    groups = list(dict.fromkeys(point.group for point in points))
-    colours = [COLOURS[groups.index(point.group) % len(COLOURS)] for point in points]
-    texts = [
-        axis.text(point.x, point.y, point.label, color=colour, fontsize=LABEL_SIZE, parse_math=False)
-        for point, colour in zip(points, colours, strict=True)
-    ]
-    # Positions in pixels are known only after the layout, which must not change afterwards.
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    canvas.draw()
-    figure.set_layout_engine("none")
-    axis.autoscale(False)
-    extents = [text.get_window_extent(canvas.get_renderer()) for text in texts]
-    places = [to_pair(axis.transData.transform((point.x, point.y))) for point in points]
-    lines = [[place for place, point in zip(places, points, strict=True) if point.group == group] for group in groups]
-    sheet = axis.get_window_extent(canvas.get_renderer())
-    gap = GAP * figure.dpi / 72
-    boxes = place_labels(
-        places,
-        [(extent.width, extent.height) for extent in extents],
-        lines,
-        Box(sheet.x0, sheet.y0, sheet.x1, sheet.y1),
-        gap,
-    )
-    to_data = axis.transData.inverted().transform
-    for text, extent, box, place, colour in zip(texts, extents, boxes, places, colours, strict=True):
-        # The extent of a text has an offset from the text's position.
-        origin = (box.left - (extent.x0 - place[0]), box.bottom - (extent.y0 - place[1]))
-        text.set_position(to_pair(to_data(origin)))
-        end = (min(max(place[0], box.left), box.right), min(max(place[1], box.bottom), box.top))
-        if math.dist(place, end) > MAX_LABEL_DISTANCE * gap:
-            (start_x, start_y), (end_x, end_y) = to_data(place), to_data(end)
-            axis.plot([start_x, end_x], [start_y, end_y], color=colour, linewidth=0.5, alpha=0.7, zorder=1)
-
-
-def to_pair(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Converts the two numbers of an array to a tuple of floats."""
-    return float(values[0]), float(values[1])

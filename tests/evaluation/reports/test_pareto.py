@@ -1,4 +1,4 @@
-"""The trade-off's plot: which points are best, labels beside each other, equal files for equal points."""
+"""The trade-off's plot: which points are best, a shape for each label, equal files for equal points."""
 
 import math
 import re
@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.reports.label_places import Box, place_labels
-from imagen_jax.evaluation.reports.pareto import ParetoPoint, draw_groups, pareto_optimal, plot_pareto, write_labels
+from imagen_jax.evaluation.reports.pareto import ParetoPoint, draw_groups, pareto_optimal, plot_pareto
 
 WEIGHTS = (1, 1.25, 1.5, 2, 3, 5, 8, 10)
 LEVELS = (0.0, 0.1, 0.3)
@@ -85,29 +84,37 @@ def test_each_group_is_a_line_in_the_order_given_and_best_points_are_filled(axis
     points = sweep()
     draw_groups(axis, points)
     lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
-    assert list(lines) == [*(f"augmentation {level:g}" for level in LEVELS), "Pareto-optimal"]
+    named = [*(f"augmentation {level:g}" for level in LEVELS), *(f"{weight:g}" for weight in WEIGHTS), "Pareto-optimal"]
+    assert list(lines) == named
     for level in LEVELS:
         members = [point for point in points if point.group == f"augmentation {level:g}"]
         np.testing.assert_array_equal(lines[f"augmentation {level:g}"].get_xdata(), [point.x for point in members])
         np.testing.assert_array_equal(lines[f"augmentation {level:g}"].get_ydata(), [point.y for point in members])
-    filled = [line for line in axis.lines if line.get_linestyle() == "None" and line.get_label().startswith("_")]
+    filled = [line for line in axis.lines if line.get_markerfacecolor() != "white" and line.get_label().startswith("_")]
     shown = {pair for line in filled for pair in zip(line.get_xdata(), line.get_ydata(), strict=True)}
     assert shown == {(point.x, point.y) for point, best in zip(points, pareto_optimal(points), strict=True) if best}
 
 
-def test_labels_of_a_sweep_hide_neither_each_other_nor_a_point(axis):
+def test_the_legend_names_the_line_and_the_shape_of_each_point(axis):
     points = sweep()
     draw_groups(axis, points)
-    write_labels(axis.figure, axis, points)
+    (legend,) = axis.figure.legends
+    keys = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    for point in points:
+        (shown,) = [line for line in axis.lines if line.get_xydata().tolist() == [[point.x, point.y]]]
+        assert shown.get_marker() == keys[point.label].get_marker()
+        assert keys[point.group].get_color() in (shown.get_markerfacecolor(), shown.get_markeredgecolor())
+    assert len({keys[f"{weight:g}"].get_marker() for weight in WEIGHTS}) == len(WEIGHTS)
+    assert len({(keys[group].get_color(), keys[group].get_linestyle()) for group in {p.group for p in points}}) == 3
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_legend_is_on_the_sheet_and_beside_the_plot(axis, count):
+    draw_groups(axis, [ParetoPoint(f"weight {number}", float(number), 1.0, f"{number % 3}") for number in range(count)])
     axis.figure.canvas.draw()
-    assert [text.get_text() for text in axis.texts] == [point.label for point in points]
-    boxes = [text.get_window_extent() for text in axis.texts]
-    places = axis.transData.transform([(point.x, point.y) for point in points])
-    for number, (box, place) in enumerate(zip(boxes, places, strict=True)):
-        assert not any(box.overlaps(other) for other in boxes[:number])
-        assert not any(box.contains(*other) for other in places)
-        nearest = np.clip(place, (box.x0, box.y0), (box.x1, box.y1))
-        assert np.linalg.norm(place - nearest) < 90, "near its own point"
+    extent = axis.figure.legends[0].get_window_extent()
+    width, height = axis.figure.canvas.get_width_height()
+    assert axis.get_window_extent().x1 <= extent.x0 and extent.x1 <= width and extent.y0 >= 0 and extent.y1 <= height
 
 
 def test_labels_are_letters_and_no_formulas(tmp_path):
@@ -130,23 +137,3 @@ def test_what_can_not_be_drawn_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"none/one\.png and \.svg can't be written"):
         plot_pareto([ParetoPoint("1.5", 0.2, 1.0)], tmp_path / "none" / "one", "x", "y")
     assert list(tmp_path.iterdir()) == [] and plt.get_fignums() == []
-
-
-def test_a_line_through_a_box_is_seen():
-    box = Box(0.0, 0.0, 2.0, 1.0)
-    generator = np.random.default_rng(0)
-    for start, end in generator.uniform(-2, 4, (200, 2, 2)):
-        along = start + np.linspace(0, 1, 2_001)[:, None] * (end - start)
-        inside = ((along > (0, 0)) & (along < (2, 1))).all(axis=1)
-        crossed = box.is_crossed_by(tuple(start.tolist()), tuple(end.tolist()))
-        assert crossed == inside.any() or inside.sum() < 3, "but for a corner that is only touched"
-    assert box.is_crossed_by((1.0, -1.0), (1.0, 5.0)) and not box.is_crossed_by((3.0, -1.0), (3.0, 5.0))
-
-
-def test_a_crowd_keeps_its_labels_on_the_sheet_and_apart():
-    points = [(50.0 + 9 * column, 50.0 + 25 * row) for row in range(3) for column in range(3)]
-    boxes = place_labels(points, [(14.0, 9.0)] * len(points), [], Box(0.0, 0.0, 200.0, 200.0), 8.0)
-    for number, box in enumerate(boxes):
-        assert Box(0.0, 0.0, 200.0, 200.0).holds(box)
-        assert (round(box.right - box.left, 6), round(box.top - box.bottom, 6)) == (14.0, 9.0)
-        assert not any(box.overlaps(other) for other in boxes[:number])
