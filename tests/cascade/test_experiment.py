@@ -10,8 +10,12 @@ from configs import openmoji_classifier, own_images, quickstart
 from configs.imagen import base_64
 from imagen_jax.cascade.experiment import read_classifier_experiment, read_experiment, read_model
 from imagen_jax.cascade.loading import plan_stage
+from imagen_jax.cascade.settings import SETTINGS
+from imagen_jax.config.reading import key_types
+from imagen_jax.config.sections import MeshConfig, SamplingConfig
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import find_stages
+from imagen_jax.sharding.mesh import MESH_AXES
 from imagen_jax.storage.paths import to_path
 
 
@@ -69,6 +73,11 @@ def test_another_value_of_the_network_leaves_the_rest_as_it_was():
     assert (changed.network.dtype, changed.network.fields["patch"]) == ("bfloat16", 8)
     assert dataclasses.replace(changed, network=model.network) == model
     assert (model.network.dtype, model.network.fields["patch"]) == ("float32", 4)
+
+
+def test_a_setting_of_sampling_is_a_key_and_an_axis_of_the_mesh_too():
+    assert set(SETTINGS) == set(key_types(SamplingConfig))
+    assert set(MESH_AXES) == set(key_types(MeshConfig))
 
 
 def test_a_classifier_has_its_own_sections():
