@@ -32,7 +32,7 @@ from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.runtime.renamed import rename_config_keys, rename_saved_keys
 from imagen_jax.training.workdir import FINGERPRINTS
 
-MODEL_SECTIONS = ("text", "stage", "network", "sampling")
+MODEL_SECTIONS = ("network", "sampling", "stage", "text")
 """The sections that sampling reads."""
 
 

@@ -7,14 +7,14 @@ import dataclasses
 import numbers
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 from imagen_jax.errors import UserError, check_names
 
-Given = ConfigDict | Mapping[str, Any]
+Given: TypeAlias = ConfigDict | Mapping[str, Any]
 """A config as a file makes it, or as plain mappings."""
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -167,7 +167,7 @@ class LoopConfig(Section):
         max_rewinds: max number of rewinds.
     """
 
-    free_to_change = (
+    free_to_change: ClassVar[tuple[str, ...]] = (
         "steps",
         "log_every",
         "checkpoint_every",
