@@ -1,1 +1,1 @@
-"""Experiments: one file each, ``get_config(variant) -> ConfigDict``; they import nothing of the package."""
+"""Experiments: one file each, ``get_config(variant) -> ConfigDict``; ``base`` has the keys that all share."""

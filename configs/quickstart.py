@@ -22,6 +22,8 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
+from configs import base as defaults
+
 
 def get_config(variant: str = "base") -> ConfigDict:
     """The config of one variant.
@@ -48,103 +50,41 @@ def read_variant(variant: str, known: Collection[str]) -> tuple[str, bool]:
 
 def common() -> ConfigDict:
     """What both stages share."""
-    return ConfigDict(
+    config = defaults.base()
+    config.data.update(
+        {"source": "openmoji", "options": {"skin_tones": False}, "resolution": 64, "validation_fraction": 0.05}
+    )
+    config.data.cache = True
+    config.text.update({"encoder": "minilm", "width": 384, "length": 12})
+    config.stage.update({"resolution": 32, "prediction": "x0"})
+    config.training.update(
         {
-            "seed": 0,
-            "data": {
-                "source": "openmoji",
-                "options": {"skin_tones": False},
-                "resolution": 64,  # of the stored images; at least the stage's own
-                "data_dir": "runs/data",
-                "validation_fraction": 0.05,
-                "cache": True,  # keep the decoded images in memory
-                "crop": "centre",  # of pictures that are not square; or "random", along the longer side
-                "mirror": False,  # one in two pictures, where no caption speaks against it
-                "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
-                "max_bad_fraction": 0.01,  # of the images: where more can't be read, training stops
-                "num_workers": 0,
-            },
-            "text": {
-                "encoder": "minilm",
-                "options": {},  # of the encoder; T5 takes folder, tokenizer, max_tokens, dtype
-                "width": 384,
-                "length": 12,
-                "embeddings": "stored",  # or "computed", for each batch anew
-                "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
-            },
-            "stage": {
-                "resolution": 32,
-                "low_resolution": None,
-                "crop": None,
-                "schedule": "cosine",
-                "augmentation_schedule": "cosine",
-                "enlarge_before_noise": "none",  # or "corners": DeepFloyd IF noises the enlarged image
-                "noise_conditioning": "log_snr",  # what the network is told; or "timestep", of a thousand
-                "prediction": "x0",
-                "self_conditioned": False,
-            },
-            "training": {
-                "steps": 1000,
-                "batch_size": 64,
-                "caption_dropout": 0.1,
-                "weighting": "uniform",
-                "min_snr_gamma": 5.0,
-                "stratified_times": True,
-                "time_exponent": 2.0,
-                "gradient_accumulation": 1,  # pieces of a batch, one after the other, in less memory
-                "ema_decay": 0.998,
-                "ema_warm_up": True,
-                "log_every": 20,
-                "checkpoint_every": 250,
-                "preview_every": 500,
-                "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
-                "keep_checkpoints": 2,
-                "max_consecutive_nonfinite": 10,  # steps without finite numbers, each left out, before the next is done
-                "on_nonfinite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
-                "max_rewinds": 3,
-                "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
-                "tensorboard": False,
-            },
-            "optimizer": {
-                "name": "muon",
-                "learning_rate": 0.02,
-                "adam_ratio": 0.1,
-                "warm_up_steps": 30,
-                "decay_steps": 1000,
-                "clip_norm": 1.0,
-            },
-            "sampling": {
-                "sampler": "ddim",
-                "steps": 4,
-                "guidance": 1.5,
-                "spacing": "uniform",  # in time; or "discrete": as diffusers spaces the steps of DeepFloyd IF
-                "thresholding": "static",
-                "percentile": 99.5,
-                "max_threshold": 1e9,  # of dynamic thresholding; the paper has none
-                "gamma": 0.0,  # of ancestral sampling: 0 the smallest variance, 1 the largest
-                "eta": 0.0,  # of ddim: 0 draws no noise, 1 as much as ancestral sampling
-                "guidance_interval": (),  # two log-SNRs, outside of which there is no guidance; (): everywhere
-                "batched_guidance": False,  # ask the network once with twice the batch, instead of twice
-                "augmentation_level": 0.0,
-            },
-            "preview": {
-                "prompts": (
-                    "red apple",
-                    "panda",
-                    "sunflower",
-                    "pizza",
-                    "rocket",
-                    "snowman",
-                    "rainbow",
-                    "red heart",
-                ),
-                "samples": 64,  # that `evaluate_every` draws, of training captions
-                "compared": 2000,  # training images that they are compared with, at most
-                "features": "efficientnet_lite0",
-            },
-            "mesh": {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1},
+            "steps": 1000,
+            "batch_size": 64,
+            "stratified_times": True,
+            "time_exponent": 2.0,
+            "ema_decay": 0.998,
+            "log_every": 20,
+            "checkpoint_every": 250,
+            "preview_every": 500,
+            "keep_checkpoints": 2,
         }
     )
+    config.optimizer.update(
+        {"name": "muon", "learning_rate": 0.02, "adam_ratio": 0.1, "warm_up_steps": 30, "decay_steps": 1000}
+    )
+    config.sampling.update({"sampler": "ddim", "steps": 4, "guidance": 1.5, "thresholding": "static"})
+    config.preview.prompts = (
+        "red apple",
+        "panda",
+        "sunflower",
+        "pizza",
+        "rocket",
+        "snowman",
+        "rainbow",
+        "red heart",
+    )
+    return config
 
 
 def base() -> ConfigDict:

@@ -13,7 +13,7 @@ Imports point one way: a module imports from the rows above its own row and from
 Row, lowest first                              What is new in it
 =============================================  ==========================================================
 array_types, errors                            shapes by name; errors that a user can fix
-storage, sharding                              paths on disks and in buckets; the device mesh
+config, storage, sharding                      keys of configs; paths on disks and in buckets; the mesh
 runtime, weights                               processes, signals, command lines; files of weights
 diffusion, data                                the diffusion process as pure functions; captioned images
 clip, models, sampling                         networks; from noise to images

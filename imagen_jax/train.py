@@ -11,14 +11,16 @@ from typing import Any, NamedTuple, cast
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import Training, make_training
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
-from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.previews import is_drawn, make_preview
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
+from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.batches import Batches, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
@@ -27,7 +29,7 @@ from imagen_jax.data.transforms import Transform, make_example, make_super_resol
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.errors import UserError, lookup
-from imagen_jax.evaluation.protocols.during_training import is_measured, make_evaluation
+from imagen_jax.evaluation.protocols.during_training import TrainingEvaluation, is_measured
 from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
@@ -35,7 +37,6 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
-from imagen_jax.runtime.renamed import rename_config_keys
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -120,7 +121,7 @@ class Run(NamedTuple):
         check_workdir: raises ``UserError`` if the workdir is gone or belongs to another run.
     """
 
-    config: ConfigDict
+    config: Experiment
     workdir: Path
     stage: Stage
     training: Training
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str]) -> None:
     train(CONFIG.value, to_path(WORKDIR.value), watch)
 
 
-def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
+def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
 
     Args:
@@ -156,12 +157,11 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         UserError: the config, data, workdir or disk space needs fixing by the user.
         LeavingError: SIGTERM or Ctrl-C was received, and a checkpoint is written.
     """
-    rename_config_keys(config)
-    check_config(config)
+    config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
     stage = build_stage(config)
     training = make_training(config, stage)
-    transform = make_transform(config, stage)
+    transform = make_transform(config.data, config.stage.crop, stage)
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
     with (
@@ -190,7 +190,7 @@ def train(config: ConfigDict, workdir: Path, watch: Watch = NOT_WATCHED) -> Trai
         guard = NonfiniteGuard(config.training, workdir, done, checkpoints, training.state)
         guard.set_state(data_state)
         if processes.is_process_zero():
-            keep_config(workdir, config, data.fingerprints)
+            keep_config(workdir, config.to_dict(), data.fingerprints)
         state = run(Run(config, workdir, stage, training, data, checkpoints, guard, done, check_workdir), state, watch)
     reached = int(state.step)
     if reached < config.training.steps:
@@ -214,7 +214,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
         return data.batches.metrics(place) | this.guard.metrics
 
     mfu = make_mfu(config) if processes.is_process_zero() else None
-    with open_log(config, this.workdir, this.done, clock, of_data, mfu) as logging:
+    with open_log(config.training, this.workdir, this.done, clock, of_data, mfu) as logging:
         step: TrainStep = this.training.compile()
         if processes.is_process_zero():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
@@ -248,7 +248,7 @@ def print_once(sentence: str) -> None:
         print(sentence)
 
 
-def share_workdir(workdir: Path, config: ConfigDict) -> None:
+def share_workdir(workdir: Path, config: Experiment) -> None:
     """Checks that all processes train the same config in the same usable folder, and creates the folder.
 
     Raises:
@@ -258,12 +258,12 @@ def share_workdir(workdir: Path, config: ConfigDict) -> None:
     processes.check_agreement({**here, "the number of local devices": jax.local_device_count()})
     if processes.is_process_zero():
         check_trainable(workdir, "stage", config.data.to_dict())
-        check_continues(workdir, config)
+        check_continues(workdir, config.to_dict())
         make_workdir(workdir)
     processes.check_shared(workdir)
 
 
-def prepare(config: ConfigDict, transform: Transform) -> Data:
+def prepare(config: Experiment, transform: Transform) -> Data:
     """Builds or opens the data set and the embeddings of its captions, and opens the training batches."""
 
     def build_or_open() -> tuple[DataSets, Embeddings, str]:
@@ -273,7 +273,7 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
             data.resolution,
             data.data_dir,
             data.validation_fraction,
-            data.options.to_dict(),
+            dict(data.options),
             data.weights,
         )
         encoder = load_encoder(config.text)
@@ -301,20 +301,25 @@ def prepare(config: ConfigDict, transform: Transform) -> Data:
     return Data(data_sets.folders[0], batches, store, fingerprints)
 
 
-def make_transform(config: ConfigDict, stage: Stage) -> Transform:
+def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
     """Makes the transform from a stored example to an example of a batch of this stage.
+
+    Args:
+        data: the training images.
+        crop: height and width of a super-resolution stage's training crops; None for whole images.
+        stage: the stage.
 
     Raises:
         UserError: ``data.crop`` is unknown or useless for a source of square images, or sizes do not fit.
     """
-    square = config.data.crop
+    square = data.crop
     if stage.low_resolution is None:
         transform = make_example(stage.resolution, square)
     else:
-        transform = make_super_resolution_example(stage.low_resolution, stage.resolution, config.stage.crop, square)
-    if square != "centre" and config.data.source != PREPARED:
+        transform = make_super_resolution_example(stage.low_resolution, stage.resolution, crop, square)
+    if square != "centre" and data.source != PREPARED:
         raise UserError(
-            f"data.crop={square!r} finds nothing to cut, for data.source={config.data.source!r} stores squares: set "
+            f"data.crop={square!r} finds nothing to cut, for data.source={data.source!r} stores squares: set "
             f"data.crop='centre', or prepare the images (imagen_jax prepare_data) and set data.source={PREPARED!r}"
         )
     return transform
@@ -333,7 +338,7 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
     return feed
 
 
-def make_preview_hooks(config: ConfigDict, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
+def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
     """Makes the slow hooks that sample images: previews, and an evaluation if the config enables it."""
 
     def forgiving(name: str, every: int, act: Callable[[int, StepInfo], None]) -> Hook:
@@ -343,15 +348,16 @@ def make_preview_hooks(config: ConfigDict, stage: Stage, data: Data, workdir: Pa
 
         return Hook(name, every, show, when_leaving=False)
 
-    preview = make_preview(config, stage, data.folder, data.store, workdir)
+    there = (config.seed, stage, data.folder, data.store, workdir)
+    preview = make_preview(config.sampling, config.preview.prompts, *there)
     hooks = [forgiving("preview", config.training.preview_every, preview)]
-    evaluation = make_evaluation(config, stage, data.folder, data.store, workdir)
-    if evaluation:
+    if config.training.evaluate_every:
+        evaluation = TrainingEvaluation(config.sampling, config.preview, *there)
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))
     return hooks
 
 
-def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple[str, ...]:
+def find_missing_previews(config: Experiment, workdir: Path, done: int) -> tuple[str, ...]:
     """Returns the names of hooks that were due at step ``done`` but whose output is missing."""
     there = {
         "preview": (config.training.preview_every, is_drawn),

@@ -10,6 +10,7 @@ import pytest
 from configs import own_images
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.edits import read_picture
+from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.image_files import save_png
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage
@@ -47,7 +48,7 @@ def stage():
 
 def export(folder):
     config, params = stage()
-    checkpoint_export.write(config, params, 7, folder)
+    checkpoint_export.write(read_model(config), params, 7, folder)
     return lambda: load_stage(folder)
 
 

@@ -18,6 +18,7 @@ It leaves open, and we chose:
 
 from ml_collections import ConfigDict
 
+from configs.base import base
 from configs.quickstart import shorten
 
 SMALL = {64: 8, 256: 16, 1024: 32}
@@ -26,102 +27,27 @@ SMALL = {64: 8, 256: 16, 1024: 32}
 
 def common() -> ConfigDict:
     """The config of a stage but for its network and sizes."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "data": {
-                "source": "folder",
-                "options": {"folder": ""},
-                "resolution": 64,  # of the stored images; a folder's images must not be smaller
-                "data_dir": "runs/data",
-                "validation_fraction": 0.01,
-                "cache": False,
-                "crop": "centre",  # of pictures that are not square; or "random", along the longer side
-                "mirror": False,  # one in two pictures, where no caption speaks against it
-                "weights": (),  # of several prepared data sets, how often each is read; (): by their sizes
-                "max_bad_fraction": 0.01,  # of the images: where more can't be read, training stops
-                "num_workers": 16,
-            },
-            "text": {
-                "encoder": "t5",
-                "options": {"folder": "", "tokenizer": "", "dtype": "bfloat16", "max_tokens": 128},
-                "width": 4096,
-                "length": 128,
-                "embeddings": "stored",  # or "computed", for each batch anew
-                "null": "zeros",  # or "empty_caption", for sampling: what stands for no caption
-            },
-            "stage": {
-                "resolution": 64,
-                "low_resolution": None,
-                "crop": None,
-                "schedule": "cosine",
-                "augmentation_schedule": "cosine",
-                "enlarge_before_noise": "none",  # or "corners": DeepFloyd IF noises the enlarged image
-                "noise_conditioning": "log_snr",  # what the network is told; or "timestep", of a thousand
-                "prediction": "eps",
-                "self_conditioned": False,
-            },
-            "training": {
-                "steps": 2_500_000,
-                "batch_size": 2048,
-                "caption_dropout": 0.1,
-                "weighting": "uniform",
-                "min_snr_gamma": 5.0,
-                "stratified_times": False,
-                "time_exponent": 1.0,
-                "gradient_accumulation": 1,  # pieces of a batch, one after the other, in less memory
-                "ema_decay": 0.9999,
-                "ema_warm_up": True,
-                "log_every": 100,
-                "checkpoint_every": 5000,
-                "preview_every": 10_000,
-                "evaluate_every": 0,  # how often `preview.samples` pictures are measured; 0: never
-                "keep_checkpoints": 3,
-                "max_consecutive_nonfinite": 10,  # steps without finite numbers, each left out, before the next is done
-                "on_nonfinite": "stop",  # or "rewind": to a good checkpoint, and on with the data after them
-                "max_rewinds": 3,
-                "keep_every": 0,  # steps from one checkpoint that stays for ever to the next; 0: none stays
-                "tensorboard": False,
-            },
-            "optimizer": {
-                "name": "adam",
-                "learning_rate": 1e-4,
-                "warm_up_steps": 10_000,
-                "decay_steps": 2_500_000,
-                "clip_norm": 1.0,
-            },
-            "sampling": {
-                "sampler": "ancestral",
-                "steps": 256,
-                "guidance": 1.35,
-                "spacing": "uniform",  # in time; or "discrete": as diffusers spaces the steps of DeepFloyd IF
-                "thresholding": "dynamic",
-                "percentile": 99.5,
-                "max_threshold": 1e9,  # of dynamic thresholding; the paper has none
-                "gamma": 0.0,  # of ancestral sampling: 0 the smallest variance, 1 the largest
-                "eta": 0.0,  # of ddim: 0 draws no noise, 1 as much as ancestral sampling
-                "guidance_interval": (),  # two log-SNRs, outside of which there is no guidance; (): everywhere
-                "batched_guidance": False,  # ask the network once with twice the batch, instead of twice
-                "augmentation_level": 0.0,
-            },
-            "preview": {
-                "prompts": (
-                    "a red bicycle leaning against a blue door",
-                    "two otters asleep on a wooden pier at dusk",
-                    "a bowl of lemons, painted in watercolour",
-                    "a lighthouse in a snowstorm, seen from the sea",
-                    "a teapot shaped like a tortoise",
-                    "an astronaut watering tomatoes in a greenhouse",
-                    "a shop sign that says 'open late'",
-                    "a close photograph of a dandelion after rain",
-                ),
-                "samples": 64,  # that `evaluate_every` draws, of training captions
-                "compared": 2000,  # training images that they are compared with, at most
-                "features": "efficientnet_lite0",
-            },
-            "mesh": {"slice": 1, "data": -1, "fsdp": 8, "tensor": 1},
-        }
+    config = base()
+    # The images of the folder must not be smaller than the resolution.
+    config.data.update({"source": "folder", "options": {"folder": ""}, "resolution": 64, "num_workers": 16})
+    config.text.update({"encoder": "t5", "width": 4096, "length": 128})
+    config.text.options = ConfigDict({"folder": "", "tokenizer": "", "dtype": "bfloat16", "max_tokens": 128})
+    config.stage.resolution = 64
+    config.training.update({"steps": 2_500_000, "batch_size": 2048})
+    config.optimizer.update({"name": "adam", "learning_rate": 1e-4, "warm_up_steps": 10_000, "decay_steps": 2_500_000})
+    config.sampling.update({"steps": 256, "guidance": 1.35})
+    config.preview.prompts = (
+        "a red bicycle leaning against a blue door",
+        "two otters asleep on a wooden pier at dusk",
+        "a bowl of lemons, painted in watercolour",
+        "a lighthouse in a snowstorm, seen from the sea",
+        "a teapot shaped like a tortoise",
+        "an astronaut watering tomatoes in a greenhouse",
+        "a shop sign that says 'open late'",
+        "a close photograph of a dandelion after rain",
     )
+    config.mesh.fsdp = 8
+    return config
 
 
 def super_resolution(low_resolution: int, resolution: int, crop: int | None = None) -> ConfigDict:

@@ -11,15 +11,16 @@ Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), for a
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_model
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.stage import Params, abstract_params, build_stage
 from imagen_jax.errors import UserError, lookup
@@ -95,7 +96,7 @@ def name_params(params: Params) -> dict[str, np.ndarray]:
     return {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
 
 
-def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfig:
     """Reads the config in the folder, and changes it by ``choices``.
 
     Raises:
@@ -103,19 +104,21 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
             its checksum.
     """
     check_checksums(source)
-    config = read_stage_config(source)
+    saved = read_stage_config(source)
     purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
-    require_sections(config, ("network", "sampling", "stage", "text"), source, purpose)
+    require_sections(saved, MODEL_SECTIONS, source, purpose)
+    config = read_model(saved)
+    changed: dict[str, str] = {}
     if choices.text_encoder is not None:
-        config.text.options.folder = str(absolute(choices.text_encoder))
+        changed["folder"] = str(absolute(choices.text_encoder))
     if choices.text_dtype is not None:
-        config.text.options.dtype = choices.text_dtype
-    if choices.dtype is not None:
-        config.network.dtype = choices.dtype
-    return config
+        changed["dtype"] = choices.text_dtype
+    if changed:
+        config = replace(config, text=replace(config.text, options={**config.text.options, **changed}))
+    return config if choices.dtype is None else config.with_network(dtype=choices.dtype)
 
 
-def read_params(source: Path, config: ConfigDict) -> dict:
+def read_params(source: Path, config: ModelConfig) -> dict:
     """Reads the parameters in the folder.
 
     Raises:
@@ -137,7 +140,7 @@ def is_exported(folder: Path) -> bool:
     return (folder / SINGLES[0]).is_file() and not (folder / "checkpoints").is_dir()
 
 
-def write(config: ConfigDict, params: Params, step: int, folder: Path, dtype: str = "float32") -> None:
+def write(config: ModelConfig, params: Params, step: int, folder: Path, dtype: str = "float32") -> None:
     """Exports a stage into ``folder``.
 
     Args:

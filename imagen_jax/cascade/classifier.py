@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Images, PerExample, RandomKey, Scalar
 from imagen_jax.cascade.stage import build
+from imagen_jax.config.reading import read_section
+from imagen_jax.config.sections import ClassifierConfig
 from imagen_jax.data.sources.openmoji_groups import GROUPS, group_of
 from imagen_jax.diffusion.loss import draw_times
 from imagen_jax.diffusion.process import add_noise
@@ -81,18 +82,16 @@ class Classifier(NamedTuple):
     schedule: Schedule
 
 
-def build_classifier(config: ConfigDict) -> Classifier:
-    """Builds the classifier that ``config.classifier`` describes; ``configs/openmoji_classifier.py`` lists the keys.
+def build_classifier(config: ClassifierConfig) -> Classifier:
+    """Builds the classifier that ``config.classifier`` describes.
 
     Raises:
         UserError: a key, the schedule or ``classifier.classes`` is unknown.
     """
-    fields = dict(config.classifier)
-    classes = lookup(CLASSES, fields.pop("classes"), "classifier.classes")
-    schedule = lookup(SCHEDULES, fields.pop("schedule"), "classifier.schedule")
-    resolution = fields.pop("resolution")
-    network = build(NoiseClassifier, fields, "classifier", classes=len(classes.names))
-    return Classifier(network, classes, resolution, schedule)
+    classes = lookup(CLASSES, config.classes, "classifier.classes")
+    schedule = lookup(SCHEDULES, config.schedule, "classifier.schedule")
+    network = build(NoiseClassifier, config.fields, "classifier", classes=len(classes.names))
+    return Classifier(network, classes, config.resolution, schedule)
 
 
 def initial_params(classifier: Classifier, key: RandomKey) -> Params:
@@ -147,7 +146,7 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     """
     config = read_config(workdir)
     require_sections(config, ("classifier",), workdir, "classifier guidance")
-    classifier = build_classifier(config)
+    classifier = build_classifier(read_section(ClassifierConfig, config["classifier"], "classifier"))
     lookup(dict.fromkeys(classifier.classes.names), wanted, "class")
     if not abs(scale) <= MAX_GUIDANCE:
         raise UserError(f"the classifier's scale is {scale}: give one such as 2, {MAX_GUIDANCE:g} at most")

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from imagen_jax.cascade.classifier import (
     NO_CLASS,
@@ -21,6 +20,9 @@ from imagen_jax.cascade.classifier import (
     initial_params,
     make_loss,
 )
+from imagen_jax.cascade.experiment import ClassifierExperiment, read_classifier_experiment
+from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.batches import Batches, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.transforms import make_example
@@ -47,7 +49,7 @@ TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Diffusion times at which the accuracy is measured: 0 is clean."""
 
 
-def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train_classifier(config: Given, workdir: Path) -> dict[str, Any]:
     """Trains up to ``config.training.steps``, from the newest checkpoint if there is one.
 
     Returns:
@@ -57,21 +59,22 @@ def train_classifier(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: the user must fix the config, the data, the workdir or the disk space.
         LeavingError: SIGTERM or Ctrl-C was received; a checkpoint is written.
     """
-    classifier = build_classifier(config)
-    seed = check_seed(config.seed, "config.seed")
-    check_trainable(workdir, "classifier", config.data.to_dict())
-    check_continues(workdir, config)
+    experiment = read_classifier_experiment(config)
+    classifier = build_classifier(experiment.classifier)
+    seed = check_seed(experiment.seed, "config.seed")
+    check_trainable(workdir, "classifier", experiment.data.to_dict())
+    check_continues(workdir, experiment.given)
     make_workdir(workdir)
     with processes.lock_on_process_zero(workdir, "--workdir") as check_workdir:
-        return train_and_measure(config, classifier, workdir, seed, check_workdir)
+        return train_and_measure(experiment, classifier, workdir, seed, check_workdir)
 
 
 def train_and_measure(
-    config: ConfigDict, classifier: Classifier, workdir: Path, seed: int, check_workdir: Callable[[], None]
+    config: ClassifierExperiment, classifier: Classifier, workdir: Path, seed: int, check_workdir: Callable[[], None]
 ) -> dict[str, Any]:
     """Trains in a workdir that this process has locked, then measures and writes the accuracy."""
     training = config.training
-    data_sets, batches = open_data(config, classifier)
+    data_sets, batches = open_data(config.data, training.batch_size, config.seed, classifier)
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(
         make_loss(classifier),
@@ -96,7 +99,7 @@ def train_and_measure(
             state = make_state()
         guard = NonfiniteGuard(training, workdir, done, checkpoints, shapes)
         guard.set_state(data_state)
-        keep_config(workdir, config, {"data_set": data_sets.fingerprint})
+        keep_config(workdir, config.given, {"data_set": data_sets.fingerprint})
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
 
             def log(number: int, moment: StepInfo) -> None:
@@ -130,17 +133,16 @@ def train_and_measure(
     return accuracy
 
 
-def open_data(config: ConfigDict, classifier: Classifier) -> tuple[DataSets, Batches]:
+def open_data(data: DataConfig, batch_size: int, seed: int, classifier: Classifier) -> tuple[DataSets, Batches]:
     """Builds or opens the data set, and opens the batches of its training split."""
-    data = config.data
     data_sets = open_data_sets(
-        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
+        data.source, data.resolution, data.data_dir, data.validation_fraction, dict(data.options)
     )
     batches = make_batches(
         data_sets.load("train"),
         make_example(classifier.resolution),
-        config.training.batch_size,
-        seed=config.seed,
+        batch_size,
+        seed=seed,
         cache=data.cache,
         mirror=data.mirror,
     )

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.stage import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
+from imagen_jax.config.reading import Given
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.seeds import check_seed
@@ -59,7 +60,7 @@ class Training(NamedTuple):
         return state
 
 
-def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
+def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
     """Makes a stage's training job from its config.
 
     Args:
@@ -72,6 +73,7 @@ def make_training(config: ConfigDict, stage: Stage, devices: Sequence[jax.Device
             devices, the batch or the parameters, or ``training.gradient_accumulation`` does not divide each device's
             examples.
     """
+    config = read_experiment(config)
     if config.text.null != "zeros":
         raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
     seed = check_seed(config.seed, "config.seed")

@@ -1,50 +1,6 @@
-"""Lists the valid keys of a config, so that a misspelt key in a config file is an error, and their preconditions.
+"""The preconditions of config keys on the command line: a key without an effect is an error."""
 
-The keys of ``config.network``, ``config.optimizer``, ``config.classifier`` and the options of sources and encoders are
-checked elsewhere, against the parameters of what they configure. ``ml_collections`` checks keys on the command line
-against those of the config file.
-"""
-
-from ml_collections import ConfigDict
-
-from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS
-from imagen_jax.errors import UserError, check_names, nearest_name
 from imagen_jax.runtime.preconditions import Precondition
-from imagen_jax.sharding.mesh import MESH_AXES
-
-KEYS: dict[str, tuple[str, ...]] = {
-    "data": ("source", "options", "resolution", "data_dir", "validation_fraction", "cache", "crop", "mirror", "weights",
-             "max_bad_fraction", "num_workers"),
-    "text": ("encoder", "options", "width", "length", "embeddings", "null"),
-    "stage": ("resolution", "low_resolution", "crop", "schedule", "augmentation_schedule", "enlarge_before_noise",
-              "noise_conditioning", "prediction", "self_conditioned"),
-    "training": ("steps", "batch_size", "caption_dropout", "weighting", "min_snr_gamma", "stratified_times",
-                 "time_exponent", "gradient_accumulation", "ema_decay", "ema_warm_up", "log_every", "checkpoint_every",
-                 "preview_every", "evaluate_every", "keep_checkpoints", "max_consecutive_nonfinite", "on_nonfinite",
-                 "max_rewinds", "keep_every", "tensorboard"),
-    "sampling": tuple(SETTINGS),
-    "preview": ("prompts", "samples", "compared", "features"),
-    "mesh": MESH_AXES,
-}  # fmt: skip
-"""The keys of each section whose keys are the same in every config."""
-
-SECTIONS = ("seed", "network", "optimizer", "classifier", *KEYS)
-
-
-def check_config(config: ConfigDict) -> None:
-    """Checks the keys of a config from a file, before anything is built from it.
-
-    Raises:
-        UserError: a key is unknown; names the nearest.
-    """
-    for name in config:
-        if name not in SECTIONS:
-            raise UserError(f"unknown config key {name}{nearest_name(name, SECTIONS)}")
-    for section, keys in KEYS.items():
-        if section in config:
-            check_names(
-                config[section], keys, f"key of config.{section}:", ELSEWHERE if section == "sampling" else None
-            )
 
 
 def key(name: str) -> str:

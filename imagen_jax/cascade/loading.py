@@ -5,19 +5,20 @@ workdir or exported files -> config, EMA parameters -> TrainedStage -> SamplingS
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import DTYPES, LowResolution, Text
 from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_model
 from imagen_jax.cascade.settings import check_settings
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
 from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
+from imagen_jax.config.sections import TextConfig
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.sampling.guidance import Interval
@@ -26,7 +27,7 @@ from imagen_jax.sampling.spacings import SPACINGS, check_discrete
 from imagen_jax.sampling.thresholding import THRESHOLDS
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.store import CheckpointStore
-from imagen_jax.training.workdir import FINGERPRINTS, read_config, require_sections
+from imagen_jax.training.workdir import read_config, require_sections
 from imagen_jax.weights.checksums import check_checksums
 
 
@@ -84,7 +85,7 @@ class StagePlan(NamedTuple):
     """
 
     folder: Path
-    config: ConfigDict
+    config: ModelConfig
     stage: Stage
 
     @property
@@ -106,7 +107,7 @@ class TrainedStage:
     """
 
     name: str
-    config: ConfigDict
+    config: ModelConfig
     stage: Stage
     params: Any
     step: int
@@ -133,12 +134,13 @@ def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path
         lookup(DTYPES, dtype, "dtype")
     if checkpoint_export.is_exported(workdir):
         check_checksums(workdir, only=("config.json",))
-    config = read_config(workdir)
-    require_sections(config, ("network", "sampling", "stage", "text"), workdir, "sampling")
+    saved = read_config(workdir)
+    require_sections(saved, MODEL_SECTIONS, workdir, "sampling")
+    config = read_model(saved)
     if dtype is not None:
-        config.network.dtype = dtype
+        config = config.with_network(dtype=dtype)
     if text_encoder is not None:
-        move_encoder(config, text_encoder, str(workdir))
+        config = replace(config, text=move_encoder(config.text, text_encoder, str(workdir)))
     return StagePlan(workdir, config, build_stage(config))
 
 
@@ -171,25 +173,25 @@ def load_stage(workdir: Path, dtype: str | None = None) -> TrainedStage:
     return load_params(plan_stage(workdir, dtype))
 
 
-def move_encoder(config: ConfigDict, folder: str | Path, stage: str) -> None:
-    """Changes a stage's config so that its T5 is read from another folder.
+def move_encoder(text: TextConfig, folder: str | Path, stage: str) -> TextConfig:
+    """Returns a stage's text section, changed so that its T5 is read from another folder.
 
     Args:
-        config: the stage's config, changed in place.
+        text: the stage's text section.
         folder: the new folder of T5.
         stage: name of the stage in error messages.
 
     Raises:
         UserError: its text encoder is not T5.
     """
-    text = config.text
     if text.encoder != "t5":
         raise UserError(
             f"the text encoder of {stage} is {text.encoder}, which comes with the package: leave --text_encoder out"
         )
-    text.options.folder = str(folder)
-    if text.options.get("tokenizer") and not to_path(text.options.tokenizer).is_file():
-        text.options.tokenizer = ""
+    options = {**text.options, "folder": str(folder)}
+    if options.get("tokenizer") and not to_path(options["tokenizer"]).is_file():
+        options["tokenizer"] = ""
+    return replace(text, options=options)
 
 
 def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
@@ -205,7 +207,7 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
             "is now in --text_encoder"
         )
     encoder = load_encoder(text)
-    check_encoder(encoder, one.config.get(FINGERPRINTS, {}).get("text_encoder"), one.name)
+    check_encoder(encoder, one.config.fingerprints.get("text_encoder"), one.name)
     return encoder
 
 

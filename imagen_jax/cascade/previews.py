@@ -4,19 +4,19 @@ A base samples the fixed prompts of ``config.preview``. A super-resolution stage
 of the validation split. Each row of its grid shows the small image, the sample and the original.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Images, SmallImages, Text
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
 from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
+from imagen_jax.config.sections import SamplingConfig
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
@@ -40,25 +40,33 @@ def preview_path(workdir: Path, number: int) -> Path:
 
 
 def make_preview(
-    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
+    sampling: SamplingConfig,
+    prompts: Sequence[str],
+    seed: int,
+    stage: Stage,
+    folder: Path,
+    store: Embeddings,
+    workdir: Path,
 ) -> Callable[[int, StepInfo], None]:
     """Makes the hook that samples with the averaged parameters and writes ``previews/<step>.png``.
 
     Args:
-        config: the stage's config.
+        sampling: the settings of sampling.
+        prompts: the prompts of a base.
+        seed: seed of the noise.
         stage: the stage.
         folder: the prepared data set, for images of its validation split.
         store: embeddings of the data set's captions and the preview's prompts.
         workdir: the run's folder.
     """
-    settings = make_settings(config.sampling.to_dict())
+    settings = make_settings(sampling.to_dict())
     draw = make_draw_stage(make_sampling_stage(stage, settings))
     small: SmallImages | None = None
-    captions, original = list(config.preview.prompts), None
+    captions, original = list(prompts), None
     if stage.low_resolution is not None:
         captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
     text: Text = jax.tree.map(jnp.asarray, pad_text(store.lookup(captions, stage.text_length), stage.text_length))
-    keys = keys_of_prompts(config.seed, captions, [0] * len(captions))
+    keys = keys_of_prompts(seed, captions, [0] * len(captions))
     here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 
     def draw_everywhere(params: Any, inputs: Any) -> Images:

@@ -3,8 +3,8 @@
     config -> Stage (network, schedule, prediction) -> loss of a batch, for training
                                                     -> denoiser of a condition, for sampling
 
-Lower-level modules take functions as arguments; this module makes those functions from the config. It converts the
-mutable config into frozen objects, and an unknown key is an error that names the key.
+Lower-level modules take functions as arguments; this module makes those functions from the config, and an unknown key
+is an error that names the key.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import (
     DTYPES,
@@ -28,6 +27,9 @@ from imagen_jax.array_types import (
     SmallImages,
     Text,
 )
+from imagen_jax.cascade.experiment import ModelConfig, read_model
+from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import NetworkConfig, TextConfig, TrainingConfig
 from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, augment_for_training
 from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
 from imagen_jax.diffusion.null_text import drop_text
@@ -114,30 +116,25 @@ class Stage:
         return self.network.out_channels == 2 * self.image_shape[-1]
 
 
-def build(make: Callable[..., Any], config: Mapping[str, Any], where: str, **extra: Any) -> Any:
-    """Calls ``make(**config, **extra)``.
+def build(make: Callable[..., Any], fields: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """Calls ``make(**fields, **extra)``.
 
     Raises:
-        UserError: ``make`` has no parameter for a key of ``config``; names the key and the nearest parameter.
+        UserError: ``make`` has no parameter for a key of ``fields``; names the key and the nearest parameter.
     """
     known = getattr(make, "__dataclass_fields__", None) or make.__annotations__
     known = [name for name in known if name not in ("parent", "name", "return", *extra)]
-    for key in config:
+    for key in fields:
         if key not in known:
             raise UserError(f"unknown config key {where}.{key}{nearest_name(key, known)}")
-    return make(**{key: _frozen(value) for key, value in config.items()}, **extra)
+    return make(**fields, **extra)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def build_network(config: ConfigDict) -> Network:
-    """Builds the network ``config.network.name``; ``dtype`` and the other keys are its fields."""
-    fields = dict(config.network)
-    make = lookup(NETWORKS, fields.pop("name"), "network")
-    dtype = lookup(DTYPES, fields.pop("dtype"), "network.dtype")
-    network = build(make, fields, "network", dtype=dtype)
+def build_network(config: NetworkConfig) -> Network:
+    """Builds the network ``config.name``."""
+    make = lookup(NETWORKS, config.name, "network")
+    dtype = lookup(DTYPES, config.dtype, "network.dtype")
+    network = build(make, config.fields, "network", dtype=dtype)
     if isinstance(network, EfficientUNet):
         check_levels(network)
     return network
@@ -159,17 +156,18 @@ def check_levels(network: EfficientUNet) -> None:
             )
 
 
-def build_stage(config: ConfigDict) -> Stage:
-    """Builds the stage that a config describes; ``configs/quickstart.py`` lists the keys.
+def build_stage(config: Given | ModelConfig) -> Stage:
+    """Builds the stage that a config describes; ``config.sections`` lists the keys.
 
     Raises:
-        UserError: a key or the name of a part is unknown.
+        UserError: a key or the name of a part is unknown, or a key is missing or has a value of another type.
     """
+    config = read_model(config)
     schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
     augmentation_schedule = lookup(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
     make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_conditioning, "stage.noise_conditioning")
     return Stage(
-        network=build_network(config),
+        network=build_network(config.network),
         resolution=config.stage.resolution,
         low_resolution=config.stage.low_resolution,
         schedule=schedule,
@@ -184,7 +182,7 @@ def build_stage(config: ConfigDict) -> Stage:
     )
 
 
-def load_encoder(text: ConfigDict) -> TextEncoder:
+def load_encoder(text: TextConfig) -> TextEncoder:
     """Loads the text encoder ``text.encoder``; its weights are read when the first caption is encoded.
 
     Raises:
@@ -304,7 +302,7 @@ def apply_network(
     return predict
 
 
-def make_loss(stage: Stage, training: ConfigDict) -> Callable[[Params, Batch, RandomKey], Scalar]:
+def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch, RandomKey], Scalar]:
     """Makes a stage's ``loss(params, batch, key)`` from ``config.training``.
 
     Raises:

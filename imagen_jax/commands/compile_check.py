@@ -22,7 +22,7 @@ from imagen_jax.storage.paths import create_folder, to_path, write_whole
 # Set before JAX initialises its devices: only the TPU compiler is needed, even on a machine with a TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report
@@ -85,7 +85,7 @@ def check_choice() -> None:
     if (CONFIG.value is None) == (ENCODER.value is None):
         raise UserError(f"give --config or --encoder, one of them, as in --config=configs/quickstart.py:base {EXAMPLE}")
     if CONFIG.value is not None:
-        check_config(CONFIG.value)
+        read_experiment(CONFIG.value)
 
 
 def make_job(pod: Pod) -> Job:
@@ -100,10 +100,10 @@ def make_job(pod: Pod) -> Job:
     if SLICES.value > 1:
         config.mesh.slice = SLICES.value
     if SAMPLE.value:
-        return sampling_job(config, pod.devices, BATCH.value or len(pod.devices))
+        return sampling_job(read_experiment(config), pod.devices, BATCH.value or len(pod.devices))
     if BATCH.value is not None:
         config.training.batch_size = BATCH.value
-    return training_job(config, pod.devices)
+    return training_job(read_experiment(config), pod.devices)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax.cascade.config_keys import check_config
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.network.text_channels=512")
     check_flags(PRECONDITIONS)
-    config = CONFIG.value
-    check_config(config)
+    config = read_experiment(CONFIG.value)
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
     if FLOPS.value:
         print()

@@ -13,7 +13,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from imagen_jax.cascade.classifier_training import train_classifier
-from imagen_jax.cascade.config_keys import check_config
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preemption import IF_INTERRUPTED
@@ -28,7 +27,6 @@ def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``, and prints the accuracy."""
     if arguments[1:]:
         raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
-    check_config(CONFIG.value)
     accuracy = train_classifier(CONFIG.value, to_path(WORKDIR.value))
     told = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
     print(f"Classes told right: {told}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")

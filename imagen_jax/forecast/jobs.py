@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
 from imagen_jax.cascade.stage_sampler import Inputs, make_whole_program
+from imagen_jax.config.reading import Given
 from imagen_jax.encoders.t5 import SIZES, T5Encoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.forecast.flops import count_operations
@@ -50,12 +51,13 @@ class Job(NamedTuple):
     trains: bool = False
 
 
-def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
+def training_job(config: Given | Experiment, devices: Sequence[jax.Device]) -> Job:
     """Lowers the training step of a config, with its batch size.
 
     Raises:
         UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
+    config = read_experiment(config)
     stage = build_stage(config)
     training = make_training(config, stage, devices)
     batch = config.training.batch_size
@@ -71,7 +73,7 @@ def training_job(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
     )
 
 
-def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) -> Job:
+def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batch: int) -> Job:
     """Lowers the whole sampler of a config: all steps, from noise to images.
 
     Args:
@@ -82,6 +84,7 @@ def sampling_job(config: ConfigDict, devices: Sequence[jax.Device], batch: int) 
     Raises:
         UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
+    config = read_experiment(config)
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
     sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))

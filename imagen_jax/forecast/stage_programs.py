@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Images, LowResolution, PerExample
+from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.stage import (
     Batch,
     Params,
@@ -18,6 +18,8 @@ from imagen_jax.cascade.stage import (
     in_float32,
     make_loss,
 )
+from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import TrainingConfig
 from imagen_jax.forecast.flops import compiled_operations, count_operations
 
 
@@ -66,29 +68,26 @@ def forward_program(stage: Stage, batch_size: int = 1) -> Program:
     return Program(forward, (abstract_params(stage), batch, levels), batch_size, stage.resolution)
 
 
-def training_program(stage: Stage, config: ConfigDict, batch_size: int = 1) -> Program:
+def training_program(stage: Stage, training: TrainingConfig, crop: int | None = None, batch_size: int = 1) -> Program:
     """Returns the loss and its gradient, without the optimizer; on crops if the stage trains on crops."""
-    batch = abstract_batch(stage, batch_size, config.stage.crop)
+    batch = abstract_batch(stage, batch_size, crop)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    gradient = jax.value_and_grad(make_loss(stage, config.training))
+    gradient = jax.value_and_grad(make_loss(stage, training))
     return Program(gradient, (abstract_params(stage), batch, key), batch_size, batch.image.shape[1])
 
 
-def count_training_operations(config: ConfigDict) -> int:
+def count_training_operations(config: Given | Experiment) -> int:
     """Counts the operations of one image in a training step, without recomputation, whatever ``network.remat`` is."""
-    config = write_out(config)
-    if "remat" in config.network:
-        config.network.remat = "none"
-    program = training_program(build_stage(config), config)
+    config = write_out(read_experiment(config))
+    if "remat" in config.network.fields:
+        config = config.with_network(remat="none")
+    program = training_program(build_stage(config), config.training, config.stage.crop)
     return count_operations(program.function, *program.arguments)
 
 
-def write_out(config: ConfigDict) -> ConfigDict:
-    """Returns a copy of the config without ``network.scan``, because XLA counts only one iteration of a loop."""
-    config = config.copy_and_resolve_references()
-    if "scan" in config.network:
-        config.network.scan = False
-    return config
+def write_out(config: Experiment) -> Experiment:
+    """Returns the config without ``network.scan``, because XLA counts only one iteration of a loop."""
+    return config.with_network(scan=False) if "scan" in config.network.fields else config
 
 
 def measure_operations(program: Program) -> Operations:
@@ -98,16 +97,18 @@ def measure_operations(program: Program) -> Operations:
     return Operations(counted // program.batch_size, compiled // program.batch_size)
 
 
-def format_operations(config: ConfigDict, batch_size: int = 1) -> Iterator[str]:
+def format_operations(config: Given | Experiment, batch_size: int = 1) -> Iterator[str]:
     """Yields the rows of a table of operations per image, each as soon as its program is compiled.
 
     The programs use float32. A CPU that emulates bfloat16 by conversion would add the conversions to the count.
     """
-    config = write_out(config)
-    config.network.dtype = "float32"
+    config = write_out(read_experiment(config)).with_network(dtype="float32")
     stage = build_stage(config)
     yield f"{'operations an image':>24} {'counted':>20} {'compiled':>20} {'ratio':>7}"
-    programs = {"forward": forward_program(stage, batch_size), "training": training_program(stage, config, batch_size)}
+    programs = {
+        "forward": forward_program(stage, batch_size),
+        "training": training_program(stage, config.training, config.stage.crop, batch_size),
+    }
     for name, program in programs.items():
         found = measure_operations(program)
         row = f"{name} at {program.resolution} px"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from imagen_jax.config.reading import Given, to_plain, with_defaults
+from imagen_jax.config.sections import SECTIONS
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.renamed import rename_saved_keys
 from imagen_jax.storage.json_text import parse_json, read_json
@@ -20,11 +20,12 @@ from imagen_jax.storage.settings import Difference, differences
 from imagen_jax.training.checkpoints.folder import list_damaged, list_steps
 from imagen_jax.training.monitoring.append_file import print_line
 
-FREE_TO_CHANGE = ("training.log_every", "training.checkpoint_every", "training.preview_every", "training.steps",
-                  "training.evaluate_every", "training.keep_checkpoints", "training.keep_every",
-                  "training.max_consecutive_nonfinite", "training.on_nonfinite", "training.max_rewinds",
-                  "training.tensorboard", "sampling.", "preview.", "mesh.", "network.remat", "data.data_dir",
-                  "data.num_workers", "data.max_bad_fraction")  # fmt: skip
+FREE_TO_CHANGE = (
+    "sampling.",
+    "preview.",
+    "mesh.",
+    *(f"{name}.{key}" for name, section in SECTIONS.items() for key in section.free_to_change),
+)
 """Prefixes of config keys whose values may change when a run resumes."""
 
 FREE_WITH_NOTICE = ("optimizer.",)
@@ -40,45 +41,20 @@ FINGERPRINTS = "fingerprints"
 """Section of ``config.json`` that identifies the training data (``data_set``) and the ``text_encoder``."""
 
 
-ADDED_LATER: dict[str, dict[str, Any]] = {
-    "data": {"crop": "centre", "mirror": False, "weights": (), "max_bad_fraction": 0.01},
-    "text": {"options": {}, "null": "zeros", "embeddings": "stored"},
-    "stage": {"enlarge_before_noise": "none", "noise_conditioning": "log_snr"},
-    "training": {
-        "gradient_accumulation": 1,
-        "evaluate_every": 0,
-        "keep_every": 0,
-        "max_consecutive_nonfinite": 10,
-        "on_nonfinite": "stop",
-        "max_rewinds": 3,
-    },
-    "preview": {"samples": 64, "compared": 2000, "features": "efficientnet_lite0"},
-    "sampling": {
-        "max_threshold": 1e9,
-        "spacing": "uniform",
-        "gamma": 0.0,
-        "eta": 0.0,
-        "guidance_interval": (),
-        "batched_guidance": False,
-    },
-}
-"""Config keys that runs of version 0.1.0 lack, and the values that such runs imply."""
-
-
 def config_path(workdir: Path) -> Path:
     """Returns the path of a run's config."""
     return workdir / "config.json"
 
 
-def read_config(workdir: Path) -> ConfigDict:
-    """Reads the config of the run in ``workdir``, and adds the missing keys of ``ADDED_LATER``.
+def read_config(workdir: Path) -> dict[str, Any]:
+    """Reads the config of the run in ``workdir``, and adds the defaults of missing keys.
 
     Raises:
         UserError: the config is missing or can't be read.
     """
     path = config_path(workdir)
     try:
-        return ConfigDict(with_later_keys(rename_saved_keys(read_json(path))))
+        return with_defaults(rename_saved_keys(read_json(path)))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
@@ -89,23 +65,18 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path} can't be read ({error}): restore it, or train into another --workdir") from None
 
 
-def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config with the missing keys of ``ADDED_LATER``."""
-    return config | {section: ADDED_LATER[section] | config[section] for section in ADDED_LATER.keys() & config.keys()}
-
-
-def require_sections(config: ConfigDict, sections: Iterable[str], where: Path, purpose: str) -> None:
+def require_sections(config: Mapping[str, Any], sections: Iterable[str], where: Path, purpose: str) -> None:
     """Checks that a config has the required sections.
 
     Raises:
         UserError: a section is missing, as in a ``config.json`` of another program.
     """
-    missing = [section for section in sections if not isinstance(config.get(section), ConfigDict)]
+    missing = [section for section in sections if not isinstance(config.get(section), Mapping)]
     if missing:
         raise UserError(f"the config in {where} has no {', '.join(missing)}, so it can't be used for {purpose}")
 
 
-def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None) -> None:
+def keep_config(workdir: Path, config: Given, fingerprints: Mapping[str, str] | None = None) -> None:
     """Writes the resolved config into ``workdir``, after checking it against the one already there.
 
     Call it after all other checks at the start of a run.
@@ -119,7 +90,7 @@ def keep_config(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, st
         UserError: ``check_continues`` raises it, or the folder can't be written to.
     """
     changed = check_continues(workdir, config, fingerprints)
-    content = config.to_dict() | ({FINGERPRINTS: dict(fingerprints)} if fingerprints else {})
+    content = to_plain(config) | ({FINGERPRINTS: dict(fingerprints)} if fingerprints else {})
     make_workdir(workdir)
     with writing_to(workdir):
         write_whole(config_path(workdir), (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
@@ -149,9 +120,7 @@ def writing_to(workdir: Path) -> Iterator[None]:
         ) from None
 
 
-def check_continues(
-    workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str] | None = None
-) -> list[Difference]:
+def check_continues(workdir: Path, config: Given, fingerprints: Mapping[str, str] | None = None) -> list[Difference]:
     """Checks that a config continues the run in ``workdir``. Before its first checkpoint every config does.
 
     Args:
@@ -167,7 +136,7 @@ def check_continues(
     """
     if not config_path(workdir).exists() or not has_begun(workdir):
         return []
-    old, new = read_config(workdir).to_dict(), with_later_keys(parse_json(json.dumps(config.to_dict())))
+    old, new = read_config(workdir), with_defaults(parse_json(json.dumps(to_plain(config))))
     noted, _ = old.pop(FINGERPRINTS, {}), new.pop(FINGERPRINTS, {})
     found = check_same_run(old, new, workdir, bool(noted))
     for name, now in (fingerprints or {}).items():

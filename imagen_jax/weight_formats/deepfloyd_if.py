@@ -18,9 +18,8 @@ IF differs from Imagen in these config keys:
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from imagen_jax.cascade.checkpoint_export import NO_CHOICES, ImportChoices, name_params, write_files
+from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.cascade.loading import TrainedStage
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.encoders.t5_files import find_tokenizer
@@ -97,8 +96,8 @@ RELEASED: dict[str, Any] = {
 MAX_BOUND = {"stage I": 1.5, "stage II": 1.0}
 
 
-def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
-    """Returns the config of the stage in a folder: the keys of ``configs/quickstart.py`` that sampling reads.
+def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfig:
+    """Returns the config of the stage in a folder: the sections that sampling reads.
 
     Args:
         source: the folder of a pipeline or of its U-Net.
@@ -116,7 +115,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_BOUND[stage]})
     noising = read_noising_schedule(beside / "image_noising_scheduler")
     size = settings["sample_size"]
-    return ConfigDict(
+    return read_model(
         {
             "seed": 0,
             "text": {
@@ -140,15 +139,10 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
                 "enlarge_before_noise": "corners",
                 "noise_conditioning": "timestep",
                 "prediction": "eps",
-                "self_conditioned": False,
             },
             "network": network | {"dtype": choices.dtype or "float32"},
             "sampling": {
                 "sampler": "ancestral",
-                "gamma": 0.0,
-                "eta": 0.0,
-                "guidance_interval": (),
-                "batched_guidance": False,
                 "steps": STEPS[stage],
                 "spacing": "discrete",
                 "guidance": GUIDANCE[stage],
@@ -247,14 +241,16 @@ def read_thresholding(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return {"thresholding": "static" if scheduler.get("clip_sample", True) else "none", **dynamic}
 
 
-def read_params(source: Path, config: ConfigDict) -> dict:
+def read_params(source: Path, config: ModelConfig) -> dict:
     """Reads the U-Net's parameters, a nested dict of float32 arrays.
 
     Raises:
         UserError: the file is damaged, a pickle, or does not match ``config.json``; names file and tensor.
     """
     shapes = flatten_shapes(abstract_params(build_stage(config)))
-    return import_deepfloyd_weights(SafetensorsFolder(find_unet(source)), shapes, len(config.network.channels))
+    return import_deepfloyd_weights(
+        SafetensorsFolder(find_unet(source)), shapes, len(config.network.fields["channels"])
+    )
 
 
 def check_network(network: Any, name: str) -> None:

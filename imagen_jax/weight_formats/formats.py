@@ -11,11 +11,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from imagen_jax.array_types import DTYPES
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.checkpoint_export import NO_CHOICES, ImportChoices
+from imagen_jax.cascade.experiment import ModelConfig
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.loading import TrainedStage, load_params, make_settings, plan_stage
 from imagen_jax.cascade.stage import check_encoder, load_encoder
@@ -25,7 +24,7 @@ from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.paths import Path, remove_folder, write_whole
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import has_state
-from imagen_jax.training.workdir import FINGERPRINTS, has_begun, keep_config
+from imagen_jax.training.workdir import has_begun, keep_config
 from imagen_jax.weight_formats import deepfloyd_if
 
 
@@ -42,8 +41,8 @@ class Format(NamedTuple):
     """
 
     notice: str
-    read_config: Callable[[Path, ImportChoices], ConfigDict]
-    read_params: Callable[[Path, ConfigDict], Any]
+    read_config: Callable[[Path, ImportChoices], ModelConfig]
+    read_params: Callable[[Path, ModelConfig], Any]
     read_step: Callable[[Path], int]
     check_network: Callable[[Network, str], None]
     write: Callable[[TrainedStage, Path, str], None]
@@ -105,7 +104,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     if (workdir / "config.json").exists() or (has_begun(workdir) and has_state(workdir)):
         raise UserError(f"{workdir} holds a stage already: choose another --out")
     config = form.read_config(source, choices)
-    fingerprints = dict(config.get(FINGERPRINTS, {}))
+    fingerprints = config.fingerprints
     encoder = load_encoder(config.text)
     if choices.text_dtype is None:
         check_encoder(encoder, fingerprints.get("text_encoder"), str(source))
@@ -121,7 +120,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         with CheckpointStore(workdir / "checkpoints") as checkpoints:
             checkpoints.save_weights(form.read_step(source), params)
         copy_licences(source, workdir)
-        keep_config(workdir, config, fingerprints | {"text_encoder": encoder.name})
+        keep_config(workdir, config.to_dict(), fingerprints | {"text_encoder": encoder.name})
 
 
 def copy_licences(source: Path, folder: Path) -> None:

@@ -34,6 +34,7 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
 from imagen_jax.cascade.stage import abstract_params, build_stage, load_encoder
 from imagen_jax.data.data_sets import open_data_sets
@@ -86,7 +87,7 @@ def write_data(folder: Path, config: ConfigDict) -> None:
     opened = open_data_sets(
         data.source, data.resolution, data.data_dir, data.validation_fraction, {"skin_tones": False}
     )
-    embeddings = ComputedEmbeddings(load_encoder(config.text))
+    embeddings = ComputedEmbeddings(load_encoder(read_experiment(config).text))
     arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
         stored = list(load_split(opened.folders[0], split))

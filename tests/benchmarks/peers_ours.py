@@ -22,6 +22,7 @@ from imagen_jax.array_types import Text
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.checkpoint_export import ImportChoices
 from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage, initial_params
 from imagen_jax.forecast.flops import count_operations
@@ -57,11 +58,11 @@ def imported_config(folder: Path, work: Work) -> ConfigDict:
     """Of training the network that the peer wrote."""
     read = deepfloyd_if.read_config(folder / "pipeline", ImportChoices(text_encoder=folder / "t5"))
     config = common_config(work)
-    config.network = read.network
+    config.network = ConfigDict(read.network.to_dict())
     # The pipeline's network learns its variance, and is the same otherwise.
     config.network.out_channels = 3
-    config.stage.update(read.stage)
-    config.text = read.text
+    config.stage.update(read.stage.to_dict())
+    config.text = ConfigDict(read.text.to_dict())
     config.text.null = "zeros"
     return config
 
@@ -170,7 +171,7 @@ def prepare(folder: Path, name: str, work: Work) -> None:
 def compare_answers(folder: Path, config: ConfigDict) -> float:
     """The largest difference between what the imported network and the peer's say of one noisy image."""
     stage = build_stage(config)
-    params = deepfloyd_if.read_params(folder / "training", config)
+    params = deepfloyd_if.read_params(folder / "training", read_model(config))
     with np.load(folder / "training" / "answer.npz") as answer:
         noisy, text, theirs = (answer[name] for name in ("noisy", "text", "answer"))
     text = Text(jnp.asarray(text), jnp.ones(text.shape[:2], bool))
@@ -184,12 +185,12 @@ def compare_answers(folder: Path, config: ConfigDict) -> float:
 def train(folder: Path, name: str, work: Work) -> Callable[[], Any]:
     """The step of ``imagen_jax.train``: Adam, gradients clipped, an average kept, numbers checked."""
     imported = name == "deepfloyd_unet"
-    config = imported_config(folder, work) if imported else read_config(folder / name)
+    config = imported_config(folder, work) if imported else ConfigDict(read_config(folder / name))
     training = make_training(config, build_stage(config))
     state = training.make_state()
     if imported:
         places = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)
-        params = jax.device_put(deepfloyd_if.read_params(folder / "training", config), places)
+        params = jax.device_put(deepfloyd_if.read_params(folder / "training", read_model(config)), places)
         state = state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
     step = training.compile()
     draws = np.random.default_rng(0)

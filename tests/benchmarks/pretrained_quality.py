@@ -31,6 +31,8 @@ from imagen_jax import pretrained
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
+from imagen_jax.config.reading import read_section
+from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.data.splits import SPLITS
@@ -55,10 +57,8 @@ PLACES = {split: Path(pretrained.__file__).parent / "openmoji" / f"{split}.png" 
 
 def read_all(cascade: Cascade, folder: Path) -> tuple[list[StoredImage], int]:
     """All drawings, those that were trained on first, and how many those are."""
-    data = cascade.trained[0].config.data
-    opened = open_data_sets(
-        data.source, data.resolution, folder / "data", data.validation_fraction, data.options.to_dict()
-    )
+    data = read_section(DataConfig, cascade.trained[0].config.others["data"], "data")
+    opened = open_data_sets(data.source, data.resolution, folder / "data", data.validation_fraction, dict(data.options))
     parts = [list(load_split(opened.folders[0], split)) for split in SPLITS]
     return [*parts[0], *parts[1]], len(parts[0])
 

@@ -17,6 +17,7 @@ anew, remove FOLDER/sampling.json.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
@@ -35,6 +36,7 @@ from ml_collections import ConfigDict
 from imagen_jax import train as training
 from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import make_training
+from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import abstract_params, build_stage, make_loss
 from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
@@ -66,7 +68,8 @@ def count_all(configs: Configs) -> dict[str, dict[str, int]]:
     counts = {}
     for name, config in configs.items():
         stage = build_stage(config)
-        forward, step = forward_program(stage), training_program(stage, config)
+        forward = forward_program(stage)
+        step = training_program(stage, read_experiment(config).training, config.stage.crop)
         counts[name] = {
             "parameters": total_of(count_parameters(abstract_params(stage))),
             "forward_operations": count_operations(forward.function, *forward.arguments),
@@ -172,9 +175,10 @@ class HeldOutLoss:
     No caption is left out.
     """
 
-    def __init__(self, config: ConfigDict) -> None:
+    def __init__(self, config: ConfigDict | Experiment) -> None:
+        config = read_experiment(config)
         stage = build_stage(config)
-        transform = training.make_transform(config, stage)
+        transform = training.make_transform(config.data, config.stage.crop, stage)
         data = training.prepare(config, transform)
         made = make_training(config, stage)
         feed = training.make_feed(stage, data.store, made.batch)
@@ -182,8 +186,7 @@ class HeldOutLoss:
         batches = make_batches(load_split(data.folder, "validation"), transform, size, seed=0)
         self._batches = [feed(next(batches)) for _ in range(max(1, HELD_OUT_IMAGES // size))]
         self._params = made.state.ema_params
-        quiet = config.training.copy_and_resolve_references()
-        quiet.caption_dropout = 0.0
+        quiet = dataclasses.replace(config.training, caption_dropout=0.0)
         self._loss = jax.jit(make_loss(stage, quiet))
 
     def __call__(self, workdir: Path) -> tuple[int, float]:

@@ -20,6 +20,7 @@ from imagen_jax.cascade.classifier import (
     make_loss,
 )
 from imagen_jax.cascade.classifier_training import label, train_classifier
+from imagen_jax.cascade.experiment import read_classifier_experiment
 from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.data.sources.openmoji_groups import GROUPS, SORTED_RUNS, group_of
 from imagen_jax.errors import UserError
@@ -110,7 +111,7 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
 
 
 def test_images_without_a_class_are_not_learned_from():
-    classifier = build_classifier(openmoji_classifier.get_config(",smoke"))
+    classifier = build_classifier(read_classifier_experiment(openmoji_classifier.get_config(",smoke")).classifier)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=-1.0)
     params = draw_params(jax.eval_shape(lambda: initial_params(classifier, jax.random.key(1))))
     loss = make_loss(classifier)

@@ -1,15 +1,16 @@
 """A stage built from its config: what training and sampling make of it."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import quickstart
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import (
     Batch,
     abstract_batch,
@@ -20,6 +21,7 @@ from imagen_jax.cascade.stage import (
     make_denoiser,
     make_loss,
 )
+from imagen_jax.config.sections import TextConfig
 from imagen_jax.errors import UserError
 from tests.drawn_params import draw_params
 from tests.reference.t5_folders import write_t5_folder
@@ -58,7 +60,7 @@ def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(s
         return original(self, noisy, log_snr, text, low_resolution, *rest, **named)
 
     monkeypatch.setattr(module, "__call__", spy)
-    jax.block_until_ready(jax.jit(make_loss(stage, config.training))(params, batch, jax.random.key(3)))
+    jax.block_until_ready(jax.jit(make_loss(stage, read_experiment(config).training))(params, batch, jax.random.key(3)))
     jax.effects_barrier()
     (image, log_snr), *_ = seen
     added = image - np.sqrt(1 / (1 + np.exp(-log_snr)))[:, None, None, None] * np.asarray(batch.low_resolution)
@@ -70,7 +72,7 @@ def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(s
 def test_the_loss_depends_on_everything_in_the_batch(super_resolution):
     config, stage, params = super_resolution
     batch = make_batch(stage)
-    loss = jax.jit(make_loss(stage, config.training))
+    loss = jax.jit(make_loss(stage, read_experiment(config).training))
     before = float(loss(params, batch, jax.random.key(3)))
     assert float(loss(params, batch, jax.random.key(3))) == before
     changed = [
@@ -128,16 +130,16 @@ def test_self_conditioned_stages_train_and_denoise():
     stage = build_stage(config)
     params = draw_params(abstract_params(stage))
     batch = make_batch(stage, batch_size=2)
-    assert np.isfinite(float(jax.jit(make_loss(stage, config.training))(params, batch, jax.random.key(1))))
+    loss = jax.jit(make_loss(stage, read_experiment(config).training))
+    assert np.isfinite(float(loss(params, batch, jax.random.key(1))))
     clean = jax.jit(make_denoiser(stage, params, batch.text, None))(batch.image, jnp.zeros((2,)))
     assert clean.shape == batch.image.shape
 
 
 def test_text_encoders_come_with_their_options_and_their_width_is_checked(tmp_path):
     folder = str(write_t5_folder(tmp_path))
-    text = ConfigDict({"encoder": "t5", "options": {"folder": folder, "max_tokens": 16}, "width": 24, "length": 12})
+    text = TextConfig(encoder="t5", options={"folder": folder, "max_tokens": 16}, width=24, length=12)
     encoder = load_encoder(text)
     assert (encoder.width, encoder.max_tokens) == (24, 16)
-    text.width = 384
     with pytest.raises(UserError, match=r"width 24 and config.text.width is 384: set --config.text.width=24"):
-        load_encoder(text)
+        load_encoder(dataclasses.replace(text, width=384))

@@ -4,6 +4,7 @@ import pytest
 
 from configs import openmoji, quickstart
 from configs.imagen import base_64, recipe, super_res_256, super_res_1024
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.loading import make_settings
 from imagen_jax.cascade.stage import abstract_params, build_stage, make_loss
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
@@ -68,7 +69,7 @@ def test_every_variant_has_a_smoke_size_of_the_same_parts(module, variant):
         assert small[section].keys() == config[section].keys()
     for made in (config, small):
         stage = build_stage(made)
-        make_loss(stage, made.training)
+        make_loss(stage, read_experiment(made).training)
         make_optimizer(**made.optimizer.to_dict())
         make_settings(made.sampling.to_dict())
         assert made.data.resolution >= made.stage.resolution

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from configs import quickstart
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.data.batches import Mixture, make_batches
 from imagen_jax.data.pixels import resize_shorter_side, to_image
@@ -203,12 +204,17 @@ def config(request):
     return config
 
 
+def transform_of(config):
+    experiment = read_experiment(config)
+    return make_transform(experiment.data, experiment.stage.crop, build_stage(experiment))
+
+
 def test_the_config_says_how(config):
     image = stored(noise_of(10, 16, 40))
     assert config.data.crop == "centre"
-    assert make_transform(config, build_stage(config)).prepare(image).pixels.shape[0] == config.stage.resolution
+    assert transform_of(config).prepare(image).pixels.shape[0] == config.stage.resolution
     config.data.crop = "random"
-    whole = make_transform(config, build_stage(config)).prepare(image).pixels
+    whole = transform_of(config).prepare(image).pixels
     assert whole.shape[1] == 2.5 * whole.shape[0]
 
 
@@ -218,7 +224,7 @@ def test_the_config_says_how(config):
 def test_an_unknown_crop_is_refused(config, crop, message):
     config.data.crop = crop
     with pytest.raises(UserError, match=message):
-        make_transform(config, build_stage(config))
+        transform_of(config)
 
 
 def test_a_refused_crop_leaves_no_workdir(tmp_path):
@@ -232,4 +238,4 @@ def test_a_refused_crop_leaves_no_workdir(tmp_path):
 def test_sources_that_store_squares_have_no_random_crop(config):
     config.data.update({"source": "folder", "crop": "random"})
     with pytest.raises(UserError, match=r"data\.crop='random' finds nothing to cut, .*prepare_data"):
-        make_transform(config, build_stage(config))
+        transform_of(config)

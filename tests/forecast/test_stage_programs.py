@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
@@ -71,6 +72,7 @@ def test_a_middling_network_is_counted_as_the_compiler_does():
 
 def test_operations_grow_with_the_batch():
     config = make_middling()
-    programs = [training_program(build_stage(config), config, batch_size) for batch_size in (1, 3)]
+    stage, training = build_stage(config), read_experiment(config).training
+    programs = [training_program(stage, training, config.stage.crop, batch_size) for batch_size in (1, 3)]
     one, three = (count_operations(program.function, *program.arguments) for program in programs)
     assert three == 3 * one

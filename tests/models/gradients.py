@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.forecast.stage_programs import training_program
 from imagen_jax.runtime.backend import compiler_options
@@ -13,7 +14,8 @@ from tests.drawn_params import draw_params
 def lower_gradient(config):
     """The loss and its gradient on two random examples: the lowered program, and what it takes."""
     stage = build_stage(config)
-    program = training_program(stage, config, batch_size=2)
+    training = read_experiment(config).training
+    program = training_program(stage, training, config.stage.crop, batch_size=2)
     draws = np.random.default_rng(2)
     batch = jax.tree.map(
         lambda shape: jnp.asarray(draws.standard_normal(shape.shape).astype(shape.dtype)), program.arguments[1]

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.imagen import base_64, super_res_256
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import build_stage, initial_params
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.flops import count_operations
@@ -72,7 +73,7 @@ def test_more_is_computed_from_policy_to_policy_and_the_model_stays_as_large(net
     done, of_model = {}, count_training_operations(smoke_config(network, "none"))
     for remat in POLICIES:
         config = smoke_config(network, remat)
-        program = training_program(build_stage(config), config)
+        program = training_program(build_stage(config), read_experiment(config).training)
         done[remat] = count_operations(program.function, *program.arguments)
         assert remat == "none" or count_training_operations(config) == of_model
     assert done["none"] == of_model

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import openmoji
 from configs.imagen import base_64, super_res_256, super_res_1024
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
 from imagen_jax.forecast.stage_programs import forward_program, measure_operations, training_program
@@ -59,7 +60,8 @@ def make_operations(config: ConfigDict) -> dict:
     config.network.dtype = "float32"
     stage = build_stage(config)
     operations = {}
-    for name, program in (("forward", forward_program(stage)), ("training", training_program(stage, config))):
+    training = training_program(stage, read_experiment(config).training, config.stage.crop)
+    for name, program in (("forward", forward_program(stage)), ("training", training)):
         found = measure_operations(program)
         operations[name] = {
             "resolution": program.resolution,

@@ -85,7 +85,7 @@ def test_a_workdir_in_a_bucket(bucket, fake_buckets):
     config = ConfigDict({"seed": 0, "training": {"gradient_accumulation": 1, "steps": 5}})
     keep_config(bucket / "run", config)
     keep_config(bucket / "run", config)
-    assert read_config(bucket / "run").training.steps == 5
+    assert read_config(bucket / "run")["training"]["steps"] == 5
     # A run that has a checkpoint can't be continued with another config.
     (bucket / "run" / "checkpoints" / "3" / "state").write_text("as if there were one")
     with pytest.raises(UserError, match=r"config\.seed=0, not 1"):

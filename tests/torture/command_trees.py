@@ -10,6 +10,7 @@ from PIL import Image
 from configs import openmoji_classifier
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.classifier import build_classifier, initial_params
+from imagen_jax.cascade.experiment import read_classifier_experiment
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
@@ -54,7 +55,8 @@ def write_all(folder: Path) -> None:
     config = openmoji_classifier.get_config(",smoke")
     (folder / "classifier").mkdir()
     (folder / "classifier" / "config.json").write_text(json.dumps(config.to_dict()))
-    shapes = jax.eval_shape(lambda: initial_params(build_classifier(config), jax.random.key(0)))
+    classifier = build_classifier(read_classifier_experiment(config).classifier)
+    shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
     with CheckpointStore(folder / "classifier" / "checkpoints") as checkpoints:
         checkpoints.save_weights(0, draw_params(shapes))
     write_images(folder)

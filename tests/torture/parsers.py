@@ -237,7 +237,7 @@ def workdir_config(folder: Path) -> Parser:
     def read(_: Path) -> None:
         found = read_config(folder)
         require_sections(found, ("network", "sampling", "stage", "text"), folder, "a stage")
-        check_same_run(found.to_dict(), config, folder)
+        check_same_run(found, config, folder)
 
     return Parser(of_json([config]), reading(folder / "config.json", read))
 

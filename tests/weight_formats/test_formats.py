@@ -83,7 +83,8 @@ def test_pictures_equal_those_of_diffusers(golden, workdirs, number):
 def test_the_config_says_what_the_scheduler_says(workdirs):
     base, large = (load_stage(workdir).config for workdir in workdirs)
     assert base.text.to_dict() == base.text.to_dict() | {"encoder": "t5", "length": 77, "null": "empty_caption"}
-    assert base.text.options.encode_padding and base.text.options.lowercase and base.text.options.max_tokens == 77
+    options = base.text.options
+    assert options["encode_padding"] and options["lowercase"] and options["max_tokens"] == 77
     wanted = {"steps": 100, "guidance": 7.0, "thresholding": "dynamic", "percentile": 95.0, "max_threshold": 1.5}
     assert base.sampling.to_dict() == base.sampling.to_dict() | wanted
     wanted = {"steps": 50, "guidance": 4.0, "max_threshold": 1.0, "augmentation_level": 0.251}
@@ -285,7 +286,7 @@ def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workd
     import_stage("deepfloyd_if", source, bucket / "run", ImportChoices(text_dtype="float32"))
     ours, theirs = load_stage(workdirs[0]), load_stage(bucket / "run")
     assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params)))
-    assert theirs.config.text.options.folder == f"{source}/text_encoder"
+    assert theirs.config.text.options["folder"] == f"{source}/text_encoder"
     assert (bucket / "run" / "LICENSE").read_bytes() == b"the licence"
     checkpoint_export.write(theirs.config, theirs.params, theirs.step, bucket / "out")
     again = checkpoint_export.read_params(bucket / "out", checkpoint_export.read_config(bucket / "out"))

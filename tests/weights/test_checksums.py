@@ -12,6 +12,7 @@ import pytest
 from configs import own_images
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.errors import UserError
@@ -27,7 +28,7 @@ BUNDLED = [folder for name in CASCADES for folder in find_stages([name])]
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "base"
     config = own_images.get_config("base,smoke")
-    checkpoint_export.write(config, draw_params(abstract_params(build_stage(config))), 7, folder)
+    checkpoint_export.write(read_model(config), draw_params(abstract_params(build_stage(config))), 7, folder)
     return folder
 
 

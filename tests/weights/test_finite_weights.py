@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import own_images
 from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.encoders.encoder import load_text_encoder
 from imagen_jax.encoders.inception_weights import convert
@@ -74,7 +75,7 @@ def read_export(folder, value):
     params = draw_params(abstract_params(build_stage(config)))
     tensors = spoil(checkpoint_export.name_params(params), "conv_in/kernel", value)
     checkpoint_export.write_files(folder, config.to_dict(), tensors)
-    checkpoint_export.read_params(folder, config)
+    checkpoint_export.read_params(folder, read_model(config))
 
 
 CASES = {

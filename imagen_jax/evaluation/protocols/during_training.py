@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
 from imagen_jax.array_types import Images
 from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
+from imagen_jax.config.sections import PreviewConfig, SamplingConfig
 from imagen_jax.data.pixels import resize_area, to_image
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
@@ -68,7 +68,9 @@ class TrainingEvaluation:
     """A training hook that samples images, measures them, appends the metrics to a file, and updates a plot.
 
     Args:
-        config: config of the stage; ``preview`` sets the numbers of sampled and compared images and the features.
+        sampling: the settings of sampling.
+        preview: the numbers of sampled and compared images, and the features.
+        seed: seed of the choice of images and of the noise.
         stage: the stage that trains.
         folder: folder of the prepared data set.
         store: embeddings of the data set's captions.
@@ -78,14 +80,22 @@ class TrainingEvaluation:
         UserError: the feature network is unknown or can't be loaded.
     """
 
-    def __init__(self, config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path) -> None:
-        preview = config.preview
+    def __init__(
+        self,
+        sampling: SamplingConfig,
+        preview: PreviewConfig,
+        seed: int,
+        stage: Stage,
+        folder: Path,
+        store: Embeddings,
+        workdir: Path,
+    ) -> None:
         network = lookup(FEATURE_NETWORKS, preview.features, "preview.features")
         reference = open_prepared(folder, "train")
         self.stage, self.workdir = stage, workdir
-        self.sample = choose_sample(reference, preview.samples, preview.compared, config.seed)
-        self.inputs = self._inputs(store, reference, config.seed)
-        draw = make_draw_stage(make_sampling_stage(stage, make_settings(config.sampling.to_dict())))
+        self.sample = choose_sample(reference, preview.samples, preview.compared, seed)
+        self.inputs = self._inputs(store, reference, seed)
+        draw = make_draw_stage(make_sampling_stage(stage, make_settings(sampling.to_dict())))
 
         def draw_all(params: Any, inputs: Any) -> Images:
             text, no_text, numbers, small = inputs
@@ -152,12 +162,3 @@ class TrainingEvaluation:
 def is_measured(workdir: Path, number: int) -> bool:
     """Returns whether the file of metrics has a line for a step."""
     return any(line["step"] == number for line in read_metrics(workdir, FILE_NAME))
-
-
-def make_evaluation(
-    config: ConfigDict, stage: Stage, folder: Path, store: Embeddings, workdir: Path
-) -> Callable[[int, StepInfo], None] | None:
-    """Returns the hook, or None if ``training.evaluate_every`` is 0; see ``TrainingEvaluation``."""
-    if not config.training.evaluate_every:
-        return None
-    return TrainingEvaluation(config, stage, folder, store, workdir)

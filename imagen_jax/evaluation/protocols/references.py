@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from imagen_jax.array_types import HostPixels
+from imagen_jax.config.reading import read_section
+from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels
 from imagen_jax.data.sources import coco
@@ -150,10 +152,8 @@ def open_training_data(workdir: Path) -> Reference:
     """
     config = read_config(workdir)
     require_sections(config, ("data",), workdir, "an evaluation: the stage was imported, not trained here")
-    data = config.data
-    opened = open_data_sets(
-        data.source, data.resolution, data.data_dir, data.validation_fraction, data.options.to_dict()
-    )
+    data = read_section(DataConfig, config["data"], "data")
+    opened = open_data_sets(data.source, data.resolution, data.data_dir, data.validation_fraction, dict(data.options))
     return open_prepared(opened.folders[0], "train")
 
 

@@ -66,7 +66,7 @@ def our_number(cascade: Cascade, request: Request, measured: Measured) -> OurNum
         samples=len(request.choice.captions),
         data=request.reference.name,
         on_coco=request.dataset == "coco2014",
-        trained_on_coco=any("coco" in str(one.config.get("data", "")).lower() for one in cascade.trained),
+        trained_on_coco=any("coco" in str(one.config.others.get("data", "")).lower() for one in cascade.trained),
     )
 
 

@@ -34,8 +34,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
+from imagen_jax.config.sections import TrainingConfig
 from imagen_jax.runtime import processes
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, write_whole
@@ -48,7 +48,7 @@ BEGAN = "began.json"
 
 @contextmanager
 def open_log(
-    config: ConfigDict,
+    training: TrainingConfig,
     workdir: Path,
     done: int,
     clock: LoopClock,
@@ -58,7 +58,7 @@ def open_log(
     """Opens the log of a run and yields the hooks that write it; on processes other than 0 there are none.
 
     Args:
-        config: config of the stage.
+        training: settings of the run.
         workdir: folder of the run.
         done: step that the run continues from.
         clock: the loop's clock.
@@ -68,13 +68,13 @@ def open_log(
     if not processes.is_process_zero():
         yield []
         return
-    with MetricsWriter(workdir, first_step=done, tensorboard=config.training.tensorboard) as writer:
-        with Progress(f"Training {workdir.name}", done, config.training.steps) as progress:
+    with MetricsWriter(workdir, first_step=done, tensorboard=training.tensorboard) as writer:
+        with Progress(f"Training {workdir.name}", done, training.steps) as progress:
             goodput = Goodput(workdir)
-            act = make_logging(config.training.batch_size, writer, progress, clock, goodput, mfu, of_data)
+            act = make_logging(training.batch_size, writer, progress, clock, goodput, mfu, of_data)
             # The lines up to the step of a checkpoint must be written before the checkpoint.
-            flush = Hook("log", config.training.checkpoint_every, lambda number, moment: writer.flush())
-            yield [Hook("log", config.training.log_every, act), flush]
+            flush = Hook("log", training.checkpoint_every, lambda number, moment: writer.flush())
+            yield [Hook("log", training.log_every, act), flush]
 
 
 def make_logging(

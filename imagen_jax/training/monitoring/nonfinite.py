@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
+from imagen_jax.config.sections import LoopConfig
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -62,8 +62,7 @@ class NonfiniteGuard:
     """Hook that checks the metrics of every step; it must come before the hooks that log and save.
 
     Args:
-        training: config section with ``max_consecutive_nonfinite``, ``on_nonfinite``, ``max_rewinds`` and the
-            checkpoint settings.
+        training: settings of the run.
         workdir: folder of the run.
         done: step that the run continues from.
         checkpoints: checkpoints of the run.
@@ -74,7 +73,7 @@ class NonfiniteGuard:
     """
 
     def __init__(
-        self, training: ConfigDict, workdir: Path, done: int, checkpoints: CheckpointStore, shapes: TrainState
+        self, training: LoopConfig, workdir: Path, done: int, checkpoints: CheckpointStore, shapes: TrainState
     ) -> None:
         self._rewinds = lookup(ON_NONFINITE, training.on_nonfinite, "training.on_nonfinite")
         check_settings(training, self._rewinds)
@@ -212,7 +211,7 @@ class NonfiniteGuard:
         return f"after {len(self._passed)} rewinds that is one too many (training.max_rewinds): {mend}"
 
 
-def check_settings(training: ConfigDict, rewinds: bool) -> None:
+def check_settings(training: LoopConfig, rewinds: bool) -> None:
     """Checks the settings of the guard.
 
     Raises:

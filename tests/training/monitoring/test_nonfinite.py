@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
+from imagen_jax.config.sections import LoopConfig
 from imagen_jax.errors import UserError
 from imagen_jax.training.checkpoints.store import CheckpointStore, place_here
 from imagen_jax.training.checkpoints.write_errors import NotWrittenError, Refusal
@@ -86,7 +86,7 @@ class KilledError(Exception):
 def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None, **settings):
     """Trains as ``imagen_jax.train`` does, from the newest checkpoint; returns the last state."""
     training = {"max_consecutive_nonfinite": 3, "on_nonfinite": "stop", "max_rewinds": 3, "checkpoint_every": 4}
-    training = ConfigDict({**training, "keep_checkpoints": 2, **settings})
+    training = LoopConfig(steps=steps, batch_size=1, **{**training, "keep_checkpoints": 2, **settings})
     folder.mkdir(exist_ok=True)
     shapes = place_here(jax.eval_shape(start))
     with CheckpointStore(folder / "checkpoints", keep=training.keep_checkpoints) as checkpoints:
@@ -353,7 +353,7 @@ def test_settings_that_can_not_work_are_refused(tmp_path, settings, sentence):
 
 
 def test_a_checkpoint_of_an_older_version_has_nothing_for_the_guard(tmp_path):
-    training = ConfigDict({"max_consecutive_nonfinite": 3, "on_nonfinite": "stop", "checkpoint_every": 4})
+    training = LoopConfig(steps=9, batch_size=1, max_consecutive_nonfinite=3, checkpoint_every=4)
     guard = NonfiniteGuard(training, tmp_path, 8, CheckpointStore(tmp_path / "checkpoints"), jax.eval_shape(start))
     guard.set_state({"batches_read": 8})
     assert guard.metrics == {"skipped": 0}

@@ -1,0 +1,177 @@
+"""The config of a stage or a classifier as frozen values, made once where a program starts.
+
+config of ``--config``, or saved config of a workdir -> ``Experiment``, ``ModelConfig`` or ``ClassifierExperiment``
+
+Functions take these, one of their sections, or single values, and no ``ConfigDict``.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from imagen_jax.cascade.settings import ELSEWHERE
+from imagen_jax.config.reading import Given, fit, read_section, to_plain
+from imagen_jax.config.sections import (
+    CLASSIFIER_SECTIONS,
+    SECTIONS,
+    ClassifierConfig,
+    DataConfig,
+    LoopConfig,
+    MeshConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PreviewConfig,
+    SamplingConfig,
+    Section,
+    StageConfig,
+    TextConfig,
+    TrainingConfig,
+)
+from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.runtime.renamed import rename_config_keys, rename_saved_keys
+from imagen_jax.training.workdir import FINGERPRINTS
+
+MODEL_SECTIONS = ("network", "sampling", "stage", "text")
+"""The sections that sampling reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The config of a stage as far as sampling needs it.
+
+    Attributes:
+        text: the text encoder.
+        stage: the images and the diffusion process.
+        network: the network.
+        sampling: the settings of sampling.
+        others: the other sections of a saved config, as they were saved.
+    """
+
+    text: TextConfig
+    stage: StageConfig
+    network: NetworkConfig
+    sampling: SamplingConfig
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What identifies the training data and the text encoder, see ``training.workdir``; empty if not saved."""
+        return dict(self.others.get(FINGERPRINTS, {}))
+
+    def with_network(self: "AnyModel", **changed: Any) -> "AnyModel":
+        """Returns the config with other values of keys of its network."""
+        network = read_section(NetworkConfig, self.network.to_dict() | changed, "network")
+        return dataclasses.replace(self, network=network)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all sections as nested dicts."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "others"}
+        plain = {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
+        return {**self.others, **plain}
+
+
+AnyModel = TypeVar("AnyModel", bound=ModelConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ModelConfig):
+    """The config of a stage and its training.
+
+    Attributes:
+        seed: seed of the initial parameters and of the training's randomness.
+        data: the training images.
+        training: the training.
+        optimizer: the optimizer.
+        preview: the samples during training.
+        mesh: the mesh of devices.
+    """
+
+    seed: int
+    data: DataConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    preview: PreviewConfig
+    mesh: MeshConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierExperiment:
+    """The config of a noisy classifier and its training.
+
+    Attributes:
+        seed: seed of the initial parameters and of the training's randomness.
+        data: the training images.
+        classifier: the classifier.
+        training: the training.
+        optimizer: the optimizer.
+        given: the config as plain mappings, to save with the run.
+    """
+
+    seed: int
+    data: DataConfig
+    classifier: ClassifierConfig
+    training: LoopConfig
+    optimizer: OptimizerConfig
+    given: Mapping[str, Any]
+
+
+def read_experiment(config: Given | Experiment) -> Experiment:
+    """Reads the config of a stage and its training. The keys of a ``ConfigDict`` get their new names, in place.
+
+    Raises:
+        UserError: a section or key is unknown (the message names the nearest), has a value of another type, or is
+            missing and has no default.
+    """
+    if isinstance(config, Experiment):
+        return config
+    return Experiment(**read_sections(config, SECTIONS))
+
+
+def read_classifier_experiment(config: Given) -> ClassifierExperiment:
+    """Reads the config of a classifier. The keys of a ``ConfigDict`` get their new names, in place.
+
+    Raises:
+        UserError: as ``read_experiment``.
+    """
+    sections = read_sections(config, CLASSIFIER_SECTIONS)
+    return ClassifierExperiment(**sections, given=to_plain(config))
+
+
+def read_sections(config: Given, sections: Mapping[str, type[Section]]) -> dict[str, Any]:
+    """Reads the seed and all sections of a config.
+
+    Raises:
+        UserError: as ``read_experiment``.
+    """
+    if isinstance(config, Mapping):
+        config = rename_saved_keys(config)
+    else:
+        rename_config_keys(config)
+    plain = to_plain(config)
+    known = ("seed", *sections)
+    for name in plain:
+        if name not in known:
+            raise UserError(f"unknown config key {name}{nearest_name(name, known)}")
+    return {"seed": fit(plain.get("seed", 0), int, "seed"), **read_each(plain, sections)}
+
+
+def read_model(config: Given | ModelConfig) -> ModelConfig:
+    """Reads the sections of a config that sampling needs.
+
+    Raises:
+        UserError: as ``read_experiment``, for a key of these sections.
+    """
+    if isinstance(config, ModelConfig):
+        return config
+    plain = to_plain(config)
+    others = {name: value for name, value in plain.items() if name not in MODEL_SECTIONS}
+    return ModelConfig(**read_each(plain, {name: SECTIONS[name] for name in MODEL_SECTIONS}), others=others)
+
+
+def read_each(plain: Mapping[str, Any], sections: Mapping[str, type[Section]]) -> dict[str, Any]:
+    """Reads each of some sections; a missing one has only defaults."""
+    return {
+        name: read_section(kind, plain.get(name, {}), name, ELSEWHERE if name == "sampling" else None)
+        for name, kind in sections.items()
+    }

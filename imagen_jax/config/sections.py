@@ -1,0 +1,332 @@
+"""The keys of each section of a config, as frozen dataclasses.
+
+To add a key, add a field with a default here, and read it where it has its effect. A field without a default must be
+set by each experiment. Saved configs of older versions lack newer keys and get the default, so the default of a new key
+must be what the program did before. Later changes of a default would change such runs.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section of a config.
+
+    Attributes:
+        rest: name of the field that takes all keys without a field of their own; None if there are no such keys.
+        free_to_change: keys whose values may change when a run resumes.
+    """
+
+    rest: ClassVar[str | None] = None
+    free_to_change: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values by key, those of ``rest`` among them."""
+        values = dataclasses.asdict(self)
+        return values | (values.pop(self.rest) if self.rest else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """The training images, and how they are read.
+
+    Attributes:
+        source: a key of ``data.sources.SOURCES``, or ``prepared``.
+        options: arguments of the source, such as ``folder``.
+        resolution: height and width of the stored images, in pixels; at least those of the stage.
+        data_dir: folder for generated data sets.
+        validation_fraction: fraction of the images in the validation split, in [0, 1].
+        cache: whether decoded images stay in memory.
+        crop: the square that is cut out of other images: ``centre``, or ``random`` along the longer side.
+        mirror: whether every second image is mirrored, unless its caption depends on the side.
+        weights: how often each of several prepared data sets is read; () for their sizes.
+        max_bad_fraction: training stops if a larger fraction of the images can't be read, in [0, 1].
+        num_workers: number of processes that read images; 0 for none but this one.
+    """
+
+    free_to_change = ("data_dir", "num_workers", "max_bad_fraction")
+
+    source: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    resolution: int
+    data_dir: str = "runs/data"
+    validation_fraction: float = 0.01
+    cache: bool = False
+    crop: str = "centre"
+    mirror: bool = False
+    weights: tuple[float, ...] = ()
+    max_bad_fraction: float = 0.01
+    num_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(Section):
+    """The text encoder and its embeddings.
+
+    Attributes:
+        encoder: a key of ``encoders.encoder.TEXT_ENCODERS``.
+        options: arguments of the encoder; T5 takes ``folder``, ``tokenizer``, ``max_tokens`` and ``dtype``.
+        width: number of channels of an embedding.
+        length: number of tokens to which captions are padded.
+        embeddings: ``stored``, or ``computed`` for each batch anew.
+        null: the text of no caption in sampling: ``zeros``, or ``empty_caption``.
+    """
+
+    encoder: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    width: int
+    length: int
+    embeddings: str = "stored"
+    null: str = "zeros"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Section):
+    """The images of a stage and its diffusion process.
+
+    Attributes:
+        resolution: height and width of the images, in pixels.
+        low_resolution: height and width of the image that a super-resolution stage enlarges; None for a base.
+        crop: height and width of training crops; None for whole images.
+        schedule: noise schedule, a key of ``diffusion.schedules.SCHEDULES``.
+        augmentation_schedule: noise schedule of the low-resolution image.
+        enlarge_before_noise: a key of ``diffusion.augmentation.ENLARGEMENTS``: ``none``, or ``corners``, for DeepFloyd
+            IF adds noise to the enlarged image.
+        noise_conditioning: input of the network for the noise level: ``log_snr``, or ``timestep`` (of 1000).
+        prediction: output of the network, a key of ``diffusion.process.PREDICTIONS``.
+        self_conditioned: whether the network also takes its own estimate of a first pass.
+    """
+
+    resolution: int
+    low_resolution: int | None = None
+    crop: int | None = None
+    schedule: str = "cosine"
+    augmentation_schedule: str = "cosine"
+    enlarge_before_noise: str = "none"
+    noise_conditioning: str = "log_snr"
+    prediction: str = "eps"
+    self_conditioned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Section):
+    """A network.
+
+    Attributes:
+        name: a key of ``models.NETWORKS``.
+        dtype: compute dtype, ``float32`` or ``bfloat16``.
+        fields: the fields of its Linen module.
+    """
+
+    rest = "fields"
+    free_to_change = ("remat",)
+
+    name: str
+    dtype: str = "float32"
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(Section):
+    """A classifier of noisy images.
+
+    Attributes:
+        classes: a key of ``cascade.classifier.CLASSES``.
+        resolution: height and width of its images, those of the guided stage.
+        schedule: noise schedule of the guided stage.
+        fields: the fields of ``models.noise_classifier.NoiseClassifier``.
+    """
+
+    rest = "fields"
+
+    classes: str
+    resolution: int
+    schedule: str = "cosine"
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Section):
+    """The settings of every training: its length, parameter average, log and checkpoints.
+
+    Attributes:
+        steps: number of training steps.
+        batch_size: number of images in a batch.
+        ema_decay: decay of the average of the parameters, in [0, 1).
+        ema_warm_up: whether the decay rises from 0, so that early averages are useful.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: number of newest checkpoints that stay.
+        keep_every: steps between two checkpoints that stay for good; 0 for none.
+        max_consecutive_nonfinite: max number of consecutive steps that are skipped because their numbers are not
+            finite.
+        on_nonfinite: action after so many: ``stop``, or ``rewind`` to a good checkpoint and continue with later data.
+        max_rewinds: max number of rewinds.
+    """
+
+    free_to_change: ClassVar[tuple[str, ...]] = (
+        "steps",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "keep_every",
+        "max_consecutive_nonfinite",
+        "on_nonfinite",
+        "max_rewinds",
+    )
+
+    steps: int
+    batch_size: int
+    ema_decay: float = 0.9999
+    ema_warm_up: bool = True
+    log_every: int = 100
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 3
+    keep_every: int = 0
+    max_consecutive_nonfinite: int = 10
+    on_nonfinite: str = "stop"
+    max_rewinds: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(LoopConfig):
+    """The training of a stage. See also ``LoopConfig``.
+
+    Attributes:
+        caption_dropout: fraction of the captions that are dropped for guidance, in [0, 1].
+        weighting: weights of the loss by noise level: ``uniform`` or ``min_snr``.
+        min_snr_gamma: max signal-to-noise ratio of ``min_snr``.
+        stratified_times: whether the times of a batch are spread evenly.
+        time_exponent: exponent of the distribution of times: 1 is uniform, more draws noisier times.
+        gradient_accumulation: number of parts of a batch, one after the other, to save memory.
+        preview_every: steps between two previews; 0 for none.
+        evaluate_every: steps between two evaluations of ``preview.samples`` images; 0 for none.
+        tensorboard: whether metrics are also written for TensorBoard.
+    """
+
+    free_to_change = (*LoopConfig.free_to_change, "preview_every", "evaluate_every", "tensorboard")
+
+    caption_dropout: float = 0.1
+    weighting: str = "uniform"
+    min_snr_gamma: float = 5.0
+    stratified_times: bool = False
+    time_exponent: float = 1.0
+    gradient_accumulation: int = 1
+    preview_every: int = 10_000
+    evaluate_every: int = 0
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    """An optimizer and its learning rate, see ``training.optimizer.make_optimizer``.
+
+    Attributes:
+        name: a key of ``training.optimizer.OPTIMIZERS``.
+        learning_rate: peak learning rate.
+        warm_up_steps: updates from 0 to the peak.
+        decay_steps: updates after which the learning rate is 0.
+        clip_norm: max global norm of a gradient; None for no clipping.
+        options: other arguments of the optimizer.
+    """
+
+    rest = "options"
+
+    name: str
+    learning_rate: float
+    warm_up_steps: int
+    decay_steps: int
+    clip_norm: float | None = 1.0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Section):
+    """Sampling with a stage. ``cascade.settings`` checks the ranges.
+
+    Attributes:
+        sampler: a key of ``sampling.sampler.STEP_RULES``.
+        steps: number of steps.
+        guidance: guidance weight; 1 for no guidance.
+        spacing: spacing of the steps: ``uniform`` in time, or ``discrete`` as in diffusers' DeepFloyd IF.
+        thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
+        percentile: percentile of dynamic thresholding, in [0, 100].
+        max_threshold: max threshold of dynamic thresholding; the paper has none.
+        gamma: variance of ancestral sampling, from 0 (the min) to 1 (the max).
+        eta: noise of ddim, from 0 (none) to 1 (as much as ancestral sampling).
+        guidance_interval: two log-SNRs, the only ones between which guidance applies; () for all.
+        batched_guidance: whether guidance evaluates the network once with twice the batch, instead of twice.
+        augmentation_level: noise level of the low-resolution image, in [0, 1].
+    """
+
+    sampler: str = "ancestral"
+    steps: int
+    guidance: float
+    spacing: str = "uniform"
+    thresholding: str = "dynamic"
+    percentile: float = 99.5
+    max_threshold: float = 1e9
+    gamma: float = 0.0
+    eta: float = 0.0
+    guidance_interval: tuple[float, ...] | None = ()
+    batched_guidance: bool = False
+    augmentation_level: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig(Section):
+    """Samples during training.
+
+    Attributes:
+        prompts: prompts of a base's previews.
+        samples: number of images that an evaluation samples, with training captions.
+        compared: max number of training images that they are compared with.
+        features: a key of ``encoders.feature_networks.FEATURE_NETWORKS``.
+    """
+
+    prompts: tuple[str, ...]
+    samples: int = 64
+    compared: int = 2000
+    features: str = "efficientnet_lite0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig(Section):
+    """Sizes of the axes of the device mesh, see ``sharding.mesh``. One may be -1: all remaining devices.
+
+    Attributes:
+        slice: number of slices of devices.
+        data: shards of the batch.
+        fsdp: shards of the batch and of the parameters.
+        tensor: shards of channels and attention heads.
+    """
+
+    slice: int = 1
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "text": TextConfig,
+    "stage": StageConfig,
+    "network": NetworkConfig,
+    "training": TrainingConfig,
+    "optimizer": OptimizerConfig,
+    "sampling": SamplingConfig,
+    "preview": PreviewConfig,
+    "mesh": MeshConfig,
+}
+"""The sections of a stage's config, by name. Beside them it has a ``seed``."""
+
+CLASSIFIER_SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "classifier": ClassifierConfig,
+    "training": LoopConfig,
+    "optimizer": OptimizerConfig,
+}
+"""The sections of a classifier's config, by name. Beside them it has a ``seed``."""
