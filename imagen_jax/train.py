@@ -6,7 +6,7 @@ On several hosts, run this command on each, with ``--distributed`` or with ``--c
 Run again, it continues from the newest checkpoint; a finished run returns at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -131,10 +131,8 @@ class Run(NamedTuple):
     check_workdir: Callable[[], None]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Trains ``--config`` in ``--workdir``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
     check_flags(PRECONDITIONS)
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
@@ -367,4 +365,4 @@ def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple
 
 if __name__ == "__main__":
     restart_with_large_pages()
-    run_main(main, IF_INTERRUPTED)
+    run_main(main, "config keys are set as in --config.training.steps=500", if_interrupted=IF_INTERRUPTED)

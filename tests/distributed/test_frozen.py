@@ -21,7 +21,7 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 
-def main(arguments):
+def main():
     join_as_flagged()
     print("began", flush=True)
     for step in range(1, 120):

@@ -15,7 +15,7 @@ PROGRAM = """
 import jax, jax.monitoring
 from imagen_jax.runtime.main import run_main
 
-def main(arguments):
+def main():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     found = []
     jax.monitoring.register_event_listener(lambda event, **_: found.append(event))

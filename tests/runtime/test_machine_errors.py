@@ -48,7 +48,7 @@ LACKS = {
 @pytest.mark.parametrize(("lack", "status", "words"), LACKS.values(), ids=LACKS)
 def test_a_lack_is_a_sentence_and_a_status(lack, status, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        main.run_guarded(lambda arguments: lack(), [], "")
+        main.run_guarded(lack, "")
     told = capsys.readouterr().err.splitlines()
     assert ended.value.code == status and len(told) == 1 and all(word in told[0] for word in ("error: ", *words))
 
