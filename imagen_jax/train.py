@@ -9,6 +9,12 @@ Run again, it continues from the newest checkpoint; a finished run returns at on
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+from imagen_jax.runtime.memory import restart_with_large_pages
+
+if __name__ == "__main__":
+    # Before the other imports: JAX takes seconds to load, and would be loaded twice.
+    restart_with_large_pages()
+
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -32,7 +38,6 @@ from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
-from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
 from imagen_jax.runtime.renamed import rename_config_keys
@@ -364,5 +369,4 @@ def find_missing_previews(config: ConfigDict, workdir: Path, done: int) -> tuple
 
 
 if __name__ == "__main__":
-    restart_with_large_pages()
     run_main(main, "config keys are set as in --config.training.steps=500", if_interrupted=IF_INTERRUPTED)
