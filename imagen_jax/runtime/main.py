@@ -14,7 +14,6 @@
 import errno
 import functools
 import inspect
-import logging
 import os
 import re
 import sys
@@ -52,7 +51,6 @@ def run_main(main: Callable[[], None], flag_hint: str = "", if_interrupted: str 
     interrupts.begin_listening(if_interrupted)
     # Info messages of the libraries would mix with the command's output.
     absl_logging.set_verbosity(absl_logging.WARNING)
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     enable_compilation_cache()
     app.run(lambda _: run_guarded(main, if_interrupted), flags_parser=functools.partial(parse_flags, hint=flag_hint))
 
