@@ -63,7 +63,7 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
         hint: message for an argument that is not a flag: how to pass it as one.
 
     Returns:
-        The name of the program.
+        A list with the name of the program alone.
     """
     try:
         rest = flags.FLAGS(with_new_names(arguments))
