@@ -126,10 +126,8 @@ PRECONDITIONS = (
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Evaluates ``--stages`` and prints the result."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: name stages as --stages=…")
     out = check_places()
     if out.suffix in (".json", ".html"):
         raise UserError(f"--out={OUT.value} is a file: name a folder, and the report is report.json in it")
@@ -321,4 +319,8 @@ def read_wanted() -> Wanted:
 
 
 if __name__ == "__main__":
-    run_main(main, "what is drawn and measured is kept; run the same command to continue")
+    run_main(
+        main,
+        "name stages as --stages=…",
+        if_interrupted="what is drawn and measured is kept; run the same command to continue",
+    )

@@ -126,10 +126,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Samples the images and writes them."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: give each prompt as --prompt='…'")
     out = check_places()
     check_flags(PRECONDITIONS)
     requests = list_requests(read_all_prompts())
@@ -250,4 +248,8 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main(main, "the images that are written are kept; run the same command to draw the rest")
+    run_main(
+        main,
+        "give each prompt as --prompt='…'",
+        if_interrupted="the images that are written are kept; run the same command to draw the rest",
+    )

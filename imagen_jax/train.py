@@ -6,8 +6,14 @@ On several hosts, run this command on each, with ``--distributed`` or with ``--c
 Run again, it continues from the newest checkpoint; a finished run returns at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
+
+from imagen_jax.runtime.memory import restart_with_large_pages
+
+if __name__ == "__main__":
+    # Before the other imports: JAX takes seconds to load, and would be loaded twice.
+    restart_with_large_pages()
 
 import jax
 from absl import flags
@@ -34,7 +40,6 @@ from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
-from imagen_jax.runtime.memory import restart_with_large_pages
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
 from imagen_jax.storage.paths import Path, to_path
@@ -132,10 +137,8 @@ class Run(NamedTuple):
     check_workdir: Callable[[], None]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Trains ``--config`` in ``--workdir``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
     check_flags(PRECONDITIONS)
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
@@ -372,5 +375,4 @@ def find_missing_previews(config: Experiment, workdir: Path, done: int) -> tuple
 
 
 if __name__ == "__main__":
-    restart_with_large_pages()
-    run_main(main, IF_INTERRUPTED)
+    run_main(main, "config keys are set as in --config.training.steps=500", if_interrupted=IF_INTERRUPTED)

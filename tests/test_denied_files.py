@@ -193,7 +193,7 @@ def test_who_may_not_read_a_file_is_told_so(tmp_path, monkeypatch, capsys, write
     file.chmod(0)
     capsys.readouterr()
     with as_somebody_else(tmp_path), pytest.raises(SystemExit) as ended:
-        main.run_guarded(lambda arguments: read() and None, [])
+        main.run_guarded(lambda: read() and None)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 2 and len(told) == 1, told
     assert "may not read" in told[0] and "ask its owner" in told[0], told

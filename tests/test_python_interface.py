@@ -168,6 +168,7 @@ def test_an_option_is_given_once():
         {"spacing": "kerras"},
         {"thresholding": "dynamics"},
         {"percentile": 101.0},
+        {"percentile": 0.995},
         {"max_threshold": 0.5},
         {"batched_guidance": 1},
         {"augmentation_level": [0.0, 1.5]},

@@ -12,7 +12,7 @@ from imagen_jax.errors import UserError, check_names, nearest_name
 from imagen_jax.sampling.guidance import MAX_GUIDANCE
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
-from imagen_jax.sampling.thresholding import THRESHOLDS
+from imagen_jax.sampling.thresholding import THRESHOLDS, check_percentile
 
 MAX_STEPS = 100_000
 
@@ -74,6 +74,17 @@ def truth(name: str, value: Any) -> bool:
     return value
 
 
+def percentile(name: str, value: Any) -> float:
+    """Checks the percentile of dynamic thresholding, in (1, 100].
+
+    Raises:
+        UserError: the value is not such a number.
+    """
+    asked = number(0, 100, "99.5")(name, value)
+    check_percentile(asked)
+    return asked
+
+
 def interval(name: str, value: Any) -> tuple[float, ...]:
     """Checks an interval: two log-SNRs, the lower first; or None or an empty list for no limits, returned as ``()``.
 
@@ -95,7 +106,7 @@ SETTINGS: dict[str, Check] = {
     "guidance": number(-MAX_GUIDANCE, MAX_GUIDANCE, "3"),
     "spacing": one_of(SPACINGS),
     "thresholding": one_of(THRESHOLDS),
-    "percentile": number(0, 100, "99.5"),
+    "percentile": percentile,
     "max_threshold": number(1, math.inf, "1.5"),
     "gamma": number(0, 1, "0.5"),
     "eta": number(0, 1, "0.5"),

@@ -11,7 +11,6 @@ of the chips (``forecast/roofline.py``).
 
 import json
 import os
-from collections.abc import Sequence
 
 import jax
 from absl import flags
@@ -56,10 +55,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Compiles ``--config`` for ``--topology``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.mesh.fsdp=16")
     check_flags(PRECONDITIONS)
     check_choice()
     # Programs compiled for chips that are not attached can't be loaded from the compilation cache.
@@ -107,4 +104,4 @@ def make_job(pod: Pod) -> Job:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "config keys are set as in --config.mesh.fsdp=16")

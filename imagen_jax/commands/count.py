@@ -7,14 +7,11 @@ forward pass and of a training step without its optimizer, both counted and as X
 Nothing is allocated. Counting operations compiles both programs in float32, which takes minutes for 2B parameters.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 from ml_collections import config_flags
 
 from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
-from imagen_jax.errors import UserError
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main
@@ -34,10 +31,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Counts ``--config``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.network.text_channels=512")
     check_flags(PRECONDITIONS)
     config = read_experiment(CONFIG.value)
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
@@ -48,4 +43,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "config keys are set as in --config.network.text_channels=512")

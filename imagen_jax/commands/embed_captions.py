@@ -10,7 +10,7 @@ each on all of its devices.
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 from absl import flags
@@ -49,10 +49,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Embeds the captions of ``--data``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: an option of the encoder is given as in --option=folder=T5")
     check_flags(PRECONDITIONS)
     load = lookup(TEXT_ENCODERS, ENCODER.value, "text encoder")
     options = parse_options(load, OPTION.value)
@@ -127,4 +125,8 @@ def describe_size(tokens: int, captions: int, width: int) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main, "the embeddings that are written are kept; run the same command to continue")
+    run_main(
+        main,
+        "an option of the encoder is given as in --option=folder=T5",
+        if_interrupted="the embeddings that are written are kept; run the same command to continue",
+    )

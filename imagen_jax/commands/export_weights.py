@@ -6,8 +6,6 @@
 also accepts a folder in the format imagen_jax.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from imagen_jax.errors import UserError
@@ -21,10 +19,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The stage.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Exports ``--workdir`` into ``--out``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: give the stage as --workdir=…")
     if to_path(WORKDIR.value) == to_path(OUT.value):
         raise UserError("--out is the same folder as --workdir: choose another --out")
     export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value), DTYPE.value)
@@ -32,4 +28,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "give the stage as --workdir=…")

@@ -8,12 +8,9 @@
 ``weight_formats.formats`` lists the formats. Weights must be safetensors, because a pickle could run code.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from imagen_jax.cascade.checkpoint_export import ImportChoices
-from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats.formats import import_stage
@@ -26,10 +23,8 @@ DTYPE = flags.DEFINE_string("dtype", None, "What the network computes in; DeepFl
 TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "What T5 computes in; DeepFloyd IF's in bfloat16 if not given.")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Imports ``--source`` into ``--out``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: give the folder of the weights as --source=…")
     text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
     choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
     import_stage(FORMAT.value, to_path(SOURCE.value), to_path(OUT.value), choices)
@@ -37,4 +32,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "give the folder of the weights as --source=…")

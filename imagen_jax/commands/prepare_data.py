@@ -10,7 +10,6 @@ DATA/repeated.jsonl those that repeat another record.
 """
 
 import os
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,7 +21,7 @@ from imagen_jax.data.preparation.preparation import Preparation, prepare, upload
 from imagen_jax.data.preparation.repetitions import DUPLICATES
 from imagen_jax.data.preparation.summary import format_manifest
 from imagen_jax.data.sources.parted_sources import PARTED_SOURCES, list_parts
-from imagen_jax.errors import UserError, lookup
+from imagen_jax.errors import lookup
 from imagen_jax.runtime.main import parse_options, run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.storage.folder_locks import locked
@@ -67,10 +66,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Prepares ``--source`` in ``--out``."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: an option of the source is given as in --option=folder=COCO")
     check_flags(PRECONDITIONS)
     source = lookup(PARTED_SOURCES, SOURCE.value, "data source")
     options = parse_options(source.list_all, OPTION.value)
@@ -108,4 +105,8 @@ def read_conversion() -> Conversion:
 
 
 if __name__ == "__main__":
-    run_main(main, "the finished parts are kept; run the same command to continue")
+    run_main(
+        main,
+        "an option of the source is given as in --option=folder=COCO",
+        if_interrupted="the finished parts are kept; run the same command to continue",
+    )

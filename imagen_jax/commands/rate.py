@@ -16,7 +16,6 @@ It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``we
 """
 
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -55,10 +54,8 @@ PRECONDITIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Serves the page until interrupted, or prints the results."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: name the folders as in --a=runs/ours/pictures --b=…")
     out = to_path(OUT.value)
     check_flags(PRECONDITIONS)
     if RESULTS.value and not A.value and not B.value:
@@ -126,4 +123,8 @@ def tell_results(out: Path, comparison: Comparison | None) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, "the ratings are kept; run the same command to go on rating")
+    run_main(
+        main,
+        "name the folders as in --a=runs/ours/pictures --b=…",
+        if_interrupted="the ratings are kept; run the same command to go on rating",
+    )

@@ -5,8 +5,6 @@
 It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from imagen_jax.cascade.cascade import load_planned
@@ -24,10 +22,8 @@ MAX_STEPS = flags.DEFINE_integer("max_steps", 250, "Steps that a page may ask of
 MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Pictures that may wait.", lower_bound=1)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Serves the page until interrupted."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: name the stages as in --stages=runs/base,runs/large")
     try:
         from imagen_jax.web.app import make_app
         from imagen_jax.web.listening import keep_out, serve
@@ -46,4 +42,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, "the server has stopped")
+    run_main(main, "name the stages as in --stages=runs/base,runs/large", if_interrupted="the server has stopped")

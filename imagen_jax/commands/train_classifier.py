@@ -7,13 +7,10 @@ The same command resumes from the newest checkpoint. At the end it prints the ac
 several noise levels, and writes it to ``WORKDIR/accuracy.json``. It uses one process and one device.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 from ml_collections import config_flags
 
 from imagen_jax.cascade.classifier_training import train_classifier
-from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preemption import IF_INTERRUPTED
 from imagen_jax.storage.paths import to_path
@@ -23,14 +20,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metri
 flags.mark_flag_as_required("config")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Trains ``--config`` in ``--workdir``, and prints the accuracy."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
     accuracy = train_classifier(CONFIG.value, to_path(WORKDIR.value))
     told = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
     print(f"Classes told right: {told}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
 
 
 if __name__ == "__main__":
-    run_main(main, IF_INTERRUPTED)
+    run_main(main, "config keys are set as in --config.training.steps=500", if_interrupted=IF_INTERRUPTED)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-from jax._src.lib import _jax, hlo  # pinned: JAX has no public API for the costs of a part of a program
+
+from imagen_jax.errors import UserError
 
 ENTRY = "ENTRY"
 """Name used here for a program's entry computation."""
@@ -186,10 +187,24 @@ def count_costs(once: Costs, text: str, loops: Sequence[Loop], runs: Mapping[str
 
 
 def analyse_body(text: str, computation: str) -> Costs:
-    """Returns XLA's costs of one run of a computation, from a program that has it as its entry."""
+    """Returns XLA's costs of one run of a computation, from a program that has it as its entry.
+
+    Raises:
+        UserError: this version of JAX has no such analysis.
+    """
+    try:
+        # ``jax.stages.Compiled.cost_analysis`` is public, and covers whole programs that JAX has compiled itself.
+        from jax._src.lib import _jax, hlo
+
+        analyse, parse = _jax.hlo_module_cost_analysis, hlo.hlo_module_from_text
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"JAX {jax.__version__} can't count the operations of a loop ({error}): install a version that setup.py "
+            "allows"
+        ) from error
     body = re.sub(r"^HloModule .*$", "HloModule body", text, count=1, flags=re.MULTILINE)
     body = re.sub(r"^ENTRY ", "", body, count=1, flags=re.MULTILINE)
     body = re.sub(rf"^%{re.escape(computation)} \(", rf"ENTRY %{computation} (", body, count=1, flags=re.MULTILINE)
     client = jax.local_devices(backend="cpu")[0].client
-    costs = _jax.hlo_module_cost_analysis(client, hlo.hlo_module_from_text(body))
+    costs = analyse(client, parse(body))
     return Costs(costs["flops"], costs["bytes accessed"])

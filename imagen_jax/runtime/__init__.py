@@ -4,8 +4,9 @@
 
 - ``main``: the wrapper of every command; ``distributed_flags``: flags of commands that several hosts run together;
   ``preconditions``: rejects flags that would have no effect.
-- ``processes``: multi-host functions (barrier, broadcast, agreement); ``process_group``: heartbeats.
-- ``preemption`` and ``signals``: SIGTERM; ``interrupts``: Ctrl-C; ``machine_errors``: missing memory, threads, devices.
+- ``processes``: multi-host functions (barrier, broadcast, agreement); ``process_group``: heartbeats;
+  ``coordination``: JAX's service for both.
+- ``preemption``: SIGTERM; ``interrupts``: Ctrl-C; ``machine_errors``: missing memory, threads, devices.
 - ``memory``: large pages, freeing memory; ``backend``: the platform that a program is compiled for;
   ``compilation_cache``: the cache of compiled programs; ``standard_streams``: closed or broken standard streams;
   ``seeds``: the range of valid seeds.

@@ -1,85 +1,71 @@
-"""A persistent compilation cache with checksums. It removes and replaces damaged entries.
+"""JAX's persistent compilation cache in our cache folder. Unreadable entries are removed, so JAX replaces them.
 
-    CACHE/xla/PROCESSOR/NAME-cache    the SHA-256 of an entry, then JAX's entry
+    CACHE/xla/PROCESSOR/PROGRAM-HASH-cache
 
-JAX's own cache writes entries in place, so a killed program leaves an incomplete entry. JAX then warns of that entry at
-each start and never replaces it. It may also miss a flipped bit in a compiled program.
+JAX writes an entry in place, so a killed program or a full disk leaves an incomplete one. JAX warns of that entry at
+each start, compiles the program again and keeps the entry. So ``CacheWarnings`` removes it when JAX warns.
 """
 
+import glob
 import hashlib
 import os
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
-from jax._src import compilation_cache
-from jax._src.compilation_cache_interface import CacheInterface
-from jax._src.lru_cache import LRUCache
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import cache_folder
 
-DIGEST = hashlib.sha256().digest_size
-
-BEGINNINGS = (b"x\x9c", b"\x28\xb5\x2f\xfd")
-"""First bytes of entries without a checksum, from earlier versions and JAX's own cache: zlib and Zstandard."""
+WARNING = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']*)': (.*)", re.DOTALL)
+"""JAX's warning of an entry: the operation, the name of the program, and the error."""
 
 
-class CheckedCache(CacheInterface):
-    """A cache of compiled programs that never returns a damaged entry.
-
-    After a disk error it prints one warning, and programs compile as without a cache.
+class CacheWarnings:
+    """Handles JAX's warnings about the cache: removes unreadable entries, and logs one message for all of them.
 
     Args:
-        inner: JAX's own cache, which stores the entries and evicts old ones.
+        folder: folder of the entries.
+        show: function for all other warnings, with the arguments of ``warnings.showwarning``.
     """
 
-    def __init__(self, inner: LRUCache) -> None:
-        self._inner = inner
-        self._path = inner._path
-        self._has_told = False
+    def __init__(self, folder: Path, show: Callable[..., Any]) -> None:
+        self._folder = folder
+        self._show = show
+        self._has_warned = False
 
-    def get(self, key: str) -> bytes | None:
-        """Returns the entry of a key; None if it is missing or damaged. Removes a damaged entry."""
+    def __call__(self, message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        """Handles a warning. The arguments are those of ``warnings.showwarning``."""
+        found = WARNING.match(str(message))
+        if found is None:
+            self._show(message, *args, **kwargs)
+            return
+        operation, program, error = found.groups()
+        removed = self._remove(program)
+        if self._has_warned:
+            return
+        self._has_warned = True
+        if removed and operation == "reading":
+            logging.warning("a compiled program in %s was damaged: it is compiled and stored again", self._folder)
+        else:
+            warn_of_no_cache(str(self._folder), error.partition("\n")[0])
+
+    def _remove(self, program: str) -> bool:
+        """Removes the entries of a program, for all shapes. Returns whether it has removed any."""
         try:
-            content = self._inner.get(key)
-            if content is None:
-                return None
-            digest, value = content[:DIGEST], content[DIGEST:]
-            if hashlib.sha256(value).digest() == digest:
-                return value
-            self._remove(key)
-        except OSError as error:
-            self._tell(error)
-            return None
-        if not content.startswith(BEGINNINGS):
-            logging.warning("a compiled program in %s was damaged: it is compiled and kept anew", self._path)
-        return None
-
-    def put(self, key: str, value: bytes) -> None:
-        """Stores an entry. It replaces an existing one, because ``get`` could not return that one."""
-        try:
-            self._remove(key)
-            try:
-                self._inner.put(key, hashlib.sha256(value).digest() + value)
-            except OSError:
-                self._remove(key)
-                raise
-        except OSError as error:
-            self._tell(error)
-
-    def _remove(self, key: str) -> None:
-        # ``LRUCache`` can't remove an entry. The suffix is the one that it uses.
-        Path(str(self._path), f"{key}-cache").unlink(missing_ok=True)
-
-    def _tell(self, error: OSError) -> None:
-        if not self._has_told:
-            self._has_told = True
-            tell_refused(str(self._path), error.strerror or str(error))
+            entries = list(self._folder.glob(f"{glob.escape(program)}-*-cache"))
+            for entry in entries:
+                entry.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return bool(entries)
 
 
-def tell_refused(folder: str, reason: str) -> None:
+def warn_of_no_cache(folder: str, reason: str) -> None:
     """Logs a warning that the cache folder can't be used, with the fix."""
     logging.warning(
         "compiled programs can't be kept in %s (%s), so each run compiles them again: make it writable, or set "
@@ -87,15 +73,6 @@ def tell_refused(folder: str, reason: str) -> None:
         folder,
         reason,
     )
-
-
-def open_cache(path: str) -> tuple[CacheInterface, str] | None:
-    """Opens the cache in a folder. Returns the cache and the folder; None, with a warning, after a disk error."""
-    try:
-        return CheckedCache(LRUCache(path, max_size=jax.config.values["jax_compilation_cache_max_size"])), path
-    except OSError as error:
-        tell_refused(path, error.strerror or str(error))
-        return None
 
 
 def enable_compilation_cache() -> None:
@@ -106,13 +83,12 @@ def enable_compilation_cache() -> None:
     if os.environ.get("IMAGEN_JAX_NO_CACHE"):
         return
     try:
-        folder = str(cache_folder() / "xla" / processor_name())
+        folder = cache_folder() / "xla" / processor_name()
     except UserError as error:
-        tell_refused("the cache folder", str(error))
+        warn_of_no_cache("the cache folder", str(error))
         return
-    # JAX has no public API for another cache class.
-    compilation_cache.get_file_cache = open_cache
-    jax.config.update("jax_compilation_cache_dir", folder)
+    warnings.showwarning = CacheWarnings(Path(folder), warnings.showwarning)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 

@@ -6,7 +6,6 @@ an error of Python, JAX or the C library -> ``UserError`` with the fix; None for
 import os
 
 import jax
-from jax._src import xla_bridge
 from jax.errors import JaxRuntimeError
 
 from imagen_jax.errors import ForNowError, UserError
@@ -54,7 +53,7 @@ def explain_platform(error: BaseException, others: bool) -> UserError | None:
     """
     named = jax.config.values["jax_platforms"]
     # For a known platform without an installed plugin, JAX raises an assertion error without a message.
-    if not named or not isinstance(error, RuntimeError | AssertionError) or xla_bridge.backends_are_initialized():
+    if not named or not isinstance(error, RuntimeError | AssertionError):
         return None
     reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
     if "initialize backend" not in reason:

@@ -12,8 +12,8 @@
 """
 
 import errno
+import functools
 import inspect
-import logging
 import os
 import re
 import sys
@@ -39,30 +39,37 @@ flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
 IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
 
 
-def run_main(main: Callable[[Sequence[str]], None], if_interrupted: str = IF_INTERRUPTED) -> None:
-    """Parses the flags, runs ``main`` with the remaining arguments, and exits.
+def run_main(main: Callable[[], None], flag_hint: str = "", if_interrupted: str = IF_INTERRUPTED) -> None:
+    """Parses the flags, runs ``main`` and exits.
 
     Args:
         main: the command.
+        flag_hint: message for an argument that is not a flag: how to pass it as one.
         if_interrupted: message after Ctrl-C: the saved state and the next step.
     """
     make_streams_resilient()
     interrupts.begin_listening(if_interrupted)
     # Info messages of the libraries would mix with the command's output.
     absl_logging.set_verbosity(absl_logging.WARNING)
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     enable_compilation_cache()
-    app.run(lambda arguments: run_guarded(main, arguments, if_interrupted), flags_parser=parse_flags)
+    app.run(lambda _: run_guarded(main, if_interrupted), flags_parser=functools.partial(parse_flags, hint=flag_hint))
 
 
-def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
-    """Parses the flags. Exits with status 2 and a message if a flag or the config is wrong."""
+def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
+    """Parses the flags. Exits with status 2 and a message if a flag, the config or another argument is wrong.
+
+    Args:
+        arguments: the command line, with the name of the program.
+        hint: message for an argument that is not a flag: how to pass it as one.
+
+    Returns:
+        A list with the name of the program alone.
+    """
     try:
         rest = flags.FLAGS(with_new_names(arguments))
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             # A config file that could not be loaded raises at its first use.
             rename_config_keys(flags.FLAGS.config)
-        return rest
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if len(name) > 1]
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
@@ -73,6 +80,9 @@ def parse_flags(arguments: Sequence[str]) -> Sequence[str]:
             fail(f"{cause.filename} is a folder: name a file of it, as in --config=configs/quickstart.py:base")
         sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
         fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
+    if rest[1:]:
+        fail(f"{rest[1]!r} is not a flag: {hint or 'leave it out'}")
+    return rest
 
 
 def with_new_names(arguments: Sequence[str]) -> Sequence[str]:
@@ -137,18 +147,16 @@ def explain_flag_error(message: str) -> str:
     return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
 
 
-def run_guarded(
-    main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str = IF_INTERRUPTED
-) -> None:
+def run_guarded(main: Callable[[], None], if_interrupted: str = IF_INTERRUPTED) -> None:
     """Runs ``main``, converts its errors to messages, and exits with the matching status.
 
     With several processes, this process does not wait for the others after an error.
     """
     with processes.exiting_at_once():
-        run_explained(main, arguments, if_interrupted)
+        run_explained(main, if_interrupted)
 
 
-def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str], if_interrupted: str) -> None:
+def run_explained(main: Callable[[], None], if_interrupted: str) -> None:
     """Runs ``main``, prints a message for each error that the user can fix, and exits with the matching status.
 
     The other processes of the run receive the message too.
@@ -158,7 +166,7 @@ def run_explained(main: Callable[[Sequence[str]], None], arguments: Sequence[str
     """
     try:
         with processes.announcing_exit():
-            main(arguments)
+            main()
             sys.stdout.flush()
             processes.leave()
     except UserError as error:

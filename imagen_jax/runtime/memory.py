@@ -45,6 +45,7 @@ def release_memory() -> None:
     It does nothing but collect garbage if the C library has no ``malloc_trim``.
     """
     gc.collect()
+    # Python has no function for this. ``MALLOC_TRIM_THRESHOLD_`` in the environment trims only the end of the heap.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

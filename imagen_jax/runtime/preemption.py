@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from imagen_jax.errors import LeavingError, StoppedError
-from imagen_jax.runtime import interrupts, processes
-from imagen_jax.runtime import signals as notices
+from imagen_jax.runtime import coordination, interrupts, processes
 
 SAME_NOTICE = 10.0
 """Seconds in which further SIGTERMs count as the same notice."""
@@ -45,7 +44,7 @@ def watching_for_exit() -> Iterator[ShouldLeave]:
         process it always returns False.
     """
     if processes.is_multi_process():
-        with notices.own_sigterm_handler() as is_agreed, interrupts.keeping():
+        with coordination.preemption_notices() as is_agreed, interrupts.keeping():
 
             def ask(number: int) -> bool:
                 interrupts.begin_to_keep(exit_together)

@@ -19,11 +19,9 @@ They exit with status 3 (``PEER_LOST``), or 130 after Ctrl-C. JAX alone would le
 abort them later. ``process_group`` implements the heartbeats.
 """
 
-import ctypes
 import json
 import os
 import secrets
-import signal
 import sys
 import time
 import traceback
@@ -32,11 +30,10 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from jax._src import distributed
 from jax.errors import JaxRuntimeError
 
 from imagen_jax.errors import LeavingError, UserError
-from imagen_jax.runtime import signals as notices
+from imagen_jax.runtime import coordination
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.process_group import KEYS, ProcessGroup
 from imagen_jax.storage.folder_locks import locked
@@ -59,7 +56,6 @@ SECONDS_TO_SEE_A_FILE = 20.0
 
 
 _group: ProcessGroup | None = None
-_on_abort: Any = None  # a reference to the callback, because C keeps none
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, heartbeat_seconds: float) -> None:
@@ -75,7 +71,9 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
         UserError: JAX finds no other processes.
     """
     global _group
-    explain_aborts(coordinator)
+    state = coordination.find_state()
+    coordination.call_on_abort(lambda: explain_abort(coordinator))
+    coordination.postpone_preemption_notices()
     try:
         jax.distributed.initialize(
             coordinator,
@@ -91,10 +89,6 @@ def join(coordinator: str | None, count: int | None, index: int | None, heartbea
             f"--distributed finds no other hosts here ({error}): use it on a TPU pod, and elsewhere --coordinator, "
             "--process_count and --process_index"
         ) from error
-    # JAX has no public API for its key-value store. Its multihost_utils and Orbax use this object too.
-    state = distributed.global_state
-    # JAX has just installed a handler that would make this process ignore SIGTERM; see ``signals``.
-    notices.set_preemption_notice(False)
     address = state.coordinator_address or ""
     _group = ProcessGroup(state.client, state.process_id, state.num_processes, address, heartbeat_seconds)
     _group.start()
@@ -333,24 +327,17 @@ def exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def explain_aborts(coordinator: str | None) -> None:
-    """Installs a handler that prints the reason when JAX aborts this process because of another one.
+def explain_abort(coordinator: str | None) -> None:
+    """Prints the reason and exits with status ``PEER_LOST`` if JAX aborts this process because of another one.
 
-    JAX's client aborts the process from its own thread if the others don't join in time, or if the connection to
-    process 0 breaks. In process 0, JAX's service aborts after another process sends no heartbeat for long. jaxlib's
-    callback for such errors crashes (``std::bad_cast`` in 0.10.2), and a Python signal handler would run too late.
+    Args:
+        coordinator: ``host:port`` of process 0; None if JAX detects it.
     """
-    global _on_abort
-
-    def on_abort(number: int) -> None:
-        if _group is None:
-            end(
-                f"not all processes came to {coordinator or 'process 0'} within {JOIN_SECONDS} s: start all of them, "
-                "with the same --coordinator and --process_count, each with its own --process_index"
-            )
-        sentence = _group.explain_abort()
-        if sentence is not None:
-            _group.end(sentence)
-
-    _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
-    ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
+    if _group is None:
+        end(
+            f"not all processes came to {coordinator or 'process 0'} within {JOIN_SECONDS} s: start all of them, "
+            "with the same --coordinator and --process_count, each with its own --process_index"
+        )
+    sentence = _group.explain_abort()
+    if sentence is not None:
+        _group.end(sentence)

@@ -43,10 +43,7 @@ def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = No
     """
     if max_threshold is not None and max_threshold < 1.0:
         raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {max_threshold}")
-    if not 1.0 < percentile <= 100.0:
-        raise UserError(
-            f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}"
-        )
+    check_percentile(percentile)
 
     def threshold(image: Images) -> Images:
         bound = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
@@ -54,6 +51,18 @@ def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = No
         return jnp.clip(image, -bound, bound) / bound
 
     return threshold
+
+
+def check_percentile(percentile: float) -> None:
+    """Checks the percentile of dynamic thresholding.
+
+    Raises:
+        UserError: ``percentile`` is outside (1, 100]. A fraction, which diffusers takes, is below: 0.995 for 99.5.
+    """
+    if not 1.0 < percentile <= 100.0:
+        raise UserError(
+            f"dynamic thresholding takes a percentile above 1 and up to 100, such as 99.5, not {percentile}"
+        )
 
 
 THRESHOLDS: dict[str, Callable[..., Threshold]] = {

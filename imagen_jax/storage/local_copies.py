@@ -7,15 +7,26 @@ if the object was rewritten, it is copied again. One rename replaces the old cop
 mapped keep their content.
 """
 
+import errno
 import os
 import pathlib
 import tempfile
 
 from etils import epath
 
-from imagen_jax.errors import UserError
+from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.buckets import ObjectInfo, file_system, local_place, object_info, objects_below
 from imagen_jax.storage.paths import Path
+from imagen_jax.storage.refusals import is_passing
+
+FIXES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "make the disk writable",
+}
+"""The fix of a disk error, by its number. The fix of any is another cache folder."""
 
 
 def cache_folder() -> pathlib.Path:
@@ -94,6 +105,7 @@ def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], place: path
 
     Raises:
         UserError: an object can't be copied, for example for lack of disk space, or was rewritten meanwhile.
+        ForNowError: the disk or network error may go away by itself.
         OSError: copying fails without an error number.
     """
     missing = {name: info for name, info in objects.items() if not is_copy(place / name, info)}
@@ -108,8 +120,11 @@ def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], place: path
     except OSError as error:
         if error.errno is None:
             raise
-        raise UserError(
-            f"{folder} can't be copied to {place} ({error.strerror}): make room, or name another IMAGEN_JAX_CACHE"
+        kind = ForNowError if is_passing(error) else UserError
+        fix = FIXES.get(error.errno, "run the same command again")
+        raise kind(
+            f"{folder} can't be copied to {place} ({os.strerror(error.errno)}): {fix}, or set IMAGEN_JAX_CACHE to "
+            "another folder"
         ) from error
 
 

@@ -136,9 +136,12 @@ def count_updates(opt_state: optax.OptState) -> Int[jax.Array, ""]:
     Skipped steps do not count.
 
     Raises:
-        IndexError: the optimizer's state has no ``count``.
+        KeyError: the optimizer's state has no ``count``.
     """
-    return optax.tree_utils.tree_get_all_with_path(opt_state, "count")[0][1]
+    counts = optax.tree_utils.tree_get_all_with_path(opt_state, "count")
+    if not counts:
+        raise KeyError("count")
+    return counts[0][1]
 
 
 def check_schedule(schedule: optax.Schedule, steps: int) -> None:

@@ -61,7 +61,7 @@ for name, more in MORE.items():
         flags.FLAGS.unparse_flags()
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
         try:
-            module.main([name])
+            module.main()
         except UserError as error:
             print(name, place, error)
         else:

@@ -50,7 +50,7 @@ async def ordinary(file_system, bucket):
     return BucketType.NON_HIERARCHICAL
 
 
-def main(arguments):
+def main():
     join_as_flagged()
     if STALL.value and int(STALL.value[0]) == processes._group.index:
         make_batches = train.make_batches

@@ -15,15 +15,15 @@ from imagen_jax.runtime.exit_status import ExitStatus
 LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
 HEARTBEAT = 3.0
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = """
 import time
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 
-pytestmark = pytest.mark.thorough
-
-def main(arguments):
+def main():
     join_as_flagged()
     print("began", flush=True)
     for step in range(1, 120):

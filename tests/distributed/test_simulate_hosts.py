@@ -1,6 +1,7 @@
 """The launcher that imitates several hosts, with programs that need no JAX."""
 
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from imagen_jax.runtime.exit_status import ExitStatus
 
 LAUNCHER = Path(__file__).parents[2] / "launch" / "simulate_hosts.py"
 
@@ -68,6 +71,11 @@ while True:  # a signal right before one long sleep would be seen after it
     assert launched.returncode == 130 and {"[0] ended with status 130", "[1] ended with status 130"} <= set(
         told.splitlines()
     )
+
+
+def test_the_launcher_knows_the_status_of_a_lost_process():
+    """It has a number of its own, since it runs without the package."""
+    assert runpy.run_path(str(LAUNCHER))["LOST"] == ExitStatus.PEER_LOST
 
 
 def test_no_process_at_all_is_a_mistake(tmp_path):

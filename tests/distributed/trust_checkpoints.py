@@ -114,7 +114,7 @@ def one_fails_while_writing(store, wanted, mesh):
     store.wait()
 
 
-def main(arguments):
+def main():
     join_as_flagged()
     mesh = make_mesh({"data": 1, "fsdp": 4})
     with CheckpointStore(Path(FOLDER.value)) as store:

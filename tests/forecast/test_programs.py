@@ -1,10 +1,13 @@
 """The text of a program, and what its loops make of its costs."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from imagen_jax.errors import UserError
 from imagen_jax.forecast.programs import (
     ENTRY,
     Costs,
@@ -107,6 +110,13 @@ def test_costs_of_nested_loops():
     whole = count_costs(once, PROGRAM, loops, runs)
     assert whole.flops == once.flops + 4 * outer.flops + 5 * 3 * inner.flops
     assert whole.accessed == once.accessed + 4 * outer.accessed + 5 * 3 * inner.accessed
+
+
+def test_a_version_of_jax_without_the_analysis_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.lib", None)
+    with pytest.raises(UserError) as raised:
+        analyse_body(PROGRAM, "inner")
+    assert jax.__version__ in str(raised.value)
 
 
 def layers(unrolled, count):

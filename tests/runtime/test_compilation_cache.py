@@ -4,18 +4,17 @@ import errno
 import os
 import subprocess
 import sys
-import zlib
+import warnings
 
 import pytest
-from jax._src.lru_cache import LRUCache
 
-from imagen_jax.runtime.compilation_cache import CheckedCache
+from imagen_jax.runtime.compilation_cache import CacheWarnings
 
 PROGRAM = """
 import jax, jax.monitoring
 from imagen_jax.runtime.main import run_main
 
-def main(arguments):
+def main():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     found = []
     jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
@@ -59,64 +58,62 @@ def flip(file, at):
 DAMAGES = {
     "cut short": lambda file: file.write_bytes(file.read_bytes()[:100]),
     "empty": lambda file: file.write_bytes(b""),
-    "something else": lambda file: file.write_bytes(b"something else"),
-    "a bit of the checksum": lambda file: flip(file, 5),
+    "of an earlier version, with a checksum first": lambda file: file.write_bytes(bytes(32) + file.read_bytes()),
     "a bit of the program": lambda file: flip(file, -40),
 }
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return CheckedCache(LRUCache(str(tmp_path), max_size=-1))
-
-
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_entry_is_told_and_gone(cache, tmp_path, damage, caplog):
-    cache.put("key", b"program" * 50)
-    (entry,) = tmp_path.iterdir()
-    assert cache.get("key") == b"program" * 50 and not caplog.records
+def test_a_damaged_entry_is_told_once_and_replaced(runs, damage):
+    """As JAX itself does not: it would warn of the entry at each start."""
+    assert runs.run() == (False, "")
+    (entry,) = runs.entries()
     damage(entry)
-    assert cache.get("key") is None and not entry.exists()
-    assert [record.getMessage().count("was damaged") for record in caplog.records] == [1]
-    assert cache.get("key") is None and len(caplog.records) == 1
-    cache.put("key", b"program anew")
-    assert cache.get("key") == b"program anew"
+    found, told = runs.run()
+    assert not found and len(told.splitlines()) == 1 and "was damaged" in told
+    assert runs.run() == (True, "")
 
 
-@pytest.mark.parametrize("compress", [zlib.compress, lambda content: b"\x28\xb5\x2f\xfd" + content])
-def test_an_entry_of_an_earlier_version_is_replaced_without_a_word(cache, tmp_path, compress, caplog):
-    (tmp_path / "key-cache").write_bytes(compress(b"program" * 50))
-    assert cache.get("key") is None and not list(tmp_path.iterdir()) and not caplog.records
+@pytest.fixture
+def warn(tmp_path, monkeypatch):
+    """Warns of an entry of the folder as JAX does. Returns nothing; other warnings go to ``warn.others``."""
+    others = []
+    handler = CacheWarnings(tmp_path, lambda message, *_: others.append(str(message)))
+
+    def warn_of(operation, program, error):
+        text = f"Error {operation} persistent compilation cache entry for '{program}': {type(error).__name__}: {error}"
+        warnings.warn(text, stacklevel=1)
+
+    warn_of.others = others
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", handler)
+        yield warn_of
 
 
-def test_what_could_not_be_used_is_replaced(cache):
-    """JAX asks for an entry, can't load it, and compiles: what it then puts is a better one."""
-    cache.put("key", b"of another library")
-    cache.put("key", b"program")
-    assert cache.get("key") == b"program"
+def test_only_the_entries_of_the_program_are_removed_and_the_folder_is_told_once(warn, tmp_path, caplog):
+    for name in ("jit_step-1-cache", "jit_step-2-cache", "jit_step_2-3-cache", "jit_sample-4-cache"):
+        (tmp_path / name).write_bytes(b"program")
+    warn("reading", "jit_step", ValueError("incomplete or truncated stream"))
+    warn("reading", "jit_sample", ValueError("incomplete or truncated stream"))
+    assert [path.name for path in tmp_path.iterdir()] == ["jit_step_2-3-cache"]
+    (record,) = caplog.records
+    assert str(tmp_path) in record.getMessage() and warn.others == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
-def test_a_disk_that_refuses_is_told_once_and_leaves_no_half(cache, tmp_path, number, monkeypatch, caplog):
-    def refuse(key, content):
-        (tmp_path / f"{key}-cache").write_bytes(content[:10])
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(cache._inner, "put", refuse)
-    cache.put("one", b"program")
-    cache.put("two", b"program")
-    assert not list(tmp_path.iterdir()) and cache.get("one") is None
+def test_a_disk_that_refuses_is_told_once_and_leaves_no_half(warn, tmp_path, number, caplog):
+    for program in ("one", "two"):
+        (tmp_path / f"{program}-1-cache").write_bytes(b"half")
+        warn("writing", program, OSError(number, os.strerror(number)))
+    assert not list(tmp_path.iterdir())
     (record,) = caplog.records
     assert os.strerror(number) in record.getMessage() and "IMAGEN_JAX_CACHE" in record.getMessage()
 
 
-def test_after_half_an_entry_the_next_start_but_one_is_quiet(runs):
-    assert runs.run() == (False, "")
-    (entry,) = runs.entries()
-    entry.write_bytes(entry.read_bytes()[:100])
-    found, told = runs.run()
-    assert not found and len(told.splitlines()) == 1 and "was damaged" in told
-    assert runs.run() == (True, "")
+def test_other_warnings_are_shown_as_before(warn, caplog):
+    warnings.warn("the sky is green", stacklevel=1)
+    assert warn.others == ["the sky is green"] and not caplog.records
 
 
 def make_file(runs):

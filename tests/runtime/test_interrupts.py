@@ -40,7 +40,7 @@ SENTENCE = "all that is here is kept"
 
 
 def start(body):
-    program = f"{PROGRAM}{body}\n\nrun_main(main, {SENTENCE!r})"
+    program = f"{PROGRAM}{body}\n\nrun_main(main, if_interrupted={SENTENCE!r})"
     return subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True,
@@ -81,7 +81,7 @@ def end_of(process, pressed):
     ids=["waiting", "compiling", "before the first step", "after the last step"],
 )
 def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(work):
-    process = start(f"def main(arguments):\n    ready({work})")
+    process = start(f"def main():\n    ready({work})")
     wait_for(process, "done" if "train" in work else "ready")
     time.sleep(0.2)
     told, seconds = end_of(process, press(process))
@@ -90,7 +90,7 @@ def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(wo
 
 
 def test_a_training_ends_after_the_present_step():
-    process = start("def main(arguments):\n    train(10**6)")
+    process = start("def main():\n    train(10**6)")
     wait_for(process, "step 3")
     told, _ = end_of(process, press(process))
     assert process.returncode == ExitStatus.INTERRUPTED
@@ -101,7 +101,7 @@ def test_a_training_ends_after_the_present_step():
 
 def test_what_comes_twice_within_a_moment_is_one():
     """A terminal sends it to a training, and so may the program that started that."""
-    process = start("def main(arguments):\n    train(10**6)")
+    process = start("def main():\n    train(10**6)")
     wait_for(process, "step 3")
     press(process)
     time.sleep(0.05)
@@ -110,7 +110,7 @@ def test_what_comes_twice_within_a_moment_is_one():
 
 
 def test_the_second_ends_it_at_once_whatever_it_is_at():
-    process = start("def main(arguments):\n    train(10**6)\n\nafter_step = compute")
+    process = start("def main():\n    train(10**6)\n\nafter_step = compute")
     wait_for(process, "step 1")
     press(process)
     time.sleep(1.0)
@@ -120,7 +120,7 @@ def test_the_second_ends_it_at_once_whatever_it_is_at():
 
 
 def test_a_last_step_that_ends_meanwhile_is_the_end_of_the_run():
-    process = start("def main(arguments):\n    train(1)\n\ndef after_step():\n    time.sleep(1)")
+    process = start("def main():\n    train(1)\n\ndef after_step():\n    time.sleep(1)")
     wait_for(process, "step 1")
     press(process)
     wait_for(process, "done")
@@ -130,7 +130,7 @@ def test_a_last_step_that_ends_meanwhile_is_the_end_of_the_run():
 
 def test_who_is_started_deaf_to_it_stays_deaf():
     """As nohup and a shell's & do."""
-    body = "def main(arguments):\n    ready(lambda: time.sleep(1))"
+    body = "def main():\n    ready(lambda: time.sleep(1))"
     process = start(f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{body}")
     wait_for(process, "ready")
     press(process)

@@ -9,7 +9,6 @@ import threading
 import jax
 import numpy as np
 import pytest
-from jax._src import xla_bridge
 from jax.errors import JaxRuntimeError
 
 from imagen_jax.runtime import main
@@ -48,7 +47,7 @@ LACKS = {
 @pytest.mark.parametrize(("lack", "status", "words"), LACKS.values(), ids=LACKS)
 def test_a_lack_is_a_sentence_and_a_status(lack, status, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        main.run_guarded(lambda arguments: lack(), [], "")
+        main.run_guarded(lack, "")
     told = capsys.readouterr().err.splitlines()
     assert ended.value.code == status and len(told) == 1 and all(word in told[0] for word in ("error: ", *words))
 
@@ -97,7 +96,6 @@ def test_what_python_says_where_no_temporary_folder_is_usable(monkeypatch):
 )
 def test_a_platform_that_is_missing_is_named(named, error, others, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", named)
-    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
     monkeypatch.setattr("imagen_jax.runtime.machine_errors.find_reason", lambda: "" if others else "no plugin")
     monkeypatch.setattr("imagen_jax.runtime.machine_errors.list_platforms", lambda: "cpu")
     before = jax.config.values["jax_platforms"]

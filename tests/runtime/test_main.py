@@ -18,7 +18,7 @@ def write_program(tmp_path, body, define=""):
         "from imagen_jax.runtime.main import run_main\n"
         "from imagen_jax.errors import UserError\n"
         f"{define}"
-        f"def main(arguments):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+        f"def main():\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         "if __name__ == '__main__':\n    run_main(main)\n"
     )
 
@@ -47,6 +47,17 @@ def assert_sentence(finished, *words):
 def test_a_users_mistake_is_its_sentence(tmp_path):
     finished = run(tmp_path, "raise UserError('the sky is green: look again')")
     assert (finished.returncode, finished.stderr.strip()) == (2, "error: the sky is green: look again")
+
+
+@pytest.mark.parametrize("hint", [None, "give the stage as --workdir=…"])
+def test_an_argument_that_is_not_a_flag_is_named_and_nothing_runs(tmp_path, hint):
+    program = "from imagen_jax.runtime.main import run_main\nrun_main(lambda: print('ran')" + (
+        f", {hint!r})" if hint else ")"
+    )
+    command = [sys.executable, "-c", program, "runs/base"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert_sentence(finished, "'runs/base'", hint or "")
+    assert finished.stdout == ""
 
 
 def test_debug_shows_the_traceback(tmp_path):

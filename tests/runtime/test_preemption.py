@@ -18,7 +18,7 @@ from imagen_jax.errors import LeavingError
 from imagen_jax.runtime import preemption
 from imagen_jax.runtime.preemption import watching_for_exit
 
-def main(arguments):
+def main():
     preemption.SAME_NOTICE = patience
     with watching_for_exit() as should_leave:
         for number in range(times):

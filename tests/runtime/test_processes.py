@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
 from imagen_jax.errors import UserError
@@ -167,6 +168,13 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == ExitStatus.PEER_LOST
     answer.set()
     here.stop()
+
+
+def test_a_version_of_jax_without_the_service_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
+    with pytest.raises(UserError) as raised:
+        processes.join("127.0.0.1:9", 2, 1, 10.0)
+    assert jax.__version__ in str(raised.value)
 
 
 def test_others_that_never_come_are_a_sentence():

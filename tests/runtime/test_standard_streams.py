@@ -13,7 +13,7 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.errors import UserError
 from tqdm import tqdm
 
-def main(arguments):
+def main():
     with open("file", "w") as file:
         for number in tqdm(range(3000)):
             print("line", number, "\\u00fc")
@@ -22,11 +22,12 @@ def main(arguments):
         os.write(2, b"from a library")
         os.write(1, b"from a library")
         file.write("content")
-    if "fail" in arguments:
+    if fails:
         raise UserError("the sky is green: look again")
     Path("done").touch()
 
 if __name__ == "__main__":
+    fails = sys.argv[1:] and sys.argv.pop() == "fail"
     run_main(main)
 """
 

@@ -1,11 +1,12 @@
 """Copies of what lies in a bucket: made once, made again when it changes, never half."""
 
+import errno
 import os
 import pathlib
 
 import pytest
 
-from imagen_jax.errors import UserError
+from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.local_copies import cache_folder, local_copy, local_folder, put_in_bucket, working_folder
 from imagen_jax.storage.paths import write_whole
 
@@ -65,15 +66,29 @@ def test_a_copy_that_was_cut_off_is_none(bucket, monkeypatch):
     assert local_copy(bucket / "a").read_bytes() == b"content"
 
 
-def test_a_full_disk_is_a_sentence(bucket, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "kind", "fix"),
+    [
+        (errno.ENOSPC, UserError, "make room"),
+        (errno.EDQUOT, UserError, "make room"),
+        (errno.EACCES, UserError, "make it writable"),
+        (errno.EROFS, UserError, ""),
+        (errno.EIO, ForNowError, "run the same command again"),
+    ],
+)
+def test_a_disk_that_refuses_is_a_sentence_with_its_own_fix(bucket, monkeypatch, number, kind, fix):
     write_whole(bucket / "a", b"content")
 
-    def full(file, target):
-        raise OSError(28, "No space left on device")
+    def refuse(file, target):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=r"No space left on device\): make room, or name another IMAGEN_JAX_CACHE"):
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError) as raised:
         local_copy(bucket / "a")
+    assert type(raised.value) is kind
+    told = str(raised.value)
+    assert os.strerror(number) in told and fix in told and "IMAGEN_JAX_CACHE" in told
+    assert ("make room" in told) == (number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def test_what_is_made_here_is_its_own_copy(bucket, fake_buckets):

@@ -42,7 +42,7 @@ def test_a_refusal_that_nobody_expected_is_a_sentence(what, bucket, fake_buckets
     fake_buckets.put(bucket.parts[2], "kept-denied", b"x", {})
     fake_buckets.denied.add("denied")
     with pytest.raises(SystemExit) as stop:
-        run_guarded(lambda arguments: ASKED[what](bucket), [])
+        run_guarded(lambda: ASKED[what](bucket))
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "a bucket refused (" in line and "gcloud auth application-default login" in line
@@ -67,18 +67,18 @@ def test_what_passes_by_itself_is_told_from_what_does_not(what):
 
 @pytest.mark.parametrize(("message", "status"), [("UNAVAILABLE: {}/x", 74), ("PERMISSION_DENIED: {}/x", 2)])
 def test_a_bucket_that_is_gone_for_now_has_its_own_status(bucket, capsys, message, status):
-    def fail(arguments):
+    def fail():
         raise ValueError(message.format(bucket))
 
     with pytest.raises(SystemExit) as stop:
-        run_guarded(fail, [])
+        run_guarded(fail)
     assert stop.value.code == status
     assert capsys.readouterr().err.rstrip().endswith("run the same command again")
 
 
 def test_our_own_mistake_is_no_refusal(bucket):
     with pytest.raises(KeyError):
-        run_guarded(lambda arguments: {}[bucket.name], [])
+        run_guarded(lambda: {}[bucket.name])
 
 
 def test_a_workdir_in_a_bucket(bucket, fake_buckets):

@@ -176,9 +176,9 @@ def run_line(command: Command, name: str, arguments: Sequence[str], loaders: Loa
             module = load_fresh(name)
             # There the values of config keys are looked for.
             sys.argv = [name, *arguments]
-            rest = parse_flags([name, *arguments])
+            parse_flags([name, *arguments])
             try:
-                module.main(rest)
+                module.main()
             except SystemExit as error:
                 if error.code:
                     raise

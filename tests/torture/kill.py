@@ -26,6 +26,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
+from imagen_jax.runtime.exit_status import ExitStatus
 from tests.torture.aims import LONGEST, Durations, draw_aim, generator_of, line_to_cut, measure, strike
 from tests.torture.comparison import differences, leftovers
 from tests.torture.report import write_report
@@ -38,7 +39,6 @@ from tests.torture.runs import (
     newest_checkpoint,
 )
 
-LOST = 3
 FEW = 4
 """Kills for which it does not pay to measure how long things take once all is compiled."""
 
@@ -167,7 +167,8 @@ class Torture:
         ended = start.wait(SECONDS_TO_END)
         seconds = round(start.seconds - killed_at, 2)
         statuses = start.statuses()
-        wrong = [statuses[index] for index in survivors if statuses[index] not in (LOST, -9)] if ended else ["hung"]
+        fine = (ExitStatus.PEER_LOST, -9)
+        wrong = [statuses[index] for index in survivors if statuses[index] not in fine] if ended else ["hung"]
         return {
             "statuses": statuses,
             **({"others_ended_after": seconds, "wrong_ends": wrong} if survivors and len(start.hosts) > 1 else {}),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import configs
@@ -15,6 +16,7 @@ from imagen_jax.storage.settings import Difference
 from imagen_jax.training.optimizer import (
     OPTIMIZERS,
     check_schedule,
+    count_updates,
     make_optimizer,
     make_schedule,
     warm_up_then_cosine,
@@ -37,6 +39,11 @@ def expected_rate(updates):
 
 def loss_of(params, batch, key):
     return batch * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+
+def test_a_state_without_a_count_is_an_error():
+    with pytest.raises(KeyError):
+        count_updates(optax.sgd(0.1).init(PARAMS))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
