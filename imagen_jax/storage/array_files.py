@@ -42,22 +42,22 @@ class Arrays:
 
     Args:
         archive: the opened file.
-        most: max size of an array, in bytes.
+        max_bytes: max size of an array, in bytes.
 
     Raises:
         ArrayFileError: an accessed array can't be read.
         KeyError: there is no array of the accessed name.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, most: int):
-        self._archive, self._most = archive, most
+    def __init__(self, archive: zipfile.ZipFile, max_bytes: int):
+        self._archive, self._max_bytes = archive, max_bytes
         self._names = [name.removesuffix(ENDING) for name in archive.namelist() if name.endswith(ENDING)]
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self:
             raise KeyError(name)
         try:
-            return parse_array(read_member(self._archive, name + ENDING, self._most + OVERHEAD))
+            return parse_array(read_member(self._archive, name + ENDING, self._max_bytes + OVERHEAD))
         except DAMAGED_MEMBER as error:
             raise ArrayFileError(f"the array {name!a} can't be read: {error}") from None
 
@@ -79,12 +79,12 @@ class Arrays:
 
 
 @contextmanager
-def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
+def opened_arrays(source: Any, max_bytes: int = MAX_BYTES) -> Iterator[Arrays]:
     """Opens a ``.npz`` file for the duration of the block.
 
     Args:
         source: an opened, seekable binary file.
-        most: max size of an array, in bytes.
+        max_bytes: max size of an array, in bytes.
 
     Raises:
         ArrayFileError: the file is not a valid ``.npz``.
@@ -95,7 +95,7 @@ def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
     except DAMAGED_MEMBER as error:
         raise ArrayFileError(str(error)) from None
     with archive:
-        yield Arrays(archive, most)
+        yield Arrays(archive, max_bytes)
 
 
 def parse_array(content: bytes) -> np.ndarray:
@@ -106,7 +106,7 @@ def parse_array(content: bytes) -> np.ndarray:
     """
     begin = BEGIN.match(content)
     if begin is None:
-        raise ValueError("it does not begin as an array does")
+        raise ValueError("it is not a .npy array")
     width = 2 if begin["version"] == b"\1" else 4
     start = begin.end() + width
     end = start + int.from_bytes(content[begin.end() : start], "little")
@@ -124,7 +124,9 @@ def parse_array(content: bytes) -> np.ndarray:
         raise ValueError("it has an impossible shape")
     left = len(content) - end
     if math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"its header speaks of {math.prod(shape)} values of {dtype.itemsize} bytes, and it has {left}")
+        raise ValueError(
+            f"its header declares {math.prod(shape)} values of {dtype.itemsize} bytes, but {left} bytes follow"
+        )
     if dtype.kind == "U" and np.frombuffer(content, dtype.str[0] + "u4", offset=end).max(initial=0) > sys.maxunicode:
-        raise ValueError("it holds text of no characters")
+        raise ValueError("its text is not valid Unicode")
     return np.ndarray(shape, dtype, content, end, order="F" if header["is_column_major"] == b"True" else "C")

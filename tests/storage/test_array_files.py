@@ -55,28 +55,28 @@ def test_other_layouts_of_a_header_are_read():
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "fact"),
     [
-        (b"", "does not begin"),
-        (npy(WHOLE, bytes(16), b"\3\0"), "does not begin"),
-        (npy(WHOLE, bytes(15)), "speaks of 2 values of 8 bytes, and it has 15"),
-        (npy(WHOLE, bytes(17)), "and it has 17"),
-        (npy(WHOLE.replace("(2,)", "(999999999999,)")), "impossible shape"),
-        (npy(WHOLE.replace("(2,)", "(-2,)"), bytes(16)), "no header"),
-        (npy(WHOLE.replace("(2,)", f"({'1,' * 40})"), bytes(8)), "impossible shape"),
-        (npy(WHOLE.replace("(2,)", "(" * 3000)), "no header"),
-        (npy(WHOLE.replace("(2,)", f"({'9' * 5000},)")), "no header"),  # which a careless pattern takes ages for
-        (npy(WHOLE.replace("(2,)", f"({'1,' * 4000}x)")), "no header"),
-        (npy(WHOLE + " " * 20_000, bytes(16)), "no header"),
-        (npy(WHOLE.replace("(2,)", "-" * 9000 + "1")), "no header"),
-        (npy(WHOLE.replace("'<f8'", "[('a', '<f8')]"), bytes(16)), "no header"),
-        (npy(WHOLE.replace("<f8", "<f3"), bytes(6)), "unknown type"),
-        (npy(WHOLE.replace("<f8", "|O"), bytes(16)), "a pickle, which could run code"),
-        (npy(WHOLE.replace("<f8", "<U1"), b"\xff" * 8), "text of no characters"),
+        (b"", ""),
+        (npy(WHOLE, bytes(16), b"\3\0"), ""),
+        (npy(WHOLE, bytes(15)), r"\b2 .*\b8 .*\b15\b"),
+        (npy(WHOLE, bytes(17)), r"\b17\b"),
+        (npy(WHOLE.replace("(2,)", "(999999999999,)")), "shape"),
+        (npy(WHOLE.replace("(2,)", "(-2,)"), bytes(16)), "header"),
+        (npy(WHOLE.replace("(2,)", f"({'1,' * 40})"), bytes(8)), "shape"),
+        (npy(WHOLE.replace("(2,)", "(" * 3000)), "header"),
+        (npy(WHOLE.replace("(2,)", f"({'9' * 5000},)")), "header"),  # which a careless pattern takes ages for
+        (npy(WHOLE.replace("(2,)", f"({'1,' * 4000}x)")), "header"),
+        (npy(WHOLE + " " * 20_000, bytes(16)), "header"),
+        (npy(WHOLE.replace("(2,)", "-" * 9000 + "1")), "header"),
+        (npy(WHOLE.replace("'<f8'", "[('a', '<f8')]"), bytes(16)), "header"),
+        (npy(WHOLE.replace("<f8", "<f3"), bytes(6)), "type"),
+        (npy(WHOLE.replace("<f8", "|O"), bytes(16)), "pickle"),
+        (npy(WHOLE.replace("<f8", "<U1"), b"\xff" * 8), "Unicode"),
     ],
 )  # fmt: skip
-def test_what_is_no_array_is_refused(content, why):
-    with pytest.raises(ValueError, match=why):
+def test_what_is_no_array_is_refused(content, fact):
+    with pytest.raises(ValueError, match=fact):
         parse_array(content)
 
 
@@ -89,7 +89,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
         for _ in range(150):
             member.write(bytes(2**20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with opened_arrays(buffer, 2**20) as arrays, pytest.raises(ArrayFileError, match="more than"):
+    with opened_arrays(buffer, 2**20) as arrays, pytest.raises(ArrayFileError, match=r"\b157286400\b"):
         arrays["mu"]
     # A zip that lies: it says that a kilobyte is in it.
     content = buffer.getvalue().replace(struct.pack("<I", 150 * 2**20), struct.pack("<I", 1000))
@@ -98,9 +98,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 2**10
 
 
-def test_what_is_compressed_otherwise_is_refused():
+def test_other_compression_is_an_error():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("mu.npy", b"x")
-    with opened_arrays(buffer) as arrays, pytest.raises(ArrayFileError, match="compressed in a way that is not known"):
+    with opened_arrays(buffer) as arrays, pytest.raises(ArrayFileError, match=r"mu\.npy"):
         arrays["mu"]
