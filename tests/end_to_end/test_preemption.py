@@ -90,7 +90,7 @@ def wait_for_the_first_step(process):
 
 BOTH_WAYS = pytest.mark.parametrize(
     ("number", "status", "begins"),
-    [(signal.SIGTERM, ExitStatus.PREEMPTED, "told to leave"), (signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted")],
+    [(signal.SIGTERM, ExitStatus.PREEMPTED, "preempted"), (signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted")],
     ids=["SIGTERM", "Ctrl-C"],
 )
 

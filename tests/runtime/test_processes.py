@@ -1,5 +1,6 @@
 """What processes tell each other, through a store that is a dict. tests/distributed has real ones."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -124,7 +125,7 @@ def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
     assert endings == [], "both live"
     other.stop()
     wait_for(lambda: endings)
-    assert "process 1 has given no sign of life for 0.5 s (last step 6)" in endings[0][0]
+    assert re.match(r"process 1 .*\b0\.5 s\b.*\bstep 6\b", endings[0][0])
     here.stop()
 
 
@@ -147,7 +148,8 @@ def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", ExitStatus.INTERRUPTED)]
+    ((message, status),) = endings
+    assert re.match("process 1 .*Ctrl-C", message) and status == ExitStatus.INTERRUPTED
     here.stop()
 
 
@@ -164,7 +166,7 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     here.client.key_value_dir_get = answer_late
     here.start()
     wait_for(lambda: endings)
-    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == ExitStatus.PEER_LOST
+    assert re.match(r"process 0 .*\b0\.5 s\b", endings[0][0]) and endings[0][1] == ExitStatus.PEER_LOST
     answer.set()
     here.stop()
 
