@@ -195,7 +195,7 @@ def explain(error: Exception) -> str:
         errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
         errno.EDQUOT: "the disk quota of {} is used up: make room and run the same command again",
         errno.EACCES: "you may not read or write {}: ask its owner, change its permissions or choose another folder",
-        errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
+        errno.EROFS: "{} is on a read-only disk: choose another folder",
     }
     if is_refusal(error):
         if is_temporary(error):

@@ -51,7 +51,7 @@ def open_bucket_path(text: str) -> epath.Path:
     if not BUCKET_NAME.fullmatch(bucket):
         raise UserError(f"{text!r} does not name a bucket: write it as {PREFIX}BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{text} lies in a bucket, and gcsfs is not installed: {INSTALL}")
+        raise UserError(f"{text} is in a bucket, and gcsfs is not installed: {INSTALL}")
     # If TensorFlow is installed, etils uses its file system by default. We want gcsfs on every machine.
     os.environ.setdefault("EPATH_USE_TF", "false")
     # A cached listing lacks objects that other writers add, such as tensorstore with a checkpoint's arrays.

@@ -82,7 +82,7 @@ def test_the_message_of_a_disk_error_names_the_file():
         "ValueError('I/O error: No space left on device (os error 28)')",
     ],
 )
-def test_a_full_disk_is_a_sentence_whichever_library_says_so(tmp_path, error):
+def test_a_full_disk_is_one_message_from_any_library(tmp_path, error):
     assert_sentence(run(tmp_path, f"raise {error}"))
 
 

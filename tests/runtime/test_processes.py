@@ -65,7 +65,7 @@ def wait_for(seen):
     assert seen()
 
 
-def test_alone_there_is_nobody_to_wait_for(tmp_path):
+def test_a_single_process_waits_for_no_other(tmp_path):
     assert processes.is_process_zero() and not processes.is_multi_process() and processes.last_steps() == {}
     processes.check_agreement({"seed": 0})
     processes.barrier("nothing")
@@ -87,7 +87,7 @@ def test_who_differs_is_named(be):
         processes.check_agreement({"config.seed": 3, "config.network.channels": (8, 16)})
 
 
-def test_a_folder_that_only_one_host_sees_is_named_with_the_mend(be, tmp_path, monkeypatch):
+def test_a_folder_that_only_one_host_sees_is_named_with_the_fix(be, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "SECONDS_TO_SEE_A_FILE", 0.0)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir(), theirs.mkdir()
@@ -115,7 +115,7 @@ def test_the_first_acts_before_the_others(be):
     assert order == ["0 acts", "0 meets", "1 meets", "1 acts"]
 
 
-def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
+def test_a_silent_process_ends_the_others(be, endings):
     other, here = be(1, heartbeat_seconds=0.5), be(0, heartbeat_seconds=0.5)
     other.step, here.step = 6, 7
     other.start()
@@ -129,7 +129,7 @@ def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
     here.stop()
 
 
-def test_an_error_of_one_is_told_to_the_others(be, endings):
+def test_an_error_of_one_ends_the_others(be, endings):
     be(1)
     with pytest.raises(UserError), processes.announcing_exit():
         raise UserError("the disk is full: make room")

@@ -99,7 +99,7 @@ def raised_by(check):
     return None
 
 
-def test_the_second_is_told_who_has_it_and_a_killed_one_leaves_nothing_behind(target):
+def test_the_error_names_the_holder_and_a_killed_one_leaves_nothing_behind(target):
     holder = target.hold()
     who = rf"\b{holder.pid}\b.*{re.escape(socket.gethostname())}.*\d{{4}}-.* UTC.*--out"
     for _ in range(2):

@@ -38,7 +38,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("what", REQUESTS)
-def test_a_refusal_that_nobody_expected_is_a_sentence(what, bucket, fake_buckets, capsys):
+def test_an_unexpected_error_of_a_bucket_is_one_message(what, bucket, fake_buckets, capsys):
     fake_buckets.put(bucket.parts[2], "kept-denied", b"x", {})
     fake_buckets.denied.add("denied")
     with pytest.raises(SystemExit) as stop:

@@ -218,7 +218,7 @@ def test_a_repetition_of_a_repetition_names_the_record_that_stays(tmp_path):
     ]
 
 
-def test_every_file_is_on_the_disk_before_what_says_so(tmp_path, monkeypatch):
+def test_every_file_is_on_the_disk_before_its_report(tmp_path, monkeypatch):
     """A power cut can't be tested here, so this is the order in which the files are synced."""
     synced, fsync = [], os.fsync
 
@@ -238,7 +238,7 @@ def test_every_file_is_on_the_disk_before_what_says_so(tmp_path, monkeypatch):
     assert of_all <= set(synced[report:manifest])
 
 
-def test_too_much_that_is_bad_stops_and_says_what(tmp_path):
+def test_too_many_bad_records_stop_the_preparation(tmp_path):
     with pytest.raises(UserError, match=r"10 of 100 .*no caption 4, .*--max_bad_fraction"):
         prepare(preparation(parts(100), max_bad_fraction=0.05), tmp_path, workers=0)
     assert not (tmp_path / "manifest.json").exists()
