@@ -297,7 +297,7 @@ def make_batches(
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
-            f"batch_size {batch_size} is not a positive multiple of the {process_count} processes: choose one"
+            f"batch_size {batch_size} is not a positive multiple of the process count {process_count}: choose one"
         )
     if len(source) < batch_size:
         raise UserError(f"batch_size {batch_size} exceeds the split's {len(source)} images: lower batch_size")
