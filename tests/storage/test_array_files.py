@@ -57,8 +57,8 @@ def test_other_layouts_of_a_header_are_read():
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        (b"", ""),
-        (npy(WHOLE, bytes(16), b"\3\0"), ""),
+        (b"", None),
+        (npy(WHOLE, bytes(16), b"\3\0"), None),
         (npy(WHOLE, bytes(15)), r"\b2 .*\b8 .*\b15\b"),
         (npy(WHOLE, bytes(17)), r"\b17\b"),
         (npy(WHOLE.replace("(2,)", "(999999999999,)")), "shape"),
