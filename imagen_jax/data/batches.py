@@ -296,9 +296,7 @@ def make_batches(
     """
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size {batch_size} is not a positive multiple of the process count {process_count}: choose one"
-        )
+        raise UserError(f"batch_size {batch_size} is not a positive multiple of {process_count} processes: choose one")
     if len(source) < batch_size:
         raise UserError(f"batch_size {batch_size} exceeds the split's {len(source)} images: lower batch_size")
     seed = check_seed(seed)
