@@ -111,7 +111,7 @@ def test_a_config_files_own_error_is_reported_without_its_traceback():
         (("--config.training.stesp", "3"), ("config.training ", "'stesp'", "'steps'")),
         (("--noconfig.training.flg",), ("config.training ", "'flg'", "'flag'")),
         (("--config.q=3",), ("'q'", "training")),
-        (("--config.training.steps.a=3",), ("config.training.steps ", "3", ".a ")),
+        (("--config.training.steps.a=3",), ("config.training.steps ", "3", ".a")),
         (("--config.training.crop=3",), ("config.training.crop ", "None")),
     ],
 )
