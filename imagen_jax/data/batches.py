@@ -91,47 +91,47 @@ class BatchMaker:
     def __call__(self, number: int) -> HostBatch:
         share = self.batch_size // self.process_count
         first = number * self.batch_size + self.process_index * share
-        places = range(first, first + share)
+        positions = range(first, first + share)
         unreadable: list[str] = []
-        images = [self._image_at(place, unreadable) for place in places]
+        images = [self._image_at(position, unreadable) for position in positions]
         pixels = [image.pixels for image in images]
         if self.transform.vary is not None:
             # Seeded by the position, so a crop depends neither on the process that makes it nor on earlier batches.
-            generators = [self._generator(place) for place in places]
+            generators = [self._generator(position) for position in positions]
             pixels = [self.transform.vary(*each) for each in zip(pixels, generators, strict=True)]
         if self.mirror:
             pixels = [
-                mirror_by_chance(each, image.captions, self._generator(place, MIRROR))
-                for each, image, place in zip(pixels, images, places, strict=True)
+                mirror_by_chance(each, image.captions, self._generator(position, MIRROR))
+                for each, image, position in zip(pixels, images, positions, strict=True)
             ]
         return {
             **self.transform.finish(np.stack(pixels)),
-            "caption": np.array([self._caption_at(*each) for each in zip(places, images, strict=True)]),
+            "caption": np.array([self._caption_at(*each) for each in zip(positions, images, strict=True)]),
             "key": np.array([image.key for image in images]),
             UNREADABLE: np.array(unreadable, dtype=np.str_),
         }
 
-    def _caption_at(self, place: int, image: PreparedImage) -> str:
+    def _caption_at(self, position: int, image: PreparedImage) -> str:
         """Returns one of an image's captions, chosen at random for each position."""
         if len(image.captions) == 1:
             return image.captions[0]
-        return image.captions[self._generator(place, CAPTION).integers(len(image.captions))]
+        return image.captions[self._generator(position, CAPTION).integers(len(image.captions))]
 
-    def _generator(self, place: int, purpose: int = 0) -> np.random.Generator:
+    def _generator(self, position: int, purpose: int = 0) -> np.random.Generator:
         """Returns the random generator of a position and a purpose; different purposes have independent streams."""
-        return np.random.Generator(np.random.Philox(key=[self.seed, place]).jumped(purpose))
+        return np.random.Generator(np.random.Philox(key=[self.seed, position]).jumped(purpose))
 
-    def _image_at(self, place: int, unreadable: list[str]) -> PreparedImage:
+    def _image_at(self, position: int, unreadable: list[str]) -> PreparedImage:
         """Returns the image at a position, or the next readable one in stored order.
 
         Args:
-            place: position in the infinite sequence of examples.
+            position: index in the infinite sequence of examples.
             unreadable: list that receives a description of each unreadable image.
 
         Raises:
             UserError: ``TRIES`` consecutive images, or all of a smaller data set, are unreadable.
         """
-        first = self.order.at(place)
+        first = self.order.at(position)
         count = len(self.sources[first.data_set])
         for tried in range(min(TRIES, count)):
             spot = first._replace(example=(first.example + tried) % count)
@@ -140,8 +140,8 @@ class BatchMaker:
             except UnreadableError as error:
                 unreadable.append(f"image {spot.example} of data set {spot.data_set + 1}: {error}")
         raise UserError(
-            f"{min(TRIES, count)} images in a row can't be read, {unreadable[-1]}: mend the disk, or prepare the data "
-            "anew"
+            f"{min(TRIES, count)} consecutive images can't be read, the last: {unreadable[-1]}: fix the disk, or "
+            "prepare the data again"
         )
 
     def _prepare(self, spot: Spot) -> PreparedImage:
@@ -188,7 +188,7 @@ class Batches:
         self._order = order
         self._identity = identity
         self._num_workers = num_workers
-        self._most_unreadable = max_bad_fraction * sum(order.counts)
+        self._max_unreadable = max_bad_fraction * sum(order.counts)
         self._unreadable: set[str] = set()
         self._batches_read = 0
         self._iterator: grain.DatasetIterator | None = None
@@ -216,10 +216,10 @@ class Batches:
         self._unreadable.update(new)
         for one in new:
             logging.warning("Left out: %s", one)
-        if len(self._unreadable) > self._most_unreadable:
+        if len(self._unreadable) > self._max_unreadable:
             raise UserError(
                 f"{len(self._unreadable)} of {sum(self._order.counts)} images can't be read, the last: {new[-1]}: "
-                "prepare the data anew, or let more be left out with data.max_bad_fraction"
+                "prepare the data again, or raise data.max_bad_fraction"
             )
 
     def metrics(self, state: dict[str, Any]) -> dict[str, float]:
@@ -296,14 +296,14 @@ def make_batches(
     """
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"a batch of {batch_size} cannot be split among {process_count} processes: choose a multiple")
+        raise UserError(f"batch_size {batch_size} is not a positive multiple of {process_count} processes: choose one")
     if len(source) < batch_size:
-        raise UserError(f"a batch of {batch_size} is more than the split's {len(source)} images: lower batch_size")
+        raise UserError(f"batch_size {batch_size} exceeds the split's {len(source)} images: lower batch_size")
     seed = check_seed(seed)
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")
     if not repeat and len(mixture.sources) > 1:
-        raise UserError("data sets that are read unlike often have no common end: repeat them")
+        raise UserError("the epochs of several data sets have no common end: set repeat to True")
     counts = tuple(map(len, mixture.sources))
     order = Order(counts, quotas_of(mixture.weights or tuple(map(float, counts))), seed, shuffle)
     remembered: dict[Spot, PreparedImage] | None = {} if cache else None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from imagen_jax.data.batches import Mixture
 from imagen_jax.data.preparation.builder import PREPARED, check_prepared, prepare_data
 from imagen_jax.data.splits import Split
-from imagen_jax.data.stored_images import identify, identify_drawn, load_split
+from imagen_jax.data.stored_images import identify, identify_rendered, load_split
 from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.paths import Path, split_places
 
@@ -76,5 +76,5 @@ def open_data_sets(
     name = "+".join(identify(folder) if source == PREPARED else folder.name for folder in folders)
     if weights and len(folders) > 1:
         name += " by " + ":".join(f"{weight:g}" for weight in weights)
-    fingerprint = name if source == PREPARED else identify_drawn(folders[0])
+    fingerprint = name if source == PREPARED else identify_rendered(folders[0])
     return DataSets(folders, tuple(map(float, weights)) if len(folders) > 1 else (), name, fingerprint)

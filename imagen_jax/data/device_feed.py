@@ -26,7 +26,7 @@ def to_devices(host_batch: PyTree[np.ndarray], sharding: Sharding | PyTree) -> P
     if isinstance(sharding, Sharding):
         shardings = jax.tree.map(lambda _: sharding, host_batch)
     return jax.tree.map(
-        lambda array, place: jax.make_array_from_process_local_data(place, array), host_batch, shardings
+        lambda array, sharding: jax.make_array_from_process_local_data(sharding, array), host_batch, shardings
     )
 
 
@@ -43,8 +43,8 @@ def to_devices_padded(array: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Ar
         The global array, with the shape and sharding of ``wanted``.
     """
     assert wanted.sharding is not None
-    places = wanted.sharding.addressable_devices_indices_map(wanted.shape)
-    rows = {device: range(wanted.shape[0])[place[0]] for device, place in places.items()}
+    indices = wanted.sharding.addressable_devices_indices_map(wanted.shape)
+    rows = {device: range(wanted.shape[0])[index[0]] for device, index in indices.items()}
     # A process's rows need not be contiguous in the global array. Its share contains them in ascending order.
     starts = sorted({each.start for each in rows.values()})
     shares = dict(zip(starts, np.split(array, len(starts)), strict=True))

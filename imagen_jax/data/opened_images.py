@@ -70,12 +70,12 @@ class DamagedImageError(ValueError):
 
 
 @contextmanager
-def opened_image(source: Any, largest: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened_image(source: Any, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Opens an image as a context manager. Pillow decodes it lazily, so decode it within the block.
 
     Args:
         source: the file's bytes, or the file.
-        largest: max width × height in pixels.
+        max_pixels: max width × height in pixels.
 
     Raises:
         DamagedImageError: the image is empty, of none of ``FORMATS``, too large, too slow to decode, or can't be
@@ -87,7 +87,7 @@ def opened_image(source: Any, largest: int = MAX_PIXELS) -> Iterator[Image.Image
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > largest or max(width, height) > MAX_SIDE:
+            if width * height > max_pixels or max(width, height) > MAX_SIDE:
                 raise DamagedImageError("image is too large", f"{width}×{height} pixels")
             check_scans(image)
             check_frames(image)
@@ -112,7 +112,7 @@ def check_scans(image: Any) -> None:
     """
     if image.format not in ("JPEG", "MPO"):
         return
-    file, place = image.fp, image.fp.tell()
+    file, start = image.fp, image.fp.tell()
     file.seek(0)
     scans, kept = 0, b""
     while scans <= MAX_SCANS and (block := file.read(BLOCK)):
@@ -120,7 +120,7 @@ def check_scans(image: Any) -> None:
         scans += sum(map(block.count, BEGINS_OF_SCANS))
         # One byte shorter than a scan's first bytes, so that none is counted twice.
         kept = block[1 - len(BEGINS_OF_SCANS[0]) :]
-    file.seek(place)
+    file.seek(start)
     if scans > MAX_SCANS:
         raise DamagedImageError("image would take too long", f"more than {MAX_SCANS} scans")
 

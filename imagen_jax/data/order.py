@@ -61,27 +61,28 @@ class Order:
     seed: int
     shuffle: bool
 
-    def at(self, place: int) -> Spot:
+    def at(self, position: int) -> Spot:
         """Returns the example at a position."""
-        data_set, own_place = self.turn(place)
-        epoch, example = divmod(own_place, self.counts[data_set])
+        data_set, own_position = self.turn(position)
+        epoch, example = divmod(own_position, self.counts[data_set])
         if self.shuffle:
             example = shuffled(example, self.counts[data_set], (self.seed, epoch, data_set))
         return Spot(data_set, example)
 
-    def turn(self, place: int) -> tuple[int, int]:
+    def turn(self, position: int) -> tuple[int, int]:
         """Returns the data set whose turn it is at a position, and how many turns it had before."""
         if len(self.counts) == 1:
-            return 0, place
-        block, slot = divmod(place, BLOCK)
+            return 0, position
+        block, slot = divmod(position, BLOCK)
         turns, ranks = turns_of_block(self.quotas, (self.seed, block) if self.shuffle else None)
         data_set = turns.item(slot)
         return data_set, block * self.quotas[data_set] + ranks.item(slot)
 
-    def epochs(self, places: int) -> list[float]:
-        """Returns the mean number of epochs of each data set after the first ``places`` positions."""
+    def epochs(self, num_positions: int) -> list[float]:
+        """Returns the mean number of epochs of each data set after the first ``num_positions`` positions."""
         return [
-            places * quota / sum(self.quotas) / count for quota, count in zip(self.quotas, self.counts, strict=True)
+            num_positions * quota / sum(self.quotas) / count
+            for quota, count in zip(self.quotas, self.counts, strict=True)
         ]
 
 
@@ -134,11 +135,11 @@ EpochKey = tuple[int, int, int]
 """The run's seed, the epoch, and the data set's index."""
 
 
-def shuffled(place: int, count: int, key: EpochKey) -> int:
+def shuffled(position: int, count: int, key: EpochKey) -> int:
     """Returns the index, below ``count``, of the example that an epoch reads at a position."""
     if count <= MAX_ORDER_LENGTH:
-        return order_of_epoch(count, key).item(place)
-    return cipher_of_epoch(count, key)[place]
+        return order_of_epoch(count, key).item(position)
+    return cipher_of_epoch(count, key)[position]
 
 
 def numbers_of(key: EpochKey) -> list[int]:

@@ -104,7 +104,7 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
             grey.putalpha(Image.fromarray(values != transparent).convert("L"))
         return grey
     if image.mode in ("I", "F"):
-        detail = f"nothing says which numbers of mode {image.mode} are black and white, save it with 8 or 16 bits"
+        detail = f"the values of black and white in mode {image.mode} are unknown, save it with 8 or 16 bits"
         raise DamagedImageError("image has no 8-bit form", detail)
     return image
 
@@ -163,8 +163,8 @@ def resize_area(image: ImagesOfAny, resolution: int) -> Float32[np.ndarray, "*ba
     height, width = image.shape[-3:-1]
     if height != width or height < resolution:
         raise UserError(
-            f"an image of {width}×{height} pixels cannot be made {resolution}×{resolution}: "
-            f"give a square one of at least {resolution} pixels, or ask for a smaller resolution"
+            f"an image of {width}×{height} pixels can't be downscaled to {resolution}×{resolution}: "
+            f"give a square one of at least {resolution} pixels, or choose a smaller resolution"
         )
     return resize_shorter_side(image, resolution)
 
@@ -183,8 +183,8 @@ def resize_shorter_side(image: ImagesOfAny, shorter_side: int) -> Float32[np.nda
     height, width = image.shape[-3:-1]
     if min(height, width) < shorter_side:
         raise UserError(
-            f"an image of {width}×{height} pixels cannot be made {shorter_side} pixels wide or high: "
-            "give a larger one, or ask for a smaller resolution"
+            f"an image of {width}×{height} pixels can't be downscaled to a shorter side of {shorter_side} pixels: "
+            "give a larger one, or choose a smaller resolution"
         )
     new_height, new_width = size_of_smaller(height, width, shorter_side)
     factor = height // new_height

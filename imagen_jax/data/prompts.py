@@ -53,7 +53,7 @@ def read_prompts(path: Path) -> list[str]:
             f"the prompts in {path} can't be read ({error.strerror or error}): name a file of text, JSON or CSV"
         ) from error
     if not prompts:
-        raise UserError(f"{path} holds no prompt: write one a line")
+        raise UserError(f"{path} has no prompt: write one per line")
     check_readable(prompts)
     return prompts
 
@@ -65,20 +65,20 @@ def read_lines(path: Path) -> list[str]:
         UserError: the file is not UTF-8, is too large, contains JSON, or has a suffix of ``NOT_LINES``.
     """
     if path.suffix.lower() in NOT_LINES:
-        raise UserError(f"prompts are not read from {path.suffix.lower()} files: write {path.stem}.txt, one a line")
+        raise UserError(f"prompts are not read from {path.suffix.lower()} files: write {path.stem}.txt, one per line")
     if (size := size_of(path)) > MAX_FILE_BYTES:
-        raise UserError(f"{path} has {size} bytes, and {MAX_FILE_BYTES} are the most: give a shorter file")
+        raise UserError(f"{path} has {size} bytes, more than {MAX_FILE_BYTES}: give a shorter file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): save it so") from error
+        raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
     lines = [line.strip() for line in split_lines(text) if line.strip()]
-    if holds_json(text, lines):
-        raise UserError(f"{path} holds JSON: rename it to {path.stem}.json")
+    if contains_json(text, lines):
+        raise UserError(f"{path} contains JSON: rename it to {path.stem}.json")
     return lines
 
 
-def holds_json(text: str, lines: Sequence[str]) -> bool:
+def contains_json(text: str, lines: Sequence[str]) -> bool:
     """Returns whether a text is a JSON list or object as a whole, or each of its lines is a JSON object."""
     if not text.lstrip().startswith(("[", "{")):
         return False
@@ -112,13 +112,13 @@ def read_json_prompts(path: Path) -> list[str]:
         document = next((values[name] for name in COLUMNS if name in values), None)
         document = [document] if isinstance(document, str) else document
     if not isinstance(document, list):
-        raise UserError(f"{path} holds no list of prompts: write one, such as {FORMS}")
+        raise UserError(f"{path} has no list of prompts: write one, such as {FORMS}")
     prompts = []
     for number, item in enumerate(document, start=1):
         prompt = item if isinstance(item, str) else prompt_of(item) if isinstance(item, dict) else None
         if prompt is None or not prompt.strip():
             what = "it is empty" if prompt is not None else f"it is neither text nor an object with {NAMES}"
-            raise UserError(f"item {number} of {path} holds no prompt: {what}")
+            raise UserError(f"item {number} of {path} has no prompt: {what}")
         prompts.append(prompt.strip())
     return prompts
 
@@ -133,7 +133,7 @@ def read_table(path: Path, read_rows: RowReader) -> list[str]:
     for row in read_rows(path, None, ()):
         prompt = prompt_of(row.values)
         if row.problem or prompt is None or not prompt.strip():
-            raise UserError(f"{row.name} of {path} holds no prompt: {row.problem or f'it has no {NAMES}'}")
+            raise UserError(f"{row.name} of {path} has no prompt: {row.problem or f'it has no {NAMES}'}")
         prompts.append(prompt.strip())
     return prompts
 
@@ -153,7 +153,7 @@ def check_readable(prompts: Sequence[str]) -> None:
     for prompt in prompts:
         if len(prompt) > MAX_PROMPT_LENGTH:
             raise UserError(
-                f"the prompt {prompt[:40]!a}… has {len(prompt)} characters: {MAX_PROMPT_LENGTH} are the most"
+                f"the prompt {prompt[:40]!a}… has {len(prompt)} characters, more than {MAX_PROMPT_LENGTH}: shorten it"
             )
         if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal that speaks UTF-8")
+            raise UserError(f"the prompt {prompt!a} is not UTF-8 text: give it in a terminal with a UTF-8 locale")

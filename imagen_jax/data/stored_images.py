@@ -117,20 +117,20 @@ def check_features(folder: Path) -> None:
         level = [read_json(file, MAX_FEATURES)]
     except (OSError, ValueError) as error:
         raise_if_denied(error, file)
-        raise UserError(f"{file} can't be read ({error}): prepare the data set anew, or copy it again") from None
+        raise UserError(f"{file} can't be read ({error}): prepare the data set again, or copy it again") from None
     while level:
         for node in level:
             named = node.get(CLASS_NAME, OF_TFDS) if isinstance(node, dict) else OF_TFDS
             if not isinstance(named, str) or not named.startswith(OF_TFDS):
-                raise UserError(f"{file} names the code {named!a}, which is not run: prepare the data set anew")
+                raise UserError(f"{file} names the code {named!a}, which is not run: prepare the data set again")
         inner = (node.values() if isinstance(node, dict) else node if isinstance(node, list) else () for node in level)
         level = [value for values in inner for value in values]
 
 
 def allow_open_files() -> None:
     """Raises this process's limit on open files to the max: ArrayRecord keeps every shard open that it has read."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def check_split(folder: Path, split: Split) -> None:
@@ -186,7 +186,7 @@ def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]
     for shard in manifest["shards"]:
         if shard["split"] == split:
             if not stays_below(shard["captions"]):
-                raise UserError(f"{folder / MANIFEST} names a file out of its folder: prepare the data set anew")
+                raise UserError(f"{folder / MANIFEST} names a file outside its folder: prepare the data set again")
             # Not splitlines: a caption may contain a character that it treats as the end of a line.
             for line in (folder / shard["captions"]).read_bytes().split(b"\n")[:-1]:
                 yield tuple(parse_json(line))
@@ -202,7 +202,7 @@ def identify(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
-def identify_drawn(folder: Path) -> str:
+def identify_rendered(folder: Path) -> str:
     """Returns sixteen hexadecimal digits that identify a rendered data set by its captions and images.
 
     It reads all files. The manifest and the folder's name can't identify the content: the manifest also contains where
@@ -214,8 +214,8 @@ def identify_drawn(folder: Path) -> str:
     manifest = read_manifest(folder)
     dataset = local_folder(folder / DATASET)
     images = {file.name: checksum_of(file) for file in sorted(dataset.glob("*.array_record*"))}
-    drawn = [manifest["source"], manifest["resolution"], read_json(folder / CAPTIONS), images]
-    return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]
+    content = [manifest["source"], manifest["resolution"], read_json(folder / CAPTIONS), images]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -227,9 +227,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder} holds no prepared data set: prepare it first (prepare_data)") from error
+        raise UserError(
+            f"{folder} has no prepared data set: prepare it first, with python -m imagen_jax prepare_data"
+        ) from error
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict) or not {"source", "counts"} <= manifest.keys():
-        raise UserError(f"{folder / MANIFEST} is damaged: prepare the data set anew, or copy it again")
+        raise UserError(f"{folder / MANIFEST} is damaged: prepare the data set again, or copy it again")
     return manifest

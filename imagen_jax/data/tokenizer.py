@@ -60,7 +60,7 @@ def load_sentencepiece(path: Path) -> Tokenize:
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is not a whole sentencepiece model ({error}): download it again") from None
+        raise UserError(f"{path} is not a complete sentencepiece model ({error}): download it again") from None
     found = (model.pad_id(), model.eos_id())
     if found != (PADDING_ID, 1):
         raise UserError(f"{path} pads with {found[0]} and ends with {found[1]}, T5 with 0 and 1: use T5's own model")

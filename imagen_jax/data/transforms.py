@@ -154,8 +154,8 @@ def crop_along(pixels: HostPixels, generator: np.random.Generator) -> SquarePixe
 
 def crop_on_grid(pixels: HostPixels, generator: np.random.Generator, size: int, grid: int) -> SquarePixels:
     """Crops a random square of ``size`` pixels whose corner lies on a multiple of ``grid``."""
-    places = (len(pixels) - size) // grid + 1
-    top, left = grid * generator.integers(places, size=2)
+    positions = (len(pixels) - size) // grid + 1
+    top, left = grid * generator.integers(positions, size=2)
     return pixels[top : top + size, left : left + size]
 
 

@@ -10,12 +10,12 @@ DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Several hosts run this command together and find each other, as on a TPU pod."
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "Several hosts run this command together: where process 0 listens, HOST:PORT."
+    "coordinator", None, "Several hosts run this command together: the address of process 0, HOST:PORT."
 )
-PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "With --coordinator: how many processes there are.")
-PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "With --coordinator: which of them this is, from 0.")
+PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "With --coordinator: the number of processes.")
+PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "With --coordinator: the index of this process, from 0.")
 HEARTBEAT_SECONDS = flags.DEFINE_float(
-    "heartbeat_seconds", 100.0, "How long a process may give no sign of life before the others end.", lower_bound=1.0
+    "heartbeat_seconds", 100.0, "Max seconds without a heartbeat of a process before the others exit.", lower_bound=1.0
 )
 
 PRECONDITIONS = (
@@ -39,7 +39,7 @@ def join_as_flagged() -> None:
     given = [name for name, value in named.items() if value is not None]
     if DISTRIBUTED.value:
         if given:
-            raise UserError(f"--distributed finds all by itself: leave it or --{given[0]} out")
+            raise UserError(f"--distributed detects what --{given[0]} sets: give only one of them")
         processes.join(None, None, None, HEARTBEAT_SECONDS.value)
     elif given:
         check_named(coordinator, count, index)
@@ -58,4 +58,6 @@ def check_named(coordinator: str | None, count: int | None, index: int | None) -
     if not host or not port.isdecimal():
         raise UserError(f"--coordinator={coordinator} has no port: write it as HOST:PORT, such as 10.0.0.2:8476")
     if not 0 <= index < count:
-        raise UserError(f"--process_index={index} is none of {count} processes: they count from 0 to {count - 1}")
+        raise UserError(
+            f"--process_index={index} is out of range: choose 0 to {count - 1}, for --process_count={count}"
+        )

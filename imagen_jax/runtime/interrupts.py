@@ -34,11 +34,11 @@ LAST_RESORT = 15.0
 """Seconds after which the process exits even if it could not notify the other hosts."""
 
 KEEPING = (
-    "Ctrl-C: keeping a checkpoint after the present step. Press Ctrl-C again to end at once and lose what came after "
+    "Ctrl-C: saving a checkpoint after the current step. Press Ctrl-C again to exit at once and lose the steps after "
     "the newest checkpoint."
 )
 ENDED_AT_ONCE = (
-    "interrupted twice: no checkpoint is kept of the last steps; run the same command to continue from the newest one"
+    "interrupted twice: no checkpoint of the last steps is saved; run the same command to continue from the newest one"
 )
 
 
@@ -50,18 +50,18 @@ class CtrlC:
     """
 
     def __init__(self, sentence: str) -> None:
-        self.is_asked = False
+        self.is_requested = False
         self._sentence = sentence
         self._keep: Callable[[], None] | None = None
         self._first: float | None = None
-        self._ending, self._asking = threading.Lock(), threading.Lock()
+        self._ending, self._requesting = threading.Lock(), threading.Lock()
         self._receiver, self._sender = os.pipe()
         os.set_blocking(self._sender, False)
 
     def start(self) -> None:
         """Starts to handle Ctrl-C. The main thread must call it."""
         signal.set_wakeup_fd(self._sender, warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self._hear)
+        signal.signal(signal.SIGINT, self._handle_signal)
         threading.Thread(target=self._listen, name="listens for Ctrl-C", daemon=True).start()
 
     def begin_to_keep(self, keep: Callable[[], None]) -> None:
@@ -70,7 +70,7 @@ class CtrlC:
 
     def stop_keeping(self) -> None:
         """Makes Ctrl-C end the process again."""
-        with self._asking:
+        with self._requesting:
             self._keep = None
 
     def end(self, sentence: str | None = None) -> NoReturn:
@@ -81,12 +81,12 @@ class CtrlC:
         last_resort.daemon = True
         last_resort.start()
         print(sentence or f"interrupted: {self._sentence}", file=sys.stderr, flush=True)
-        processes.announce_exit("somebody pressed Ctrl-C there", interrupted=True)
+        processes.announce_exit("Ctrl-C was pressed there", interrupted=True)
         # A normal exit would free objects that a compiling thread still uses, and crash.
         processes.exit_now(ExitStatus.INTERRUPTED)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._keep is None and not self.is_asked:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._keep is None and not self.is_requested:
             raise KeyboardInterrupt
 
     def _listen(self) -> None:
@@ -100,18 +100,18 @@ class CtrlC:
                 continue
             now = time.monotonic()
             if self._first is not None and now - self._first > SAME_PRESS:
-                self.end(ENDED_AT_ONCE if self.is_asked else None)
+                self.end(ENDED_AT_ONCE if self.is_requested else None)
             elif self._first is None:
                 self._first = now
-                if not self._ask():
+                if not self._request_save():
                     deadline = now + PATIENCE
 
-    def _ask(self) -> bool:
+    def _request_save(self) -> bool:
         """Calls the save callback. Returns whether there is one."""
-        with self._asking:
+        with self._requesting:
             if self._keep is None:
                 return False
-            self.is_asked = True
+            self.is_requested = True
             print(f"\n{KEEPING}", file=sys.stderr, flush=True)
             self._keep()
             return True
@@ -157,6 +157,6 @@ def keeping() -> Iterator[None]:
             _ctrl_c.stop_keeping()
 
 
-def is_asked() -> bool:
+def is_requested() -> bool:
     """Returns whether Ctrl-C has requested this process to save its state and exit."""
-    return _ctrl_c is not None and _ctrl_c.is_asked
+    return _ctrl_c is not None and _ctrl_c.is_requested

@@ -34,9 +34,9 @@ from imagen_jax.runtime.standard_streams import make_streams_resilient
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
-flags.DEFINE_bool("debug", False, "Show the traceback of a mistake.")
+flags.DEFINE_bool("debug", False, "Show the traceback of an error caused by user input.")
 
-IF_INTERRUPTED = "nothing is kept; run the same command to begin again"
+IF_INTERRUPTED = "nothing is saved; run the same command to start again"
 
 
 def run_main(main: Callable[[], None], flag_hint: str = "", if_interrupted: str = IF_INTERRUPTED) -> None:
@@ -122,16 +122,16 @@ def find_unknown_key(arguments: Sequence[str]) -> str | None:
         config = flags.FLAGS["config"].parser.parse(path)
     except (AttributeError, KeyError) as error:
         if "get_config" in str(error):
-            return f"{path} is no experiment, for it has no get_config: name another file of its folder"
-        return f"the config file {path} stops with {error!r}: mend it"
+            return f"{path} is not a config file, because it has no get_config: name another file of its folder"
+        return f"the config file {path} raises {error!r}: fix it"
     for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
-        place, value = "config", config
+        key_path, value = "config", config
         for key in keys.split("."):
             if not isinstance(value, ConfigDict):
-                return f"{place} is {value!r} and has no keys: leave .{key} out"
+                return f"{key_path} is {value!r} and has no keys: remove .{key}"
             if key not in value:
-                return f"{place} has no key {key!r}{nearest_name(key, value.keys())}"
-            place, value = f"{place}.{key}", value[key]
+                return f"{key_path} has no key {key!r}{nearest_name(key, value.keys())}"
+            key_path, value = f"{key_path}.{key}", value[key]
     return None
 
 
@@ -175,7 +175,7 @@ def run_explained(main: Callable[[], None], if_interrupted: str) -> None:
         print(f"interrupted: {error}", file=sys.stderr, flush=True)
         processes.exit_now(ExitStatus.INTERRUPTED)
     except LeavingError as error:
-        print(f"told to leave: {error}", file=sys.stderr, flush=True)
+        print(f"preempted: {error}", file=sys.stderr, flush=True)
         processes.exit_now(ExitStatus.PREEMPTED)
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
@@ -203,20 +203,20 @@ def explain(error: Exception) -> str:
         errno.ENOSPC: "no space is left on the disk of {}: make room and run the same command again",
         errno.EDQUOT: "the disk quota of {} is used up: make room and run the same command again",
         errno.EACCES: "you may not read or write {}: ask its owner, change its permissions or choose another folder",
-        errno.EROFS: "{} lies on a disk that can't be written to: choose another folder",
+        errno.EROFS: "{} is on a read-only disk: choose another folder",
     }
     if is_refusal(error):
         if is_temporary(error):
             return f"a bucket does not answer as it should ({summarise_error(error)}): run the same command again"
         return explain_refusal(error)
     code = disk_error_code(error)
-    place = getattr(error, "filename", None) or "the output folder"
+    path = getattr(error, "filename", None) or "the output folder"
     if code in sentences:
-        return sentences[code].format(place)
+        return sentences[code].format(path)
     if code is not None and is_passing(error):
         return (
-            f"{place} can't be read or written now ({os.strerror(code)}): run the same command again, and if that "
-            "does not help, look at the disk and the network"
+            f"{path} can't be read or written now ({os.strerror(code)}): run the same command again, and if that "
+            "does not help, check the disk and the network"
         )
     raise error
 
@@ -234,7 +234,7 @@ def fail(sentence: str, error: BaseException | None = None, status: int = ExitSt
 
 
 OPTION_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {
-    int: (int, "whole number"),
+    int: (int, "a whole number"),
     bool: (lambda value: {"true": True, "false": False}[value.lower()], "True or False"),
 }
 """The parser of an option's value and the name of its type, by the type of the default. Other options are text."""
@@ -266,5 +266,5 @@ def parse_options(function: Callable[..., Any], given: Sequence[str]) -> dict[st
         try:
             options[name] = read(value)
         except (ValueError, KeyError):
-            raise UserError(f"the option {name}={value} is no {kind}") from None
+            raise UserError(f"--option={name}={value} is not {kind}") from None
     return options

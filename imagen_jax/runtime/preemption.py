@@ -46,23 +46,23 @@ def watching_for_exit() -> Iterator[ShouldLeave]:
     if processes.is_multi_process():
         with coordination.preemption_notices() as is_agreed, interrupts.keeping():
 
-            def ask(number: int) -> bool:
+            def should_leave(number: int) -> bool:
                 interrupts.begin_to_keep(exit_together)
                 return is_agreed(number)
 
-            yield ask
+            yield should_leave
         return
     if threading.current_thread() is not threading.main_thread():
         # Python handles signals only in the main thread. A program that trains in another thread must stop it itself.
         yield lambda number: False
         return
-    with watching_alone() as is_told, interrupts.keeping():
+    with watching_alone() as has_arrived, interrupts.keeping():
 
-        def look(number: int) -> bool:
+        def should_leave(number: int) -> bool:
             interrupts.begin_to_keep(lambda: None)
-            return is_told() or interrupts.is_asked()
+            return has_arrived() or interrupts.is_requested()
 
-        yield look
+        yield should_leave
 
 
 def exit_together() -> None:
@@ -74,17 +74,17 @@ def exit_together() -> None:
 @contextmanager
 def watching_alone() -> Iterator[Callable[[], bool]]:
     """Handles SIGTERM within the block, and yields a function that returns whether it has arrived."""
-    told: list[float] = []
+    arrivals: list[float] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        told.append(time.monotonic())
-        if told[-1] - told[0] > SAME_NOTICE:
+    def handle_signal(number: int, frame: FrameType | None) -> None:
+        arrivals.append(time.monotonic())
+        if arrivals[-1] - arrivals[0] > SAME_NOTICE:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, hear)
+    before = signal.signal(signal.SIGTERM, handle_signal)
     try:
-        yield lambda: bool(told)
+        yield lambda: bool(arrivals)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
@@ -98,6 +98,6 @@ def explain_exit(step: int) -> LeavingError:
     Returns:
         A ``StoppedError`` if Ctrl-C was the reason, otherwise a ``LeavingError``.
     """
-    stopped = processes.is_interrupted() if processes.is_multi_process() else interrupts.is_asked()
+    stopped = processes.is_interrupted() if processes.is_multi_process() else interrupts.is_requested()
     kind = StoppedError if stopped else LeavingError
     return kind(f"the checkpoint of step {step} is written; run the same command to continue")

@@ -53,12 +53,12 @@ class ProcessGroup:
         self.steps = dict.fromkeys(range(count), 0)
         self.has_announced = False
         now = time.monotonic()
-        self._told: dict[str, str] = {}
+        self._messages: dict[str, str] = {}
         self._answered = self._looked = now
         self._lived = {other: ("", now) for other in range(count) if other != index}
         self._left = threading.Event()
         self._threads = [
-            threading.Thread(target=self._carry_messages, name="tells the other processes", daemon=True),
+            threading.Thread(target=self._carry_messages, name="sends messages to the other processes", daemon=True),
             threading.Thread(target=self._watch, name="watches the other processes", daemon=True),
         ]
 
@@ -81,7 +81,8 @@ class ProcessGroup:
                 self.note_interruption()
             self.client.key_value_set(f"{KEYS}told/ended/{self.index}", sentence, allow_overwrite=True)
         except JaxRuntimeError as error:
-            print(f"the other processes could not be told: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+            reason = str(error).splitlines()[0]
+            print(f"the other processes could not be notified: {reason}", file=sys.stderr, flush=True)
         self.has_announced = True
 
     def note_interruption(self) -> None:
@@ -111,11 +112,11 @@ class ProcessGroup:
 
     def explain_abort(self) -> str | None:
         """Returns a message if JAX aborts this process because of a suspension or a lost process 0, otherwise None."""
-        if (still := time.monotonic() - self._looked) > self.heartbeat_seconds:
-            return self._stood_still(still)
+        if (pause := time.monotonic() - self._looked) > self.heartbeat_seconds:
+            return self._explain_suspension(pause)
         if self.index and not is_reachable(self.coordinator):
             reason = f"process 0 at {self.coordinator} is gone"
-            return f"{reason}, so this one, after step {self.step}, ends too: {HOW_TO_RESUME}"
+            return f"{reason}, so this one, after step {self.step}, exits too: {HOW_TO_RESUME}"
         return None
 
     def _carry_messages(self) -> None:
@@ -123,8 +124,8 @@ class ProcessGroup:
             try:
                 sign = f"{beat} {self.step}"
                 self.client.key_value_set(f"{KEYS}told/alive/{self.index}", sign, allow_overwrite=True)
-                told = self.client.key_value_dir_get(f"{KEYS}told/")
-                self._told = {key.partition("told/")[2]: value for key, value in told}
+                messages = self.client.key_value_dir_get(f"{KEYS}told/")
+                self._messages = {key.partition("told/")[2]: value for key, value in messages}
                 self._answered = time.monotonic()
             except JaxRuntimeError:
                 # Process 0 or this host's network may be down. The watch thread measures the time without a reply.
@@ -135,24 +136,24 @@ class ProcessGroup:
     def _watch(self) -> None:
         while not self._left.wait(self.interval):
             now = time.monotonic()
-            still, self._looked = now - self._looked, now
-            if still > self.heartbeat_seconds:
-                self.end(self._stood_still(still))
-            if still > 2 * self.interval:
+            pause, self._looked = now - self._looked, now
+            if pause > self.heartbeat_seconds:
+                self.end(self._explain_suspension(pause))
+            if pause > 2 * self.interval:
                 # This process read no heartbeats meanwhile, so the deadlines of the others move by the same time.
-                self._answered += still
-                self._lived = {index: (sign, when + still) for index, (sign, when) in self._lived.items()}
+                self._answered += pause
+                self._lived = {index: (sign, when + pause) for index, (sign, when) in self._lived.items()}
             self._look(now)
 
     def _look(self, now: float) -> None:
         """Checks the last messages and heartbeats of the other processes, and exits if one is lost."""
-        told = self._told
+        messages = self._messages
         for index, (last, _) in self._lived.items():
-            if ended := told.get(f"ended/{index}"):
-                was_interrupted = f"interrupted/{index}" in told
+            if ended := messages.get(f"ended/{index}"):
+                was_interrupted = f"interrupted/{index}" in messages
                 status = ExitStatus.INTERRUPTED if was_interrupted else ExitStatus.PEER_LOST
                 self.end(f"process {index} has ended: {ended}", status)
-            sign = told.get(f"alive/{index}", "")
+            sign = messages.get(f"alive/{index}", "")
             if sign and sign != last:
                 self._lived[index] = (sign, now)
                 self.steps[index] = int(sign.split()[1])
@@ -166,14 +167,15 @@ class ProcessGroup:
         names = ", ".join(str(index) for index in silent)
         steps = ", ".join(str(self.steps[index]) for index in silent)
         self.end(
-            f"process {names} has given no sign of life for {self.heartbeat_seconds:g} s (last step {steps}), so this "
-            f"one, after step {self.step}, ends too: {HOW_TO_RESUME}"
+            f"process {names} has sent no heartbeat for {self.heartbeat_seconds:g} s (last step {steps}), so this "
+            f"one, after step {self.step}, exits too: {HOW_TO_RESUME}"
         )
 
-    def _stood_still(self, seconds: float) -> str:
+    def _explain_suspension(self, seconds: float) -> str:
         return (
-            f"this process, number {self.index}, stood still for {seconds:.0f} s after step {self.step}, as when it is "
-            f"stopped or its machine sleeps, and after {self.heartbeat_seconds:g} s the others ended: {HOW_TO_RESUME}"
+            f"this process, number {self.index}, was suspended for {seconds:.0f} s after step {self.step}, as when "
+            f"it is stopped or its machine sleeps, and after {self.heartbeat_seconds:g} s the others exited: "
+            f"{HOW_TO_RESUME}"
         )
 
 

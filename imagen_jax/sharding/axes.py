@@ -80,7 +80,7 @@ class WithLogicalAxes(struct.PyTreeNode, meta.AxisMetadata[Any]):
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError("a parameter with named axes gets no further ones")
+        raise NotImplementedError("a parameter with named axes can't get another axis")
 
     remove_axis = add_axis
 
@@ -116,7 +116,9 @@ def axes_of(params: Any) -> Any:
         if has_logical_axes(leaf):
             return leaf.axes
         if path[-1].key == "kernel" or (leaf.ndim > 1 and leaf.size >= MIN_SHARDED_SIZE):
-            raise ValueError(f"the axes of {jax.tree_util.keystr(path)} have no names: label its initializer")
+            raise ValueError(
+                f"the axes of {jax.tree_util.keystr(path)} have no names: wrap its initializer in with_logical_axes"
+            )
         return None
 
     return jax.tree_util.tree_map_with_path(names, params, is_leaf=has_logical_axes)
@@ -128,12 +130,12 @@ def compute_spec(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
     Raises:
         UserError: a name is not in ``AXES``.
     """
-    cuts = []
+    spec = []
     for name in axes:
         over = lookup(AXES, name, "axis")
         wanted = (over,) if isinstance(over, str) else over or ()
-        cuts.append(tuple(axis for axis in wanted if mesh.shape[axis] > 1))
-    return cuts
+        spec.append(tuple(axis for axis in wanted if mesh.shape[axis] > 1))
+    return spec
 
 
 def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
@@ -151,20 +153,20 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
         UserError: a name is not in ``AXES``, ``tensor`` does not divide an axis that it must shard, or no axis of the
             kernel divides evenly. The message says which mesh size to change.
     """
-    cuts = compute_spec(axes, mesh)
+    spec = compute_spec(axes, mesh)
     if np.prod(shape) < MIN_SHARDED_SIZE:
         return [() for _ in axes]
-    for name, size, cut in zip(axes, shape, cuts, strict=True):
-        if cut and size % mesh.shape[TENSOR]:
+    for name, size, mesh_axes in zip(axes, shape, spec, strict=True):
+        if mesh_axes and size % mesh.shape[TENSOR]:
             raise UserError(
                 f"config.mesh.tensor={mesh.shape[TENSOR]} does not divide an axis of {size} {name}: choose a divisor"
             )
-    over = [axis for axis in (FSDP, TENSOR) if mesh.shape[axis] > 1 and (axis == FSDP or not any(cuts))]
+    over = [axis for axis in (FSDP, TENSOR) if mesh.shape[axis] > 1 and (axis == FSDP or not any(spec))]
     parts = math.prod(mesh.shape[axis] for axis in over)
     for index, (name, size) in enumerate(zip(axes, shape, strict=True)):
-        if name != "taps" and size % (parts * (mesh.shape[TENSOR] if cuts[index] else 1)) == 0:
-            cuts[index] = (*cuts[index], *over)
-            return cuts
+        if name != "taps" and size % (parts * (mesh.shape[TENSOR] if spec[index] else 1)) == 0:
+            spec[index] = (*spec[index], *over)
+            return spec
     wanted = " × ".join(f"config.mesh.{axis}={mesh.shape[axis]}" for axis in over)
     raise UserError(
         f"{wanted} divides no axis of a kernel of shape {tuple(shape)}: choose a power of two that does, and leave the "
@@ -172,9 +174,9 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
     )
 
 
-def to_partition_spec(cuts: Sequence[tuple[str, ...]]) -> PartitionSpec:
+def to_partition_spec(spec: Sequence[tuple[str, ...]]) -> PartitionSpec:
     """Returns the ``PartitionSpec`` with these mesh axes for each array axis."""
-    return PartitionSpec(*[cut if len(cut) > 1 else cut[0] if cut else None for cut in cuts])
+    return PartitionSpec(*[axes if len(axes) > 1 else axes[0] if axes else None for axes in spec])
 
 
 def present_mesh() -> AbstractMesh | None:
@@ -209,11 +211,11 @@ def gather(kernel: ArrayLike, axes: Sequence[str], dtype: DTypeLike) -> jax.Arra
     stored, used = storage_spec(kernel.shape, axes, mesh), compute_spec(axes, mesh)
     if stored == used or not any(stored):
         return kernel.astype(dtype)
-    return convert_and_place(kernel, dtype, to_partition_spec(stored), to_partition_spec(used))
+    return convert_and_shard(kernel, dtype, to_partition_spec(stored), to_partition_spec(used))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def convert_and_place(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
+def convert_and_shard(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
     """Returns ``kernel`` in ``dtype``, sharded as ``used``.
 
     The gradient has the kernel's dtype and is sharded as ``stored``.
@@ -224,7 +226,7 @@ def convert_and_place(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec
 
 def _forward(kernel: jax.Array, dtype: DTypeLike, stored: PartitionSpec, used: PartitionSpec) -> tuple[jax.Array, Any]:
     # The backward pass needs only the kernel's dtype. An empty array carries it.
-    return convert_and_place(kernel, dtype, stored, used), jnp.zeros((0,), kernel.dtype)
+    return convert_and_shard(kernel, dtype, stored, used), jnp.zeros((0,), kernel.dtype)
 
 
 def _backward(
@@ -233,7 +235,7 @@ def _backward(
     return (jax.lax.with_sharding_constraint(gradient.astype(like.dtype), stored),)
 
 
-convert_and_place.defvjp(_forward, _backward)
+convert_and_shard.defvjp(_forward, _backward)
 
 
 @cache

@@ -36,7 +36,7 @@ def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[jax.Device] | Non
     slices = {getattr(device, "slice_index", 0) for device in devices}
     if len(slices) > 1 and len(slices) != sizes[SLICE]:
         raise UserError(
-            f"the devices sit in {len(slices)} slices and config.mesh.slice is {sizes[SLICE]}: set it to {len(slices)}"
+            f"the devices are in {len(slices)} slices and config.mesh.slice is {sizes[SLICE]}: set it to {len(slices)}"
         )
     # With explicit axes, the default, Linen's convolutions raise an error if their kernel is sharded.
     return Mesh(arrange(devices, sizes, len(slices)), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
@@ -59,7 +59,7 @@ def fit_sizes(axis_sizes: Mapping[str, int], devices: int) -> dict[str, int]:
     if min(sizes.values()) < 1 or math.prod(sizes.values()) != devices:
         wanted = ", ".join(f"{name}={axis_sizes.get(name, 1)}" for name in MESH_AXES)
         raise UserError(
-            f"the mesh {wanted} does not fit {devices} device(s): what fits is {describe_fits(axis_sizes, devices)}"
+            f"the mesh {wanted} does not fit {devices} device(s): choose {describe_fits(axis_sizes, devices)}"
         )
     return sizes
 
@@ -67,14 +67,14 @@ def fit_sizes(axis_sizes: Mapping[str, int], devices: int) -> dict[str, int]:
 def describe_fits(axis_sizes: Mapping[str, int], devices: int) -> str:
     """Describes the sizes that fit each axis if the other axes keep theirs and ``data`` takes the remaining devices."""
     divisors = [size for size in range(1, devices + 1) if devices % size == 0]
-    told = []
+    choices = []
     for name in (FSDP, TENSOR, SLICE):
         others = math.prod(max(axis_sizes.get(other, 1), 1) for other in (FSDP, TENSOR, SLICE) if other != name)
         fits = [size for size in divisors if devices % (size * others) == 0]
         if fits:
-            told.append(f"config.mesh.{name} of {', '.join(map(str, fits))}")
-    told = told or ["1 for each of config.mesh.fsdp, tensor and slice"]
-    return f"{' or '.join(told)}, with config.mesh.data=-1"
+            choices.append(f"config.mesh.{name} of {', '.join(map(str, fits))}")
+    choices = choices or ["1 for each of config.mesh.fsdp, tensor and slice"]
+    return f"{' or '.join(choices)}, with config.mesh.data=-1"
 
 
 def arrange(devices: Sequence[jax.Device], sizes: Mapping[str, int], slices: int) -> np.ndarray:

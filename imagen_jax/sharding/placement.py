@@ -55,7 +55,7 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
     named, _ = jax.tree_util.tree_flatten_with_path(axes, is_leaf=is_axes)
     names = {path_of(path): leaf for path, leaf in named}
 
-    def place(path: Any, array: jax.ShapeDtypeStruct) -> NamedSharding:
+    def sharding_of(path: Any, array: jax.ShapeDtypeStruct) -> NamedSharding:
         found = find_parameter(path_of(path), names)
         if found is None or names[found] is None or len(names[found]) != array.ndim:
             return replicated(mesh)
@@ -64,7 +64,7 @@ def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> 
         except UserError as error:
             raise UserError(f"{'/'.join(found)}: {error}") from None
 
-    return jax.tree_util.tree_map_with_path(place, abstract_state)
+    return jax.tree_util.tree_map_with_path(sharding_of, abstract_state)
 
 
 def is_axes(leaf: Any) -> bool:
@@ -98,5 +98,5 @@ def place_shapes(shapes: Any, placement: Any) -> Any:
     if isinstance(placement, Sharding):
         placement = jax.tree.map(lambda _: placement, shapes)
     return jax.tree.map(
-        lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place), shapes, placement
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), shapes, placement
     )

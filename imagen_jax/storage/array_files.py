@@ -38,22 +38,22 @@ class Arrays:
 
     Args:
         archive: the opened file.
-        most: max size of an array, in bytes.
+        max_bytes: max size of an array, in bytes.
 
     Raises:
         ArrayFileError: an accessed array can't be read.
         KeyError: there is no array of the accessed name.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, most: int):
-        self._archive, self._most = archive, most
+    def __init__(self, archive: zipfile.ZipFile, max_bytes: int):
+        self._archive, self._max_bytes = archive, max_bytes
         self._names = [name.removesuffix(ENDING) for name in archive.namelist() if name.endswith(ENDING)]
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self:
             raise KeyError(name)
         try:
-            return parse_array(read_member(self._archive, name + ENDING, self._most + OVERHEAD))
+            return parse_array(read_member(self._archive, name + ENDING, self._max_bytes + OVERHEAD))
         except DAMAGED_MEMBER as error:
             raise ArrayFileError(f"the array {name!a} can't be read: {error}") from None
 
@@ -75,12 +75,12 @@ class Arrays:
 
 
 @contextmanager
-def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
+def opened_arrays(source: Any, max_bytes: int = MAX_BYTES) -> Iterator[Arrays]:
     """Opens a ``.npz`` file for the duration of the block.
 
     Args:
         source: an opened, seekable binary file.
-        most: max size of an array, in bytes.
+        max_bytes: max size of an array, in bytes.
 
     Raises:
         ArrayFileError: the file is not a valid ``.npz``.
@@ -91,7 +91,7 @@ def opened_arrays(source: Any, most: int = MAX_BYTES) -> Iterator[Arrays]:
     except DAMAGED_MEMBER as error:
         raise ArrayFileError(str(error)) from None
     with archive:
-        yield Arrays(archive, most)
+        yield Arrays(archive, max_bytes)
 
 
 def parse_array(content: bytes) -> np.ndarray:
@@ -113,7 +113,7 @@ def parse_array(content: bytes) -> np.ndarray:
     start = file.tell()
     left = len(content) - start
     if math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"its header does not fit its {left} bytes")
+        raise ValueError(f"its header declares {math.prod(shape)} values of {dtype.itemsize} bytes, but {left} bytes follow")
     if dtype.kind == "U" and np.frombuffer(content, dtype.str[0] + "u4", offset=start).max(initial=0) > sys.maxunicode:
-        raise ValueError("it holds text of no characters")
+        raise ValueError("its text is not valid Unicode")
     return np.ndarray(shape, dtype, content, start, order="F" if is_column_major else "C")

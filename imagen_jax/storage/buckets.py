@@ -21,7 +21,7 @@ PREFIX = f"{SCHEME}://"
 INSTALL = 'pip install "gcsfs>=2026.10,<2027"'
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
-MENDS = "check the bucket's name, your login (gcloud auth application-default login) and what you may do there"
+BUCKET_ADVICE = "check the bucket's name, your login (gcloud auth application-default login) and your permissions"
 
 
 class ObjectInfo(NamedTuple):
@@ -49,9 +49,9 @@ def open_bucket_path(text: str) -> epath.Path:
     """
     bucket = text.removeprefix(PREFIX).partition("/")[0]
     if not BUCKET_NAME.fullmatch(bucket):
-        raise UserError(f"{text!r} names no bucket: give it as in {PREFIX}BUCKET/FOLDER")
+        raise UserError(f"{text!r} does not name a bucket: write it as {PREFIX}BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{text} lies in a bucket, and gcsfs is not installed: {INSTALL}")
+        raise UserError(f"{text} is in a bucket, and gcsfs is not installed: {INSTALL}")
     # If TensorFlow is installed, etils uses its file system by default. We want gcsfs on every machine.
     os.environ.setdefault("EPATH_USE_TF", "false")
     # A cached listing lacks objects that other writers add, such as tensorstore with a checkpoint's arrays.
@@ -94,7 +94,7 @@ def objects_below(folder: epath.Path) -> dict[str, ObjectInfo]:
     for name in objects:
         # An object may have any name. With an unsafe one, its local copy could land anywhere on this machine.
         if not stays_below(name):
-            raise UserError(f"{folder} holds an object {name!a}, whose name leads out of it: remove that object")
+            raise UserError(f"{folder} contains an object {name!a}, a path outside the folder: remove that object")
     return objects
 
 
@@ -127,15 +127,15 @@ def write_generation(path: epath.Path, content: bytes, before: int) -> int | Non
     """
     files = file_system()
     bucket, _, name = str(path).removeprefix(PREFIX).partition("/")
-    place = f"{files._location}/upload/storage/v1/b/{bucket}/o"
+    url = f"{files._location}/upload/storage/v1/b/{bucket}/o"
     try:
-        said = files.call(
-            "POST", place, uploadType="media", name=name, ifGenerationMatch=before, data=content, json_out=True
+        reply = files.call(
+            "POST", url, uploadType="media", name=name, ifGenerationMatch=before, data=content, json_out=True
         )
     except FileExistsError:
         # gcsfs raises this error for an unmet precondition.
         return None
-    return int(said["generation"])
+    return int(reply["generation"])
 
 
 def delete_generation(path: epath.Path, generation: int) -> None:
@@ -159,9 +159,9 @@ def check_bucket(path: epath.Path) -> None:
         if not is_refusal(error):
             raise
         kind = UserError if is_denied(error) else ForNowError
-        raise kind(f"{bucket} does not answer ({summarise_error(error)}): {MENDS}") from error
+        raise kind(f"{bucket} does not answer ({summarise_error(error)}): {BUCKET_ADVICE}") from error
     if not there:
-        raise UserError(f"there is no bucket {bucket}, or you may not see it: {MENDS}")
+        raise UserError(f"there is no bucket {bucket}, or you may not see it: {BUCKET_ADVICE}")
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -179,7 +179,7 @@ def is_refusal(error: BaseException) -> bool:
 
 def explain_refusal(error: BaseException) -> str:
     """Returns a message for a permanent error of a bucket."""
-    return f"a bucket refused ({summarise_error(error)}): {MENDS}, then run the same command again"
+    return f"a bucket refused ({summarise_error(error)}): {BUCKET_ADVICE}, then run the same command again"
 
 
 def summarise_error(error: BaseException) -> str:
@@ -188,6 +188,6 @@ def summarise_error(error: BaseException) -> str:
     return line.partition(" [")[0]
 
 
-def local_place(path: epath.Path, root: Path) -> Path:
+def local_path(path: epath.Path, root: Path) -> Path:
     """Returns the path of an object's local copy below ``root``: ``root/BUCKET/path/of/the/object``."""
     return root.joinpath(*path.parts[2:])

@@ -16,20 +16,22 @@ MAX_DEPTH = 100
 """Max depth of nested objects and lists. Python allows about 1,000 nested calls, and recursive readers need some."""
 
 
-def parse_json(content: bytes | str, most: int = MAX_BYTES, parse_constant: Callable[[str], Any] | None = None) -> Any:
+def parse_json(
+    content: bytes | str, max_bytes: int = MAX_BYTES, parse_constant: Callable[[str], Any] | None = None
+) -> Any:
     """Parses JSON.
 
     Args:
         content: the JSON text.
-        most: max length of ``content``, in bytes or characters.
+        max_bytes: max length of ``content``, in bytes or characters.
         parse_constant: converts ``NaN``, ``Infinity`` and ``-Infinity``, which standard JSON lacks; by default to
             floats.
 
     Raises:
         ValueError: the text is not valid JSON, too large or nested too deeply.
     """
-    if len(content) > most:
-        raise ValueError(f"it has {len(content)} bytes, more than {most}")
+    if len(content) > max_bytes:
+        raise ValueError(f"it has {len(content)} bytes, more than {max_bytes}")
     try:
         value = json.loads(content, parse_constant=parse_constant)
     except RecursionError:
@@ -47,18 +49,18 @@ def parse_json(content: bytes | str, most: int = MAX_BYTES, parse_constant: Call
     raise ValueError("it is nested too deeply")
 
 
-def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """Reads a JSON file.
 
     Args:
         path: path of the file.
-        most: max size of the file, in bytes.
+        max_bytes: max size of the file, in bytes.
 
     Raises:
         OSError: the file can't be read.
         ValueError: the file is not valid JSON, too large or nested too deeply.
     """
     # The check comes before the read, because a large file would fill the memory.
-    if (size := size_of(path)) > most:
-        raise ValueError(f"it has {size} bytes, more than {most}")
-    return parse_json(path.read_bytes(), most)
+    if (size := size_of(path)) > max_bytes:
+        raise ValueError(f"it has {size} bytes, more than {max_bytes}")
+    return parse_json(path.read_bytes(), max_bytes)

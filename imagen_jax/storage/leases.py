@@ -197,7 +197,7 @@ class Lease:
             return None
         first = found[1]
         print(
-            f"{self._folder} may be in use: looking for up to {EXPIRED:.0f} s whether its last user still renews "
+            f"{self._folder} may be in use: checking for up to {EXPIRED:.0f} s whether its last user still renews "
             f"{self._folder / LOCK}",
             file=sys.stderr,
             flush=True,

@@ -15,7 +15,7 @@ import tempfile
 from etils import epath
 
 from imagen_jax.errors import ForNowError, UserError
-from imagen_jax.storage.buckets import ObjectInfo, file_system, local_place, object_info, objects_below
+from imagen_jax.storage.buckets import ObjectInfo, file_system, local_path, object_info, objects_below
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import is_passing
 
@@ -42,7 +42,7 @@ def cache_folder() -> pathlib.Path:
             return pathlib.Path(named).expanduser()
         return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "imagen-jax"
     except RuntimeError:
-        raise UserError("the user has no home folder: set IMAGEN_JAX_CACHE to a folder for what is kept") from None
+        raise UserError("the user has no home folder: set IMAGEN_JAX_CACHE to a folder for cached files") from None
 
 
 def local_copy(path: Path) -> pathlib.Path:
@@ -56,9 +56,9 @@ def local_copy(path: Path) -> pathlib.Path:
     """
     if not isinstance(path, epath.Path):
         return path
-    place = place_of(path)
-    copy_missing(path.parent, {path.name: object_info(path)}, place.parent)
-    return place
+    copy = copy_of(path)
+    copy_missing(path.parent, {path.name: object_info(path)}, copy.parent)
+    return copy
 
 
 def local_folder(folder: Path) -> pathlib.Path:
@@ -71,9 +71,9 @@ def local_folder(folder: Path) -> pathlib.Path:
     """
     if not isinstance(folder, epath.Path):
         return folder
-    place = place_of(folder)
-    copy_missing(folder, objects_below(folder), place)
-    return place
+    copy = copy_of(folder)
+    copy_missing(folder, objects_below(folder), copy)
+    return copy
 
 
 def working_folder(path: epath.Path) -> pathlib.Path:
@@ -84,39 +84,39 @@ def working_folder(path: epath.Path) -> pathlib.Path:
     Raises:
         UserError: ``path`` contains ``..``.
     """
-    folder = place_of(path).parent
+    folder = copy_of(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def place_of(path: epath.Path) -> pathlib.Path:
+def copy_of(path: epath.Path) -> pathlib.Path:
     """Returns the path of an object's local copy.
 
     Raises:
         UserError: ``path`` contains ``..``, so the copy could lie outside of the cache.
     """
     if ".." in path.parts:
-        raise UserError(f"{path} leads out of its folder: name it without ..")
-    return local_place(path, cache_folder() / "buckets")
+        raise UserError(f"{path} is a path outside its folder: write it without ..")
+    return local_path(path, cache_folder() / "buckets")
 
 
-def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], place: pathlib.Path) -> None:
-    """Copies the objects below a bucket's folder that have no current copy in ``place``.
+def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], target: pathlib.Path) -> None:
+    """Copies the objects below a bucket's folder that have no current copy in ``target``.
 
     Raises:
         UserError: an object can't be copied, for example for lack of disk space, or was rewritten meanwhile.
         ForNowError: the disk or network error may go away by itself.
         OSError: copying fails without an error number.
     """
-    missing = {name: info for name, info in objects.items() if not is_copy(place / name, info)}
+    missing = {name: info for name, info in objects.items() if not is_copy(target / name, info)}
     if not missing:
         return
     what = next(iter(missing)) if len(missing) == 1 else f"{len(missing)} files"
     size = sum(info.size for info in missing.values()) / 1e6
-    print(f"Copying {what} ({size:.1f} MB) of {folder} to {place}", flush=True)
+    print(f"Copying {what} ({size:.1f} MB) of {folder} to {target}", flush=True)
     try:
         for name, info in missing.items():
-            copy_object(folder / name, info, place / name)
+            copy_object(folder / name, info, target / name)
     except OSError as error:
         if error.errno is None:
             raise
@@ -141,26 +141,26 @@ def time_of_change(info: ObjectInfo) -> int:
     return info.generation * 1000
 
 
-def copy_object(path: epath.Path, info: ObjectInfo, place: pathlib.Path) -> None:
+def copy_object(path: epath.Path, info: ObjectInfo, copy: pathlib.Path) -> None:
     """Copies one object of exactly the generation in ``info``.
 
     Raises:
         UserError: the object was rewritten meanwhile.
         OSError: the object can't be copied.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place.parent) as folder:
-        file = pathlib.Path(folder) / place.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=copy.parent) as folder:
+        file = pathlib.Path(folder) / copy.name
         file_system().get_file(str(path), str(file))
         if object_info(path) != info or file.stat().st_size != info.size:
             raise UserError(f"{path} was written while it was copied: run the same command again")
-        give_place(file, info, place)
+        put_copy(file, info, copy)
 
 
-def give_place(file: pathlib.Path, info: ObjectInfo, place: pathlib.Path) -> None:
-    """Sets a file's modification time to mark it as the copy of an object, and moves it to ``place``."""
+def put_copy(file: pathlib.Path, info: ObjectInfo, copy: pathlib.Path) -> None:
+    """Sets a file's modification time to mark it as the copy of an object, and moves it to ``copy``."""
     os.utime(file, ns=(time_of_change(info), time_of_change(info)))
-    os.replace(file, place)
+    os.replace(file, copy)
 
 
 def put_in_bucket(file: pathlib.Path, path: epath.Path) -> None:
@@ -170,6 +170,6 @@ def put_in_bucket(file: pathlib.Path, path: epath.Path) -> None:
         OSError: the upload fails.
     """
     file_system().put_file(str(file), str(path))
-    place = place_of(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    give_place(file, object_info(path), place)
+    copy = copy_of(path)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    put_copy(file, object_info(path), copy)

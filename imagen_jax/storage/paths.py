@@ -39,20 +39,20 @@ Path: TypeAlias = pathlib.Path | epath.Path
 SCHEME_OF_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def to_path(place: str | Path) -> Path:
+def to_path(path: str | Path) -> Path:
     """Converts text to a local path or a path in a bucket.
 
     Raises:
         UserError: the text has another scheme than ``gs``, the bucket's name is invalid, or gcsfs is not installed.
     """
-    if isinstance(place, epath.Path):
-        return place
-    text = str(place)
+    if isinstance(path, epath.Path):
+        return path
+    text = str(path)
     if text.startswith(PREFIX):
         return open_bucket_path(text)
     if SCHEME_OF_TEXT.match(text):
         raise UserError(f"{text} is neither a folder of this machine nor in a bucket: give one, as in {PREFIX}BUCKET/x")
-    return pathlib.Path(place)
+    return pathlib.Path(path)
 
 
 def in_bucket(path: Path) -> bool:
@@ -86,16 +86,16 @@ def split_places(text: str) -> list[str]:
         UserError: as in ``to_path``.
     """
     pieces = text.split(",")
-    places = []
+    paths = []
     while pieces:
         # Tries the longest name first. A piece that starts with the scheme ``gs`` always starts a new path.
         bucket = next((number for number, one in enumerate(pieces) if number and one.strip().startswith(PREFIX)), None)
         lengths = range(len(pieces) if bucket is None else bucket, 1, -1)
         names = (",".join(pieces[:length]).strip() for length in lengths)
         name = next((name for name in names if to_path(name).expanduser().exists()), pieces[0].strip())
-        places.append(name)
+        paths.append(name)
         pieces = pieces[name.count(",") + 1 :]
-    return places
+    return paths
 
 
 def size_of(path: Path) -> int:

@@ -48,8 +48,8 @@ def disk_error_code(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     message = str(error)
-    if told := re.search(r"os_error_code='(\d+)'", message):
-        return int(told[1])
+    if found := re.search(r"os_error_code='(\d+)'", message):
+        return int(found[1])
     if isinstance(error, OSError) and SHORT_WRITE.search(message):
         return errno.ENOSPC
     return next((code for words, code in WORDS.items() if words in message), None)
@@ -57,8 +57,8 @@ def disk_error_code(error: BaseException) -> int | None:
 
 def status_of(error: BaseException) -> str | None:
     """Returns the first status name in an error's message, such as tensorstore's ``NOT_FOUND``; None if none."""
-    told = STATUS.search(str(error))
-    return told[1] if told else None
+    found = STATUS.search(str(error))
+    return found[1] if found else None
 
 
 def is_denied(error: BaseException) -> bool:
@@ -77,14 +77,14 @@ def is_passing(error: BaseException) -> bool:
 
 
 @contextmanager
-def explaining_disk(what: str, mend: str) -> Iterator[None]:
+def explaining_disk(what: str, fix: str) -> Iterator[None]:
     """Converts the block's disk errors, from any library, to a ``UserError`` with one message.
 
     Other errors pass unchanged, and so does ``BrokenPipeError``.
 
     Args:
         what: start of the message, such as "the data set can't be written into DATA".
-        mend: end of the message: the fix.
+        fix: end of the message: what to do.
 
     Raises:
         UserError: a disk error occurs in the block, such as a full disk.
@@ -100,22 +100,20 @@ def explaining_disk(what: str, mend: str) -> Iterator[None]:
             raise
         kind = ForNowError if is_passing(error) else UserError
         reason = str(error) if code is None else os.strerror(code)
-        raise kind(f"{what} ({reason}): {mend}") from error
+        raise kind(f"{what} ({reason}): {fix}") from error
 
 
-def raise_if_denied(error: BaseException, place: object) -> None:
+def raise_if_denied(error: BaseException, file: object) -> None:
     """Raises a clear error if a file can't be read for lack of permission.
 
     Readers call it before they report a file as damaged or missing, because an intact file may be unreadable.
 
     Args:
         error: the error of the read.
-        place: the file that was read, for the message.
+        file: the file that was read, for the message.
 
     Raises:
         UserError: the user has no permission to read the file.
     """
     if isinstance(error, PermissionError) or disk_error_code(error) in (errno.EACCES, errno.EPERM):
-        raise UserError(
-            f"you may not read {place}: ask its owner to let you (chmod a+rX), or choose another"
-        ) from error
+        raise UserError(f"you may not read {file}: ask its owner to let you (chmod a+rX), or choose another") from error

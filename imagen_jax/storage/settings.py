@@ -51,7 +51,7 @@ def keep_settings(
     path: Path,
     settings: Mapping[str, Any],
     what: str,
-    mend: str,
+    fix: str,
     uncompared: Collection[str] = (),
     begun: bool = True,
     update: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
@@ -62,7 +62,7 @@ def keep_settings(
         path: path of the file. Its folder is created.
         settings: JSON-serialisable settings.
         what: content of the folder, for the message, such as ``features``.
-        mend: the fix, for the message.
+        fix: what to do, for the message.
         uncompared: names of entries that may differ.
         begun: whether files made with the existing settings are present. If not, the new settings replace the old ones.
         update: converts existing settings of an earlier version for the comparison.
@@ -81,14 +81,14 @@ def keep_settings(
     try:
         before = read_json(path)
         if not isinstance(before, dict):
-            raise ValueError(f"{before!r} is no set of settings")
+            raise ValueError(f"{before!r} is not a set of settings")
     except ValueError:
-        raise UserError(f"{path}, which says what the {what} there are, is damaged: {mend}") from None
+        raise UserError(f"{path}, which has the settings of the {what} there, is damaged: {fix}") from None
     compared = ({name: one[name] for name in one if name not in uncompared} for one in (update(before), settings))
     different = first_difference(*compared)
     if different is not None:
         raise UserError(
-            f"{path.parent} holds {what} with {different.name} {different.before!r}, and this run has "
-            f"{different.now!r}: {mend}"
+            f"{path.parent} contains {what} with {different.name} {different.before!r}, and this run has "
+            f"{different.now!r}: {fix}"
         )
     return before

@@ -16,13 +16,13 @@ Causes are a wrong checksum, broken data, an unknown compression method or a wro
 """
 
 
-def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Reads a file of a zip archive.
 
     Args:
         archive: the opened archive.
         name: name of the file in the archive.
-        most: max unpacked size, in bytes.
+        max_bytes: max unpacked size, in bytes.
 
     Raises:
         KeyError: the archive has no file of that name.
@@ -30,10 +30,10 @@ def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
             Other damage raises any error of ``DAMAGED_MEMBER``.
     """
     info = archive.getinfo(name)
-    if info.file_size > most:
-        raise ValueError(f"{name} has {info.file_size} bytes unpacked, more than {most}")
+    if info.file_size > max_bytes:
+        raise ValueError(f"{name} has {info.file_size} bytes unpacked, more than {max_bytes}")
     if info.compress_type not in PLAIN:
-        raise ValueError(f"{name} is compressed in a way that is not known")
+        raise ValueError(f"{name} has an unsupported compression method")
     with archive.open(info) as file:
         # A byte count limits the unpacked size, even if the archive states a false one. The one extra byte makes
         # zipfile verify the checksum.

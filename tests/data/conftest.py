@@ -28,12 +28,12 @@ def stored_images() -> list[StoredImage]:
 
 
 @pytest.fixture
-def picture_folder(tmp_path):
+def image_folder(tmp_path):
     """Ten images of 24 px with captions, one of them in a subfolder."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for seed, name in enumerate(NAMES):
-        place = folder / "more" if name == "jay" else folder
-        Image.fromarray(noise(seed, 24)).save(place / f"{name}.png")
-        (place / f"{name}.txt").write_text(f"a {name}\nits second line\n", encoding="utf-8")
+        parent = folder / "more" if name == "jay" else folder
+        Image.fromarray(noise(seed, 24)).save(parent / f"{name}.png")
+        (parent / f"{name}.txt").write_text(f"a {name}\nits second line\n", encoding="utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""Bytes that nobody meant, and what a test of them allows."""
+"""Mutated bytes, and what a test of them allows."""
 
 import signal
 from contextlib import contextmanager
@@ -36,8 +36,8 @@ def in_time():
 
 
 @contextmanager
-def refused_at_most(named):
-    """Lets a sentence pass that names what is wrong."""
+def allowing_user_error(named):
+    """Lets a ``UserError`` pass whose message contains ``named``."""
     try:
         yield
     except UserError as error:
@@ -46,9 +46,9 @@ def refused_at_most(named):
 
 
 def edit(content, edits):
-    """Applies edits, each a kind, a place and a length as shares of the content, and bytes."""
-    for kind, place, share, new in edits:
-        start = int(place * len(content))
+    """Applies edits, each a kind, a position and a length as shares of the content, and bytes."""
+    for kind, position, share, new in edits:
+        start = int(position * len(content))
         end = start + int(share * (len(content) - start))
         if kind == "flip":
             changed = bytes(a ^ b for a, b in zip(content[start:], new, strict=False))

@@ -16,7 +16,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 
 
 def draw(number, size=(40, 32)):
-    """A picture that no other number gives: blocks of a random grey on a colour."""
+    """An image that no other number gives: blocks of a random grey on a colour."""
     generator = np.random.default_rng(number)
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = list(COLOURS.values())[number % 3]
@@ -25,7 +25,7 @@ def draw(number, size=(40, 32)):
 
 
 def draw_smooth(number):
-    """Such a picture as a photo is: few of its neighbours are equally bright."""
+    """An image like a photo: few of its neighbours are equally bright."""
     coarse = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC))
 
@@ -83,7 +83,7 @@ def listed(records):
 
 
 def read_slowly(folder, first, count):
-    """Leaves word of which process reads, and takes a minute."""
+    """Writes a file named after the process that reads, and takes a minute."""
     (Path(folder) / f"worker-{os.getpid()}").touch()
     for item in read(first, count):
         time.sleep(6)

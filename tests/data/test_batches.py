@@ -147,11 +147,11 @@ def test_worker_processes_make_the_same_batches(stored_images):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 6, "process_count": 4}, "cannot be split among 4 processes"),
-        ({"batch_size": 0}, "cannot be split"),
-        ({"batch_size": 11}, "a batch of 11 is more than the split's 10 images"),
-        ({"batch_size": 2, "seed": -1}, "seed is -1: choose a whole number"),
-        ({"batch_size": 2, "cache": True, "num_workers": 1}, "set data.num_workers to 0"),
+        ({"batch_size": 6, "process_count": 4}, r"batch_size 6\b.*\b4\b"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 11}, r"batch_size 11\b.*\b10\b"),
+        ({"batch_size": 2, "seed": -1}, "seed.*-1"),
+        ({"batch_size": 2, "cache": True, "num_workers": 1}, r"data\.cache.*data\.num_workers"),
     ],
 )
 def test_impossible_batches_are_refused(stored_images, options, message):
@@ -161,8 +161,11 @@ def test_impossible_batches_are_refused(stored_images, options, message):
 
 def test_a_position_in_another_order_is_refused(stored_images):
     state = make_batches(stored_images, make_example(8), 4, seed=0).get_state()
-    for options in ({"batch_size": 5, "seed": 0}, {"batch_size": 4, "seed": 1}):
-        with pytest.raises(UserError, match="resume with the same, or start in a new workdir"):
+    for options, facts in (
+        ({"batch_size": 5, "seed": 0}, "batch_size 4.* 5"),
+        ({"batch_size": 4, "seed": 1}, "seed 0.* 1"),
+    ):
+        with pytest.raises(UserError, match=facts):
             make_batches(stored_images, make_example(8), **options).set_state(state)
 
 
@@ -205,7 +208,7 @@ def test_a_mixture_resumes_and_is_shared_among_processes(mixture):
 
 
 def test_a_mixture_has_no_end(mixture):
-    with pytest.raises(UserError, match="repeat them"):
+    with pytest.raises(UserError, match="repeat"):
         make_batches(mixture, make_example(8), 2, seed=0, repeat=False)
 
 
@@ -226,7 +229,7 @@ class PartlyUnreadable:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images, caplog, num_workers):
+def test_the_next_image_replaces_one_that_cannot_be_read(stored_images, caplog, num_workers):
     source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
     options = {"seed": 0, "shuffle": False, "num_workers": num_workers, "max_bad_fraction": 0.3}
     batches = make_batches(source, make_example(8), 5, **options)
@@ -235,10 +238,10 @@ def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(stored_images
     names = [stored.key for stored in stored_images]
     assert keys == 2 * [*names[:3], names[5], names[5], *names[5:9], names[0]]
     assert batches.metrics(batches.get_state()) == {"epochs": 2.0, "unreadable_images": 3.0}
-    told = [record.message for record in caplog.records if "Left out" in record.message]
-    assert len(told) == 3, "each is told once, however often it is met"
-    assert "Left out: image 3 of data set 1: checksum differs" in told
-    assert any("image 9 of data set 1: key-jay: " in line for line in told)
+    warnings = [record.message for record in caplog.records]
+    assert len(warnings) == 3, "each is logged once, however often it is met"
+    assert any("image 3 of data set 1: checksum differs" in line for line in warnings)
+    assert any("image 9 of data set 1: key-jay: " in line for line in warnings)
 
 
 def test_a_batch_is_the_same_whatever_was_left_out_before(stored_images):
@@ -256,7 +259,7 @@ def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
     options = {"seed": 0, "num_workers": num_workers, "max_bad_fraction": 0.2}
     batches = make_batches(source, make_example(8), 5, **options)
-    with pytest.raises(UserError, match=r"3 of 10 images can't be read, the last: image .*data\.max_bad_fraction"):
+    with pytest.raises(UserError, match=r"\b3 of 10\b.*image .*data\.max_bad_fraction"):
         list(islice(batches, 4))
 
 
@@ -264,5 +267,5 @@ def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
 def test_where_nothing_can_be_read_the_run_ends(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=range(10))
     batches = make_batches(source, make_example(8), 5, seed=0, num_workers=num_workers, max_bad_fraction=1.0)
-    with pytest.raises(UserError, match=r"10 images in a row can't be read, .*checksum differs"):
+    with pytest.raises(UserError, match=r"\b10\b.*checksum differs"):
         next(batches)

@@ -23,8 +23,8 @@ def two_folders(tmp_path_factory):
     for name, count in (("large", 40), ("small", 12)):
         folders.append(tmp_path_factory.mktemp("prepared") / name)
         parts = synthetic_parts(count=count, resolution=24, encoding="png", seed=count)
-        whole = Preparation("synthetic", {}, "CC0", parts, Conversion(validation_fraction=0.2), duplicates="keys")
-        prepare(whole, folders[-1], workers=0)
+        preparation = Preparation("synthetic", {}, "CC0", parts, Conversion(validation_fraction=0.2), duplicates="keys")
+        prepare(preparation, folders[-1], workers=0)
     return folders
 
 
@@ -34,9 +34,9 @@ def hurtable(two_folders, tmp_path):
     folder = tmp_path / "copy"
     for file in two_folders[0].rglob("*"):
         if file.is_file():
-            place = folder / file.relative_to(two_folders[0])
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.read_bytes())
+            target = folder / file.relative_to(two_folders[0])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
     (shard,) = folder.rglob("*-train.array_record*")
     return folder, shard
 
@@ -74,12 +74,12 @@ def test_the_name_tells_data_and_weights_apart(two_folders):
 
 @pytest.mark.parametrize(("weights", "count"), [((1.0,), 1), ((1.0, 2.0, 3.0), 3)])
 def test_weights_that_match_no_folders_are_refused(two_folders, weights, count):
-    with pytest.raises(UserError, match=f"{count} data.weights for 2 data set"):
+    with pytest.raises(UserError, match=rf"\b{count} data\.weights.*\b2\b"):
         open_prepared(*two_folders, weights=weights)
 
 
 def test_one_wrong_folder_is_named(two_folders, tmp_path):
-    with pytest.raises(UserError, match="nowhere holds no prepared data set"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'nowhere'} .*prepare_data"):
         open_prepared(two_folders[0], tmp_path / "nowhere")
 
 
@@ -87,7 +87,7 @@ def test_one_wrong_folder_is_named(two_folders, tmp_path):
 def test_a_manifest_that_is_none_is_refused(hurtable, content):
     folder, _ = hurtable
     (folder / "manifest.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=r"copy.*(damaged|not made by)"):
+    with pytest.raises(UserError, match=str(folder)):
         open_prepared(folder)
 
 
@@ -101,7 +101,7 @@ def test_files_that_do_not_match_the_manifest_are_refused(hurtable, hurt):
     else:
         (shard,) = folder.glob("captions/*train*")
         shard.write_bytes(shard.read_bytes()[:-30])
-    with pytest.raises(UserError, match=rf"{shard.name} is missing or damaged"):
+    with pytest.raises(UserError, match=shard.name):
         open_prepared(folder)
 
 
@@ -126,7 +126,7 @@ def test_a_record_whose_checksum_differs_is_left_out(hurtable, caplog):
         keys = [key for batch in islice(batches, 4) for key in batch["key"]]
     assert keys == [*names[:3], names[4], *names[4:32]]
     assert batches.metrics(batches.get_state())["unreadable_images"] == 1
-    assert "Left out: image 3 of data set 1" in caplog.text
+    assert "image 3 of data set 1" in caplog.text
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -139,11 +139,11 @@ def test_a_shard_that_vanishes_while_it_is_read_ends_the_run(hurtable, hurt, num
         shard.unlink()
     else:
         os.truncate(shard, 100)
-    with pytest.raises(UserError, match=rf"{shard.name} is gone or cut short since training began"):
+    with pytest.raises(UserError, match=shard.name):
         list(islice(batches, 20))
 
 
-def test_drawn_data_are_opened_too(two_folders, tmp_path, monkeypatch):
+def test_rendered_data_are_opened_too(two_folders, tmp_path, monkeypatch):
     from imagen_jax.data.sources.openmoji import openmoji_images
     from imagen_jax.data.sources.sources import SOURCES, Source
 

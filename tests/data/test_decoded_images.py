@@ -190,7 +190,7 @@ def test_every_reader_sees_what_the_file_means(kind, reader, tmp_path):
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("kind", REFUSED)
 def test_every_reader_refuses_what_has_no_one_meaning(kind, reader, tmp_path):
-    with pytest.raises((UserError, DamagedImageError), match=r"no 8-bit form: nothing says which numbers|is animated"):
+    with pytest.raises((UserError, DamagedImageError), match=r"8-bit|animated"):
         READERS[reader](REFUSED[kind], tmp_path)
 
 
@@ -207,9 +207,9 @@ def as_stored(upright, orientation):
     pixels = np.empty((*shape, *upright.shape[2:]), upright.dtype)
     for row in range(shape[0]):
         for column in range(shape[1]):
-            place = {rows: row, columns: column}
-            y = place.get("top", height - 1 - place.get("bottom", 0))
-            x = place.get("left", width - 1 - place.get("right", 0))
+            offsets = {rows: row, columns: column}
+            y = offsets.get("top", height - 1 - offsets.get("bottom", 0))
+            x = offsets.get("left", width - 1 - offsets.get("right", 0))
             pixels[row, column] = upright[y, x]
     return pixels
 
@@ -297,7 +297,7 @@ def test_a_mask_of_every_kind_is_white_where_it_is_white(kind, read, tmp_path):
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_mask_that_has_no_one_meaning_is_refused(kind, tmp_path):
-    with pytest.raises(UserError, match=r"no 8-bit form|is animated"):
+    with pytest.raises(UserError, match=r"8-bit|animated"):
         mask_by_flag(REFUSED[kind], tmp_path)
 
 

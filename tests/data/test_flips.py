@@ -22,7 +22,7 @@ from tests.data.conftest import noise, png_of
         ("a stop sign", False),
     ],
 )
-def test_captions_that_a_mirror_would_make_false_are_known(caption, allowed):
+def test_captions_that_a_mirror_would_make_false_forbid_it(caption, allowed):
     assert may_mirror(caption) == allowed
 
 
@@ -30,7 +30,7 @@ def images(caption):
     return [StoredImage(f"key-{seed}", caption, png_of(noise(seed, 16))) for seed in range(40)]
 
 
-def test_half_of_the_pictures_are_mirrored_and_the_same_ones_again():
+def test_half_of_the_images_are_mirrored_and_the_same_ones_again():
     def read(captions, mirror):
         return next(make_batches(images(captions), make_example(16), 40, seed=3, shuffle=False, mirror=mirror))["image"]
 

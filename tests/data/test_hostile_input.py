@@ -33,7 +33,7 @@ from imagen_jax.data.sources.tar_shards import tar_shard_parts
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import StoredImage, captions_of, load_split
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
-from tests.data.mutations import in_time, mutated, often, refused_at_most
+from tests.data.mutations import allowing_user_error, in_time, mutated, often
 from tests.data.part_sources import draw, encode, listed, record
 
 # Pillow warns of odd metadata; a program prints it and goes on.
@@ -120,18 +120,18 @@ def test_an_image_that_is_damaged_later_is_left_out(content):
     """Whatever Pillow says of it; and where it is smaller than it was."""
     stored = [StoredImage(f"key-{n}", ("caption",), IMAGES[0] if n else content) for n in range(2)]
     batches = make_batches(stored, make_example(16), 2, seed=0, shuffle=False, repeat=False, max_bad_fraction=0.5)
-    with in_time(), refused_at_most("cannot be made"):  # it has become a smaller image
+    with in_time(), allowing_user_error("16×16"):  # it has become a smaller image
         (batch,) = batches
         assert batch["key"].tolist() in (["key-0", "key-1"], ["key-1", "key-1"])
 
 
 @often(200)
 @given(mutated(IMAGES))
-def test_an_own_image_is_drawn_or_named(content):
+def test_an_own_image_is_rendered_or_named(content):
     with tempfile.TemporaryDirectory() as folder, in_time():
         file = Path(folder) / "image"
         file.write_bytes(content)
-        with refused_at_most(str(file)):
+        with allowing_user_error(str(file)):
             assert render_file(file, 8).shape == (8, 8, 3)
 
 
@@ -139,10 +139,10 @@ def convert(parts, folder):
     """Every part goes through the whole conversion; returns the captions that are kept and what is damaged."""
     captions, damaged = [], []
     for number, part in enumerate(parts):
-        place = Path(folder) / f"converted-{number}"
-        report = convert_part(part, place, Conversion())
-        kept = [row for split in SPLITS for row in read_lines(captions_file(place, split))]
-        rows = list(read_lines(place / "quarantine.jsonl"))
+        path = Path(folder) / f"converted-{number}"
+        report = convert_part(part, path, Conversion())
+        kept = [row for split in SPLITS for row in read_lines(captions_file(path, split))]
+        rows = list(read_lines(path / "quarantine.jsonl"))
         assert len(kept) == sum(report["counts"].values()) and len(rows) == sum(report["damaged"].values())
         captions += kept
         damaged += rows
@@ -210,8 +210,8 @@ def test_any_text_beside_an_image_is_a_caption_or_damage(text, metadata):
     members = [MEMBERS[0], ("0.txt", text), ("0.json", json.dumps(metadata).encode())]
     with tempfile.TemporaryDirectory() as folder, in_time():
         shards, own = Path(folder) / "shards", Path(folder) / "own"
-        for place in (shards, own):
-            place.mkdir()
+        for parent in (shards, own):
+            parent.mkdir()
         (shards / "0.tar").write_bytes(tar_of(members))
         for name, content in members:
             (own / name).write_bytes(content)
@@ -241,7 +241,7 @@ def read_table(content, kind):
             (Path(folder) / f"{number}.png").write_bytes(MEMBERS[0][1])
         table = Path(folder) / f"table.{kind}"
         table.write_bytes(content)
-        with refused_at_most(str(table)):
+        with allowing_user_error(str(table)):
             convert(table_parts(table, images_per_part=3), folder)
 
 
@@ -257,7 +257,7 @@ def test_a_table_gives_records_and_damages_or_is_refused(kind):
 
 @often(100)
 @given(st.lists(st.dictionaries(st.sampled_from(["image", "caption", "score"]), JSON), max_size=3))
-def test_json_lines_may_say_anything(rows):
+def test_json_lines_may_contain_anything(rows):
     read_table("".join(f"{json.dumps(row)}\n" for row in [{"image": "0.png", "caption": "a"}, *rows]).encode(), "jsonl")
 
 
@@ -271,16 +271,16 @@ def coco_document():
 
 def read_coco(content):
     with tempfile.TemporaryDirectory() as folder, in_time():
-        place = Path(folder)
+        path = Path(folder)
         for name in ("annotations", "train2014", "val2014"):
-            (place / name).mkdir()
+            (path / name).mkdir()
         for number in range(3):
-            (place / "train2014" / f"{number}.png").write_bytes(MEMBERS[0][1])
-        (place / "annotations" / "captions_val2014.json").write_text(json.dumps(coco_document()))
-        (place / "annotations" / "captions_train2014.json").write_bytes(content)
+            (path / "train2014" / f"{number}.png").write_bytes(MEMBERS[0][1])
+        (path / "annotations" / "captions_val2014.json").write_text(json.dumps(coco_document()))
+        (path / "annotations" / "captions_train2014.json").write_bytes(content)
         parts = []
-        with refused_at_most("captions_train2014.json"):
-            parts = coco_parts(place)
+        with allowing_user_error("captions_train2014.json"):
+            parts = coco_parts(path)
         convert(parts, folder)
 
 
@@ -291,7 +291,7 @@ def test_a_captions_file_gives_records_or_is_refused(content):
     read_coco(content)
 
 
-PLACES = [
+FIELDS = [
     (table, row, name)
     for table, rows in coco_document().items()
     for row in (0, 2)
@@ -301,15 +301,15 @@ PLACES = [
 
 
 @often(150)
-@given(st.sampled_from(PLACES), JSON)
+@given(st.sampled_from(FIELDS), JSON)
 @example(("annotations", 0, "caption"), "a \ud83d picture")
 @example(("images", 0, "file_name"), "\udcff.png")
 @example(("images", 0, "file_name"), "x" * 300)
 @example(("images", 0, "id"), float("inf"))
 @example(("licenses", 0, "url"), "\ud800")
-def test_a_captions_file_may_say_anything(place, value):
+def test_a_captions_file_may_contain_anything(field, value):
     document = coco_document()
-    table, row, name = place
+    table, row, name = field
     document[table][row][name] = value
     read_coco(json.dumps(document).encode())
 

@@ -33,7 +33,7 @@ ENDS = {"Unix": "\n", "Windows": "\r\n", "old Macs": "\r"}
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "cat.png")
     return tmp_path / "cat.png"
 
@@ -43,59 +43,57 @@ def write(file, text):
     return file
 
 
-def by_folder(caption, picture, end):
-    write(picture.with_suffix(".txt"), f"{caption}{end}another line")
-    return [image.caption for image in folder_images(picture.parent)]
+def by_folder(caption, image, end):
+    write(image.with_suffix(".txt"), f"{caption}{end}another line")
+    return [one.caption for one in folder_images(image.parent)]
 
 
-def by_prepared_folder(caption, picture, end):
-    write(picture.with_suffix(".txt"), f"{caption}{end}another line")
-    return captions_of(folder_parts(picture.parent))
+def by_prepared_folder(caption, image, end):
+    write(image.with_suffix(".txt"), f"{caption}{end}another line")
+    return captions_of(folder_parts(image.parent))
 
 
 def captions_of(parts):
     return [caption for part in parts for record in part.read() for caption in record.captions]
 
 
-def by_lines(caption, picture, end):
-    return read_prompts(write(picture.with_name("p.txt"), f"{caption}{end}{end}"))
+def by_lines(caption, image, end):
+    return read_prompts(write(image.with_name("p.txt"), f"{caption}{end}{end}"))
 
 
-def by_json(caption, picture, end):
-    return read_prompts(write(picture.with_name("p.json"), json.dumps([caption], ensure_ascii=False)))
+def by_json(caption, image, end):
+    return read_prompts(write(image.with_name("p.json"), json.dumps([caption], ensure_ascii=False)))
 
 
-def by_json_lines(caption, picture, end):
+def by_json_lines(caption, image, end):
     row = json.dumps({"image": "cat.png", "caption": caption}, ensure_ascii=False)
-    return captions_of(table_parts(write(picture.with_name("t.jsonl"), row + "\n")))
+    return captions_of(table_parts(write(image.with_name("t.jsonl"), row + "\n")))
 
 
-def by_csv(caption, picture, end):
+def by_csv(caption, image, end):
     text = io.StringIO()
     csv.writer(text).writerows([["image", "caption"], ["cat.png", caption]])
-    return captions_of(table_parts(write(picture.with_name("t.csv"), text.getvalue())))
+    return captions_of(table_parts(write(image.with_name("t.csv"), text.getvalue())))
 
 
-def by_csv_of_prompts(caption, picture, end):
-    return read_prompts(write(picture.with_name("p.csv"), f'prompt\n"{caption}"\n'))
+def by_csv_of_prompts(caption, image, end):
+    return read_prompts(write(image.with_name("p.csv"), f'prompt\n"{caption}"\n'))
 
 
-def by_tar(caption, picture, end):
-    shards = picture.parent / "shards"
+def by_tar(caption, image, end):
+    shards = image.parent / "shards"
     shards.mkdir()
-    write(picture.with_suffix(".txt"), caption + end)
+    write(image.with_suffix(".txt"), caption + end)
     with tarfile.open(shards / "0.tar", "w") as archive:
         for suffix in (".png", ".txt"):
-            archive.add(picture.with_suffix(suffix), f"cat{suffix}")
+            archive.add(image.with_suffix(suffix), f"cat{suffix}")
     return captions_of(tar_shard_parts(shards))
 
 
-def by_prepared_data_set(caption, picture, end):
-    write(picture.with_suffix(".txt"), caption + end)
-    out = picture.parent.parent / f"{picture.parent.name}-prepared"
-    prepare(
-        Preparation("folder", {}, "ours", folder_parts(picture.parent), Conversion(validation_fraction=0.0)), out, 0
-    )
+def by_prepared_data_set(caption, image, end):
+    write(image.with_suffix(".txt"), caption + end)
+    out = image.parent.parent / f"{image.parent.name}-prepared"
+    prepare(Preparation("folder", {}, "ours", folder_parts(image.parent), Conversion(validation_fraction=0.0)), out, 0)
     return [caption for captions in read_captions(out, "train") for caption in captions]
 
 
@@ -107,15 +105,15 @@ READERS = (
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("character", WITHIN.values(), ids=list(WITHIN))
-def test_a_character_within_a_caption_does_not_end_it(character, read, picture):
+def test_a_character_within_a_caption_does_not_end_it(character, read, image):
     caption = f"a cat{character}on a mat"
-    assert read(caption, picture, "\n") == [caption]
+    assert read(caption, image, "\n") == [caption]
 
 
 @pytest.mark.parametrize("read", [by_folder, by_prepared_folder, by_lines, by_tar])
 @pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
-def test_a_line_ends_as_every_system_writes_it(end, read, picture):
-    assert read("a cat", picture, end) == ["a cat"]
+def test_a_line_ends_as_every_system_writes_it(end, read, image):
+    assert read("a cat", image, end) == ["a cat"]
 
 
 def test_lines_are_parted_at_three_ends_only():

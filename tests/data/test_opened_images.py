@@ -52,7 +52,7 @@ def test_what_pillow_warns_of_is_an_error(tmp_path):
         pass
     (tmp_path / "bomb.png").write_bytes(bomb)
     for read in (read_picture, read_mask):
-        with pytest.raises(UserError, match=r"bomb\.png can't be read"):
+        with pytest.raises(UserError, match=r"bomb\.png"):
             read(tmp_path / "bomb.png")
 
 
@@ -63,7 +63,7 @@ def test_a_text_that_is_a_bomb_is_an_error():
         decode_pixels(encoded(SMALL, pnginfo=info))
 
 
-def test_a_picture_that_is_cut_short_is_an_error():
+def test_an_image_that_is_cut_short_is_an_error():
     for form in ("PNG", "JPEG", "WEBP"):
         whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), form)
         with pytest.raises(DamagedImageError):
@@ -78,13 +78,13 @@ def with_scans(count):
 
 
 @pytest.mark.parametrize("block", [2**20, 7])
-def test_a_picture_of_endless_scans_is_an_error(monkeypatch, block):
+def test_an_image_of_endless_scans_is_an_error(monkeypatch, block):
     """An image of 7900 × 7900 pixels and 383 kB could take 17 seconds."""
     monkeypatch.setattr("imagen_jax.data.opened_images.BLOCK", block)
     assert decode_pixels(with_scans(MAX_SCANS)).shape == (64, 64, 3)
     many = with_scans(MAX_SCANS + 1)
     for source in (many, io.BytesIO(many)):
-        with pytest.raises(DamagedImageError, match="would take too long: more than 100 scans"), opened_image(source):
+        with pytest.raises(DamagedImageError, match=r"\b100 scans"), opened_image(source):
             pass
 
 
@@ -95,7 +95,7 @@ def test_what_looks_like_scans_and_is_none_does_not_count():
         image.load()
 
 
-def test_a_picture_of_endless_frames_is_an_error():
+def test_an_image_of_endless_frames_is_an_error():
     """They would be counted in a time that grows with their square: 24,000 took 8 seconds."""
     frame = bytearray(encoded(Image.new("L", (8, 8)), "TIFF"))
     begin = int.from_bytes(frame[4:8], "little")
@@ -108,7 +108,7 @@ def test_a_picture_of_endless_frames_is_an_error():
             parts.append(bytes(frame[begin:end]))
         content = b"".join([*parts, bytes(4)])
         if matches:
-            with pytest.raises(DamagedImageError, match="more than 1000 frames"), opened_image(content):
+            with pytest.raises(DamagedImageError, match=r"\b1000 frames"), opened_image(content):
                 pass
         else:
             with opened_image(content) as image:
@@ -137,8 +137,8 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process its peak of memory")
-def test_the_largest_picture_takes_less_than_a_gigabyte():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports a process's peak of memory")
+def test_an_image_of_max_size_takes_less_than_a_gigabyte():
     done = subprocess.run([sys.executable, "-c", LARGEST], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1.4 * 2**20, "the libraries take a third of a gigabyte"
 

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from itertools import accumulate
 
@@ -39,12 +40,12 @@ def test_turns_of_many_data_sets_fill_the_block():
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (1.0, -1.0), (float("nan"), 1.0), (float("inf"), 1.0)])
 def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(UserError, match="give each a number above 0"):
+    with pytest.raises(UserError, match=re.escape(repr(weights))):
         quotas_of(weights)
 
 
-def test_more_data_sets_than_places_are_refused():
-    with pytest.raises(UserError, match="can't be mixed"):
+def test_more_data_sets_than_positions_are_refused():
+    with pytest.raises(UserError, match=r"weights"):
         quotas_of((1.0,) * (BLOCK + 1))
 
 
@@ -52,13 +53,13 @@ def test_more_data_sets_than_places_are_refused():
 def test_each_block_has_each_data_set_its_share_of_times(shuffle):
     order = make_order(shuffle)
     for block in range(3):
-        turns = Counter(order.at(place).data_set for place in range(block * BLOCK, (block + 1) * BLOCK))
+        turns = Counter(order.at(position).data_set for position in range(block * BLOCK, (block + 1) * BLOCK))
         assert turns == {0: 2191, 1: 1905}
 
 
 def test_turns_that_are_not_shuffled_are_spread_evenly():
     order = make_order(shuffle=False)
-    turns = [order.turn(place)[0] == 0 for place in range(2 * BLOCK)]
+    turns = [order.turn(position)[0] == 0 for position in range(2 * BLOCK)]
     for end, first in enumerate(accumulate(turns), start=1):
         assert abs(first - end * 2191 / BLOCK) <= 1
 
@@ -67,8 +68,8 @@ def test_turns_that_are_not_shuffled_are_spread_evenly():
 def test_each_data_set_is_read_once_through_before_any_of_it_is_read_again(shuffle):
     order = make_order(shuffle)
     own: dict[int, list[int]] = {0: [], 1: []}
-    for place in range(2 * BLOCK):
-        spot = order.at(place)
+    for position in range(2 * BLOCK):
+        spot = order.at(position)
         own[spot.data_set].append(spot.example)
     for data_set, examples in own.items():
         count = order.counts[data_set]
@@ -77,18 +78,18 @@ def test_each_data_set_is_read_once_through_before_any_of_it_is_read_again(shuff
         assert (len({tuple(epoch) for epoch in epochs}) > len(epochs) // 2) == shuffle
 
 
-def test_the_order_is_a_function_of_seed_and_place():
-    forward = [make_order().at(place) for place in range(3 * BLOCK)]
-    backward = [make_order().at(place) for place in reversed(range(3 * BLOCK))]
+def test_the_order_is_a_function_of_seed_and_position():
+    forward = [make_order().at(position) for position in range(3 * BLOCK)]
+    backward = [make_order().at(position) for position in reversed(range(3 * BLOCK))]
     assert forward == backward[::-1]
-    assert forward != [make_order(seed=1).at(place) for place in range(3 * BLOCK)]
+    assert forward != [make_order(seed=1).at(position) for position in range(3 * BLOCK)]
 
 
 def test_two_data_sets_of_a_size_have_orders_of_their_own():
     order = Order((9, 9), quotas_of((1.0, 1.0)), 0, True)
     own = [[], []]
-    for place in range(BLOCK):
-        spot = order.at(place)
+    for position in range(BLOCK):
+        spot = order.at(position)
         own[spot.data_set].append(spot.example)
     assert own[0][:9] != own[1][:9]
 
@@ -96,7 +97,7 @@ def test_two_data_sets_of_a_size_have_orders_of_their_own():
 def test_orders_that_are_not_written_down_are_permutations(monkeypatch):
     monkeypatch.setattr(order_module, "MAX_ORDER_LENGTH", 10)
     order = Order((1000,), quotas_of((1.0,)), 0, True)
-    epochs = [[order.at(place) for place in range(start, start + 1000)] for start in (0, 1000)]
+    epochs = [[order.at(position) for position in range(start, start + 1000)] for start in (0, 1000)]
     assert all(sorted(epoch) == [Spot(0, example) for example in range(1000)] for epoch in epochs)
     assert epochs[0] != epochs[1]
 

@@ -27,13 +27,13 @@ def test_prompts_of_every_form_are_read_as_they_are(tmp_path, form):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", "holds no prompt"),
-        ("a.txt", b"\n \n", "holds no prompt"),
-        ("a.txt", b"caf\xe9", "not UTF-8"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"title": "b"}\n', "line 2 of .*: it has no prompt, prompts, caption or text"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "line 2 of .* holds no prompt"),
+        ("a.txt", b"", r"a\.txt"),
+        ("a.txt", b"\n \n", r"a\.txt"),
+        ("a.txt", b"caf\xe9", r"a\.txt .*UTF-8"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"title": "b"}\n', r"line 2 of .*a\.jsonl .*prompt, prompts, caption or text"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', r"line 2 of .*a\.jsonl "),
         ("a.jsonl", b'{"prompt": "\\ud800"}\n', "UTF-8"),
-        ("a.csv", b"prompt\n\"\"\n", "holds no prompt"),
+        ("a.csv", b"prompt\n\"\"\n", r"line 2 of .*a\.csv "),
     ],
 )  # fmt: skip
 def test_files_without_prompts_are_sentences(tmp_path, name, content, message):
@@ -70,24 +70,24 @@ def test_one_prompt_and_lines_of_json_are_json_too(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", "[]", "holds no prompt"),
-        ("a.json", "", "is not JSON"),
-        ("a.json", '["a cat",', r'is not JSON .*: write a list, such as \["a cat"'),
-        ("a.json", '"a cat"', "holds no list of prompts: write one"),
-        ("a.json", "17", "holds no list of prompts"),
-        ("a.json", '{"a": "a cat"}', "holds no list of prompts"),
-        ("a.json", '{"prompts": {"a": "a cat"}}', "holds no list of prompts"),
-        ("a.json", '["a cat", 3]', r"item 2 of .*a\.json holds no prompt: it is neither text nor an object"),
-        ("a.json", '["a cat", null]', "item 2 of .* neither text"),
-        ("a.json", '["a cat", ["a dog"]]', "item 2 of .* neither text"),
-        ("a.json", '["a cat", " "]', "item 2 of .* it is empty"),
-        ("a.json", '[{"title": "a cat"}]', "item 1 of .* neither text"),
-        ("a.json", '{"prompt": "a"}\n{"prompt": \n', "is not JSON|line 2 of .* holds no prompt"),
+        ("a.json", "[]", r"a\.json"),
+        ("a.json", "", r"a\.json .*JSON"),
+        ("a.json", '["a cat",', r'a\.json .*\["a cat"'),
+        ("a.json", '"a cat"', r"a\.json .*\[\"a cat\""),
+        ("a.json", "17", r"a\.json"),
+        ("a.json", '{"a": "a cat"}', r"a\.json"),
+        ("a.json", '{"prompts": {"a": "a cat"}}', r"a\.json"),
+        ("a.json", '["a cat", 3]', r"item 2 of .*a\.json "),
+        ("a.json", '["a cat", null]', "item 2 of "),
+        ("a.json", '["a cat", ["a dog"]]', "item 2 of "),
+        ("a.json", '["a cat", " "]', "item 2 of "),
+        ("a.json", '[{"title": "a cat"}]', "item 1 of "),
+        ("a.json", '{"prompt": "a"}\n{"prompt": \n', r"a\.json"),
         ("a.json", '["\\ud800"]', "UTF-8"),
-        ("a.txt", '[\n "a cat",\n "a dog"\n]', r"a\.txt holds JSON: rename it to a\.json"),
-        ("a", '{"prompt": "a cat"}\n\n{"prompt": "a dog"}\n', r"holds JSON: rename it to a\.json"),
-        ("a.yaml", "- a cat\n- a dog\n", r"not read from \.yaml files: write a\.txt"),
-        ("a.html", "<p>a cat</p>", r"not read from \.html files"),
+        ("a.txt", '[\n "a cat",\n "a dog"\n]', r"a\.txt .*JSON.*a\.json"),
+        ("a", '{"prompt": "a cat"}\n\n{"prompt": "a dog"}\n', r"JSON.*a\.json"),
+        ("a.yaml", "- a cat\n- a dog\n", r"\.yaml .*a\.txt"),
+        ("a.html", "<p>a cat</p>", r"\.html "),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_prompts_is_a_sentence_and_not_lines(tmp_path, name, content, message):
@@ -102,14 +102,14 @@ def test_text_that_begins_as_json_does_is_text(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
-    for place in (tmp_path / "none.txt", tmp_path / "none.csv", tmp_path):
-        with pytest.raises(UserError, match="can't be read"):
-            read_prompts(place)
+    for path in (tmp_path / "none.txt", tmp_path / "none.csv", tmp_path):
+        with pytest.raises(UserError, match=str(path)):
+            read_prompts(path)
 
 
 def test_control_characters_are_text_and_lone_surrogates_are_not():
     check_readable(["a\x00b\x1b[31m", "👩🏽‍🚀"])
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="UTF-8"):
         check_readable(["a", "\udcff"])
 
 
@@ -117,5 +117,5 @@ def test_control_characters_are_text_and_lone_surrogates_are_not():
 def test_a_prompt_without_end_is_a_sentence(tmp_path, name):
     text = "x" * 30_000
     (tmp_path / name).write_text(text if name == "p.txt" else json.dumps({"prompt": text}))
-    with pytest.raises(UserError, match="has 30000 characters: 20000 are the most"):
+    with pytest.raises(UserError, match=r"\b30000\b.*\b20000\b"):
         read_prompts(tmp_path / name)

@@ -63,10 +63,10 @@ def test_longer_than_the_heartbeat_and_each_says_which_with_a_status_of_its_own(
     told = read()
     os.kill(numbers[victim], signal.SIGCONT)
     other = 1 - victim
-    assert f"[{other}] error: process {victim} has given no sign of life for {HEARTBEAT:g} s" in told
+    assert re.search(rf"\[{other}\] error: process {victim} .*\b{HEARTBEAT:g} s\b", told)
     assert f"[{other}] ended with status {ExitStatus.PEER_LOST}" in told
     assert launcher.wait(timeout=60) == ExitStatus.PEER_LOST, read()
-    assert re.search(rf"\[{victim}\] error: this process, number {victim}, stood still for \d+ s", read())
+    assert re.search(rf"\[{victim}\] error: this process, number {victim}, .*\b\d+ s\b", read())
     assert f"[{victim}] ended with status {ExitStatus.PEER_LOST}" in read()
 
 

@@ -91,7 +91,7 @@ def wait_for_the_first_step(process):
 BOTH_WAYS = pytest.mark.parametrize(
     ("number", "status", "begins"),
     [
-        pytest.param(signal.SIGTERM, ExitStatus.PREEMPTED, "told to leave", id="SIGTERM"),
+        pytest.param(signal.SIGTERM, ExitStatus.PREEMPTED, "preempted", id="SIGTERM"),
         pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, "interrupted", id="Ctrl-C", marks=pytest.mark.thorough),
     ],
 )

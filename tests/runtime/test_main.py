@@ -1,4 +1,4 @@
-"""Every mistake that a user can mend: one sentence, no traceback, status 2."""
+"""Every error that a user can fix: one message, no traceback, status 2."""
 
 import errno
 import os
@@ -70,22 +70,19 @@ def test_our_own_mistake_keeps_its_traceback(tmp_path):
     assert finished.returncode == 1 and "Traceback" in finished.stderr
 
 
-def test_an_interruption_says_how_to_go_on(tmp_path):
+def test_an_interruption_is_one_line_and_a_status(tmp_path):
     finished = run(tmp_path, "raise KeyboardInterrupt")
-    assert finished.returncode == 130 and "run the same command" in finished.stderr
+    assert finished.returncode == 130 and len(finished.stderr.splitlines()) == 1
 
 
 def test_an_unknown_flag_names_the_nearest(tmp_path):
     assert_sentence(run(tmp_path, "pass", "--debugg"), "--debugg", "'debug'")
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(errno.ENOSPC, "make room"), (errno.EACCES, "permissions"), (errno.EROFS, "another folder")],
-)
-def test_a_disks_refusal_names_the_file_and_the_mend(number, words):
-    sentence = explain(OSError(number, "no", "/some/where"))
-    assert "/some/where" in sentence and words in sentence
+def test_the_message_of_a_disk_error_names_the_file():
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)
+    messages = {explain(OSError(number, "no", "/some/where")) for number in numbers}
+    assert len(messages) == len(numbers) and all("/some/where" in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +93,8 @@ def test_a_disks_refusal_names_the_file_and_the_mend(number, words):
         "ValueError('I/O error: No space left on device (os error 28)')",
     ],
 )
-def test_a_full_disk_is_a_sentence_whichever_library_says_so(tmp_path, error):
-    assert_sentence(run(tmp_path, f"raise {error}"), "no space is left on the disk", "run the same command again")
+def test_a_full_disk_is_one_message_from_any_library(tmp_path, error):
+    assert_sentence(run(tmp_path, f"raise {error}"))
 
 
 def test_what_may_pass_by_itself_has_its_own_status(tmp_path):
@@ -105,7 +102,7 @@ def test_what_may_pass_by_itself_has_its_own_status(tmp_path):
     finished = run(tmp_path, "raise ForNowError('the sky is cloudy: look again')", define=FOR_NOW)
     assert (finished.returncode, finished.stderr.strip()) == (74, "error: the sky is cloudy: look again")
     finished = run(tmp_path, "raise OSError(errno.EIO, 'Input/output error', '/some/where')", define=FOR_NOW)
-    assert finished.returncode == 74 and finished.stderr.startswith("error: /some/where can't be read or written now")
+    assert finished.returncode == 74 and finished.stderr.startswith("error: /some/where ")
 
 
 def test_other_system_errors_are_not_explained_away():
@@ -113,26 +110,23 @@ def test_other_system_errors_are_not_explained_away():
         explain(OSError(errno.EBADF, "odd"))
 
 
-def test_a_config_files_own_error_is_told_without_its_traceback():
+def test_a_config_files_own_error_is_reported_without_its_traceback():
     message = "Error in config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
     assert explain_flag_error(message) == "bad variant"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "words"),
     [
-        (("--config.trian.steps=3",), "config has no key 'trian'; did you mean 'training'?"),
-        (("--config.training.stesp", "3"), "config.training has no key 'stesp'; did you mean 'steps'?"),
-        (("--noconfig.training.flg",), "config.training has no key 'flg'; did you mean 'flag'?"),
-        (("--config.q=3",), "config has no key 'q'; known: training"),
-        (("--config.training.steps.a=3",), "config.training.steps is 3 and has no keys: leave .a out"),
-        (
-            ("--config.training.crop=3",),
-            "config.training.crop is None, so its type is unknown: set it in the config file",
-        ),
+        (("--config.trian.steps=3",), ("'trian'", "'training'")),
+        (("--config.training.stesp", "3"), ("config.training ", "'stesp'", "'steps'")),
+        (("--noconfig.training.flg",), ("config.training ", "'flg'", "'flag'")),
+        (("--config.q=3",), ("'q'", "training")),
+        (("--config.training.steps.a=3",), ("config.training.steps ", "3", ".a")),
+        (("--config.training.crop=3",), ("config.training.crop ", "None")),
     ],
 )
-def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, arguments, sentence):
+def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, arguments, words):
     config = tmp_path / "config.py"
     config.write_text(
         "from ml_collections import ConfigDict\n"
@@ -142,7 +136,8 @@ def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, argumen
     body = "raise UserError('the main function ran')"
     define = "from ml_collections import config_flags\nconfig_flags.DEFINE_config_file('config')\n"
     finished = run(tmp_path, body, f"--config={config}", *arguments, define=define)
-    assert (finished.returncode, finished.stderr) == (2, f"error: {sentence}\n")
+    assert_sentence(finished, *words)
+    assert len(finished.stderr.splitlines()) == 1
 
 
 def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
@@ -209,4 +204,4 @@ def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
 def test_an_output_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     finished = module("imagen_jax.sample", f"--out={tmp_path / 'file'}", "--prompt=a")
-    assert_sentence(finished, "another folder")
+    assert_sentence(finished, str(tmp_path / "file"))

@@ -1,4 +1,4 @@
-"""Listening for SIGTERM: within the block it is a notice, and no longer after it."""
+"""SIGTERM is a notice within the block, and no longer after it."""
 
 import os
 import signal
@@ -24,23 +24,23 @@ def main():
         for number in range(times):
             os.kill(os.getpid(), signal.SIGTERM)
         if should_leave(1):
-            raise LeavingError("all of it is kept")
+            raise LeavingError("all of it is saved")
 
 times, patience = int(sys.argv.pop(1)), float(sys.argv.pop(1))
 run_main(main)
 """
 
 
-def test_a_notice_is_heard_within_the_block_alone():
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+def test_a_notice_is_handled_within_the_block_alone():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         with watching_for_exit() as should_leave:
             assert not should_leave(1)
             os.kill(os.getpid(), signal.SIGTERM)
-            assert should_leave(2) and should_leave(3) and heard == []
+            assert should_leave(2) and should_leave(3) and received == []
         os.kill(os.getpid(), signal.SIGTERM)
-        assert heard == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -59,11 +59,11 @@ def test_who_leaves_says_so_with_a_status_of_its_own_and_a_much_later_signal_end
     command = [sys.executable, "-c", PROGRAM, str(times), str(patience)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
-    assert ("told to leave: all of it is kept" in done.stderr) == (status == ExitStatus.PREEMPTED)
+    assert ("preempted: all of it is saved" in done.stderr) == (status == ExitStatus.PREEMPTED)
     assert "Traceback" not in done.stderr
 
 
-def test_another_thread_hears_nothing_and_does_not_fail():
+def test_another_thread_gets_no_notice_and_does_not_fail():
     answers = []
 
     def listen():

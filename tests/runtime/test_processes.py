@@ -1,5 +1,6 @@
 """What processes tell each other, through a store that is a dict. tests/distributed has real ones."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -65,7 +66,7 @@ def wait_for(seen):
     assert seen()
 
 
-def test_alone_there_is_nobody_to_wait_for(tmp_path):
+def test_a_single_process_waits_for_no_other(tmp_path):
     assert processes.is_process_zero() and not processes.is_multi_process() and processes.last_steps() == {}
     processes.check_agreement({"seed": 0})
     processes.barrier("nothing")
@@ -87,7 +88,7 @@ def test_who_differs_is_named(be):
         processes.check_agreement({"config.seed": 3, "config.network.channels": (8, 16)})
 
 
-def test_a_folder_that_only_one_host_sees_is_named_with_the_mend(be, tmp_path, monkeypatch):
+def test_a_folder_that_only_one_host_sees_is_named_with_the_fix(be, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "SECONDS_TO_SEE_A_FILE", 0.0)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir(), theirs.mkdir()
@@ -115,7 +116,7 @@ def test_the_first_acts_before_the_others(be):
     assert order == ["0 acts", "0 meets", "1 meets", "1 acts"]
 
 
-def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
+def test_a_silent_process_ends_the_others(be, endings):
     other, here = be(1, heartbeat_seconds=0.5), be(0, heartbeat_seconds=0.5)
     other.step, here.step = 6, 7
     other.start()
@@ -125,11 +126,11 @@ def test_whoever_is_silent_for_too_long_ends_the_others(be, endings):
     assert endings == [], "both live"
     other.stop()
     wait_for(lambda: endings)
-    assert "process 1 has given no sign of life for 0.5 s (last step 6)" in endings[0][0]
+    assert re.match(r"process 1 .*\b0\.5 s\b.*\bstep 6\b", endings[0][0])
     here.stop()
 
 
-def test_an_error_of_one_is_told_to_the_others(be, endings):
+def test_an_error_of_one_ends_the_others(be, endings):
     be(1)
     with pytest.raises(UserError), processes.announcing_exit():
         raise UserError("the disk is full: make room")
@@ -148,7 +149,8 @@ def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
     here = be(0)
     here.start()
     wait_for(lambda: endings)
-    assert endings == [("process 1 has ended: somebody pressed Ctrl-C there", ExitStatus.INTERRUPTED)]
+    ((message, status),) = endings
+    assert re.match("process 1 .*Ctrl-C", message) and status == ExitStatus.INTERRUPTED
     here.stop()
 
 
@@ -165,7 +167,7 @@ def test_a_store_that_never_answers_is_a_lost_process_0(be, endings):
     here.client.key_value_dir_get = answer_late
     here.start()
     wait_for(lambda: endings)
-    assert "process 0 has given no sign of life for 0.5 s" in endings[0][0] and endings[0][1] == ExitStatus.PEER_LOST
+    assert re.match(r"process 0 .*\b0\.5 s\b", endings[0][0]) and endings[0][1] == ExitStatus.PEER_LOST
     answer.set()
     here.stop()
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody: the work is done, or its sentence's status is the same."""
+"""Standard streams that are closed, full or not read: the work is done, or the status of its error is the same."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def main():
         for number in tqdm(range(3000)):
             print("line", number, "\\u00fc")
             print("line", number, file=sys.stderr)
-        # As a library does that knows no streams of Python's.
+        # As a library does that does not use Python's streams.
         os.write(2, b"from a library")
         os.write(1, b"from a library")
         file.write("content")
@@ -45,7 +45,7 @@ CLOSED = {
 
 
 def run(folder, redirected, *arguments):
-    """The status, the files that were made, and what was told on standard error, where it went nowhere else."""
+    """The finished process, with the standard error that was not redirected."""
     (folder / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "IMAGEN_JAX_NO_CACHE": "1", "PYTHONIOENCODING": "ascii"}
     line = f'"$@" {redirected}; exit "${{PIPESTATUS[0]}}"'
@@ -69,7 +69,7 @@ def test_a_mistake_keeps_its_status(tmp_path, redirected):
     assert run(tmp_path, redirected, "fail").returncode == 2
 
 
-def test_output_that_there_is_no_room_for_is_told(tmp_path):
+def test_output_that_there_is_no_room_for_is_an_error(tmp_path):
     done = run(tmp_path, ">/dev/full")
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: no space is left on the disk of")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
     assert "standard output" in done.stderr and "Traceback" not in done.stderr

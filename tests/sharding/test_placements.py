@@ -42,14 +42,14 @@ def test_moments_and_averages_lie_with_their_parameters_and_a_chip_holds_its_sha
     leaves = zip(
         jax.tree_util.tree_flatten_with_path(state.opt_state)[0], jax.tree.leaves(placed.opt_state), strict=True
     )
-    for (path, array), place in leaves:
+    for (path, array), sharding in leaves:
         # Of two paths that end alike, as "out/kernel" and "attention/out/kernel", the whole one.
         parameter = max((name for name in params if path_of(path)[-len(name) :] == name), key=len, default=None)
         if parameter is not None and array.shape == shapes[parameter]:
-            assert place == params[parameter], path
+            assert sharding == params[parameter], path
             equals += 1
         else:
-            assert place.is_fully_replicated
+            assert sharding.is_fully_replicated
             whole += array.size
     total = sum(np.prod(shape) for shape in shapes.values())
     assert equals >= len(params) / 2 and whole < total / 50
@@ -63,7 +63,7 @@ def test_the_step_and_the_key_are_whole():
     stage = build_stage(config)
     state = jax.eval_shape(lambda: {"step": jax.numpy.zeros((), int), "key": jax.random.key(0)})
     placed = place_state(state, parameter_axes(stage), mesh_of(config, CHIPS))
-    assert all(place.is_fully_replicated for place in placed.values())
+    assert all(sharding.is_fully_replicated for sharding in placed.values())
 
 
 def test_every_network_names_the_axes_of_its_kernels():

@@ -37,17 +37,17 @@ def test_slices_are_the_outermost_axis():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"),
+    ("sizes", "facts"),
     [
         ({"data": 3}, "config.mesh.fsdp of 1, 2, 4, 8 or"),
         ({"data": 4, "fsdp": 4}, "config.mesh.fsdp of 1, 2, 4, 8 or config.mesh.tensor of 1, 2 or"),
         ({"data": -1, "fsdp": 3}, "config.mesh.fsdp of 1, 2, 4, 8, with config.mesh.data=-1"),
-        ({"data": 0, "fsdp": -1}, "does not fit 8 device"),
-        ({"data": -1, "fsdp": 3, "tensor": 5}, "1 for each of config.mesh.fsdp, tensor and slice"),
+        ({"data": 0, "fsdp": -1}, r"\b8 device"),
+        ({"data": -1, "fsdp": 3, "tensor": 5}, r"\b1 .*config\.mesh\.fsdp, tensor and slice"),
     ],
 )
-def test_a_mesh_that_does_not_fit_says_what_would(sizes, told):
-    with pytest.raises(UserError, match=told):
+def test_the_error_for_a_mesh_that_does_not_fit_has_sizes_that_do(sizes, facts):
+    with pytest.raises(UserError, match=facts):
         make_mesh(sizes)
 
 
@@ -57,7 +57,7 @@ def test_a_misspelt_axis_names_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes", "cut"),
+    ("shape", "axes", "spec"),
     [
         ((3, 3, 64, 128), CONVOLUTION, [(), (), ("fsdp",), ("tensor",)]),
         ((3, 3, 64, 128), ("taps", "taps", "hidden", "channels"), [(), (), ("tensor", "fsdp"), ()]),
@@ -68,23 +68,23 @@ def test_a_misspelt_axis_names_the_nearest():
     ],
     ids=["input axis", "both on one", "computed with whole", "input axis does not divide", "heads", "small"],
 )
-def test_a_kernel_is_cut_along_its_input_axis_and_where_its_names_say(shape, axes, cut):
-    assert storage_spec(shape, axes, make_mesh({"data": 1, "fsdp": 4, "tensor": 2})) == cut
+def test_a_kernel_is_sharded_along_its_input_axis_and_by_its_axis_names(shape, axes, spec):
+    assert storage_spec(shape, axes, make_mesh({"data": 1, "fsdp": 4, "tensor": 2})) == spec
 
 
 @pytest.mark.parametrize(
-    ("shape", "mesh", "told"),
-    [((3, 3, 63, 129), {"data": 4, "fsdp": 2}, "fsdp=2 divides no axis of a kernel"),
-     ((3, 3, 64, 129), {"data": 4, "tensor": 2}, "tensor=2 does not divide an axis of 129 hidden")],
+    ("shape", "mesh", "facts"),
+    [((3, 3, 63, 129), {"data": 4, "fsdp": 2}, r"fsdp=2 .*63, 129"),
+     ((3, 3, 64, 129), {"data": 4, "tensor": 2}, "tensor=2 .*129 hidden")],
 )  # fmt: skip
-def test_a_kernel_that_cannot_be_cut_is_named(shape, mesh, told):
+def test_a_kernel_that_cannot_be_sharded_is_named(shape, mesh, facts):
     shapes = {"block": {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}}
-    with pytest.raises(UserError, match=f"block/kernel: .*{told}"):
+    with pytest.raises(UserError, match=f"block/kernel: .*{facts}"):
         place_state(shapes, {"block": {"kernel": CONVOLUTION}}, make_mesh(mesh))
 
 
 def test_an_unknown_axis_names_the_nearest():
-    with jax.set_mesh(make_mesh({"data": 8})), pytest.raises(UserError, match="did you mean 'channels'"):
+    with jax.set_mesh(make_mesh({"data": 8})), pytest.raises(UserError, match=r"'chanels'.*'channels'"):
         constrain(jnp.zeros((8, 2)), "batch", "chanels")
 
 
@@ -94,7 +94,7 @@ def test_names_come_off_and_a_kernel_without_any_is_a_mistake():
     }
     assert axes_of(named) == {"kernel": CONVOLUTION}
     np.testing.assert_array_equal(remove_logical_axes(named)["kernel"], np.ones((1, 1, 2, 3)))
-    with pytest.raises(ValueError, match="have no names"):
+    with pytest.raises(ValueError, match="kernel"):
         axes_of({"kernel": jnp.zeros((2, 3))})
 
 
@@ -133,5 +133,5 @@ def test_each_device_holds_its_share_of_a_batch_and_all_of_a_replicated_array():
 
 
 def test_a_batch_that_does_not_divide_is_a_mistake():
-    with pytest.raises(UserError, match="multiple of 8"):
+    with pytest.raises(UserError, match=r"\b12\b.*\b8\b"):
         batch_placement(make_mesh({"data": -1}), 12)

@@ -194,8 +194,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers = {"x-goog-generation": str(stored.generation), "x-goog-stored-content-length": len(stored.content)}
         content, status = stored.content, 200
-        if asked := self.headers.get("Range"):
-            first, last = cut_range(asked, len(content))
+        if requested := self.headers.get("Range"):
+            first, last = parse_range(requested, len(content))
             if first >= len(content):
                 raise RefusedError(416)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
@@ -272,9 +272,9 @@ ROUTES = {
 }
 
 
-def cut_range(asked: str, size: int) -> tuple[int, int]:
+def parse_range(requested: str, size: int) -> tuple[int, int]:
     """First and last byte of ``bytes=2-5``, ``bytes=2-`` or ``bytes=-4``."""
-    first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", asked).groups()
+    first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", requested).groups()
     if not first:
         return max(0, size - int(last)), size - 1
     return int(first), min(int(last or size), size - 1)

@@ -91,7 +91,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
         for _ in range(150):
             member.write(bytes(2**20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with opened_arrays(buffer, 2**20) as arrays, pytest.raises(ArrayFileError, match="more than"):
+    with opened_arrays(buffer, 2**20) as arrays, pytest.raises(ArrayFileError, match=r"\b157286400\b"):
         arrays["mu"]
     # A zip that lies: it says that a kilobyte is in it.
     content = buffer.getvalue().replace(struct.pack("<I", 150 * 2**20), struct.pack("<I", 1000))
@@ -100,9 +100,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 2**10
 
 
-def test_what_is_compressed_otherwise_is_refused():
+def test_other_compression_is_an_error():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("mu.npy", b"x")
-    with opened_arrays(buffer) as arrays, pytest.raises(ArrayFileError, match="compressed in a way that is not known"):
+    with opened_arrays(buffer) as arrays, pytest.raises(ArrayFileError, match=r"mu\.npy"):
         arrays["mu"]

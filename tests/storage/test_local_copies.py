@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -19,13 +20,13 @@ def test_what_is_of_this_machine_is_its_own_copy(tmp_path):
     assert local_copy(tmp_path / "x") == tmp_path / "x" and local_folder(tmp_path) == tmp_path
 
 
-def test_an_object_is_copied_once_and_said_in_one_line(bucket, fake_buckets, capsys):
+def test_an_object_is_copied_once_and_printed_in_one_line(bucket, fake_buckets, capsys):
     write_whole(bucket / "weights" / "model.safetensors", b"x" * 1000)
     fake_buckets.log.clear()
     copy = local_copy(bucket / "weights" / "model.safetensors")
     assert copy.read_bytes() == b"x" * 1000 and copy.is_relative_to(cache_folder())
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == f"Copying model.safetensors (0.0 MB) of {bucket}/weights to {copy.parent}"
+    assert all(fact in line for fact in ("model.safetensors", f"{bucket}/weights", str(copy.parent)))
     assert local_copy(bucket / "weights" / "model.safetensors") == copy
     assert len(reads(fake_buckets)) == 1 and capsys.readouterr().out == ""
 
@@ -52,14 +53,14 @@ def test_a_copy_that_was_changed_is_copied_again(bucket, spoil):
     assert local_copy(bucket / "a").read_bytes() == b"content"
 
 
-def test_a_copy_that_was_cut_off_is_none(bucket, monkeypatch):
+def test_a_copy_that_was_interrupted_is_none(bucket, monkeypatch):
     write_whole(bucket / "a", b"content")
 
-    def cut(file, target):
+    def interrupt(file, target):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", cut)
+        patch.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             local_copy(bucket / "a")
     assert [path for path in cache_folder().rglob("*") if path.is_file()] == []
@@ -109,15 +110,15 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
 
 @pytest.mark.parametrize("name", ["../../../outside", "/outside", "a/../../outside", "a//b"])
 def test_an_object_whose_name_leads_out_of_its_folder_is_not_copied(bucket, fake_buckets, name):
-    """A bucket may have objects of any name, and one of a stranger's could lie anywhere on this machine."""
+    """A bucket may have objects of any name, and the copy of a stranger's object could be anywhere on this machine."""
     write_whole(bucket / "data" / "a", b"a")
-    place, below = bucket.parts[2], "/".join([*bucket.parts[3:], "data"])
-    objects = fake_buckets.objects(place)
+    name_of_bucket, below = bucket.parts[2], "/".join([*bucket.parts[3:], "data"])
+    objects = fake_buckets.objects(name_of_bucket)
     objects[f"{below}/{name}"] = objects[f"{below}/a"]
-    with pytest.raises(UserError, match="leads out of it"):
+    with pytest.raises(UserError, match=re.escape(f"{bucket}/data")):
         local_folder(bucket / "data")
 
 
 def test_a_path_that_leads_out_of_its_bucket_has_no_copy(bucket):
-    with pytest.raises(UserError, match=r"without \.\."):
+    with pytest.raises(UserError, match=re.escape(f"{bucket}/..")):
         local_copy(bucket / ".." / ".." / "x")

@@ -1,4 +1,4 @@
-"""Names that files and buckets tell lead to files below a folder, or are refused."""
+"""Names in files and buckets are paths below a folder, or are rejected."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_names_that_lead_elsewhere(name):
     ["._x.png", "a/._x.png", "__MACOSX/._x.png", "__MACOSX/x.png", ".DS_Store", "a/.DS_Store", "Thumbs.db", "THUMBS.DB"]
     + ["desktop.ini", "@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg", "a/$RECYCLE.BIN/x.png", ".Trash-1000/files/x.png"],
 )  # fmt: skip
-def test_what_systems_add_is_told_from_what_people_keep(name):
+def test_files_that_systems_add_are_recognised(name):
     assert is_of_system(name)
 
 

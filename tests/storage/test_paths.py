@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -47,20 +48,20 @@ def test_what_is_of_this_machine_stays_so(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["s3://name/x", "https://example.org/x", "file:///x", "gs:/name/x"])
-def test_other_places_are_refused(text):
-    with pytest.raises(UserError, match="neither a folder of this machine nor in a bucket"):
+def test_other_schemes_are_errors(text):
+    with pytest.raises(UserError, match=re.escape(text[:4])):
         to_path(text)
-    with pytest.raises(UserError, match="neither a folder of this machine nor in a bucket"):
+    with pytest.raises(UserError, match=re.escape(text[:4])):
         to_path(pathlib.Path(text))
 
 
 @pytest.mark.parametrize("rest", ["", "/x", "A/x", "a b/x", "x"])
 def test_what_can_be_no_bucket_is_refused(rest):
-    with pytest.raises(UserError, match="names no bucket"):
+    with pytest.raises(UserError, match=re.escape(f"{buckets.PREFIX}{rest}")):
         to_path(buckets.PREFIX + rest)
 
 
-def test_without_gcsfs_the_sentence_says_what_to_install(monkeypatch):
+def test_the_error_without_gcsfs_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "gcsfs'):
         to_path(f"{buckets.PREFIX}some-bucket/x")
@@ -106,7 +107,7 @@ def test_links_to_folders_are_followed_and_every_file_is_listed_once(tmp_path):
     assert listing.left_out == {} and list(files_below(folder)) == list(listing.files)
 
 
-def test_links_that_go_round_or_nowhere_end_and_are_told(tmp_path):
+def test_links_that_go_round_or_nowhere_are_left_out(tmp_path):
     folder = tmp_path / "folder"
     (folder / "deep").mkdir(parents=True)
     (folder / "a.txt").write_text("a")
@@ -116,12 +117,12 @@ def test_links_that_go_round_or_nowhere_end_and_are_told(tmp_path):
         (folder / name).symlink_to(target)
     listing = list_below(folder)
     assert names_in(listing, folder) == ["a.txt"]
-    told = {path.relative_to(folder).as_posix(): reason for path, reason in listing.left_out.items()}
-    assert sorted(told) == ["above", "deep/self", "nowhere.txt", "root"]
-    assert "lies above" in told["above"] and "nowhere" in told["nowhere.txt"]
+    reasons = {path.relative_to(folder).as_posix(): reason for path, reason in listing.left_out.items()}
+    assert sorted(reasons) == ["above", "deep/self", "nowhere.txt", "root"]
+    assert str(tmp_path) in reasons["above"]
 
 
-def test_a_folder_that_may_not_be_listed_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_listed_is_left_out(tmp_path, monkeypatch):
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.txt").write_text("a")
 
@@ -183,18 +184,18 @@ def test_what_others_write_is_seen_at_once(bucket, fake_buckets):
 
 
 def test_a_bucket_that_is_not_there_is_never_made(fake_buckets, bucket):
-    with pytest.raises(UserError, match=r"there is no bucket .*absent"):
+    with pytest.raises(UserError, match="absent"):
         create_folder(to_path(f"{buckets.PREFIX}absent/runs"))
     assert "absent" not in fake_buckets.buckets
 
 
-def test_tensorstore_is_told_where_a_folder_is(bucket, tmp_path):
+def test_tensorstore_gets_the_driver_and_the_path_of_a_folder(bucket, tmp_path):
     assert array_store(bucket / "a" / "b") == {"driver": "gcs", "bucket": bucket.parts[2], "path": "a/b/"}
     assert array_store(tmp_path) == {"driver": "file", "path": str(tmp_path)}
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "paths"),
     [
         ("a", ["a"]),
         ("a,b", ["a", "b"]),
@@ -206,19 +207,19 @@ def test_tensorstore_is_told_where_a_folder_is(bucket, tmp_path):
         ("", [""]),
     ],
 )
-def test_commas_part_places_but_not_the_name_of_one_that_is_there(tmp_path, monkeypatch, text, places):
+def test_text_is_split_at_commas_but_not_within_the_name_of_an_existing_path(tmp_path, monkeypatch, text, paths):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b", "one,two", "one,two,three"):
         (tmp_path / name).mkdir()
-    assert split_places(text) == places
+    assert split_places(text) == paths
 
 
-def test_places_in_buckets_are_parted_too(bucket):
+def test_paths_in_buckets_are_split_too(bucket):
     write_whole(bucket / "one,two" / "file", b"x")
     assert split_places(f"{bucket}/a,{bucket}/one,two") == [f"{bucket}/a", f"{bucket}/one,two"]
 
 
-def test_one_place_is_the_same_however_it_is_written(tmp_path, monkeypatch, bucket):
+def test_one_path_is_the_same_however_it_is_written(tmp_path, monkeypatch, bucket):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")

@@ -45,7 +45,7 @@ def begin(wanted: Mapping[str, Any], out: pathlib.Path) -> None:
     try:
         begun = check_begun(wanted, out)
     except UserError:
-        if (out / MANIFEST).exists() or not ((out / UNFIT).exists() or holds_no_record(out / PARTS)):
+        if (out / MANIFEST).exists() or not ((out / UNFIT).exists() or has_no_record(out / PARTS)):
             raise
         shutil.rmtree(out / PARTS, ignore_errors=True)
         begun = False
@@ -64,7 +64,7 @@ def noting_unfit(out: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def holds_no_record(parts: pathlib.Path) -> bool:
+def has_no_record(parts: pathlib.Path) -> bool:
     """Returns whether no finished part has kept any record."""
     reports = [read_json(file) for file in parts.glob(f"*/{REPORT}")]
     return not any(sum(report["counts"].values()) for report in reports if report is not None)
@@ -80,19 +80,19 @@ def check_begun(wanted: Mapping[str, Any], out: Path) -> bool:
     if begun is None:
         return False
     one, other = (
-        {**job, "options": without_places(wanted["source"], job.get("options", {}))} for job in (begun, wanted)
+        {**job, "options": without_paths(wanted["source"], job.get("options", {}))} for job in (begun, wanted)
     )
     names = [name for name in wanted if one.get(name) != other[name]]
     if names:
-        what = "the source's files have changed" if names == ["parts"] else f"with another {' and '.join(names)}"
-        raise UserError(f"{out} holds a data set that was begun otherwise ({what}): choose another --out")
+        what = "the source's files have changed" if names == ["parts"] else f"another {' and '.join(names)}"
+        raise UserError(f"{out} contains a data set with other settings ({what}): choose another --out")
     return True
 
 
-def without_places(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def without_paths(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a source's options except paths; the fingerprints of its parts identify the files there."""
     if source not in PARTED_SOURCES:
         return dict(options)
     parameters = inspect.signature(PARTED_SOURCES[source].list_all).parameters
-    places = {name for name, parameter in parameters.items() if "Path" in str(parameter.annotation)}
-    return {name: value for name, value in options.items() if name not in places}
+    path_names = {name for name, parameter in parameters.items() if "Path" in str(parameter.annotation)}
+    return {name: value for name, value in options.items() if name not in path_names}

@@ -120,8 +120,8 @@ def prepare_data(
             "counts": {split: len(images) for split, images in splits.items()},
             "attribution": SOURCES[source_name].attribution,
         }
-        mend = "free space or choose another data_dir, then run the same command again"
-        with explaining_disk(f"cannot write the data set into {data_dir}", mend):
+        fix = "free space or choose another data_dir, then run the same command again"
+        with explaining_disk(f"cannot write the data set into {data_dir}", fix):
             build(folder, splits, manifest)
     return folder
 
@@ -138,15 +138,15 @@ def check_prepared(resolution: int, folder: str | Path = "") -> Path:
     if "shards" not in manifest:
         raise UserError(f"{folder} was not made by prepare_data: set data.source to {manifest['source']!r}")
     if manifest.get("format") != PREPARED_FORMAT:
-        raise UserError(f"{folder} was prepared by another version of imagen_jax: prepare it anew")
+        raise UserError(f"{folder} was prepared by another version of imagen_jax: prepare it again")
     for shard in manifest["shards"]:
         for kind, size in (("file", "bytes"), ("captions", "captions_bytes")):
             file = folder / shard[kind]
             if not file.is_file() or size_of(file) != shard[size]:
-                raise UserError(f"{file} is missing or damaged: prepare the data set anew, or copy it again")
+                raise UserError(f"{file} is missing or damaged: prepare the data set again, or copy it again")
     if manifest["least_side"] < resolution:
         raise UserError(
-            f"{folder} has images of only {manifest['least_side']} pixels, fewer than data.resolution={resolution}: "
+            f"{folder} has images of only {manifest['least_side']} pixels, less than data.resolution={resolution}: "
             f"prepare it with --min_side={resolution}, or lower the resolution"
         )
     return folder
@@ -192,7 +192,7 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
 def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
     """Renders all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
     total = sum(len(images) for images in splits.values())
-    with tqdm(total=total, desc=f"drawing {resolution}-px images", unit="image") as progress:
+    with tqdm(total=total, desc=f"rendering {resolution}-px images", unit="image") as progress:
         examples = {
             split: generate_examples(images, resolution, progress) for split, images in splits.items() if images
         }

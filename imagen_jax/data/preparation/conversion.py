@@ -152,7 +152,7 @@ class Tally:
         self.keys: dict[str, list[str]] = {split: [] for split in SPLITS}
         self._dropped: Counter[str] = Counter()
         self._histograms = empty_histograms()
-        self._least_side = MAX_SIDE  # no image exceeds it
+        self._min_side = MAX_SIDE  # no image exceeds it
 
     def add(self, item: Kept | Dropped | Damage) -> None:
         """Counts one record."""
@@ -164,7 +164,7 @@ class Tally:
             record, image = item.record, item.image
             self.hashes[item.split].append(digest(record.key.encode()) + digest(record.encoded) + image.looks)
             self.keys[item.split].append(record.key)
-            self._least_side = min(self._least_side, image.width, image.height)
+            self._min_side = min(self._min_side, image.width, image.height)
             count_record(self._histograms, image.source_width, image.source_height, item.captions)
 
     def report(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Tally:
             "counts": {split: len(rows) for split, rows in self.hashes.items()},
             "damaged": dict(sorted(Counter(damage.reason for damage in self.damages).items())),
             "dropped": dict(sorted(self._dropped.items())),
-            "least_side": self._least_side,
+            "least_side": self._min_side,
             "statistics": sort_values(self._histograms),
         }
 
@@ -203,7 +203,7 @@ def read_part(part: Part) -> Iterator[Record | Damage]:
         yield from map(as_utf8, part.read())
     except OSError as error:
         raise_if_denied(error, part.name)
-        raise UserError(f"{part.name} can't be read ({error}): mend that, and run the same command again") from error
+        raise UserError(f"{part.name} can't be read ({error}): fix that, and run the same command again") from error
 
 
 def as_utf8(item: Record | Damage) -> Record | Damage:
@@ -230,7 +230,7 @@ def judge_record(record: Record, conversion: Conversion) -> Kept | Dropped | Dam
     rule = conversion.filters.reason_to_drop(image.source_width, image.source_height, record.metadata)
     captions = conversion.filters.good_captions(record.captions)
     if rule is None and not captions:
-        rule = "no caption of the length asked for"
+        rule = "no caption of the requested length"
     if rule is not None:
         return Dropped(rule)
     split = record.split or split_of(record.concept or record.key, conversion.validation_fraction)

@@ -44,14 +44,14 @@ def alike(looks: Rows) -> Earlier:
     found = np.full(len(looks), -1)
     edges, colours = looks[:, :EDGES], looks[:, EDGES:]
     ones = np.bitwise_count(edges).sum(axis=1)
-    telling = np.flatnonzero((ones >= MIN_DIFFERENCES) & (ones <= 8 * EDGES - MIN_DIFFERENCES))
-    bands = np.ascontiguousarray(edges[telling]).reshape(-1).view(np.uint32).reshape(len(telling), BANDS)
+    compared = np.flatnonzero((ones >= MIN_DIFFERENCES) & (ones <= 8 * EDGES - MIN_DIFFERENCES))
+    bands = np.ascontiguousarray(edges[compared]).reshape(-1).view(np.uint32).reshape(len(compared), BANDS)
     for band in bands.T:
         order = np.argsort(band, kind="stable")
         begins = np.concatenate([[0], np.flatnonzero(np.diff(band[order])) + 1, [len(order)]])
         lengths = np.diff(begins)
-        for place in np.flatnonzero((lengths > 1) & (lengths <= COMMON)):
-            mark_alike(edges, colours, telling[order[begins[place] : begins[place + 1]]], found)
+        for index in np.flatnonzero((lengths > 1) & (lengths <= COMMON)):
+            mark_alike(edges, colours, compared[order[begins[index] : begins[index + 1]]], found)
     return found
 
 
@@ -64,9 +64,9 @@ def mark_alike(edges: Rows, colours: np.ndarray, group: np.ndarray, found: Earli
         group: indices of the group's rows, ascending.
         found: result for all rows, modified in place; rows that are marked already are skipped.
     """
-    for place, row in enumerate(group[1:], start=1):
+    for index, row in enumerate(group[1:], start=1):
         if found[row] < 0:
-            earlier = group[:place]
+            earlier = group[:index]
             few = np.bitwise_count(edges[earlier] ^ edges[row]).sum(axis=1) <= FEW_BITS
             differences = np.abs(colours[earlier].astype(np.int16) - colours[row])
             near = differences.max(axis=1) <= NEAR_COLOUR

@@ -60,7 +60,7 @@ def parse_condition(text: str) -> Condition:
     """
     found = CONDITION.fullmatch(text)
     if not found:
-        raise UserError(f"{text!r} is no condition on metadata: write one such as aesthetic>=5 or license!=unknown")
+        raise UserError(f"{text!r} is not a condition on metadata: write one such as aesthetic>=5 or license!=unknown")
     column, comparison, bound = found.groups()
     try:
         return Condition(column, comparison, float(bound))
@@ -95,9 +95,11 @@ class Filters:
             UserError: no image or no caption could pass.
         """
         if self.largest_aspect is not None and self.largest_aspect < 1:
-            raise UserError(f"no image has a longer side {self.largest_aspect} times its shorter: choose 1 or more")
+            raise UserError(f"--max_aspect={self.largest_aspect} is below 1: choose 1 or more")
         if self.most_words is not None and self.most_words < self.fewest_words:
-            raise UserError(f"no caption has at least {self.fewest_words} words and at most {self.most_words}")
+            raise UserError(
+                f"--min_words={self.fewest_words} exceeds --max_words={self.most_words}: change one of them"
+            )
 
     def reason_to_drop(self, width: int, height: int, metadata: Mapping[str, Any]) -> str | None:
         """Returns the name of the first rule that an image fails; None if it passes all."""
@@ -112,5 +114,5 @@ class Filters:
 
     def good_captions(self, captions: Sequence[str]) -> list[str]:
         """Returns the captions whose number of words is within the limits."""
-        most = float("inf") if self.most_words is None else self.most_words
-        return [caption for caption in captions if self.fewest_words <= len(caption.split()) <= most]
+        max_words = float("inf") if self.most_words is None else self.most_words
+        return [caption for caption in captions if self.fewest_words <= len(caption.split()) <= max_words]

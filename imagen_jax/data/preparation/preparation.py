@@ -116,8 +116,8 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
         UserError: ``out`` contains another data set or is unwritable, another process writes there, too many records
             are bad, no training images are left, or reading a part raises it.
     """
-    mend = "make room or choose another --out; the same command continues"
-    with explaining_disk(f"the data set can't be written into {out}", mend):
+    fix = "make room or choose another --out; the same command continues"
+    with explaining_disk(f"the data set can't be written into {out}", fix):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out, "--out"):
             begin(preparation.describe(), out)
@@ -132,15 +132,15 @@ def prepare(preparation: Preparation, out: pathlib.Path, workers: int) -> dict[s
             return manifest
 
 
-def upload(place: pathlib.Path, out: Path) -> None:
+def upload(folder: pathlib.Path, out: Path) -> None:
     """Copies a finished data set into a bucket, the manifest last.
 
     Files that are there already with the same size are skipped, except the job, the manifest and the two lists of
     records.
     """
-    files = [file for file in place.rglob("*") if file.is_file() and file.name != LOCK]
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK]
     for file in sorted(files, key=lambda file: (file.name == MANIFEST, file)):
-        target = out / file.relative_to(place).as_posix()
+        target = out / file.relative_to(folder).as_posix()
         if (
             file.name in (JOB, MANIFEST, QUARANTINE, REPEATED)
             or not target.exists()
@@ -160,7 +160,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
     good = bad = 0
     with tqdm(total=len(jobs), desc=f"preparing {preparation.source}", unit="part") as progress:
 
-        def note(number: int, report: dict[str, Any]) -> None:
+        def add_report(number: int, report: dict[str, Any]) -> None:
             nonlocal good, bad
             reports[number] = report
             more, worse = count_of(report)
@@ -172,7 +172,7 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
 
         if not workers:
             for number, job in enumerate(jobs):
-                note(number, convert_part(*job))
+                add_report(number, convert_part(*job))
         else:
             # Spawned processes: a fork would copy locks that this process's threads hold.
             with ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin_worker) as pool:
@@ -181,10 +181,10 @@ def convert_all(preparation: Preparation, folder: pathlib.Path, workers: int) ->
                 }
                 try:
                     for done in as_completed(waiting):
-                        note(waiting[done], done.result())
+                        add_report(waiting[done], done.result())
                 except BrokenProcessPool as error:
                     raise UserError(
-                        "a worker was killed, perhaps for want of memory: run the same command, with fewer --workers"
+                        "a worker was killed, perhaps for lack of memory: run the same command with fewer --workers"
                     ) from error
                 finally:
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -217,7 +217,7 @@ def check_share(
         named = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
         example = find_damage(folder, max(reasons, key=lambda reason: reasons[reason]))
         raise UnfitError(
-            f"{bad} of {good + bad} records can't be read ({named}){example}: mend the source, or raise "
+            f"{bad} of {good + bad} records can't be read ({named}){example}: fix the source, or raise "
             "--max_bad_fraction"
         )
 

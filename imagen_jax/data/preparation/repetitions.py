@@ -69,7 +69,7 @@ class Repetitions:
             wanted = set((rows[begin:end] - first).tolist())
             if wanted:
                 keys = enumerate(read_lines(keys_file(folder, split)))
-                yield from ((first + place, key) for place, key in keys if place in wanted)
+                yield from ((first + index, key) for index, key in keys if index in wanted)
             first += length
 
 

@@ -21,13 +21,15 @@ def format_manifest(manifest: Mapping[str, Any], out: str) -> Iterator[str]:
     for name, (meaning, unit) in named.items():
         # Older manifests have ranges under other names instead of histograms, so their quantiles are unknown.
         if counts := manifest["statistics"].get(name):
-            least, low, middle, high, most = (f"{quantile(counts, share):g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0))
-            yield f"    {meaning}: {least} to {most}{unit}, median {middle}, nine tenths from {low} to {high}"
+            lowest, low, middle, high, highest = (
+                f"{quantile(counts, share):g}" for share in (0.0, 0.05, 0.5, 0.95, 1.0)
+            )
+            yield f"    {meaning}: {lowest} to {highest}{unit}, median {middle}, 90% between {low} and {high}"
     named_in = {"damaged": " (quarantine.jsonl names them)", "repeated": " (repeated.jsonl names them)"}
     for title in ("damaged", "dropped", "repeated"):
-        told = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
-        if told:
-            yield f"    {title}: {told}" + named_in.get(title, "")
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items() if count)
+        if listed:
+            yield f"    {title}: {listed}" + named_in.get(title, "")
     yield f"    {manifest['attribution']}"
 
 

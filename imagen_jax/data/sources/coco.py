@@ -85,13 +85,13 @@ def coco_parts(
     lookup(KARPATHY_VALIDATION, validation, "validation of COCO")
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder}: give the one that holds the downloads of https://cocodataset.org, "
+            f"there is no folder {folder}: give the one with the downloads of https://cocodataset.org, "
             f"{ANNOTATIONS_ZIP}, train2014.zip and val2014.zip"
         )
     return [
         part
         for group in list_groups(folder, validation)
-        for part in cut_into_parts(group, find_images(folder, group.folder), images_per_part)
+        for part in split_into_parts(group, find_images(folder, group.folder), images_per_part)
     ]
 
 
@@ -116,15 +116,15 @@ def karpathy_groups(folder: Path, validation: str) -> list[ImageGroup]:
     """
     roles: dict[str, Split] = {"train": "train", "restval": "train", validation: "validation"}
     left_out = KARPATHY_VALIDATION[validation]
-    places = [folder / KARPATHY_FILE, folder / "annotations" / KARPATHY_FILE]
-    place = next((place for place in places if place.is_file()), None)
-    if place is None:
-        raise UserError(f"{folder} holds no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
+    paths = [folder / KARPATHY_FILE, folder / "annotations" / KARPATHY_FILE]
+    file = next((file for file in paths if file.is_file()), None)
+    if file is None:
+        raise UserError(f"{folder} has no {KARPATHY_FILE}: put it there, it is in {KARPATHY_DOWNLOAD}")
     try:
-        images, damaged = parse_karpathy(read_json(place), {*OFFICIAL_SPLITS}, {*roles, left_out})
+        images, damaged = parse_karpathy(read_json(file), {*OFFICIAL_SPLITS}, {*roles, left_out})
     except ValueError as error:
         raise UserError(
-            f"{place} does not hold Karpathy's splits of COCO ({error}): take it from {KARPATHY_DOWNLOAD}"
+            f"{file} does not contain Karpathy's splits of COCO ({error}): take it from {KARPATHY_DOWNLOAD}"
         ) from error
     return [
         ImageGroup(
@@ -143,13 +143,13 @@ class Captions(NamedTuple):
     """An official captions file.
 
     Attributes:
-        place: location of the file, for messages.
+        file: location of the file, for messages.
         content: bytes of the file.
         images: images in the order of their ids.
         damaged: entries of the file that are left out.
     """
 
-    place: str
+    file: str
     content: bytes
     images: list[CocoImage]
     damaged: list[Damage]
@@ -161,13 +161,13 @@ def read_captions(folder: Path, official: str) -> Captions:
     Raises:
         UserError: the file is missing, damaged, or has other content; the message names the first bad entry.
     """
-    place, content = read_captions_file(folder, f"annotations/captions_{official}.json")
+    file, content = read_captions_file(folder, f"annotations/captions_{official}.json")
     try:
-        return Captions(place, content, *parse_captions(content, official))
+        return Captions(file, content, *parse_captions(content, official))
     except ValueError as error:
         raise UserError(
-            f"{place} is no whole captions file of COCO ({error}): put captions_{official}.json of {ANNOTATIONS_ZIP} "
-            "there"
+            f"{file} is not a complete captions file of COCO ({error}): put captions_{official}.json of "
+            f"{ANNOTATIONS_ZIP} there"
         ) from error
 
 
@@ -182,7 +182,7 @@ def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
         return str(file), file.read_bytes()
     if not archive.is_file():
         raise UserError(
-            f"{folder} holds neither {name} nor {ANNOTATIONS_ZIP}: download {ANNOTATIONS_ZIP} from "
+            f"{folder} has neither {name} nor {ANNOTATIONS_ZIP}: download {ANNOTATIONS_ZIP} from "
             "https://cocodataset.org/#download and put it there, extracted or not"
         )
     with open_images(archive) as read_member:
@@ -190,7 +190,7 @@ def read_captions_file(folder: Path, name: str) -> tuple[str, bytes]:
             return f"{name} in {archive}", read_member(name)
         except (KeyError, OSError, *DAMAGED_MEMBER) as error:
             raise_if_denied(error, archive)
-            raise UserError(f"{archive} gives no {name}: download it again ({error})") from error
+            raise UserError(f"{archive} has no readable {name} ({error}): download it again") from error
 
 
 def find_images(folder: Path, official: str) -> Path:
@@ -205,12 +205,12 @@ def find_images(folder: Path, official: str) -> Path:
     if extracted.is_dir():
         return extracted
     raise UserError(
-        f"{folder} holds neither {archive.name} nor a folder {official}: download {archive.name} from "
+        f"{folder} has neither {archive.name} nor a folder {official}: download {archive.name} from "
         "https://cocodataset.org/#download and put it there, extracted or not"
     )
 
 
-def cut_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> Iterator[Part]:
+def split_into_parts(group: ImageGroup, container: Path, images_per_part: int) -> Iterator[Part]:
     """Divides a group of images into parts; each part stores only its own list of images.
 
     Args:
@@ -282,5 +282,5 @@ def open_images(container: Path) -> Iterator[Callable[[str], bytes]]:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(container.open("rb"))))
         except (OSError, *DAMAGED_MEMBER) as error:
             raise_if_denied(error, container)
-            raise UserError(f"{container} can't be opened: download it again, whole ({error})") from error
+            raise UserError(f"{container} can't be opened ({error}): download it again") from error
         yield lambda name: read_member(archive, name, MAX_MEMBER_BYTES)

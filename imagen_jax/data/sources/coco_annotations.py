@@ -15,7 +15,7 @@ from imagen_jax.storage.names import stays_below
 Id = int | str
 """An image's id. A text of digits only is read as a number, since files differ in how they write it."""
 
-Place = tuple[str, str]
+Group = tuple[str, str]
 """One of Karpathy's splits, and an official folder."""
 
 
@@ -85,7 +85,7 @@ def parse_captions(content: bytes, official: str) -> tuple[list[CocoImage], list
 
 def parse_karpathy(
     document: Any, folders: Collection[str], splits: Collection[str]
-) -> tuple[dict[Place, list[CocoImage]], dict[Place, list[Damage]]]:
+) -> tuple[dict[Group, list[CocoImage]], dict[Group, list[Damage]]]:
     """Reads Karpathy's file: the images of each split and folder, and the entries that are left out.
 
     Images are in the order of their ids.
@@ -98,11 +98,11 @@ def parse_karpathy(
     Raises:
         ValueError: it has no list of images, or no usable entry.
     """
-    images: dict[Place, list[CocoImage]] = defaultdict(list)
-    damaged: dict[Place, list[Damage]] = defaultdict(list)
+    images: dict[Group, list[CocoImage]] = defaultdict(list)
+    damaged: dict[Group, list[Damage]] = defaultdict(list)
     for number, entry in enumerate(list_of(document, "images")):
         # Damaged entries without a valid split and folder are counted here, since parts belong to one of each.
-        place = ("train", min(folders))
+        group = ("train", min(folders))
         key = f"karpathy image {number}"
         try:
             identity = id_of(entry, "cocoid", "image")
@@ -111,20 +111,20 @@ def parse_karpathy(
                 raise EntryError("image of an unknown folder", f"filepath {folder!a:.100}")
             if not isinstance(split, str) or split not in splits:
                 raise EntryError("image of an unknown split", f"split {split!a:.100}")
-            place = (split, folder)
+            group = (split, folder)
             file = f"{folder}/{name_in(entry, 'filename')}"
             captions = []
             for sentence in list_of(entry, "sentences"):
                 try:
                     captions.append(caption_in(sentence, "raw"))
                 except EntryError as error:
-                    damaged[place].append(Damage(key, error.reason, error.detail))
-            images[place].append(CocoImage(file, clean(captions), {"coco_id": identity}))
+                    damaged[group].append(Damage(key, error.reason, error.detail))
+            images[group].append(CocoImage(file, clean(captions), {"coco_id": identity}))
         except EntryError as error:
-            damaged[place].append(Damage(key, error.reason, error.detail))
+            damaged[group].append(Damage(key, error.reason, error.detail))
     if damaged and not any(image.captions for some in images.values() for image in some):
         raise first_of([damage for some in damaged.values() for damage in some])
-    return {place: sort_by_id(some) for place, some in images.items()}, damaged
+    return {group: sort_by_id(some) for group, some in images.items()}, damaged
 
 
 def first_of(damaged: list[Damage]) -> ValueError:

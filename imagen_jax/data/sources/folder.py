@@ -29,16 +29,16 @@ def folder_images(folder: str | Path) -> list[CaptionedImage]:
         raise UserError("no folder of images is given: name it in --config.data.options.folder=FOLDER")
     folder = to_path(folder).expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give the folder that holds your images and their .txt captions")
+        raise UserError(f"there is no folder {folder}: give the folder with your images and their .txt captions")
     files, images, left_out = list_image_folder(folder)
-    told = describe_left_out(left_out)
+    summary = describe_left_out(left_out)
     if not images:
-        why = f" but {told}" if told else ""
+        why = f" but {summary}" if summary else ""
         raise UserError(
-            f"{folder} holds no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each with a .txt caption"
+            f"{folder} has no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each with a .txt caption"
         )
-    if told:
-        print(f"{folder}: {len(left_out)} left out: {told}", file=sys.stderr, flush=True)
+    if summary:
+        print(f"{folder}: {len(left_out)} left out: {summary}", file=sys.stderr, flush=True)
     return [
         # The image itself is read when it is rendered.
         CaptionedImage(

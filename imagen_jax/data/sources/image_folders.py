@@ -87,9 +87,9 @@ def describe_left_out(left_out: Sequence[Damage]) -> str:
     def reason_of(damage: Damage) -> str:
         return damage.detail if damage.reason == NOT_READ else damage.reason
 
-    told = []
+    summaries = []
     for reason, group in groupby(sorted(left_out, key=lambda damage: (reason_of(damage), damage.key)), reason_of):
         some = list(group)
         detail = f": {some[0].detail}" if some[0].reason == NOT_FOLLOWED else ""
-        told.append(f"{len(some)} {reason} ({some[0].key}{detail}{' and so on' if len(some) > 1 else ''})")
-    return "; ".join(told)
+        summaries.append(f"{len(some)} {reason} ({some[0].key}{detail}{' and so on' if len(some) > 1 else ''})")
+    return "; ".join(summaries)

@@ -39,7 +39,7 @@ def image_path(value: Any, roots: Sequence[str]) -> str:
     return posixpath.normpath(text)
 
 
-def lies_outside(image: str) -> bool:
+def is_outside(image: str) -> bool:
     """Returns whether a path is a URL or leads out of the folder of images."""
     return image.startswith("/") or image.split("/")[0] == ".." or bool(SCHEME_OF_TEXT.match(image))
 
@@ -49,7 +49,7 @@ def image_marks(folder: Path) -> Callable[[str], str]:
     marks = files_below(folder) if in_bucket(folder) else {}
 
     def mark_image(image: str) -> str:
-        if not image or lies_outside(image):
+        if not image or is_outside(image):
             return ""
         if in_bucket(folder):
             return marks.get(folder / image, "")

@@ -123,8 +123,8 @@ def render_svg(drawing: Path, resolution: int) -> HostPixels:
     svg = drawing.read_text(encoding="utf-8")
     size = resolution * math.ceil(TRUE_TO_STROKES / resolution)
     # No drawing contains text, and searching for system fonts would take longer than rendering.
-    drawn = decode_pixels(resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
-    return to_pixels(resize_area(to_image(drawn), resolution))
+    rendered = decode_pixels(resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
+    return to_pixels(resize_area(to_image(rendered), resolution))
 
 
 def check_drawings(drawings: list[Path]) -> None:

@@ -87,8 +87,8 @@ def group_of(key: str) -> str | None:
         key: code points of the drawing, such as ``"1F1E6-1F1FA"``, as ``openmoji_images`` lists it.
     """
     (code_point, *_) = read_code_points(key)
-    place = bisect.bisect_right(SORTED_RUNS, (code_point, 0x110000, "")) - 1
-    if place < 0:
+    index = bisect.bisect_right(SORTED_RUNS, (code_point, 0x110000, "")) - 1
+    if index < 0:
         return None
-    first, last, group = SORTED_RUNS[place]
+    first, last, group = SORTED_RUNS[index]
     return group if first <= code_point <= last else None

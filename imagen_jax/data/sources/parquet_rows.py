@@ -94,7 +94,7 @@ def read_parquet(
         raise_if_denied(error, table)
         if is_refusal(error):
             raise
-        raise UserError(f"{table} can't be read as Parquet ({error}): write it anew") from error
+        raise UserError(f"{table} can't be read as Parquet ({error}): write it again") from error
 
 
 def import_arrow(table: Path) -> ModuleType:
@@ -182,14 +182,14 @@ def chunks_read(table: Path, file: Any, number: int, columns: Sequence[str]) -> 
     # For invalid metadata pyarrow's reader raises an error here, while ``column`` below would crash the process.
     next(file.iter_batches(1, row_groups=[number], columns=columns), None)
     group, schema = file.metadata.row_group(number), file.metadata.schema
-    paths = [f"{schema.column(place).path}." for place in range(group.num_columns)]
-    places = [place for place, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
-    read = [group.column(place) for place in places]
+    paths = [f"{schema.column(index).path}." for index in range(group.num_columns)]
+    indices = [index for index, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+    read = [group.column(index) for index in indices]
     size = sum(map(unpacked_size, read)) + LISTED_VALUE * sum(max(each.num_values - group.num_rows, 0) for each in read)
     if size > MAX_GROUP_BYTES:
         raise UserError(
-            f"{table} has a row group of {group.num_rows} rows that takes {size} bytes unpacked, and {MAX_GROUP_BYTES} "
-            "are read at most: write smaller row groups, such as with row_group_size=10000 of pyarrow's write_table"
+            f"{table} has a row group of {group.num_rows} rows that takes {size} bytes unpacked, more than "
+            f"{MAX_GROUP_BYTES}: write smaller row groups, such as with row_group_size=10000 of pyarrow's write_table"
         )
     return read
 
@@ -227,10 +227,10 @@ def values_of_column(arrow: ModuleType, column: Any) -> list[Any]:
     A text that several rows share is in memory once.
     """
     if arrow.types.is_dictionary(column.type):
-        places, texts = column.indices.to_pylist(), column.dictionary
-        known = sorted({*places} - {None})
+        indices, texts = column.indices.to_pylist(), column.dictionary
+        known = sorted({*indices} - {None})
         values = dict(zip(known, values_of_column(arrow, texts.take(arrow.array(known, "int32"))), strict=True))
-        return [values.get(place) for place in places]
+        return [values.get(index) for index in indices]
     if arrow.types.is_struct(column.type):
         names = [field.name for field in column.type]
         inner = [values_of_column(arrow, one) for one in column.flatten()]

@@ -51,7 +51,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
     """
     value = parse_json(text, parse_constant=lambda name: None)
     if not isinstance(value, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     return value
 
 
@@ -76,7 +76,7 @@ def captions_or_damage(key: str, fields: Sequence[Any]) -> tuple[str, ...] | Dam
     if not texts:
         return Damage(key, "no caption")
     if not all(isinstance(text, str) for text in texts):
-        return Damage(key, "no caption", "what should be the caption is no text")
+        return Damage(key, "no caption", "the caption is not text")
     if not all(is_utf8(text) for text in texts):
         return Damage(key, "caption is not UTF-8")
     captions = tuple(text.strip() for text in texts if text.strip())

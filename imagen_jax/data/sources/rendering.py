@@ -12,15 +12,15 @@ from imagen_jax.data.sources.captioned_image import CaptionedImage
 def render_in_threads(images: Sequence[CaptionedImage], resolution: int) -> Iterator[bytes]:
     """Yields each image as a PNG, in order, rendering a few ahead."""
     threads = os.cpu_count() or 1
-    drawn: deque[Future[bytes]] = deque()
+    futures: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(threads) as executor:
         for image in images:
-            drawn.append(executor.submit(render_png, image, resolution))
+            futures.append(executor.submit(render_png, image, resolution))
             # A bounded queue, so that a large source does not fill the memory.
-            if len(drawn) > 4 * threads:
-                yield drawn.popleft().result()
-        while drawn:
-            yield drawn.popleft().result()
+            if len(futures) > 4 * threads:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 def render_png(image: CaptionedImage, resolution: int) -> bytes:

@@ -23,14 +23,14 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        place: position where it begins.
+        position: where it begins.
         name: name for messages, such as ``"line 17"``.
         values: values by column name. Bytes that are not UTF-8 are lone surrogates.
         problem: why the row could not be read, or "".
         detail: details of the problem.
     """
 
-    place: RowPosition
+    position: RowPosition
     name: str
     values: dict[str, Any]
     problem: str = ""

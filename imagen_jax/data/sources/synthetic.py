@@ -16,7 +16,7 @@ from imagen_jax.data.sources.records import Part, Record
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime.seeds import check_seed
 
-ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: there is nobody to credit"
+ATTRIBUTION = "Coloured shapes, drawn by imagen-jax itself: no credit is needed"
 
 VERSION = 1
 """Version of the images. Increase it when the same options give other images."""
@@ -109,9 +109,9 @@ def synthetic_parts(
         "images_per_part": (images_per_part, 1),
     }
     seed = check_seed(seed, "seed of the synthetic images")
-    for name, (number, least) in numbers.items():
-        if number < least:
-            raise UserError(f"{name} of the synthetic images is {number}: choose {least} or more")
+    for name, (number, minimum) in numbers.items():
+        if number < minimum:
+            raise UserError(f"{name} of the synthetic images is {number}: choose {minimum} or more")
     return [
         Part(
             name=f"synthetic-{start // images_per_part:05d}",
@@ -146,8 +146,8 @@ def draw(seed: int, index: int, resolution: int) -> tuple[str, HostPixels]:
     colour, ground = (list(COLOURS)[number] for number in random.choice(len(COLOURS), size=2, replace=False))
     radius = random.uniform(0.2, 0.45)
     centre_x, centre_y = random.uniform(radius, 1 - radius, size=2)
-    places = (np.arange(resolution) + 0.5) / resolution
-    x, y = np.meshgrid((places - centre_x) / radius, (places - centre_y) / radius)
+    centres = (np.arange(resolution) + 0.5) / resolution
+    x, y = np.meshgrid((centres - centre_x) / radius, (centres - centre_y) / radius)
     outside = SHAPES[shape](x.astype(np.float32), y.astype(np.float32))
     covered = np.clip(0.5 - outside * (radius * resolution), 0, 1)[..., None]
     pixels = covered * np.array(COLOURS[colour]) + (1 - covered) * np.array(COLOURS[ground])

@@ -24,18 +24,18 @@ def read_json_lines(table: Path, start: RowPosition | None, needed: Sequence[str
     with table.open("rb") as stream:
         lines = Lines(stream, start)
         while True:
-            place = lines.place
+            position = lines.position
             try:
                 line = next(lines, None)
                 if line is None:
                     return
                 if not line.strip():
                     continue
-                yield Row(place, f"line {place.line}", parse_json_object(line))
+                yield Row(position, f"line {position.line}", parse_json_object(line))
             except LongLineError as error:
-                yield Row(place, f"line {place.line}", {}, "row is too long", str(error))
+                yield Row(position, f"line {position.line}", {}, "row is too long", str(error))
             except ValueError as error:
-                yield Row(place, f"line {place.line}", {}, "row is no JSON", str(error))
+                yield Row(position, f"line {position.line}", {}, "row is not JSON", str(error))
 
 
 def read_separated_values(
@@ -60,23 +60,23 @@ def read_separated_values(
         if start is not None:
             lines.go_to(start)
         while True:
-            place = lines.place
-            name = f"line {place.line}"
+            position = lines.position
+            name = f"line {position.line}"
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                yield Row(place, name, {}, "row is no CSV", f"up to line {lines.place.line - 1}: {error}")
+                yield Row(position, name, {}, "row is not CSV", f"up to line {lines.position.line - 1}: {error}")
                 continue
             except LongLineError as error:
-                yield Row(place, name, {}, "row is too long", str(error))
+                yield Row(position, name, {}, "row is too long", str(error))
                 continue
             if fields is None:
                 return
             if len(fields) == len(columns):
-                yield Row(place, name, dict(zip(columns, fields, strict=True)))
+                yield Row(position, name, dict(zip(columns, fields, strict=True)))
             elif fields:
                 detail = f"{len(fields)} values for {len(columns)} columns"
-                yield Row(place, name, {}, "row does not fit the columns", detail)
+                yield Row(position, name, {}, "row does not fit the columns", detail)
 
 
 ROW_READERS: dict[str, RowReader] = {
@@ -96,23 +96,23 @@ class Lines:
     """Iterates over the lines of a file as text, and tracks the position of the next one.
 
     Attributes:
-        place: position where the next line begins.
+        position: where the next line begins.
     """
 
     def __init__(self, stream: Any, start: RowPosition | None):
         # Files in buckets have no readline of a limited length.
         self.stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
-        self.place = RowPosition(0, 1)
+        self.position = RowPosition(0, 1)
         self.stream.seek(0)
         beginning = self.stream.read(3)
         mark = next((mark for mark in BYTE_ORDER_MARKS if beginning.startswith(mark)), b"")
         self.encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
         self.go_to(start or RowPosition(len(mark), 1))
 
-    def go_to(self, place: RowPosition) -> None:
+    def go_to(self, position: RowPosition) -> None:
         """Continues at a position where a line begins."""
-        self.stream.seek(place.offset)
-        self.place = place
+        self.stream.seek(position.offset)
+        self.position = position
 
     def __iter__(self) -> "Lines":
         return self
@@ -125,7 +125,7 @@ class Lines:
         while size > MAX_LINE_LENGTH and end and not self._ends(end):
             end = self._read_line()
             size += len(end)
-        self.place = RowPosition(self.place.offset + size, self.place.line + 1)
+        self.position = RowPosition(self.position.offset + size, self.position.line + 1)
         if size > MAX_LINE_LENGTH:
             raise LongLineError(f"it has {size} bytes")
         if self.encoding == "utf-8":
@@ -166,7 +166,7 @@ def check_separated_columns(table: Path, columns: Sequence[str], needed: Sequenc
         UserError: a column is missing, or the text has another encoding or another separator, which the message names.
     """
     if any("\0" in column for column in columns):
-        raise UserError(f"{table} is no UTF-8 text, for its first line has zero bytes: save it as UTF-8")
+        raise UserError(f"{table} is not UTF-8 text (its first line has zero bytes): save it as UTF-8")
     others = [other for other in ",;\t|" if other != delimiter and len(columns) == 1 and other in columns[0]]
     if others and columns[0] not in needed:
         called = {"\t": "tabs", ",": "commas"}

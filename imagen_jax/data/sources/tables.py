@@ -27,7 +27,7 @@ from imagen_jax.data.sources.drafts import (
     with_images,
 )
 from imagen_jax.data.sources.image_folders import IMAGE_SUFFIXES, describe_left_out, left_out_part, list_image_folder
-from imagen_jax.data.sources.image_paths import image_marks, image_path, lies_outside, roots_of
+from imagen_jax.data.sources.image_paths import image_marks, image_path, is_outside, roots_of
 from imagen_jax.data.sources.parquet_rows import read_parquet
 from imagen_jax.data.sources.record_fields import decode_text, parse_json_object, printable, split_lines
 from imagen_jax.data.sources.records import Damage, Part, Record
@@ -122,7 +122,7 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
     found: set[str] = set()
     starts, digests, hashes = [], [], array("Q")
     for chunk in chunks(runs_of(table, None, with_bytes=False), images_per_part):
-        starts.append(chunk[0].rows[0].place)
+        starts.append(chunk[0].rows[0].position)
         digests.append(digest_of((*map(content_of, run.rows), mark_run(table, run, mark_image)) for run in chunk))
         hashes.extend(hash_of(run) for run in chunk)
         found.update(name for run in chunk for row in run.rows for name in row.values)
@@ -130,12 +130,12 @@ def list_parts(table: Table, images_per_part: int) -> list[Part]:
         raise UserError(f"{table.path} has no rows: list your images in it")
     if found:
         check_columns(table.path, sorted(found), (table.image_column, table.caption_column))
-    repeated = repeated_places(hashes)
+    repeated = repeated_indices(hashes)
     parts = []
     for number, (start, digest) in enumerate(zip(starts, digests, strict=True)):
         first = number * images_per_part
         begin, end = np.searchsorted(repeated, (first, first + images_per_part))
-        here = tuple(int(place) - first for place in repeated[begin:end])
+        here = tuple(int(index) - first for index in repeated[begin:end])
         read = partial(read_table_part, table, start, min(images_per_part, len(hashes) - first), here)
         parts.append(Part(f"{table.path.name}-{number:06d}", f"{digest} {here}", read))
     return parts
@@ -162,7 +162,7 @@ def read_table_part(
     if not unchanged:
         raise UserError(f"{table.path} was written or removed since it was listed: run the same command again")
     runs = islice(runs_of(table, start), images)
-    drafts = (draft_of_run(table, run, place in repeated) for place, run in enumerate(runs))
+    drafts = (draft_of_run(table, run, index in repeated) for index, run in enumerate(runs))
     yield from with_images(table.images, drafts)
 
 
@@ -177,7 +177,7 @@ def runs_of(table: Table, start: RowPosition | None, with_bytes: bool = True) ->
         read = partial(read_parquet, with_bytes=with_bytes)
     roots = roots_of(table.images)
     rows = read(table.path, start, (table.image_column, table.caption_column))
-    for image, run in groupby(rows, lambda row: image_path(row.values.get(table.image_column), roots) or row.place):
+    for image, run in groupby(rows, lambda row: image_path(row.values.get(table.image_column), roots) or row.position):
         yield Run(image if isinstance(image, str) else "", list(run))
 
 
@@ -205,7 +205,7 @@ def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Record | Draft | 
     key = printable(run.image)
     if is_repeated:
         return Damage(key, "key appears twice", first.name)
-    if lies_outside(run.image):
+    if is_outside(run.image):
         return outside_of(table, key, first)
     values: dict[str, Any] = {}
     for row in run.rows:
@@ -217,8 +217,8 @@ def draft_of_run(table: Table, run: Run, is_repeated: bool) -> Record | Draft | 
 
 def outside_of(table: Table, key: str, row: Row) -> Damage:
     """Returns the damage of an image outside the folder, with advice on how to name its folder."""
-    mend = "name the folder that holds it, as in --option=images=FOLDER, where / allows any file of this machine"
-    return Damage(key, "image lies outside the folder", f"{row.name}: only what lies in {table.images} is read; {mend}")
+    fix = "name its folder, as in --option=images=FOLDER, where / allows any file of this machine"
+    return Damage(key, "image is outside the folder", f"{row.name}: only images in {table.images} are read; {fix}")
 
 
 def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | Draft | Damage:
@@ -238,7 +238,7 @@ def draft_of_embedded(table: Table, row: Row, image: EmbeddedImage) -> Record | 
         return with_image(draft.record, image.content)
     if not path:
         return Damage(row.name, "no image file", f"there are neither bytes nor a path in {table.image_column!r}")
-    return outside_of(table, row.name, row) if lies_outside(path) else draft
+    return outside_of(table, row.name, row) if is_outside(path) else draft
 
 
 class ImageFiles(NamedTuple):
@@ -279,7 +279,7 @@ def folder_parts(folder: str | Path, images_per_part: int = 1000) -> list[Part]:
     if not images:
         why = f" but {describe_left_out(left_out)}" if left_out else ""
         raise UserError(
-            f"{folder} holds no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each beside its .txt"
+            f"{folder} has no images{why}: put some there ({' '.join(IMAGE_SUFFIXES)}), each beside its .txt"
         )
     parts = []
     for number, chunk in enumerate(chunks(images, images_per_part)):
@@ -325,7 +325,7 @@ def draft_of_files(folder: Path, files: ImageFiles, contents: Mapping[str, bytes
     try:
         metadata = parse_json_object(contents.get(files.metadata, b"{}").decode("utf-8-sig"))
     except ValueError as error:
-        return Damage(key, "metadata is no JSON", str(error))
+        return Damage(key, "metadata is not JSON", str(error))
     return make_draft(key, [caption], metadata, folder / files.image)
 
 
@@ -349,7 +349,7 @@ def hash_of(run: Run) -> int:
     return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def repeated_places(hashes: "array[int]") -> np.ndarray:
+def repeated_indices(hashes: "array[int]") -> np.ndarray:
     """Returns the indices, ascending, of numbers that occurred earlier in the list."""
     numbers = np.frombuffer(hashes, np.uint64)
     order = np.argsort(numbers, kind="stable")
@@ -363,7 +363,7 @@ def check_folder(folder: Path) -> None:
         UserError: it does not exist.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give the folder that holds your images")
+        raise UserError(f"there is no folder {folder}: give the folder with your images")
 
 
 def check_images_per_part(number: int) -> None:
@@ -373,4 +373,4 @@ def check_images_per_part(number: int) -> None:
         UserError: it is below 1.
     """
     if number < 1:
-        raise UserError(f"a part can't have {number} images: choose images_per_part of at least 1")
+        raise UserError(f"images_per_part is {number}: choose 1 or more")

@@ -53,7 +53,7 @@ class Unpacked(io.RawIOBase):
         size = packed.seek(0, io.SEEK_END)
         packed.seek(0)
         self._file = gzip.GzipFile(fileobj=packed)
-        self._most = 2**26 + MAX_UNPACKED_RATIO * size
+        self._max_bytes = 2**26 + MAX_UNPACKED_RATIO * size
 
     def tell(self) -> int:
         """Returns the number of bytes read so far."""
@@ -71,19 +71,19 @@ class Unpacked(io.RawIOBase):
             if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
                 raise
             raise tarfile.ReadError(f"gzip: {error}") from error
-        if self.tell() > self._most:
-            raise tarfile.ReadError(f"it unpacks to more than {self._most} bytes")
+        if self.tell() > self._max_bytes:
+            raise tarfile.ReadError(f"it unpacks to more than {self._max_bytes} bytes")
         return content
 
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
         """Reads forwards to a position.
 
         Raises:
             tarfile.ReadError: the position is before the bytes already read, or ``read`` raises it.
         """
-        if whence != io.SEEK_SET or place < self.tell():
-            raise tarfile.ReadError("a header leads backwards")
-        while self.tell() < place and self.read(min(2**20, place - self.tell())):
+        if whence != io.SEEK_SET or position < self.tell():
+            raise tarfile.ReadError("a header points backwards")
+        while self.tell() < position and self.read(min(2**20, position - self.tell())):
             pass
         return self.tell()
 
@@ -131,7 +131,7 @@ def read_members(stream: Any) -> Iterator[Member]:
     # A name that is not UTF-8 is escaped, in the same way on every machine.
     encoding, errors = "utf-8", "backslashreplace"
     with (
-        telling_of_damage(),
+        damage_as_read_errors(),
         tarfile.open(fileobj=stream, mode="r:", tarinfo=CheckedHeader, encoding=encoding, errors=errors) as archive,
     ):
         while (header := archive.next()) is not None:
@@ -143,7 +143,7 @@ def read_members(stream: Any) -> Iterator[Member]:
 
 
 @contextmanager
-def telling_of_damage() -> Iterator[None]:
+def damage_as_read_errors() -> Iterator[None]:
     """Converts other errors that damage causes in tarfile into ``tarfile.ReadError``."""
     try:
         yield
@@ -206,7 +206,7 @@ def read_content(archive: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
     Raises:
         tarfile.ReadError: the tar ends within it.
     """
-    with telling_of_damage():
+    with damage_as_read_errors():
         file = archive.extractfile(header)
         content = b"" if file is None else file.read()
     if len(content) != header.size:
@@ -224,4 +224,4 @@ def check_rest(stream: Any, end: int) -> None:
         stream.seek(end)
     while block := stream.read(2**20):
         if block.strip(b"\0"):
-            raise tarfile.ReadError("something follows its end mark")
+            raise tarfile.ReadError("data follows its end mark")

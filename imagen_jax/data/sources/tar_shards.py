@@ -20,7 +20,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, in_bucket, list_below, to_path
 from imagen_jax.storage.refusals import raise_if_denied
 
-ATTRIBUTION = "Images that others collected in tar shards; each is under the licence of where it comes from"
+ATTRIBUTION = "Images that others collected in tar shards; each has the licence of its origin"
 
 SHARDS = (".tar", ".tar.gz", ".tgz")
 COMPRESSED_OTHERWISE = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -40,7 +40,7 @@ MAX_TEXT_BYTES = 2**22
 MAX_MEMBERS = 16
 """Max number of files that are read of one record."""
 
-APART = "files of one key lie apart"
+APART = "files of one key are not adjacent"
 
 
 def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "", image: str = "") -> list[Part]:
@@ -63,17 +63,17 @@ def tar_shard_parts(folder: str | Path, caption: str = TEXT, pattern: str = "", 
         raise UserError("no folder of tar shards is given: name it in --option=folder=FOLDER")
     folder = to_path(folder).expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give the folder that holds your tar shards")
+        raise UserError(f"there is no folder {folder}: give the folder with your tar shards")
     listing = list_below(folder)
     names = {file.relative_to(folder).as_posix(): mark for file, mark in listing.files.items()}
     if unread := sorted(name for name in names if not pattern and name.endswith(COMPRESSED_OTHERWISE)):
         raise UserError(
-            f"{folder / unread[0]} is compressed in a way that is not read: unpack it to .tar or compress it with "
+            f"{folder / unread[0]} is compressed in an unsupported way: unpack it to .tar or compress it with "
             "gzip, or leave such files out with --option=pattern=*.tar"
         )
     shards = sorted(name for name in names if (fnmatchcase(name, pattern) if pattern else name.endswith(SHARDS)))
     if not shards:
-        raise UserError(f"{folder} holds no {pattern or '*.tar'}: give the folder that holds your tar shards")
+        raise UserError(f"{folder} has no {pattern or '*.tar'}: give the folder with your tar shards")
     chosen = image.lower().removeprefix(".")
     parts = [Part(name, names[name], partial(read_shard, folder, name, caption, chosen)) for name in shards]
     return parts + left_out_part(left_out_of(listing, folder))
@@ -137,7 +137,7 @@ def stem_of(ending: str) -> str:
     return ending.rpartition(".")[0]
 
 
-def largest_of(ending: str) -> int:
+def max_bytes_of(ending: str) -> int:
     """Returns the max bytes of a file with an ending."""
     return MAX_MEMBER_BYTES if kind_of(ending) in IMAGES else MAX_TEXT_BYTES
 
@@ -161,7 +161,7 @@ def items_of(groups: Iterable[Group], caption: str, image: str) -> Iterator[Reco
             items = list(read_group(group, caption, image))
             lacks = not group.too_large and not has_image_and_caption(group, caption)
             if before is not None and lacks and not before & group.endings:
-                detail = "write the tar anew, sorted by name, such as with tar --sort=name"
+                detail = "write the tar again, sorted by name, such as with tar --sort=name"
                 lacking[group.key] = Damage(group.key, APART, detail)
                 continue
             for item in items:
@@ -182,8 +182,8 @@ def items_of(groups: Iterable[Group], caption: str, image: str) -> Iterator[Reco
 def read_group(group: Group, caption: str, image: str) -> Iterator[Record | Damage]:
     """Yields the record of a group, or several: one for each image, if images have captions of the same name."""
     if group.too_large:
-        most = largest_of(group.too_large)
-        yield Damage(group.key, "member is too large", f".{group.too_large} is over {most} bytes")
+        max_bytes = max_bytes_of(group.too_large)
+        yield Damage(group.key, "member is too large", f".{group.too_large} is over {max_bytes} bytes")
         return
     kinds = IMAGES if not image else (kind_of(image),)
     images: dict[str, str] = {}
@@ -236,7 +236,7 @@ def read_record(group: Group, key: str, image: str, caption: str) -> Record | Da
         try:
             values = parse_json_object(metadata.decode("utf-8-sig"))
         except ValueError as error:
-            return Damage(key, "metadata is no JSON", str(error))
+            return Damage(key, "metadata is not JSON", str(error))
     text = content_beside(group, image, TEXT)
     written = values.get(caption) if caption != TEXT else None if text is None else decode_text(text)
     captions = captions_or_damage(key, [written])
@@ -269,12 +269,12 @@ def read_groups(stream: Any, wanted: Collection[str], image: str = "") -> Iterat
             group.endings.add(member.ending)
             if kind_of(member.ending) not in wanted:
                 continue
-            if member.size > largest_of(member.ending):
+            if member.size > max_bytes_of(member.ending):
                 group.too_large = member.ending
             else:
                 group.contents[member.ending] = member.read()
     except tarfile.TarError as error:
-        left_out = "" if group is None else f"; {group.key} is left out, which may lack files"
+        left_out = "" if group is None else f"; {group.key} is left out, because it may be incomplete"
         raise tarfile.ReadError(f"{error}{left_out}") from error
     if group is not None:
         yield group

@@ -64,7 +64,7 @@ def tux_paint_parts(folder: str | Path = FOLDER, images_per_part: int = 200) -> 
     marks = files_below(folder)
     stamps = list_stamps(folder, marks)
     if not stamps:
-        raise UserError(f"{folder} holds no stamps of Tux Paint: run {INSTALL}, or name where they are")
+        raise UserError(f"{folder} has no stamps of Tux Paint: run {INSTALL}, or name where they are")
     return [
         make_part(f"stamps-{number:05d}", tuple(stamps[start : start + images_per_part]), marks)
         for number, start in enumerate(range(0, len(stamps), images_per_part))

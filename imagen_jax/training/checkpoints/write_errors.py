@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from imagen_jax.errors import ForNowError, UserError
-from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
+from imagen_jax.storage.buckets import BUCKET_ADVICE as MENDS_OF_BUCKETS
 from imagen_jax.storage.buckets import is_refusal, summarise_error
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from imagen_jax.data.preparation.begun_jobs import without_places
+from imagen_jax.data.preparation.begun_jobs import without_paths
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.filters import Filters
 from imagen_jax.data.preparation.preparation import Preparation, prepare
@@ -31,7 +31,7 @@ def test_a_source_that_moved_is_the_same(tmp_path, images):
     moved = images.rename(tmp_path / "moved")
     assert prepare_folder(f"{moved}/", tmp_path / "data") == before
     (moved / "00.txt").write_text("another caption")
-    with pytest.raises(UserError, match="source's files have changed"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'data'} .*--out"):
         prepare_folder(moved, tmp_path / "data")
 
 
@@ -59,21 +59,21 @@ def test_after_a_start_that_failed_the_corrected_command_prepares(tmp_path, imag
     assert not (tmp_path / "data" / "unfit.json").exists()
 
 
-def test_parts_that_were_cut_are_not_thrown_away_for_another_command(tmp_path, images, monkeypatch):
-    def cut(*_):
+def test_parts_of_an_interrupted_job_are_kept_when_another_command_fails(tmp_path, images, monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("imagen_jax.data.preparation.preparation.assemble", cut)
+        patched.setattr("imagen_jax.data.preparation.preparation.assemble", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare_folder(images, tmp_path / "data")
-    with pytest.raises(UserError, match="begun otherwise"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'data'} .*conversion.*--out"):
         drop_all(images, tmp_path / "data")
     assert list((tmp_path / "data" / "parts").glob("*/report.json"))
     prepare_folder(images, tmp_path / "data")
 
 
-def test_options_that_name_a_place_are_known_by_their_types():
+def test_options_that_name_a_path_are_known_by_their_types():
     names = {
         (source, name)
         for source, of in PARTED_SOURCES.items()
@@ -82,4 +82,4 @@ def test_options_that_name_a_place_are_known_by_their_types():
     }
     assert len(names) >= 6
     for source, name in names:
-        assert without_places(source, {name: "x", "caption": "y"}) == {"caption": "y"}, (source, name)
+        assert without_paths(source, {name: "x", "caption": "y"}) == {"caption": "y"}, (source, name)

@@ -32,7 +32,7 @@ def decode(stored) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(stored.encoded)))
 
 
-def test_what_was_drawn_is_what_is_read(few_openmoji, tmp_path):
+def test_what_was_rendered_is_what_is_read(few_openmoji, tmp_path):
     folder = prepare_data("few", 24, tmp_path, FRACTION)
     for split in SPLITS:
         expected = [image for image in few_openmoji if split_of(image.concept, FRACTION) == split]
@@ -46,14 +46,14 @@ def test_what_was_drawn_is_what_is_read(few_openmoji, tmp_path):
             np.testing.assert_array_equal(decode(each), image.render(24))
 
 
-def test_the_manifest_says_what_it_is(few_openmoji, tmp_path):
+def test_the_manifest_describes_the_data_set(few_openmoji, tmp_path):
     manifest = json.loads((prepare_data("few", 8, tmp_path, FRACTION) / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["source"] == "few" and manifest["resolution"] == 8
     assert manifest["attribution"] == "few of OpenMoji"
     assert sum(manifest["counts"].values()) == 20
 
 
-def test_a_second_call_draws_nothing(few_openmoji, tmp_path, monkeypatch):
+def test_a_second_call_renders_nothing(few_openmoji, tmp_path, monkeypatch):
     folder = prepare_data("few", 8, tmp_path, FRACTION)
     times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     monkeypatch.setattr(builder, "render_in_threads", None)
@@ -61,19 +61,19 @@ def test_a_second_call_draws_nothing(few_openmoji, tmp_path, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
 
 
-def test_other_resolutions_fractions_and_images_are_other_data_sets(picture_folder, tmp_path):
+def test_other_resolutions_fractions_and_images_are_other_data_sets(image_folder, tmp_path):
     def prepare(resolution=8, fraction=FRACTION):
-        return prepare_data("folder", resolution, tmp_path / "data", fraction, folder=picture_folder)
+        return prepare_data("folder", resolution, tmp_path / "data", fraction, folder=image_folder)
 
     folders = {prepare(), prepare(resolution=12), prepare(fraction=0.0)}
-    (picture_folder / "apple.txt").write_text("a green apple", encoding="utf-8")
+    (image_folder / "apple.txt").write_text("a green apple", encoding="utf-8")
     folders.add(prepare())
-    os.utime(picture_folder / "bear.png", ns=(1, 1))
+    os.utime(image_folder / "bear.png", ns=(1, 1))
     folders.add(prepare())
     assert len(folders) == 5
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("mend it")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("fix it")])
 def test_an_interrupted_build_leaves_nothing(few_openmoji, tmp_path, monkeypatch, error):
     def break_off(images, resolution):
         yield from [render_png(image, resolution) for image in images[:3]]
@@ -110,44 +110,44 @@ def test_a_damaged_data_set_is_built_again(few_openmoji, tmp_path, damage):
     assert len(load_split(folder, "train")) == len(captions_of(folder, "train"))
 
 
-def test_an_empty_split_has_no_captions_and_cannot_be_opened(picture_folder, tmp_path):
-    folder = prepare_data("folder", 8, tmp_path / "data", 0.0, folder=picture_folder)
+def test_an_empty_split_has_no_captions_and_cannot_be_opened(image_folder, tmp_path):
+    folder = prepare_data("folder", 8, tmp_path / "data", 0.0, folder=image_folder)
     assert captions_of(folder, "validation") == []
-    with pytest.raises(UserError, match=r"the validation split of .* is empty"):
+    with pytest.raises(UserError, match="validation"):
         load_split(folder, "validation")
 
 
-def test_a_source_whose_images_all_validate_is_refused(picture_folder, tmp_path):
-    with pytest.raises(UserError, match="gives no training images"):
-        prepare_data("folder", 8, tmp_path / "data", 0.999999, folder=picture_folder)
+def test_a_source_whose_images_all_validate_is_refused(image_folder, tmp_path):
+    with pytest.raises(UserError, match="'folder'"):
+        prepare_data("folder", 8, tmp_path / "data", 0.999999, folder=image_folder)
 
 
-def test_a_bad_image_is_named_and_nothing_is_left(picture_folder, tmp_path):
-    (picture_folder / "bear.png").write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"bear\.png cannot be read"):
-        prepare_data("folder", 8, tmp_path / "data", folder=picture_folder)
+def test_a_bad_image_is_named_and_nothing_is_left(image_folder, tmp_path):
+    (image_folder / "bear.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"bear\.png"):
+        prepare_data("folder", 8, tmp_path / "data", folder=image_folder)
     assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize("resolution", [0, 1025])
 def test_impossible_resolutions_are_refused(tmp_path, resolution):
-    with pytest.raises(UserError, match="choose 1 to 1024"):
+    with pytest.raises(UserError, match=rf"\b{resolution}\b.*\b1024\b"):
         prepare_data("openmoji", resolution, tmp_path)
 
 
-def test_an_unwritable_place_is_named(few_openmoji, tmp_path):
+def test_an_unwritable_folder_is_named(few_openmoji, tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(UserError, match=r"cannot write the data set into .*file.* choose another data_dir"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'file'} .*data_dir"):
         prepare_data("few", 8, tmp_path / "file")
 
 
 def test_a_folder_without_a_data_set_is_named(tmp_path):
     for read in (load_split, captions_of):
-        with pytest.raises(UserError, match="holds no prepared data set"):
+        with pytest.raises(UserError, match=f"{tmp_path} .*prepare_data"):
             read(tmp_path, "train")
 
 
-def test_tensorflow_is_never_imported_and_the_terminal_stays_quiet(picture_folder, tmp_path):
+def test_tensorflow_is_never_imported_and_the_terminal_stays_quiet(image_folder, tmp_path):
     program = f"""
 import sys
 
@@ -160,11 +160,11 @@ from imagen_jax.data.batches import make_batches
 from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_example
-folder = prepare_data("folder", 16, {str(tmp_path / "data")!r}, 0.0, folder={str(picture_folder)!r})
+folder = prepare_data("folder", 16, {str(tmp_path / "data")!r}, 0.0, folder={str(image_folder)!r})
 batches = make_batches(load_split(folder, "train"), make_example(8), 4, seed=0)
 assert next(batches)["image"].shape == (4, 8, 8, 3)
 """
     result = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
-    assert all("drawing 16-px images" in line for line in result.stderr.replace("\r", "\n").split("\n") if line)
+    assert all("16-px images" in line for line in result.stderr.replace("\r", "\n").split("\n") if line)

@@ -15,18 +15,18 @@ def test_of_equal_rows_the_first_stays():
     assert repeated(rows[:0]).tolist() == []
 
 
-def looks_of(*pictures):
-    return np.stack([np.frombuffer(hash_looks(np.asarray(picture, np.uint8)), np.uint8) for picture in pictures])
+def looks_of(*images):
+    return np.stack([np.frombuffer(hash_looks(np.asarray(image, np.uint8)), np.uint8) for image in images])
 
 
 def test_a_copy_is_alike_and_the_same_shape_in_another_colour_is_not():
-    picture = draw_smooth(0)
-    smaller = Image.fromarray(picture).resize((100, 75), Image.Resampling.BOX)
-    brighter = np.minimum(picture.astype(int) + [40, 0, 0], 255)
-    assert alike(looks_of(picture, draw_smooth(1), smaller, brighter)).tolist() == [-1, -1, 0, -1]
+    image = draw_smooth(0)
+    smaller = Image.fromarray(image).resize((100, 75), Image.Resampling.BOX)
+    brighter = np.minimum(image.astype(int) + [40, 0, 0], 255)
+    assert alike(looks_of(image, draw_smooth(1), smaller, brighter)).tolist() == [-1, -1, 0, -1]
 
 
-def test_pictures_without_contrast_are_compared_with_none():
+def test_images_without_contrast_are_compared_with_none():
     assert alike(looks_of(np.full((20, 20, 3), 255), np.full((20, 20, 3), 255))).tolist() == [-1, -1]
 
 
@@ -36,8 +36,8 @@ def test_edges_that_differ_in_up_to_seven_bits_are_alike_wherever_they_are(bits)
     looks = generator.integers(0, 256, (50, LOOKS), np.uint8)
     copies = looks.copy()
     for copy in copies:
-        for place in generator.choice(8 * EDGES, bits, replace=False):
-            copy[place // 8] ^= 1 << (place % 8)
+        for bit in generator.choice(8 * EDGES, bits, replace=False):
+            copy[bit // 8] ^= 1 << (bit % 8)
     found = alike(np.concatenate([looks, copies]))
     assert (found[:50] == -1).all() and found[50:].tolist() == [n if bits <= 7 else -1 for n in range(50)]
 

@@ -1,4 +1,4 @@
-"""One file that can't be read is left out; a disk that fails ends the work with a sentence."""
+"""One file that can't be read is left out; a disk that fails ends the work with a message."""
 
 import errno
 import os
@@ -26,8 +26,8 @@ def test_errors_of_one_file_have_a_reason_and_others_are_raised():
     for number in OF_THE_DISK:
         with pytest.raises(OSError, match=os.strerror(number)):
             reason_of(OSError(number, os.strerror(number), "x.png"))
-    with pytest.raises(OSError, match="a refusal without a number"):
-        reason_of(OSError("a refusal without a number"))
+    with pytest.raises(OSError, match="an error without a number"):
+        reason_of(OSError("an error without a number"))
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def parts(tmp_path):
     folder = tmp_path / "train2014"
     folder.mkdir()
     (folder / "x.png").write_bytes(png_of(noise(0, 8)))
-    (folder / "x.txt").write_text("a picture")
-    image = CocoImage("train2014/x.png", ("a picture",), {"coco_id": 1})
+    (folder / "x.txt").write_text("an image")
+    image = CocoImage("train2014/x.png", ("an image",), {"coco_id": 1})
     return [*folder_parts(folder), Part("coco", "1", lambda: read_images(folder, "train", (image,)))]
 
 
@@ -56,5 +56,5 @@ def test_sources_agree_on_which_is_which(parts, monkeypatch, number):
             (damage,) = read_part(part)
             assert isinstance(damage, Damage) and damage.detail == os.strerror(number)
         else:
-            with pytest.raises(UserError, match=f"{part.name} can't be read .*{os.strerror(number)}"):
+            with pytest.raises(UserError, match=f"{part.name} .*{os.strerror(number)}"):
                 list(read_part(part))

@@ -95,11 +95,11 @@ def test_tfds_reads_it_by_itself(prepared):
 
 def test_workers_and_a_kill_in_the_midst_change_not_a_byte(prepared, tmp_path):
     folder = tmp_path / "data"
-    cut = preparation(parts(100, read_part=partial(read_until_killed, str(tmp_path))))
-    with pytest.raises(UserError, match="a worker was killed"):
-        prepare(cut, folder, workers=2)
+    killed = preparation(parts(100, read_part=partial(read_until_killed, str(tmp_path))))
+    with pytest.raises(UserError, match="--workers"):
+        prepare(killed, folder, workers=2)
     assert (tmp_path / "killed").exists() and not (folder / "manifest.json").exists()
-    prepare(cut, folder, workers=2)
+    prepare(killed, folder, workers=2)
     assert content_of(folder) == content_of(prepared[0])
 
 
@@ -139,15 +139,15 @@ def test_what_is_done_is_not_done_again_and_another_job_is_refused(prepared, mon
     with monkeypatch.context() as patch:
         patch.setattr(module, "convert_all", None)
         assert prepare(preparation(parts(100)), folder, workers=0) == manifest
-    with pytest.raises(UserError, match="another duplicates"):
+    with pytest.raises(UserError, match=r"duplicates.*--out"):
         prepare(preparation(parts(100), duplicates="keys"), folder, workers=0)
-    with pytest.raises(UserError, match="another conversion"):
+    with pytest.raises(UserError, match=r"conversion.*--out"):
         prepare(preparation(parts(100), Conversion(ImageRules(shorter_side=8))), folder, workers=0)
-    with pytest.raises(UserError, match="source's files have changed"):
+    with pytest.raises(UserError, match=f"{folder} .*--out"):
         prepare(preparation(parts(120)), folder, workers=0)
     with (
         locked(folder, "--out"),
-        pytest.raises(UserError, match=rf"is in use by process {os.getpid()} on .*another --out"),
+        pytest.raises(UserError, match=rf"\b{os.getpid()}\b.*--out"),
     ):
         prepare(preparation(parts(100)), folder, workers=0)
 
@@ -170,7 +170,7 @@ def test_filters_drop_and_count(tmp_path):
     )
     assert manifest["dropped"] == {
         "shorter side under 33 px": 1, "longer side over 1.5 times the shorter": 1, "not score>=2": 2,
-        "not licence==CC0": 1, "no caption of the length asked for": 1,
+        "not licence==CC0": 1, "no caption of the requested length": 1,
     }  # fmt: skip
     (kept,) = load_split(tmp_path, "train")
     assert (kept.key, kept.captions) == ("image-00034", ("picture 34 is green",))
@@ -204,7 +204,7 @@ def test_repetitions_go_and_the_first_stays(tmp_path, duplicates, kept):
     ]
 
 
-def test_what_repeats_a_repetition_is_told_to_repeat_what_stays(tmp_path):
+def test_a_repetition_of_a_repetition_names_the_record_that_stays(tmp_path):
     """Across parts and tests: the third has the file of the second, which looks as the first."""
     small = Image.fromarray(draw_smooth(1)).resize((160, 120), Image.Resampling.BICUBIC)
     files = [encode(draw_smooth(1)), encode(np.asarray(small)), encode(np.asarray(small))]
@@ -218,68 +218,68 @@ def test_what_repeats_a_repetition_is_told_to_repeat_what_stays(tmp_path):
     ]
 
 
-def test_every_file_is_on_the_disk_before_what_says_so(tmp_path, monkeypatch):
-    """A power cut can't be had here; so it is the order in which the disk is asked."""
-    asked, fsync = [], os.fsync
+def test_every_file_is_on_the_disk_before_its_report(tmp_path, monkeypatch):
+    """A power cut can't be tested here, so this is the order in which the files are synced."""
+    synced, fsync = [], os.fsync
 
-    def note(opened):
-        asked.append(Path(os.readlink(f"/proc/self/fd/{opened}")).name)
+    def record_sync(opened):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{opened}")).name)
         fsync(opened)
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record_sync)
     prepare(preparation(parts(20)), tmp_path, 0)
     report, manifest = (
-        next(place for place, name in enumerate(asked) if name.endswith(f"unfinished.{said}"))
-        for said in ("report.json", "manifest.json")
+        next(index for index, name in enumerate(synced) if name.endswith(f"unfinished.{ending}"))
+        for ending in ("report.json", "manifest.json")
     )
     of_part = {f"{split}{ending}" for split in SPLITS for ending in (".array_record", ".jsonl", ".hashes.npy")}
-    assert of_part | {"quarantine.jsonl"} <= set(asked[:report])
+    assert of_part | {"quarantine.jsonl"} <= set(synced[:report])
     of_all = {"captioned_images-train.array_record-00000-of-00001", "train-00000.jsonl", "repeated.jsonl"}
-    assert of_all <= set(asked[report:manifest])
+    assert of_all <= set(synced[report:manifest])
 
 
-def test_too_much_that_is_bad_stops_and_says_what(tmp_path):
-    with pytest.raises(UserError, match=r"10 of 100 records can't be read \(no caption 4, .*max_bad_fraction"):
+def test_too_many_bad_records_stop_the_preparation(tmp_path):
+    with pytest.raises(UserError, match=r"10 of 100 .*no caption 4, .*--max_bad_fraction"):
         prepare(preparation(parts(100), max_bad_fraction=0.05), tmp_path, workers=0)
     assert not (tmp_path / "manifest.json").exists()
     prepare(preparation(parts(100), max_bad_fraction=0.1), tmp_path, workers=0)
 
 
 def test_a_source_that_leaves_nothing_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no training images"):
+    with pytest.raises(UserError, match="'pictures'"):
         prepare(preparation(parts(20), Conversion(filters=Filters(least_side=1000))), tmp_path, workers=0)
 
 
 def test_training_reads_whole_images_cropped_and_another_caption_each_time(prepared):
     folder, _ = prepared
     assert prepare_data("prepared", 16, "nowhere", folder=str(folder)) == folder
-    with pytest.raises(UserError, match="only 32 pixels, fewer than"):
+    with pytest.raises(UserError, match=r"\b32\b.*data\.resolution=64.*--min_side=64"):
         prepare_data("prepared", 64, "nowhere", folder=str(folder))
     batches = make_batches(load_split(folder, "train"), make_example(16), 20, seed=1, shuffle=False)
     seen = [next(batches) for _ in range(30)]
     first = seen[0]
     expected = draw(0)[4:36].reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
     assert np.abs((first["image"][0] + 1) * 127.5 - expected).max() <= 0.51
-    told = [
+    captions = [
         caption
         for batch in seen
         for key, caption in zip(batch["key"], batch["caption"], strict=True)
         if key == "image-00000"
     ]
-    assert set(told) == set(record(0).captions) and len(told) >= 6
+    assert set(captions) == set(record(0).captions) and len(captions) >= 6
 
 
-def test_a_missing_shard_is_told_before_training(prepared, tmp_path):
+def test_a_missing_shard_is_an_error_before_training(prepared, tmp_path):
     import shutil
 
     copy = tmp_path / "data"
     shutil.copytree(prepared[0], copy)
     next((copy / "captioned_images").glob("*train*00001*")).unlink()
-    with pytest.raises(UserError, match=r"train.array_record-00001-of-00005 is missing or damaged"):
+    with pytest.raises(UserError, match=r"train\.array_record-00001-of-00005"):
         prepare_data("prepared", 16, "nowhere", folder=str(copy))
 
 
-def test_images_are_stored_smaller_when_asked(tmp_path):
+def test_images_are_stored_smaller_when_requested(tmp_path):
     prepare(preparation(parts(20), Conversion(ImageRules(shorter_side=16))), tmp_path, workers=0)
     stored = load_split(tmp_path, "train")[0]
     assert Image.open(io.BytesIO(stored.encoded)).size == (16, 20)
@@ -289,7 +289,7 @@ def test_no_run_continues_on_another_data_set(prepared):
     split = load_split(prepared[0], "train")
     batches = make_batches(split, make_example(16), 8, seed=1, data="one")
     next(batches)
-    with pytest.raises(UserError, match="was made with data one and this run has another"):
+    with pytest.raises(UserError, match=r"data one .*another"):
         make_batches(split, make_example(16), 8, seed=1, data="another").set_state(batches.get_state())
 
 
@@ -327,5 +327,5 @@ def test_workers_end_with_the_process_that_started_them(prepared, tmp_path):
 
 def test_what_is_refused_for_its_damage_gives_an_example_with_its_reason(tmp_path):
     items = [Damage("photo-3", "no caption", "row 3 has none"), Damage("photo-4", "no caption"), record(1)]
-    with pytest.raises(UserError, match=r"2 of 3 records .*\(no caption 2\), such as photo-3 \(row 3 has none\): mend"):
+    with pytest.raises(UserError, match=r"2 of 3 .*no caption 2.*photo-3 \(row 3 has none\)"):
         prepare(Preparation("any", {}, "Ours", [listed(items)]), tmp_path, workers=0)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -219,10 +220,10 @@ def test_a_zip_that_cannot_be_opened_is_named(zipped):
     (zipped / "val2014.zip").write_bytes(whole[: len(whole) // 2])
     parts = coco_parts(zipped)
     assert len(list(parts[0].read())) == 4
-    with pytest.raises(UserError, match=r"val2014\.zip can't be opened: download it again"):
+    with pytest.raises(UserError, match=r"\bval2014\.zip"):
         next(parts[1].read())
     (zipped / "annotations_trainval2014.zip").write_bytes(b"half a download")
-    with pytest.raises(UserError, match=r"annotations_trainval2014\.zip can't be opened"):
+    with pytest.raises(UserError, match=r"annotations_trainval2014\.zip"):
         coco_parts(zipped)
 
 
@@ -231,10 +232,10 @@ def test_images_that_went_away_are_named(coco):
     reader = train.read()
     next(reader)
     os.rename(coco / "train2014", coco / "elsewhere")
-    with pytest.raises(UserError, match="train2014 is gone"):
+    with pytest.raises(UserError, match="train2014"):
         next(reader)
     os.rename(coco / "val2014", coco / "elsewhere too")
-    with pytest.raises(UserError, match=r"there is no folder .*val2014 any more"):
+    with pytest.raises(UserError, match="val2014"):
         next(validation.read())
 
 
@@ -260,9 +261,9 @@ def test_fingerprints_follow_captions_and_zips(zipped):
 
 
 @pytest.mark.parametrize(("validation", "validates"), [("val", 73), ("test", 74)])
-@pytest.mark.parametrize("place", ["", "annotations"])
-def test_karpathy_splits(karpathy, validation, validates, place):
-    (karpathy / "dataset_coco.json").rename(karpathy / place / "dataset_coco.json")
+@pytest.mark.parametrize("subfolder", ["", "annotations"])
+def test_karpathy_splits(karpathy, validation, validates, subfolder):
+    (karpathy / "dataset_coco.json").rename(karpathy / subfolder / "dataset_coco.json")
     records = read_all(coco_parts(karpathy, splits="karpathy", validation=validation))
     assert [(record.metadata["coco_id"], record.split) for record in records] == [
         *[(number, "train") for number in (9, 25, 30, 34, 42)],
@@ -286,11 +287,11 @@ def test_karpathy_parts_are_of_one_split_and_one_folder(karpathy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"splits": "karpaty"}, "unknown splits of COCO 'karpaty'; did you mean 'karpathy'"),
-        ({"splits": "karpathy", "validation": "restval"}, "unknown validation of COCO 'restval'"),
-        ({"validation": "test"}, "validation=test needs splits=karpathy"),
-        ({"images_per_part": 0}, "images_per_part of COCO is 0: choose 1 or more"),
-        ({"splits": "karpathy"}, r"holds no dataset_coco\.json: .*caption_datasets\.zip"),
+        ({"splits": "karpaty"}, "'karpaty'.*'karpathy'"),
+        ({"splits": "karpathy", "validation": "restval"}, "validation.*'restval'"),
+        ({"validation": "test"}, "validation=test .*splits=karpathy"),
+        ({"images_per_part": 0}, "images_per_part.*0"),
+        ({"splits": "karpathy"}, r"dataset_coco\.json.*caption_datasets\.zip"),
     ],
 )
 def test_options_that_mean_nothing_are_named(coco, options, message):
@@ -299,21 +300,19 @@ def test_options_that_mean_nothing_are_named(coco, options, message):
 
 
 def test_what_was_not_downloaded_is_named(coco):
-    with pytest.raises(UserError, match="no folder of COCO is given"):
+    with pytest.raises(UserError, match="--option=folder="):
         coco_parts("")
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere: .*train2014\.zip"):
+    with pytest.raises(UserError, match=r"nowhere: .*train2014\.zip"):
         coco_parts(coco / "nowhere")
     os.rename(coco / "val2014", coco / "elsewhere")
-    with pytest.raises(UserError, match=r"neither val2014\.zip nor a folder val2014: download val2014\.zip"):
+    with pytest.raises(UserError, match=r"\bval2014\.zip"):
         coco_parts(coco)
     (coco / "annotations" / "captions_val2014.json").unlink()
-    with pytest.raises(
-        UserError, match=r"neither annotations/captions_val2014\.json nor annotations_trainval2014\.zip"
-    ):
+    with pytest.raises(UserError, match=r"annotations/captions_val2014\.json.*annotations_trainval2014\.zip"):
         coco_parts(coco)
     with zipfile.ZipFile(coco / "annotations_trainval2014.zip", "w") as stream:
         stream.writestr("annotations/instances_val2014.json", "{}")
-    with pytest.raises(UserError, match=r"annotations_trainval2014\.zip gives no annotations/captions_val2014\.json"):
+    with pytest.raises(UserError, match=r"annotations_trainval2014\.zip .*annotations/captions_val2014\.json"):
         coco_parts(coco)
 
 
@@ -337,9 +336,8 @@ def test_what_was_not_downloaded_is_named(coco):
 )
 def test_json_of_something_else_is_refused_with_the_reason(coco, content, reason):
     (coco / "annotations" / "captions_train2014.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError, match=rf"captions_train2014\.json .*{re.escape(reason)}"):
         coco_parts(coco)
-    assert f"captions_train2014.json is no whole captions file of COCO ({reason}" in str(told.value)
 
 
 def with_entry(kind, number, **change):
@@ -477,9 +475,8 @@ def test_an_odd_entry_of_other_splits_is_named_and_a_file_of_such_is_refused(kar
     for image in content["images"]:
         image.update(change)
     write_json(karpathy / "dataset_coco.json", content)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError, match=rf"dataset_coco\.json .*\(karpathy image 0: {re.escape(reason)}"):
         coco_parts(karpathy, splits="karpathy")
-    assert "dataset_coco.json does not hold Karpathy's splits of COCO (karpathy image 0: " + reason in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "..", "", "a/../b.jpg", "..\\x", 3])
@@ -492,7 +489,7 @@ def test_a_photograph_that_lies_elsewhere_is_not_read(tmp_path, name):
     content = captions_file("train2014", (9,))
     content["images"][0]["file_name"] = name
     write_json(root / "annotations" / "captions_train2014.json", content)
-    with pytest.raises(UserError, match=r"captions_train2014\.json .*file_name leads to no file of the folder"):
+    with pytest.raises(UserError, match=r"captions_train2014\.json .*file_name"):
         coco_parts(root)
     content["images"] += captions_file("train2014", (10,))["images"]
     content["annotations"] += captions_file("train2014", (10,))["annotations"]

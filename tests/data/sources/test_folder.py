@@ -8,15 +8,15 @@ from imagen_jax.data.sources.folder import folder_images
 from imagen_jax.errors import UserError
 
 
-def test_images_are_listed_with_the_first_line_of_their_captions(picture_folder):
-    images = folder_images(picture_folder)
+def test_images_are_listed_with_the_first_line_of_their_captions(image_folder):
+    images = folder_images(image_folder)
     assert [(image.key, image.caption) for image in images][:2] == [("apple.png", "a apple"), ("bear.png", "a bear")]
     assert images[-1].key == "more/jay.png"
 
 
-def test_same_caption_is_same_concept_whatever_its_capitals(picture_folder):
-    (picture_folder / "bear.txt").write_text("A Apple", encoding="utf-8")
-    apple, bear, cat = folder_images(picture_folder)[:3]
+def test_same_caption_is_same_concept_whatever_its_capitals(image_folder):
+    (image_folder / "bear.txt").write_text("A Apple", encoding="utf-8")
+    apple, bear, cat = folder_images(image_folder)[:3]
     assert apple.concept == bear.concept != cat.concept
 
 
@@ -52,55 +52,53 @@ def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
     assert (photo.render(8)[:, 4:] == 255).all() and (photo.render(8)[:, :4] == 0).all()
 
 
-def test_what_is_no_image_is_named(picture_folder):
-    (picture_folder / "bear.png").write_bytes(b"not an image")
-    bear = folder_images(picture_folder)[1]
-    with pytest.raises(UserError, match=r"bear\.png cannot be read as an image: repair or remove it"):
+def test_what_is_no_image_is_named(image_folder):
+    (image_folder / "bear.png").write_bytes(b"not an image")
+    bear = folder_images(image_folder)[1]
+    with pytest.raises(UserError, match=r"bear\.png"):
         bear.render(8)
 
 
-def test_a_truncated_image_is_named(picture_folder):
-    file = picture_folder / "cat.png"
+def test_a_truncated_image_is_named(image_folder):
+    file = image_folder / "cat.png"
     file.write_bytes(file.read_bytes()[:400])
-    with pytest.raises(UserError, match=r"cat\.png cannot be read"):
-        folder_images(picture_folder)[2].render(8)
+    with pytest.raises(UserError, match=r"cat\.png"):
+        folder_images(image_folder)[2].render(8)
 
 
-def test_an_image_smaller_than_the_resolution_is_named(picture_folder):
-    with pytest.raises(UserError, match=r"apple\.png is only 24 pixels .* at most 24"):
-        folder_images(picture_folder)[0].render(32)
+def test_an_image_smaller_than_the_resolution_is_named(image_folder):
+    with pytest.raises(UserError, match=r"apple\.png .*\b24\b"):
+        folder_images(image_folder)[0].render(32)
 
 
-def test_a_missing_caption_is_named(picture_folder):
-    (picture_folder / "dog.txt").unlink()
-    with pytest.raises(UserError, match=r"dog\.png has no caption: write one into the first line of dog\.txt"):
-        folder_images(picture_folder)
+def test_a_missing_caption_is_named(image_folder):
+    (image_folder / "dog.txt").unlink()
+    with pytest.raises(UserError, match=r"dog\.png .*dog\.txt"):
+        folder_images(image_folder)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"", "is empty"), (b" \nsecond", "is empty"), (b"\xff\xfe\xfa", "UTF-8")]
-)
-def test_a_caption_that_says_nothing_is_named(picture_folder, content, message):
-    (picture_folder / "elk.txt").write_bytes(content)
-    with pytest.raises(UserError, match=rf"elk\.txt .*{message}"):
-        folder_images(picture_folder)
+@pytest.mark.parametrize(("content", "fact"), [(b"", ""), (b" \nsecond", ""), (b"\xff\xfe\xfa", ".*UTF-8")])
+def test_an_unusable_caption_is_named(image_folder, content, fact):
+    (image_folder / "elk.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"elk\.txt{fact}"):
+        folder_images(image_folder)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_caption(picture_folder):
-    (picture_folder / "apple.txt").write_bytes(b"\xef\xbb\xbfan apple\r\n")
-    assert folder_images(picture_folder)[0].caption == "an apple"
+def test_a_byte_order_mark_is_no_part_of_a_caption(image_folder):
+    (image_folder / "apple.txt").write_bytes(b"\xef\xbb\xbfan apple\r\n")
+    assert folder_images(image_folder)[0].caption == "an apple"
 
 
 def test_a_missing_and_an_empty_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/nowhere"):
         folder_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         folder_images(tmp_path)
 
 
-def test_a_changed_file_has_another_fingerprint(picture_folder):
-    before = folder_images(picture_folder)
-    os.utime(picture_folder / "apple.png", ns=(1, 1))
-    after = folder_images(picture_folder)
+def test_a_changed_file_has_another_fingerprint(image_folder):
+    before = folder_images(image_folder)
+    os.utime(image_folder / "apple.png", ns=(1, 1))
+    after = folder_images(image_folder)
     changed = [old.key for old, new in zip(before, after, strict=True) if old.fingerprint != new.fingerprint]
     assert changed == ["apple.png"]

@@ -21,7 +21,7 @@ from imagen_jax.web.pairs import read_pictures
 from tests.web.rating_folders import write_picture
 
 JUNK = ("._cat.png", "__MACOSX/._cat.png", "__MACOSX/dog.png", "@eaDir/cat.png/THUMB.png", ".DS_Store", "Thumbs.db")
-"""``._cat.png`` is 16 bytes of "AppleDouble"; the thumbnails of network storage are pictures."""
+"""``._cat.png`` is 16 bytes of "AppleDouble"; the thumbnails of network storage are images."""
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"
 
@@ -84,11 +84,11 @@ def test_what_systems_add_is_no_image(read, tmp_path):
     assert read(folder) == (["cat.png", "more/dog.png"], {})
 
 
-def test_what_systems_add_is_no_drawn_picture(tmp_path):
+def test_what_systems_add_is_no_sampled_image(tmp_path):
     write_picture(tmp_path, "panda")
     put_junk(tmp_path)
-    pictures, notes = read_pictures(tmp_path)
-    assert list(pictures) == [("panda", 0)] and notes == []
+    images, notes = read_pictures(tmp_path)
+    assert list(images) == [("panda", 0)] and notes == []
     assert list(pictures_by_prompt(tmp_path)) == ["panda"]
 
 
@@ -133,12 +133,12 @@ def mixed(tmp_path):
     """20 images, and 7 that are none of ours, links and files that are no images among them."""
     folder = tmp_path / "folder"
     for number in range(20):
-        put(folder, f"{number:02d}.png", png_of(5 * number), f"picture {number}")
+        put(folder, f"{number:02d}.png", png_of(5 * number), f"image {number}")
     for name in ("a.heic", "b.HEIC", "deep/c.svg", "d.cr2"):
         put(folder, name, b"something else", "a caption")
     put(folder, "00.heic", b"the same photo as 00.png")
     put(folder, "README.md", b"no image")
-    put(tmp_path / "elsewhere", "linked.png", png_of(222), "a linked picture")
+    put(tmp_path / "elsewhere", "linked.png", png_of(222), "a linked image")
     (folder / "gone.png").symlink_to(tmp_path / "gone.png")
     (folder / "up").symlink_to("..")
     (folder / "link").symlink_to(tmp_path / "elsewhere")
@@ -166,17 +166,15 @@ def test_prepare_data_counts_and_names_what_is_left_out(mixed, tmp_path):
 
 def test_the_folder_source_counts_and_names_what_is_left_out(mixed, capsys):
     assert [image.key for image in folder_images(mixed)] == KEYS
-    told = capsys.readouterr().err
-    assert told.startswith(f"{mixed}: 6 left out: ") and told.count("\n") == 1
-    assert "2 .heic: convert it to PNG, JPEG or WebP (a.heic and so on)" in told
-    assert "1 .svg" in told and "1 .cr2" in told and "2 link or folder is not read (gone.png: a link" in told
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(fact in line for fact in (f"{mixed}: 6 ", "2 .heic", "a.heic", "1 .svg", "1 .cr2", "gone.png"))
 
 
-def test_a_folder_of_nothing_else_says_what_it_holds(tmp_path):
+def test_a_folder_of_nothing_else_is_an_error_with_its_formats(tmp_path):
     for name in ("a.heic", "b.heic"):
         put(tmp_path, name, b"x", "a caption")
     for list_all in (folder_images, folder_parts):
-        with pytest.raises(UserError, match=r"holds no images but 2 \.heic: convert it .* \(a\.heic and so on\)"):
+        with pytest.raises(UserError, match=rf"{tmp_path} .*2 \.heic.*a\.heic"):
             list_all(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_both_tones_of_a_pair_leave_its_concept():
 
 
 @pytest.mark.parametrize("resolution", [17, 64])
-def test_drawings_lie_on_white_at_the_resolution_asked_for(plain, resolution):
+def test_drawings_lie_on_white_at_the_requested_resolution(plain, resolution):
     apple = next(image for image in plain if image.caption == "red apple").render(resolution)
     assert apple.shape == (resolution, resolution, 3) and apple.dtype == np.uint8
     assert (apple[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
@@ -87,13 +87,13 @@ def test_a_small_drawing_is_the_mean_of_a_large_one(plain, resolution):
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(UserError, match=r"'resvg_py': run pip install .*resvg-py=="):
+    with pytest.raises(UserError, match=r"'resvg_py'.*pip install .*resvg-py=="):
         openmoji_images()
 
 
 def test_drawings_of_another_release_are_refused(monkeypatch, tmp_path):
     (tmp_path / "1F34E.svg").write_text("<svg/>", encoding="utf-8")
-    with pytest.raises(UserError, match=r"not those of release 17\.0\.0: run pip install"):
+    with pytest.raises(UserError, match=r"17\.0\.0.*pip install"):
         openmoji.check_drawings([tmp_path / "1F34E.svg"])
 
 
@@ -106,7 +106,7 @@ def few(monkeypatch, toned):
     return images
 
 
-def test_what_is_prepared_is_what_the_drawn_source_draws(few, tmp_path):
+def test_what_is_prepared_is_what_the_rendered_source_renders(few, tmp_path):
     parts = openmoji_parts(resolution=24, images_per_part=25)
     rules = Conversion(validation_fraction=0.3)
     # Worker processes, so parts, drawings and all travel.
@@ -114,10 +114,10 @@ def test_what_is_prepared_is_what_the_drawn_source_draws(few, tmp_path):
         Preparation("openmoji", {}, openmoji.ATTRIBUTION, parts, rules, "keys"), tmp_path / "prepared", workers=2
     )
     assert "CC BY-SA 4.0" in manifest["attribution"]
-    drawn = prepare_data("openmoji", 24, tmp_path, 0.3)
-    assert json.loads((drawn / "manifest.json").read_text(encoding="utf-8"))["counts"] == manifest["counts"]
+    rendered = prepare_data("openmoji", 24, tmp_path, 0.3)
+    assert json.loads((rendered / "manifest.json").read_text(encoding="utf-8"))["counts"] == manifest["counts"]
     for split in SPLITS:
-        ours, theirs = load_split(tmp_path / "prepared", split), load_split(drawn, split)
+        ours, theirs = load_split(tmp_path / "prepared", split), load_split(rendered, split)
         assert len(ours) == len(theirs) > 0
         for one, other in zip(ours, theirs, strict=True):
             assert (one.key, one.captions) == (other.key, other.captions)
@@ -157,9 +157,9 @@ def test_a_fingerprint_follows_the_resolution_and_the_drawings(few):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 0}, "choose 1 to 4096"),
-        ({"resolution": 4097}, "choose 1 to 4096"),
-        ({"images_per_part": 0}, "choose 1 or more"),
+        ({"resolution": 0}, r"\b0\b.*\b4096\b"),
+        ({"resolution": 4097}, r"\b4097\b.*\b4096\b"),
+        ({"images_per_part": 0}, "images_per_part.*0"),
     ],
 )
 def test_impossible_parts_are_refused(options, message):

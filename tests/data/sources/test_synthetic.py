@@ -44,7 +44,7 @@ def drawings():
 def test_colours_are_as_the_caption_says(drawings):
     for _, colour, ground, pixels in drawings:
         colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-        two = {tuple(map(int, colours[place])) for place in np.argsort(counts)[-2:]}
+        two = {tuple(map(int, colours[index])) for index in np.argsort(counts)[-2:]}
         assert two == {COLOURS[colour], COLOURS[ground]} and colour != ground
         assert tuple(pixels[0, 0]) == tuple(pixels[-1, -1]) == COLOURS[ground]
 
@@ -80,7 +80,7 @@ def test_an_image_follows_from_seed_and_number_alone():
     assert [record.captions for record in many] != [record.captions for record in others]
 
 
-def test_parts_are_cut_and_travel():
+def test_parts_have_their_sizes_and_travel():
     parts = pickle.loads(pickle.dumps(synthetic_parts(count=7, images_per_part=3, resolution=8)))
     assert [len(list(part.read())) for part in parts] == [3, 3, 1]
     assert len({part.name for part in parts}) == len({part.fingerprint for part in parts}) == 3
@@ -107,11 +107,11 @@ def test_jpeg_is_nearly_png():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoding": "jpg"}, "unknown encoding of synthetic images 'jpg'; did you mean 'jpeg'"),
-        ({"count": 0}, "count of the synthetic images is 0: choose 1 or more"),
-        ({"resolution": 4}, "resolution of the synthetic images is 4: choose 8 or more"),
-        ({"images_per_part": 0}, "images_per_part .* choose 1"),
-        ({"seed": -1}, "seed of the synthetic images is -1: choose a whole number from 0"),
+        ({"encoding": "jpg"}, "encoding.*'jpg'.*'jpeg'"),
+        ({"count": 0}, "count.*0.*1"),
+        ({"resolution": 4}, "resolution.*4.*8"),
+        ({"images_per_part": 0}, "images_per_part.*0.*1"),
+        ({"seed": -1}, "seed.*-1"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):

@@ -73,9 +73,9 @@ def test_no_path_leads_out_of_the_folder_that_is_named(tmp_path, images, path):
     tables[-1].write_text(json.dumps({"image": {"path": written}, "caption": "a"}))
     for table in tables:
         (damage,) = read_all(table_parts(table, images))
-        assert damage.reason in ("image lies outside the folder", "no image file"), damage
-        if damage.reason == "image lies outside the folder":
-            assert f"only what lies in {images} is read" in damage.detail and "--option=images=" in damage.detail
+        assert damage.reason in ("image is outside the folder", "no image file"), damage
+        if damage.reason == "image is outside the folder":
+            assert str(images) in damage.detail and "--option=images=" in damage.detail
 
 
 def test_absolute_paths_of_a_bucket(tmp_path, images, bucket):
@@ -84,7 +84,7 @@ def test_absolute_paths_of_a_bucket(tmp_path, images, bucket):
     rows.append({"image": f"{bucket}/secret.png", "caption": "a"})
     found = read_all(table_parts(write_table(tmp_path, "jsonl", rows), folder))
     assert [one.encoded for one in found[:-1]] == list(FILES.values())
-    assert [one.reason for one in found if isinstance(one, Damage)] == ["image lies outside the folder"]
+    assert [one.reason for one in found if isinstance(one, Damage)] == ["image is outside the folder"]
 
 
 def binary(pyarrow, contents, paths):
@@ -110,8 +110,8 @@ def struct_of_bytes(pyarrow, contents, paths):
 @pytest.mark.parametrize("images_per_part", [1, 3, 100])
 def test_parquet_may_hold_the_images_themselves(tmp_path, make, paths, images_per_part):
     pyarrow, parquet = arrow()
-    told = {"the same": ["image.png"] * 4, "none": [None] * 4, "own": [f"{word}.png" for word in WORDS]}[paths]
-    column = make(pyarrow, list(FILES.values()), told)
+    stored_paths = {"the same": ["image.png"] * 4, "none": [None] * 4, "own": [f"{word}.png" for word in WORDS]}[paths]
+    column = make(pyarrow, list(FILES.values()), stored_paths)
     table = pyarrow.table({"image": column, "caption": WORDS, "score": [1, 2, 3, 4], "other": [b"x"] * 4})
     parquet.write_table(table, tmp_path / "t.parquet", row_group_size=3)
     parts = table_parts(tmp_path / "t.parquet", images_per_part=images_per_part)
@@ -120,11 +120,11 @@ def test_parquet_may_hold_the_images_themselves(tmp_path, make, paths, images_pe
     assert [one.encoded for one in found] == list(FILES.values()) and captions_of(found) == [(word,) for word in WORDS]
     assert keys(found) == [f"row {number}" for number in range(1, 5)]
     assert [one.metadata["score"] for one in found] == [1, 2, 3, 4]
-    assert [one.metadata.get("image.path") for one in found] == (told if make is struct else [None] * 4)
+    assert [one.metadata.get("image.path") for one in found] == (stored_paths if make is struct else [None] * 4)
     before = [part.fingerprint for part in parts]
     os.utime(tmp_path / "t.parquet", ns=(1, 1))
     after = [part.fingerprint for part in table_parts(tmp_path / "t.parquet", images_per_part=images_per_part)]
-    assert not set(before) & set(after), "who writes the images anew makes another data set"
+    assert not set(before) & set(after), "images that are written again are another data set"
 
 
 def test_a_struct_may_have_paths_alone_or_neither(tmp_path, images):
@@ -171,14 +171,14 @@ def test_text_is_utf8_or_utf16_with_its_mark(tmp_path, images, encoding, kind, i
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf16_that_is_cut_or_broken_is_damage(tmp_path, images, encoding):
+def test_utf16_that_is_truncated_or_broken_is_damage(tmp_path, images, encoding):
     mark = "\ufeff".encode(encoding)
     lines = "image,caption\nmore/apple.png,a\nmore/dog.png,\ud800\n"
     whole = mark + lines.encode(encoding, "surrogatepass")
-    for cut in (0, 1, 2, 3, 5):
-        (tmp_path / "t.csv").write_bytes(whole[: len(whole) - cut])
+    for missing in (0, 1, 2, 3, 5):
+        (tmp_path / "t.csv").write_bytes(whole[: len(whole) - missing])
         found = read_all(table_parts(tmp_path / "t.csv", images))
-        assert keys(found) == ["more/apple.png"] and len(found) == 2, cut
+        assert keys(found) == ["more/apple.png"] and len(found) == 2, missing
 
 
 def test_a_line_of_utf16_without_end_is_passed_over(tmp_path, images, monkeypatch):
@@ -193,17 +193,17 @@ def test_a_line_of_utf16_without_end_is_passed_over(tmp_path, images, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "facts"),
     [
-        ("t.csv", "image,caption\na,b\n".encode("utf-16-le"), "zero bytes: save it as UTF-8"),
-        ("t.csv", b"image;caption\na;b\n", "are separated by ';', not by commas: save it with commas"),
-        ("t.csv", b"image\tcaption\na\tb\n", "are separated by tabs, not by commas: .* call it .tsv"),
-        ("t.tsv", b"image,caption\na,b\n", "are separated by commas, not by tabs: .* call it .csv"),
+        ("t.csv", "image,caption\na,b\n".encode("utf-16-le"), r"t\.csv .*UTF-8"),
+        ("t.csv", b"image;caption\na;b\n", r"t\.csv .*';'.*commas"),
+        ("t.csv", b"image\tcaption\na\tb\n", r"t\.csv .*tabs.*commas.*\.tsv"),
+        ("t.tsv", b"image,caption\na,b\n", r"t\.tsv .*commas.*tabs.*\.csv"),
     ],
 )
-def test_a_table_of_another_form_is_refused_with_the_reason(tmp_path, images, name, content, told):
+def test_a_table_of_another_form_is_refused_with_the_reason(tmp_path, images, name, content, facts):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=facts):
         table_parts(tmp_path / name, images)
 
 
@@ -217,15 +217,15 @@ def test_captions_beside_images_may_be_utf16_too(tmp_path, images, encoding):
 
 
 @pytest.mark.parametrize("name", sorted(set(PARTED_SOURCES) - set(SOURCES)))
-def test_a_source_that_is_prepared_first_says_so(tmp_path, name):
-    with pytest.raises(UserError, match=rf"prepare_data --source={name} --out=DATA, then set data\.source=prepared"):
+def test_the_error_for_a_source_that_is_prepared_first_has_the_command(tmp_path, name):
+    with pytest.raises(UserError, match=rf"prepare_data --source={name} .*data\.source=prepared"):
         prepare_data(name, 8, tmp_path)
 
 
 def test_an_unknown_source_lists_prepared_too(tmp_path):
-    with pytest.raises(UserError, match="known: folder, openmoji, prepared"):
+    with pytest.raises(UserError, match=r"'xyz'.*folder, openmoji, prepared"):
         prepare_data("xyz", 8, tmp_path)
-    with pytest.raises(UserError, match="did you mean 'prepared'"):
+    with pytest.raises(UserError, match=r"'preprared'.*'prepared'"):
         prepare_data("preprared", 8, tmp_path)
 
 

@@ -107,8 +107,8 @@ def test_paths_start_from_the_table_and_columns_may_have_other_names(images):
 def test_rows_with_the_same_image_are_one_record_only_if_they_follow_each_other(
     tmp_path, images, kind, images_per_part
 ):
-    names = [NAMES[place] for place in (0, 0, 1, 2, 2, 2, 0, 3, 1, 1, 4)]
-    rows = [row_of(name, f"caption {place}", row=place) for place, name in enumerate(names)]
+    names = [NAMES[number] for number in (0, 0, 1, 2, 2, 2, 0, 3, 1, 1, 4)]
+    rows = [row_of(name, f"caption {number}", row=number) for number, name in enumerate(names)]
     found = read_all(table_parts(write_table(tmp_path, kind, rows), images, images_per_part=images_per_part))
     assert keys(found) == NAMES[:5]
     assert [one.captions for one in found if isinstance(one, Record)] == [
@@ -149,9 +149,9 @@ def test_what_is_wrong_with_an_image_is_named_and_the_others_are_read(tmp_path, 
         ("nowhere.png", "no image file"),
         ("more", "no image file"),
         (f"{'x' * 300}.png", "no image file"),
-        ("../secret.png", "image lies outside the folder"),
-        (str(tmp_path / "secret.png"), "image lies outside the folder"),
-        ("s3:/elsewhere/x.png", "image lies outside the folder"),
+        ("../secret.png", "image is outside the folder"),
+        (str(tmp_path / "secret.png"), "image is outside the folder"),
+        ("s3:/elsewhere/x.png", "image is outside the folder"),
         ("row 10" if kind == "parquet" else "line 11" if kind != "jsonl" else "line 10", "no image file"),
         ("dog.png", "caption is empty"),
     ]
@@ -179,8 +179,8 @@ def test_lines_that_are_no_rows_are_named_by_their_number(tmp_path, images, imag
     found = read_all(table_parts(table, images, images_per_part=images_per_part))
     assert keys(found) == ["apple.png", "bear.png", "more/goat.png"]
     assert damages(found) == [
-        ("line 2", "row is no JSON"),
-        ("line 4", "row is no JSON"),
+        ("line 2", "row is not JSON"),
+        ("line 4", "row is not JSON"),
         ("line 6", "no image file"),
         ("x\0.png", "no image file"),
         (r"\ud800.png", "no image file"),
@@ -188,7 +188,7 @@ def test_lines_that_are_no_rows_are_named_by_their_number(tmp_path, images, imag
         ("dog.png", "caption is not UTF-8"),
         ("elk.png", "no caption"),
         ("more/fox.png", "no caption"),
-        ("line 13", "row is no JSON"),
+        ("line 13", "row is not JSON"),
     ]
 
 
@@ -215,22 +215,22 @@ def test_csv_rows_that_do_not_fit_are_named(tmp_path, images, images_per_part):
         ("line 7", "row does not fit the columns"),
         ("line 8", "row does not fit the columns"),
         ("dog.png", "caption is not UTF-8"),
-        ("line 10", "row is no CSV"),
-        ("line 12", "row is no CSV"),
+        ("line 10", "row is not CSV"),
+        ("line 12", "row is not CSV"),
     ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_of_any_size_give_the_same_as_one(tmp_path, images, kind):
-    draw = random.Random(KINDS.index(kind))
+    generator = random.Random(KINDS.index(kind))
     for trial in range(10):
         rows = []
-        for number in range(draw.randrange(1, 40)):
-            name = draw.choice([*NAMES, f"{number}.png"])
-            caption = "".join(draw.choice('ab ,"\t\n\r\u2028ü😀') for _ in range(draw.randrange(8)))
-            rows += [row_of(name, caption, number=number)] * draw.choice([1, 1, 2])
+        for number in range(generator.randrange(1, 40)):
+            name = generator.choice([*NAMES, f"{number}.png"])
+            caption = "".join(generator.choice('ab ,"\t\n\r\u2028ü😀') for _ in range(generator.randrange(8)))
+            rows += [row_of(name, caption, number=number)] * generator.choice([1, 1, 2])
         table = write_table(
-            tmp_path, kind, rows, **({"row_group_size": draw.randrange(1, 9)} if kind == "parquet" else {})
+            tmp_path, kind, rows, **({"row_group_size": generator.randrange(1, 9)} if kind == "parquet" else {})
         )
         whole = read_all(table_parts(table, images))
         for size in (1, 2, 7):
@@ -254,16 +254,16 @@ def test_text_of_parquet_that_is_not_utf8_is_named(tmp_path, images):
     assert keys(found) == ["apple.png", "cat.png"] and damages(found) == [("bear.png", "caption is not UTF-8")]
 
 
-def test_a_parquet_file_that_is_cut_or_changed_is_an_error_or_read(tmp_path, images):
+def test_a_parquet_file_that_is_truncated_or_changed_is_an_error_or_read(tmp_path, images):
     table = write_table(tmp_path, "parquet", [row_of(name) for name in NAMES])
     whole = table.read_bytes()
-    draw = random.Random(0)
+    generator = random.Random(0)
     for trial in range(60):
         changed = bytearray(whole)
         if trial % 2:
-            del changed[draw.randrange(len(whole)) :]
+            del changed[generator.randrange(len(whole)) :]
         else:
-            changed[draw.randrange(len(whole) - 300, len(whole))] ^= draw.randrange(1, 256)
+            changed[generator.randrange(len(whole) - 300, len(whole))] ^= generator.randrange(1, 256)
         table.write_bytes(changed)
         try:
             found = read_all(table_parts(table, images))
@@ -272,34 +272,34 @@ def test_a_parquet_file_that_is_cut_or_changed_is_an_error_or_read(tmp_path, ima
         assert set(keys(found)) <= set(NAMES)
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, images, monkeypatch):
+def test_the_error_without_pyarrow_has_the_command_to_install_it(tmp_path, images, monkeypatch):
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(importlib.import_module("sys").modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r'pyarrow is not installed: pip install "pyarrow>=\d+\.\d+\.\d+,<\d+"'):
+    with pytest.raises(UserError, match=r'pip install "pyarrow>=\d+\.\d+\.\d+,<\d+"'):
         table_parts(tmp_path / "table.parquet", images)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_that_is_missing_is_named(tmp_path, images, kind):
     table = write_table(tmp_path, kind, [{"image": "apple.png", "captions": "an apple"}])
-    with pytest.raises(UserError, match=r"has no column 'caption'; did you mean 'captions'\?"):
+    with pytest.raises(UserError, match=r"'caption'.*'captions'"):
         table_parts(table, images)
 
 
-def test_what_a_user_can_mend_is_named(tmp_path, images):
+def test_what_a_user_can_fix_is_named(tmp_path, images):
     table = write_lines(tmp_path, row_of("apple.png"))
-    with pytest.raises(UserError, match="no table of images is given"):
+    with pytest.raises(UserError, match="--option=table="):
         table_parts("")
-    with pytest.raises(UserError, match="there is no table"):
+    with pytest.raises(UserError, match=r"nowhere\.csv"):
         table_parts(tmp_path / "nowhere.csv")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/nowhere"):
         table_parts(table, tmp_path / "nowhere")
-    with pytest.raises(UserError, match="images_per_part of at least 1"):
+    with pytest.raises(UserError, match=r"images_per_part.*0"):
         table_parts(table, images, images_per_part=0)
-    with pytest.raises(UserError, match=r"unknown ending of a table '\.json'; did you mean '\.jsonl'"):
+    with pytest.raises(UserError, match=r"'\.json'.*'\.jsonl'"):
         table_parts(table.rename(tmp_path / "table.json"), images)
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="has no rows"):
+    with pytest.raises(UserError, match=r"empty\.jsonl"):
         table_parts(tmp_path / "empty.jsonl", images)
     for kind, content in (("csv", ""), ("csv", '"image'), ("parquet", "PAR1")):
         (tmp_path / f"empty.{kind}").write_text(content)
@@ -327,7 +327,7 @@ def test_a_table_that_changed_since_it_was_listed_is_not_read(tmp_path, images):
     parts = table_parts(table, images)
     write_lines(tmp_path, row_of("bear.png"), *(row_of(name) for name in NAMES[2:]))
     for _ in range(2):
-        with pytest.raises(UserError, match="was written or removed since it was listed"):
+        with pytest.raises(UserError, match=str(table)):
             read_all(parts)
         table.unlink(missing_ok=True)
 
@@ -336,7 +336,7 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path, images):
     parts = [*table_parts(write_lines(tmp_path, row_of("apple.png")), images), *folder_with_captions(images)]
     images.rename(tmp_path / "elsewhere")
     for part in parts:
-        with pytest.raises(UserError, match="is gone: bring it back"):
+        with pytest.raises(UserError, match=str(images)):
             list(part.read())
 
 
@@ -353,7 +353,7 @@ def test_listing_keeps_little_of_each_row(tmp_path, images):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_and_images_in_a_bucket_are_those_of_the_disk(tmp_path, images, bucket, kind):
-    rows = [row_of(name, f"number {place}") for place, name in enumerate([*NAMES, "nowhere.png", "../apple.png"])]
+    rows = [row_of(name, f"number {number}") for number, name in enumerate([*NAMES, "nowhere.png", "../apple.png"])]
     table = write_table(images, kind, rows)
     folder = upload(images, bucket / "images")
     ours = table_parts(table, images_per_part=4)
@@ -406,7 +406,7 @@ def test_what_is_wrong_in_a_folder_is_named_and_the_others_are_read(images):
         ("apple.png", "no caption"),
         ("bear.png", "caption is empty"),
         ("cat.png", "caption is not UTF-8"),
-        ("dog.png", "metadata is no JSON"),
+        ("dog.png", "metadata is not JSON"),
         ("elk.png", "image is empty"),
         ("more/fox.png", "no image file"),
     ]
@@ -434,14 +434,14 @@ def test_a_changed_caption_or_image_is_another_fingerprint_of_its_part(images):
 
 
 def test_a_missing_and_an_empty_folder_are_named(tmp_path, images):
-    with pytest.raises(UserError, match="no folder of images is given"):
+    with pytest.raises(UserError, match="--option=folder="):
         folder_parts("")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/nowhere"):
         folder_parts(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match=f"{tmp_path}/empty"):
         folder_parts(tmp_path / "empty")
-    with pytest.raises(UserError, match="images_per_part of at least 1"):
+    with pytest.raises(UserError, match=r"images_per_part.*0"):
         folder_parts(images, images_per_part=0)
 
 
@@ -449,7 +449,7 @@ def test_a_file_whose_name_is_not_utf8_is_read_under_one_that_is(tmp_path):
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"pixels")
     except OSError:
-        pytest.skip("this disk knows only names of UTF-8")
+        pytest.skip("this disk allows only names of UTF-8")
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"coffee")
     (record,) = read_all(folder_parts(tmp_path))
     assert (record.key, record.encoded, record.captions) == (r"caf\udce9.png", b"pixels", ("coffee",))
@@ -513,7 +513,7 @@ def test_a_row_group_too_large_to_read_is_an_error(tmp_path, monkeypatch):
     plain = {"image": [f"{number}.png" for number in range(50)], "caption": ["a" * 500] * 25 + ["b" * 10] * 25}
     for columns in ({**plain, "caption": ["x" * 15_000] * 50}, {**plain, "caption": [["x"] * 5] * 50}):
         parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-        with pytest.raises(UserError, match=r"row group of 50 rows that takes \d+ bytes.*write smaller row groups"):
+        with pytest.raises(UserError, match=r"\b50 rows\b.*\b10000\b"):
             list(read_parquet(tmp_path / "t.parquet", None, ["image", "caption"]))
     parquet.write_table(pyarrow.table({**plain, "bytes": [b"x" * 15_000] * 50}), tmp_path / "t.parquet")
     assert len(list(read_parquet(tmp_path / "t.parquet", None, ["image"]))) == 50, "of columns that are not read none"

@@ -85,7 +85,7 @@ def shards(tmp_path):
     return tmp_path
 
 
-def test_records_come_with_all_that_the_shards_say_of_them(shards):
+def test_records_come_with_all_that_the_shards_contain(shards):
     parts = tar_shard_parts(shards)
     assert [part.name for part in parts] == ["00000.tar", "00001.tar"]
     records = read_all(parts)
@@ -128,11 +128,11 @@ def test_a_pattern_chooses_shards(shards):
 
 
 def test_a_missing_folder_and_one_without_shards_are_named(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/nowhere"):
         tar_shard_parts(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no \*\.tar"):
+    with pytest.raises(UserError, match=rf"{tmp_path} .*\*\.tar"):
         tar_shard_parts(tmp_path)
-    with pytest.raises(UserError, match="no folder of tar shards is given"):
+    with pytest.raises(UserError, match="--option=folder="):
         tar_shard_parts("")
 
 
@@ -176,11 +176,11 @@ def test_only_scalars_are_metadata_and_all_of_them_can_be_written(tmp_path):
         ([("1.jpg", b"x")], "no caption"),
         ([("1.jpg", b"x"), ("1.txt", b" \n")], "caption is empty"),
         ([("1.jpg", b"x"), ("1.txt", b"caf\xe9")], "caption is not UTF-8"),
-        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"{")], "metadata is no JSON"),
-        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"[1]")], "metadata is no JSON"),
-        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"\xff\xfe{}")], "metadata is no JSON"),
-        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b'{"a":' * 100_000)], "metadata is no JSON"),
-        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b'{"a":' + b"9" * 5000 + b"}")], "metadata is no JSON"),
+        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"{")], "metadata is not JSON"),
+        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"[1]")], "metadata is not JSON"),
+        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b"\xff\xfe{}")], "metadata is not JSON"),
+        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b'{"a":' * 100_000)], "metadata is not JSON"),
+        ([("1.jpg", b"x"), ("1.txt", b"one"), ("1.json", b'{"a":' + b"9" * 5000 + b"}")], "metadata is not JSON"),
     ],
 )
 def test_a_damaged_record_is_named_and_its_neighbours_are_read(tmp_path, members, reason):
@@ -246,7 +246,7 @@ def test_a_shard_that_is_gone_is_damage_and_a_folder_that_is_gone_is_an_error(sh
     found = read_all(parts)
     assert reasons(found) == [("00000.tar", "shard is gone")] and len(keys(found)) == 4
     shards.rename(tmp_path.parent / "elsewhere")
-    with pytest.raises(UserError, match="is gone: bring it back"):
+    with pytest.raises(UserError, match=str(shards)):
         read_all(parts)
 
 
@@ -267,7 +267,7 @@ def test_a_shard_cut_anywhere_gives_the_records_before_the_cut(tmp_path):
     ends = [starts[3 * number] for number in range(1, 4)] + [whole.index(bytes(BLOCK), starts[-1] + BLOCK) + BLOCK]
     cuts = {
         *range(0, ends[-1] + BLOCK, 97),
-        *(place + step for place in [*starts, *ends] for step in (-BLOCK, -1, 0, 1)),
+        *(offset + step for offset in [*starts, *ends] for step in (-BLOCK, -1, 0, 1)),
     }
     for cut in sorted(cuts):
         file.write_bytes(whole[:cut])
@@ -277,7 +277,7 @@ def test_a_shard_cut_anywhere_gives_the_records_before_the_cut(tmp_path):
         assert reasons(found[whole_ones:]) == ([] if cut >= ends[-1] else [("0.tar", "shard is damaged")])
         assert len(found) - whole_ones == (cut < ends[-1])
     file.write_bytes(whole[: ends[1]])
-    assert read_part(part)[-1].detail == "unexpected end of data; 000000002 is left out, which may lack files"
+    assert read_part(part)[-1].detail.startswith("unexpected end of data; 000000002 ")
 
 
 def test_no_change_of_a_shard_raises_or_makes_up_an_image(tmp_path):
@@ -286,37 +286,39 @@ def test_no_change_of_a_shard_raises_or_makes_up_an_image(tmp_path):
     starts = write_tar(file, members, format=tarfile.PAX_FORMAT)
     whole = file.read_bytes()
     (part,) = tar_shard_parts(tmp_path)
-    place_of = {key: start for start, (name, _) in zip(starts, members, strict=True) for key in [name] if "jpg" in name}
-    draw = random.Random(0)
+    offset_of = {
+        key: start for start, (name, _) in zip(starts, members, strict=True) for key in [name] if "jpg" in name
+    }
+    generator = random.Random(0)
     seen = set()
     for trial in range(400):
         changed = bytearray(whole)
         kind = trial % 4
-        place = draw.randrange(len(whole))
+        offset = generator.randrange(len(whole))
         if kind == 0:  # One byte, anywhere.
-            changed[place] ^= draw.randrange(1, 256)
+            changed[offset] ^= generator.randrange(1, 256)
         elif kind == 1:  # A block of zeros, which looks like the end.
-            place -= place % BLOCK
-            changed[place : place + BLOCK] = bytes(BLOCK)
+            offset -= offset % BLOCK
+            changed[offset : offset + BLOCK] = bytes(BLOCK)
         elif kind == 2:  # Blocks are missing.
-            place -= place % BLOCK
-            del changed[place : place + BLOCK * draw.randrange(1, 4)]
+            offset -= offset % BLOCK
+            del changed[offset : offset + BLOCK * generator.randrange(1, 4)]
         else:  # A header of noise.
-            header = draw.choice(starts) - BLOCK
-            changed[header : header + BLOCK] = draw.randbytes(BLOCK)
+            header = generator.choice(starts) - BLOCK
+            changed[header : header + BLOCK] = generator.randbytes(BLOCK)
         file.write_bytes(changed)
         found = read_part(part)
         assert all(isinstance(one, Record | Damage) for one in found)
-        if kind == 3 or (kind == 1 and place + BLOCK in starts):
+        if kind == 3 or (kind == 1 and offset + BLOCK in starts):
             assert reasons(found)[-1] == ("0.tar", "shard is damaged"), "no header is taken for the end"
         records = [one for one in found if isinstance(one, Record)]
         assert len({record.key for record in records}) == len(records) <= 4
         seen.update(damage.reason for damage in found if isinstance(damage, Damage))
         for record in records:
             assert record.encoded in changed
-            if kind in (0, 1) and f"{record.key}.jpg" in place_of:
-                # What lies where the image lay: tar knows no checksum of contents.
-                start = place_of[f"{record.key}.jpg"]
+            if kind in (0, 1) and f"{record.key}.jpg" in offset_of:
+                # What lies where the image lay: tar has no checksum of contents.
+                start = offset_of[f"{record.key}.jpg"]
                 assert record.encoded == changed[start : start + len(record.encoded)]
                 assert len(record.encoded) == len(IMAGES[int(record.key)])
             elif kind == 3:
@@ -329,15 +331,15 @@ def test_headers_that_lie_with_a_good_checksum_raise_nothing(tmp_path):
     starts = write_tar(file, [member for number in range(3) for member in sample_of(number)])
     whole = file.read_bytes()
     (part,) = tar_shard_parts(tmp_path)
-    draw = random.Random(1)
+    generator = random.Random(1)
     kinds = b"0125LKxgXSV\0"
     for trial in range(400):
         changed = bytearray(whole)
-        header = draw.choice(starts) - BLOCK
-        size = draw.choice([0, 1, 511, 10**5, 2**33, 2**60, 2**70, -1, -BLOCK, -(2**40), -(2**70)])
+        header = generator.choice(starts) - BLOCK
+        size = generator.choice([0, 1, 511, 10**5, 2**33, 2**60, 2**70, -1, -BLOCK, -(2**40), -(2**70)])
         changed[header + 124 : header + 136] = (size % 2**96).to_bytes(12, "big")
         changed[header + 124] = 0o377 if size < 0 else 0o200
-        changed[header + 156] = draw.choice(kinds)
+        changed[header + 156] = generator.choice(kinds)
         changed[header + 148 : header + 156] = b" " * 8
         checksum = sum(changed[header : header + BLOCK])
         changed[header + 148 : header + 156] = f"{checksum:06o}\0 ".encode()
@@ -432,16 +434,16 @@ def test_of_several_images_of_a_key_one_is_chosen(tmp_path):
 
 
 @pytest.mark.parametrize("order", ["by ending", "captions first", "shuffled", "metadata last"])
-def test_files_that_lie_apart_are_said_to_and_how_to_mend_it(tmp_path, order):
+def test_files_that_are_not_adjacent_are_named_with_the_fix(tmp_path, order):
     members = [member for pair in PAIRS for member in pair]
     if order == "metadata last":
         members += [(f"{n}.json", b"{}") for n in range(4)]
     elif order == "shuffled":
-        members = [members[place] for place in (0, 2, 5, 1, 7, 4, 3, 6)]
+        members = [members[offset] for offset in (0, 2, 5, 1, 7, 4, 3, 6)]
     else:
         members.sort(key=lambda member: member[0][::-1], reverse=order == "captions first")
     found = read_tar(tmp_path, members)
-    assert sorted(reasons(found)) == [(str(n), "files of one key lie apart") for n in range(4)]
+    assert sorted(reasons(found)) == [(str(n), "files of one key are not adjacent") for n in range(4)]
     assert all("tar --sort=name" in one.detail for one in found if isinstance(one, Damage))
     assert len(keys(found)) == (4 if order == "metadata last" else 0)
 
@@ -484,11 +486,11 @@ def test_a_bomb_of_gzip_ends_soon(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (lambda content: b"PK\x03\x04" + content, "zip")]
 )
-def test_what_is_compressed_otherwise_is_named(shards, pack, name):
+def test_other_compression_is_named(shards, pack, name):
     (shards / "00000.tar").write_bytes(pack((shards / "00000.tar").read_bytes()))
-    with pytest.raises(UserError, match=rf"00000\.tar is compressed with {name}: unpack it"):
+    with pytest.raises(UserError, match=rf"00000\.tar .*{name}"):
         read_all(tar_shard_parts(shards))
     (shards / "00000.tar").rename(shards / "00000.tar.xz")
-    with pytest.raises(UserError, match=r"00000\.tar\.xz is compressed .*--option=pattern=\*\.tar"):
+    with pytest.raises(UserError, match=r"00000\.tar\.xz .*--option=pattern=\*\.tar"):
         tar_shard_parts(shards)
     assert len(read_all(tar_shard_parts(shards, pattern="*.tar"))) == 4

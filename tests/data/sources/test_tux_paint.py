@@ -60,7 +60,7 @@ def test_what_has_no_caption_is_damage(stamps):
     ]
 
 
-def test_parts_travel_and_give_the_same_however_they_are_cut(stamps):
+def test_parts_of_any_size_travel_and_give_the_same(stamps):
     parts = pickle.loads(pickle.dumps(tux_paint_parts(str(stamps), images_per_part=3)))
     assert [part.name for part in parts] == ["stamps-00000", "stamps-00001", "stamps-00002"]
     assert [len(list(part.read())) for part in parts] == [3, 3, 2]
@@ -101,14 +101,14 @@ def test_a_disk_that_fails_ends_the_reading_and_one_file_does_not(stamps, monkey
         assert next(part.read()) == Damage("animals/bear", "file can't be read", os.strerror(number))
     for number in (errno.EMFILE, errno.ESTALE, errno.ENOSPC):
         fail_with(number)
-        with pytest.raises(UserError, match=rf"stamps-00000 can't be read .*{os.strerror(number)}"):
+        with pytest.raises(UserError, match=rf"stamps-00000 .*{os.strerror(number)}"):
             next(read_part(part))
 
 
 def test_no_stamps_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere .*: run apt install tuxpaint-stamps-default"):
+    with pytest.raises(UserError, match=rf"{tmp_path}/nowhere .*apt install tuxpaint-stamps-default"):
         tux_paint_parts(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no stamps of Tux Paint: run apt install"):
+    with pytest.raises(UserError, match=rf"{tmp_path} .*apt install"):
         tux_paint_parts(tmp_path)
-    with pytest.raises(UserError, match="images_per_part of the stamps is 0"):
+    with pytest.raises(UserError, match=r"images_per_part.*0"):
         tux_paint_parts(tmp_path, images_per_part=0)

@@ -77,8 +77,8 @@ def test_an_image_that_can_not_be_read_is_an_error_of_the_user():
     [
         ("coco2017", "x", "dataset"),
         ("coco2014", "", "name it in --data_dir"),
-        ("coco2014", "nothing/here", "holds neither"),
-        ("prepared", "nothing/here", "holds no prepared data set"),
+        ("coco2014", "nothing/here", "nothing/here"),
+        ("prepared", "nothing/here", "nothing/here"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_sentence(dataset, folder, said):

@@ -59,7 +59,7 @@ def test_empty_lines_and_rows_are_left_out(tmp_path):
         ("Prompts,Category\nAn ox.,Text\nA yak.\n", r"line 3 of .*csv can't be read \(row does not fit the columns"),
         ("Prompts,Category\nAn ox.,Text\nA yak.,\n", "line 3 of .* has no category: write one there"),
         ('Prompts,Category\n"An\nox.",Text\n,Text\n', "line 4 of .* has no prompt"),
-        ('Prompts,Category\n"An ox.,Text\n', "line 2 of .* can't be read .row is no CSV"),
+        ('Prompts,Category\n"An ox.,Text\n', "line 2 of .* can't be read .row is not CSV"),
         ("Prompt,Categorie\nAn ox.,Text\n", "has no column Category, only Prompt, Categorie: rename one"),
         ("An ox.,Text\nA yak.,Text\n", "has no column Prompts"),
         ("Prompts,prompt,category\na,b,c\n", "two columns that may be the prompt"),
