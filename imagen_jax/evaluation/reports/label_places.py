@@ -85,14 +85,14 @@ def place_labels(
         )
 
     for point, size in zip(points, sizes, strict=True):
-        least, best = float("inf"), None
+        lowest, best = float("inf"), None
         for distance in DISTANCES:
-            if least <= FARTHER * distance:
+            if lowest <= FARTHER * distance:
                 break
             for box in (beside(point, size, way, distance * gap) for way in DIRECTIONS):
                 total = cost(box) + FARTHER * distance
-                if total < least:
-                    least, best = total, box
+                if total < lowest:
+                    lowest, best = total, box
         assert best is not None
         placed.append(best)
     return placed

@@ -81,7 +81,7 @@ def plot_pareto(
         UserError: there are no points, one is not finite, or a file can't be written.
     """
     if not points:
-        raise UserError("there is no point to plot: measure at least one setting")
+        raise UserError("there are no points to plot: measure at least one setting")
     for point in points:
         if not (math.isfinite(point.x) and math.isfinite(point.y)):
             name = " ".join(filter(None, [point.group, point.label]))
@@ -94,8 +94,8 @@ def plot_pareto(
         figure, axis = plt.subplots(figsize=(8, 6), dpi=150, layout="constrained")
         try:
             draw_groups(axis, points)
-            axis.set_xlabel(f"{x_label} (more is better)", parse_math=False)
-            axis.set_ylabel(f"{y_label} (less is better)", parse_math=False)
+            axis.set_xlabel(f"{x_label} (higher is better)", parse_math=False)
+            axis.set_ylabel(f"{y_label} (lower is better)", parse_math=False)
             write_labels(figure, axis, points)
             with writing(png) as file:
                 figure.savefig(file, metadata={"Software": None})
@@ -162,25 +162,28 @@ def write_labels(figure: Figure, axis: Axes, points: Sequence[ParetoPoint]) -> N
     figure.set_layout_engine("none")
     axis.autoscale(False)
     extents = [text.get_window_extent(canvas.get_renderer()) for text in texts]
-    places = [to_pair(axis.transData.transform((point.x, point.y))) for point in points]
-    lines = [[place for place, point in zip(places, points, strict=True) if point.group == group] for group in groups]
+    positions = [to_pair(axis.transData.transform((point.x, point.y))) for point in points]
+    lines = [
+        [position for position, point in zip(positions, points, strict=True) if point.group == group]
+        for group in groups
+    ]
     sheet = axis.get_window_extent(canvas.get_renderer())
     gap = GAP * figure.dpi / 72
     boxes = place_labels(
-        places,
+        positions,
         [(extent.width, extent.height) for extent in extents],
         lines,
         Box(sheet.x0, sheet.y0, sheet.x1, sheet.y1),
         gap,
     )
     to_data = axis.transData.inverted().transform
-    for text, extent, box, place, colour in zip(texts, extents, boxes, places, colours, strict=True):
+    for text, extent, box, position, colour in zip(texts, extents, boxes, positions, colours, strict=True):
         # The extent of a text has an offset from the text's position.
-        origin = (box.left - (extent.x0 - place[0]), box.bottom - (extent.y0 - place[1]))
+        origin = (box.left - (extent.x0 - position[0]), box.bottom - (extent.y0 - position[1]))
         text.set_position(to_pair(to_data(origin)))
-        end = (min(max(place[0], box.left), box.right), min(max(place[1], box.bottom), box.top))
-        if math.dist(place, end) > MAX_LABEL_DISTANCE * gap:
-            (start_x, start_y), (end_x, end_y) = to_data(place), to_data(end)
+        end = (min(max(position[0], box.left), box.right), min(max(position[1], box.bottom), box.top))
+        if math.dist(position, end) > MAX_LABEL_DISTANCE * gap:
+            (start_x, start_y), (end_x, end_y) = to_data(position), to_data(end)
             axis.plot([start_x, end_x], [start_y, end_y], color=colour, linewidth=0.5, alpha=0.7, zorder=1)
 
 
