@@ -178,7 +178,8 @@ def open_reference(dataset: str, folder: str | Path) -> Reference:
     Raises:
         UserError: the name is unknown, or files are missing or damaged.
     """
-    return DATASETS[dataset](check_reference(dataset, folder))
+    path = check_reference(dataset, folder)
+    return DATASETS[dataset](path)
 
 
 def check_reference(dataset: str, folder: str | Path) -> Path:
