@@ -22,10 +22,10 @@ from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.protocols import drawbench_run
 from imagen_jax.evaluation.protocols.deviations import PROTOCOLS, overrides_of
-from imagen_jax.evaluation.protocols.drawn import StepBar
 from imagen_jax.evaluation.protocols.references import DATASETS
 from imagen_jax.evaluation.protocols.requests import Wanted, check_wanted, make_request, open_data
 from imagen_jax.evaluation.protocols.runs import run_evaluation, run_sweep
+from imagen_jax.evaluation.protocols.sampled_images import StepBar
 from imagen_jax.evaluation.protocols.sweep import Point, list_points, parse_axis
 from imagen_jax.pretrained import find_stages
 from imagen_jax.runtime import distributed_flags, processes
@@ -35,31 +35,41 @@ from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, split_places, to_path
 
-OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, pictures, features.", required=True)
+OUT = flags.DEFINE_string("out", None, "Folder of the evaluation: report, figures, images, features.", required=True)
 PROTOCOL = flags.DEFINE_string("protocol", "training_captions", f"One of {', '.join(PROTOCOLS)}.")
-DATASET = flags.DEFINE_string("dataset", "", f"What to compare with: {', '.join(DATASETS)}; else the protocol's.")
+DATASET = flags.DEFINE_string("dataset", "", f"Reference data set: {', '.join(DATASETS)}. Default: the protocol's.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the data set.")
-CACHE = flags.DEFINE_string("cache", "", "Folder of the data sets' features; else reference_features beside --out.")
+CACHE = flags.DEFINE_string("cache", "", "Folder of the data sets' features. Default: reference_features beside --out.")
 SAMPLES = flags.DEFINE_integer(
-    "samples", None, "Captions to draw, or pictures of each prompt of DrawBench; else the protocol's.", lower_bound=1
+    "samples",
+    None,
+    "Number of captions to sample images for, or of images per DrawBench prompt. Default: the protocol's.",
+    lower_bound=1,
 )
-CAPTIONS_FILE = flags.DEFINE_string("captions_file", "", "Captions of the data set, a line each; else by --seed.")
-PROMPTS_FILE = flags.DEFINE_string("prompts_file", "", "Prompts of DrawBench, its CSV; else our own.")
+CAPTIONS_FILE = flags.DEFINE_string(
+    "captions_file", "", "File with one caption of the data set per line. Default: chosen by --seed."
+)
+PROMPTS_FILE = flags.DEFINE_string("prompts_file", "", "DrawBench's CSV of prompts. Default: the bundled prompts.")
 BESIDE = flags.DEFINE_multi_string(
-    "beside", [], "With --protocol=drawbench: --out of other models, for the page; commas between, or the flag again."
+    "beside",
+    [],
+    "With --protocol=drawbench: the --out folders of other models to show on the page. Separate them with commas, or "
+    "repeat the flag.",
 )
-FEATURES = flags.DEFINE_list("features", [], "Feature networks, the first for the headline; else the protocol's.")
-RESIZE = flags.DEFINE_string("resize", "", "How pictures come to Inception's size; else its default.")
+FEATURES = flags.DEFINE_list("features", [], "Feature networks; the first gives the headline. Default: the protocol's.")
+RESIZE = flags.DEFINE_string("resize", "", "Resizing method for Inception's input. Default: Inception's own.")
 INCEPTION_WEIGHTS = flags.DEFINE_string("inception_weights", "", "Inception's file of weights.")
-CLIP = flags.DEFINE_string("clip", "", "CLIP model for the CLIP score, such as ViT-L/14; none: no such score.")
+CLIP = flags.DEFINE_string("clip", "", "CLIP model for the CLIP score, such as ViT-L/14; none for no CLIP score.")
 CLIP_WEIGHTS = flags.DEFINE_string("clip_weights", "", "CLIP's file or folder of weights.")
-CLIP_VOCABULARY = flags.DEFINE_string("clip_vocabulary", "", "bpe_simple_vocab_16e6.txt.gz, beside OpenAI's weights.")
+CLIP_VOCABULARY = flags.DEFINE_string("clip_vocabulary", "", "File bpe_simple_vocab_16e6.txt.gz, for OpenAI's weights.")
 REFERENCE_STATISTICS = flags.DEFINE_string(
-    "reference_statistics", "", "An npz file of mu and sigma, as pytorch-fid makes them, to measure against as well."
+    "reference_statistics", "", "npz file of mu and sigma, as pytorch-fid writes it, for a second Fréchet distance."
 )
-SWEEP = flags.DEFINE_multi_string("sweep", [], "Settings to try, as in guidance=1,8/1.35,8; again for their product.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the choice of captions and of their pictures.", 0, MAX_SEED)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
+SWEEP = flags.DEFINE_multi_string(
+    "sweep", [], "Values of a setting to try, as in guidance=1,8/1.35,8. Repeat the flag to try all combinations."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of captions and of the images' noise.", 0, MAX_SEED)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Max number of images sampled at once.", lower_bound=1)
 
 
 def without_drawbench(flag: str) -> Precondition:
@@ -67,7 +77,7 @@ def without_drawbench(flag: str) -> Precondition:
     return Precondition(
         flag,
         lambda given: given.protocol != "drawbench",
-        f"--{flag} has no effect with --protocol=drawbench, which draws and measures nothing: leave it out",
+        f"--{flag} has no effect with --protocol=drawbench, which only samples images: leave it out",
     )
 
 
@@ -96,12 +106,12 @@ PRECONDITIONS = (
     Precondition(
         "data_dir",
         lambda given: given.dataset or PROTOCOLS[given.protocol].dataset,
-        "--data_dir has no effect without --dataset: this protocol compares with the data the base was trained on",
+        "--data_dir has no effect without --dataset: this protocol uses the base's training data; set both",
     ),
     Precondition(
         "samples",
         lambda given: not given.captions_file,
-        "--samples has no effect with --captions_file, whose captions are all drawn: leave one of them out",
+        "--samples has no effect with --captions_file, whose captions are all used: leave one of them out",
     ),
     Precondition(
         "resize",
@@ -128,9 +138,9 @@ PRECONDITIONS = (
 
 def main() -> None:
     """Evaluates ``--stages`` and prints the result."""
-    out = check_places()
+    out = check_paths()
     if out.suffix in (".json", ".html"):
-        raise UserError(f"--out={OUT.value} is a file: name a folder, and the report is report.json in it")
+        raise UserError(f"--out={OUT.value} is a file: name a folder; the report is report.json in it")
     lookup(PROTOCOLS, PROTOCOL.value, "protocol")
     check_flags(PRECONDITIONS)
     points = list_points([parse_axis(text) for text in SWEEP.value])
@@ -190,7 +200,9 @@ def evaluate(
     """
     wanted = wanted or Wanted()
     if wanted.protocol == "drawbench":
-        raise UserError("drawbench is drawn, not measured: run python -m imagen_jax.evaluate --protocol=drawbench")
+        raise UserError(
+            "drawbench has no metrics: run python -m imagen_jax.evaluate --protocol=drawbench for its images"
+        )
     plan = plan_protocol(stages, wanted.protocol, overrides or {}, text_encoder=text_encoder)
     plan.check_effects(overrides or {})
     check_wanted(wanted)
@@ -238,7 +250,7 @@ def check_points(plan: CascadePlan, points: Sequence[Point], overrides: Mapping[
     for point in points:
         for name in point.settings:
             if name in overrides:
-                raise UserError(f"--{name} has no effect, for --sweep sets it at each point: leave one of them out")
+                raise UserError(f"--{name} has no effect, because --sweep sets it at each point: leave one of them out")
         at_point = plan.adjusted(point.settings)
         for name in point.settings:
             try:
@@ -263,7 +275,7 @@ def check_inputs() -> None:
         drawbench_run.check_beside(read_beside())
 
 
-def check_places() -> Path:
+def check_paths() -> Path:
     """Checks every flag that holds a path, before the long work starts, and returns ``--out``.
 
     Raises:
@@ -271,15 +283,15 @@ def check_places() -> Path:
     """
     data = (DATA_DIR, CACHE, CAPTIONS_FILE, PROMPTS_FILE, REFERENCE_STATISTICS)
     weights = (INCEPTION_WEIGHTS, CLIP_WEIGHTS, CLIP_VOCABULARY)
-    for place in (*read_stages(), *read_beside(), *(flag.value for flag in (*data, *weights))):
-        to_path(place)
+    for path in (*read_stages(), *read_beside(), *(flag.value for flag in (*data, *weights))):
+        to_path(path)
     read_text_encoder()
     return to_path(OUT.value)
 
 
 def read_beside() -> list[str]:
     """Returns the folders in ``--beside``."""
-    return [place for text in BESIDE.value for place in split_places(text)]
+    return [folder for text in BESIDE.value for folder in split_places(text)]
 
 
 def print_once(sentence: str) -> None:
@@ -292,10 +304,10 @@ def run_drawbench(cascade: Cascade, steps: StepBar, out: Path) -> None:
     """Samples the images of DrawBench and writes the page."""
     prompts = drawbench_run.read_prompts(PROMPTS_FILE.value)
     samples = SAMPLES.value or PROTOCOLS["drawbench"].samples
-    report = drawbench_run.draw_bench(cascade, steps, prompts, out, SEED.value, samples)
+    report = drawbench_run.sample_drawbench(cascade, steps, prompts, out, SEED.value, samples)
     if processes.is_process_zero():
         drawbench_run.write_bench(out, report, prompts, out.name, read_beside())
-    print_once(f"{samples} picture(s) of each of {len(prompts)} prompts; the page is {out / 'report.html'}")
+    print_once(f"{samples} image(s) of each of {len(prompts)} prompts; the page is {out / 'report.html'}")
 
 
 def read_wanted() -> Wanted:
@@ -322,5 +334,5 @@ if __name__ == "__main__":
     run_main(
         main,
         "name stages as --stages=…",
-        if_interrupted="what is drawn and measured is kept; run the same command to continue",
+        if_interrupted="sampled images and features are kept; run the same command to continue",
     )

@@ -113,7 +113,8 @@ def parse_array(content: bytes) -> np.ndarray:
     start = file.tell()
     left = len(content) - start
     if math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"its header declares {math.prod(shape)} values of {dtype.itemsize} bytes, but {left} bytes follow")
+        values = f"{math.prod(shape)} values of {dtype.itemsize} bytes"
+        raise ValueError(f"its header declares {values}, but {left} bytes follow")
     if dtype.kind == "U" and np.frombuffer(content, dtype.str[0] + "u4", offset=start).max(initial=0) > sys.maxunicode:
         raise ValueError("its text is not valid Unicode")
     return np.ndarray(shape, dtype, content, start, order="F" if is_column_major else "C")

@@ -123,7 +123,7 @@ def copy_missing(folder: epath.Path, objects: dict[str, ObjectInfo], target: pat
         kind = ForNowError if is_passing(error) else UserError
         fix = FIXES.get(error.errno, "run the same command again")
         raise kind(
-            f"{folder} can't be copied to {place} ({os.strerror(error.errno)}): {fix}, or set IMAGEN_JAX_CACHE to "
+            f"{folder} can't be copied to {target} ({os.strerror(error.errno)}): {fix}, or set IMAGEN_JAX_CACHE to "
             "another folder"
         ) from error
 

@@ -37,9 +37,9 @@ from imagen_jax.web.jobs import OVER, Jobs
 from imagen_jax.web.orders import Limits, describe_stages, read_order
 
 PAGE = pathlib.Path(__file__).with_name("page")
-LOOKS_A_SECOND = 10
+POLLS_PER_SECOND = 10
 
-FORGOTTEN = "there is no such picture, or it is forgotten"
+UNKNOWN_JOB = "there is no such image, or the server no longer keeps it: sample it again"
 
 
 class Page:
@@ -61,20 +61,20 @@ class Page:
             "max_steps": limits.steps,
         }
 
-    async def tell_stages(self, request: Request) -> Response:
+    async def send_stages(self, request: Request) -> Response:
         """Returns the stages and the possible settings of an order."""
         return JSONResponse(self.facts)
 
     async def take_order(self, request: Request) -> Response:
         """Validates an order and adds it to the queue."""
         if not is_json(request):
-            return refuse("an order is sent as application/json", 415)
+            return refuse("send the order as application/json", 415)
         stages = self.jobs.cascade.stages
         async with self.uploads.body(request) as body:
             try:
                 order = await asyncio.to_thread(lambda: read_order(parse_json(body), stages, self.limits))
             except (UserError, ValueError) as error:
-                return refuse(str(error) if isinstance(error, UserError) else "the order is no JSON", 400)
+                return refuse(str(error) if isinstance(error, UserError) else "the order is not JSON", 400)
         try:
             return JSONResponse({"id": self.jobs.add(order).name}, 202)
         except UserError as error:
@@ -84,7 +84,7 @@ class Page:
         """Streams the changes of a job until it is over."""
         name = request.path_params["name"]
         if self.jobs.describe(name) is None:
-            return refuse(FORGOTTEN, 404)
+            return refuse(UNKNOWN_JOB, 404)
         headers = {"Cache-Control": "no-store"}
         events = events_of(self.jobs, name, lambda: request.app.state.ends)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
@@ -94,14 +94,14 @@ class Page:
         self.jobs.cancel(request.path_params["name"])
         return Response(status_code=204)
 
-    async def give_picture(self, request: Request) -> Response:
+    async def send_image(self, request: Request) -> Response:
         """Returns a job's final image as a PNG."""
-        picture = self.jobs.picture(request.path_params["name"])
-        if not picture:
-            return refuse(FORGOTTEN, 404)
-        return Response(picture, media_type="image/png")
+        image = self.jobs.image(request.path_params["name"])
+        if not image:
+            return refuse(UNKNOWN_JOB, 404)
+        return Response(image, media_type="image/png")
 
-    async def tell_history(self, request: Request) -> Response:
+    async def send_history(self, request: Request) -> Response:
         """Returns all jobs with a final image, newest first."""
         return JSONResponse(self.jobs.history())
 
@@ -117,12 +117,12 @@ def make_app(jobs: Jobs, limits: Limits, before: Sequence[Middleware]) -> Starle
     page = Page(jobs, limits)
     app = Starlette(
         routes=[
-            Route("/stages", page.tell_stages),
+            Route("/stages", page.send_stages),
             Route("/orders", page.take_order, methods=["POST"]),
             Route("/jobs/{name}", page.follow),
             Route("/jobs/{name}", page.cancel, methods=["DELETE"]),
-            Route("/pictures/{name}.png", page.give_picture),
-            Route("/history", page.tell_history),
+            Route("/pictures/{name}.png", page.send_image),
+            Route("/history", page.send_history),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=before,
@@ -141,12 +141,12 @@ async def events_of(jobs: Jobs, name: str, ends: Callable[[], bool]) -> AsyncIte
         ends: returns whether the server is about to stop.
     """
     seen: dict[str, Any] = {"preview": ""}
-    while not ends() and (told := jobs.describe(name)) is not None:
-        if told != seen:
+    while not ends() and (job := jobs.describe(name)) is not None:
+        if job != seen:
             # Previews are large, so an unchanged one is not sent again.
-            news = {key: value for key, value in told.items() if key != "preview" or value != seen["preview"]}
-            seen = told
-            yield f"data: {json.dumps(news)}\n\n"
-        if told["state"] in OVER:
+            changes = {key: value for key, value in job.items() if key != "preview" or value != seen["preview"]}
+            seen = job
+            yield f"data: {json.dumps(changes)}\n\n"
+        if job["state"] in OVER:
             return
-        await asyncio.sleep(1 / LOOKS_A_SECOND)
+        await asyncio.sleep(1 / POLLS_PER_SECOND)

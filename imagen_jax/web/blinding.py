@@ -30,9 +30,9 @@ class Dealt(NamedTuple):
     left: str
 
 
-def hide(secret: bytes, *told: str | int) -> str:
+def hide(secret: bytes, *values: str | int) -> str:
     """Returns ``NAME_LENGTH`` pseudorandom hexadecimal digits that depend only on the secret and the values."""
-    return hmac.digest(secret, json.dumps(told).encode(), hashlib.sha256).hex()[:NAME_LENGTH]
+    return hmac.digest(secret, json.dumps(values).encode(), hashlib.sha256).hex()[:NAME_LENGTH]
 
 
 def deal(secret: bytes, rater: str, pairs: Sequence[Pair]) -> list[Dealt]:
@@ -46,6 +46,6 @@ def left_of(secret: bytes, rater: str, pair: Pair) -> str:
     return "ab"[int(hide(secret, "left", rater, pair.key), 16) % 2]
 
 
-def picture_name(secret: bytes, pair: Pair, side: str, number: int) -> str:
+def image_name(secret: bytes, pair: Pair, side: str, number: int) -> str:
     """Returns the name of an image in the browser's requests."""
     return hide(secret, "picture", pair.key, side, number)

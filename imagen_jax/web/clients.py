@@ -28,7 +28,7 @@ class UploadError(Exception):
         self.status = status
 
 
-class Leavers:
+class DisconnectGuard:
     """ASGI middleware that ends the request of a disconnected client without a traceback.
 
     Args:
@@ -50,14 +50,14 @@ class Uploads:
     """Reads request bodies within limits.
 
     Args:
-        largest: max size of a body in bytes.
+        max_bytes: max size of a body in bytes.
         at_once: max number of bodies in memory; further requests wait.
         seconds: time limit in seconds for the arrival of a body.
     """
 
-    def __init__(self, largest: int, at_once: int, seconds: float = UPLOAD_SECONDS):
-        self.largest, self.seconds = largest, seconds
-        self._places = asyncio.Semaphore(at_once)
+    def __init__(self, max_bytes: int, at_once: int, seconds: float = UPLOAD_SECONDS):
+        self.max_bytes, self.seconds = max_bytes, seconds
+        self._slots = asyncio.Semaphore(at_once)
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -68,7 +68,7 @@ class Uploads:
                 (status 408).
             ClientDisconnect: the client disconnects while it sends.
         """
-        async with self._places:
+        async with self._slots:
             try:
                 async with asyncio.timeout(self.seconds):
                     body = await self._read(request)
@@ -80,9 +80,9 @@ class Uploads:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self.largest:
-                most = f"{self.largest / 2**20:g} MiB" if self.largest >= 2**20 else f"{self.largest} bytes"
-                raise UploadError(f"a request is at most {most} large: send a smaller one", 413)
+            if len(body) > self.max_bytes:
+                limit = f"{self.max_bytes / 2**20:g} MiB" if self.max_bytes >= 2**20 else f"{self.max_bytes} bytes"
+                raise UploadError(f"the request exceeds {limit}: send a smaller one", 413)
         return bytes(body)
 
 

@@ -1,6 +1,6 @@
 """Runs a queue of orders in one worker thread and keeps the recent results.
 
-    order -> WAITING -> DRAWING -> DONE with an image, FAILED with a message, or CANCELLED
+    order -> WAITING -> SAMPLING -> DONE with an image, FAILED with a message, or CANCELLED
 
 Memory is bounded. Waiting orders hold their files in encoded form, and the worker decodes one order at a time. A
 finished job keeps its settings and its image, but not the uploaded files.
@@ -29,7 +29,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.web.orders import Limits, Order
 
-WAITING, DRAWING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
+WAITING, SAMPLING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)
 
 
@@ -45,12 +45,12 @@ class Job:
     Attributes:
         order: the order; without its uploaded files once the job is over.
         name: random identifier for URLs, hard to guess.
-        state: ``WAITING``, ``DRAWING``, ``DONE``, ``FAILED`` or ``CANCELLED``.
+        state: ``WAITING``, ``SAMPLING``, ``DONE``, ``FAILED`` or ``CANCELLED``.
         step: number of finished denoising steps.
         steps: total number of denoising steps of all stages.
         preview: current estimate of the image during sampling, as a data URL; empty otherwise.
         problem: reason why the job failed or was dropped, one sentence; empty otherwise.
-        picture: final image as PNG bytes; empty before the job is done.
+        image: final image as PNG bytes; empty before the job is done.
         seconds: time in seconds that a finished job took.
         until: time on the monotonic clock when an unfinished job is dropped; each request for the job extends it.
     """
@@ -62,16 +62,16 @@ class Job:
     steps: int = 0
     preview: str = ""
     problem: str = ""
-    picture: bytes = b""
+    image: bytes = b""
     seconds: float = 0.0
     until: float = float("inf")
 
     def describe(self) -> dict[str, Any]:
         """Returns the job as a JSON-serialisable dict for the page."""
-        told = {"id": self.name, "state": self.state, "step": self.step, "steps": self.steps, "problem": self.problem}
+        facts = {"id": self.name, "state": self.state, "step": self.step, "steps": self.steps, "problem": self.problem}
         if self.state == DONE:
-            told |= {"picture": f"pictures/{self.name}.png", "seconds": round(self.seconds, 2)}
-        return {**told, "settings": self.order.told}
+            facts |= {"picture": f"pictures/{self.name}.png", "seconds": round(self.seconds, 2)}
+        return {**facts, "settings": self.order.page_settings}
 
 
 class Jobs:
@@ -86,8 +86,8 @@ class Jobs:
         self.cascade, self.limits = cascade, limits
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
-        self._drawn: Job | None = None
-        self._walks: set[str] = set()
+        self._current: Job | None = None
+        self._trajectories: set[str] = set()
         cascade.on_step = self._count_step
         cascade.on_estimate = self._show_estimate
         threading.Thread(target=self._work, name="drawing", daemon=True).start()
@@ -102,10 +102,10 @@ class Jobs:
             self._drop_abandoned()
             waiting = self._of_state(WAITING)
             if len(waiting) >= self.limits.waiting:
-                raise UserError(f"{self.limits.waiting} pictures are waiting already: try again when one is done")
+                raise UserError(f"{self.limits.waiting} orders are waiting already: try again when one is done")
             if waiting and sum(job.order.size for job in waiting) + order.size > self.limits.waiting_bytes:
-                most = self.limits.waiting_bytes / 2**20
-                raise UserError(f"orders with {most:g} MiB of pictures are waiting: try again when one is done")
+                limit = self.limits.waiting_bytes / 2**20
+                raise UserError(f"waiting orders may have {limit:g} MiB of images at most: try again when one is done")
             job = Job(order, until=time.monotonic() + self.limits.patience_at_first)
             self._jobs[job.name] = job
             self._changed.notify()
@@ -124,17 +124,17 @@ class Jobs:
             before = 0
             if job.state == WAITING:
                 before = list(self._jobs.values()).index(job)
-                before = sum(one.state in (WAITING, DRAWING) for one in list(self._jobs.values())[:before])
+                before = sum(one.state in (WAITING, SAMPLING) for one in list(self._jobs.values())[:before])
             return {**job.describe(), "before": before, "preview": job.preview}
 
-    def picture(self, name: str) -> bytes:
+    def image(self, name: str) -> bytes:
         """Returns the final image of a job as PNG bytes; empty if there is none."""
         with self._changed:
             job = self._jobs.get(name)
             if job is None:
                 return b""
             job.until = max(job.until, time.monotonic() + self.limits.patience)
-            return job.picture
+            return job.image
 
     def cancel(self, name: str) -> None:
         """Removes a job from the queue, or stops its sampling at the next step callback."""
@@ -153,57 +153,57 @@ class Jobs:
             job = self._begin_next()
             began = time.perf_counter()
             try:
-                picture = self._draw(job)
+                image = self._sample(job)
             except CancelledError:
                 continue
             except UserError as error:
                 self._end(job, FAILED, problem=str(error))
             except Exception:
                 # One failed image must not stop the server.
-                logging.exception("a picture could not be drawn")
-                self._end(job, FAILED, problem="this picture could not be drawn: the terminal says why")
+                logging.exception("an image could not be sampled")
+                self._end(job, FAILED, problem="this image could not be sampled: see the terminal for the reason")
             else:
-                self._end(job, DONE, picture=picture, seconds=time.perf_counter() - began)
+                self._end(job, DONE, image=image, seconds=time.perf_counter() - began)
 
     def _begin_next(self) -> Job:
-        """Waits for an order, marks its job as ``DRAWING`` and returns the job."""
+        """Waits for an order, marks its job as ``SAMPLING`` and returns the job."""
         with self._changed:
             while True:
                 self._drop_abandoned()
                 if waiting := self._of_state(WAITING):
-                    waiting[0].state = DRAWING
+                    waiting[0].state = SAMPLING
                     return waiting[0]
                 self._changed.wait()
 
-    def _draw(self, job: Job) -> bytes:
+    def _sample(self, job: Job) -> bytes:
         order = job.order
         edit = order.decode_edit()
         self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample)))
         cascade = self.cascade.adjusted(**order.settings)
-        job.steps, self._drawn = cascade.count_steps(edit), job
+        job.steps, self._current = cascade.count_steps(edit), job
         try:
             (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
         finally:
             # JAX delivers estimates asynchronously. A late one would be attributed to the next job.
             jax.effects_barrier()
-            self._drawn = None
+            self._current = None
         metadata = {"prompt": order.prompt, "seed": str(order.seed), **cascade.describe()}
         return encode_picture(to_pixels(stages[-1])[0], "png", metadata)
 
-    def _bound_programs(self, walk: str) -> None:
+    def _bound_programs(self, trajectory: str) -> None:
         """Clears all compiled programs before a new trajectory if ``MAX_TRAJECTORIES`` of them are cached.
 
         JAX caches megabytes for each number of steps, in addition to the cascade's own programs.
 
         Args:
-            walk: text that identifies the sampling settings, the strength and the number of returns.
+            trajectory: text that identifies the sampling settings, the strength and ``resample``.
         """
-        if walk not in self._walks and len(self._walks) >= MAX_TRAJECTORIES:
-            self._walks.clear()
+        if trajectory not in self._trajectories and len(self._trajectories) >= MAX_TRAJECTORIES:
+            self._trajectories.clear()
             self.cascade.forget_programs()
             jax.clear_caches()
             release_memory()
-        self._walks.add(walk)
+        self._trajectories.add(trajectory)
 
     def _count_step(self, number: Any) -> None:
         """Counts a step of the current job.
@@ -213,19 +213,19 @@ class Jobs:
         """
         with self._changed:
             self._drop_abandoned()
-            job = self._drawn
-            if job is not None and job.state != DRAWING:
+            job = self._current
+            if job is not None and job.state != SAMPLING:
                 raise CancelledError
             if job is not None:
                 job.step += 1
 
     def _show_estimate(self, images: Any) -> None:
-        job = self._drawn
-        if job is not None and job.state == DRAWING:
+        job = self._current
+        if job is not None and job.state == SAMPLING:
             png = encode_png(to_pixels(np.asarray(images))[0])
             preview = "data:image/png;base64," + base64.b64encode(png).decode()
             with self._changed:
-                if job.state == DRAWING:
+                if job.state == SAMPLING:
                     job.preview = preview
 
     def _of_state(self, state: str) -> list[Job]:
@@ -234,11 +234,11 @@ class Jobs:
     def _drop_abandoned(self) -> None:
         """Cancels the waiting and running jobs whose ``until`` has passed."""
         now = time.monotonic()
-        for job in [*self._of_state(WAITING), *self._of_state(DRAWING)]:
+        for job in [*self._of_state(WAITING), *self._of_state(SAMPLING)]:
             if job.until < now:
-                self._end(job, CANCELLED, problem="nobody followed this order any more")
+                self._end(job, CANCELLED, problem="this order was dropped, because no page followed it: send it again")
 
-    def _end(self, job: Job, state: str, problem: str = "", picture: bytes = b"", seconds: float = 0.0) -> None:
+    def _end(self, job: Job, state: str, problem: str = "", image: bytes = b"", seconds: float = 0.0) -> None:
         """Ends a job unless it is over, and deletes the oldest jobs beyond ``limits.kept`` or ``limits.kept_bytes``.
 
         Jobs with and without a final image count separately. The newest image is always kept.
@@ -246,14 +246,14 @@ class Jobs:
         with self._changed:
             if job.state in OVER:
                 return
-            job.state, job.problem, job.picture, job.seconds = state, problem, picture, seconds
-            job.order, job.preview = job.order.without_pictures(), ""
+            job.state, job.problem, job.image, job.seconds = state, problem, image, seconds
+            job.order, job.preview = job.order.without_files(), ""
             number, size = Counter[bool](), 0
             for name, one in reversed([*self._jobs.items()]):
                 if one.state in OVER:
-                    has_picture = one.state == DONE
-                    number[has_picture] += 1
-                    size += len(one.picture)
-                    too_large = number[has_picture] > 1 and size > self.limits.kept_bytes
-                    if number[has_picture] > self.limits.kept or (has_picture and too_large):
+                    has_image = one.state == DONE
+                    number[has_image] += 1
+                    size += len(one.image)
+                    too_large = number[has_image] > 1 and size > self.limits.kept_bytes
+                    if number[has_image] > self.limits.kept or (has_image and too_large):
                         del self._jobs[name]

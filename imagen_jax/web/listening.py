@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from imagen_jax.errors import UserError
-from imagen_jax.web.clients import Leavers
+from imagen_jax.web.clients import DisconnectGuard
 from imagen_jax.web.origins import OwnPagesOnly, read_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -34,7 +34,7 @@ def keep_out(host: str, origins: Collection[str] = ()) -> list[Middleware]:
     shown = [read_origin(one) for one in origins]
     names = [*LOOPBACK, *(str(urlsplit(one).hostname) for one in shown)] if host in LOOPBACK else ["*"]
     return [
-        Middleware(Leavers),
+        Middleware(DisconnectGuard),
         Middleware(TrustedHostMiddleware, allowed_hosts=names),
         Middleware(OwnPagesOnly, origins=shown),
     ]
@@ -78,7 +78,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
         # another program has bound the port without listening on it.
         socket.listen(config.backlog)
     except (SystemExit, OSError):
-        raise UserError(f"{host}:{port} can't be listened on: choose another --port") from None
-    place = f"{'localhost' if host in LOOPBACK else host}:{socket.getsockname()[1]}"
-    print(f"Open http://{place} in a browser; Ctrl-C ends.", flush=True)
+        raise UserError(f"the server can't listen on {host}:{port}: choose another --port") from None
+    address = f"{'localhost' if host in LOOPBACK else host}:{socket.getsockname()[1]}"
+    print(f"Open http://{address} in a browser. Press Ctrl-C to stop.", flush=True)
     Server(config, app).run(sockets=[socket])

@@ -59,7 +59,7 @@ class Order(NamedTuple):
         negative_prompt: the negative prompt; None for the stages' null prompt.
         seed: seed of the noise.
         settings: values of keys of ``config.sampling``, one for each stage.
-        told: settings for the history, in the form in which the page sends them.
+        page_settings: settings for the history, in the form in which the page sends them.
         image: file of the image to edit, as uploaded; empty for none. It is decoded late, because a small file may
             decode to gigabytes.
         mask: file of the image's mask, as uploaded; empty for none.
@@ -71,7 +71,7 @@ class Order(NamedTuple):
     negative_prompt: str | None
     seed: int
     settings: dict[str, list[Any]]
-    told: dict[str, Any]
+    page_settings: dict[str, Any]
     image: bytes = b""
     mask: bytes = b""
     strength: float = 1.0
@@ -82,7 +82,7 @@ class Order(NamedTuple):
         """The total size of the uploaded image and mask in bytes."""
         return len(self.image) + len(self.mask)
 
-    def without_pictures(self) -> "Order":
+    def without_files(self) -> "Order":
         """Returns the order without the uploaded image and mask, for jobs that are over."""
         return self._replace(image=b"", mask=b"")
 
@@ -94,7 +94,7 @@ class Order(NamedTuple):
         """
         if not self.image:
             return NO_EDIT
-        image = decode_sent(self.image, "picture", decode_pixels)
+        image = decode_sent(self.image, "image", decode_pixels)
         mask = decode_sent(self.mask, "mask", decode_mask) if self.mask else None
         return Edit(image, mask, self.strength, self.resample)
 
@@ -117,61 +117,70 @@ def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[s
     ]
 
 
-def read_order(asked: Any, stages: Sequence[SamplingStage], limits: Limits) -> Order:
+def read_order(requested: Any, stages: Sequence[SamplingStage], limits: Limits) -> Order:
     """Parses and validates an order.
 
     Args:
-        asked: parsed JSON of the request.
+        requested: parsed JSON of the request.
         stages: stages of the cascade.
         limits: limits of a page's requests.
 
     Raises:
         UserError: a field is missing, unknown, of the wrong type or out of range; the message names it.
     """
-    if not isinstance(asked, dict):
-        raise UserError("an order is a JSON object")
-    for name in sorted(asked.keys() - FIELDS):
-        raise UserError(f"an order has no {shown(name)}: it has {', '.join(sorted(FIELDS))}")
-    prompt = read_text(asked, "prompt")
-    negative = read_text(asked, "negative_prompt") or None
-    seed = asked.get("seed", 0)
+    if not isinstance(requested, dict):
+        raise UserError("an order must be a JSON object")
+    for name in sorted(requested.keys() - FIELDS):
+        raise UserError(f"an order has no field {shown(name)}: its fields are {', '.join(sorted(FIELDS))}")
+    prompt = read_text(requested, "prompt")
+    negative = read_text(requested, "negative_prompt") or None
+    seed = requested.get("seed", 0)
     # JSON does not distinguish integers from floats.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
-    settings = read_settings(asked.get("stages", []), len(stages), limits)
-    image, mask = read_pictures(asked)
+    settings = read_settings(requested.get("stages", []), len(stages), limits)
+    image, mask = read_images(requested)
     if not prompt and not image:
-        raise UserError("there is nothing to draw: write a prompt")
-    told = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "stages": asked.get("stages", [])}
+        raise UserError("there is nothing to sample: write a prompt")
+    page_settings = {
+        "prompt": prompt,
+        "negative_prompt": negative or "",
+        "seed": seed,
+        "stages": requested.get("stages", []),
+    }
     if not image:
-        return Order(prompt, negative, seed, settings, told)
-    strength = float(read_number(asked.get("strength", 1.0), "strength", 0.01, 1))
-    resample = int(read_number(asked.get("resample", 1), "resample", 1, 10, whole=True)) if mask else 1
-    told |= {"strength": strength, "resample": resample, "edited": "mask" if mask else "image"}
-    return Order(prompt, negative, seed, settings, told, image, mask, strength, resample)
+        return Order(prompt, negative, seed, settings, page_settings)
+    strength = float(read_number(requested.get("strength", 1.0), "strength", 0.01, 1))
+    resample = int(read_number(requested.get("resample", 1), "resample", 1, 10, whole=True)) if mask else 1
+    page_settings |= {"strength": strength, "resample": resample, "edited": "mask" if mask else "image"}
+    return Order(prompt, negative, seed, settings, page_settings, image, mask, strength, resample)
 
 
-def read_text(asked: Mapping[str, Any], name: str) -> str:
+def read_text(requested: Mapping[str, Any], name: str) -> str:
     """Returns a text field of the order without surrounding whitespace; "" if the field is missing."""
-    text = asked.get(name, "")
+    text = requested.get(name, "")
     if not isinstance(text, str) or len(text) > MAX_PROMPT_LENGTH:
-        raise UserError(f"the {name.replace('_', ' ')} is a text of up to {MAX_PROMPT_LENGTH} characters")
+        raise UserError(f"the {name.replace('_', ' ')} must be a text of at most {MAX_PROMPT_LENGTH} characters")
     # Replace lone surrogates, which JSON can contain and UTF-8 can't.
     return text.encode("utf-8", "replace").decode().strip()
 
 
-def read_number(value: Any, name: str, least: float | int, most: float | int, whole: bool = False) -> float | int:
+def read_number(value: Any, name: str, minimum: float | int, maximum: float | int, whole: bool = False) -> float | int:
     """Returns a number of the order after checking its type and range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise UserError(f"{name} lies between {least:g} and {most:g}, not at {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+        raise UserError(f"{name} must be between {minimum:g} and {maximum:g}, not {shown(value)}")
     if whole and value != int(value):
-        raise UserError(f"{name} is a whole number, not {shown(value)}")
+        raise UserError(f"{name} must be a whole number, not {shown(value)}")
     return value
 
 
-def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any]]:
+def read_settings(requested: Any, stages: int, limits: Limits) -> dict[str, list[Any]]:
     """Returns the settings of the stages by name, one value for each stage; omitted settings are left out."""
-    if not isinstance(asked, list) or len(asked) not in (0, stages) or not all(isinstance(one, dict) for one in asked):
-        raise UserError(f"the settings are a list of one object for each of {stages} stage(s)")
+    if (
+        not isinstance(requested, list)
+        or len(requested) not in (0, stages)
+        or not all(isinstance(one, dict) for one in requested)
+    ):
+        raise UserError(f"stages must be a list of one object for each of {stages} stage(s)")
     readers = {
         "guidance": lambda value: float(read_number(value, "guidance", -100, 100)),
         "steps": lambda value: int(read_number(value, "steps", 1, limits.steps, whole=True)),
@@ -180,11 +189,11 @@ def read_settings(asked: Any, stages: int, limits: Limits) -> dict[str, list[Any
         "spacing": lambda value: read_choice(value, "spacing", SPACINGS),
         "thresholding": lambda value: read_choice(value, "thresholding", ("none", "static", "dynamic")),
     }
-    for name in sorted({name for one in asked for name in one} - readers.keys()):
-        raise UserError(f"unknown setting {shown(name)} of a stage: known are {', '.join(readers)}")
+    for name in sorted({name for one in requested for name in one} - readers.keys()):
+        raise UserError(f"unknown setting {shown(name)} of a stage: choose from {', '.join(readers)}")
     settings = {}
     for name, read in readers.items():
-        values = [one[name] for one in asked if name in one]
+        values = [one[name] for one in requested if name in one]
         if values and len(values) != stages:
             raise UserError(f"{name} is given for {len(values)} of {stages} stages: give it for all")
         if values:
@@ -200,28 +209,28 @@ def shown(value: Any) -> str:
 def read_choice(value: Any, name: str, known: Any) -> str:
     """Returns a name after checking that it is one of the known names."""
     if value not in list(known):
-        raise UserError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
+        raise UserError(f"{name} must be one of {', '.join(known)}, not {shown(value)}")
     return value
 
 
-def read_pictures(asked: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def read_images(requested: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Returns the uploaded files of an order's image and mask, not decoded; empty for missing ones.
 
     Only their headers are checked here. Other errors in the files are reported when the order is sampled.
     """
-    if not asked.get("image"):
+    if not requested.get("image"):
         for name in ("mask", "strength", "resample"):
-            if asked.get(name):
-                raise UserError(f"{name} has no effect without an image: choose one to begin with, or leave it out")
+            if requested.get(name):
+                raise UserError(f"{name} has no effect without an image: choose one to edit, or leave it out")
         return b"", b""
-    image, size = read_data_url(asked["image"], "picture")
-    if not asked.get("mask"):
+    image, size = read_data_url(requested["image"], "image")
+    if not requested.get("mask"):
         return image, b""
-    mask, mask_size = read_data_url(asked["mask"], "mask")
+    mask, mask_size = read_data_url(requested["mask"], "mask")
     # Compare sorted sides, because an orientation in a file may swap width and height.
     if sorted(size) != sorted(mask_size):
         raise UserError(
-            f"the mask has {mask_size[0]}×{mask_size[1]} pixels and the picture {size[0]}×{size[1]}: make them equal"
+            f"the mask has {mask_size[0]}×{mask_size[1]} pixels and the image {size[0]}×{size[1]}: make them equal"
         )
     return image, mask
 
@@ -238,14 +247,14 @@ def read_data_url(url: Any, name: str) -> tuple[bytes, tuple[int, int]]:
     try:
         head, _, content = url.partition(",")
         if not head.startswith("data:image/"):
-            raise ValueError("no data URL of an image")
+            raise ValueError("not a data URL of an image")
         encoded = base64.b64decode(content, validate=True)
         with opened_image(encoded) as image:
             width, height = image.size
     except (AttributeError, ValueError) as error:
         raise UserError(f"the {name} can't be read ({error}): choose a PNG, JPEG or WebP file") from error
     if max(width, height) > MAX_SIDE:
-        raise UserError(f"the {name} has {width}×{height} pixels: make it {MAX_SIDE} at most a side")
+        raise UserError(f"the {name} has {width}×{height} pixels: make each side at most {MAX_SIDE} pixels")
     return encoded, (width, height)
 
 

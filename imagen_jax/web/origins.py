@@ -20,8 +20,11 @@ from imagen_jax.errors import UserError
 OTHERS = ("cross-site", "same-site")
 """Rejected values of ``Sec-Fetch-Site``; another port of this machine counts as "same-site"."""
 
-SAID = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
+SAFETY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
 """Headers of every response: browsers may not guess its type, nor load it into another site's page."""
+
+FOREIGN = "requests of other sites' pages are rejected: open this page itself, or name its address in --origins"
+NOT_ASCII = "the query of the address has non-ASCII characters: leave them out"
 
 
 class OwnPagesOnly:
@@ -40,18 +43,18 @@ class OwnPagesOnly:
             await self.app(scope, receive, send)
             return
 
-        async def say(message: Message) -> None:
+        async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SAID)
+                MutableHeaders(scope=message).update(SAFETY_HEADERS)
             await send(message)
 
         if is_foreign(Headers(scope=scope), scope["method"], self.origins):
-            await JSONResponse({"problem": "this page answers to its own pages alone"}, 403)(scope, receive, say)
+            await JSONResponse({"problem": FOREIGN}, 403)(scope, receive, send_safely)
         elif not scope["query_string"].isascii():
             # Starlette fails to decode such a query string.
-            await JSONResponse({"problem": "an address is of plain characters"}, 400)(scope, receive, say)
+            await JSONResponse({"problem": NOT_ASCII}, 400)(scope, receive, send_safely)
         else:
-            await self.app(scope, receive, say)
+            await self.app(scope, receive, send_safely)
 
 
 def read_origin(text: str) -> str:
@@ -66,7 +69,9 @@ def read_origin(text: str) -> str:
     except ValueError:
         whole = False
     if not whole or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-        raise UserError(f"{text!a} is not where a proxy shows the page: write it as https://hub.example or with :port")
+        raise UserError(
+            f"--origins={text!a} is not a public address of the page: write it as https://hub.example or with :port"
+        )
     return f"{parts.scheme}://{parts.netloc}"
 
 

@@ -109,17 +109,17 @@ def make_comparison(a: Path, b: Path, together: int = 1) -> Comparison:
     """
     for folder in (a, b):
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}: name one of pictures, as in --a=runs/drawbench/pictures")
+            raise UserError(f"there is no folder {folder}: name a folder of images, as in --a=runs/drawbench/pictures")
     if a.resolve() == b.resolve():
-        raise UserError(f"{a} is given twice: name the pictures of two models, as in --a=… --b=…")
-    ours, notes_a = read_pictures(a)
-    theirs, notes_b = read_pictures(b)
+        raise UserError(f"{a} is given twice: name the images of two models, as in --a=… --b=…")
+    ours, notes_a = read_images(a)
+    theirs, notes_b = read_images(b)
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
-        raise UserError(f"no prompt and index is in both {a} and {b}: draw the same prompts with both models")
+        raise UserError(f"{a} and {b} have no prompt and index in common: sample the same prompts with both models")
     marks = [mark_of([(*key, side[key].digest) for key in shared]) for side in (ours, theirs)]
     if marks[0] == marks[1]:
-        raise UserError(f"{a} and {b} hold the same pictures: name the pictures of two models")
+        raise UserError(f"{a} and {b} contain the same images: name the images of two models")
     categories = read_categories(b) | read_categories(a)
     pairs = []
     for prompt, keys in groupby(shared, key=lambda key: key[0]):
@@ -127,16 +127,16 @@ def make_comparison(a: Path, b: Path, together: int = 1) -> Comparison:
         while part := list(islice(keys, together)):
             files = [tuple(side[key].file for key in part) for side in (ours, theirs)]
             pairs.append(Pair(mark_of(part)[:32], prompt, category, *files))
-    notes = [*notes_a, *notes_b, *tell_unpaired(ours, theirs, (a, b))]
+    notes = [*notes_a, *notes_b, *describe_unpaired(ours, theirs, (a, b))]
     return Comparison(short_names(a, b), tuple(pairs), (marks[0], marks[1]), tuple(notes))
 
 
-def mark_of(told: Sequence[tuple[str | int, ...]]) -> str:
+def mark_of(values: Sequence[tuple[str | int, ...]]) -> str:
     """Returns the SHA-256 of names and numbers, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
+def read_images(folder: Path) -> tuple[dict[Key, Found], list[str]]:
     """Reads the images of a folder that can be decoded and whose metadata have a prompt and an index.
 
     Returns:
@@ -148,29 +148,33 @@ def read_pictures(folder: Path) -> tuple[dict[Key, Found], list[str]]:
     all_files = files_in(folder)
     files = [file for file in all_files if file.suffix.lower() in SUFFIXES and file.name != GRID]
     others = [file.name for file in all_files if file.suffix.lower() in NOT_SHOWN]
-    pictures: dict[Key, Found] = {}
-    silent, notes = [], []
+    images: dict[Key, Found] = {}
+    unlabelled, notes = [], []
     if others:
-        notes.append(f"{len(others)} of {folder} left out, as they are no PNG, JPEG or WebP: {others[0]} and so on")
+        notes.append(f"{len(others)} of {folder} left out, because they are not PNG, JPEG or WebP, such as {others[0]}")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         looked = threads.map(look_into, files)
         # ``disable=None`` hides the bar when the output is no terminal.
-        for found in tqdm(looked, desc=f"Reading {folder.name}", total=len(files), unit="picture", disable=None):
+        for found in tqdm(looked, desc=f"Reading {folder.name}", total=len(files), unit="image", disable=None):
             if isinstance(found, str):
                 notes.append(found)
             elif found.key is None:
-                silent.append(found.file.name)
-            elif found.key in pictures:
-                names = f"{pictures[found.key].file.name} and {found.file.name}"
-                raise UserError(f"{names} of {folder} have the same prompt and index: keep one of them there")
+                unlabelled.append(found.file.name)
+            elif found.key in images:
+                names = f"{images[found.key].file.name} and {found.file.name}"
+                raise UserError(f"{names} of {folder} have the same prompt and index: keep only one of them")
             else:
-                pictures[found.key] = found
-    if silent:
-        notes.append(f"{len(silent)} of {folder} left out, as they say no prompt and index: {silent[0]} and so on")
-    if not pictures:
+                images[found.key] = found
+    if unlabelled:
+        notes.append(
+            f"{len(unlabelled)} of {folder} left out, because they have no prompt and index, such as {unlabelled[0]}"
+        )
+    if not images:
         why = f" ({notes[0]})" if notes else ""
-        raise UserError(f"{folder} holds no PNG, JPEG or WebP that imagen_jax.sample wrote{why}: name another folder")
-    return pictures, notes
+        raise UserError(
+            f"{folder} contains no PNG, JPEG or WebP that imagen_jax.sample wrote{why}: name another folder"
+        )
+    return images, notes
 
 
 def look_into(file: Path) -> Found | str:
@@ -195,11 +199,11 @@ def read_key(encoded: bytes) -> Key | None:
         DamagedImageError: the metadata can't be read.
     """
     with warnings.catch_warnings(action="ignore"), opened_image(encoded) as image:
-        said: Mapping[Any, object] = image.info
-        if "prompt" not in said:
+        metadata: Mapping[Any, object] = image.info
+        if "prompt" not in metadata:
             # Other programs write a PNG's texts after its pixels, where Pillow finds them only by decoding the image.
-            said = getattr(image, "text", {}) or read_description(image)
-    prompt, index = said.get("prompt"), str(said.get("index"))
+            metadata = getattr(image, "text", {}) or read_description(image)
+    prompt, index = metadata.get("prompt"), str(metadata.get("index"))
     is_index = index.isdecimal() and len(index) <= MAX_DIGITS
     if not isinstance(prompt, str) or not prompt.strip() or not is_utf8(prompt) or not is_index:
         return None
@@ -209,10 +213,10 @@ def read_key(encoded: bytes) -> Key | None:
 def read_description(image: Image.Image) -> dict[str, object]:
     """Returns the EXIF description of an image if it is a JSON object; otherwise an empty dict."""
     try:
-        said = parse_json(image.getexif().get(IMAGE_DESCRIPTION, ""))
+        description = parse_json(image.getexif().get(IMAGE_DESCRIPTION, ""))
     except (TypeError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def read_categories(folder: Path) -> dict[str, str]:
@@ -230,26 +234,26 @@ def read_categories(folder: Path) -> dict[str, str]:
     categories: dict[str, str] = {}
     for row in ROW_READERS[".csv"](table, None, ()):
         if row.problem:
-            raise UserError(f"{row.name} of {table} can't be read ({row.problem}, {row.detail}): mend it")
+            raise UserError(f"{row.name} of {table} can't be read ({row.problem}, {row.detail}): fix it")
         values = {name.strip().lower(): str(value).strip() for name, value in row.values.items()}
         prompt, category = values.get("prompt", values.get("prompts")), values.get("category")
         if prompt is None or category is None:
-            raise UserError(f"{table} has no columns prompt and category: name its columns so in the first line")
+            raise UserError(f"{table} has no columns prompt and category: name them in the first line")
         check_readable([prompt, category])
         categories.setdefault(prompt, category or NO_CATEGORY)
     return categories
 
 
-def tell_unpaired(ours: Mapping[Key, Found], theirs: Mapping[Key, Found], folders: tuple[Path, Path]) -> list[str]:
+def describe_unpaired(ours: Mapping[Key, Found], theirs: Mapping[Key, Found], folders: tuple[Path, Path]) -> list[str]:
     """Returns notes about prompts that only one folder has, and about unpaired images of shared prompts."""
     notes = []
     prompts = [{prompt for prompt, _ in side} for side in (ours, theirs)]
     for mine, others, folder in zip(prompts, reversed(prompts), folders, strict=True):
         if alone := sorted(mine - others):
-            notes.append(f"{len(alone)} prompts left out, as only {folder} has them: {alone[0]!r} and so on")
+            notes.append(f"{len(alone)} prompt(s) left out, because only {folder} has them, such as {alone[0]!r}")
     single = [key for key in ours.keys() ^ theirs.keys() if key[0] in prompts[0] & prompts[1]]
     if single:
-        notes.append(f"{len(single)} pictures left out, as the other folder lacks their index")
+        notes.append(f"{len(single)} image(s) left out, because the other folder lacks their index")
     return notes
 
 

@@ -29,7 +29,7 @@ from imagen_jax.data.pixels import decode_pixels, encode_png
 from imagen_jax.errors import UserError, check_names
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, to_path
-from imagen_jax.web.blinding import Dealt, deal, picture_name
+from imagen_jax.web.blinding import Dealt, deal, image_name
 from imagen_jax.web.clients import UploadError, Uploads, is_json, refuse, refuse_upload
 from imagen_jax.web.pairs import Pair
 from imagen_jax.web.ratings import ANSWERS, RatingStore
@@ -48,7 +48,7 @@ UPLOADS_AT_ONCE = 200
 PAIRS_IN_MEMORY = 200_000
 """Max number of cached pairs, summed over all raters; the order of other raters is computed again."""
 
-PICTURES_AT_ONCE = 2
+MAX_DECODINGS = 2
 """Max number of images that are decoded at once; decoding a large one takes a gigabyte."""
 
 
@@ -62,17 +62,17 @@ class RatingPage:
 
     def __init__(self, store: RatingStore, pairs: Sequence[Pair]):
         self.store, self.pairs = store, pairs
-        self.uploads, self._decoding = Uploads(MAX_BODY_BYTES, UPLOADS_AT_ONCE), asyncio.Semaphore(PICTURES_AT_ONCE)
+        self.uploads, self._decoding = Uploads(MAX_BODY_BYTES, UPLOADS_AT_ONCE), asyncio.Semaphore(MAX_DECODINGS)
         self._lock = threading.Lock()
         self._dealt: OrderedDict[str, dict[str, Dealt]] = OrderedDict()
-        self._pictures = {
-            picture_name(store.secret, pair, side, number): file
+        self._images = {
+            image_name(store.secret, pair, side, number): file
             for pair in pairs
             for side, files in (("a", pair.a), ("b", pair.b))
             for number, file in enumerate(files)
         }
 
-    async def tell_next(self, request: Request) -> Response:
+    async def send_next(self, request: Request) -> Response:
         """Returns the next pair that a rater has not rated."""
         return await self._answer(request, self._find_next)
 
@@ -80,59 +80,59 @@ class RatingPage:
         """Stores an answer, then returns the next pair."""
         return await self._answer(request, self._keep_answer)
 
-    async def give_picture(self, request: Request) -> Response:
+    async def send_image(self, request: Request) -> Response:
         """Returns an image's pixels as a PNG without metadata."""
-        file = self._pictures.get(request.path_params["name"])
+        file = self._images.get(request.path_params["name"])
         if file is None:
-            return refuse("there is no such picture", 404)
+            return refuse("there is no such image: load the page again", 404)
         try:
             async with self._decoding:
                 encoded = await asyncio.to_thread(encode_bare, file)
         except (OSError, DamagedImageError) as error:
             logging.error("%s can't be shown any more: %s", file, error)
-            return refuse("the picture can't be read any more: tell whoever runs this page", 404)
+            return refuse("the image can't be read any more: tell the person who runs this page", 404)
         # Browsers prefetch the image while the previous pair is shown. Its name always denotes the same pixels.
         return Response(encoded, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
     async def _answer(self, request: Request, act: Any) -> Response:
         if not is_json(request):
-            return refuse("a request is sent as application/json", 415)
+            return refuse("send the request as application/json", 415)
         async with self.uploads.body(request) as body:
             pass
         try:
-            asked = parse_json(body)
-            if not isinstance(asked, dict):
-                raise UserError("a request is a JSON object")
-            check_names(asked, FIELDS, "field of a request:")
-            rater = read_name(asked.get("rater"))
+            requested = parse_json(body)
+            if not isinstance(requested, dict):
+                raise UserError("a request must be a JSON object")
+            check_names(requested, FIELDS, "field of a request:")
+            rater = read_name(requested.get("rater"))
         except (UserError, ValueError) as error:
-            return refuse(str(error) if isinstance(error, UserError) else "the request is no JSON", 400)
+            return refuse(str(error) if isinstance(error, UserError) else "the request is not JSON", 400)
         try:
-            return await asyncio.to_thread(act, rater, asked)
+            return await asyncio.to_thread(act, rater, requested)
         except UserError as error:
             logging.error("%s", error)
-            return refuse("the database fails, and nothing of this is kept: tell whoever runs this page", 503)
+            return refuse("the database fails, so this answer is not stored: tell the person who runs this page", 503)
 
-    def _find_next(self, rater: str, asked: dict[str, Any]) -> Response:
+    def _find_next(self, rater: str, requested: dict[str, Any]) -> Response:
         rated = self.store.rated(rater)
         waiting = [dealt for dealt in self._deal(rater).values() if dealt.pair.key not in rated]
-        told: dict[str, Any] = {"rated": len(self.pairs) - len(waiting), "total": len(self.pairs)}
+        progress: dict[str, Any] = {"rated": len(self.pairs) - len(waiting), "total": len(self.pairs)}
         if waiting:
-            told |= self._show(waiting[0])
+            progress |= self._show(waiting[0])
         if waiting[1:]:
             soon = self._show(waiting[1])
-            told["soon"] = [*soon["left"], *soon["right"]]
-        return JSONResponse(told)
+            progress["soon"] = [*soon["left"], *soon["right"]]
+        return JSONResponse(progress)
 
-    def _keep_answer(self, rater: str, asked: dict[str, Any]) -> Response:
-        name, answers = asked.get("pair"), [asked.get(question) for question in ("alignment", "fidelity")]
+    def _keep_answer(self, rater: str, requested: dict[str, Any]) -> Response:
+        name, answers = requested.get("pair"), [requested.get(question) for question in ("alignment", "fidelity")]
         dealt = self._deal(rater).get(name) if isinstance(name, str) else None
         if dealt is None:
-            return refuse("there is no such pair for you: load the page again", 400)
+            return refuse("you have no such pair: load the page again", 400)
         if any(answer not in ANSWERS for answer in answers):
-            return refuse(f"both answers are one of {', '.join(ANSWERS)}", 400)
+            return refuse(f"both answers must be one of {', '.join(ANSWERS)}", 400)
         self.store.keep(rater, dealt.pair.key, dealt.left, *map(str, answers))
-        return self._find_next(rater, asked)
+        return self._find_next(rater, requested)
 
     def _deal(self, rater: str) -> dict[str, Dealt]:
         """Returns a rater's pairs in the rater's order, by their names in the browser."""
@@ -148,14 +148,14 @@ class RatingPage:
     def _show(self, dealt: Dealt) -> dict[str, Any]:
         """Returns a pair as a JSON-serialisable dict for the browser."""
         sides = dict(zip(("left", "right"), "ab" if dealt.left == "a" else "ba", strict=True))
-        pictures = {
-            place: [
-                f"pictures/{picture_name(self.store.secret, dealt.pair, side, number)}.png"
+        images = {
+            position: [
+                f"pictures/{image_name(self.store.secret, dealt.pair, side, number)}.png"
                 for number in range(len(dealt.pair.a))
             ]
-            for place, side in sides.items()
+            for position, side in sides.items()
         }
-        return {"pair": dealt.name, "prompt": dealt.pair.prompt, **pictures}
+        return {"pair": dealt.name, "prompt": dealt.pair.prompt, **images}
 
 
 def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[Middleware]) -> Starlette:
@@ -169,9 +169,9 @@ def make_rating_app(store: RatingStore, pairs: Sequence[Pair], before: Sequence[
     page = RatingPage(store, pairs)
     return Starlette(
         routes=[
-            Route("/next", page.tell_next, methods=["POST"]),
+            Route("/next", page.send_next, methods=["POST"]),
             Route("/answers", page.take_answer, methods=["POST"]),
-            Route("/pictures/{name}.png", page.give_picture),
+            Route("/pictures/{name}.png", page.send_image),
             Mount("/", StaticFiles(directory=str(PAGE), html=True)),
         ],
         middleware=before,
@@ -186,9 +186,9 @@ def read_name(name: Any) -> str:
         UserError: the name is empty, is no string, exceeds ``MAX_NAME_LENGTH`` or contains surrogates.
     """
     if not isinstance(name, str) or not name.strip():
-        raise UserError("who rates? Write a name")
+        raise UserError("the name is missing: write your name")
     if len(name) > MAX_NAME_LENGTH or any("\ud800" <= character <= "\udfff" for character in name):
-        raise UserError(f"a name is a text of up to {MAX_NAME_LENGTH} characters: write a shorter one")
+        raise UserError(f"a name must be a text of at most {MAX_NAME_LENGTH} characters: write another one")
     return name.strip()
 
 

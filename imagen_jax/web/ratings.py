@@ -62,7 +62,7 @@ class RatingStore:
 
     def __init__(self, path: Path, comparison: Comparison | None = None):
         if in_bucket(path):
-            raise UserError(f"{path} lies in a bucket, and ratings are kept on this machine: choose another --out")
+            raise UserError(f"{path} is in a bucket, but ratings need a local file: choose another --out")
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file, as in --out={path}/ratings.sqlite")
         self.path, self._lock = path, threading.Lock()
@@ -81,7 +81,9 @@ class RatingStore:
                 self._begin(comparison)
             about = dict(self._ask("SELECT name, value FROM about"))
             if not {"secret", "name_a", "name_b"} <= about.keys():
-                raise UserError(f"{path} lacks what it was begun with: bring back a copy or choose another --out")
+                raise UserError(
+                    f"{path} lacks its secret or its folders' names: restore a copy or choose another --out"
+                )
         except BaseException:
             self._connection.close()
             raise
@@ -90,7 +92,7 @@ class RatingStore:
             self.names = str(about["name_a"]), str(about["name_b"])
         except (TypeError, ValueError):
             self._connection.close()
-            raise UserError(f"{path} has no readable secret: bring back a copy or choose another --out") from None
+            raise UserError(f"{path} has no readable secret: restore a copy or choose another --out") from None
 
     def __enter__(self) -> "RatingStore":
         return self
@@ -106,7 +108,7 @@ class RatingStore:
         """
         keys = {pair for (pair,) in self._ask("SELECT pair FROM ratings WHERE rater = ?", rater)}
         if not all(isinstance(key, str) for key in keys):
-            raise UserError(f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out")
+            raise UserError(f"{self.path} is damaged (an answer is invalid): restore a copy or choose another --out")
         return keys
 
     def keep(self, rater: str, pair: str, left: str, alignment: str, fidelity: str) -> None:
@@ -141,7 +143,7 @@ class RatingStore:
             # Column types and CHECKs protect only against writes through SQLite, not against changes to the file.
             if not all(isinstance(value, str) for value in row) or row[3] not in ("a", "b") or {*row[4:]} - {*ANSWERS}:
                 raise UserError(
-                    f"{self.path} is damaged (an answer is none): bring back a copy or choose another --out"
+                    f"{self.path} is damaged (an answer is invalid): restore a copy or choose another --out"
                 )
         return [
             Rating(rater, prompt, category, question, unblind(answer, left))
@@ -176,28 +178,28 @@ class RatingStore:
                 )
             )
         if found != "ok":
-            raise UserError(f"{self.path} is damaged ({found}): bring back a copy or name another --out")
+            raise UserError(f"{self.path} is damaged ({found}): restore a copy or name another --out")
         # Reject views and triggers: a view can yield endless rows, and a trigger runs foreign code.
         if others or (ours != OURS and (tables or not may_be_empty)):
-            raise UserError(f"{self.path} is no database of ratings: name another file in --out")
+            raise UserError(f"{self.path} is not a database of ratings: name another file in --out")
         for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._ask(f"PRAGMA {setting}")
 
     def _begin(self, comparison: Comparison) -> None:
         """Creates the tables or checks that they belong to the comparison, then stores its pairs."""
-        told = dict(zip(("fingerprint_a", "fingerprint_b"), comparison.fingerprints, strict=True))
-        told |= dict(zip(("name_a", "name_b"), comparison.names, strict=True))
+        about = dict(zip(("fingerprint_a", "fingerprint_b"), comparison.fingerprints, strict=True))
+        about |= dict(zip(("name_a", "name_b"), comparison.names, strict=True))
         keys = {pair.key for pair in comparison.pairs}
         # IMMEDIATE takes the write lock at once: of two servers that start together, the second finds the tables.
         with self._transaction("BEGIN IMMEDIATE"):
             ask, ask_for_each = self._connection.execute, self._connection.executemany
             if ask("SELECT name FROM sqlite_master").fetchall():
-                self._compare(told, keys)
+                self._compare(about, keys)
             else:
                 for statement in TABLES.split(";"):
                     ask(statement)
-                told["secret"] = secrets.token_hex(32)
-                ask_for_each("INSERT INTO about VALUES (?, ?)", told.items())
+                about["secret"] = secrets.token_hex(32)
+                ask_for_each("INSERT INTO about VALUES (?, ?)", about.items())
                 ask(f"PRAGMA application_id = {OURS}")
             # Update the categories, because prompts.csv may have changed.
             ask_for_each(
@@ -205,18 +207,20 @@ class RatingStore:
                 [(pair.key, pair.prompt, pair.category) for pair in comparison.pairs],
             )
 
-    def _compare(self, told: dict[str, str], keys: set[str]) -> None:
-        about = dict(self._connection.execute("SELECT name, value FROM about").fetchall())
-        before, now = ([side.get(f"fingerprint_{name}") for name in "ab"] for side in (about, told))
+    def _compare(self, about: dict[str, str], keys: set[str]) -> None:
+        stored = dict(self._connection.execute("SELECT name, value FROM about").fetchall())
+        before, now = ([side.get(f"fingerprint_{name}") for name in "ab"] for side in (stored, about))
         if before == now[::-1]:
-            raise UserError(f"{self.path} was begun with --a and --b the other way round: exchange them")
+            raise UserError(f"{self.path} was created with --a and --b the other way round: exchange them")
         if before != now:
             raise UserError(
-                f"{self.path} belongs to other pictures, those of {about.get('name_a')} and {about.get('name_b')} as "
-                "they were when it was begun: choose another --out"
+                f"{self.path} belongs to other images, those of {stored.get('name_a')} and {stored.get('name_b')} when "
+                "it was created: choose another --out"
             )
         if {pair for (pair,) in self._connection.execute("SELECT pair FROM pairs")} != keys:
-            raise UserError(f"{self.path} was begun with another --together: give the same one or choose another --out")
+            raise UserError(
+                f"{self.path} was created with another --together: give the same one or choose another --out"
+            )
 
     def _ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         """Runs and commits one statement, and returns its rows."""
@@ -250,7 +254,7 @@ class RatingStore:
         # SQLite's message can quote damaged bytes, which Python then fails to decode.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{self.path} is damaged or no database ({error}): bring back a copy or choose another --out"
+                f"{self.path} is damaged or not a database ({error}): restore a copy or choose another --out"
             ) from error
 
 

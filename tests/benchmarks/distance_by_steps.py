@@ -62,7 +62,7 @@ def measure(folder: Path, workdirs: list[str], pictures: int, batch_size: int, g
     wanted = [captions[index] for index in picked]
     network = load_efficientnet_lite0()
     size = cascade.stages[-1].resolution
-    everything = (data.picture(number, size) for number in range(len(captions)))
+    everything = (data.image(number, size) for number in range(len(captions)))
     originals = extract_features(network, everything, len(captions)).pooled
     reference = moments_of(originals)
     about = {

@@ -100,7 +100,7 @@ def write_data(folder: Path, config: ConfigDict) -> None:
             f"{split}_captions": np.array(captions),
             f"{split}_text": np.asarray(text.embeddings, np.float32),
             f"{split}_mask": np.asarray(text.mask),
-            f"{split}_drawn": np.asarray(chosen.pictures),
+            f"{split}_drawn": np.asarray(chosen.images),
         }
     np.savez(folder / "data.npz", **arrays)
 

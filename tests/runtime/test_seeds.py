@@ -115,7 +115,7 @@ def test_every_seed_in_range_keeps_its_keys():
 def test_the_page_takes_whole_numbers_as_json_has_them(cascade):
     for seed in (0, 7, 7.0, MAX_SEED, float(MAX_SEED)):
         order = read_order({"prompt": "a", "seed": seed}, cascade.stages, Limits())
-        assert order.seed == order.told["seed"] == seed and type(order.seed) is int
+        assert order.seed == order.page_settings["seed"] == seed and type(order.seed) is int
 
 
 def test_files_of_other_seeds_have_other_names():

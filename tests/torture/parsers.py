@@ -29,7 +29,7 @@ from imagen_jax.data.stored_images import check_features, read_manifest
 from imagen_jax.data.tokenizer import load_sentencepiece
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.reference_statistics import load_statistics, read_published_statistics
-from imagen_jax.evaluation.reports.side_by_side import pictures_by_prompt
+from imagen_jax.evaluation.reports.side_by_side import images_by_prompt
 from imagen_jax.training.monitoring.metrics import read_metrics
 from imagen_jax.training.workdir import check_same_run, read_config, require_sections
 from imagen_jax.web.pairs import look_into
@@ -171,7 +171,7 @@ def picture_metadata(folder: Path) -> Parser:
         found = look_into(file)
         (found if isinstance(found, str) else json.dumps(found.key)).encode()
         read_png_metadata(file)
-        pictures_by_prompt(folder)
+        images_by_prompt(folder)
 
     return Parser(either(of_png([png]), of_png([png]), of_bytes([png, jpg, webp])), reading(folder / "a.png", read))
 

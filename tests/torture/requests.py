@@ -70,7 +70,7 @@ class NoDrawing(Jobs):
         self._changed = threading.Condition()
 
     def add(self, order: Order) -> Job:
-        job = Job(order, name="name", state=DONE, picture=b"picture")
+        job = Job(order, name="name", state=DONE, image=b"image")
         self._jobs = OrderedDict(name=job)
         return job
 

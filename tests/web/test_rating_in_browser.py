@@ -1,8 +1,8 @@
-"""The rating page in a real browser: clicks, keys, reloads and slips, and what the database then says.
+"""The rating page in a real browser: clicks, keys, reloads and corrections, and the resulting rows of the database.
 
     bash launch/test.sh --with-references
 
-``PICTURES=folder`` keeps what the browser shows.
+``PICTURES=folder`` keeps screenshots.
 """
 
 import os
@@ -34,7 +34,7 @@ PROMPTS = [
     "one cat and two dogs",
 ]
 
-# The colour of the picture's middle, as the browser decoded it, is its model's.
+# The colour of an image's middle, as the browser decoded it, shows its model.
 MODELS_SHOWN = """
     return ["left", "right"].map((side) => {
       const image = document.querySelector(`#${side} img`), canvas = document.createElement("canvas");
@@ -52,7 +52,7 @@ pytestmark = [
 
 
 class Rater:
-    """A person before the page."""
+    """A person who rates in a browser."""
 
     def __init__(self, profile, port, store):
         options = webdriver.ChromeOptions()
@@ -99,7 +99,7 @@ class Rater:
             webdriver.ActionChains(self.driver).send_keys(key).perform()
 
     def answered(self, before):
-        """Waits until the next pair, or the end, is on show."""
+        """Waits until the next pair, or the end, is visible."""
         self.wait(lambda: self.by_id("end").is_displayed() or self.count() != before)
         if not self.by_id("end").is_displayed():
             self.wait_for_pair()
@@ -110,12 +110,12 @@ class Rater:
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
     def answers(self, rater):
-        """What the database has of a rater: the model that each prompt's questions went to."""
-        told = {}
+        """Returns a rater's answers in the database: the preferred model, by prompt and question."""
+        found = {}
         for one in self.store.ratings():
             if one.rater == rater:
-                told.setdefault(one.prompt, {})[one.question] = one.answer
-        return told
+                found.setdefault(one.prompt, {})[one.question] = one.answer
+        return found
 
 
 @pytest.fixture
@@ -127,14 +127,14 @@ def rater(tmp_path):
             yield person
             complaints = [line["message"] for line in person.driver.get_log("browser") if line["level"] == "SEVERE"]
             person.driver.quit()
-    # What a browser says of a refused request is the answer's status.
+    # For a refused request, a browser logs the status of the response.
     assert [line for line in complaints if "/next" not in line and "/answers" not in line] == []
 
 
 def test_clicks_keys_and_a_reload_become_the_right_rows(rater):
     rater.keep_screen("start")
     rater.by_id("begin").click()
-    rater.wait(lambda: "Write a name" in rater.by_id("problem").text)
+    rater.wait(lambda: "name" in rater.by_id("problem").text)
     rater.enter("Ann O'Neill")
     expected = {}
     for number in range(len(PROMPTS)):
@@ -166,10 +166,10 @@ def test_clicks_keys_and_a_reload_become_the_right_rows(rater):
     assert rater.by_id("end").is_displayed() and "all 5 pairs" in rater.by_id("total").text
     rater.keep_screen("end")
     rater.load()
-    assert rater.by_id("end").is_displayed(), "who comes back finds it done"
+    assert rater.by_id("end").is_displayed(), "the end is shown again after a reload"
 
 
-def test_a_slip_is_mended_and_one_half_of_an_answer_is_none(rater):
+def test_answers_can_be_corrected_and_half_an_answer_does_not_count(rater):
     rater.enter("Ann")
     prompt, (left, _) = rater.prompt(), rater.models()
     assert not rater.by_id("back").is_enabled()
@@ -189,7 +189,7 @@ def test_a_slip_is_mended_and_one_half_of_an_answer_is_none(rater):
     assert rater.answers("Ann") == {prompt: {"alignment": left, "fidelity": left}}
 
 
-def test_another_rater_at_the_same_browser_begins_anew(rater):
+def test_another_rater_in_the_same_browser_starts_from_the_first_pair(rater):
     rater.enter("Ann")
     rater.press("1", "1")
     rater.answered("0 of 5 pairs rated")
@@ -201,7 +201,7 @@ def test_another_rater_at_the_same_browser_begins_anew(rater):
     assert len(rater.answers("Ann")) == len(rater.answers("Bob")) == 1
 
 
-def test_nothing_that_is_loaded_names_a_model(rater):
+def test_no_loaded_resource_names_a_model(rater):
     rater.enter("Ann")
     page = rater.driver.page_source + str(
         rater.driver.execute_script("return performance.getEntries().map((one) => one.name)")
@@ -211,12 +211,12 @@ def test_nothing_that_is_loaded_names_a_model(rater):
         assert word not in page.lower()
 
 
-def test_an_answer_that_is_not_kept_is_asked_for_again(rater):
+def test_an_answer_that_is_not_stored_can_be_repeated(rater):
     rater.enter("Ann")
     prompt = rater.prompt()
     rater.store._ask("PRAGMA query_only = ON")
     rater.press("1", "1")
-    rater.wait(lambda: "nothing of this is kept" in rater.by_id("problem").text)
+    rater.wait(lambda: rater.by_id("problem").text)
     assert rater.prompt() == prompt and rater.count() == "0 of 5 pairs rated"
     rater.store._ask("PRAGMA query_only = OFF")
     rater.press("1", "1")
@@ -224,14 +224,14 @@ def test_an_answer_that_is_not_kept_is_asked_for_again(rater):
     assert list(rater.answers("Ann")) == [prompt] and rater.by_id("problem").text == ""
 
 
-def test_nobody_rates_what_they_have_not_seen(rater, tmp_path):
+def test_images_that_are_not_visible_can_not_be_rated(rater, tmp_path):
     rater.enter("Ann")
     hidden = [file.rename(file.with_suffix(".hidden")) for file in (tmp_path / "ours").glob("*.png")]
-    # What was asked for ahead is still there.
+    # Prefetched images are still in the cache.
     rater.driver.execute_cdp_cmd("Network.enable", {})
     rater.driver.execute_cdp_cmd("Network.clearBrowserCache", {})
     rater.driver.get(f"http://127.0.0.1:{rater.port}/")
-    rater.wait(lambda: "can't be shown" in rater.by_id("problem").text)
+    rater.wait(lambda: "image" in rater.by_id("problem").text)
     rater.press("1", "1")
     assert rater.by_id("alignment").find_elements(By.CSS_SELECTOR, "button:enabled") == []
     assert rater.store.ratings() == []
@@ -243,7 +243,7 @@ def test_nobody_rates_what_they_have_not_seen(rater, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(420, 900), (900, 800), (1000, 700), (1300, 900)])
-def test_all_of_it_is_seen_at_once_and_nothing_sticks_out(rater, width, height):
+def test_the_whole_page_is_visible_and_nothing_overflows(rater, width, height):
     rater.enter("Ann")
     rater.driver.set_window_size(width, height)
     assert rater.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")

@@ -74,7 +74,7 @@ def measure_caption_recall(
         UserError: there are fewer than two samples, so that captions cannot be shuffled.
     """
     if len(own_index) < 2:
-        raise UserError("caption recall shuffles the captions of pictures, and there is one picture: draw at least two")
+        raise UserError("caption recall shuffles captions, but there are fewer than 2 images: sample at least 2")
     similarity = cosine_similarity(sample_features, image_features)
     chance = min(1.0, k / len(image_features))
     generator = np.random.default_rng(seed)

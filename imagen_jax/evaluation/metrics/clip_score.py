@@ -73,18 +73,18 @@ class RPrecision:
 
 
 def clip_score(
-    pictures: Float[np.ndarray, "pictures features"], captions: Float[np.ndarray, "pictures features"]
+    images: Float[np.ndarray, "images features"], captions: Float[np.ndarray, "images features"]
 ) -> ClipScore:
     """Computes equations (1) and (2).
 
     Args:
-        pictures: the embeddings of images, which need not have unit length.
+        images: the embeddings of images, which need not have unit length.
         captions: the embeddings of their captions, row by row.
 
     Raises:
         UserError: there are no images, or an embedding is not finite or is zero.
     """
-    cosines = np.sum(unit(pictures) * unit(captions), axis=1)
+    cosines = np.sum(unit(images) * unit(captions), axis=1)
     hessels = HESSELS_FACTOR * np.maximum(cosines, 0.0)
     return ClipScore(
         cosine=float(cosines.mean()),
@@ -95,33 +95,33 @@ def clip_score(
     )
 
 
-def standard_error(values: Float[np.ndarray, " pictures"]) -> float:
+def standard_error(values: Float[np.ndarray, " images"]) -> float:
     """Returns the standard error of the mean of these values; NaN for a single one."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def unit(embeddings: Float[np.ndarray, "pictures features"]) -> Float[np.ndarray, "pictures features"]:
+def unit(embeddings: Float[np.ndarray, "images features"]) -> Float[np.ndarray, "images features"]:
     """Normalises embeddings to unit length, in float64.
 
     Raises:
         UserError: there are no embeddings, or one is not finite or is zero.
     """
     if not len(embeddings):
-        raise UserError("there are no pictures to compare with their captions")
+        raise UserError("there are no images to compare with their captions: sample at least 1")
     check_finite(embeddings)
     exact = embeddings.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
     if not lengths.all():
         raise UserError(
-            f"{int(np.sum(lengths == 0))} of {len(embeddings)} embeddings are zero and have no direction: look at the "
+            f"{int(np.sum(lengths == 0))} of {len(embeddings)} embeddings are zero and have no direction: check the "
             "network's weights"
         )
     return exact / lengths
 
 
 def r_precision(
-    pictures: Float[np.ndarray, "pictures features"],
-    captions: Float[np.ndarray, "pictures features"],
+    images: Float[np.ndarray, "images features"],
+    captions: Float[np.ndarray, "images features"],
     texts: Sequence[str] | None = None,
     candidates: int = CANDIDATES,
     seed: int = 0,
@@ -129,7 +129,7 @@ def r_precision(
     """Computes equation (3). The other candidates of each image are sampled without replacement.
 
     Args:
-        pictures: the embeddings of images, which need not have unit length.
+        images: the embeddings of images, which need not have unit length.
         captions: the embeddings of their captions, row by row.
         texts: the captions. An image is never compared with a caption equal to its own. If None, all captions count as
             distinct.
@@ -139,34 +139,34 @@ def r_precision(
     Raises:
         UserError: there are no other captions to compare with, or an embedding is not finite or is zero.
     """
-    ours, theirs = unit(pictures), unit(captions)
+    ours, theirs = unit(images), unit(captions)
     count = len(ours)
     _, group = np.unique(np.arange(count) if texts is None else np.asarray(texts), return_inverse=True)
-    most_equal = int(np.bincount(group).max())
-    candidates = min(candidates, count - most_equal + 1)
+    max_equal = int(np.bincount(group).max())
+    candidates = min(candidates, count - max_equal + 1)
     if candidates < 2:
         raise UserError(
-            f"R-precision needs captions that differ, and {most_equal} of {count} are the same: give others"
+            f"R-precision needs different captions, but {max_equal} of {count} are the same: give other captions"
         )
     right = 0
-    for picture, others in enumerate(draw_others(group, candidates - 1, np.random.default_rng(seed))):
-        own = ours[picture] @ theirs[picture]
-        right += int(np.all(theirs[others] @ ours[picture] < own - ROUNDING))
+    for number, others in enumerate(sample_others(group, candidates - 1, np.random.default_rng(seed))):
+        own = ours[number] @ theirs[number]
+        right += int(np.all(theirs[others] @ ours[number] < own - ROUNDING))
     precision = right / count
     error = math.sqrt(precision * (1.0 - precision) / count)
     return RPrecision(precision, error, 1.0 / candidates, candidates, count)
 
 
-def draw_others(
-    group: Int[np.ndarray, " pictures"], count: int, generator: np.random.Generator
+def sample_others(
+    group: Int[np.ndarray, " images"], count: int, generator: np.random.Generator
 ) -> list[Int[np.ndarray, " others"]]:
     """Returns the indices of ``count`` random images for each image, all from groups other than its own."""
     # In an order sorted by group, an image's own group is one run. Positions from its start on skip its length.
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
     starts = np.cumsum(sizes) - sizes
-    drawn = []
+    sampled = []
     for own in group:
-        places = generator.choice(len(group) - sizes[own], count, replace=False, shuffle=False)
-        drawn.append(order[np.where(places >= starts[own], places + sizes[own], places)])
-    return drawn
+        positions = generator.choice(len(group) - sizes[own], count, replace=False, shuffle=False)
+        sampled.append(order[np.where(positions >= starts[own], positions + sizes[own], positions)])
+    return sampled

@@ -83,14 +83,14 @@ def no_moments(width: int) -> Moments:
     return Moments(0, np.zeros(width), np.zeros((width, width)))
 
 
-def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
+def moments_of(features: Float[np.ndarray, "images features"]) -> Moments:
     """Returns the moments of the features of some images.
 
     Raises:
         UserError: there are no images, or a feature is not finite.
     """
     if not len(features):
-        raise UserError("there are no pictures to measure a distance of")
+        raise UserError("there are no images to measure a distance of: give at least 2")
     check_finite(features)
     exact = features.astype(np.float64)
     mean = exact.mean(0)
@@ -98,7 +98,7 @@ def moments_of(features: Float[np.ndarray, "pictures features"]) -> Moments:
     return Moments(len(features), mean, exact.T @ exact)
 
 
-def check_finite(features: Float[np.ndarray, "pictures features"], before: int = 0) -> None:
+def check_finite(features: Float[np.ndarray, "images features"], before: int = 0) -> None:
     """Checks that all features are finite numbers.
 
     Args:
@@ -111,8 +111,8 @@ def check_finite(features: Float[np.ndarray, "pictures features"], before: int =
     bad = np.flatnonzero(~np.isfinite(features).all(1))
     if len(bad):
         raise UserError(
-            f"{len(bad)} of {len(features)} pictures have features that are not finite numbers, the first of them "
-            f"picture {before + int(bad[0])}, counted from 0: look at it, and at the weights of the network"
+            f"{len(bad)} of {len(features)} images have features that are not finite numbers, the first is image "
+            f"{before + int(bad[0])}, counted from 0: check this image and the weights of the network"
         )
 
 
@@ -163,7 +163,7 @@ class RunningMoments:
         """The number of images added so far."""
         return self._moments.pictures + self._rows
 
-    def add(self, features: Float[np.ndarray, "pictures features"]) -> None:
+    def add(self, features: Float[np.ndarray, "images features"]) -> None:
         """Adds a batch of any size.
 
         Raises:
@@ -183,13 +183,13 @@ class RunningMoments:
         return merge(self._moments, moments_of(np.concatenate(self._waiting))) if self._rows else self._moments
 
 
-def describe_count(pictures: int, width: int) -> list[str]:
+def describe_count(count: int, width: int) -> list[str]:
     """Returns warnings for a report: with no more images than features, the covariance is singular."""
-    if pictures > width:
+    if count > width:
         return []
     return [
-        f"{pictures} pictures for {width} features: the covariance has rank {max(pictures - 1, 0)} at most, distances "
-        "are biased upwards and compare only at this number"
+        f"{count} images for {width} features: the covariance has at most rank {max(count - 1, 0)}, so distances are "
+        "biased upwards and comparable only at this number of images"
     ]
 
 
@@ -213,7 +213,7 @@ def measure_frechet_distance(measured: Moments | Gaussian, reference: Moments | 
     """
     for one in (measured, reference):
         if one.pictures is not None and one.pictures < 2:
-            raise UserError(f"a distance takes at least 2 pictures on each side, not {one.pictures}")
+            raise UserError(f"a Fréchet distance needs at least 2 images on each side, not {one.pictures}: give more")
     check_widths(measured.mean.size, reference.mean.size)
     first, second = (Gaussian(one.pictures, one.mean, one.covariance) for one in (measured, reference))
     of_means = float(np.sum(np.square(first.mean - second.mean)))

@@ -41,7 +41,7 @@ class InceptionScore:
 
 
 def inception_score(
-    logits: Float[np.ndarray, "pictures classes"], splits: int = SPLITS, seed: int = SEED
+    logits: Float[np.ndarray, "images classes"], splits: int = SPLITS, seed: int = SEED
 ) -> InceptionScore:
     """Computes the Inception Score over parts of the shuffled images, as torch-fidelity does.
 
@@ -54,7 +54,7 @@ def inception_score(
         UserError: there are fewer images than parts, or a logit is not finite.
     """
     if len(logits) < splits:
-        raise UserError(f"the Inception Score takes at least a picture in each of {splits} parts, not {len(logits)}")
+        raise UserError(f"the Inception Score needs at least {splits} images, not {len(logits)}: give more")
     check_finite(logits)
     # NumPy's legacy generator, because its numbers are the same in all versions, and torch-fidelity uses it too.
     shuffled = logits[np.random.RandomState(seed).permutation(len(logits))].astype(np.float64)
@@ -63,7 +63,7 @@ def inception_score(
     return InceptionScore(float(np.mean(scores)), float(np.std(scores)), splits, len(logits))
 
 
-def exponential_divergence(logits: Float[np.ndarray, "pictures classes"]) -> float:
+def exponential_divergence(logits: Float[np.ndarray, "images classes"]) -> float:
     """Computes equation (1) for one part."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_given = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

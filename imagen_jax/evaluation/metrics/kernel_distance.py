@@ -50,8 +50,8 @@ class KernelDistance:
 
 
 def kernel_distance(
-    features: Float[np.ndarray, "pictures features"],
-    reference: Float[np.ndarray, "reference_pictures reference_features"],
+    features: Float[np.ndarray, "images features"],
+    reference: Float[np.ndarray, "reference_images reference_features"],
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = SEED,
@@ -71,7 +71,7 @@ def kernel_distance(
     check_widths(features.shape[1], reference.shape[1])
     size = min(len(features), len(reference), subset_size)
     if size < 2:
-        raise UserError(f"a kernel distance takes at least 2 pictures in a subset, not {size}: give more of them")
+        raise UserError(f"a kernel distance needs at least 2 images in a subset, not {size}: give more")
     check_finite(features)
     check_finite(reference)
     if size == len(features) == len(reference):

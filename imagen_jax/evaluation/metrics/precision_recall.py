@@ -53,11 +53,11 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    features: Float[np.ndarray, "pictures features"],
-    reference: Float[np.ndarray, "reference_pictures reference_features"],
+    features: Float[np.ndarray, "images features"],
+    reference: Float[np.ndarray, "reference_images reference_features"],
     neighbours: int = NEIGHBOURS,
     block_bytes: int = BLOCK_BYTES,
-    reference_radii: Float[np.ndarray, " reference_pictures"] | None = None,
+    reference_radii: Float[np.ndarray, " reference_images"] | None = None,
 ) -> PrecisionRecall:
     """Computes precision and recall, in blocks of bounded memory.
 
@@ -74,7 +74,7 @@ def precision_recall(
     check_widths(features.shape[1], reference.shape[1])
     for one in (features, reference):
         if len(one) <= neighbours:
-            raise UserError(f"precision and recall take more than {neighbours} pictures on each side, not {len(one)}")
+            raise UserError(f"precision and recall need more than {neighbours} images on each side, not {len(one)}")
         check_finite(one)
     # Centring does not change distances, but reduces rounding errors.
     centre = reference.mean(axis=0, dtype=np.float64)
@@ -89,14 +89,14 @@ def precision_recall(
     return PrecisionRecall(share_of(precise), share_of(recalled), neighbours, len(ours), len(theirs))
 
 
-def share_of(members: Bool[np.ndarray, " pictures"]) -> float:
+def share_of(members: Bool[np.ndarray, " images"]) -> float:
     """Returns the share of true values, in [0, 1]."""
     return float(np.mean(members))
 
 
 def neighbourhood_radii(
-    reference: Float[np.ndarray, "pictures features"], neighbours: int = NEIGHBOURS, block_bytes: int = BLOCK_BYTES
-) -> Float[np.ndarray, " pictures"]:
+    reference: Float[np.ndarray, "images features"], neighbours: int = NEIGHBOURS, block_bytes: int = BLOCK_BYTES
+) -> Float[np.ndarray, " images"]:
     """Returns the squared radii of the balls around the images of a reference, for ``precision_recall``.
 
     They depend only on the reference and take half of the total time, so they are worth storing.
@@ -105,8 +105,8 @@ def neighbourhood_radii(
 
 
 def squared_radii(
-    features: Float[np.ndarray, "pictures features"], neighbours: int, block_bytes: int
-) -> Float[np.ndarray, " pictures"]:
+    features: Float[np.ndarray, "images features"], neighbours: int, block_bytes: int
+) -> Float[np.ndarray, " images"]:
     """Returns the squared distance of each image to its k-th nearest neighbour."""
     radii = np.empty(len(features))
     for rows, squared in squared_distances(features, features, block_bytes):
@@ -116,7 +116,7 @@ def squared_radii(
 
 
 def squared_distances(
-    ours: Float[np.ndarray, "pictures features"], theirs: Float[np.ndarray, "others features"], block_bytes: int
+    ours: Float[np.ndarray, "images features"], theirs: Float[np.ndarray, "others features"], block_bytes: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, "block others"]]]:
     """Yields slices of our images, each with the squared distances of these images to all others."""
     lengths, other_lengths = (np.einsum("pf,pf->p", one, one) for one in (ours, theirs))

@@ -25,10 +25,10 @@ from imagen_jax.weights.named_tensors import list_names
 
 Key = Mapping[str, str | int | float | bool | None]
 
-WIDEST = 4096
+MAX_WIDTH = 4096
 """The max number of features per image. Inception has half as many."""
 
-MAX_BYTES = 8 * WIDEST**2
+MAX_BYTES = 8 * MAX_WIDTH**2
 """The max size of a matrix in bytes."""
 
 SINGLE_ARRAY = b"\x93NUMPY"
@@ -46,7 +46,7 @@ def save_statistics(path: Path, moments: Moments, key: Key) -> None:
         UserError: there are fewer than two images, or the file can't be written.
     """
     if moments.pictures < 2:
-        raise UserError(f"statistics take at least 2 pictures, not {moments.pictures}: give more of them")
+        raise UserError(f"statistics need at least 2 images, not {moments.pictures}: give more")
     text = json.dumps(dict(key), ensure_ascii=False, allow_nan=False)
     arrays = {"mu": moments.mean, "sigma": moments.covariance, "pictures": moments.pictures, "key": text}
     try:
@@ -54,7 +54,7 @@ def save_statistics(path: Path, moments: Moments, key: Key) -> None:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         raise UserError(
-            f"{path} can't be written ({error.strerror or error}): make room or choose another place"
+            f"{path} can't be written ({error.strerror or error}): make room or choose another path"
         ) from error
 
 
@@ -68,20 +68,20 @@ def load_statistics(path: Path, key: Key) -> Moments:
     with opened(path) as file:
         if "key" not in file or "pictures" not in file:
             raise UserError(
-                f"{path} does not say what its statistics are of: measure them anew, or choose another file"
+                f"{path} does not identify the images of its statistics: measure them again, or choose another file"
             )
         before = parse_json(str(file["key"]))
         if not isinstance(before, dict):
-            raise ValueError("its key is no object")
+            raise ValueError("its key is not a JSON object")
         different = first_difference(before, key)
         if different is not None:
             raise UserError(
-                f"{path} holds statistics with {different.name} {different.before!r}, and here it is "
-                f"{different.now!r}: measure them anew, or choose another file"
+                f"{path} contains statistics with {different.name} {different.before!r}, but this run has "
+                f"{different.now!r}: measure them again, or choose another file"
             )
         mean, covariance = read_arrays(path, file)
-        pictures = int(file["pictures"])
-    return Moments(pictures, mean, covariance * (pictures - 1))
+        count = int(file["pictures"])
+    return Moments(count, mean, covariance * (count - 1))
 
 
 def read_published_statistics(path: Path) -> Gaussian:
@@ -108,17 +108,18 @@ def opened(path: Path) -> Iterator[Arrays]:
     try:
         with path.open("rb") as stream:
             if stream.read(len(SINGLE_ARRAY)) == SINGLE_ARRAY:
-                raise UserError(f"{path} is a single array and not statistics: give an npz file with mu and sigma")
+                raise UserError(f"{path} contains a single array and no statistics: give an npz file with mu and sigma")
             stream.seek(0)
             with opened_arrays(stream, MAX_BYTES) as file:
                 yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not there: check the path, or measure the statistics first") from error
+        raise UserError(f"{path} does not exist: check the path, or measure the statistics first") from error
     # Errors of reading arrays, of parsing JSON, and of converting the number of images.
     except (OSError, ValueError, TypeError, OverflowError) as error:
         raise_if_denied(error, path)
         raise UserError(
-            f"{path} can't be read as statistics ({error}): it is damaged or something else; fetch or measure it anew"
+            f"{path} can't be read as statistics ({error}): it is damaged or another kind of file; download it or "
+            "measure it again"
         ) from error
 
 
@@ -131,23 +132,23 @@ def read_arrays(path: Path, file: Arrays) -> tuple[np.ndarray, np.ndarray]:
     missing = [name for name in ("mu", "sigma") if name not in file]
     if missing:
         raise UserError(
-            f"{path} has no array {missing[0]!r}, only {list_names(list(file))}: give one with mu and sigma"
+            f"{path} has no array {missing[0]!r}, only {list_names(list(file))}: give a file with mu and sigma"
         )
     mean, covariance = file["mu"], file["sigma"]
-    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size) or mean.size > WIDEST:
+    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size) or mean.size > MAX_WIDTH:
         raise UserError(
-            f"{path} has a mean of shape {mean.shape} and a covariance of shape {covariance.shape}, which don't belong "
-            f"together, or to more than {WIDEST} features: fetch or measure it anew"
+            f"{path} has a mean of shape {mean.shape} and a covariance of shape {covariance.shape}, which don't match "
+            f"or have more than {MAX_WIDTH} features: download it or measure it again"
         )
     if not all(array.dtype.kind in "fiu" for array in (mean, covariance)):
-        raise UserError(f"{path} has arrays that are no real numbers: fetch or measure it anew")
+        raise UserError(f"{path} has arrays that are not of real numbers: download it or measure it again")
     mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UserError(f"{path} has numbers that are not finite: fetch or measure it anew")
+        raise UserError(f"{path} has numbers that are not finite: download it or measure it again")
     scale = float(np.abs(covariance).max(initial=0.0))
     if (
         np.abs(covariance - covariance.T).max(initial=0.0) > 1e-5 * scale
         or np.diagonal(covariance).min(initial=0.0) < 0
     ):
-        raise UserError(f"{path} has a matrix that is no covariance: fetch or measure it anew")
+        raise UserError(f"{path} has a sigma that is not a covariance matrix: download it or measure it again")
     return mean, covariance

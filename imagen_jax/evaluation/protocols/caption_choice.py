@@ -14,11 +14,11 @@ class CaptionChoice(NamedTuple):
 
     Attributes:
         captions: one caption for each sampled image.
-        pictures: number in the reference of the image that each caption describes; None if unknown.
+        images: number in the reference of the image that each caption describes; None if unknown.
     """
 
     captions: tuple[str, ...]
-    pictures: tuple[int, ...] | None
+    images: tuple[int, ...] | None
 
     @property
     def sha256(self) -> str:
@@ -26,33 +26,33 @@ class CaptionChoice(NamedTuple):
         return hash_lines(self.captions)
 
 
-def choose_captions(of_pictures: Sequence[tuple[str, ...]], count: int, seed: int) -> CaptionChoice:
+def choose_captions(captions_of: Sequence[tuple[str, ...]], count: int, seed: int) -> CaptionChoice:
     """Chooses distinct images and one caption of each; the same seed gives the same choice.
 
     Args:
-        of_pictures: captions of each image of a reference.
+        captions_of: captions of each image of a reference.
         count: number of captions, from 1 to the number of images with captions.
         seed: seed of NumPy's default generator.
 
     Raises:
         UserError: ``count`` is out of range.
     """
-    captioned = [number for number, captions in enumerate(of_pictures) if captions]
+    captioned = [number for number, captions in enumerate(captions_of) if captions]
     if not 1 <= count <= len(captioned):
         raise UserError(
-            f"{count} captions can't be chosen of {len(captioned)} pictures, each once: choose --samples of at least 1 "
-            f"and at most {len(captioned)}"
+            f"{count} captions can't be chosen from {len(captioned)} images with captions: set --samples from 1 to "
+            f"{len(captioned)}"
         )
     generator = np.random.default_rng(seed)
-    pictures = [captioned[place] for place in generator.permutation(len(captioned))[:count]]
+    images = [captioned[index] for index in generator.permutation(len(captioned))[:count]]
     # One random number for each image, whatever the count: a smaller choice is then a prefix of a larger one.
     shares = generator.random(len(captioned))[:count]
-    chosen = zip((of_pictures[number] for number in pictures), shares, strict=True)
+    chosen = zip((captions_of[number] for number in images), shares, strict=True)
     captions = [own[int(share * len(own))] for own, share in chosen]
-    return CaptionChoice(tuple(captions), tuple(pictures))
+    return CaptionChoice(tuple(captions), tuple(images))
 
 
-def match_captions(of_pictures: Sequence[tuple[str, ...]], captions: Sequence[str]) -> CaptionChoice:
+def match_captions(captions_of: Sequence[tuple[str, ...]], captions: Sequence[str]) -> CaptionChoice:
     """Finds the reference's image for each caption of a user's list.
 
     Runs of whitespace in a caption count as one space. A caption of several images gets the first of them.
@@ -60,15 +60,15 @@ def match_captions(of_pictures: Sequence[tuple[str, ...]], captions: Sequence[st
     Raises:
         UserError: a caption is not among the reference's captions; the message names the first such caption.
     """
-    pictures: dict[str, int] = {}
-    for number, own in enumerate(of_pictures):
+    images: dict[str, int] = {}
+    for number, own in enumerate(captions_of):
         for caption in own:
-            pictures.setdefault(caption, number)
+            images.setdefault(caption, number)
     cleaned = [" ".join(caption.split()) for caption in captions]
-    strange = [caption for caption in cleaned if caption not in pictures]
-    if strange:
+    unknown = [caption for caption in cleaned if caption not in images]
+    if unknown:
         raise UserError(
-            f"{len(strange)} of {len(captions)} captions of the list are none of the data set's, the first is "
-            f"{strange[0]!r}: give a list of its captions, or leave --captions_file out"
+            f"{len(unknown)} of {len(captions)} captions in the file are not in the data set, the first is "
+            f"{unknown[0]!r}: give captions of the data set, or leave --captions_file out"
         )
-    return CaptionChoice(tuple(cleaned), tuple(pictures[caption] for caption in cleaned))
+    return CaptionChoice(tuple(cleaned), tuple(images[caption] for caption in cleaned))

@@ -37,8 +37,8 @@ class Protocol:
 
 PROTOCOLS = {
     "training_captions": Protocol(
-        "Pictures of training captions",
-        "this project: do pictures follow their captions, and how far are they from the training images?",
+        "Images of training captions",
+        "this project: do images follow their captions, and how far are they from the training images?",
         128,
         recalls=True,
     ),
@@ -55,7 +55,7 @@ PROTOCOLS = {
     ),
     "drawbench": Protocol(
         "DrawBench",
-        "Saharia et al. 2022, section 4.3: about 200 prompts of 11 categories, 8 pictures of each, judged by people",
+        "Saharia et al. 2022, section 4.3: about 200 prompts of 11 categories, 8 images of each, judged by people",
         8,
     ),
 }
@@ -99,29 +99,29 @@ def find_deviations(
         augmentation_levels: noise augmentation level of each stage after the base.
         own_captions: whether the captions come from a user's file.
     """
-    said = []
+    deviations = []
     if samples != protocol.samples:
-        said.append(f"{samples:,} captions are drawn, not {protocol.samples:,}")
+        deviations.append(f"images are sampled for {samples:,} captions, not for {protocol.samples:,}")
     if own_captions:
-        said.append("the captions are those of a file, not chosen by the seed")
+        deviations.append("the captions come from a file and are not chosen by the seed")
     if protocol.dataset and dataset != protocol.dataset:
-        said.append(f"the reference is {dataset}, not {protocol.dataset}")
+        deviations.append(f"the reference is {dataset}, not {protocol.dataset}")
     if protocol.resolution is not None and resolution != protocol.resolution:
-        said.append(f"pictures are compared at {resolution} px, not at {protocol.resolution}")
+        deviations.append(f"images are compared at {resolution} px, not at {protocol.resolution}")
     first = networks[0] if networks else {"name": "none"}
     if first["name"] != protocol.features[0]:
-        said.append(f"the features are those of {first['name']}, not of {protocol.features[0]}")
+        deviations.append(f"the features are those of {first['name']}, not of {protocol.features[0]}")
     elif first.get("published") and first["sha256"] != first["published"]:
-        said.append(f"the weights of {first['name']} are not the published ones: sha256 {first['sha256'][:16]}…")
+        deviations.append(f"the weights of {first['name']} are not the published ones: sha256 {first['sha256'][:16]}…")
     if protocol.guidance and tuple(guidance) != protocol.guidance[: len(guidance)]:
         wanted = ", ".join(f"{weight:g}" for weight in protocol.guidance)
-        said.append(f"the guidance weights are {', '.join(f'{weight:g}' for weight in guidance)}, not {wanted}")
+        deviations.append(f"the guidance weights are {', '.join(f'{weight:g}' for weight in guidance)}, not {wanted}")
     elif protocol.guidance and len(guidance) != len(protocol.guidance):
-        said.append(f"{len(guidance)} stage(s) draw, not {len(protocol.guidance)}")
+        deviations.append(f"the cascade has {len(guidance)} stage(s), not {len(protocol.guidance)}")
     if protocol.augmentation_level is not None:
         others = [level for level in augmentation_levels if level != protocol.augmentation_level]
         if others:
-            said.append(
-                f"low-resolution pictures are noised to level {others[0]:g}, not {protocol.augmentation_level:g}"
+            deviations.append(
+                f"low-resolution images are noised to level {others[0]:g}, not {protocol.augmentation_level:g}"
             )
-    return said
+    return deviations

@@ -11,12 +11,12 @@ from typing import Any
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.requests import requests_of
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.protocols.drawn import StepBar, draw_pictures
 from imagen_jax.evaluation.protocols.evaluation import PICTURES, describe_weights
 from imagen_jax.evaluation.protocols.references import hash_lines
+from imagen_jax.evaluation.protocols.sampled_images import StepBar, sample_images
 from imagen_jax.evaluation.reports.drawbench import DrawBenchPrompt, own_prompts, read_drawbench, write_prompts
 from imagen_jax.evaluation.reports.report import describe_machine, write_report
-from imagen_jax.evaluation.reports.side_by_side import ModelPictures, pictures_by_prompt, write_side_by_side
+from imagen_jax.evaluation.reports.side_by_side import ModelImages, images_by_prompt, write_side_by_side
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, to_path
 
@@ -40,10 +40,10 @@ def check_beside(beside: Sequence[str]) -> None:
     """
     for other in beside:
         if not to_path(other).is_dir():
-            raise UserError(f"there is no folder {other} to show beside: name the --out of another evaluation")
+            raise UserError(f"--beside={other} is not a folder: name the --out of another evaluation")
 
 
-def draw_bench(
+def sample_drawbench(
     cascade: Cascade, steps: StepBar, prompts: Sequence[DrawBenchPrompt], out: Path, seed: int, samples: int
 ) -> dict[str, Any]:
     """Samples the missing images and returns the report. Every process must call it.
@@ -61,7 +61,7 @@ def draw_bench(
     """
     texts = [prompt.prompt for prompt in prompts]
     digest = hash_lines(texts)
-    drawn = draw_pictures(
+    sampled = sample_images(
         cascade,
         steps,
         requests_of(texts, samples),
@@ -72,7 +72,7 @@ def draw_bench(
     return {
         "title": "DrawBench",
         "prompts": {"count": len(prompts), "sha256": digest, "categories": len({one.category for one in prompts})},
-        "pictures": {"count": len(drawn.files), "of_each_prompt": samples, "seed": seed},
+        "pictures": {"count": len(sampled.files), "of_each_prompt": samples, "seed": seed},
         "sampling": cascade.describe(),
         "weights": describe_weights(cascade),
         "machine": describe_machine(),
@@ -86,7 +86,7 @@ def write_bench(
 
     Args:
         out: folder of the evaluation.
-        report: result of ``draw_bench``.
+        report: result of ``sample_drawbench``.
         prompts: the sampled prompts.
         name: name of this model on the page.
         beside: folders of other evaluations, whose images the page also shows.
@@ -99,12 +99,12 @@ def write_bench(
     write_prompts(out / PICTURES / PROMPTS, prompts)
     write_report(out / "report.json", report)
     check_beside(beside)
-    models = [ModelPictures(name, pictures_by_prompt(out / PICTURES), report["sampling"])]
+    models = [ModelImages(name, images_by_prompt(out / PICTURES), report["sampling"])]
     for other in beside:
         folder = to_path(other)
-        pictures = folder / PICTURES
-        found = pictures_by_prompt(pictures if pictures.is_dir() else folder)
-        models.append(ModelPictures(folder.name, found, settings_of(folder / "report.json")))
+        images = folder / PICTURES
+        found = images_by_prompt(images if images.is_dir() else folder)
+        models.append(ModelImages(folder.name, found, settings_of(folder / "report.json")))
     write_side_by_side(out / "report.html", models, prompts)
 
 

@@ -60,8 +60,8 @@ def choose_sample(reference: Reference, samples: int, compared: int, seed: int) 
     captioned = sum(1 for captions in reference.captions if captions)
     choice = choose_captions(reference.captions, min(compared, captioned), seed)
     count = min(samples, len(choice.captions))
-    assert choice.pictures is not None
-    return Sample(choice.captions[:count], np.arange(count), choice.pictures)
+    assert choice.images is not None
+    return Sample(choice.captions[:count], np.arange(count), choice.images)
 
 
 class TrainingEvaluation:
@@ -95,17 +95,17 @@ class TrainingEvaluation:
         self.stage, self.workdir = stage, workdir
         self.sample = choose_sample(reference, preview.samples, preview.compared, seed)
         self.inputs = self._inputs(store, reference, seed)
-        draw = make_draw_stage(make_sampling_stage(stage, make_settings(sampling.to_dict())))
+        sample_stage = make_draw_stage(make_sampling_stage(stage, make_settings(sampling.to_dict())))
 
-        def draw_all(params: Any, inputs: Any) -> Images:
+        def sample_all(params: Any, inputs: Any) -> Images:
             text, no_text, numbers, small = inputs
-            return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+            return sample_stage(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
-        self._draw = draw_all
+        self._sample_all = sample_all
         self._compiled: Callable[..., Any] | None = None
         if processes.is_process_zero():
             self.network: FeatureNetwork = network()
-            compared = (reference.picture(number, stage.resolution) for number in self.sample.compared)
+            compared = (reference.image(number, stage.resolution) for number in self.sample.compared)
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
 
     def _inputs(self, store: Embeddings, reference: Reference, seed: int) -> Any:
@@ -116,35 +116,35 @@ class TrainingEvaluation:
         small = None
         if self.stage.low_resolution is not None:
             own = self.sample.compared[: len(self.sample.captions)]
-            images = [to_image(reference.picture(number, self.stage.resolution)) for number in own]
+            images = [to_image(reference.image(number, self.stage.resolution)) for number in own]
             small = resize_area(np.stack(images), self.stage.low_resolution)
         return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 
-    def _pictures(self, moment: StepInfo) -> np.ndarray:
+    def _sample_images(self, info: StepInfo) -> np.ndarray:
         """Samples the images in batches of one size, sharded over all devices."""
-        placement: Any = moment.state.step.sharding
+        placement: Any = info.state.step.sharding
         mesh = placement.mesh
         count = len(self.sample.captions)
         parts = num_batch_shards(mesh)
         size = -(-min(BATCH, count) // parts) * parts
         if self._compiled is None:
             self._compiled = jax.jit(
-                self._draw, in_shardings=(None, batch_placement(mesh, size)), out_shardings=replicated(mesh)
+                self._sample_all, in_shardings=(None, batch_placement(mesh, size)), out_shardings=replicated(mesh)
             )
-        drawn = []
+        sampled = []
         for first in range(0, count, size):
             # Fill the last batch with the first examples, so that all batches have one size.
-            places = np.arange(first, first + size) % count
-            batch = jax.tree.map(lambda array, places=places: array[places], self.inputs)
-            drawn.append(np.asarray(self._compiled(moment.state.ema_params, batch)))
-        return np.concatenate(drawn)[:count]
+            rows = np.arange(first, first + size) % count
+            batch = jax.tree.map(lambda array, rows=rows: array[rows], self.inputs)
+            sampled.append(np.asarray(self._compiled(info.state.ema_params, batch)))
+        return np.concatenate(sampled)[:count]
 
-    def __call__(self, number: int, moment: StepInfo) -> None:
+    def __call__(self, number: int, info: StepInfo) -> None:
         """Samples with the averaged parameters, computes the metrics, and writes the file and the plot."""
-        pictures = to_pixels(self._pictures(moment))
+        images = to_pixels(self._sample_images(info))
         if not processes.is_process_zero():
             return
-        features = extract_features(self.network, pictures, show=False).pooled
+        features = extract_features(self.network, images, show=False).pooled
         recall = measure_caption_recall(features, self.sample.own, self.features)
         line = {f"caption_recall_at_{recall.k}": recall.recall, "chance": recall.chance}
         if self.network.distance:
@@ -152,7 +152,7 @@ class TrainingEvaluation:
         # Drop lines of this step and later ones, which come from an interrupted run.
         with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
             writer.write(number, line)
-        subtitle = f"{len(pictures)} pictures, {self.network.title}, against {len(self.features)} training images"
+        subtitle = f"{len(images)} sampled images, {self.network.title}, against {len(self.features)} training images"
         # Imported here, because the import is slow and most training runs do not need it.
         from imagen_jax.evaluation.reports.metric_plot import plot_metrics
 

@@ -20,11 +20,11 @@ from imagen_jax.encoders.feature_networks import FeatureSet
 from imagen_jax.evaluation.metrics.clip_score import clip_score, r_precision
 from imagen_jax.evaluation.protocols.caption_choice import CaptionChoice
 from imagen_jax.evaluation.protocols.deviations import Protocol, find_deviations
-from imagen_jax.evaluation.protocols.drawn import Drawn, StepBar, draw_pictures
 from imagen_jax.evaluation.protocols.feature_parts import extract_in_parts
 from imagen_jax.evaluation.protocols.measured_references import measure_reference
 from imagen_jax.evaluation.protocols.measures import Headline, PublishedStatistics, measure_features
 from imagen_jax.evaluation.protocols.references import Reference
+from imagen_jax.evaluation.protocols.sampled_images import SampledImages, StepBar, sample_images
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, write_whole
 
@@ -73,14 +73,14 @@ class Measured:
         numbers: all numbers, by network and metric.
         warnings: warnings about the numbers, for the reader of the report.
         features: features of the sampled images and of the reference, by network.
-        drawn: the sampled images.
+        sampled: the sampled images.
     """
 
     headline: list[Headline]
     numbers: dict[str, Any]
     warnings: list[str]
     features: dict[str, tuple[FeatureSet, FeatureSet]]
-    drawn: Drawn
+    sampled: SampledImages
 
 
 def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measured:
@@ -94,22 +94,22 @@ def measure_cascade(cascade: Cascade, steps: StepBar, request: Request) -> Measu
     chosen = {"captions_sha256": request.choice.sha256}
     if processes.is_process_zero():
         write_captions(request)
-    drawn = draw_pictures(cascade, steps, requests_of(captions), request.out / PICTURES, request.seed, chosen)
-    ours_key = {"captions_sha256": request.choice.sha256, "pictures_sha256": fingerprint_of(drawn)}
-    measured = Measured([], {}, [], {}, drawn)
-    for place, network in enumerate(request.networks):
-        ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), drawn.picture)
+    sampled = sample_images(cascade, steps, requests_of(captions), request.out / PICTURES, request.seed, chosen)
+    ours_key = {"captions_sha256": request.choice.sha256, "pictures_sha256": fingerprint_of(sampled)}
+    measured = Measured([], {}, [], {}, sampled)
+    for index, network in enumerate(request.networks):
+        ours = extract_in_parts(network, request.out / FEATURES / network.name, ours_key, len(captions), sampled.image)
         theirs = measure_reference(network, request.reference, resolution, request.cache)
         measured.features[network.name] = ours, theirs.features
         if not processes.is_process_zero():
             continue
-        found = measure_features(network, ours, theirs, None if place else request.published)
+        found = measure_features(network, ours, theirs, None if index else request.published)
         measured.numbers[network.name] = found.numbers
         measured.headline += found.headline
         measured.warnings += found.warnings
     if request.clip is not None:
         folder = request.out / FEATURES / request.clip.name
-        images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), drawn.picture).pooled
+        images = extract_in_parts(request.clip.image, folder, ours_key, len(captions), sampled.image).pooled
         if processes.is_process_zero():
             numbers, headline = measure_texts(request.clip, images, captions, request.seed)
             measured.numbers[request.clip.name] = numbers
@@ -139,20 +139,20 @@ def measure_texts(
 
 def write_captions(request: Request) -> None:
     """Writes the captions and their images' numbers to ``captions.jsonl``, so that the evaluation can be repeated."""
-    pictures = request.choice.pictures or (None,) * len(request.choice.captions)
+    images = request.choice.images or (None,) * len(request.choice.captions)
     rows = [
-        json.dumps({"caption": caption, "picture": picture}, ensure_ascii=False)
-        for caption, picture in zip(request.choice.captions, pictures, strict=True)
+        json.dumps({"caption": caption, "picture": image}, ensure_ascii=False)
+        for caption, image in zip(request.choice.captions, images, strict=True)
     ]
     write_whole(request.out / "captions.jsonl", ("\n".join(rows) + "\n").encode())
 
 
-def fingerprint_of(drawn: Drawn) -> str:
+def fingerprint_of(sampled: SampledImages) -> str:
     """Returns the SHA-256 of the images' file names, in order.
 
     The names identify the images, because their folder is bound to one set of sampling settings.
     """
-    return hashlib.sha256("\n".join(file.name for file in drawn.files).encode()).hexdigest()
+    return hashlib.sha256("\n".join(file.name for file in sampled.files).encode()).hexdigest()
 
 
 def describe_weights(cascade: Cascade) -> dict[str, Any]:

@@ -31,12 +31,12 @@ PART = 512
 KEY = "key.json"
 READERS = 8
 
-ReadPicture = Callable[[int], HostPixels]
+ReadImage = Callable[[int], HostPixels]
 """Returns an image by its number; several threads call it at once."""
 
 
 def extract_in_parts(
-    network: FeatureNetwork, folder: Path, key: Mapping[str, Any], count: int, read: ReadPicture
+    network: FeatureNetwork, folder: Path, key: Mapping[str, Any], count: int, read: ReadImage
 ) -> FeatureSet:
     """Extracts the missing features of a folder, then reads and returns all. Every process must call it.
 
@@ -52,12 +52,12 @@ def extract_in_parts(
             features are not finite, or a part can't be read or written.
     """
     if count < 1:
-        raise UserError("there are no pictures to extract features of: check the folder or the split")
-    mend = "choose another folder, or delete it, and its features are made anew"
+        raise UserError("there are no images to extract features of: check the folder or the split")
+    advice = "choose another folder, or delete this one, and its features are extracted again"
 
     def keep() -> None:
         begun = any(file.suffix == ".npz" for file in files_in(folder))
-        keep_settings(folder / KEY, {**network.key, **key}, "features", mend, begun=begun)
+        keep_settings(folder / KEY, {**network.key, **key}, "features", advice, begun=begun)
 
     processes.run_on_process_zero_first(keep)
     parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
@@ -71,16 +71,16 @@ def extract_in_parts(
                 features = join_features(list(extract_part(network, extract, read, parts[number], bar.update)))
                 check_finite(features.pooled, parts[number].start)
                 write_part(folder / name_of(number), features)
-    processes.barrier(f"features in {folder.name} are there")
+    processes.barrier(f"features in {folder.name} are complete")
     return join_features([read_part(folder / name_of(number)) for number in range(len(parts))])
 
 
 def extract_part(
     network: FeatureNetwork,
     extract: ExtractBatch,
-    read: ReadPicture,
+    read: ReadImage,
     numbers: Sequence[int],
-    on_pictures: Callable[[int], Any],
+    on_images: Callable[[int], Any],
 ) -> Iterator[FeatureSet]:
     """Yields the features of a part batch by batch, while threads read and prepare the next batch."""
     batches = [numbers[first : first + BATCH] for first in range(0, len(numbers), BATCH)]
@@ -90,7 +90,7 @@ def extract_part(
             prepared = [one.result() for one in waiting]
             waiting = [pool.submit(lambda number: network.prepare(read(number)), number) for number in following]
             yield extract(prepared)
-            on_pictures(len(prepared))
+            on_images(len(prepared))
 
 
 def name_of(number: int) -> str:
@@ -134,7 +134,7 @@ def read_part(path: Path) -> FeatureSet:
             return FeatureSet(arrays["pooled"], arrays.get("logits"))
     except (OSError, KeyError, ValueError) as error:
         raise_if_denied(error, path)
-        raise UserError(f"{path} can't be read ({error}): delete it, and the same command makes it anew") from error
+        raise UserError(f"{path} can't be read ({error}): delete it, and run the same command again") from error
 
 
 def is_whole(path: Path, count: int) -> bool:

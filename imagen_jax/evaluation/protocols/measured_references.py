@@ -62,7 +62,7 @@ def measure_reference(network: FeatureNetwork, reference: Reference, resolution:
     digest = hashlib.sha256(json.dumps({**key, **network.key}, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{network.name}-{digest}"
     features = extract_in_parts(
-        network, folder, key, len(reference.captions), lambda number: reference.picture(number, resolution)
+        network, folder, key, len(reference.captions), lambda number: reference.image(number, resolution)
     )
     count = len(features.pooled)
     if not (processes.is_process_zero() and network.distance):

@@ -82,10 +82,10 @@ def measure_features(
         return Measures({}, [], [])
     count, real = len(ours.pooled), len(theirs.features.pooled)
     note = f"{network.title}, resized as {network.resize}"
-    warnings = [f"{network.name}: {said}" for said in describe_count(min(count, real), network.width)]
-    fewest = min(count, real)
-    if fewest < 2:
-        return Measures({}, [], [f"{network.name}: of {fewest} picture(s) nothing can be measured: draw more"])
+    warnings = [f"{network.name}: {sentence}" for sentence in describe_count(min(count, real), network.width)]
+    min_count = min(count, real)
+    if min_count < 2:
+        return Measures({}, [], [f"{network.name}: {min_count} image(s) are too few for any metric: sample more"])
     assert theirs.moments is not None
     moments = moments_in_blocks(ours)
     frechet = measure_frechet_distance(moments, theirs.moments)
@@ -101,8 +101,8 @@ def measure_features(
         against = measure_frechet_distance(moments, published.statistics)
         name = f"{network.distance} against {published.name}"
         numbers[name] = against.as_dict()
-        headline.append(Headline(name, against.distance, "lower", None, f"{note}; the file's statistics as they are"))
-    if fewest > NEIGHBOURS:
+        headline.append(Headline(name, against.distance, "lower", None, f"{note}; the file's statistics unchanged"))
+    if min_count > NEIGHBOURS:
         near = precision_recall(ours.pooled, theirs.features.pooled, reference_radii=theirs.radii)
         numbers["precision and recall"] = near.as_dict()
         headline += [
@@ -110,7 +110,7 @@ def measure_features(
             Headline("recall", near.recall, "higher", None, note),
         ]
     else:
-        warnings.append(f"{network.name}: precision and recall take more than {NEIGHBOURS} pictures, not {fewest}")
+        warnings.append(f"{network.name}: precision and recall need more than {NEIGHBOURS} images, not {min_count}")
     if ours.logits is not None and count >= SPLITS:
         score = inception_score(ours.logits)
         numbers["Inception Score"] = score.as_dict()

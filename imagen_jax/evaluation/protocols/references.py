@@ -43,7 +43,7 @@ class Reference:
     captions: Sequence[tuple[str, ...]]
     read: Callable[[int], StoredImage]
 
-    def picture(self, number: int, resolution: int) -> HostPixels:
+    def image(self, number: int, resolution: int) -> HostPixels:
         """Returns an image as a square with sides of ``resolution`` pixels.
 
         Raises:
@@ -58,8 +58,8 @@ class Reference:
             return make_smaller(stored, crop_centre_square(decode_pixels(stored.encoded)), resolution).pixels
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(
-                f"picture {stored.key} of {self.name} can't be decoded ({error}): get it again, for a reference "
-                "without it is another one"
+                f"image {stored.key} of {self.name} can't be decoded ({error}): download it again, because the "
+                "reference is incomplete without it"
             ) from error
 
     def key(self, resolution: int) -> dict[str, str | int]:
@@ -73,7 +73,7 @@ class Reference:
         }
 
 
-class CocoPictures:
+class CocoImages:
     """Reads images of COCO by number. The 6-GB zip stays open, because reading its table of contents takes seconds.
 
     Args:
@@ -101,8 +101,8 @@ class CocoPictures:
         except (KeyError, OSError, *coco.DAMAGED_MEMBER) as error:
             raise_if_denied(error, self.container)
             raise UserError(
-                f"{self.container} gives no whole {image.file} ({error}): get it again, for a reference without it is "
-                "another one"
+                f"{image.file} in {self.container} is missing or damaged ({error}): download it again, because the "
+                "reference is incomplete without it"
             ) from error
 
 
@@ -116,18 +116,18 @@ def open_coco(folder: Path) -> Reference:
             would be a different one.
     """
     official = "val2014"
-    place, content, images, damaged = coco.read_captions(folder, official)
+    path, content, images, damaged = coco.read_captions(folder, official)
     if damaged:
         first = damaged[0]
         raise UserError(
-            f"{place} is not as COCO has it ({first.key}: {first.reason}, {first.detail}): put "
-            f"captions_{official}.json of {coco.ANNOTATIONS_ZIP} there"
+            f"{path} has a damaged entry ({first.key}: {first.reason}, {first.detail}): replace it with "
+            f"captions_{official}.json of {coco.ANNOTATIONS_ZIP}"
         )
     container = coco.find_images(folder, official)
     mark = mark_of(container) if container.suffix == ".zip" else ""
     fingerprint = hashlib.sha256(content + mark.encode()).hexdigest()[:16]
     captions = [image.captions for image in images]
-    return Reference("COCO 2014, validation", fingerprint, captions, CocoPictures(container, images))
+    return Reference("COCO 2014, validation", fingerprint, captions, CocoImages(container, images))
 
 
 def open_prepared(folder: Path, split: Split = "validation") -> Reference:
@@ -178,8 +178,8 @@ def open_reference(dataset: str, folder: str | Path) -> Reference:
     Raises:
         UserError: the name is unknown, or files are missing or damaged.
     """
-    place = check_reference(dataset, folder)
-    return DATASETS[dataset](place)
+    path = check_reference(dataset, folder)
+    return DATASETS[dataset](path)
 
 
 def check_reference(dataset: str, folder: str | Path) -> Path:

@@ -38,12 +38,12 @@ def make_report(
     return {
         "title": request.protocol.title,
         "headline": [one.as_dict() for one in (*headline, *measured.headline)],
-        "warnings": [*(f"not the protocol: {said}" for said in facts["deviations"]), *measured.warnings],
+        "warnings": [*(f"not the protocol: {deviation}" for deviation in facts["deviations"]), *measured.warnings],
         **(extras or {}),
         **facts,
         "numbers": measured.numbers,
-        "drawing": {"pictures": len(measured.drawn.files), "drawn_now": measured.drawn.drawn,
-                    "seconds": measured.drawn.seconds},
+        "drawing": {"pictures": len(measured.sampled.files), "drawn_now": measured.sampled.num_sampled,
+                    "seconds": measured.sampled.seconds},
         **({} if ours is None else {"table": [row.as_dict() for row in table_with(ours)]}),
         "machine": describe_machine(),
     }  # fmt: skip

@@ -84,11 +84,11 @@ def check_wanted(wanted: Wanted) -> None:
     """
     protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     if dataset := wanted.dataset or protocol.dataset:
-        place = check_reference(dataset, wanted.data_dir)
-        if not place.is_dir():
-            raise UserError(f"there is no folder {place}: name that of the data set's files in --data_dir")
+        folder = check_reference(dataset, wanted.data_dir)
+        if not folder.is_dir():
+            raise UserError(f"--data_dir={folder} is not a folder: name the folder of the data set's files")
         if dataset in PREPARED_SPLITS:
-            check_split(place, PREPARED_SPLITS[dataset])
+            check_split(folder, PREPARED_SPLITS[dataset])
     for name in wanted.features:
         lookup(dict.fromkeys([*FEATURE_NETWORKS, "inception"]), name, "feature network")
     if wanted.resize:

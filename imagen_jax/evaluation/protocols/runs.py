@@ -7,10 +7,10 @@ from typing import Any
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.protocols.drawn import StepBar
 from imagen_jax.evaluation.protocols.evaluation import Measured, Request, measure_cascade
 from imagen_jax.evaluation.protocols.measures import Headline
 from imagen_jax.evaluation.protocols.reporting import make_report, write_reports
+from imagen_jax.evaluation.protocols.sampled_images import StepBar
 from imagen_jax.evaluation.protocols.sweep import Point, label_of, summarise
 from imagen_jax.evaluation.protocols.training_captions import describe_recalls, headline_of, measure_recalls, show_pairs
 from imagen_jax.evaluation.reports.loss_plot import plot_losses
@@ -61,8 +61,8 @@ def write_figures(
 ) -> dict[str, Path]:
     """Writes the figures of a report and returns their paths by title."""
     figures = {}
-    if request.choice.pictures is not None:
-        figures["Pictures, each beside its caption's own image"] = request.out / "recall.png"
+    if request.choice.images is not None:
+        figures["Sampled images, each beside its caption's own image"] = request.out / "recall.png"
         show_pairs(request, measured, cascade.stages[-1].resolution, request.out / "recall.png")
     if any(runs.values()):
         figures["Loss of each stage"] = request.out / "loss.png"
@@ -111,7 +111,7 @@ def plot_points(path: Path, points: Sequence[Point], lines: Sequence[Mapping[str
     up = next((one["name"] for one in lines[0]["headline"] if one["better"] == "lower"), None)
     if across is None or up is None:
         raise UserError(
-            "the points have nothing to be plotted by: name CLIP's weights in --clip_weights, or draw more --samples"
+            "the points of --sweep have no metric to plot: name CLIP's weights in --clip_weights, or set more --samples"
         )
     plotted = []
     for point, numbers in zip(points, measured, strict=True):

@@ -68,7 +68,7 @@ def parse_axis(text: str) -> Axis:
     """
     name, equals, values = text.partition("=")
     if not equals or not values:
-        raise UserError(f"--sweep={text} names no values: write it as in --sweep=guidance=1/1.5/2")
+        raise UserError(f"--sweep={text} has no values: write it as in --sweep=guidance=1/1.5/2")
     read = lookup(AXES, name.strip(), "setting of a sweep")
     alternatives = [value.strip() for value in values.split(BETWEEN_VALUES)]
     if len(set(alternatives)) < len(alternatives):
@@ -76,7 +76,7 @@ def parse_axis(text: str) -> Axis:
     try:
         return Axis(name.strip(), [([read(one) for one in text.split(BETWEEN_STAGES)], text) for text in alternatives])
     except ValueError:
-        raise UserError(f"--sweep={text} has a value that is no number: write it as in --sweep={name}=1/2/4") from None
+        raise UserError(f"--sweep={text} has a value that is not a number: write --sweep={name}=1/2/4") from None
 
 
 def list_points(axes: Sequence[Axis]) -> list[Point]:
@@ -88,7 +88,7 @@ def list_points(axes: Sequence[Axis]) -> list[Point]:
     names = [axis.name for axis in axes]
     if len(set(names)) < len(names):
         raise UserError(
-            f"--sweep names {max(names, key=names.count)} twice: give all its values at once, with / between"
+            f"--sweep names {max(names, key=names.count)} twice: give all its values once, with / between them"
         )
     points = []
     for combination in itertools.product(*(axis.values for axis in axes)):

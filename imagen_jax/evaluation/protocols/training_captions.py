@@ -25,8 +25,8 @@ def measure_recalls(request: Request, measured: Measured) -> dict[str, CaptionRe
     Raises:
         UserError: there is only one sampled image.
     """
-    assert request.choice.pictures is not None
-    own = np.asarray(request.choice.pictures)
+    assert request.choice.images is not None
+    own = np.asarray(request.choice.images)
     return {
         name: measure_caption_recall(ours.pooled, own, theirs.pooled, seed=request.seed)
         for name, (ours, theirs) in measured.features.items()
@@ -54,10 +54,10 @@ def headline_of(recall: CaptionRecall, network: str) -> Headline:
 
 def show_pairs(request: Request, measured: Measured, resolution: int, path: Path) -> None:
     """Writes a grid of the first ``SHOWN`` sampled images, each beside its caption's own image."""
-    assert request.choice.pictures is not None
-    pictures: list[HostPixels] = []
+    assert request.choice.images is not None
+    images: list[HostPixels] = []
     labels: list[str] = []
-    for place, number in enumerate(request.choice.pictures[:SHOWN]):
-        pictures += [measured.drawn.picture(place), request.reference.picture(number, resolution)]
-        labels += [request.choice.captions[place], "original"]
-    save_png(path, labelled_grid(np.stack(pictures), labels, 8), {})
+    for index, number in enumerate(request.choice.images[:SHOWN]):
+        images += [measured.sampled.image(index), request.reference.image(number, resolution)]
+        labels += [request.choice.captions[index], "original"]
+    save_png(path, labelled_grid(np.stack(images), labels, 8), {})

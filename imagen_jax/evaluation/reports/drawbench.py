@@ -70,7 +70,7 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
     try:
         for row in read_rows(path, None, ()):
             if row.problem:
-                raise UserError(f"{row.name} of {path} can't be read ({row.problem}: {row.detail}): mend the row")
+                raise UserError(f"{row.name} of {path} can't be read ({row.problem}: {row.detail}): fix the row")
             category, prompt = cells_of(row.values, path, row.name)
             if not category and not prompt:
                 continue
@@ -81,10 +81,10 @@ def read_drawbench(path: Path) -> list[DrawBenchPrompt]:
     except OSError as error:
         raise_if_denied(error, path)
         raise UserError(
-            f"the prompts in {path} can't be read ({error.strerror or error}): name a CSV with Prompts and Category"
+            f"the prompts in {path} can't be read ({error.strerror or error}): name a CSV of Prompts and Category"
         ) from error
     if not found:
-        raise UserError(f"{path} holds no prompt: write a line Prompts,Category and a prompt in each line below it")
+        raise UserError(f"{path} contains no prompt: write a line Prompts,Category and a prompt in each line below it")
     return list(found.values())
 
 
@@ -103,7 +103,7 @@ def cells_of(values: Mapping[str, Any], path: Path, row: str) -> tuple[str, str]
             raise UserError(f"{path} has two columns that may be the {what}: rename one of {', '.join(values)}")
         cells[what] = str(value if value is not None else "").strip()
         if any("\ud800" <= character <= "\udfff" for character in cells[what]):
-            raise UserError(f"{row} of {path} is not UTF-8: save the table so")
+            raise UserError(f"{row} of {path} is not UTF-8: save the table as UTF-8")
     for what, column in (("prompt", "Prompts"), ("category", "Category")):
         if what not in cells:
             raise UserError(f"{path} has no column {column}, only {', '.join(values) or 'nothing'}: rename one")

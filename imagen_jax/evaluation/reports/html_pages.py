@@ -55,7 +55,7 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
         UserError: the page can't be written.
     """
     try:
-        with writing(path) as place, place.open("wb") as file:
+        with writing(path) as partial, partial.open("wb") as file:
             templates().get_template(template).stream(values).dump(file, encoding="utf-8")
             return file.tell()
     except OSError as error:
@@ -80,13 +80,13 @@ def data_uri(content: bytes, name: str) -> str:
     raise UserError(f"{name} is neither PNG, JPEG, WebP nor SVG: save it as one of them")
 
 
-def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
+def thumbnail(path: Path, side: int, max_bytes: int) -> bytes:
     """Returns an image as WebP of limited size. If necessary, it lowers the quality first and then the resolution.
 
     Args:
         path: the image file.
         side: the max length of the longer side in pixels. Smaller images are not enlarged.
-        most_bytes: the max size of the result in bytes, at least 1,000.
+        max_bytes: the max size of the result in bytes, at least 1,000.
 
     Raises:
         UserError: the image can't be read.
@@ -95,13 +95,13 @@ def thumbnail(path: Path, side: int, most_bytes: int) -> bytes:
         image = Image.fromarray(decode_pixels(path.read_bytes()))
     except (OSError, DamagedImageError) as error:
         raise_if_denied(error, path)
-        raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
+        raise UserError(f"the image {path} can't be read ({error}): delete it and sample it again") from error
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     while True:
         for quality in QUALITIES:
             encoded = io.BytesIO()
             # The default method 4 takes twice as long for files that are only 1% smaller.
             image.save(encoded, format="WEBP", quality=quality, method=2)
-            if encoded.tell() <= most_bytes or (quality == QUALITIES[-1] and max(image.size) <= MIN_SIDE):
+            if encoded.tell() <= max_bytes or (quality == QUALITIES[-1] and max(image.size) <= MIN_SIDE):
                 return encoded.getvalue()
         image.thumbnail((max(image.size) * 3 // 4,) * 2, Image.Resampling.LANCZOS)

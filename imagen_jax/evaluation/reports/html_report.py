@@ -16,7 +16,7 @@ from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 
 DIRECTIONS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
-OWN_PLACE = ("title", "headline", "warnings", "table")
+KEYS_WITH_LAYOUT = ("title", "headline", "warnings", "table")
 NOTHING = "—"
 
 
@@ -77,7 +77,7 @@ def write_html_report(path: Path, report: Mapping[str, Any], figures: Mapping[st
     Raises:
         UserError: a figure can't be read, a direction is unknown, or the page can't be written.
     """
-    others = {key: value for key, value in report.items() if key not in OWN_PLACE}
+    others = {key: value for key, value in report.items() if key not in KEYS_WITH_LAYOUT}
     values = {
         "title": report.get("title", "Evaluation"),
         "headline": [headline_card(entry) for entry in report.get("headline", ())],
@@ -103,7 +103,7 @@ def content_of(figure: Path | bytes) -> bytes:
         return figure.read_bytes()
     except OSError as error:
         raise_if_denied(error, figure)
-        raise UserError(f"the figure {figure} can't be read ({error.strerror or error}): draw it again") from error
+        raise UserError(f"the figure {figure} can't be read ({error.strerror or error}): plot it again") from error
 
 
 def headline_card(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -150,7 +150,7 @@ def all_sections(facts: Mapping[str, Any]) -> list[Section]:
     """Returns the sections of all facts. Plain values are collected in a section of their own, before the others."""
     alone = {key: value for key, value in facts.items() if not isinstance(value, Mapping) and not is_list(value)}
     nested = {key: value for key, value in facts.items() if key not in alone}
-    first = [section_of("In short", alone)] if alone else []
+    first = [section_of("Summary", alone)] if alone else []
     return [*first, *(section for key, value in nested.items() for section in sections_of(in_words(key), value))]
 
 

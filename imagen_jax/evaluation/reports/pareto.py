@@ -76,7 +76,7 @@ def plot_pareto(
         UserError: there are no points, one is not finite, or a file can't be written.
     """
     if not points:
-        raise UserError("there is no point to plot: measure at least one setting")
+        raise UserError("there are no points to plot: measure at least one setting")
     for point in points:
         if not (math.isfinite(point.x) and math.isfinite(point.y)):
             name = " ".join(filter(None, [point.group, point.label]))
@@ -89,8 +89,8 @@ def plot_pareto(
         figure, axis = plt.subplots(figsize=(8, 6), dpi=150, layout="constrained")
         try:
             draw_groups(axis, points)
-            axis.set_xlabel(f"{x_label} (more is better)", parse_math=False)
-            axis.set_ylabel(f"{y_label} (less is better)", parse_math=False)
+            axis.set_xlabel(f"{x_label} (higher is better)", parse_math=False)
+            axis.set_ylabel(f"{y_label} (lower is better)", parse_math=False)
             with writing(png) as file:
                 figure.savefig(file, metadata={"Software": None})
             with writing(svg) as file:

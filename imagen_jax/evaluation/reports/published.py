@@ -92,12 +92,12 @@ class OurNumber:
     @property
     def note(self) -> str:
         """A description of the number, with the reason if it is not comparable."""
-        measured = f"of {self.network}, {self.samples:,} pictures against {self.data}"
+        measured = f"of {self.network}, {self.samples:,} images against {self.data}"
         if self.distance != "FID":
             return f"not FID: {self.distance} {self.value:.4g} {measured}"
         if not self.on_coco:
             return f"not COCO: FID {self.value:.4g} {measured}"
-        few = "" if self.samples >= CAPTIONS else f"; of fewer than {CAPTIONS:,} pictures FID comes out larger"
+        few = "" if self.samples >= CAPTIONS else f"; with fewer than {CAPTIONS:,} images, FID is higher"
         return measured + few
 
 
@@ -132,6 +132,6 @@ def table_with(ours: OurNumber | None = None) -> list[TableRow]:
     if ours is None:
         return rows
     group = TRAINED if ours.trained_on_coco else ZERO_SHOT
-    place = max(number for number, row in enumerate(rows, start=1) if row.group == group)
+    end = max(number for number, row in enumerate(rows, start=1) if row.group == group)
     value = ours.value if ours.is_coco_fid else None
-    return [*rows[:place], TableRow(group, ours.name, value, ours.note, "", ours=True), *rows[place:]]
+    return [*rows[:end], TableRow(group, ours.name, value, ours.note, "", ours=True), *rows[end:]]

@@ -1,6 +1,6 @@
 """Writes a page that shows the images of several models side by side, prompt by prompt.
 
-    folder of PNGs -> pictures_by_prompt -> ModelPictures of each model --+-> thumbnails -> one HTML file
+    folder of PNGs -> images_by_prompt -> ModelImages of each model --+-> thumbnails -> one HTML file
     prompts with their categories ----------------------------------------+
 
 The page is one file of at most about 60 MB for any number of images: they share ``MAX_ENCODED_BYTES``. With 200 prompts
@@ -36,21 +36,21 @@ ENCODED = 4 / 3
 
 
 @dataclass(frozen=True)
-class ModelPictures:
+class ModelImages:
     """The images of one model.
 
     Attributes:
         name: the name on the page.
-        pictures: image files by prompt, in display order.
+        images: image files by prompt, in display order.
         settings: the sampling settings to print.
     """
 
     name: str
-    pictures: Mapping[str, Sequence[Path]]
+    images: Mapping[str, Sequence[Path]]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
+def images_by_prompt(folder: Path) -> dict[str, list[Path]]:
     """Returns the images in a folder of ``imagen_jax.sample``, by prompt and in the order of their index.
 
     Prompt and index come from the text chunks of each PNG; no pixels are decoded. Images without index, such as the
@@ -66,24 +66,24 @@ def pictures_by_prompt(folder: Path) -> dict[str, list[Path]]:
         try:
             # Not `text`, which decodes the whole image to find chunks after the pixels.
             with path.open("rb") as file, opened_image(file) as image:
-                said = image.info
+                chunks = image.info
         except (OSError, DamagedImageError) as error:
             raise_if_denied(error, path)
-            raise UserError(f"the picture {path} can't be read ({error}): delete it and draw it again") from error
-        prompt, index = said.get("prompt"), str(said.get("index", ""))
+            raise UserError(f"the image {path} can't be read ({error}): delete it and sample it again") from error
+        prompt, index = chunks.get("prompt"), str(chunks.get("index", ""))
         if isinstance(prompt, str) and index.isdecimal() and len(index) <= MAX_DIGITS:
             found.setdefault(str(prompt), []).append((int(index), path))
     if not found:
         raise UserError(
-            f"{folder} holds no PNG that says what it shows: name a folder of imagen_jax.sample with --format=png"
+            f"{folder} contains no PNG with a prompt and an index: name a folder of imagen_jax.sample with --format=png"
         )
     return {
-        prompt: [path for _, path in sorted(places, key=lambda place: (place[0], place[1].name))]
-        for prompt, places in found.items()
+        prompt: [path for _, path in sorted(images, key=lambda image: (image[0], image[1].name))]
+        for prompt, images in found.items()
     }
 
 
-def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Sequence[DrawBenchPrompt]) -> int:
+def write_side_by_side(path: Path, models: Sequence[ModelImages], prompts: Sequence[DrawBenchPrompt]) -> int:
     """Writes the page. Where a model lacks an image that another has, there is an empty cell with a notice.
 
     Args:
@@ -99,11 +99,9 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
             or the page can't be written.
     """
     shown = {prompt.prompt for prompt in prompts}
-    files = [
-        file for model in models for name, pictures in model.pictures.items() if name in shown for file in pictures
-    ]
+    files = [file for model in models for name, images in model.images.items() if name in shown for file in images]
     if not files:
-        raise UserError(f"there is no picture of any prompt to write {path} of: draw the prompts first")
+        raise UserError(f"there is no image of any prompt for {path}: sample the prompts first")
     addresses = embed(files)
     categories: dict[str, list[dict[str, Any]]] = {}
     for prompt in prompts:
@@ -112,7 +110,7 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
     # Numbered in the order of the page, which groups prompts by category.
     for number, entry in enumerate(itertools.chain(*categories.values()), start=1):
         entry["number"] = number
-    others = [sum(name not in shown for name in model.pictures) for model in models]
+    others = [sum(name not in shown for name in model.images) for model in models]
     values = {
         "models": [
             {"name": model.name, "settings": model.settings, "others": unseen}
@@ -120,7 +118,7 @@ def write_side_by_side(path: Path, models: Sequence[ModelPictures], prompts: Seq
         ],
         "categories": categories,
         "prompts": len(prompts),
-        "pictures": len(files),
+        "images": len(files),
         "megabytes": sum(map(len, addresses.values())) / 1e6,
         "side": SIDE,
     }
@@ -133,13 +131,15 @@ def embed(files: Sequence[Path]) -> dict[Path, str]:
     Raises:
         UserError: there are too many images, or one can't be read.
     """
-    most_bytes = min(MAX_BYTES, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
-    if most_bytes < MIN_BYTES:
-        most = int(MAX_ENCODED_BYTES / ENCODED / (MIN_BYTES + 2))
-        raise UserError(f"{len(files):,} pictures are too many for one page: choose prompts, {most:,} pictures at most")
+    max_bytes = min(MAX_BYTES, int(MAX_ENCODED_BYTES / ENCODED / len(files)) - 2)
+    if max_bytes < MIN_BYTES:
+        max_images = int(MAX_ENCODED_BYTES / ENCODED / (MIN_BYTES + 2))
+        raise UserError(
+            f"{len(files):,} images are too many for one page: choose prompts with at most {max_images:,} images"
+        )
 
     def address(file: Path) -> str:
-        return data_uri(thumbnail(file, SIDE, most_bytes), str(file))
+        return data_uri(thumbnail(file, SIDE, max_bytes), str(file))
 
     # Threads run in parallel here, because Pillow releases the GIL while it encodes.
     with ThreadPoolExecutor(os.cpu_count()) as workers:
@@ -147,9 +147,9 @@ def embed(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def cells(
-    prompt: DrawBenchPrompt, models: Sequence[ModelPictures], addresses: Mapping[Path, str]
+    prompt: DrawBenchPrompt, models: Sequence[ModelImages], addresses: Mapping[Path, str]
 ) -> list[list[str | None]]:
     """Returns the data URIs of a prompt's images for each model, padded with None to the max number of images."""
-    rows = [[addresses[file] for file in model.pictures.get(prompt.prompt, ())] for model in models]
-    most = max(1, *map(len, rows))
-    return [[*row, *[None] * (most - len(row))] for row in rows]
+    rows = [[addresses[file] for file in model.images.get(prompt.prompt, ())] for model in models]
+    columns = max(1, *map(len, rows))
+    return [[*row, *[None] * (columns - len(row))] for row in rows]

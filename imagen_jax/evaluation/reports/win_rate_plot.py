@@ -53,20 +53,20 @@ def plot_win_rates(measured: Sequence[WinRate], names: tuple[str, str], paths: S
 
 def plot_question(axis: Axes, rates: Sequence[WinRate]) -> None:
     """Plots the win rates of one question."""
-    places = np.arange(len(rates))
+    positions = np.arange(len(rates))
     starts = np.zeros(len(rates))
     for answer, colour in COLOURS.items():
         shares = np.asarray([one.answers[answer] / one.total for one in rates])
-        axis.barh(places, shares, left=starts, height=0.72, color=colour, label=answer)
+        axis.barh(positions, shares, left=starts, height=0.72, color=colour, label=answer)
         starts += shares
     centres = np.asarray([one.rate for one in rates])
     ends = np.abs(np.asarray([[one.low, one.high] for one in rates]).reshape(-1, 2).T - centres)
-    axis.errorbar(centres, places, xerr=ends, fmt="o", color="black", markersize=5, capsize=3, label="rate")
+    axis.errorbar(centres, positions, xerr=ends, fmt="o", color="black", markersize=5, capsize=3, label="rate")
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
     axis.set(xlim=(0, 1), xlabel="share of answers")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     # An unescaped dollar would start a formula.
-    axis.set_yticks(places, [f"{one.category} ({one.total})".replace("$", r"\$") for one in rates])
+    axis.set_yticks(positions, [f"{one.category} ({one.total})".replace("$", r"\$") for one in rates])
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
 

@@ -2,18 +2,18 @@
 
 const byId = (name) => document.getElementById(name);
 const SHEET = 256;
-const SILENT = "The server does not answer: is it still running?";
+const SILENT = "The server does not respond: check that it is still running.";
 
 let facts = null;
-let edited = null;       // the picture to begin with, as an Image
-let painted = false;     // whether anything of the mask is
-let stroke = null;       // where the brush was last
-let shown = null;        // the address of the finished picture on show
-let isBusy = false;      // whether an order is sent or followed: one at a time
-let drawn = null;        // the id of the order that is followed
-let ordered = null;      // the id of an order that is not over, as far as is known
-const begunWith = new Map();  // of orders by their ids: the picture and mask that they began with
-const MOST_BEGUN = 20;
+let edited = null;       // the image to start from, as an Image
+let painted = false;     // whether the mask has any paint
+let stroke = null;       // the last position of the brush
+let shown = null;        // the address of the finished image that is shown
+let isBusy = false;      // whether an order is sent or followed; only one at a time
+let followed = null;     // the id of the followed order
+let ordered = null;      // the id of an order that may not be over yet
+const startedFrom = new Map();  // the image and mask of each edit, by the id of its order
+const MAX_STARTED_FROM = 20;
 
 async function begin() {
   facts = await (await fetch("stages")).json();
@@ -42,8 +42,8 @@ function makeSettings(stage, number) {
   return box;
 }
 
-function numberField(name, title, value, least, most, step) {
-  const input = Object.assign(document.createElement("input"), {name, type: "number", min: least, max: most, step, value, required: true});
+function numberField(name, title, value, min, max, step) {
+  const input = Object.assign(document.createElement("input"), {name, type: "number", min, max, step, value, required: true});
   return labelled(title, input);
 }
 
@@ -65,7 +65,7 @@ function readStages() {
     for (const input of box.querySelectorAll("input, select")) {
       settings[input.name] = input.type === "number" ? Number(input.value) : input.value;
     }
-    // A base has no augmentation level, and all stages are asked for the same settings.
+    // A base has no augmentation level, but an order has the same settings for all stages.
     settings.augmentation_level ??= 0;
     return settings;
   });
@@ -73,43 +73,43 @@ function readStages() {
 
 async function order(event) {
   event.preventDefault();
-  // Enter comes here too, whatever the button says.
+  // Enter submits too, even while the button is disabled.
   if (isBusy) return;
   setBusy(true);
   byId("problem").textContent = "";
-  const asked = {
+  const request = {
     prompt: byId("prompt").value,
     negative_prompt: byId("negative").value,
     seed: Number(byId("seed").value),
     stages: readStages(),
   };
-  let begun = null;
+  let start = null;
   if (edited) {
-    begun = {picture: byId("picture").toDataURL("image/png"), mask: painted ? byId("mask").toDataURL("image/png") : null};
-    asked.image = begun.picture;
-    asked.strength = painted ? 1 : Number(byId("strength").value);
+    start = {image: byId("picture").toDataURL("image/png"), mask: painted ? byId("mask").toDataURL("image/png") : null};
+    request.image = start.image;
+    request.strength = painted ? 1 : Number(byId("strength").value);
     if (painted) {
-      asked.mask = maskInBlackAndWhite();
-      asked.resample = Number(byId("resample").value);
+      request.mask = maskInBlackAndWhite();
+      request.resample = Number(byId("resample").value);
     }
   }
   const answer = await fetch("orders", {
-    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(asked),
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(request),
   }).catch(() => null);
-  const told = answer ? await answer.json().catch(() => ({problem: "the server does not take this order"})) : {problem: SILENT};
-  if (told.problem) {
+  const reply = answer ? await answer.json().catch(() => ({problem: "the server does not accept this order"})) : {problem: SILENT};
+  if (reply.problem) {
     setBusy(false);
-    byId("problem").textContent = told.problem;
+    byId("problem").textContent = reply.problem;
     return;
   }
-  if (begun) begunWith.set(told.id, begun);
-  if (begunWith.size > MOST_BEGUN) begunWith.delete(begunWith.keys().next().value);
-  follow(told.id);
+  if (start) startedFrom.set(reply.id, start);
+  if (startedFrom.size > MAX_STARTED_FROM) startedFrom.delete(startedFrom.keys().next().value);
+  follow(reply.id);
 }
 
 function setBusy(busy, id = null) {
   isBusy = busy;
-  drawn = id;
+  followed = id;
   byId("draw").disabled = busy;
   byId("cancel").hidden = byId("cancel").disabled = !id;
   byId("progress").hidden = !id;
@@ -133,30 +133,30 @@ function follow(id) {
     if (job.preview) show(job.preview);
     if (job.state === "waiting") byId("status").textContent = `Waiting: ${job.before} before this one.`;
     if (job.state === "drawing") {
-      byId("status").textContent = job.step ? `Step ${job.step} of ${job.steps}` : "Getting ready: new settings are compiled once.";
+      byId("status").textContent = job.step ? `Step ${job.step} of ${job.steps}` : "Preparing: new settings are compiled once.";
       if (job.step) byId("progress").value = job.step / job.steps;
     }
     if (job.state === "done") {
       end();
-      present(job, `Drawn in ${job.seconds} s, seed ${job.settings.seed}.`);
+      present(job, `Sampled in ${job.seconds} s, seed ${job.settings.seed}.`);
       showHistory();
     }
     if (job.state === "failed" || job.state === "cancelled") end(job.problem || "Cancelled.");
   };
   events.onerror = () => {
-    // A browser tries again by itself, unless the server says that there is no such order.
-    if (events.readyState === EventSource.CLOSED) end("The server has forgotten this order: draw it again.");
-    else byId("status").textContent = "The server does not answer: trying again.";
+    // A browser tries again by itself, unless the server responds that there is no such order.
+    if (events.readyState === EventSource.CLOSED) end("The server no longer keeps this order: sample it again.");
+    else byId("status").textContent = "The server does not respond: trying again.";
   };
 }
 
 async function cancel() {
-  if (!drawn) return;
+  if (!followed) return;
   byId("cancel").disabled = true;
   byId("status").textContent = "Cancelling.";
-  const answer = await fetch(`jobs/${drawn}`, {method: "DELETE"}).catch(() => null);
+  const answer = await fetch(`jobs/${followed}`, {method: "DELETE"}).catch(() => null);
   if (!answer) byId("problem").textContent = SILENT;
-  if (!answer && drawn) byId("cancel").disabled = false;
+  if (!answer && followed) byId("cancel").disabled = false;
 }
 
 function show(address) {
@@ -165,7 +165,7 @@ function show(address) {
   byId("blank").hidden = true;
 }
 
-// The last finished picture, instead of one that came to nothing.
+// Shows the last finished image again, after an order that failed or was cancelled.
 function showLast() {
   byId("status").textContent = "";
   byId("result").hidden = byId("after").hidden = !shown;
@@ -183,10 +183,10 @@ function present(job, words) {
 }
 
 async function showHistory() {
-  const drawn = await (await fetch("history")).json();
-  byId("history").replaceChildren(...drawn.map((job) => {
+  const jobs = await (await fetch("history")).json();
+  byId("history").replaceChildren(...jobs.map((job) => {
     const item = document.createElement("li");
-    const button = Object.assign(document.createElement("button"), {type: "button", title: "Take these settings again"});
+    const button = Object.assign(document.createElement("button"), {type: "button", title: "Use these settings again"});
     const image = Object.assign(document.createElement("img"), {src: job.picture, alt: ""});
     const words = document.createElement("span");
     const [prompt, rest] = [document.createElement("b"), document.createElement("small")];
@@ -204,7 +204,7 @@ function describe(job) {
   const of = (name) => job.settings.stages.map((stage) => stage[name]).join("/");
   const parts = [`seed ${job.settings.seed}`];
   if (job.settings.stages.length) parts.push(`${of("steps")} steps of ${of("sampler")}`, `guidance ${of("guidance")}`);
-  if (job.settings.edited) parts.push(job.settings.edited === "mask" ? "painted into" : `strength ${job.settings.strength}`);
+  if (job.settings.edited) parts.push(job.settings.edited === "mask" ? "edited with a mask" : `strength ${job.settings.strength}`);
   return `${parts.join(", ")}; ${job.seconds} s`;
 }
 
@@ -220,23 +220,23 @@ function takeAgain(job) {
     }
   });
   takeEditAgain(job);
-  // What is being drawn stays on show.
+  // Keep showing the image that is being sampled.
   if (!isBusy) present(job, describe(job));
 }
 
 function takeEditAgain(job) {
-  const begun = begunWith.get(job.id);
+  const start = startedFrom.get(job.id);
   dropEdit();
   byId("problem").textContent = "";
   if (!job.settings.edited) return;
   byId("strength").value = job.settings.edited === "mask" ? byId("strength").value : job.settings.strength;
   byId("strength").nextElementSibling.textContent = byId("strength").value;
   if (job.settings.edited === "mask") byId("resample").value = job.settings.resample;
-  if (begun) load(begun.picture, true, begun.mask);
-  else byId("problem").textContent = "It began with a picture that this page does not have: choose it again.";
+  if (start) load(start.image, true, start.mask);
+  else byId("problem").textContent = "This page no longer has the image of this edit: choose it again.";
 }
 
-// The picture to begin with: its centre square, and a mask painted over it.
+// The image to start from: its centre square, and a mask painted over it.
 
 function beginEdit(image) {
   edited = image;
@@ -271,7 +271,7 @@ function load(address, isOurs, mask = null) {
     };
     strokes.src = mask;
   };
-  image.onerror = () => { byId("problem").textContent = "this file is no picture that a browser can show"; };
+  image.onerror = () => { byId("problem").textContent = "the browser can't show this file: choose a PNG, JPEG or WebP image"; };
   image.src = address;
   if (!isOurs) image.addEventListener("load", () => URL.revokeObjectURL(address), {once: true});
 }
@@ -282,7 +282,7 @@ function wipe() {
   painted = false;
 }
 
-// Black and white squares: whatever the picture's colour, one of them stands out.
+// Black and white squares are visible on an image of any colour.
 function makeChecks(brush) {
   const side = 5 * brush.canvas.width / SHEET, tile = document.createElement("canvas");
   Object.assign(tile, {width: 2 * side, height: 2 * side});
@@ -297,10 +297,10 @@ function makeChecks(brush) {
 
 function paint(event) {
   if (!(event.buttons & 1)) return;
-  // A quick hand is seen at a few places only: lines join them.
-  const mask = byId("mask"), place = mask.getBoundingClientRect(), scale = mask.width / place.width;
+  // A quick stroke gives few events, so lines connect their positions.
+  const mask = byId("mask"), box = mask.getBoundingClientRect(), scale = mask.width / box.width;
   const brush = mask.getContext("2d");
-  const at = {x: (event.clientX - place.left) * scale, y: (event.clientY - place.top) * scale};
+  const at = {x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale};
   const from = event.type === "pointerdown" || !stroke ? at : stroke;
   Object.assign(brush, {strokeStyle: makeChecks(brush), lineCap: "round", lineWidth: 2 * Number(byId("brush").value) * mask.width / SHEET});
   brush.beginPath();
@@ -330,7 +330,7 @@ byId("file").addEventListener("change", ({target}) => { if (target.files[0]) loa
 byId("wipe").addEventListener("click", wipe);
 byId("drop").addEventListener("click", dropEdit);
 byId("cancel").addEventListener("click", cancel);
-// Who leaves the page waits for nothing any more.
+// Cancel the order when its user leaves the page.
 addEventListener("pagehide", () => { if (ordered) fetch(`jobs/${ordered}`, {method: "DELETE", keepalive: true}); });
 byId("again").addEventListener("click", () => load(shown, true));
 byId("strength").addEventListener("input", ({target}) => { target.nextElementSibling.textContent = target.value; });

@@ -3,24 +3,24 @@
 const byId = (name) => document.getElementById(name);
 const QUESTIONS = ["alignment", "fidelity"];
 const KEYS = {1: "left", 2: "indifferent", 3: "right"};
-const GAP = 4;        // pixels between pictures of a set, as in rating.css
-const SILENT = "the server does not answer: is it still running? Nothing is lost; load the page again when it is";
+const GAP = 4;        // pixels between images of a set, as in rating.css
+const SILENT = "the server does not respond, but no answer is lost: load the page again when the server runs";
 
 let rater = null;
-let shown = null;     // the pair on show, as the server told it
-let before = null;    // the pair that was answered last
+let shown = null;     // the shown pair, as the server sent it
+let before = null;    // the last answered pair
 let answers = {};
-let ready = false;    // whether both sides can be seen and nothing is on its way
+let ready = false;    // whether both sides are visible and no request is pending
 
-async function ask(path, asked) {
+async function send(path, fields) {
   const answer = await fetch(path, {
-    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({rater, ...asked}),
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({rater, ...fields}),
   }).catch(() => null);
-  const told = answer && await answer.json().catch(() => null);
-  return told ?? {problem: SILENT};
+  const reply = answer && await answer.json().catch(() => null);
+  return reply ?? {problem: SILENT};
 }
 
-function tell(problem) {
+function showProblem(problem) {
   byId("problem").textContent = problem;
 }
 
@@ -31,51 +31,51 @@ function present(part) {
 
 async function enter(name) {
   rater = name;
-  const told = await ask("next", {});
-  if (told.problem) {
-    tell(told.problem);
+  const reply = await send("next", {});
+  if (reply.problem) {
+    showProblem(reply.problem);
     present("start");
     return;
   }
-  // The server takes space around a name away too.
+  // The server strips whitespace around a name too.
   localStorage.setItem("rater", rater = name.trim());
   byId("who").textContent = rater;
   before = null;
-  await show(told);
+  await show(reply);
 }
 
-async function show(told) {
-  tell("");
-  shown = told;
+async function show(reply) {
+  showProblem("");
+  shown = reply;
   answers = {};
-  byId("progress").value = told.total ? told.rated / told.total : 0;
-  byId("count").textContent = `${told.rated} of ${told.total} pairs rated`;
+  byId("progress").value = reply.total ? reply.rated / reply.total : 0;
+  byId("count").textContent = `${reply.rated} of ${reply.total} pairs rated`;
   byId("back").disabled = !before;
   byId("last").hidden = !before;
-  if (!told.pair) {
-    byId("total").textContent = `You have rated all ${told.total} pairs. Every answer is kept; you may close this page.`;
+  if (!reply.pair) {
+    byId("total").textContent = `You have rated all ${reply.total} pairs. Every answer is saved; you can close this page.`;
     present("end");
     return;
   }
-  byId("caption").textContent = told.prompt;
+  byId("caption").textContent = reply.prompt;
   ready = false;
   mark();
-  const pictures = ["left", "right"].flatMap((side) => lay(side, told[side]));
+  const images = ["left", "right"].flatMap((side) => lay(side, reply[side]));
   present("rating");
   fit();
-  // Nobody is to judge what they have not seen.
-  const seen = await Promise.all(pictures.map((picture) => picture.decode())).then(() => true, () => false);
-  if (shown !== told) return;
+  // Accept answers only when both sides are visible.
+  const seen = await Promise.all(images.map((image) => image.decode())).then(() => true, () => false);
+  if (shown !== reply) return;
   if (!seen) {
-    tell("a picture can't be shown: load the page again, or tell whoever runs it");
+    showProblem("an image can't be shown: load the page again, or tell the person who runs this page");
     return;
   }
   ready = true;
   mark();
-  for (const address of told.soon ?? []) new Image().src = address;
+  for (const address of reply.soon ?? []) new Image().src = address;
 }
 
-// As many columns as make the pictures largest; both sides have the same room, so the same size.
+// Use the number of columns with the max image size; both sides have the same room, so the same size.
 function fit() {
   for (const box of document.querySelectorAll(".pictures")) {
     const count = box.childElementCount, {clientWidth: width, clientHeight: height} = box;
@@ -92,9 +92,9 @@ function fit() {
 
 function lay(side, addresses) {
   const box = byId(side);
-  const pictures = addresses.map((address) => Object.assign(new Image(), {src: address, alt: `A picture on the ${side}`, draggable: false}));
-  box.replaceChildren(...pictures);
-  return pictures;
+  const images = addresses.map((address) => Object.assign(new Image(), {src: address, alt: `An image on the ${side}`, draggable: false}));
+  box.replaceChildren(...images);
+  return images;
 }
 
 function mark() {
@@ -115,16 +115,16 @@ async function choose(question, value) {
   mark();
   if (ready) return;
   const answered = shown;
-  const told = await ask("answers", {pair: answered.pair, ...answers});
-  if (told.problem) {
-    tell(told.problem);
+  const reply = await send("answers", {pair: answered.pair, ...answers});
+  if (reply.problem) {
+    showProblem(reply.problem);
     answers = {};
     ready = true;
     mark();
     return;
   }
   before = answered;
-  await show(told);
+  await show(reply);
 }
 
 async function goBack() {
@@ -149,7 +149,7 @@ document.addEventListener("keydown", (event) => {
 });
 byId("start").addEventListener("submit", (event) => {
   event.preventDefault();
-  tell("");
+  showProblem("");
   enter(byId("name").value);
 });
 byId("back").addEventListener("click", goBack);
@@ -158,7 +158,7 @@ byId("leave").addEventListener("click", () => {
   localStorage.removeItem("rater");
   shown = null;
   byId("name").value = "";
-  tell("");
+  showProblem("");
   present("start");
   byId("name").focus();
 });

@@ -56,26 +56,26 @@ def test_a_file_is_free_of_pickles_and_has_the_names_of_the_field(path, moments)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "facts"),
     [
-        ({"resize": "legacy_tensorflow"}, "with resize 'clean', and here it is 'legacy_tensorflow'"),
-        ({"n": 30_000, "sha256": "57d3"}, "with sha256 '57d2', and here it is '57d3'"),
-        ({"guidance": 1.5}, "with guidance None, and here it is 1.5"),
+        ({"resize": "legacy_tensorflow"}, "resize 'clean'.*'legacy_tensorflow'"),
+        ({"n": 30_000, "sha256": "57d3"}, "sha256 '57d2'.*'57d3'"),
+        ({"guidance": 1.5}, r"guidance None.*1\.5"),
     ],
 )
-def test_another_key_is_refused_by_its_first_difference(path, change, said):
-    with pytest.raises(UserError, match=said):
+def test_another_key_is_refused_by_its_first_difference(path, change, facts):
+    with pytest.raises(UserError, match=facts):
         load_statistics(path, KEY | change)
 
 
 def test_an_entry_that_we_lack_is_a_difference(path):
-    with pytest.raises(UserError, match="with n 30, and here it is None"):
+    with pytest.raises(UserError, match=r"n 30.*None"):
         load_statistics(path, {name: value for name, value in KEY.items() if name != "n"})
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     for read in (read_published_statistics, lambda path: load_statistics(path, KEY)):
-        with pytest.raises(UserError, match=r"none\.npz is not there"):
+        with pytest.raises(UserError, match=r"none\.npz"):
             read(tmp_path / "none.npz")
 
 
@@ -86,29 +86,29 @@ def test_no_damage_gets_through(path):
     flipped[numbers + 20] ^= 1
     for damaged in (b"", b"PK", b"mu", whole[: len(whole) // 2], whole[:-30], bytes(flipped)):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="can't be read as statistics"):
+        with pytest.raises(UserError, match=r"coco\.npz"):
             load_statistics(path, KEY)
 
 
-def test_other_contents_are_said(path, tmp_path):
+def test_other_contents_are_refused(path, tmp_path):
     def read(**arrays):
         np.savez(path, **arrays)
         return read_published_statistics(path)
 
     two = np.eye(2)
-    with pytest.raises(UserError, match="no array 'mu', only images"):
+    with pytest.raises(UserError, match=r"'mu'.*images"):
         read(images=two)
-    with pytest.raises(UserError, match="no array 'sigma', only mu"):
+    with pytest.raises(UserError, match=r"'sigma'.*mu"):
         read(mu=two)
-    with pytest.raises(UserError, match=r"shape \(3,\) and a covariance of shape \(2, 2\)"):
+    with pytest.raises(UserError, match=r"\(3,\).*\(2, 2\)"):
         read(mu=np.zeros(3), sigma=two)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError):
         read(mu=np.array([0.0, np.nan]), sigma=two)
     for sigma in (-two, np.array([[1.0, 0.5], [0.0, 1.0]])):
-        with pytest.raises(UserError, match="no covariance"):
+        with pytest.raises(UserError, match="sigma"):
             read(mu=np.zeros(2), sigma=sigma)
     np.save(tmp_path / "one.npy", two)
-    with pytest.raises(UserError, match="a single array"):
+    with pytest.raises(UserError, match=r"one\.npy"):
         read_published_statistics(tmp_path / "one.npy")
 
 
@@ -122,12 +122,12 @@ def test_a_pickle_is_not_opened(tmp_path):
     with zipfile.ZipFile(tmp_path / "trap.npz", "w") as archive:
         archive.writestr("mu.npy", buffer.getvalue())
         archive.writestr("sigma.npy", buffer.getvalue())
-    with pytest.raises(UserError, match="can't be read as statistics"):
+    with pytest.raises(UserError, match=r"trap\.npz"):
         read_published_statistics(tmp_path / "trap.npz")
 
 
 def test_published_files_are_read_and_their_count_is_not_known(tmp_path, path, moments):
-    # As ADM's, which hold pictures and statistics of another layer too.
+    # As ADM's, which hold images and statistics of another layer too.
     others = {"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "mu_s": np.zeros(3), "sigma_s": np.eye(3)}
     covariance = moments.covariance.astype(np.float32)
     np.savez(tmp_path / "adm.npz", mu=moments.mean, sigma=covariance, **others)
@@ -135,24 +135,24 @@ def test_published_files_are_read_and_their_count_is_not_known(tmp_path, path, m
     assert published.pictures is None
     assert published.covariance.dtype == np.float64
     assert frechet_distance(moments, published) == pytest.approx(0.0, abs=1e-6)
-    with pytest.raises(UserError, match="does not say what its statistics are of"):
+    with pytest.raises(UserError, match=r"adm\.npz"):
         load_statistics(tmp_path / "adm.npz", KEY)
     assert read_published_statistics(path).pictures == 30
 
 
-def test_one_picture_has_no_statistics(tmp_path):
-    with pytest.raises(UserError, match="at least 2 pictures, not 1"):
+def test_one_image_has_no_statistics(tmp_path):
+    with pytest.raises(UserError, match=r"\b2\b.*\b1\b"):
         save_statistics(tmp_path / "one.npz", moments_of(np.ones((1, 3))), KEY)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cant_be_written_is_said(tmp_path, moments):
-    with pytest.raises(UserError, match="can't be written"):
+def test_an_unwritable_path_is_named(tmp_path, moments):
+    with pytest.raises(UserError, match=r"missing/coco\.npz"):
         save_statistics(tmp_path / "missing" / "coco.npz", moments, KEY)
 
 
-def test_they_may_lie_in_a_bucket(bucket, moments):
+def test_they_can_be_in_a_bucket(bucket, moments):
     save_statistics(bucket / "coco.npz", moments, KEY)
     np.testing.assert_array_equal(load_statistics(bucket / "coco.npz", KEY).mean, moments.mean)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match=r"none\.npz"):
         load_statistics(bucket / "none.npz", KEY)

@@ -32,20 +32,20 @@ def ratings_of(answers, question="alignment", category="Colors", rater="Ann"):
 
 def test_shares_and_win_rates_by_hand():
     ratings = ratings_of("aaib") + ratings_of("bbbbii", category="Counting") + ratings_of("aa", "fidelity")
-    told = {(one.category, one.question): one for one in measure_win_rates(ratings)}
-    assert list(told) == [
+    rates = {(one.category, one.question): one for one in measure_win_rates(ratings)}
+    assert list(rates) == [
         ("overall", "alignment"),
         ("Colors", "alignment"),
         ("Counting", "alignment"),
         ("overall", "fidelity"),
         ("Colors", "fidelity"),
     ]
-    overall = told["overall", "alignment"]
+    overall = rates["overall", "alignment"]
     assert overall.answers == {"a": 2, "indifferent": 3, "b": 5} and overall.total == 10 and overall.prompts == 10
     assert overall.rate == pytest.approx(3.5 / 10) and overall.raters == 1
-    assert told["Colors", "alignment"].rate == pytest.approx(2.5 / 4)
-    assert told["Counting", "alignment"].rate == pytest.approx(1 / 6)
-    assert told["Colors", "fidelity"].rate == 1.0
+    assert rates["Colors", "alignment"].rate == pytest.approx(2.5 / 4)
+    assert rates["Counting", "alignment"].rate == pytest.approx(1 / 6)
+    assert rates["Colors", "fidelity"].rate == 1.0
     assert measure_win_rates([]) == []
     assert [one.category for one in measure_win_rates(ratings_of("ab"))] == ["overall"]
 
@@ -78,9 +78,9 @@ def test_ends_as_published():
 
 
 def test_one_answer_a_prompt_is_plain_wilson():
-    (told,) = measure_win_rates(ratings_of("aaaaaaabbb"))
-    assert told.effective == 10
-    np.testing.assert_allclose([told.low, told.high], wilson_interval(0.7, 10.0))
+    (rate,) = measure_win_rates(ratings_of("aaaaaaabbb"))
+    assert rate.effective == 10
+    np.testing.assert_allclose([rate.low, rate.high], wilson_interval(0.7, 10.0))
 
 
 def test_answers_that_repeat_each_other_count_once():
@@ -99,8 +99,10 @@ def test_answers_that_scatter_by_chance_alone_all_count():
     assert 430 < np.mean(found) <= 500
 
 
-@pytest.mark.parametrize(("prompts", "raters", "least"), [(10, 25, 0.89), (20, 5, 0.92), (20, 25, 0.92), (20, 1, 0.94)])
-def test_the_interval_holds_the_truth(prompts, raters, least):
+@pytest.mark.parametrize(
+    ("prompts", "raters", "min_share"), [(10, 25, 0.89), (20, 5, 0.92), (20, 25, 0.92), (20, 1, 0.94)]
+)
+def test_the_interval_holds_the_truth(prompts, raters, min_share):
     """Prompts differ, with a mean of 0.5 of preferring a; raters of a prompt throw the same coin, and a tenth ties."""
     generator = np.random.default_rng(prompts * raters)
     held = naive = 0
@@ -113,7 +115,7 @@ def test_the_interval_holds_the_truth(prompts, raters, least):
         held += low <= 0.5 <= high
         low, high = wilson_interval(scores.mean(), float(scores.size))
         naive += low <= 0.5 <= high
-    assert held / trials > least
+    assert held / trials > min_share
     assert raters == 1 or naive / trials < 0.85, "answers about one prompt are not independent"
 
 
@@ -133,11 +135,10 @@ def test_a_table_for_each_question(measured):
 
 
 def test_json_holds_all_of_it(measured):
-    told = json.loads(json.dumps(describe_win_rates(measured)))
-    assert told[0]["answers"] == {"a": 5, "indifferent": 3, "b": 7} and told[0]["win_rate_of_a"] == pytest.approx(
-        6.5 / 15
-    )
-    assert told[0]["interval_95"][0] < 6.5 / 15 < told[0]["interval_95"][1]
+    rates = json.loads(json.dumps(describe_win_rates(measured)))
+    assert rates[0]["answers"] == {"a": 5, "indifferent": 3, "b": 7}
+    assert rates[0]["win_rate_of_a"] == pytest.approx(6.5 / 15)
+    assert rates[0]["interval_95"][0] < 6.5 / 15 < rates[0]["interval_95"][1]
 
 
 def test_the_plot_shows_shares_and_intervals(measured):
@@ -163,7 +164,7 @@ def test_plots_are_written_and_the_same_each_time(measured, tmp_path):
     with Image.open(files[0]) as image:
         assert image.format == "PNG" and image.width > 1000
     assert files[1].read_text().startswith("<?xml") and plt.get_fignums() == []
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError):
         plot_win_rates(measured, ("a", "b"), [tmp_path / "none" / "x.png"])
     assert plt.get_fignums() == []
 

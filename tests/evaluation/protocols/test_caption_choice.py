@@ -1,4 +1,4 @@
-"""Which captions are drawn: seeded, each picture once, and the same for whoever asks."""
+"""Which captions are chosen: seeded, one of each image, and the same at each call."""
 
 import hashlib
 
@@ -13,9 +13,9 @@ CAPTIONS = [("a cat", "one cat"), (), ("a dog",), ("two birds", "birds", "a pair
 
 
 @given(st.integers(1, 4), st.integers(0, 1000))
-def test_each_picture_is_chosen_once_with_a_caption_of_its_own(count, seed):
+def test_each_image_is_chosen_once_with_a_caption_of_its_own(count, seed):
     choice = choose_captions(CAPTIONS, count, seed)
-    assert len(set(choice.pictures)) == count
+    assert len(set(choice.images)) == count
     assert all(caption in CAPTIONS[number] for caption, number in zip(*choice, strict=True))
     assert choose_captions(CAPTIONS, count, seed) == choice
 
@@ -36,16 +36,16 @@ def test_the_hash_is_that_of_the_captions_as_json_lines():
 
 
 @pytest.mark.parametrize("count", [0, 5])
-def test_more_captions_than_pictures_have_are_refused(count):
-    with pytest.raises(UserError, match="at least 1 and at most 4"):
+def test_more_captions_than_images_have_are_refused(count):
+    with pytest.raises(UserError, match=r"--samples .*\b4\b"):
         choose_captions(CAPTIONS, count, 0)
 
 
-def test_a_list_of_captions_finds_its_pictures():
+def test_a_list_of_captions_finds_its_images():
     choice = match_captions(CAPTIONS, ["birds", "  one\tcat "])
     assert choice == (("birds", "one cat"), (3, 0))
 
 
-def test_a_strange_caption_is_named():
-    with pytest.raises(UserError, match=r"1 of 2 captions .* the first is 'a fish'"):
+def test_an_unknown_caption_is_named():
+    with pytest.raises(UserError, match=r"1 of 2 .*'a fish'"):
         match_captions(CAPTIONS, ["grass", "a fish"])

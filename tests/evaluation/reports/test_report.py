@@ -1,4 +1,4 @@
-"""The report: whole or not there, plain JSON, numbers that a reader can take in."""
+"""The report: complete or absent, plain JSON, rounded numbers."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from imagen_jax.evaluation.reports.report import describe_machine, describe_trai
 
 
 def read_strictly(path):
-    """Reads JSON, and refuses the words NaN and Infinity, which are none."""
+    """Reads JSON, and refuses the words NaN and Infinity, which are not JSON."""
 
     def refuse(word):
         raise ValueError(word)
@@ -29,7 +29,7 @@ def test_a_report_is_read_back_in_its_order_with_rounded_numbers(tmp_path):
     assert list(report) == ["z", "a", "steps"]
 
 
-def test_what_is_not_finite_becomes_null(tmp_path):
+def test_non_finite_numbers_become_null(tmp_path):
     path = tmp_path / "report.json"
     write_report(path, {"loss": float("nan"), "rates": (float("inf"), 1.5)})
     assert read_strictly(path) == {"loss": None, "rates": [None, 1.5]}
@@ -54,14 +54,14 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", write_half)
-    with pytest.raises(UserError, match=r"report\.json can't be written \(No space left on device\): make room"):
+    with pytest.raises(UserError, match=r"report\.json.*No space left on device"):
         write_report(path, {"new": 2})
     assert read_strictly(path) == {"good": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none/report\.json can't be written \(No such file"):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none/report\.json"):
         write_report(tmp_path / "none" / "report.json", {})
 
 

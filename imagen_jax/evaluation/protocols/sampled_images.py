@@ -39,29 +39,29 @@ class StepBar:
             self.bar.update()
 
 
-class Drawn(NamedTuple):
+class SampledImages(NamedTuple):
     """Sampled images in a folder.
 
     Attributes:
         files: image file of each request, in order.
         seconds: time in seconds that sampling took in this process.
-        drawn: number of missing images that this process sampled.
+        num_sampled: number of missing images that this process sampled.
     """
 
     files: tuple[Path, ...]
     seconds: float
-    drawn: int
+    num_sampled: int
 
-    def picture(self, number: int) -> HostPixels:
+    def image(self, number: int) -> HostPixels:
         """Returns an image as stored.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_picture(self.files[number])
+        return read_image(self.files[number])
 
 
-def read_picture(file: Path) -> HostPixels:
+def read_image(file: Path) -> HostPixels:
     """Reads an image file.
 
     Raises:
@@ -72,18 +72,18 @@ def read_picture(file: Path) -> HostPixels:
     except (OSError, DamagedImageError) as error:
         raise_if_denied(error, file)
         raise UserError(
-            f"{file} is no whole picture ({error}): delete it, and the same command draws it again"
+            f"the image {file} can't be read ({error}): delete it, and run the same command again"
         ) from error
 
 
-def draw_pictures(
+def sample_images(
     cascade: Cascade,
     steps: StepBar,
     requests: Sequence[ImageRequest],
     folder: Path,
     seed: int,
     facts: Mapping[str, Any],
-) -> Drawn:
+) -> SampledImages:
     """Samples the missing images of a folder. Every process must call it, and samples its share.
 
     Args:
@@ -99,19 +99,19 @@ def draw_pictures(
     """
     settings = {**settings_of(cascade), **facts}
     size = cascade.batch_size_for(len(requests))
-    pictures = processes.run_on_process_zero_first(lambda: PictureFolder(folder, requests, seed, size, "png", settings))
-    missing = pictures.missing(jax.process_index(), jax.process_count())
+    images = processes.run_on_process_zero_first(lambda: PictureFolder(folder, requests, seed, size, "png", settings))
+    missing = images.missing(jax.process_index(), jax.process_count())
     started = time.perf_counter()
-    drawn = 0
+    num_sampled = 0
     if missing:
         total = cascade.count_steps() * len(missing)
         with tqdm(
             desc="Sampling", total=total, unit="step", dynamic_ncols=True, disable=not processes.is_process_zero()
         ) as bar:
             steps.bar = bar
-            drawn = draw_missing(cascade, pictures, missing, seed)
+            num_sampled = draw_missing(cascade, images, missing, seed)
         steps.bar = None
     seconds = time.perf_counter() - started
-    processes.barrier("all pictures are drawn")
-    files = tuple(folder / name for name in pictures.names)
-    return Drawn(files, seconds, drawn)
+    processes.barrier("all images are sampled")
+    files = tuple(folder / name for name in images.names)
+    return SampledImages(files, seconds, num_sampled)
