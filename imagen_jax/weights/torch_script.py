@@ -58,7 +58,7 @@ def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
         for name, value in attributes:
             if len(prefix) + len(name) > MAX_NAME_LENGTH:
                 raise ValueError(
-                    f"what begins with {prefix[:60]}{name[:60]} has a name of over {MAX_NAME_LENGTH} characters"
+                    f"the name that begins with {prefix[:60]}{name[:60]} has more than {MAX_NAME_LENGTH} characters"
                 )
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value
@@ -85,7 +85,7 @@ def make_module(stack: Stack) -> None:
     """
     arguments, kind = stack.pop(), stack.pop()
     if not isinstance(kind, Name) or not is_own_class(kind.name) or arguments != ():
-        raise ValueError("NEWOBJ makes what is no module")
+        raise ValueError("NEWOBJ makes something other than a module")
     stack.append(Module())
 
 
@@ -100,7 +100,7 @@ def set_module_attributes(stack: Stack) -> None:
         set_attributes(stack)
         return
     if not isinstance(attributes, dict):
-        raise ValueError("BUILD gives a module what has no names")
+        raise ValueError("BUILD sets a module from something other than a dict")
     stack.pop()
     target.attributes.update(attributes)
     # Moved, not copied: a pickle could set one dict on a thousand modules, which would make a thousand copies.

@@ -91,8 +91,8 @@ def random_tensors() -> dict[str, np.ndarray]:
     return tensors
 
 
-def make_pictures(height: int = 230, width: int = 310, count: int = 3) -> np.ndarray:
-    """Pictures with much contrast, fine and coarse."""
+def make_images(height: int = 230, width: int = 310, count: int = 3) -> np.ndarray:
+    """Images with much contrast, fine and coarse."""
     draws = np.random.default_rng(299)
     coarse = draws.integers(0, 256, (count, 1 + height // 32, 1 + width // 32, 3))
     coarse = coarse.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
