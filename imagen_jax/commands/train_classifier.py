@@ -27,11 +27,11 @@ flags.mark_flag_as_required("config")
 def main(arguments: Sequence[str]) -> None:
     """Trains ``--config`` in ``--workdir``, and prints the accuracy."""
     if arguments[1:]:
-        raise UserError(f"{arguments[1]!r} is no flag: config keys are set as in --config.training.steps=500")
+        raise UserError(f"{arguments[1]!r} is not a flag: set config keys as in --config.training.steps=500")
     check_config(CONFIG.value)
     accuracy = train_classifier(CONFIG.value, to_path(WORKDIR.value))
-    told = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
-    print(f"Classes told right: {told}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
+    accuracies = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
+    print(f"accuracy: {accuracies}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
 
 
 if __name__ == "__main__":
