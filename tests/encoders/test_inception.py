@@ -67,8 +67,8 @@ def windows_of(x, row, column, size, stride):
     ids=str,
 )
 def test_a_convolution_is_its_definition(size, stride, padding, directly):
-    draws = np.random.default_rng(0)
-    x, kernel = draws.standard_normal((2, 11, 14, 5)), draws.standard_normal((*size, 5, 6))
+    generator = np.random.default_rng(0)
+    x, kernel = generator.standard_normal((2, 11, 14, 5)), generator.standard_normal((*size, 5, 6))
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     down, across = ((padded.shape[axis] - size[axis - 1]) // stride + 1 for axis in (1, 2))
     expected = np.zeros((2, down, across, 6))

@@ -87,7 +87,7 @@ def test_export_undoes_import(name, golden):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_written_settings_say_the_same_network(name):
+def test_written_settings_describe_the_same_network(name):
     network, is_base = build(SETTINGS[name]), SETTINGS[name]["in_channels"] == 3
     written = write_settings(network, SETTINGS[name]["sample_size"], SETTINGS[name]["encoder_hid_dim"], is_base)
     assert build(json.loads(json.dumps(written))) == network
@@ -134,7 +134,7 @@ def test_another_architecture_is_refused(change, facts):
         read_network(SETTINGS["stage_1"] | change)
 
 
-def test_the_keys_of_the_first_release_are_known():
+def test_the_keys_of_the_first_release_are_accepted():
     """Those that diffusers wrote in April 2023, at their defaults."""
     defaults = {
         "center_input_sample": False, "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3,
