@@ -20,7 +20,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.weights.named_tensors import parameter_shapes
 from imagen_jax.weights.places import place_sharded
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
-from tests.reference.make_t5_reference import GOLDEN, LARGEST_OFFSET, LENGTHS, make_ids
+from tests.reference.make_t5_reference import GOLDEN, LENGTHS, MAX_OFFSET, make_ids
 from tests.reference.t5_folders import (
     CONFIGS,
     make_tensors,
@@ -59,7 +59,7 @@ def test_hidden_states_are_those_of_transformers(name, kind, golden, tmp_path):
 
 @pytest.mark.parametrize("buckets", [16, 32])
 def test_buckets_are_those_of_transformers_at_every_edge(buckets, golden):
-    table = relative_position_buckets(LARGEST_OFFSET + 1, LARGEST_OFFSET + 1, buckets, 128)
+    table = relative_position_buckets(MAX_OFFSET + 1, MAX_OFFSET + 1, buckets, 128)
     # From the last key back to the first for the last query, then on for the first query.
     ours = np.concatenate([table[-1], table[0, 1:]])
     assert np.array_equal(ours, golden[f"buckets/{buckets}"])

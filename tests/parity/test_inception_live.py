@@ -68,7 +68,7 @@ def test_features_of_clean_images_equal_those_of_clean_fid(weights_file):
 
 @pytest.mark.references
 def test_it_is_as_exact_as_torch(tmp_path):
-    """Of pictures that need no resize, and of a file as PyTorch writes it today; float64 is exact."""
+    """Of images that need no resize, and of a file as PyTorch writes it today; float64 is exact."""
     import torch
 
     from tests.reference.make_inception_reference import load_torch_fidelity, to_torch, write_state

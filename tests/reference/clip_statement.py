@@ -1,4 +1,4 @@
-"""CLIP's towers in plain NumPy, float64, one picture or caption at a time, from tensors under Hugging Face's names."""
+"""CLIP's towers in plain NumPy, float64, one image or caption at a time, from tensors under Hugging Face's names."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""A state dict like the published one of FID's Inception-v3, with random numbers, and pictures for it.
+"""A state dict like the published one of FID's Inception-v3, with random numbers, and images for it.
 
-The file itself has 96 MB, and nobody need have it to run the tests.
+The file itself has 96 MB, and the tests do not need it.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ def kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
 
 
 def random_tensors() -> dict[str, np.ndarray]:
-    """Tensors by the published names, with which features are alive and differ from picture to picture."""
+    """Tensors by the published names, with which features are alive and differ from image to image."""
     draws = np.random.default_rng(2015)
     tensors: dict[str, np.ndarray] = {}
     for name, shape in kernel_shapes().items():

@@ -10,7 +10,8 @@ runs follow until all kills are spent.
 The variant ``mesh`` has another mesh at each start. Sums are made in another order there, so it is compared with a run
 that is never killed and changes its mesh at the same steps.
 
-Each kill is a line of ``OUT/log.jsonl``. After an interruption, the same command continues. The report is made of the log.
+Each kill is a line of ``OUT/log.jsonl``. After an interruption, the same command continues. The report is made of the
+log.
 """
 
 import argparse
