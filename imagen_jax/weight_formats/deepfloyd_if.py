@@ -94,7 +94,7 @@ RELEASED: dict[str, Any] = {
 }
 """The scheduler settings of IF's release, for a U-Net's folder without a scheduler beside it."""
 
-MAX_BOUND = {"stage I": 1.5, "stage II": 1.0}
+MAX_THRESHOLD = {"stage I": 1.5, "stage II": 1.0}
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict:
@@ -113,7 +113,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ConfigDict
     network = read_network(settings, path)
     stage = "stage I" if settings["in_channels"] == 3 else "stage II"
     beside = find_unet(source).parent
-    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_BOUND[stage]})
+    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_THRESHOLD[stage]})
     noising = read_noising_schedule(beside / "image_noising_scheduler")
     size = settings["sample_size"]
     return ConfigDict(

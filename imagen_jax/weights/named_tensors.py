@@ -22,7 +22,7 @@ Turn = Callable[[str, np.ndarray, Shape], np.ndarray]
 """``turn(path, tensor, shape)``: returns the tensor with its axes in the order of the parameter at ``path``, which has
 that shape. If the tensor does not fit, the result has another shape."""
 
-SHOWN_NAMES = 8
+MAX_SHOWN_NAMES = 8
 AT_ONCE = 2**22
 """The number of elements that are checked together. It limits the memory of the intermediate results."""
 
@@ -145,6 +145,6 @@ def import_weights(
 
 
 def list_names(names: list[str]) -> str:
-    """Returns the names separated by commas, shortened to the first ``SHOWN_NAMES``."""
-    first_names = ", ".join(names[:SHOWN_NAMES]) or "none"
-    return f"{first_names} and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else first_names
+    """Returns the names separated by commas, shortened to the first ``MAX_SHOWN_NAMES``."""
+    first_names = ", ".join(names[:MAX_SHOWN_NAMES]) or "none"
+    return f"{first_names} and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else first_names

@@ -121,7 +121,7 @@ def test_a_program_that_does_not_fit_has_a_report_with_advice():
     assert text == "" and not report["fits"]
     assert report["memory"]["total"] == round(45.10 * 2**30)
     lines = list(format_report(report))
-    assert "45.10 of 32 GiB a chip: does not fit" in lines[1]
+    assert "45.10 of 32 GiB" in lines[1]
     keys = ["mesh.fsdp", "network.remat", "training.gradient_accumulation"]
     assert [re.findall(r"--config\.([\w.]*\w)", line) for line in lines[2:5]] == [[key] for key in keys]
 
