@@ -156,8 +156,8 @@ def test_pods_of_every_generation(name):
 @pytest.mark.parametrize(
     ("topology", "slices", "fact"),
     [
-        ("v4", 1, "is no topology"),
-        ("v4-512", 1, "is no topology"),
+        ("v4", 1, "'v4'"),
+        ("v4-512", 1, "'v4-512'"),
         ("v9:4x4x4", 1, "'v9'"),
         ("v4:4x4x4", 0, "--slices"),
         pytest.param("v4:5x7x3", 1, "v4:5x7x3", marks=with_compiler),
