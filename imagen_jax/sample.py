@@ -42,54 +42,67 @@ from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, to_path
 
-PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; give it again for more pictures.")
-PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts: a line each, a JSON list, or a column of CSV.")
-NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, instead of no caption.")
-LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "What the stages after the first are told instead.")
-OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
-SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same picture.", 0, MAX_SEED)
-SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Pictures for each prompt.", lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures drawn at once.", lower_bound=1)
-FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Of the files; npz is one array of all pictures.")
-GRID = flags.DEFINE_bool("grid", True, "Also write grid.png, of the first 64 pictures.")
-
-CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that leads the pictures besides.")
-CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the class that they are led towards.")
-SCALE = flags.DEFINE_float("classifier_scale", 1.0, "With --classifier: how strongly; below 0 leads away.")
-
-IMAGE = flags.DEFINE_string("image", None, "A picture to edit; or to enlarge, where the first stage is no base.")
-MASK = flags.DEFINE_string("mask", None, "With --image: white where something is to be drawn anew.")
-STRENGTH = flags.DEFINE_float("strength", 1.0, "With --image: how far it is noised; 1 leaves nothing of it.")
-RESAMPLE = flags.DEFINE_integer(
-    "resample", 1, "With --mask: passes over every ten steps (RePaint); 1 is none.", lower_bound=1
+PROMPTS = flags.DEFINE_multi_string("prompt", [], "Description of the image; repeatable, for more images.")
+PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "File of prompts: one per line, a JSON list, or a CSV column.")
+NEGATIVE_PROMPT = flags.DEFINE_string(
+    "negative_prompt", None, "Negative prompt, which guidance uses instead of the null prompt."
 )
-INVERT = flags.DEFINE_string("invert", None, "With --image: its caption; begins with the noise that gives the picture.")
-TO_PROMPT = flags.DEFINE_string("to_prompt", None, "With --between: a prompt to go to from each --prompt.")
-TO_SEED = flags.DEFINE_integer("to_seed", None, "With --between: a seed to go to from --seed.", 0, MAX_SEED)
-BETWEEN = flags.DEFINE_integer("between", 5, "Pictures on the way to --to_prompt or --to_seed.", lower_bound=2)
+LATER_PROMPT = flags.DEFINE_string("later_prompt", None, "Another prompt for the stages after the first.")
+OUT = flags.DEFINE_string("out", None, "Folder for the images.", required=True)
+SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same image.", 0, MAX_SEED)
+SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Number of images per prompt.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of images that are sampled at once.", lower_bound=1)
+FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Format of the files; npz is one array of all images.")
+GRID = flags.DEFINE_bool("grid", True, "Also write grid.png with the first 64 images.")
+
+CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that also guides the images.")
+CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the target class.")
+SCALE = flags.DEFINE_float(
+    "classifier_scale", 1.0, "With --classifier: guidance scale; below 0 guides away from the class."
+)
+
+IMAGE = flags.DEFINE_string("image", None, "Image to edit; or to enlarge, if the first stage is not a base.")
+MASK = flags.DEFINE_string("mask", None, "With --image: mask, white where the image is sampled again.")
+STRENGTH = flags.DEFINE_float(
+    "strength", 1.0, "With --image: share of the steps to take, in (0, 1]; 1 keeps nothing of the image."
+)
+RESAMPLE = flags.DEFINE_integer(
+    "resample",
+    1,
+    "With --mask: times that each group of ten steps is taken (RePaint); 1 for no resampling.",
+    lower_bound=1,
+)
+INVERT = flags.DEFINE_string(
+    "invert", None, "With --image: its caption. Sampling starts from the noise that gives this image."
+)
+TO_PROMPT = flags.DEFINE_string("to_prompt", None, "Second prompt: images interpolate from each --prompt to it.")
+TO_SEED = flags.DEFINE_integer("to_seed", None, "Second seed: images interpolate from --seed to it.", 0, MAX_SEED)
+BETWEEN = flags.DEFINE_integer(
+    "between", 5, "With --to_prompt or --to_seed: number of images, both ends included.", lower_bound=2
+)
 
 PRECONDITIONS = (
     *distributed_flags.PRECONDITIONS,
     Precondition(
         "prompt",
         lambda given: all(map(str.strip, given.prompt)),
-        "--prompt is blank: write what to draw, or leave it out",
+        "--prompt is blank: describe the image, or leave out the flag",
     ),
     Precondition(
         "classifier",
         lambda given: given.classifier_class is not None,
-        "--classifier has no effect without a class: give one of its classes with it, as in --classifier_class='Flags'",
+        "--classifier has no effect without a class: also give one of its classes, as in --classifier_class='Flags'",
     ),
     Precondition(
         "classifier_class",
         lambda given: given.classifier is not None,
-        "--classifier_class names a class of --classifier: name its workdir too",
+        "--classifier_class has no effect without --classifier: also give the workdir of the classifier",
     ),
     Precondition(
         "classifier_scale",
         lambda given: given.classifier is not None and given.classifier_scale != 0,
-        "--classifier_scale has no effect without --classifier, and none at 0: give the classifier's workdir and "
-        "another scale, or leave it out",
+        "--classifier_scale has no effect without --classifier, nor at 0: give --classifier and another scale, or "
+        "leave out --classifier_scale",
     ),
     Precondition("mask", lambda given: given.image is not None, "--mask has no effect without --image: give both"),
     Precondition(
@@ -102,17 +115,17 @@ PRECONDITIONS = (
     Precondition(
         "between",
         lambda given: given.to_prompt is not None or given.to_seed is not None,
-        "--between has no effect without a target: give --to_prompt or --to_seed with it",
+        "--between has no effect without a target: also give --to_prompt or --to_seed",
     ),
     Precondition(
         "to_seed",
         lambda given: given.to_seed != given.seed,
-        "--to_seed is the same as --seed, so all images between them are the same: choose another one",
+        "--to_seed is the same as --seed, so all images between them are the same: change one of them",
     ),
     Precondition(
         "to_seed",
         lambda given: given.invert is None and given.strength == 1,
-        "--to_seed begins with noise, and --strength and --invert begin with the image: leave one of them out",
+        "--to_seed starts from noise, but --strength and --invert start from the image: leave out one of them",
     ),
     Precondition(
         "to_prompt",
@@ -121,14 +134,14 @@ PRECONDITIONS = (
             or given.prompts_file is not None
             or {prompt.strip() for prompt in given.prompt or [""]} != {given.to_prompt.strip()}
         ),
-        "--to_prompt is the same as --prompt, so all images between them are the same: choose another one",
+        "--to_prompt is the same as --prompt, so all images between them are the same: change one of them",
     ),
 )
 
 
 def main() -> None:
     """Samples the images and writes them."""
-    out = check_places()
+    out = check_paths()
     check_flags(PRECONDITIONS)
     requests = list_requests(read_all_prompts())
     edit = read_edit()
@@ -144,36 +157,38 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(requests))
         classifier = None if guidance is None else load_planned_guidance(guidance)
-        cascade = load_planned(plan, size, lambda step: bar.update(), classifier)
+        cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         settings = describe_settings(cascade, edit)
         folder = processes.run_on_process_zero_first(
             lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, FORMAT.value, settings)
         )
         missing = folder.missing(jax.process_index(), jax.process_count())
         steps = cascade.count_steps(edit) * len(missing)
-        bar = stack.enter_context(
+        progress = stack.enter_context(
             tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True, disable=not processes.is_process_zero())
         )
         started = time.perf_counter()
-        drawn = draw_missing(cascade, folder, missing, SEED.value, NEGATIVE_PROMPT.value, edit)
+        sampled = draw_missing(cascade, folder, missing, SEED.value, NEGATIVE_PROMPT.value, edit)
     seconds = time.perf_counter() - started
-    processes.barrier("all pictures are drawn")
+    processes.barrier("all images are sampled")
     if processes.is_process_zero():
         by_prompt = SAMPLES.value * (BETWEEN.value if is_between() else 1)
         folder.finish(by_prompt if by_prompt > 1 else min(4, len(requests)), GRID.value)
-        there = f" ({len(requests) - drawn} were there or are drawn elsewhere)" if drawn < len(requests) else ""
-        print(f"{drawn} picture(s){there} in {seconds:.1f} s, in {out}{', and grid.png' if GRID.value else ''}")
+        others = (
+            f" ({len(requests) - sampled} existed already or are sampled elsewhere)" if sampled < len(requests) else ""
+        )
+        print(f"{sampled} image(s){others} in {seconds:.1f} s, in {out}{', and grid.png' if GRID.value else ''}")
 
 
-def check_places() -> Path:
+def check_paths() -> Path:
     """Checks every flag with a path, and returns ``--out``.
 
     Raises:
         UserError: a path has an unknown URL scheme, or a bucket that can't be opened.
     """
     others = (flag.value for flag in (PROMPTS_FILE, IMAGE, MASK, CLASSIFIER) if flag.value is not None)
-    for place in (*read_stages(), *others):
-        to_path(place)
+    for path in (*read_stages(), *others):
+        to_path(path)
     return to_path(OUT.value)
 
 
@@ -189,7 +204,7 @@ def read_all_prompts() -> list[str]:
     if PROMPTS_FILE.value is not None:
         prompts += read_prompts(to_path(PROMPTS_FILE.value))
     if not prompts and IMAGE.value is None:
-        raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+        raise UserError("there is nothing to sample: give at least one prompt, as in --prompt='red apple'")
     return prompts or [""]
 
 
@@ -251,5 +266,5 @@ if __name__ == "__main__":
     run_main(
         main,
         "give each prompt as --prompt='…'",
-        if_interrupted="the images that are written are kept; run the same command to draw the rest",
+        if_interrupted="finished images are kept; run the same command to sample the rest",
     )

@@ -16,7 +16,7 @@ from imagen_jax.cascade.stage import build
 from imagen_jax.config.reading import read_section
 from imagen_jax.config.sections import ClassifierConfig
 from imagen_jax.data.sources.openmoji_groups import GROUPS, group_of
-from imagen_jax.diffusion.loss import draw_times
+from imagen_jax.diffusion.loss import sample_times
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
 from imagen_jax.errors import UserError, lookup
@@ -106,7 +106,7 @@ def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, Rando
 
     def loss(params: Params, batch: LabelledImages, key: RandomKey) -> Scalar:
         time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        log_snr = classifier.schedule(draw_times(time_key, batch.image.shape[0], stratified=True))
+        log_snr = classifier.schedule(sample_times(time_key, batch.image.shape[0], stratified=True))
         noisy = add_noise(batch.image, jax.random.normal(noise_key, batch.image.shape), log_snr)
         logits = apply({"params": params}, noisy, log_snr, train=True, rngs={"dropout": dropout_key})
         has_class = batch.label != NO_CLASS

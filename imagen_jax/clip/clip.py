@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, TokenIds
 
-Sequences = Float[Array, "batch places tower_width"]
+Sequences = Float[Array, "batch positions tower_width"]
 Embeddings = Float[Array, "batch embedding"]
 
 EPSILON = 1e-5
@@ -79,16 +79,16 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Sequences) -> Sequences:
         """Returns the attention output of each position."""
-        places, width = x.shape[1:]
+        positions, width = x.shape[1:]
         head_width = width // self.heads
 
-        def project(name: str) -> Float[Array, "batch places heads head_width"]:
-            return nn.Dense(width, name=name)(x).reshape(-1, places, self.heads, head_width)
+        def project(name: str) -> Float[Array, "batch positions heads head_width"]:
+            return nn.Dense(width, name=name)(x).reshape(-1, positions, self.heads, head_width)
 
         query, key, value = project("query") / head_width**0.5, project("key"), project("value")
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
         if self.causal:
-            logits = jnp.where(jnp.tri(places, dtype=bool)[None, None], logits, -jnp.inf)
+            logits = jnp.where(jnp.tri(positions, dtype=bool)[None, None], logits, -jnp.inf)
         gathered = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
         return nn.Dense(width, name="output")(gathered.reshape(x.shape))
 
@@ -130,8 +130,8 @@ class Patches(nn.Module):
         kernel = self.param("kernel", LOW_STD, (self.size, self.size, channels, self.width))
         rows, columns = height // self.size, width // self.size
         # Patches do not overlap, so the convolution with stride ``size`` is a single matrix product.
-        cut = images.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
-        return cut.reshape(batch, rows * columns, -1) @ kernel.reshape(-1, self.width)
+        patches = images.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
+        return patches.reshape(batch, rows * columns, -1) @ kernel.reshape(-1, self.width)
 
 
 class ImageTower(nn.Module):
@@ -143,11 +143,11 @@ class ImageTower(nn.Module):
     def __call__(self, images: Images) -> Embeddings:
         """Returns ``(batch, embedding)``."""
         sizes, tower = self.sizes, self.sizes.image
-        places = (sizes.resolution // sizes.patch) ** 2 + 1
+        positions = (sizes.resolution // sizes.patch) ** 2 + 1
         class_token = self.param("class_token", LOW_STD, (tower.width,))
         patches = Patches(sizes.patch, tower.width, name="patches")(images)
         x = jnp.concatenate([jnp.broadcast_to(class_token, (len(images), 1, tower.width)), patches], axis=1)
-        x = make_norm("first_norm")(x + self.param("positions", LOW_STD, (places, tower.width))[None])
+        x = make_norm("first_norm")(x + self.param("positions", LOW_STD, (positions, tower.width))[None])
         for index in range(tower.layers):
             x = Layer(tower, causal=False, name=f"layer_{index}")(x)
         return nn.Dense(sizes.embedding, use_bias=False, name="projection")(make_norm("last_norm")(x[:, 0]))

@@ -40,7 +40,7 @@ MERGES = 49152 - 256 - 2
 MAX_BYTES = 2**24
 """The max size of the unpacked file in bytes. The published file has 3 MB."""
 
-TOKEN_ID = Kind("the number of a token", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
+TOKEN_ID = Kind("a token id", lambda value: isinstance(value, int) and 0 <= value < 1 << 24)
 
 PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -68,7 +68,7 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
         merges = [read_pair(line) for line in lines[1 : 1 + MERGES] if line]
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise_if_denied(error, path)
-        raise UserError(f"{path} is no vocabulary of CLIP ({error}): fetch {VOCABULARY.url} again") from None
+        raise UserError(f"{path} is not CLIP's vocabulary ({error}): download {VOCABULARY.url} again") from None
     letters = list_bytes()
     words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]
     return make_tokenizer({word: number for number, word in enumerate(words)}, merges, path)
@@ -112,7 +112,7 @@ def load_folder_tokenizer(folder: Path) -> Tokenize:
     try:
         merges = [read_pair(line) for line in path.read_bytes().decode().split("\n") if line and not is_version(line)]
     except ValueError as error:
-        raise UserError(f"{path} is no list of merges ({error}): download it again") from None
+        raise UserError(f"{path} is not a list of merges ({error}): download it again") from None
     numbers = read_settings(folder / "vocab.json")
     check_kinds(folder / "vocab.json", numbers, dict.fromkeys(numbers, TOKEN_ID))
     if not all(map(is_utf8, numbers)):
@@ -133,7 +133,7 @@ def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path:
     """
     needed = {START, END, *(word for first, second in merges for word in (first, second, first + second))}
     if lacking := sorted(needed - numbers.keys()):
-        raise UserError(f"{path} lacks the tokens {list_names(lacking)}: give the vocabulary that came with CLIP")
+        raise UserError(f"{path} lacks the tokens {list_names(lacking)}: use the vocabulary that came with CLIP")
     tokenizer = Tokenizer(models.BPE(numbers, merges, end_of_word_suffix=WORD_END, unk_token=END))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

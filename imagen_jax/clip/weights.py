@@ -113,12 +113,12 @@ class Naming(NamedTuple):
     Attributes:
         names: maps modules and parameters to their names in the file; see ``name_in_file``.
         turn: changes the axes of a tensor to those of the parameter, a ``named_tensors.Turn``.
-        mend: the advice in error messages about weights that do not fit.
+        advice: what to do, in error messages about weights that do not fit.
     """
 
     names: Mapping[str, str]
     turn: Turn
-    mend: str
+    advice: str
 
 
 def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> 
         LOGIT_SCALE: jax.ShapeDtypeStruct((), jnp.float32),
     }
     sources = {path: name_in_file(path, naming.names) for path in shapes}
-    return import_weights("CLIP", tensors, shapes, sources, UNUSED.__contains__, turn=naming.turn, mend=naming.mend)
+    return import_weights("CLIP", tensors, shapes, sources, UNUSED.__contains__, turn=naming.turn, advice=naming.advice)
 
 
 def below(tower: str, shapes: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def turn_from_openai(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 HUGGING_FACE = Naming(HUGGING_FACE_NAMES, turn_from_torch, "use the config.json that came with them")
-OPENAI = Naming(OPENAI_NAMES, turn_from_openai, "fetch one of OpenAI's files with a vision transformer, whole")
+OPENAI = Naming(OPENAI_NAMES, turn_from_openai, "download one of OpenAI's files with a vision transformer in full")
 
 
 def is_openai(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -196,12 +196,12 @@ def derive_sizes(tensors: Mapping[str, np.ndarray], file: Path) -> ClipSizes:
         UserError: a required tensor is missing or has the wrong number of axes, or the file is of another kind of CLIP.
     """
     if "visual.layer1.0.conv1.weight" in tensors:
-        raise UserError(f"{file} is a CLIP with a ResNet, which has no patches: {OPENAI.mend}")
+        raise UserError(f"{file} is a CLIP with a ResNet, which has no patches: {OPENAI.advice}")
 
     def shape_of(name: str, axes: int) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != axes or 0 in tensors[name].shape:
             found = f"of shape {tensors[name].shape}" if name in tensors else "missing"
-            raise UserError(f"{file} is no CLIP of OpenAI (the tensor {name} is {found}): {OPENAI.mend}")
+            raise UserError(f"{file} is not a CLIP file of OpenAI (the tensor {name} is {found}): {OPENAI.advice}")
         return tensors[name].shape
 
     def tower_below(prefix: str, width: int) -> TowerSizes:
@@ -209,17 +209,19 @@ def derive_sizes(tensors: Mapping[str, np.ndarray], file: Path) -> ClipSizes:
         layers = {name.removeprefix(begin).split(".")[0] for name in tensors if name.startswith(begin)}
         hidden, _ = shape_of(f"{begin}0.mlp.c_fc.weight", 2)
         if width % HEAD_WIDTH:
-            raise UserError(f"{file} has attention of width {width}, no multiple of {HEAD_WIDTH}: {OPENAI.mend}")
+            raise UserError(
+                f"{file} has attention of width {width}, which is not a multiple of {HEAD_WIDTH}: {OPENAI.advice}"
+            )
         return TowerSizes(width, len(layers), width // HEAD_WIDTH, hidden)
 
     image_width, _, patch, _ = shape_of("visual.conv1.weight", 4)
-    places, _ = shape_of("visual.positional_embedding", 2)
+    positions, _ = shape_of("visual.positional_embedding", 2)
     context, _ = shape_of("positional_embedding", 2)
     vocabulary, _ = shape_of("token_embedding.weight", 2)
     text_width, embedding = shape_of("text_projection", 2)
     image, text = tower_below("visual.transformer.", image_width), tower_below("transformer.", text_width)
     return ClipSizes(
-        image, text, math.isqrt(places - 1) * patch, patch, vocabulary, context, embedding, end=vocabulary - 1
+        image, text, math.isqrt(positions - 1) * patch, patch, vocabulary, context, embedding, end=vocabulary - 1
     )
 
 
@@ -236,7 +238,7 @@ def read_sizes(path: Path) -> ClipSizes:
     text = read_tower(path, settings, "text_config", TEXT_DEFAULTS)
     check_kinds(path, settings, {"projection_dim": COUNT})
     if image["image_size"] % image["patch_size"]:
-        raise UserError(f"{path} has patches that do not fill {image['image_size']} pixels: mend the file")
+        raise UserError(f"{path} has patches that do not fill {image['image_size']} pixels: fix the file")
     end = text["eos_token_id"]
     return ClipSizes(
         image=tower_sizes(image),
@@ -256,18 +258,18 @@ def read_tower(path: Path, settings: Mapping[str, Any], key: str, defaults: Mapp
     Raises:
         UserError: a value has the wrong type, or requires an architecture that is not implemented.
     """
-    for place in (key, f"{key}_dict"):
-        if not isinstance(settings.get(place) or {}, dict):
-            raise UserError(f"{path} has {place}={settings[place]!r}, which is no object: download it again")
+    for name in (key, f"{key}_dict"):
+        if not isinstance(settings.get(name) or {}, dict):
+            raise UserError(f"{path} has {name}={settings[name]!r}, which is not an object: download it again")
     tower = {**defaults, **(settings.get(key) or {}), **(settings.get(f"{key}_dict") or {})}
     check_kinds(f"{path} ({key})", tower, dict.fromkeys(defaults, COUNT))
     for name, implemented in ARCHITECTURE.items():
         if tower.get(name, implemented) != implemented:
             raise UserError(
-                f"{path} has {name}={tower[name]!r}: use a CLIP with {name}={implemented!r}, as OpenAI's are"
+                f"{path} has {name}={tower[name]!r}: use a CLIP with {name}={implemented!r}, as in OpenAI's"
             )
     if tower["hidden_size"] % tower["num_attention_heads"]:
-        raise UserError(f"{path} has heads that do not divide {key}.hidden_size={tower['hidden_size']}: mend the file")
+        raise UserError(f"{path} has heads that do not divide {key}.hidden_size={tower['hidden_size']}: fix the file")
     return tower
 
 

@@ -31,13 +31,13 @@ from imagen_jax.runtime.preconditions import Precondition, check_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Generation and sides of a slice, as in v4:4x8x8.", required=True)
-SLICES = flags.DEFINE_integer("slices", 1, "Slices, joined by the network of the data center.", lower_bound=1)
+SLICES = flags.DEFINE_integer("slices", 1, "Number of slices, joined by the data-center network.", lower_bound=1)
 BATCH = flags.DEFINE_integer(
-    "batch", None, "Images, or captions, of a step; the config's, if not given.", lower_bound=1
+    "batch", None, "Batch size, in images or captions; by default that of the config.", lower_bound=1
 )
 SAMPLE = flags.DEFINE_bool("sample", False, "Compile the sampler instead of the training step.")
 ENCODER = flags.DEFINE_string("encoder", None, "Compile the T5 encoder of this size instead, such as xxl.")
-TOKENS = flags.DEFINE_integer("tokens", 128, "Tokens of a caption, for --encoder.", lower_bound=1)
+TOKENS = flags.DEFINE_integer("tokens", 128, "With --encoder: number of tokens per caption.", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "Where to write the report, as JSON.")
 PROGRAM = flags.DEFINE_string("program", None, "Where to write the compiled program, as text.")
 
@@ -45,12 +45,12 @@ PRECONDITIONS = (
     Precondition(
         "tokens",
         lambda given: given.encoder is not None,
-        "--tokens has no effect without --encoder: a config's own is --config.text.length",
+        "--tokens has no effect without --encoder: with --config, set --config.text.length",
     ),
     Precondition(
         "sample",
         lambda given: given.encoder is None,
-        "--sample has no effect with --encoder: give --config to compile its sampler",
+        "--sample has no effect with --encoder: give --config instead of --encoder to compile a sampler",
     ),
 )
 
@@ -80,7 +80,7 @@ def check_choice() -> None:
         UserError: neither or both are given, or a config key is unknown.
     """
     if (CONFIG.value is None) == (ENCODER.value is None):
-        raise UserError(f"give --config or --encoder, one of them, as in --config=configs/quickstart.py:base {EXAMPLE}")
+        raise UserError(f"give either --config or --encoder, as in --config=configs/quickstart.py:base {EXAMPLE}")
     if CONFIG.value is not None:
         read_experiment(CONFIG.value)
 

@@ -18,15 +18,15 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
-FLOPS = flags.DEFINE_bool("flops", True, "Also count operations, which compiles.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in the compiled programs.", lower_bound=1)
+FLOPS = flags.DEFINE_bool("flops", True, "Also count operations. This compiles the programs.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Batch size of the compiled programs.", lower_bound=1)
 flags.mark_flag_as_required("config")
 
 PRECONDITIONS = (
     Precondition(
         "batch_size",
         lambda given: given.flops,
-        "--batch_size has no effect with --noflops, which compiles nothing: leave one of them out",
+        "--batch_size has no effect with --noflops, which compiles nothing: leave out one of them",
     ),
 )
 

@@ -28,11 +28,11 @@ from imagen_jax.runtime.main import parse_options, run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.storage.paths import create_folder, to_path
 
-DATA = flags.DEFINE_string("data", None, "Folder of the data set, as prepare_data made it.", required=True)
+DATA = flags.DEFINE_string("data", None, "Folder of a data set that prepare_data made.", required=True)
 ENCODER = flags.DEFINE_string("encoder", None, f"The text encoder: {', '.join(TEXT_ENCODERS)}.", required=True)
-OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the encoder, such as folder=T5; once for each.")
-PLAN = flags.DEFINE_bool("plan", False, "Only say what all would take.")
-VERIFY = flags.DEFINE_bool("verify", False, "Only compare what is there with its checksums.")
+OPTION = flags.DEFINE_multi_string("option", [], "Option of the encoder as NAME=VALUE, such as folder=T5; repeatable.")
+PLAN = flags.DEFINE_bool("plan", False, "Only estimate the disk space and the time for all captions.")
+VERIFY = flags.DEFINE_bool("verify", False, "Only verify the checksums of existing embeddings.")
 
 SAMPLE = 8 * BATCH
 """Max number of captions that ``--plan`` embeds."""
@@ -44,7 +44,7 @@ PRECONDITIONS = (
     Precondition(
         "verify",
         lambda given: not (given.verify and given.plan),
-        "--plan and --verify are two things to do instead of embedding: give one of them",
+        "--plan and --verify exclude each other: leave out one of them",
     ),
 )
 
@@ -58,29 +58,31 @@ def main() -> None:
     data = to_path(DATA.value)
     identify(data)
     encoder = load_text_encoder(ENCODER.value, **options)
-    place = data / "embeddings" / encoder.name
+    folder = data / "embeddings" / encoder.name
     if PLAN.value:
         print(*plan(DATA.value, encoder), sep="\n")
         return
     if VERIFY.value:
-        layer = recall(place, identify(data), verify=True)
+        layer = recall(folder, identify(data), verify=True)
         if layer is None:
-            raise UserError(f"{place} has no embeddings of all captions of {data}: run this without --verify")
-        print(f"{layer.folder} is whole: {layer.captions:,} captions")
+            raise UserError(
+                f"{folder} does not contain the embeddings of all captions of {data}: run this without --verify"
+            )
+        print(f"{layer.folder} is complete: {layer.captions:,} captions")
         return
     processes.check_agreement({"the data set": identify(data), "the encoder": encoder.name})
-    create_folder(place)
-    processes.check_shared(place)
-    with processes.lock_on_process_zero(place, "--data"):
+    create_folder(folder)
+    processes.check_shared(folder)
+    with processes.lock_on_process_zero(folder, "--data"):
         layer = build_layer(
-            place,
+            folder,
             lambda: all_captions(DATA.value),
             encoder,
             share=(jax.process_index(), jax.process_count()),
-            meet=lambda: processes.barrier("all captions are embedded"),
+            barrier=lambda: processes.barrier("all captions are embedded"),
         )
         if processes.is_process_zero():
-            remember(place, identify(data), layer)
+            remember(folder, identify(data), layer)
     if processes.is_process_zero():
         tokens = sum(length * count for length, count in layer.lengths.items())
         print(f"{layer.folder}: {layer.captions:,} captions, {describe_size(tokens, layer.captions, layer.width)}")
@@ -108,7 +110,7 @@ def plan(data: str, encoder: TextEncoder) -> Iterator[str]:
     seconds = (time.perf_counter() - began) / len(sample) * count / jax.process_count()
     yield f"{count:,} captions of about {tokens:.1f} tokens"
     yield describe_size(round(tokens * count), count, encoder.width)
-    devices = f"{jax.process_count()} × {jax.local_device_count()} devices such as these"
+    devices = f"{jax.process_count()} × {jax.local_device_count()} devices like these"
     yield f"about {format_duration(seconds)} on {devices}"
 
 
@@ -121,12 +123,12 @@ def describe_size(tokens: int, captions: int, width: int) -> str:
         width: width of the embeddings.
     """
     size, padded = 2 * tokens * width, 2 * captions * PADDED_TOKENS * width
-    return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of what {PADDED_TOKENS} padded tokens each would take"
+    return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of their size when padded to {PADDED_TOKENS} tokens"
 
 
 if __name__ == "__main__":
     run_main(
         main,
         "an option of the encoder is given as in --option=folder=T5",
-        if_interrupted="the embeddings that are written are kept; run the same command to continue",
+        if_interrupted="finished embeddings are kept; run the same command to continue",
     )

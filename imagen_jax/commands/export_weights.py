@@ -13,10 +13,14 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats.formats import export_stage
 
-FORMAT = flags.DEFINE_string("format", "imagen_jax", "imagen_jax (any stage) or deepfloyd_if (one imported from it).")
-DTYPE = flags.DEFINE_string("dtype", "float32", "Of the parameters as written: float32, or bfloat16 in half the bytes.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The stage.", required=True)
-OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
+FORMAT = flags.DEFINE_string(
+    "format", "imagen_jax", "imagen_jax (any stage) or deepfloyd_if (a stage imported from it)."
+)
+DTYPE = flags.DEFINE_string(
+    "dtype", "float32", "Dtype of the written parameters: float32, or bfloat16 for half the size."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of the stage.", required=True)
+OUT = flags.DEFINE_string("out", None, "Output folder.", required=True)
 
 
 def main() -> None:
@@ -24,7 +28,7 @@ def main() -> None:
     if to_path(WORKDIR.value) == to_path(OUT.value):
         raise UserError("--out is the same folder as --workdir: choose another --out")
     export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value), DTYPE.value)
-    print(f"{WORKDIR.value} is written to {OUT.value}")
+    print(f"exported {WORKDIR.value} to {OUT.value}")
 
 
 if __name__ == "__main__":

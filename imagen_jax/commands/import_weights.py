@@ -17,10 +17,10 @@ from imagen_jax.weight_formats.formats import import_stage
 
 FORMAT = flags.DEFINE_string("format", None, "deepfloyd_if or imagen_jax.", required=True)
 SOURCE = flags.DEFINE_string("source", None, "Folder of the weights.", required=True)
-OUT = flags.DEFINE_string("out", None, "The workdir to make.", required=True)
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of T5, where it is not beside the U-Net.")
-DTYPE = flags.DEFINE_string("dtype", None, "What the network computes in; DeepFloyd IF's in float32 if not given.")
-TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "What T5 computes in; DeepFloyd IF's in bfloat16 if not given.")
+OUT = flags.DEFINE_string("out", None, "Workdir to create.", required=True)
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of T5, if it is not beside the U-Net.")
+DTYPE = flags.DEFINE_string("dtype", None, "Compute dtype of the network; default for DeepFloyd IF: float32.")
+TEXT_DTYPE = flags.DEFINE_string("text_dtype", None, "Compute dtype of T5; default for DeepFloyd IF: bfloat16.")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
     choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
     import_stage(FORMAT.value, to_path(SOURCE.value), to_path(OUT.value), choices)
-    print(f"{OUT.value} is a stage: draw with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
+    print(f"{OUT.value} is a stage: sample with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
 
 
 if __name__ == "__main__":

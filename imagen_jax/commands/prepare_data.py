@@ -29,27 +29,32 @@ from imagen_jax.storage.local_copies import working_folder
 from imagen_jax.storage.paths import in_bucket, to_path
 
 SOURCE = flags.DEFINE_string("source", None, f"Where the images come from: {', '.join(PARTED_SOURCES)}.", required=True)
-OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of the source, such as folder=COCO; once for each.")
+OPTION = flags.DEFINE_multi_string("option", [], "Option of the source as NAME=VALUE, such as folder=COCO; repeatable.")
 OUT = flags.DEFINE_string("out", None, "Folder of the data set.", required=True)
 WORKERS = flags.DEFINE_integer(
-    "workers", os.cpu_count() or 1, "Processes that work at once; 0: none beside this.", lower_bound=0
+    "workers", os.cpu_count() or 1, "Number of worker processes; with 0, this process does the work.", lower_bound=0
 )
 SHORTER_SIDE = flags.DEFINE_integer(
-    "shorter_side", None, "Store larger images smaller, with a shorter side of so many pixels.", lower_bound=1
+    "shorter_side", None, "Shrink larger images to a shorter side of this many pixels.", lower_bound=1
 )
 VALIDATION_FRACTION = flags.DEFINE_float(
-    "validation_fraction", 0.05, "Share that validates, where the source does not say.", 0.0, 0.999
+    "validation_fraction", 0.05, "Share of the validation split, if the source has no splits.", 0.0, 0.999
 )
 MIN_SIDE = flags.DEFINE_integer("min_side", 1, "Drop images whose shorter side has fewer pixels.", lower_bound=1)
-MAX_ASPECT = flags.DEFINE_float("max_aspect", None, "Drop images that are longer by a larger factor.")
+MAX_ASPECT = flags.DEFINE_float("max_aspect", None, "Drop images with a higher ratio of longer to shorter side.")
 MIN_WORDS = flags.DEFINE_integer("min_words", 1, "Drop captions with fewer words.", lower_bound=1)
 MAX_WORDS = flags.DEFINE_integer("max_words", None, "Drop captions with more words.")
-CONDITION = flags.DEFINE_multi_string("condition", [], "Keep images whose metadata meet it, such as aesthetic>=5.")
+CONDITION = flags.DEFINE_multi_string(
+    "condition", [], "Keep only images whose metadata satisfy this, such as aesthetic>=5; repeatable."
+)
 DUPLICATES_FLAG = flags.DEFINE_enum(
-    "duplicates", "files", DUPLICATES, "Drop repetitions: of keys, also of image files, also of looks."
+    "duplicates",
+    "files",
+    DUPLICATES,
+    "keys: drop repeated keys; files: also repeated image files; looks: also images that look alike.",
 )
 MAX_BAD_FRACTION = flags.DEFINE_float(
-    "max_bad_fraction", 0.1, "Stop when a larger share of the records can't be read.", 0.0, 1.0
+    "max_bad_fraction", 0.1, "Max share of unreadable records. The run stops above it.", 0.0, 1.0
 )
 
 PRECONDITIONS = (
@@ -61,7 +66,8 @@ PRECONDITIONS = (
     Precondition(
         "max_aspect",
         lambda given: given.max_aspect >= 1,
-        "--max_aspect is below 1, so every image would be dropped: it is the longer side by the shorter",
+        "--max_aspect is below 1, so every image would be dropped: set it to 1 or more (the longer side divided by "
+        "the shorter)",
     ),
 )
 
@@ -84,9 +90,9 @@ def main() -> None:
     if in_bucket(out):
         check_begun(preparation.describe(), out)
         with locked(out, "--out"):
-            place = working_folder(out) / out.name
-            manifest = prepare(preparation, place, WORKERS.value)
-            upload(place, out)
+            copy = working_folder(out) / out.name
+            manifest = prepare(preparation, copy, WORKERS.value)
+            upload(copy, out)
     else:
         manifest = prepare(preparation, out, WORKERS.value)
     print(*format_manifest(manifest, OUT.value), sep="\n")
@@ -108,5 +114,5 @@ if __name__ == "__main__":
     run_main(
         main,
         "an option of the source is given as in --option=folder=COCO",
-        if_interrupted="the finished parts are kept; run the same command to continue",
+        if_interrupted="finished parts are kept; run the same command to continue",
     )

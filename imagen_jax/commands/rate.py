@@ -28,28 +28,32 @@ from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.web.pairs import Comparison, make_comparison
 from imagen_jax.web.ratings import RatingStore
 
-A = flags.DEFINE_string("a", None, "Folder of one model's pictures.")
-B = flags.DEFINE_string("b", None, "Folder of another model's pictures of the same prompts.")
-OUT = flags.DEFINE_string("out", "ratings.sqlite", "The database of ratings; made where there is none.")
-TOGETHER = flags.DEFINE_integer("together", 1, "Pictures of a prompt that each side shows at once.", lower_bound=1)
-RESULTS = flags.DEFINE_bool("results", False, "Print and write the results, and serve nothing.")
+A = flags.DEFINE_string("a", None, "Folder of one model's images.")
+B = flags.DEFINE_string("b", None, "Folder of another model's images for the same prompts.")
+OUT = flags.DEFINE_string("out", "ratings.sqlite", "Database of ratings; created if it does not exist.")
+TOGETHER = flags.DEFINE_integer(
+    "together", 1, "Number of images of a prompt that each side shows at once.", lower_bound=1
+)
+RESULTS = flags.DEFINE_bool("results", False, "Print and write the results, and do not serve the page.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
-ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
-PORT = flags.DEFINE_integer("port", 8001, "Port to listen on; 0 takes a free one.", 0, 65535)
+ORIGINS = flags.DEFINE_list(
+    "origins", [], "Public URLs of the page behind a proxy, such as https://hub.example, separated by commas."
+)
+PORT = flags.DEFINE_integer("port", 8001, "Port to listen on; 0 for any free port.", 0, 65535)
 
 PRECONDITIONS = (
     *(
         Precondition(
             flag,
             lambda given: not given.results,
-            f"--{flag} has no effect with --results, which serves no page: leave one of them out",
+            f"--{flag} has no effect with --results, which serves no page: leave out one of them",
         )
         for flag in ("host", "port", "origins")
     ),
     Precondition(
         "together",
         lambda given: not given.results or given.a or given.b,
-        "--together has no effect on the results of a database alone: give --a and --b, or leave it out",
+        "--together has no effect on the results of a database alone: give --a and --b, or leave out --together",
     ),
 )
 
@@ -59,12 +63,12 @@ def main() -> None:
     out = to_path(OUT.value)
     check_flags(PRECONDITIONS)
     if RESULTS.value and not A.value and not B.value:
-        tell_results(out, None)
+        print_results(out, None)
         return
     if not A.value or not B.value:
-        raise UserError("two folders are compared: give the pictures of two models, as in --a=… --b=…")
+        raise UserError("rate compares two folders: give the images of two models, as in --a=… --b=…")
     comparison = make_comparison(to_path(A.value), to_path(B.value), TOGETHER.value)
-    (tell_results if RESULTS.value else serve_page)(out, comparison)
+    (print_results if RESULTS.value else serve_page)(out, comparison)
 
 
 def serve_page(out: Path, comparison: Comparison) -> None:
@@ -87,7 +91,7 @@ def serve_page(out: Path, comparison: Comparison) -> None:
         serve(make_rating_app(store, comparison.pairs, before), HOST.value, PORT.value)
 
 
-def tell_results(out: Path, comparison: Comparison | None) -> None:
+def print_results(out: Path, comparison: Comparison | None) -> None:
     """Prints the win-rates and writes them beside the database.
 
     Raises:
@@ -98,11 +102,11 @@ def tell_results(out: Path, comparison: Comparison | None) -> None:
     except ImportError as error:
         raise UserError(f"results need {error.name}: pip install 'matplotlib>=3.11'") from None
     if not out.exists():
-        raise UserError(f"there is no {out}: rate first, without --results, or name the database in --out")
+        raise UserError(f"{out} does not exist: rate first, without --results, or name the database with --out")
     with RatingStore(out, comparison) as store:
         ratings, names, pairs, left = store.ratings(), store.names, store.count_pairs(), store.share_of_left()
     if not ratings:
-        raise UserError(f"nobody has rated anything in {out} yet: open the page and rate a few pairs first")
+        raise UserError(f"{out} has no ratings yet: open the page and rate a few pairs first")
     measured = measure_win_rates(ratings)
     raters = len({rating.rater for rating in ratings})
     rated = len(ratings) // len({rating.question for rating in ratings})
@@ -119,12 +123,12 @@ def tell_results(out: Path, comparison: Comparison | None) -> None:
     plot_win_rates(measured, names, [out.with_name("win_rates.png"), out.with_name("win_rates.svg")])
     print(f"a is {names[0]}, b is {names[1]}: {raters} raters rated {rated} times, of {pairs} pairs")
     print(*format_win_rates(measured), sep="\n")
-    print(f"\nresults.json, win_rates.png and win_rates.svg lie beside {out}")
+    print(f"\nresults.json, win_rates.png and win_rates.svg are beside {out}")
 
 
 if __name__ == "__main__":
     run_main(
         main,
         "name the folders as in --a=runs/ours/pictures --b=…",
-        if_interrupted="the ratings are kept; run the same command to go on rating",
+        if_interrupted="the ratings are kept; run the same command to continue rating",
     )

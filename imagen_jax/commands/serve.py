@@ -15,11 +15,17 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets the whole network in.")
-ORIGINS = flags.DEFINE_list("origins", [], "Where a proxy shows the page, as https://hub.example; commas between.")
-PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 takes a free one.", 0, 65535)
-DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
-MAX_STEPS = flags.DEFINE_integer("max_steps", 250, "Steps that a page may ask of a stage.", lower_bound=1)
-MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Pictures that may wait.", lower_bound=1)
+ORIGINS = flags.DEFINE_list(
+    "origins", [], "Public URLs of the page behind a proxy, such as https://hub.example, separated by commas."
+)
+PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 for any free port.", 0, 65535)
+DTYPE = flags.DEFINE_string(
+    "dtype", None, "Compute dtype of the networks: float32 or bfloat16; default: that of their training."
+)
+MAX_STEPS = flags.DEFINE_integer(
+    "max_steps", 250, "Max number of steps per stage that the page accepts.", lower_bound=1
+)
+MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Max number of images in the queue.", lower_bound=1)
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     """Trains ``--config`` in ``--workdir``, and prints the accuracy."""
     accuracy = train_classifier(CONFIG.value, to_path(WORKDIR.value))
-    told = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
-    print(f"Classes told right: {told}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
+    accuracies = ", ".join(f"{share:.2f} at time {time}" for time, share in accuracy["told_right"].items())
+    print(f"accuracy: {accuracies}; chance: {accuracy['chance']:.2f} ({accuracy['images']} images)")
 
 
 if __name__ == "__main__":

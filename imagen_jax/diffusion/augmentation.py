@@ -47,8 +47,8 @@ def enlarge_to_corners(image: SmallImages, resolution: int) -> Images:
 
     def weights(size: int) -> jax.Array:
         # Row i holds the weights of the small pixels in the large pixel i.
-        place = jnp.linspace(0.0, size - 1.0, resolution)
-        return jnp.maximum(0.0, 1.0 - jnp.abs(place[:, None] - jnp.arange(size)[None, :]))
+        position = jnp.linspace(0.0, size - 1.0, resolution)
+        return jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - jnp.arange(size)[None, :]))
 
     rows, columns = weights(image.shape[1]), weights(image.shape[2])
     # Pixels need full float32 precision; the default precision of products may be lower.

@@ -37,7 +37,7 @@ def min_snr_weighting(gamma: float) -> Weighting:
     return weigh
 
 
-def draw_times(key: RandomKey, batch: int, stratified: bool = False, exponent: float = 1.0) -> PerExample:
+def sample_times(key: RandomKey, batch: int, stratified: bool = False, exponent: float = 1.0) -> PerExample:
     """Samples a time in [0, 1) for each example: ``u^(1/exponent)``, with u uniform.
 
     Args:
@@ -75,11 +75,11 @@ def denoising_loss(
         schedule: function from time to log-SNR.
         prediction: the kind of output that ``predict`` returns.
         weighting: weight of each time, see ``Weighting``.
-        stratified_times: argument ``stratified`` of ``draw_times``.
-        time_exponent: argument ``exponent`` of ``draw_times``.
+        stratified_times: argument ``stratified`` of ``sample_times``.
+        time_exponent: argument ``exponent`` of ``sample_times``.
     """
     time_key, noise_key = jax.random.split(key)
-    log_snr = schedule(draw_times(time_key, image.shape[0], stratified_times, time_exponent))
+    log_snr = schedule(sample_times(time_key, image.shape[0], stratified_times, time_exponent))
     noise = jax.random.normal(noise_key, image.shape)
     output = predict(add_noise(image, noise, log_snr), log_snr)
     error = jnp.mean(jnp.square(output - prediction.target(image, noise, log_snr)), axis=(1, 2, 3))

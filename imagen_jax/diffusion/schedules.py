@@ -49,9 +49,9 @@ def from_betas(betas: Float[np.ndarray, " steps"]) -> Schedule:
     times = np.linspace(0.0, 1.0, len(knots))
 
     def schedule(time: Float[Array, "..."]) -> Float[Array, "..."]:
-        lost_signal = jnp.interp(time, times, knots)
-        lost_signal = jnp.maximum(lost_signal, np.log1p(np.exp(-LOG_SNR_LIMIT)))
-        return jnp.maximum(-jnp.log(jnp.expm1(lost_signal)), -LOG_SNR_LIMIT)
+        signal_loss = jnp.interp(time, times, knots)
+        signal_loss = jnp.maximum(signal_loss, np.log1p(np.exp(-LOG_SNR_LIMIT)))
+        return jnp.maximum(-jnp.log(jnp.expm1(signal_loss)), -LOG_SNR_LIMIT)
 
     return schedule
 

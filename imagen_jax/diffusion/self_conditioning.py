@@ -33,7 +33,7 @@ def self_condition_for_training(predict: PredictWithEstimate, prediction: Predic
 
     def predict_half(noisy: Images, log_snr: PerExample) -> Images:
         first = prediction.to_image(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
-        shown = jax.random.bernoulli(key, 0.5, (noisy.shape[0], 1, 1, 1))
-        return predict(noisy, log_snr, jax.lax.stop_gradient(jnp.where(shown, jnp.clip(first, -1.0, 1.0), 0.0)))
+        has_estimate = jax.random.bernoulli(key, 0.5, (noisy.shape[0], 1, 1, 1))
+        return predict(noisy, log_snr, jax.lax.stop_gradient(jnp.where(has_estimate, jnp.clip(first, -1.0, 1.0), 0.0)))
 
     return predict_half

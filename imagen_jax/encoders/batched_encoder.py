@@ -67,9 +67,9 @@ class BatchedEncoder:
             UserError: there are no captions, or ``length`` is below 1.
         """
         if not captions:
-            raise UserError("there is no caption to encode: give at least one")
+            raise UserError("there are no captions to encode: pass at least one")
         if length is not None and length < 1:
-            raise UserError(f"captions cannot be padded to {length} tokens: ask for a length of at least 1")
+            raise UserError(f"captions cannot be padded to {length} tokens: set the length to 1 or more")
         sequences = self.tokenize(captions, self.max_tokens if length is None else min(length, self.max_tokens))
         length = length or max(map(len, sequences))
         embeddings = np.zeros((len(sequences), length, self.width), np.float32)

@@ -29,7 +29,7 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
         missing = [one for split in SPLITS for of_image in captions_of(folder, split) for one in of_image]
         if len(missing) > MAX_CAPTIONS:
             raise UserError(
-                f"{folder} has {len(missing):,} captions, and {encoder.name} has embedded none of them yet: run "
+                f"{folder} has {len(missing):,} captions, and {encoder.name} has not embedded them yet: run "
                 f"python -m imagen_jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
             )
         captions += missing

@@ -155,9 +155,9 @@ def load_efficientnet_lite0() -> FeatureNetwork:
     params = convert(read_torch_file(find_weights()))
     network = EfficientNetLite0()
 
-    def extract(params: Any, pictures: jax.Array) -> Features:
-        images = pictures.astype(jnp.float32) / 127.5 - 1.0
-        resized = jax.image.resize(images, (images.shape[0], RESOLUTION, RESOLUTION, 3), "bilinear")
+    def extract(params: Any, images: jax.Array) -> Features:
+        scaled = images.astype(jnp.float32) / 127.5 - 1.0
+        resized = jax.image.resize(scaled, (images.shape[0], RESOLUTION, RESOLUTION, 3), "bilinear")
         return Features(cast(jax.Array, network.apply({"params": params}, resized)))
 
     return FeatureNetwork(
@@ -176,7 +176,7 @@ def find_weights() -> Path:
         raise UserError(f"the feature network's weights are not installed: run `{INSTALL}`")
     path = Path(package.origin).parent / WEIGHTS
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise UserError(f"{path} is not the file whose sha256 begins with {SHA256[:8]}…: run `{REINSTALL}`")
+        raise UserError(f"{path} is missing, or its sha256 does not begin with {SHA256[:8]}: run `{REINSTALL}`")
     return path
 
 

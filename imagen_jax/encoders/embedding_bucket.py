@@ -98,14 +98,16 @@ class Found(NamedTuple):
         Raises:
             UserError: the file can no longer be read, or was truncated.
         """
-        place = self.bucket.start + self.first * self.bucket.width * TOKENS.itemsize
+        offset = self.bucket.start + self.first * self.bucket.width * TOKENS.itemsize
         try:
-            read = os.preadv(self.bucket.file.fileno(), [into.view(np.uint8).reshape(-1).data], place)
+            read = os.preadv(self.bucket.file.fileno(), [into.view(np.uint8).reshape(-1).data], offset)
         except OSError as error:
             name = self.bucket.file.name
-            raise UserError(f"{name} can't be read any more ({error}): mend the disk and run again") from error
+            raise UserError(
+                f"{name} can no longer be read ({error}): check the disk, then run the same command again"
+            ) from error
         if read != into.nbytes:
-            raise UserError(f"{self.bucket.file.name} was cut short while it was read: delete its folder")
+            raise UserError(f"{self.bucket.file.name} was truncated while it was read: delete its folder")
 
 
 def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -> tuple[int, str]:
@@ -134,7 +136,7 @@ def write_bucket(path: Path, embeddings: Mapping[str, np.ndarray], width: int) -
             return file.stat().st_size, checksum_of(file)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"the embeddings {path} cannot be written ({error}): make room there or choose another folder"
+            f"the embeddings {path} cannot be written ({error}): free space there, or choose another folder"
         ) from error
 
 
@@ -146,9 +148,9 @@ def check_index(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, tokens: 
     """
     captions = len(high) if high.ndim == 1 else -1
     if low.shape != (captions,) or offsets.shape != (captions + 1,) or tokens.ndim != 2:
-        raise ValueError("its tensors are not of the same captions")
+        raise ValueError("its tensors have different numbers of captions")
     if offsets[0] != 0 or offsets[-1] != len(tokens) or (offsets[1:] < offsets[:-1]).any():
-        raise ValueError("its offsets are not of its tokens")
+        raise ValueError("its offsets do not match its tokens")
 
 
 def open_bucket(path: pathlib.Path) -> Bucket:
@@ -167,9 +169,9 @@ def open_bucket(path: pathlib.Path) -> Bucket:
             begin, end = header[name]["data_offsets"]
             shape = tuple(header[name]["shape"])
             if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
-                raise ValueError(f"{name} has numbers that are none")
+                raise ValueError(f"{name} has a size or an offset that is not a whole number of at least 0")
             if math.prod(shape) * dtype.itemsize != end - begin:
-                raise ValueError(f"{name} has another size than it says")
+                raise ValueError(f"the size of {name} does not match its shape")
             arrays[name] = content[8 + length + begin : 8 + length + end].view(dtype).reshape(shape)
         tokens = arrays.pop("tokens")
         check_index(**arrays, tokens=tokens)
@@ -181,5 +183,5 @@ def open_bucket(path: pathlib.Path) -> Bucket:
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise_if_denied(error, path)
         raise UserError(
-            f"{path} is no readable file of embeddings ({error}): delete its folder and it is built anew"
+            f"{path} is not a readable file of embeddings ({error}): delete its folder, and the next run rebuilds it"
         ) from error

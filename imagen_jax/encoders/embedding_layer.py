@@ -53,8 +53,8 @@ class Layer:
         bucket = open_once(self.folder, *self.files[bucket_of(wanted, len(self.files))])
         if bucket.width != self.width:
             raise UserError(
-                f"{bucket.file.name} has tokens of width {bucket.width}, not {self.width}: delete {self.folder} and it "
-                "is built anew"
+                f"{bucket.file.name} has tokens of width {bucket.width}, not {self.width}: delete {self.folder}, and "
+                "the next run rebuilds it"
             )
         return bucket.find(wanted)
 
@@ -70,11 +70,11 @@ def bucket_of(wanted: Hash, buckets: int) -> int:
     return wanted[0] * buckets >> 64
 
 
-def open_layers(place: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
+def open_layers(parent: Path, opened: Sequence[Layer] = ()) -> list[Layer]:
     """Returns the complete layers of one encoder: the open ones first, then the others sorted by name."""
-    if not place.is_dir():
+    if not parent.is_dir():
         return list(opened)
-    folders = {file.parent for file in place.glob(f"*/{STORE}")} - {layer.folder for layer in opened}
+    folders = {file.parent for file in parent.glob(f"*/{STORE}")} - {layer.folder for layer in opened}
     return [*opened, *map(open_layer, sorted(folders))]
 
 
@@ -89,59 +89,70 @@ def open_layer(folder: Path, verify: bool = False) -> Layer:
         UserError: the layer is incomplete or damaged.
     """
     try:
-        said = read_json(folder / STORE)
-        check_counts(said)
-        buckets = said["buckets"]
+        description = read_json(folder / STORE)
+        check_counts(description)
+        buckets = description["buckets"]
         verify = verify or sum(bucket["bytes"] for bucket in buckets) <= CHECKED_BYTES
         for bucket in buckets:
             if not stays_below(bucket["file"]):
-                raise ValueError("a file lies out of it")
+                raise ValueError("it names a file outside the folder")
             file = folder / bucket["file"]
             if size_of(file) != bucket["bytes"] or (verify and checksum_of(local_copy(file)) != bucket["sha256"]):
-                raise UserError(f"{file} is damaged (its checksum differs): delete {folder} and it is built anew")
-        lengths = {int(tokens): count for tokens, count in said["lengths"].items()}
+                raise UserError(
+                    f"{file} is damaged (its size or checksum differs): delete {folder}, and the next run rebuilds it"
+                )
+        lengths = {int(tokens): count for tokens, count in description["lengths"].items()}
         files = tuple((bucket["file"], bucket["sha256"]) for bucket in buckets)
-        return Layer(folder, said["width"], said["captions"], lengths, files)
+        return Layer(folder, description["width"], description["captions"], lengths, files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise_if_denied(error, folder)
-        raise UserError(f"{folder} holds no readable embeddings ({error}): delete it and it is built anew") from error
+        raise UserError(
+            f"{folder} contains no readable embeddings ({error}): delete it, and the next run rebuilds it"
+        ) from error
 
 
-def check_counts(said: Any) -> None:
+def check_counts(description: Any) -> None:
     """Checks that the description of a layer names at least one bucket, and that its counts are non-negative integers.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: the description is invalid.
     """
-    buckets = said["buckets"]
-    counts = [said["width"], said["captions"], *said["lengths"].values(), *(bucket["bytes"] for bucket in buckets)]
+    buckets = description["buckets"]
+    counts = [
+        description["width"],
+        description["captions"],
+        *description["lengths"].values(),
+        *(bucket["bytes"] for bucket in buckets),
+    ]
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("one of its numbers is none")
+        raise ValueError("one of its counts is not a whole number of at least 0")
     texts = [text for bucket in buckets for text in (bucket["file"], bucket["sha256"])]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError("it names no files")
 
 
-def remember(place: Path, data: str, layer: Layer) -> None:
+def remember(parent: Path, data: str, layer: Layer) -> None:
     """Records that a layer has all captions of a data set, so that later runs need not look them up."""
-    write_whole(place / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
+    write_whole(parent / f"{data}.json", json.dumps({"layer": layer.folder.name}).encode())
 
 
-def recall(place: Path, data: str, verify: bool = False) -> Layer | None:
+def recall(parent: Path, data: str, verify: bool = False) -> Layer | None:
     """Opens the layer that has all captions of a data set, as ``open_layer`` does. Returns None if none is recorded.
 
     Raises:
         UserError: the layer or the record of it is damaged.
     """
-    note = place / f"{data}.json"
+    note = parent / f"{data}.json"
     if not note.is_file():
         return None
     try:
         name = read_json(note)["layer"]
         if not stays_below(name):
-            raise ValueError("it leads to another folder")
-        is_complete = (place / name / STORE).is_file()
+            raise ValueError("it names a path outside the folder")
+        is_complete = (parent / name / STORE).is_file()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise_if_denied(error, note)
-        raise UserError(f"{note} can't be read ({error}): delete it and the captions are looked up anew") from error
-    return open_layer(place / name, verify) if is_complete else None
+        raise UserError(
+            f"{note} can't be read ({error}): delete it, and the next run looks the captions up again"
+        ) from error
+    return open_layer(parent / name, verify) if is_complete else None

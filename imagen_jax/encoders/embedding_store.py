@@ -142,20 +142,20 @@ class EmbeddingStore:
         """
         wanted = sorted(set(captions))
         if not wanted and not also:
-            raise UserError("there are no captions to embed: check that the data set has some")
-        place = to_path(folder) / encoder.name
-        known = open_layers(place, also)
+            raise UserError("there are no captions to embed: check the captions of the data set")
+        parent = to_path(folder) / encoder.name
+        layers = open_layers(parent, also)
         used: dict[Path, Layer] = {layer.folder: layer for layer in also}
         missing = []
         for caption in wanted:
             hashed = hash_caption(caption)
-            holder = next((layer for layer in known if layer.find(hashed) is not None), None)
+            holder = next((layer for layer in layers if layer.find(hashed) is not None), None)
             if holder is None:
                 missing.append(caption)
             else:
                 used[holder.folder] = holder
         if missing:
-            made = build_layer(place, lambda: missing, encoder)
+            made = build_layer(parent, lambda: missing, encoder)
             used[made.folder] = made
         return cls(encoder.name, encoder.width, tuple(used.values()))
 
@@ -175,8 +175,10 @@ class EmbeddingStore:
             found = layer.find(hashed)
             if found is not None:
                 return found
-        places = " and ".join(str(layer.folder) for layer in self.layers)
-        raise UserError(f"{places} has no caption {caption!r}: embed all captions that you look up")
+        folders = " and ".join(str(layer.folder) for layer in self.layers)
+        raise UserError(
+            f"the embeddings in {folders} lack the caption {caption!r}: embed all captions before you look them up"
+        )
 
     def lookup(self, captions: Sequence[str], length: int) -> Text:
         """Reads the captions' embeddings, as ``Embeddings.lookup`` describes.
@@ -188,7 +190,7 @@ class EmbeddingStore:
             UserError: the store does not contain a caption, or ``length`` is below 1.
         """
         if length < 1:
-            raise UserError(f"captions cannot be padded to {length} tokens: ask for a length of at least 1")
+            raise UserError(f"captions cannot be padded to {length} tokens: set the length to 1 or more")
         self.warn_of_truncation(length)
         found = [self.find(caption) for caption in captions]
         tokens = [min(one.tokens, length) for one in found]
@@ -209,30 +211,31 @@ class EmbeddingStore:
         if too_long and length not in self.lengths_warned_of:
             self.lengths_warned_of.add(length)
             logging.warning(
-                "%d of %d captions have more than %d tokens (up to %d) and are truncated; a greater length keeps them",
+                "%d of %d captions have more than %d tokens (up to %d) and are truncated: a longer length keeps them "
+                "whole",
                 too_long, lengths.total(), length, max(lengths),
             )  # fmt: skip
 
 
 def build_layer(
-    place: Path,
+    parent: Path,
     read_captions: Callable[[], Iterable[str]],
     encoder: TextEncoder,
     *,
     share: tuple[int, int] = (0, 1),
-    meet: Callable[[], None] = lambda: None,
+    barrier: Callable[[], None] = lambda: None,
 ) -> Layer:
     """Embeds and stores captions, or opens the layer if it exists.
 
     Args:
-        place: the folder of the encoder's layers.
+        parent: the folder of the encoder's layers.
         read_captions: returns an iterable of all captions, which may repeat; called twice.
         encoder: the encoder.
         share: the index of this process and the number of processes. Process i of n builds buckets i, i + n, i + 2n, ….
-        meet: a barrier, which waits for the other processes.
+        barrier: a function that waits for the other processes.
 
     Raises:
-        UserError: there are no captions, or ``place`` cannot be written to.
+        UserError: there are no captions, or ``parent`` cannot be written to.
     """
     buckets = max(1, -(-sum(1 for _ in read_captions()) // BUCKET_CAPTIONS))
     cache_folder().mkdir(parents=True, exist_ok=True)
@@ -244,8 +247,8 @@ def build_layer(
             names.update(json.dumps(distinct).encode())
             count += len(distinct)
         if not count:
-            raise UserError("there are no captions to embed: check that the data set has some")
-        folder = place / names.hexdigest()[:NAME_DIGITS]
+            raise UserError("there are no captions to embed: check the captions of the data set")
+        folder = parent / names.hexdigest()[:NAME_DIGITS]
         if not (folder / STORE).exists():
             check_writable(folder)
             index, processes = share
@@ -256,10 +259,10 @@ def build_layer(
                         build_bucket(folder, number, distinct, encoder, progress)
                     else:
                         progress.update(len(distinct))
-            meet()
+            barrier()
             if index == 0:
                 describe_layer(folder, buckets, encoder)
-            meet()
+            barrier()
     return open_layer(folder)
 
 
@@ -317,8 +320,8 @@ def build_bucket(folder: Path, number: int, captions: list[str], encoder: TextEn
     embeddings = encode_all(captions, encoder, progress)
     size, checksum = write_bucket(path, embeddings, encoder.width)
     lengths = Counter(len(rows) for rows in embeddings.values())
-    said = {"file": path.name, "bytes": size, "sha256": checksum, "lengths": sort_counts(lengths)}
-    write_whole(description_of(path), (json.dumps(said) + "\n").encode())
+    description = {"file": path.name, "bytes": size, "sha256": checksum, "lengths": sort_counts(lengths)}
+    write_whole(description_of(path), (json.dumps(description) + "\n").encode())
 
 
 def bucket_name(number: int) -> str:
@@ -365,12 +368,12 @@ def describe_layer(folder: Path, buckets: int, encoder: TextEncoder) -> None:
         file = description_of(folder / bucket_name(number))
         if not file.exists():
             raise UserError(
-                f"{file} is not there, though the process whose share it is has ended: is {folder} one folder for all "
-                "hosts? Run the same command again where it is"
+                f"{file} is missing, although the process that writes it has ended: choose a folder that all hosts "
+                f"share instead of {folder}, and run the same command again"
             )
-        said = read_json(file)
-        lengths.update({int(tokens): count for tokens, count in said.pop("lengths").items()})
-        described.append(said)
+        description = read_json(file)
+        lengths.update({int(tokens): count for tokens, count in description.pop("lengths").items()})
+        described.append(description)
     content = {
         "encoder": encoder.name,
         "width": encoder.width,

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
-Picture = UInt8[np.ndarray, "height width 3"]
+from imagen_jax.array_types import HostPixels
 
 
 class Features(NamedTuple):
@@ -29,9 +29,9 @@ class Features(NamedTuple):
     logits: Float[Array, "batch classes"] | None = None
 
 
-def prepare_nothing(picture: Picture) -> np.ndarray:
+def prepare_nothing(image: HostPixels) -> np.ndarray:
     """Returns the image unchanged, for networks that need no preparation."""
-    return picture
+    return image
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FeatureNetwork:
     extract: Callable[[Any, jax.Array], Features]
     weights: Any = None
     published: str = ""
-    prepare: Callable[[Picture], np.ndarray] = prepare_nothing
+    prepare: Callable[[HostPixels], np.ndarray] = prepare_nothing
     distance: str = "Fréchet distance"
 
     @property

@@ -26,12 +26,12 @@ class FeatureSet(NamedTuple):
     """Features of images, in order, on the host.
 
     Attributes:
-        pooled: the features by which images are compared, ``(pictures, features)`` float32.
-        logits: class scores before the softmax, ``(pictures, classes)`` float32; None if the network has none.
+        pooled: the features by which images are compared, ``(images, features)`` float32.
+        logits: class scores before the softmax, ``(images, classes)`` float32; None if the network has none.
     """
 
-    pooled: Float32[np.ndarray, "pictures features"]
-    logits: Float32[np.ndarray, "pictures classes"] | None
+    pooled: Float32[np.ndarray, "images features"]
+    logits: Float32[np.ndarray, "images classes"] | None
 
 
 ExtractBatch = Callable[[Sequence[np.ndarray]], FeatureSet]
@@ -44,9 +44,9 @@ def load_pixels() -> FeatureNetwork:
     White is exactly zero, so that two mostly white images do not count as similar because of their white pixels.
     """
 
-    def extract(weights: None, pictures: jax.Array) -> Features:
-        count = pictures.shape[0]
-        darkness = pictures.astype(jnp.float32) / 127.5 - 2.0
+    def extract(weights: None, images: jax.Array) -> Features:
+        count = images.shape[0]
+        darkness = images.astype(jnp.float32) / 127.5 - 2.0
         small = jax.image.resize(darkness, (count, PIXEL_RESOLUTION, PIXEL_RESOLUTION, 3), "bilinear")
         return Features(small.reshape(count, -1))
 
@@ -69,12 +69,12 @@ def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
     compiled = jax.jit(network.extract)
 
     def extract(prepared: Sequence[np.ndarray]) -> FeatureSet:
-        pictures = stack_alike(network, prepared)
-        filled = np.concatenate([pictures, np.repeat(pictures[-1:], size - len(pictures), axis=0)])
+        images = stack_alike(network, prepared)
+        filled = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
         with jax.set_mesh(mesh):
             made = compiled(weights, jax.device_put(filled, batch_placement(mesh, size)))
-        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(pictures)]
-        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(pictures)], logits)
+        logits = None if made.logits is None else np.asarray(made.logits, np.float32)[: len(images)]
+        return FeatureSet(np.asarray(made.pooled, np.float32)[: len(images)], logits)
 
     return extract
 
@@ -85,24 +85,24 @@ def stack_alike(network: FeatureNetwork, prepared: Sequence[np.ndarray]) -> np.n
     Raises:
         UserError: the images differ in size, because this network does not resize them on the host.
     """
-    sizes = {picture.shape for picture in prepared}
+    sizes = {image.shape for image in prepared}
     if len(sizes) > 1:
-        said = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
+        shown = " and ".join(f"{width}×{height}" for height, width, *_ in sorted(sizes)[:2])
         raise UserError(
-            f"pictures differ in size, {said} pixels: {network.name} resized as {network.resize} takes batches of one "
-            "size; make them alike, or choose --resize=clean"
+            f"the images have different sizes, {shown} pixels: {network.name} with {network.resize} resizing needs "
+            "images of one size; resize them first, or set --resize=clean"
         )
     return np.stack(prepared)
 
 
 def extract_features(
-    network: FeatureNetwork, pictures: Iterable[np.ndarray], total: int | None = None, show: bool = True
+    network: FeatureNetwork, images: Iterable[np.ndarray], total: int | None = None, show: bool = True
 ) -> FeatureSet:
     """Extracts the features of an iterable of images, with a progress bar.
 
     Args:
         network: the network, for example from ``FEATURE_NETWORKS``.
-        pictures: uint8 images ``(height, width, 3)``. All have one size, unless ``network.prepare`` resizes them.
+        images: uint8 images ``(height, width, 3)``. All have one size, unless ``network.prepare`` resizes them.
         total: the number of images, for the progress bar.
         show: whether to show the progress bar.
 
@@ -112,16 +112,16 @@ def extract_features(
     extract = compile_extraction(network)
     parts: list[FeatureSet] = []
     waiting: list[np.ndarray] = []
-    bar: Any = tqdm(pictures, "Extracting features", total, unit="image", dynamic_ncols=True, disable=not show)
-    for picture in bar:
-        waiting.append(network.prepare(picture))
+    progress: Any = tqdm(images, "Extracting features", total, unit="image", dynamic_ncols=True, disable=not show)
+    for image in progress:
+        waiting.append(network.prepare(image))
         if len(waiting) == BATCH:
             parts.append(extract(waiting))
             waiting = []
     if waiting:
         parts.append(extract(waiting))
     if not parts:
-        raise UserError("there are no images to extract features of: check the folder or the split")
+        raise UserError("there are no images to extract features from: check the folder or the split")
     return join_features(parts)
 
 

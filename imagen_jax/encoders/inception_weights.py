@@ -52,14 +52,14 @@ def load_inception(path: str = "", resize: str = "legacy_tensorflow") -> Feature
     Raises:
         UserError: the file is missing, damaged or of another network, or ``resize`` is unknown.
     """
-    way = lookup(RESIZES, resize, "way to resize")
+    way = lookup(RESIZES, resize, "resizing")
     file = find_known_file(path, WEIGHTS, FLAG)
     network = InceptionV3()
 
-    def extract(weights: Any, pictures: jax.Array) -> Features:
+    def extract(weights: Any, images: jax.Array) -> Features:
         # By default TPUs multiply in bfloat16 and GPUs in TF32: the distance would not be that of other programs.
         with jax.default_matmul_precision("highest"):
-            return network.apply({"params": weights}, way.finish(pictures, RESOLUTION))  # type: ignore[return-value]
+            return network.apply({"params": weights}, way.finish(images, RESOLUTION))  # type: ignore[return-value]
 
     return FeatureNetwork(
         name="inception",
@@ -89,7 +89,7 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         {path: name_in_file(path) for path in shapes},
         # Unused are the batch counters of batch normalisation, and the bias that the scores omit.
         is_unused=lambda name: name.endswith("num_batches_tracked") or name == "fc.bias",
-        mend=f"fetch {WEIGHTS.url}, or name another file with --{FLAG}",
+        advice=f"download {WEIGHTS.url}, or name another file with --{FLAG}",
     )
 
 

@@ -94,7 +94,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UserError(
-            f"{path} is not the genuine MiniLM file (its sha256 is {found[:8]}… and should be {sha256[:8]}…): "
+            f"{path} is not the published MiniLM file (its sha256 begins with {found[:8]}, not {sha256[:8]}): "
             f"run `{INSTALL} --force-reinstall`"
         )
     return content

@@ -121,7 +121,7 @@ class Clip:
             UserError: there are no captions.
         """
         if not captions:
-            raise UserError("there is no caption to encode: give at least one")
+            raise UserError("there are no captions to encode: pass at least one")
         sequences = [self.fit(caption, ids) for caption, ids in zip(captions, self.tokenize(captions), strict=True)]
         weights = jax.device_put(self.text_weights)
         batch = min(batch_size, round_up_to_bucket(len(sequences)))
@@ -158,15 +158,15 @@ def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") 
     named = to_path(path) if path else None
     if named is not None and named.is_dir():
         if vocabulary:
-            raise UserError(f"the folder {path} has a vocabulary of its own: leave --{VOCABULARY_FLAG} out")
+            raise UserError(f"the folder {path} contains its own vocabulary: leave out --{VOCABULARY_FLAG}")
         files = read_folder(named)
     else:
         files = read_openai_file(path, model or DEFAULT_MODEL, vocabulary)
     found = next((name for name, sizes in SIZES.items() if sizes == files.sizes), "")
     if model and found != model:
         raise UserError(
-            f"--{FLAG}={path} is CLIP {found or 'of other sizes than OpenAI has'} and not {model}: name a file of "
-            "that model, or the model of that file"
+            f"--{FLAG}={path} is CLIP {found or 'of sizes that OpenAI did not publish'}, not {model}: give a file of "
+            f"{model}, or choose the model of that file"
         )
     check_tokenizer(files)
     return build(files, found)
@@ -211,8 +211,8 @@ def check_tokenizer(files: ClipFiles) -> None:
     (ids,) = files.tokenize([""])
     if len(ids) != 2 or ids[-1] != files.sizes.end or ids[0] >= files.sizes.vocabulary:
         raise UserError(
-            f"the tokenizer makes {ids} of an empty caption, which does not end with {files.sizes.end} as the weights "
-            "want it: use the tokenizer that came with them"
+            f"the tokenizer maps an empty caption to {ids}, but the weights need two tokens, of which the last is "
+            f"{files.sizes.end}: use the tokenizer that came with the weights"
         )
 
 
@@ -242,11 +242,11 @@ def build(files: ClipFiles, model: str) -> Clip:
     return Clip(name, title, files.sha256, image, scale, sizes, files.tokenize, embed, parameters["text"])
 
 
-def extract(tower: ImageTower, weights: Any, pictures: jax.Array) -> Features:
+def extract(tower: ImageTower, weights: Any, images: jax.Array) -> Features:
     """Returns the embeddings of prepared images, ``(batch, resolution, resolution, 3)`` uint8."""
     # By default TPUs multiply in bfloat16 and GPUs in TF32, which would make scores differ from other programs.
     with jax.default_matmul_precision("highest"):
-        return Features(tower.apply({"params": weights}, normalise(pictures)))  # type: ignore[arg-type]
+        return Features(tower.apply({"params": weights}, normalise(images)))  # type: ignore[arg-type]
 
 
 def embed_ids(tower: TextTower, weights: Any, ids: TokenIds) -> Embeddings:

@@ -48,7 +48,7 @@ def load_t5(
     """
     if not str(folder):
         raise UserError(
-            "the T5 encoder has no weights: give the folder they were downloaded to, as in "
+            "the T5 encoder has no weights: give the folder to which you downloaded them, as in "
             "--config.text.options.folder=FOLDER (Imagen's are google/t5-v1_1-xxl)"
         )
     if max_tokens < 2:

@@ -65,8 +65,8 @@ def find_tokenizer(folder: Path, tokenizer: str) -> Path:
     """Returns the sentencepiece model: ``tokenizer``, or the one in ``folder``, or in ``../tokenizer/``."""
     if tokenizer:
         return to_path(tokenizer)
-    places = [*(folder / name for name in TOKENIZERS), folder.parent / "tokenizer" / TOKENIZERS[0]]
-    return next((place for place in places if place.is_file()), places[0])
+    candidates = [*(folder / name for name in TOKENIZERS), folder.parent / "tokenizer" / TOKENIZERS[0]]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def find_hugging_face(folder: Path, tokenizer: Path) -> T5Files:
@@ -113,10 +113,12 @@ def derive_config(tensors: T5xFolder) -> T5Config:
     def shape_of(path: str) -> tuple[int, int]:
         name = T5X.name_of(path)
         if name not in tensors:
-            raise UserError(f"{tensors.folder} has no tensor {name}: {T5X.mend}")
+            raise UserError(f"{tensors.folder} has no tensor {name}: {T5X.advice}")
         shape = tensors.shape_of(name)
         if len(shape) != 2:
-            raise UserError(f"the tensor {name} of {tensors.folder} has shape {shape} and is no matrix: {T5X.mend}")
+            raise UserError(
+                f"the tensor {name} of {tensors.folder} has shape {shape} and is not a matrix: {T5X.advice}"
+            )
         return shape[0], shape[1]
 
     vocabulary, width = shape_of("embedding/embedding")
@@ -124,7 +126,10 @@ def derive_config(tensors: T5xFolder) -> T5Config:
     _, heads_width = shape_of("layer_0_attention/query/kernel")
     _, hidden = shape_of("layer_0_feed_forward/gate/kernel")
     if heads_width % heads:
-        raise UserError(f"{tensors.folder} has {heads} heads that share queries of width {heads_width}: {T5X.mend}")
+        raise UserError(
+            f"{tensors.folder} has queries of width {heads_width}, which is not a multiple of its {heads} heads: "
+            f"{T5X.advice}"
+        )
     layers = {name.split(".")[2] for name in tensors if name.startswith("target.encoder.layers_")}
     return T5Config(vocabulary, width, heads_width // heads, hidden, len(layers), heads, buckets)
 
@@ -155,7 +160,7 @@ def probe(path: Path, probes: int) -> tuple[int, list[bytes]]:
         UserError: the file is missing.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing: give the folder that T5 was downloaded to, with its tokenizer in it")
+        raise UserError(f"{path} is missing: give the folder to which you downloaded T5, with its tokenizer")
     size = size_of(path)
     starts = np.linspace(0, max(size - PROBE_BYTES, 0), probes).astype(np.int64).tolist()
     return size, read_ranges(path, starts, PROBE_BYTES) if size else []

@@ -63,13 +63,13 @@ class Naming(NamedTuple):
         name_of: returns the tensor name of the parameter at a path of ``T5Encoder``.
         turn: changes the axes of a tensor to those of the parameter, a ``named_tensors.Turn``.
         unused: prefixes of the tensor names that the encoder does not need.
-        mend: the advice in error messages about weights that do not fit.
+        advice: what to do, in error messages about weights that do not fit.
     """
 
     name_of: Callable[[str], str]
     turn: Turn
     unused: tuple[str, ...]
-    mend: str
+    advice: str
 
 
 def import_t5_weights(
@@ -102,7 +102,7 @@ def import_t5_weights(
     def dtype_of(path: str) -> DTypeLike:
         return jnp.float32 if path.endswith("/scale") or path.startswith("position_bias") else dtype
 
-    return import_weights("T5", tensors, shapes, sources, is_unused, dtype_of, place, naming.turn, naming.mend)
+    return import_weights("T5", tensors, shapes, sources, is_unused, dtype_of, place, naming.turn, naming.advice)
 
 
 def find_hugging_face_name(path: str) -> str:
@@ -130,11 +130,11 @@ HUGGING_FACE = Naming(
     find_hugging_face_name,
     turn_from_torch,
     unused=("decoder.", "lm_head.", OWN_EMBEDDING),
-    mend="use the config.json that came with them",
+    advice="use the config.json that came with them",
 )
 T5X = Naming(
     find_t5x_name,
     turn_from_t5x,
     unused=("target.decoder.",),
-    mend="use a T5X checkpoint of T5 v1.1",
+    advice="use a T5X checkpoint of T5 v1.1",
 )

@@ -137,7 +137,7 @@ def read_group(line: str) -> Group:
         numbers = flat.reshape(list(axes.values()))
         picked = numbers[tuple(slice(None) if name in over else 0 for name in axes)]
         return tuple(picked.reshape(-1).tolist())
-    raise ValueError(f"the chips of this exchange are written in a way that is not known: {line.strip()[:400]}")
+    raise ValueError(f"the groups of this collective have an unknown notation: {line.strip()[:400]}")
 
 
 def numbers_in(text: str) -> list[int]:

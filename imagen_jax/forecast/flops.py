@@ -29,7 +29,7 @@ def count_operations(function: Callable[..., Any], *arguments: Any) -> int:
         ValueError: the function has a matrix product or a convolution inside a loop of unknown length.
     """
     with plain_implementations():
-        return count_in(jax.make_jaxpr(anew(function))(*arguments).jaxpr)
+        return count_in(jax.make_jaxpr(copy_function(function))(*arguments).jaxpr)
 
 
 def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
@@ -41,15 +41,15 @@ def compiled_operations(function: Callable[..., Any], *arguments: Any) -> int:
         UserError: the compiler of this accelerator reports no operations.
     """
     with plain_implementations():
-        costs = jax.jit(anew(function)).lower(*arguments).compile().cost_analysis() or {}
+        costs = jax.jit(copy_function(function)).lower(*arguments).compile().cost_analysis() or {}
     if "flops" not in costs:
         raise UserError(
-            f"XLA reports no operations on {jax.default_backend()}: run this with JAX_PLATFORMS=cpu in the environment"
+            f"XLA reports no operations on {jax.default_backend()}: set JAX_PLATFORMS=cpu in the environment"
         )
     return round(costs["flops"])
 
 
-def anew(function: Callable[..., Any]) -> Callable[..., Any]:
+def copy_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a new function with the same behaviour, so that JAX reuses no trace cached for the original."""
     return lambda *arguments: function(*arguments)
 
@@ -134,9 +134,9 @@ def count_pairs(
         dilation: distance from one pixel to the next; the positions between them are holes.
         tap_dilation: distance from one tap to the next.
     """
-    places = np.arange(outputs)[:, None] * stride + np.arange(taps)[None, :] * tap_dilation - before
-    meets = (places >= 0) & (places <= (pixels - 1) * dilation) & (places % dilation == 0)
-    return int(meets.sum())
+    positions = np.arange(outputs)[:, None] * stride + np.arange(taps)[None, :] * tap_dilation - before
+    hits = (positions >= 0) & (positions <= (pixels - 1) * dilation) & (positions % dilation == 0)
+    return int(hits.sum())
 
 
 COUNTS: dict[str, Callable[[JaxprEqn], int]] = {

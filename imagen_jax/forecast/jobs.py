@@ -88,13 +88,13 @@ def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batc
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
     sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))
-    draw: Any = make_whole_program(sampled)
+    program: Any = make_whole_program(sampled)
     shapes = abstract_params(stage)
     params = place_shapes(shapes, place_state(shapes, parameter_axes(stage), mesh))
     inputs = place_shapes(sampling_inputs(stage, batch), batch_placement(mesh, batch))
     with jax.set_mesh(mesh):
-        lowered = draw.lower(params, inputs)
-    operations = count_operations(draw, params, sampling_inputs(stage, 1))
+        lowered = program.lower(params, inputs)
+    operations = count_operations(program, params, sampling_inputs(stage, 1))
     return Job(
         f"sampler, {sampled.settings.steps} steps of {sampled.settings.rule.name},",
         lowered,
@@ -129,7 +129,7 @@ def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: 
     """
     encoder = T5Encoder(lookup(SIZES, size, "size of T5"), jnp.bfloat16)
     if batch < 1 or tokens < 1:
-        raise UserError(f"{batch} captions of {tokens} tokens are nothing to encode: give at least 1 of each")
+        raise UserError(f"there is nothing to encode in {batch} captions of {tokens} tokens: set both to 1 or more")
     mesh = make_mesh({"fsdp": len(devices)}, devices)
 
     def captions(count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -143,9 +143,9 @@ def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: 
     )
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, jnp.bfloat16), remove_logical_axes(labelled))
     params = place_shapes(shapes, place_state(shapes, axes_of(labelled), mesh))
-    cut = batch_placement(mesh, batch)
+    sharding = batch_placement(mesh, batch)
     with jax.set_mesh(mesh):
-        lowered = jax.jit(encode, out_shardings=cut).lower(params, *place_shapes(captions(batch), cut))
+        lowered = jax.jit(encode, out_shardings=sharding).lower(params, *place_shapes(captions(batch), sharding))
     operations = batch * count_operations(encode, shapes, *captions(1))
     return Job(f"T5 {size} encoder", lowered, mesh, batch * tokens, "token", operations, bytes_of(params))
 

@@ -45,7 +45,7 @@ def kind_of(path: tuple[str, ...]) -> str:
     return "resampling" if re.fullmatch(r"(down|up)_\d+_(conv|resample)", top) else "convolutions"
 
 
-def place_of(part: str) -> tuple[int, int, str]:
+def sort_key_of(part: str) -> tuple[int, int, str]:
     """Returns a sort key that orders parts from the input to the output; unknown parts come last."""
     name, _, level = part.partition(" ")
     known = [COMES_FIRST.index(one) for one in (part, name) if one in COMES_FIRST]
@@ -60,7 +60,7 @@ def count_parameters(params: Any) -> Counts:
         names = tuple(str(entry.key) for entry in path)
         of_part = counts.setdefault(part_of(names[0]), dict.fromkeys(KINDS, 0))
         of_part[kind_of(names)] += math.prod(array.shape)
-    return {part: counts[part] for part in sorted(counts, key=place_of)}
+    return {part: counts[part] for part in sorted(counts, key=sort_key_of)}
 
 
 def total_of(counts: Counts) -> int:

@@ -76,7 +76,7 @@ CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_co
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
-PLACE = re.compile(r"index=(\d+)")
+INDEX = re.compile(r"index=(\d+)")
 
 Instructions = Sequence[Instruction]
 
@@ -126,24 +126,24 @@ def read_trips(
             one = named.get((computation, one.operands[0]))
         return int(one.operands[0]) if one is not None and one.operation == "constant" else None
 
-    def operand(computation: str, one: Instruction, place: int) -> Instruction | None:
-        return named.get((computation, one.operands[place]))
+    def operand(computation: str, one: Instruction, index: int) -> Instruction | None:
+        return named.get((computation, one.operands[index]))
 
     def root(computation: str) -> Instruction | None:
         return next((one for one in instructions if one.computation == computation and "ROOT %" in one.line), None)
 
-    asked, made, begun = root(condition), root(body), operand(loop.computation, loop, 0)
-    if asked is None or made is None or begun is None or "direction=LT" not in asked.line:
+    comparison, made, begun = root(condition), root(body), operand(loop.computation, loop, 0)
+    if comparison is None or made is None or begun is None or "direction=LT" not in comparison.line:
         return None
-    counter = operand(condition, asked, 0)
-    place = PLACE.search(counter.line) if counter else None
-    if place is None or made.operation != "tuple" or begun.operation != "tuple":
+    counter = operand(condition, comparison, 0)
+    index = INDEX.search(counter.line) if counter else None
+    if index is None or made.operation != "tuple" or begun.operation != "tuple":
         return None
-    number = int(place[1])
+    number = int(index[1])
     counted = operand(body, made, number)
     if counted is None or counted.operation != "add" or constant(body, counted.operands[1]) != 1:
         return None
-    first, last = constant(loop.computation, begun.operands[number]), constant(condition, asked.operands[1])
+    first, last = constant(loop.computation, begun.operands[number]), constant(condition, comparison.operands[1])
     return None if first is None or last is None else last - first
 
 
@@ -178,11 +178,11 @@ def count_costs(once: Costs, text: str, loops: Sequence[Loop], runs: Mapping[str
     """
     flops, accessed = once
     for loop in loops:
-        again = runs[loop.computation] * ((loop.trips or 1) - 1)
-        if again:
+        more_runs = runs[loop.computation] * ((loop.trips or 1) - 1)
+        if more_runs:
             body = analyse_body(text, loop.body)
-            flops += again * body.flops
-            accessed += again * body.accessed
+            flops += more_runs * body.flops
+            accessed += more_runs * body.accessed
     return Costs(flops, accessed)
 
 

@@ -125,7 +125,7 @@ def describe_memory(compiled: jax.stages.Compiled, pod: Pod) -> dict[str, int | 
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
-        raise UserError("this compiler does not say how much memory its program takes: install imagen-jax[tpu] anew")
+        raise UserError("this compiler does not report the memory of its program: reinstall imagen-jax[tpu]")
     kinds = {
         "arguments": analysis.argument_size_in_bytes,
         "results": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
@@ -174,15 +174,16 @@ def give_advice(job: Job, memory: Mapping[str, int | float]) -> list[str]:
     state = job.state_bytes / job.mesh.shape["fsdp"]
     if state > memory["available"] / 4 and job.mesh.shape["data"] > 1:
         advice.append(
-            f"raise --config.mesh.fsdp: the state takes {state / 2**30:.1f} GiB a chip, cut over "
+            f"raise --config.mesh.fsdp: the state takes {state / 2**30:.1f} GiB a chip, sharded over "
             f"{job.mesh.shape['fsdp']}"
         )
     if job.trains:
         advice += [
-            "set --config.network.remat=elementwise, or blocks: computes features again instead of keeping them",
-            "raise --config.training.gradient_accumulation: works on the batch in so many pieces",
+            "set --config.network.remat=elementwise or blocks: the gradient then recomputes features instead of "
+            "storing them",
+            "raise --config.training.gradient_accumulation: a step then processes the batch in that many parts",
         ]
-    return [*advice, "take more chips, a smaller batch, or chips with more memory"]
+    return [*advice, "use more chips, a smaller batch, or chips with more memory"]
 
 
 def format_report(report: Report) -> Iterator[str]:
@@ -217,7 +218,7 @@ def format_report(report: Report) -> Iterator[str]:
         shares = sorted(report["work"].items(), key=lambda item: -item[1])
         yield "the compiler's cycles: " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in shares if share)
     if unknown := report["loops"].count(None):
-        yield f"beware          {unknown} loops of unknown length count as if they turned once"
+        yield f"warning         {unknown} loops of unknown length are counted as one iteration each"
     yield f"compiled in     {report['compile_seconds']:.0f} s"
 
 

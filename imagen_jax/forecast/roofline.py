@@ -76,7 +76,7 @@ def links_bandwidth(coords: Iterable[Sequence[int]], sides: Sequence[int], chip:
     """
     bandwidth = 0.0
     for axis, side in enumerate(sides):
-        taken = len({place[axis] for place in coords})
+        taken = len({coord[axis] for coord in coords})
         if taken > 1:
             rings = taken == side and side % chip.ring == 0
             bandwidth += chip.link_bytes_per_second * (2 if rings else 1)

@@ -68,11 +68,11 @@ def describe_pod(topology: str, slices: int = 1) -> Pod:
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", topology)
     if not found:
-        raise UserError(f"{topology!r} is no topology: give a generation and the sides of a slice, as in {EXAMPLE}")
+        raise UserError(f"{topology!r} is not a topology: give a generation and the sides of a slice, as in {EXAMPLE}")
     chip = chip_of(found[1])
     sides = tuple(map(int, found[2].split("x")))
     if slices < 1:
-        raise UserError(f"there are no pods of {slices} slices: give --slices of at least 1")
+        raise UserError(f"a pod can't have {slices} slices: set --slices to 1 or more")
     require_libtpu()
     for name, value in SURROUNDINGS.items():
         os.environ.setdefault(name, value)
@@ -81,11 +81,14 @@ def describe_pod(topology: str, slices: int = 1) -> Pod:
             platform="tpu", topology_name=topology, num_slices=slices, **OPTIONS.get(chip.name, {})
         )
     except (RuntimeError, ValueError) as error:
-        told = str(error).splitlines()[0]
-        raise UserError(f"the TPU compiler knows no {topology} ({told}): give another, as in {EXAMPLE}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the TPU compiler does not support {topology} ({reason}): choose another, as in {EXAMPLE}"
+        ) from error
     if len(description.devices) != slices * math.prod(sides):
         raise UserError(
-            f"the TPU compiler sees {len(description.devices)} devices in {slices} × {topology}: give another topology"
+            f"the TPU compiler sees {len(description.devices)} devices in {slices} × {topology}: choose another "
+            "topology"
         )
     return Pod(chip, sides, slices, description.devices)
 

@@ -49,10 +49,10 @@ def attend(
     query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
     batch, queries, heads, head_channels = query.shape
     if computes_on_cpu() and {query.dtype, key.dtype, value.dtype} == {jnp.dtype("float32")}:
-        answers = attend_in_groups(count_groups(query.shape, key.shape[1]), query, key, value, mask)
+        outputs = attend_in_groups(count_groups(query.shape, key.shape[1]), query, key, value, mask)
     else:
-        answers = (jax.checkpoint(attend_as_written) if recompute else attend_as_written)(query, key, value, mask)
-    return answers.reshape(batch, queries, heads * head_channels)
+        outputs = (jax.checkpoint(attend_as_written) if recompute else attend_as_written)(query, key, value, mask)
+    return outputs.reshape(batch, queries, heads * head_channels)
 
 
 def attend_as_written(query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
@@ -93,13 +93,13 @@ class Normaliser(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend_in_groups(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
     """Computes ``attend_as_written`` for ``groups`` groups of examples, one after the other."""
-    answers, _ = in_groups(answer, groups, query, key, value, mask)
-    return answers
+    outputs, _ = in_groups(attend_with_normaliser, groups, query, key, value, mask)
+    return outputs
 
 
 def _forward(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Any]:
-    answers, normaliser = in_groups(answer, groups, query, key, value, mask)
-    return answers, (query, key, value, mask, answers, normaliser)
+    outputs, normaliser = in_groups(attend_with_normaliser, groups, query, key, value, mask)
+    return outputs, (query, key, value, mask, outputs, normaliser)
 
 
 def _backward(groups: int, kept: Any, gradient: Query) -> tuple[Query, Key, Key, None]:
@@ -115,12 +115,12 @@ def in_groups(function: Any, groups: int, *arrays: Any) -> Any:
     """Applies a function to ``groups`` groups of a batch, one after the other, and returns the joined results."""
     if groups == 1:
         return function(*arrays)
-    cut = jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), arrays)
-    done = jax.lax.map(lambda group: function(*group), cut)
+    grouped = jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), arrays)
+    done = jax.lax.map(lambda group: function(*group), grouped)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), done)
 
 
-def answer(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Normaliser]:
+def attend_with_normaliser(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Normaliser]:
     """Returns the attention outputs, and the normalisers from which the weights can be recomputed."""
     scores = score(heads_first(query), heads_first(key), mask)
     greatest = scores.max(axis=-1, keepdims=True)
@@ -130,14 +130,14 @@ def answer(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Qu
 
 
 def differentiate(
-    query: Query, key: Key, value: Key, mask: KeyMask | None, answers: Query, normaliser: Normaliser, gradient: Query
+    query: Query, key: Key, value: Key, mask: KeyMask | None, outputs: Query, normaliser: Normaliser, gradient: Query
 ) -> tuple[Query, Key, Key]:
     """Returns the gradients of query, key and value."""
-    query, key, value, gradient, answers = map(heads_first, (query, key, value, gradient, answers))
+    query, key, value, gradient, outputs = map(heads_first, (query, key, value, gradient, outputs))
     weights = jnp.exp(score(query, key, mask) - normaliser.greatest) / normaliser.total
     # The gradient through a softmax subtracts the weighted mean of the weights' gradients. This mean is the dot product
     # of the output and its gradient.
-    mean = (gradient * answers).sum(axis=-1, keepdims=True)
+    mean = (gradient * outputs).sum(axis=-1, keepdims=True)
     of_scores = hide(weights * (gradient @ value.mT - mean), mask, 0.0) / query.shape[-1] ** 0.5
     return heads_first(of_scores @ key), heads_first(of_scores.mT @ query), heads_first(weights.mT @ gradient)
 

@@ -34,9 +34,9 @@ class SelfAttention(nn.Module):
     def __call__(self, x: FeatureMap, text: Text | None = None) -> FeatureMap:
         batch, height, width, channels = x.shape
         shape = split_heads(channels, self.heads)
-        places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
+        positions = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         query, key, value = (
-            split_into_heads(shape, dtype=self.dtype, name=name)(places) for name in ("query", "key", "value")
+            split_into_heads(shape, dtype=self.dtype, name=name)(positions) for name in ("query", "key", "value")
         )
         mask = None
         if text is not None:
@@ -70,9 +70,9 @@ class CrossAttention(nn.Module):
     def __call__(self, x: FeatureMap, text: Text) -> FeatureMap:
         batch, height, width, channels = x.shape
         shape = split_heads(channels, self.heads)
-        places = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
+        positions = GroupNorm(name="norm")(x).reshape(batch, height * width, channels)
         tokens = prepare_tokens(text, self.normalise_text, self.dtype)
-        query = split_into_heads(shape, dtype=self.dtype, name="query")(places)
+        query = split_into_heads(shape, dtype=self.dtype, name="query")(positions)
         key = split_into_heads(shape, dtype=self.dtype, name="text_key")(tokens)
         value = split_into_heads(shape, dtype=self.dtype, name="text_value")(tokens)
         attended = attend(query, key, value, text.mask, self.recompute_weights)
@@ -92,7 +92,7 @@ def split_heads(channels: int, heads: int) -> tuple[int, int]:
     """
     if heads < 1 or channels % heads:
         raise UserError(
-            f"{heads} heads do not divide {channels} channels: mend network.heads, head_channels or text_heads"
+            f"{heads} heads do not divide {channels} channels: change network.heads, head_channels or text_heads"
         )
     return heads, channels // heads
 
@@ -100,8 +100,8 @@ def split_heads(channels: int, heads: int) -> tuple[int, int]:
 def prepare_tokens(text: Text, normalise: bool, dtype: DTypeLike) -> TextEmbeddings:
     """Casts the tokens to ``dtype``. If ``normalise``, it first applies a group normalisation over all tokens."""
     if normalise:
-        as_places = text.embeddings.astype(jnp.float32)[:, :, None, :]
-        return GroupNorm(name="text_norm")(as_places)[:, :, 0, :].astype(dtype)
+        as_feature_map = text.embeddings.astype(jnp.float32)[:, :, None, :]
+        return GroupNorm(name="text_norm")(as_feature_map)[:, :, 0, :].astype(dtype)
     return text.embeddings.astype(dtype)
 
 

@@ -90,9 +90,9 @@ class EfficientUNet(nn.Module):
 
         def run_level(x: FeatureMap, level: int, name: str) -> NewFeatureMap:
             def make_attention(kind: type[Attention], name: str) -> Any:
-                weights_again = self.remat == "attention"
+                recompute_weights = self.remat == "attention"
                 return recompute(kind, self.remat)(
-                    self.heads, recompute_weights=weights_again, dtype=self.dtype, name=name
+                    self.heads, recompute_weights=recompute_weights, dtype=self.dtype, name=name
                 )
 
             width = self.channels[level]

@@ -135,7 +135,9 @@ def average_pool(x: FeatureMap) -> NewFeatureMap:
     """
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
-        raise UserError(f"{height}×{width} px can't be halved: choose a stage.resolution that all levels can halve")
+        raise UserError(
+            f"{height}×{width} px can't be halved: set --config.stage.resolution to a size that all levels can halve"
+        )
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 

@@ -36,7 +36,7 @@ from imagen_jax.sampling.spacings import LogSnrs
 Trajectory = Float[Array, " row"]
 
 MakeTrajectory = Callable[[LogSnrs], Trajectory]
-"""``walk(log_snrs)``: makes the sampler's trajectory from the log-SNRs of its spacing."""
+"""``make_trajectory(log_snrs)``: makes the sampler's trajectory from the log-SNRs of its spacing."""
 
 
 class Known(NamedTuple):
@@ -66,13 +66,15 @@ def end_of_trajectory(strength: float) -> MakeTrajectory:
         UserError: ``strength`` is outside (0, 1].
     """
     if not 0.0 < strength <= 1.0:
-        raise UserError(f"a strength lies above 0 (nothing changes) and up to 1 (nothing is kept), not at {strength:g}")
+        raise UserError(
+            f"strength {strength:g} is out of range: set it above 0 (nothing changes) and at most 1 (nothing is kept)"
+        )
 
-    def walk(log_snrs: LogSnrs) -> Trajectory:
+    def make_trajectory(log_snrs: LogSnrs) -> Trajectory:
         steps = max(1, round(strength * (log_snrs.shape[0] - 1)))
         return log_snrs[-steps - 1 :]
 
-    return walk
+    return make_trajectory
 
 
 def resample(times: int, stride: int = 10) -> MakeTrajectory:
@@ -86,31 +88,31 @@ def resample(times: int, stride: int = 10) -> MakeTrajectory:
         UserError: ``times`` or ``stride`` is below 1.
     """
     if times < 1 or stride < 1:
-        raise UserError(f"stretches of {stride} steps can't be taken {times} times: give at least 1 of each")
+        raise UserError(f"groups of {stride} steps can't be taken {times} times: set both numbers to 1 or more")
 
-    def walk(log_snrs: LogSnrs) -> Trajectory:
+    def make_trajectory(log_snrs: LogSnrs) -> Trajectory:
         last = log_snrs.shape[0] - 1
-        row = [0]
+        indices = [0]
         for first in range(0, last, stride):
             stretch = list(range(first + 1, min(first + stride, last) + 1))
             # The last step ends on the clean image, from which the sampler can't go back; so it is taken only once.
-            again = stretch if stretch[-1] < last else stretch[:-1]
-            if again:
-                row += (times - 1) * [*again, first]
-            row += stretch
-        return log_snrs[jnp.asarray(row)]
+            repeated = stretch if stretch[-1] < last else stretch[:-1]
+            if repeated:
+                indices += (times - 1) * [*repeated, first]
+            indices += stretch
+        return log_snrs[jnp.asarray(indices)]
 
-    return walk
+    return make_trajectory
 
 
 def keep_known(denoise: Denoiser, known: Known) -> Denoiser:
     """Makes a denoiser whose estimate contains the known pixels. Equation (1)."""
 
-    def knowing(noisy: Images, log_snr: PerExample) -> Estimate:
+    def denoise_with_known(noisy: Images, log_snr: PerExample) -> Estimate:
         image, gamma = split_estimate(denoise(noisy, log_snr))
         return join_estimate(known.mask * known.image + (1.0 - known.mask) * image, gamma)
 
-    return knowing
+    return denoise_with_known
 
 
 def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int = 10) -> Images:

@@ -81,35 +81,35 @@ def take_steps(
     rule: StepRule,
     log_snrs: LogSnrs,
     keys: Keys,
-    place: SamplerState,
+    state: SamplerState,
     first: StepNumber,
     end: StepNumber,
 ) -> SamplerState:
-    """Takes the steps ``first`` to ``end - 1`` from the state ``place``; other arguments as for ``sample``."""
+    """Takes the steps ``first`` to ``end - 1`` from ``state``; other arguments as for ``sample``."""
     goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
-    row = jnp.asarray(log_snrs)
+    trajectory = jnp.asarray(log_snrs)
 
-    def take_step(number: Int[Array, ""], place: SamplerState) -> SamplerState:
-        noisy, memory = place
-        log_snr, next_log_snr = row[number], row[number + 1]
+    def take_step(number: Int[Array, ""], state: SamplerState) -> SamplerState:
+        noisy, memory = state
+        log_snr, next_log_snr = trajectory[number], trajectory[number + 1]
         noise = normal_for_each(fold_into_each(keys, number + 1), noisy.shape[1:])
         here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
         # Noise of the last step would stay in the image: no later step removes it.
         noise = jnp.where(is_clean(there)[:, None, None, None], 0.0, noise)
 
-        def go_on() -> SamplerState:
+        def advance() -> SamplerState:
             return SamplerState(*rule.step(denoise, noisy, here, there, noise, memory))
 
         def go_back() -> SamplerState:
             noisier = add_more_noise(noisy, here, there, noise)
             return SamplerState(noisier, rule.init(noisier))
 
-        return jax.lax.cond(next_log_snr > log_snr, go_on, go_back) if goes_back else go_on()
+        return jax.lax.cond(next_log_snr > log_snr, advance, go_back) if goes_back else advance()
 
     if isinstance(first, int) and isinstance(end, int):
         # With static bounds, compilers and FLOP counters see the number of steps of a scan.
-        return jax.lax.scan(lambda place, number: (take_step(number, place), None), place, jnp.arange(first, end))[0]
-    return jax.lax.fori_loop(first, end, take_step, place)
+        return jax.lax.scan(lambda state, number: (take_step(number, state), None), state, jnp.arange(first, end))[0]
+    return jax.lax.fori_loop(first, end, take_step, state)
 
 
 def sample(

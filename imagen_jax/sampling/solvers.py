@@ -35,7 +35,7 @@ from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.spacings import NOISIEST
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean, no_memory
 
-FAR_LOG_SNR = -1e12
+EMPTY_LOG_SNR = -1e12
 """A log-SNR so low that an evaluation there has no weight."""
 
 
@@ -51,7 +51,7 @@ class Evaluation(NamedTuple):
     log_snr: PerExample
 
 
-def empty_history(noisy: Images, log_snr: float = FAR_LOG_SNR) -> Evaluation:
+def empty_history(noisy: Images, log_snr: float = EMPTY_LOG_SNR) -> Evaluation:
     """Returns the placeholder for the previous evaluation before the first step."""
     return Evaluation(jnp.zeros_like(noisy), jnp.full(noisy.shape[:1], log_snr, noisy.dtype))
 
@@ -131,16 +131,16 @@ def unipc() -> StepRule:
     """Makes UniPC with a predictor of order 2 and a corrector of order 3: deterministic, one call a step."""
 
     def init(noisy: Images) -> History:
-        return History(noisy, empty_history(noisy), empty_history(noisy, 2.0 * FAR_LOG_SNR))
+        return History(noisy, empty_history(noisy), empty_history(noisy, 2.0 * EMPTY_LOG_SNR))
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         image, _ = split_estimate(denoise(noisy, log_snr))
         here = Evaluation(image, log_snr)
-        has_past = memory.last.log_snr > FAR_LOG_SNR
-        begun = jnp.where(has_past, memory.last.log_snr, log_snr - 1.0)
+        has_history = memory.last.log_snr > EMPTY_LOG_SNR
+        begun = jnp.where(has_history, memory.last.log_snr, log_snr - 1.0)
         corrected = integrate(memory.noisy, begun, log_snr, (memory.last, here, memory.one_before))
-        noisy = jnp.where(has_past[:, None, None, None], corrected, noisy)
-        last = memory.last._replace(log_snr=jnp.where(is_clean(next_log_snr), FAR_LOG_SNR, memory.last.log_snr))
+        noisy = jnp.where(has_history[:, None, None, None], corrected, noisy)
+        last = memory.last._replace(log_snr=jnp.where(is_clean(next_log_snr), EMPTY_LOG_SNR, memory.last.log_snr))
         return integrate(noisy, log_snr, next_log_snr, (here, last)), History(noisy, here, memory.last)
 
     return StepRule("UniPC", init, step)

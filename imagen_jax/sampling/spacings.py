@@ -64,8 +64,9 @@ def check_discrete(steps: int) -> None:
     first = (steps - 1) * (DISCRETE_STEPS // steps)
     if steps > DISCRETE_STEPS or (steps > 10 and first < 900):
         raise UserError(
-            f"{steps} steps of a process of {DISCRETE_STEPS} would begin at number {first}, where there is less than "
-            f"pure noise: take a number of --steps that divides {DISCRETE_STEPS}, such as 100 or 250"
+            f"{steps} steps out of {DISCRETE_STEPS} would begin at step {first}, which is not pure noise: set --steps "
+            "to "
+            f"a divisor of {DISCRETE_STEPS}, such as 100 or 250"
         )
 
 

@@ -42,13 +42,13 @@ def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = No
         UserError: ``percentile`` is outside (1, 100], such as a fraction, or ``max_threshold`` is below 1.
     """
     if max_threshold is not None and max_threshold < 1.0:
-        raise UserError(f"the largest bound of dynamic thresholding is at least 1, not {max_threshold}")
+        raise UserError(f"max_threshold {max_threshold} of dynamic thresholding is below 1: set it to 1 or more")
     check_percentile(percentile)
 
     def threshold(image: Images) -> Images:
-        bound = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
-        bound = jnp.clip(bound, 1.0, max_threshold)
-        return jnp.clip(image, -bound, bound) / bound
+        limit = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
+        limit = jnp.clip(limit, 1.0, max_threshold)
+        return jnp.clip(image, -limit, limit) / limit
 
     return threshold
 

@@ -40,8 +40,8 @@ from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 LICENCE_NOTICE = """\
 These are weights of DeepFloyd IF. They are not ours and do not come under this project's licence:
   DeepFloyd is licensed under the DeepFloyd License, Copyright (c) Stability AI Ltd. All Rights Reserved.
-  It allows non-commercial research only; what the weights make and what is made of them fall under it too.
-  Whoever passes them on, converted or not, passes on that licence and the line above (read LICENSE-MODEL of IF).
+  It allows non-commercial research only. It also covers the output of the weights and all derivatives.
+  If you pass them on, converted or not, pass on that licence and the line above too (read LICENSE-MODEL of IF).
 """
 
 TOKENS = 77
@@ -93,7 +93,7 @@ RELEASED: dict[str, Any] = {
 }
 """The scheduler settings of IF's release, for a U-Net's folder without a scheduler beside it."""
 
-MAX_BOUND = {"stage I": 1.5, "stage II": 1.0}
+MAX_THRESHOLD = {"stage I": 1.5, "stage II": 1.0}
 
 
 def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfig:
@@ -112,7 +112,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfi
     network = read_network(settings, path)
     stage = "stage I" if settings["in_channels"] == 3 else "stage II"
     beside = find_unet(source).parent
-    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_BOUND[stage]})
+    scheduler = read_scheduler(beside / "scheduler", RELEASED | {"sample_max_value": MAX_THRESHOLD[stage]})
     noising = read_noising_schedule(beside / "image_noising_scheduler")
     size = settings["sample_size"]
     return read_model(
@@ -167,7 +167,7 @@ def find_text_encoder(source: Path, text_encoder: Path | None) -> dict[str, str]
     folder = text_encoder or find_unet(source).parent / "text_encoder"
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is missing: name the folder of T5 in --text_encoder, for example that of IF's stage I"
+            f"{folder} is missing: pass the folder of T5 with --text_encoder, for example the one of IF's stage I"
         )
     tokenizer = find_tokenizer(folder, "")
     if not tokenizer.is_file():
@@ -214,18 +214,18 @@ def check_process(path: Path, settings: Mapping[str, Any]) -> None:
     for key in settings:
         if not key.startswith("_") and key not in SCHEDULER_KINDS.keys() | SCHEDULER.keys():
             raise UserError(
-                f"{path} has the key {key!r}, which no scheduler of DeepFloyd IF has"
-                f"{nearest_name(key, SCHEDULER_KINDS.keys() | SCHEDULER.keys())}: mend the file"
+                f"{path} has the key {key!r}, which the schedulers of DeepFloyd IF do not have"
+                f"{nearest_name(key, SCHEDULER_KINDS.keys() | SCHEDULER.keys())}: fix the file"
             )
     check_kinds(path, settings, SCHEDULER_KINDS)
     for key, expected in SCHEDULER.items():
         if settings.get(key, expected) != expected:
-            raise UserError(f"{path} has {key}={settings[key]!r}, and DeepFloyd IF has {expected!r}: mend the file")
+            raise UserError(f"{path} has {key}={settings[key]!r}, but DeepFloyd IF has {expected!r}: fix the file")
     betas = settings.get("beta_schedule", "linear")
     bounds = (settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02))
     if betas not in BETA_SCHEDULES or (betas == "linear" and bounds != (1e-4, 0.02)):
         raise UserError(
-            f"{path} has beta_schedule={betas!r} from {bounds[0]} to {bounds[1]}: known are "
+            f"{path} has beta_schedule={betas!r} from {bounds[0]} to {bounds[1]}: choose one of "
             f"{', '.join(sorted(BETA_SCHEDULES))}, the linear one from 0.0001 to 0.02"
         )
 
@@ -264,7 +264,7 @@ def check_network(network: Any, name: str) -> None:
         UserError: the network is not a ``DeepFloydUNet``.
     """
     if not isinstance(network, DeepFloydUNet):
-        raise UserError(f"{name} has a network that diffusers has no kind of: export it with --format=imagen_jax")
+        raise UserError(f"diffusers does not implement the network of {name}: export it with --format=imagen_jax")
 
 
 def write(trained: TrainedStage, folder: Path, dtype: str = "float32") -> None:

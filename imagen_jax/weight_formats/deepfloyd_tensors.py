@@ -190,7 +190,7 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
     for key in settings:
         if not key.startswith("_") and key not in READ.keys() | DECISIVE.keys() | FIXED.keys():
             raise UserError(
-                f"{where} has the key {key!r}, which DeepFloyd IF has not"
+                f"{where} has the key {key!r}, which DeepFloyd IF does not have"
                 f"{nearest_name(key, READ.keys() | DECISIVE.keys() | FIXED.keys())}: import another U-Net"
             )
     if missing := sorted(NEEDED - settings.keys()):
@@ -199,7 +199,7 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
     for key, expected in DECISIVE.items() | {key: FIXED[key] for key in FIXED if key in settings}.items():
         if settings.get(key) != expected:
             raise UserError(
-                f"{where} has {key}={settings.get(key)!r}, and DeepFloyd IF has {expected!r}: only the U-Nets of "
+                f"{where} has {key}={settings.get(key)!r}, but DeepFloyd IF has {expected!r}: only the U-Nets of "
                 "its stages I and II can be imported"
             )
     levels = len(settings["block_out_channels"])
@@ -207,22 +207,26 @@ def check_settings(settings: Mapping[str, Any], where: Path | str) -> None:
         unknown = [name for name in settings[key] if name not in known]
         if unknown or len(settings[key]) != levels:
             raise UserError(
-                f"{where} has {key}={settings[key]!r}: DeepFloyd IF has for each level one of "
+                f"{where} has {key}={settings[key]!r}: for each level, DeepFloyd IF has one of "
                 f"{', '.join(sorted(known))}"
             )
     if [UP_BLOCKS[name] for name in settings["up_block_types"]][::-1] != [
         DOWN_BLOCKS[name] for name in settings["down_block_types"]
     ]:
-        raise UserError(f"{where} has other attentions on the way up than on the way down: no DeepFloyd IF does")
+        raise UserError(
+            f"{where} has different attentions in up_block_types and in down_block_types: in DeepFloyd IF they are the "
+            "same"
+        )
     if settings["out_channels"] != 6 or settings["in_channels"] not in (3, 6):
         raise UserError(
             f"{where} has in_channels={settings['in_channels']} and out_channels={settings['out_channels']}: "
-            "DeepFloyd IF takes 3 (stage I) or 6 (stage II) and makes 6"
+            "DeepFloyd IF has 3 (stage I) or 6 (stage II) input channels and 6 output channels"
         )
     if (settings.get("class_embed_type") == "timestep") != (settings["in_channels"] == 6):
         raise UserError(
             f"{where} has class_embed_type={settings.get('class_embed_type')!r} with "
-            f"in_channels={settings['in_channels']}: stage II, and it alone, is told an augmentation's 'timestep'"
+            f"in_channels={settings['in_channels']}: only stage II has 6 input channels and the 'timestep' of an "
+            "augmentation"
         )
     # Configs of the first IF lack this key, because diffusers then had no other type.
     if (settings.get("encoder_hid_dim_type") or "text_proj") != "text_proj":
@@ -246,7 +250,7 @@ def for_each_level(setting: Any, levels: int, where: Path | str) -> Sequence[Any
     if not isinstance(setting, list | tuple):
         return [setting] * levels
     if len(setting) != levels:
-        raise UserError(f"{where} has {len(setting)} values for {levels} levels in {setting!r}: mend the file")
+        raise UserError(f"{where} has {len(setting)} values for {levels} levels in {setting!r}: fix the file")
     return setting
 
 
@@ -300,15 +304,15 @@ def find_source_name(path: str, levels: int) -> str:
     module, leaf = path.rsplit("/", 1)
     if module in MODULES:
         return f"{MODULES[module]}.{LEAVES[leaf]}"
-    place, module = module.split("/", 1)
-    names = ATTENTION_MODULES if place.endswith("_attention") else BLOCK_MODULES
-    return f"{find_source_block(place, levels)}.{names[module]}.{LEAVES[leaf]}"
+    module_path, module = module.split("/", 1)
+    names = ATTENTION_MODULES if module_path.endswith("_attention") else BLOCK_MODULES
+    return f"{find_source_block(module_path, levels)}.{names[module]}.{LEAVES[leaf]}"
 
 
-def find_source_block(place: str, levels: int) -> str:
+def find_source_block(module_path: str, levels: int) -> str:
     """Returns diffusers' name of a block or attention: ``down_1_0_attention`` -> ``down_blocks.1.attentions.0``."""
-    kind = "attentions" if place.endswith("_attention") else "resnets"
-    way, *numbers = place.removesuffix("_attention").split("_")
+    kind = "attentions" if module_path.endswith("_attention") else "resnets"
+    way, *numbers = module_path.removesuffix("_attention").split("_")
     if way == "middle":
         return f"mid_block.{kind}.{numbers[0] if numbers else 0}"
     level, index = numbers

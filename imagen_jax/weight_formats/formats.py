@@ -102,7 +102,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     for dtype in filter(None, (choices.dtype, choices.text_dtype)):
         lookup(DTYPES, dtype, "dtype")
     if (workdir / "config.json").exists() or (has_begun(workdir) and has_state(workdir)):
-        raise UserError(f"{workdir} holds a stage already: choose another --out")
+        raise UserError(f"{workdir} already contains a stage: choose another --out")
     config = form.read_config(source, choices)
     fingerprints = config.fingerprints
     encoder = load_encoder(config.text)
@@ -125,8 +125,8 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
 
 def copy_licences(source: Path, folder: Path) -> None:
     """Copies the licence files in ``source``, and for a U-Net's folder also those in the pipeline's folder."""
-    for place in (source.parent, source) if source.name == "unet" else (source,):
-        for path in sorted([*place.glob("LICENSE*"), *place.glob("LICENCE*")]):
+    for origin in (source.parent, source) if source.name == "unet" else (source,):
+        for path in sorted([*origin.glob("LICENSE*"), *origin.glob("LICENCE*")]):
             if path.is_file():
                 write_whole(folder / path.name, path.read_bytes())
 
@@ -147,7 +147,7 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
     form = lookup(FORMATS, name, "format")
     lookup(checkpoint_export.STORED, dtype, "dtype")
     if (folder / "config.json").exists():
-        raise UserError(f"{folder} holds a model already: choose another --out")
+        raise UserError(f"{folder} already contains a model: choose another --out")
     plan = plan_stage(workdir)
     form.check_network(plan.stage.network, plan.name)
     stage = load_params(plan)

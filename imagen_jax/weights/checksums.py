@@ -57,9 +57,9 @@ def check_checksums(folder: Path, only: Collection[str] = ()) -> None:
             continue
         file = folder / name
         if not file.is_file():
-            raise UserError(f"{file} is missing, and {path} names it: copy the folder again")
+            raise UserError(f"{file} is missing, although {path} names it: copy the folder again")
         if checksum_of(local_copy(file)) != sha256:
             raise UserError(
-                f"{file} is not as it was written, for {path} has another checksum of it: copy the folder again, or "
-                f"remove its line from {path} if you changed the file yourself"
+                f"the checksum of {file} is not the one in {path}: copy the folder again, or, if you changed the file "
+                f"yourself, remove its line from {path}"
             )

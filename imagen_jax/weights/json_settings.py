@@ -78,7 +78,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise_if_denied(error, path)
         raise UserError(f"{path} can't be read ({error}): download it again") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no JSON object: download it again")
+        raise UserError(f"{path} contains no JSON object: download it again")
     return settings
 
 
@@ -95,4 +95,4 @@ def check_kinds(where: Path | str, settings: Mapping[str, Any], kinds: Mapping[s
     """
     for key in kinds.keys() & settings.keys():
         if not kinds[key].holds(settings[key]):
-            raise UserError(f"{where} has {key}={settings[key]!r}, which is not {kinds[key].words}: mend the file")
+            raise UserError(f"{where} has {key}={settings[key]!r}, which is not {kinds[key].words}: fix the file")

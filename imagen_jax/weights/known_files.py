@@ -21,7 +21,7 @@ class KnownFile(NamedTuple):
     """A published weights file.
 
     Attributes:
-        what: the name of the network, as in "the weights of Inception-v3 are not there".
+        what: the name of the network, as in "the weights of Inception-v3 are missing".
         name: the file name under which it is looked up.
         url: the download address.
         sha256: its checksum in hexadecimal digits.
@@ -67,23 +67,23 @@ def find_known_file(path: str, known: KnownFile, flag: str) -> FoundFile:
     Raises:
         UserError: the file is missing, can't be read, or has the published file's name but another sha256.
     """
-    place = to_path(path) if path else weights_folder() / known.name
+    location = to_path(path) if path else weights_folder() / known.name
     try:
-        file = local_copy(place)
+        file = local_copy(location)
         sha256 = checksum_of(file)
     except FileNotFoundError as error:
         if path:
-            raise UserError(f"--{flag}={path} is not there: name a file, or leave the flag out") from error
+            raise UserError(f"--{flag}={path} does not exist: name a file, or leave out the flag") from error
         raise UserError(
-            f"the weights of {known.what} are not there: fetch {known.url} (sha256 {known.sha256}) to {place}, "
+            f"the weights of {known.what} are missing: download {known.url} (sha256 {known.sha256}) to {location}, "
             f"or name the file with --{flag}=FILE"
         ) from error
     except OSError as error:
-        raise_if_denied(error, place)
-        raise UserError(f"{place} can't be read ({error.strerror}): name a file of weights with --{flag}") from error
+        raise_if_denied(error, location)
+        raise UserError(f"{location} can't be read ({error.strerror}): name a weights file with --{flag}") from error
     if not path and sha256 != known.sha256:
         raise UserError(
-            f"{place} is not the file of that name whose sha256 is {known.sha256}, its own is {sha256}: fetch "
-            f"{known.url} again, or name the file with --{flag} if it is meant"
+            f"{location} has the sha256 {sha256}, not the published {known.sha256}: download {known.url} again, "
+            f"or pass --{flag}={location} to use this file"
         )
     return FoundFile(file, sha256)

@@ -22,7 +22,7 @@ Turn = Callable[[str, np.ndarray, Shape], np.ndarray]
 """``turn(path, tensor, shape)``: returns the tensor with its axes in the order of the parameter at ``path``, which has
 that shape. If the tensor does not fit, the result has another shape."""
 
-SHOWN_NAMES = 8
+MAX_SHOWN_NAMES = 8
 AT_ONCE = 2**22
 """The number of elements that are checked together. It limits the memory of the intermediate results."""
 
@@ -97,7 +97,7 @@ def import_weights(
     dtype_of: Callable[[str], DTypeLike] = lambda path: np.float32,
     place: ParameterPlacement = keep_on_host,
     turn: Turn = turn_from_torch,
-    mend: str = "use the config.json that came with them",
+    advice: str = "use the config.json that came with them",
 ) -> dict:
     """Returns parameters as nested dicts. Each tensor is read, transposed, cast and placed before the next.
 
@@ -110,7 +110,7 @@ def import_weights(
         dtype_of: returns the dtype of a parameter, by its path.
         place: places each parameter; its return value becomes the parameter. See ``ParameterPlacement``.
         turn: changes the axes of a tensor to those of the parameter. See ``Turn``.
-        mend: the advice in error messages about weights that do not fit.
+        advice: what to do, in error messages about weights that do not fit.
 
     Raises:
         UserError: a tensor is missing, left over, of the wrong shape or not finite. The message names it.
@@ -123,7 +123,7 @@ def import_weights(
     if missing or left_over:
         raise UserError(
             f"the {model} weights{where} do not fit the network (missing: {list_names(missing)}; "
-            f"left over: {list_names(left_over)}): {mend}"
+            f"left over: {list_names(left_over)}): {advice}"
         )
     parameters = {}
     for path, name in sources.items():
@@ -132,7 +132,7 @@ def import_weights(
         if tensor.shape != shapes[path].shape:
             raise UserError(
                 f"tensor {name} has shape {stored.shape}, which does not fit {path} of shape "
-                f"{shapes[path].shape} of the {model} weights{where}: {mend}"
+                f"{shapes[path].shape} of the {model} weights{where}: {advice}"
             )
         try:
             parameters[path] = place(path, np.asarray(tensor, dtype_of(path)))
@@ -145,6 +145,6 @@ def import_weights(
 
 
 def list_names(names: list[str]) -> str:
-    """Returns the names separated by commas, shortened to the first ``SHOWN_NAMES``."""
-    shown = ", ".join(names[:SHOWN_NAMES]) or "none"
-    return f"{shown} and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else shown
+    """Returns the names separated by commas, shortened to the first ``MAX_SHOWN_NAMES``."""
+    first_names = ", ".join(names[:MAX_SHOWN_NAMES]) or "none"
+    return f"{first_names} and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else first_names

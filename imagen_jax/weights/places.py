@@ -26,7 +26,7 @@ def place_sharded(mesh: Mesh) -> ParameterPlacement:
     mesh = Mesh(mesh.devices, mesh.axis_names)
 
     def place(path: str, array: np.ndarray) -> Any:
-        sharding = NamedSharding(mesh, cut_largest_axis(array.shape, mesh))
+        sharding = NamedSharding(mesh, shard_largest_axis(array.shape, mesh))
         return jax.block_until_ready(
             jax.make_array_from_callback(array.shape, sharding, lambda index: require_finite(np.array(array[index])))
         )
@@ -40,7 +40,7 @@ def place_on_local_devices() -> ParameterPlacement:
     return place_whole if len(devices) == 1 else place_sharded(Mesh(np.array(devices), ("local",)))
 
 
-def cut_largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def shard_largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """Returns a spec that shards the largest divisible axis over the mesh; empty if none is, or for a vector."""
     divisible = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
     if len(shape) < 2 or not divisible:

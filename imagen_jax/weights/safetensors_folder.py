@@ -122,24 +122,24 @@ def find_files(folder: Path) -> list[Path]:
         UserError: the folder or a shard of the index is missing, or there are no safetensors files.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give the one that holds config.json and {SINGLES[0]}")
+        raise UserError(f"there is no folder {folder}: give the one that contains config.json and {SINGLES[0]}")
     if single := find_single(folder):
         return [single]
     index, named = read_index(folder)
     shards = sorted(set(named.values()))
     for shard in shards:
         if not (folder / shard).is_file():
-            raise UserError(f"{folder / shard} is missing, and {index} names it: download all shards")
+            raise UserError(f"{folder / shard} is missing, although {index} names it: download all shards")
     if shards:
         return [folder / shard for shard in shards]
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
         raise UserError(
-            f"{folder} holds {', '.join(pickles)} and no safetensors: a pickle can run code and is not opened; "
-            f"download {SINGLES[0]}, or convert it where you trust its source"
+            f"{folder} contains {', '.join(pickles)} and no safetensors: a pickle can run code, so it is not opened; "
+            f"download {SINGLES[0]}, or convert the pickle yourself if you trust its source"
         )
     raise UserError(
-        f"{folder} holds neither {SINGLES[0]} nor {INDEXES[0]}: give the folder the model was downloaded to"
+        f"{folder} has neither {SINGLES[0]} nor {INDEXES[0]}: give the folder to which you downloaded the model"
     )
 
 
@@ -172,7 +172,7 @@ def read_shards(path: Path) -> dict[str, str]:
         files = read_json(path)["weight_map"]
         shards = dict(files.items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no index of safetensors ({error!r}): download it again") from None
+        raise UserError(f"{path} is not an index of safetensors ({error!r}): download it again") from None
     for shard in shards.values():
         if not stays_below(shard) or "/" in shard:
             raise UserError(f"{path} names the shard {shard!a}, which is not a file beside it: download it again")
@@ -205,7 +205,7 @@ def parse_header(path: Path) -> tuple[pathlib.Path, int, dict]:
             return copy, size, parse_json(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
         raise_if_denied(error, path)
-        raise UserError(f"{path} is not a whole safetensors file ({error}): download it again") from None
+        raise UserError(f"{path} is not a complete safetensors file ({error}): download it again") from None
 
 
 def read_header(path: Path) -> dict[str, Location]:

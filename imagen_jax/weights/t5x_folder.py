@@ -53,7 +53,7 @@ class T5xFolder(Mapping[str, np.ndarray]):
         # ``fill_missing_data_reads=False`` in open_array: without it, a missing chunk would be read as zeros.
         array = leaf if isinstance(leaf, np.ndarray) else self.wait(name, self.open_array(name).read())
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{self.folder} has the tensor {name!a} of no numbers: download it again")
+            raise UserError(f"{self.folder} has the tensor {name!a}, which has no numbers: download it again")
         if array.dtype.name not in FLOATS:
             raise UserError(
                 f"the tensor {name} of {self.folder} is of type {array.dtype.name}: use a T5X checkpoint of version 3, "
@@ -125,11 +125,11 @@ def read_leaves(path: Path) -> dict[str, Any]:
             f"{path} can't be read ({error.strerror or error}): give the folder of a T5X checkpoint"
         ) from None
     if content.startswith(TENSORFLOW):
-        raise UserError(f"{path} belongs to a checkpoint of TensorFlow: download the one that was converted for T5X")
+        raise UserError(f"{path} belongs to a TensorFlow checkpoint: download the one converted for T5X")
     try:
         return dict(flatten("target", msgpack_restore(content)["optimizer"]["target"]))
     except DAMAGE as error:
-        raise UserError(f"{path} is damaged or no T5X checkpoint ({error!r}): download it again") from None
+        raise UserError(f"{path} is damaged or not a T5X checkpoint ({error!r}): download it again") from None
 
 
 def flatten(name: str, node: Any) -> Iterator[tuple[str, Any]]:

@@ -59,7 +59,7 @@ def tensors_below(root: Module) -> Iterator[tuple[str, Tensor]]:
         for name, value in attributes:
             if len(prefix) + len(name) > MAX_NAME_LENGTH:
                 raise ValueError(
-                    f"what begins with {prefix[:60]}{name[:60]} has a name of over {MAX_NAME_LENGTH} characters"
+                    f"the name that begins with {prefix[:60]}{name[:60]} has more than {MAX_NAME_LENGTH} characters"
                 )
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value

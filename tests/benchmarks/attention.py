@@ -77,9 +77,9 @@ def main() -> None:
     print("| batch, queries, keys, heads, channels | as written | ours |" + " PyTorch |" * with_torch)
     print("|---|---|---|" + "---|" * with_torch, flush=True)
     for batch, queries, keys, heads, channels in SHAPES:
-        draws = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         lengths = (queries, keys, keys)
-        arrays = [draws.standard_normal((batch, length, heads, channels), np.float32) for length in lengths]
+        arrays = [generator.standard_normal((batch, length, heads, channels), np.float32) for length in lengths]
         memory, ways = {}, {}
         for name, function in {"as written": attend_as_written, "ours": attend}.items():
             *ways[name], memory[name] = of_jax(function, arrays)
@@ -87,8 +87,8 @@ def main() -> None:
             ways["PyTorch"] = of_torch(arrays)
         cells = []
         for name, (forward, both) in measure(ways).items():
-            told = f", {memory[name]:.0f} MiB" if name in memory else ""
-            cells.append(f"{1000 * forward:.0f} / {1000 * both:.0f} ms{told}")
+            memory_text = f", {memory[name]:.0f} MiB" if name in memory else ""
+            cells.append(f"{1000 * forward:.0f} / {1000 * both:.0f} ms{memory_text}")
         print(f"| {batch}, {queries}, {keys}, {heads}, {channels} | " + " | ".join(cells) + " |", flush=True)
 
 

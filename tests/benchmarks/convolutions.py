@@ -94,9 +94,9 @@ def main() -> None:
     print("| batch, side, taps, stride, in→out | XLA | ours |" + " PyTorch |" * with_torch)
     print("|---|---|---|" + "---|" * with_torch)
     for batch, side, taps, stride, inputs, outputs in SHAPES:
-        draws = np.random.default_rng(0)
-        x = draws.standard_normal((batch, side, side, inputs), np.float32)
-        kernel = draws.standard_normal((taps, taps, inputs, outputs), np.float32) / taps / inputs**0.5
+        generator = np.random.default_rng(0)
+        x = generator.standard_normal((batch, side, side, inputs), np.float32)
+        kernel = generator.standard_normal((taps, taps, inputs, outputs), np.float32) / taps / inputs**0.5
         ways = {
             "XLA": of_jax(jax.lax.conv_general_dilated, x, kernel, stride),
             "ours": of_jax(convolve, x, kernel, stride),

@@ -142,11 +142,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--guidance", type=float, default=1.0)
-    asked = parser.parse_args()
-    if asked.what == "measure":
-        measure(asked.folder, asked.stages.split(","), asked.pictures, asked.batch_size, asked.guidance)
+    options = parser.parse_args()
+    if options.what == "measure":
+        measure(options.folder, options.stages.split(","), options.pictures, options.batch_size, options.guidance)
     else:
-        plot(asked.folder)
+        plot(options.folder)
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ def run(module: str, *arguments: str) -> float:
 
 def train_ours(folder: Path, config: ConfigDict) -> float:
     """Trains ours to its end; returns the seconds of the processor over all calls."""
-    told = folder / "ours.json"
-    found = json.loads(told.read_text()) if told.exists() else {"seconds": 0.0}
+    kept = folder / "ours.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0}
     if not found.get("done"):
         parameters = total_of(count_parameters(abstract_params(build_stage(config))))
         training, workdir = config.training, folder / "ours"
@@ -138,7 +138,7 @@ def train_ours(folder: Path, config: ConfigDict) -> float:
         )  # fmt: skip
         found = {"seconds": found["seconds"] + seconds, "parameters": parameters}
         found["done"] = bool(read_metrics(workdir)) and read_metrics(workdir)[-1]["step"] == training.steps
-        write_json(told, found)
+        write_json(kept, found)
     if not found["done"]:
         sys.exit(ExitStatus.PREEMPTED)
     return found["seconds"]
@@ -160,8 +160,8 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     data = read_data(folder)
     network = FEATURE_NETWORKS[NETWORK]()
 
-    def features_of(pictures: Sequence[HostPixels]) -> np.ndarray:
-        return extract_features(network, pictures).pooled
+    def features_of(images: Sequence[HostPixels]) -> np.ndarray:
+        return extract_features(network, images).pooled
 
     real = {split: features_of(data[f"{split}_images"]) for split in SPLITS}
     together = np.concatenate([real[split] for split in SPLITS])
@@ -169,9 +169,9 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {side: {} for side in SIDES}
     for side in SIDES:
         for split in SPLITS:
-            drawn = features_of(np.load(folder / f"{side}_{split}.npy"))
-            recall = measure_caption_recall(drawn, data[f"{split}_drawn"] + first[split], together)
-            distance = frechet_distance(moments_of(drawn), moments_of(real[split]))
+            sampled = features_of(np.load(folder / f"{side}_{split}.npy"))
+            recall = measure_caption_recall(sampled, data[f"{split}_drawn"] + first[split], together)
+            distance = frechet_distance(moments_of(sampled), moments_of(real[split]))
             found[side][split] = {"recall": recall.recall, "chance": recall.chance, "distance": distance}
     return found
 
@@ -179,17 +179,17 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
 def show(folder: Path) -> None:
     """Writes a picture of captions' drawings beside what both sides make of them."""
     data = read_data(folder)
-    pictures: list[HostPixels] = []
+    images: list[HostPixels] = []
     labels: list[str] = []
     for split in SPLITS:
         chosen = data[f"{split}_drawn"]
-        places = np.linspace(0, len(chosen) - 1, SHOWN).round().astype(int)
-        for place in places:
-            number = chosen[place]
-            row = [data[f"{split}_images"][number], *(np.load(folder / f"{side}_{split}.npy")[place] for side in SIDES)]
-            pictures += [one.repeat(3, axis=0).repeat(3, axis=1) for one in row]
+        indices = np.linspace(0, len(chosen) - 1, SHOWN).round().astype(int)
+        for index in indices:
+            number = chosen[index]
+            row = [data[f"{split}_images"][number], *(np.load(folder / f"{side}_{split}.npy")[index] for side in SIDES)]
+            images += [one.repeat(3, axis=0).repeat(3, axis=1) for one in row]
             labels += [str(data[f"{split}_captions"][number]), *(TITLES[side] for side in SIDES)]
-    save_png(folder / "equal_cost.png", labelled_grid(np.stack(pictures), labels, 12), {})
+    save_png(folder / "equal_cost.png", labelled_grid(np.stack(images), labels, 12), {})
 
 
 def write_table(results: dict[str, Any]) -> str:
@@ -264,16 +264,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1550)
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     enable_compilation_cache()
-    results = compare(asked.folder, asked.steps)
-    write_json(asked.folder / "results.json", results)
+    results = compare(options.folder, options.steps)
+    write_json(options.folder / "results.json", results)
     table = write_table(results)
-    (asked.folder / "equal_cost.md").write_text(table)
+    (options.folder / "equal_cost.md").write_text(table)
     print(table)
-    if asked.write:
+    if options.write:
         for name in ("equal_cost.md", "equal_cost.png"):
-            Path(__file__).with_name(name).write_bytes((asked.folder / name).read_bytes())
+            Path(__file__).with_name(name).write_bytes((options.folder / name).read_bytes())
 
 
 if __name__ == "__main__":

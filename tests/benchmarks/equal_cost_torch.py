@@ -62,7 +62,7 @@ def make_trainer(folder: Path) -> Any:
     return trainer
 
 
-def endless(count: int, seed: int) -> Iterator[np.ndarray]:
+def shuffle_forever(count: int, seed: int) -> Iterator[np.ndarray]:
     """Batches of numbers, each epoch in an order of its own."""
     generator = np.random.default_rng(seed)
     waiting = np.zeros(0, int)
@@ -81,7 +81,7 @@ def train(folder: Path, seconds: float) -> None:
     images = torch.from_numpy(data["train_images"]).permute(0, 3, 1, 2).float() / 255
     text, mask = torch.from_numpy(data["train_text"]).float(), torch.from_numpy(data["train_mask"])
     saved = time.process_time()
-    for chosen in endless(len(images), progress.steps):
+    for chosen in shuffle_forever(len(images), progress.steps):
         loss = trainer(images[chosen], text_embeds=text[chosen], text_masks=mask[chosen], unet_number=1)
         trainer.update(unet_number=1)
         progress.add(time.process_time(), loss)

@@ -21,27 +21,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.encoders.inception_weights import load_inception
-from tests.reference.inception_weights import make_pictures, random_tensors
+from tests.reference.inception_weights import make_images, random_tensors
 from tests.reference.make_inception_reference import load_pytorch_fid, to_torch, write_state
 
 Run = Callable[[], np.ndarray]
 
 
-def of_ours(weights: Path, pictures: np.ndarray) -> Run:
+def of_ours(weights: Path, images: np.ndarray) -> Run:
     """What computes features with this package; compiled already."""
     network = load_inception(str(weights), "legacy_pytorch")
-    prepared = jnp.asarray(np.stack([network.prepare(picture) for picture in pictures]))
+    prepared = jnp.asarray(np.stack([network.prepare(image) for image in images]))
     begin, begin_cpu = time.perf_counter(), time.process_time()
     program = jax.jit(network.extract).lower(network.weights, prepared).compile()
     print(f"compiled in {time.perf_counter() - begin:.1f} s, {time.process_time() - begin_cpu:.1f} s of the processor")
     return lambda: np.asarray(program(network.weights, prepared).pooled)
 
 
-def of_pytorch_fid(weights: Path, pictures: np.ndarray) -> Run:
+def of_pytorch_fid(weights: Path, images: np.ndarray) -> Run:
     """What computes features with pytorch-fid."""
     import torch
 
-    network, inputs = load_pytorch_fid(weights), to_torch(pictures)
+    network, inputs = load_pytorch_fid(weights), to_torch(images)
 
     def run() -> np.ndarray:
         with torch.inference_mode():
@@ -70,11 +70,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
-    pictures = make_pictures(flags.size, flags.size, flags.batch)
+    images = make_images(flags.size, flags.size, flags.batch)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "inception.pth"
         write_state(weights, random_tensors())
-        runs = {"ours": of_ours(weights, pictures), "pytorch-fid": of_pytorch_fid(weights, pictures)}
+        runs = {"ours": of_ours(weights, images), "pytorch-fid": of_pytorch_fid(weights, images)}
     one, other = (run() for run in runs.values())
     print(f"they differ by at most {np.abs(one - other).max() / np.abs(other).max():.1e} of the greatest feature")
     seconds = measure(runs, flags.rounds)

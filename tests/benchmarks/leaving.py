@@ -34,12 +34,12 @@ def leave(workdir: Path, data: str, wait: float) -> tuple[float, float]:
     """Starts a training, tells it to leave some seconds after its first step; seconds to checkpoint and to the end."""
     command = [sys.executable, "-m", "imagen_jax.train", "--config=configs/quickstart.py:base", f"--workdir={workdir}"]
     command += [f"--config.data.data_dir={data}", "--config.training.log_every=1"]
-    told = workdir.with_suffix(".txt")
-    with told.open("w") as output:
+    output_file = workdir.with_suffix(".txt")
+    with output_file.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
-    while "1/" not in told.read_text().rpartition("Training")[2]:
+    while "1/" not in output_file.read_text().rpartition("Training")[2]:
         if process.poll() is not None:
-            raise RuntimeError(told.read_text())
+            raise RuntimeError(output_file.read_text())
         time.sleep(0.05)
     time.sleep(wait)
     began = time.perf_counter()
@@ -50,7 +50,7 @@ def leave(workdir: Path, data: str, wait: float) -> tuple[float, float]:
             whole = time.perf_counter() - began
         time.sleep(0.01)
     if process.returncode != ExitStatus.PREEMPTED or whole is None:
-        raise RuntimeError(told.read_text())
+        raise RuntimeError(output_file.read_text())
     return whole, time.perf_counter() - began
 
 

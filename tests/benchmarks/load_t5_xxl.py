@@ -59,12 +59,12 @@ def write(folder: Path) -> None:
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
-    places = {}
+    shards_by_tensor = {}
     for number, make in enumerate(shards, start=1):
         shard, tensors = f"model-{number:05d}-of-{len(shards):05d}.safetensors", make()
         save_file(tensors, folder / shard, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, shard)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        shards_by_tensor |= dict.fromkeys(tensors, shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards_by_tensor}))
     (folder / "config.json").write_text(json.dumps(SETTINGS | asdict(config)))
     write_tokenizer(folder / "spiece.model")
 

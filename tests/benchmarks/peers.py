@@ -115,14 +115,14 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small enough for a test; its numbers say nothing")
     parser.add_argument("--large_pages_for_all", action="store_true", help="the peers also get what ours set")
     parser.add_argument("--table", type=Path, help="where to write it; else it is only printed")
-    asked = parser.parse_args()
-    folder, groups, tasks = asked.folder.absolute(), asked.groups.split(","), asked.tasks.split(",")
-    if asked.rounds:
-        prepare(folder, groups, asked.tiny)
+    options = parser.parse_args()
+    folder, groups, tasks = options.folder.absolute(), options.groups.split(","), options.tasks.split(",")
+    if options.rounds:
+        prepare(folder, groups, options.tiny)
     done = max((result["round"] for result in read_results(folder)), default=0)
-    for number in range(done + 1, done + 1 + asked.rounds):
-        run_round(folder, number, groups, tasks, asked.large_pages_for_all)
-    write_table(read_work(folder), read_results(folder), read_facts(folder), asked.table)
+    for number in range(done + 1, done + 1 + options.rounds):
+        run_round(folder, number, groups, tasks, options.large_pages_for_all)
+    write_table(read_work(folder), read_results(folder), read_facts(folder), options.table)
 
 
 if __name__ == "__main__":

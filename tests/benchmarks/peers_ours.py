@@ -37,7 +37,7 @@ from tests.benchmarks.peers_work import Work, note, read_facts, read_work, repea
 LEARNING_RATE = 1e-4
 IF_GUIDANCE = 7.0
 README_GUIDANCE = 3.0
-MOST_TURNS = 6
+MAX_ATTEMPTS = 6
 CLOSE = 1e-3
 """Of a network's answers to the peer's, whose size is about one."""
 
@@ -129,7 +129,7 @@ def find_width(name: str, work: Work, operations: int) -> int:
     """
     tried: dict[int, int] = {}
     width = 64
-    for _ in range(MOST_TURNS):
+    for _ in range(MAX_ATTEMPTS):
         if width in tried:
             break
         tried[width] = operations_of(sized_config(name, width, work))
@@ -189,14 +189,14 @@ def train(folder: Path, name: str, work: Work) -> Callable[[], Any]:
     training = make_training(config, build_stage(config))
     state = training.make_state()
     if imported:
-        places = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)
-        params = jax.device_put(deepfloyd_if.read_params(folder / "training", read_model(config)), places)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)
+        params = jax.device_put(deepfloyd_if.read_params(folder / "training", read_model(config)), shardings)
         state = state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
     step = training.compile()
-    draws = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
 
     def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        numbers = draws.uniform(-1.0, 1.0, leaf.shape).astype(np.float32)
+        numbers = generator.uniform(-1.0, 1.0, leaf.shape).astype(np.float32)
         values = np.ones(leaf.shape, bool) if leaf.dtype == bool else numbers.astype(leaf.dtype)
         return jax.device_put(values, leaf.sharding)
 

@@ -33,8 +33,8 @@ class Row(NamedTuple):
     name: str
     task: str
     cache: str
-    asked: Mapping[str, float]
-    most: bool
+    required: Mapping[str, float]
+    is_max: bool
     form: str
 
     def number(self, result: Result) -> float | None:
@@ -79,9 +79,9 @@ def cell(numbers: Sequence[float], form: str) -> str:
     return median if len(numbers) == 1 else f"{median} ({min(numbers):{form}} to {max(numbers):{form}})"
 
 
-def ratio_cell(ratio: float, asked: float | None, most: bool) -> str:
+def ratio_cell(ratio: float, required: float | None, is_max: bool) -> str:
     """The ratio, bold where it is what is asked for."""
-    reached = asked is not None and (ratio <= asked if most else ratio >= asked)
+    reached = required is not None and (ratio <= required if is_max else ratio >= required)
     return f"**{ratio:.2f}**" if reached else f"{ratio:.2f}"
 
 
@@ -94,13 +94,13 @@ def format_group(group: str, results: Sequence[Result], facts: Mapping[str, Any]
         if not all(numbers.values()):
             continue
         base = statistics.median(numbers[peer])
-        asked = row.asked.get(group)
+        required = row.required.get(group)
         cells = [row.name, cell(numbers[peer], row.form)]
         for name in ours:
             ratio = statistics.median(numbers[name]) / base
-            cells += [cell(numbers[name], row.form), ratio_cell(ratio, asked, row.most)]
-        sign = "≤" if row.most else "≥"
-        rows.append(f"| {' | '.join(cells)} | {'' if asked is None else f'{sign} {asked:.1f}'} |")
+            cells += [cell(numbers[name], row.form), ratio_cell(ratio, required, row.is_max)]
+        sign = "≤" if row.is_max else "≥"
+        rows.append(f"| {' | '.join(cells)} | {'' if required is None else f'{sign} {required:.1f}'} |")
     if not rows:
         return []
     head = ["", peer, *(name for one in ours for name in (one, "ratio")), "asked"]

@@ -57,13 +57,13 @@ def prepare_diffusers(folder: Path, work: Work) -> None:
     noisy = torch.randn(1, 3, work.resolution, work.resolution)
     text = torch.randn(1, IF_TOKENS, settings["encoder_hid_dim"])
 
-    def ask() -> torch.Tensor:
+    def run_network() -> torch.Tensor:
         return unet(noisy, torch.tensor([500]), encoder_hidden_states=text).sample
 
     with torch.no_grad():
-        answer = ask()
-    np.savez(folder / "training" / "answer.npz", noisy=noisy, text=text, answer=answer)
-    note(folder, "diffusers", operations=count_operations(ask), parameters=count_parameters(unet))
+        output = run_network()
+    np.savez(folder / "training" / "answer.npz", noisy=noisy, text=text, answer=output)
+    note(folder, "diffusers", operations=count_operations(run_network), parameters=count_parameters(unet))
 
     pipeline = write_if_pipeline(settings, folder / "t5", folder / "pipeline")
     torch.save(pipeline.encode_prompt(work.prompts, device="cpu"), folder / "prompts.pt")

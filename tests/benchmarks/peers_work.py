@@ -157,7 +157,7 @@ def peak_bytes() -> int:
 
 def report(contender: str, task: str, images: int, took: Mapping[str, Any], **more: Any) -> str:
     """The line that a contender ends with."""
-    told = {
+    results = {
         "contender": contender,
         "task": task,
         "images": images,
@@ -166,4 +166,4 @@ def report(contender: str, task: str, images: int, took: Mapping[str, Any], **mo
         **took,
         **more,
     }
-    return json.dumps(told)
+    return json.dumps(results)

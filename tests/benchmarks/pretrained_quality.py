@@ -52,7 +52,7 @@ SHOWN_BLUR = 6.0
 
 SHOWN = 16
 BATCH = 8
-PLACES = {split: Path(pretrained.__file__).parent / "openmoji" / f"{split}.png" for split in SPLITS}
+PATHS = {split: Path(pretrained.__file__).parent / "openmoji" / f"{split}.png" for split in SPLITS}
 
 
 def read_all(cascade: Cascade, folder: Path) -> tuple[list[StoredImage], int]:
@@ -81,11 +81,11 @@ def blur(pixels: HostPixels, deviation: float) -> HostPixels:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(deviation)))
 
 
-def show_pairs(path: Path, drawn: Sequence[HostPixels], own: Sequence[HostPixels], captions: Sequence[str]) -> None:
+def show_pairs(path: Path, sampled: Sequence[HostPixels], own: Sequence[HostPixels], captions: Sequence[str]) -> None:
     """Writes a grid of some pictures, evenly chosen, each beside its caption's own drawing."""
-    places = np.linspace(0, len(captions) - 1, SHOWN).round().astype(int)
-    pairs = [one for place in places for one in (drawn[place], own[place])]
-    labels = [one for place in places for one in (captions[place], "original")]
+    indices = np.linspace(0, len(captions) - 1, SHOWN).round().astype(int)
+    pairs = [one for index in indices for one in (sampled[index], own[index])]
+    labels = [one for index in indices for one in (captions[index], "original")]
     halves = np.stack([np.asarray(Image.fromarray(one).resize((128, 128), Image.Resampling.BOX)) for one in pairs])
     save_png(path, labelled_grid(halves, labels, 8), {})
 
@@ -99,18 +99,18 @@ def measure(folder: Path, samples: int) -> dict[str, Any]:
     assert chosen.images is not None
     own = {"train": list(chosen.images), "validation": list(range(trained_on, len(stored)))}
     captions = {split: [stored[number].captions[0] for number in own[split]] for split in SPLITS}
-    drawn = {split: draw_all(cascade, captions[split], folder / f"{split}_{samples}") for split in SPLITS}
+    sampled = {split: draw_all(cascade, captions[split], folder / f"{split}_{samples}") for split in SPLITS}
     for split in SPLITS:
         originals = [drawings[number] for number in own[split]]
-        show_pairs(folder / f"{split}.png", drawn[split], originals, captions[split])
+        show_pairs(folder / f"{split}.png", sampled[split], originals, captions[split])
 
     network = FEATURE_NETWORKS[NETWORK]()
 
-    def features_of(pictures: Sequence[HostPixels]) -> np.ndarray:
-        return extract_features(network, pictures).pooled
+    def features_of(images: Sequence[HostPixels]) -> np.ndarray:
+        return extract_features(network, images).pooled
 
     all_features = features_of(drawings)
-    ours = {split: features_of(drawn[split]) for split in SPLITS}
+    ours = {split: features_of(sampled[split]) for split in SPLITS}
     recalls: dict[str, CaptionRecall] = {
         split: measure_caption_recall(ours[split], np.asarray(own[split]), all_features) for split in SPLITS
     }
@@ -140,10 +140,10 @@ def write_table(results: dict[str, Any]) -> str:
     names = {"train": "training", "validation": "held-out"}
     for split, name in names.items():
         one = results["recalls"][split]
-        asked = "≥ 0.7" if split == "train" else f"≥ {5 * one['chance']:.3f}, five times chance"
+        required = "≥ 0.7" if split == "train" else f"≥ {5 * one['chance']:.3f}, five times chance"
         lines.append(
             f"| caption recall@10 of {one['samples']} {name} captions, among all {one['images']} drawings | "
-            f"**{one['recall']:.3f}**; shuffled {one['shuffled']:.3f}, chance {one['chance']:.4f} | {asked} |"
+            f"**{one['recall']:.3f}**; shuffled {one['shuffled']:.3f}, chance {one['chance']:.4f} | {required} |"
         )
     distances = results["distances"]
     half = distances[f"blurred {SHOWN_BLUR:g}"] / 2
@@ -163,15 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     enable_compilation_cache()
-    results = measure(asked.folder, asked.samples)
-    (asked.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    results = measure(options.folder, options.samples)
+    (options.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(write_table(results))
-    if asked.write:
-        for split, place in PLACES.items():
-            place.write_bytes((asked.folder / f"{split}.png").read_bytes())
-        (PLACES["train"].parent / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    if options.write:
+        for split, path in PATHS.items():
+            path.write_bytes((options.folder / f"{split}.png").read_bytes())
+        (PATHS["train"].parent / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

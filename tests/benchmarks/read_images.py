@@ -42,13 +42,13 @@ MILLION = 1_000_000
 def draw_texture(number: int) -> bytes:
     """A JPEG with detail at every scale, as a photo has: about 37 kB."""
     generator = np.random.default_rng(number)
-    picture = np.zeros((SIDE, SIDE, 3))
+    image = np.zeros((SIDE, SIDE, 3))
     for cells in (4, 8, 16, 32, 64, 128, 256):
         noise = Image.fromarray(generator.integers(0, 256, (cells, cells, 3), np.uint8))
-        picture += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells**0.8
-    picture -= picture.min()
+        image += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells**0.8
+    image -= image.min()
     buffer = io.BytesIO()
-    Image.fromarray((255 * picture / picture.max()).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    Image.fromarray((255 * image / image.max()).astype(np.uint8)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -75,9 +75,9 @@ def exact_means(encoded: bytes) -> np.ndarray:
     return to_pixels(resize_area(to_image(decode_pixels(encoded)), RESOLUTION))
 
 
-def closeness(pictures: Iterable[np.ndarray], exact: Iterable[np.ndarray]) -> float:
+def closeness(images: Iterable[np.ndarray], exact: Iterable[np.ndarray]) -> float:
     """Peak signal-to-noise ratio, in dB."""
-    errors = [np.mean((one.astype(float) - other) ** 2) for one, other in zip(pictures, exact, strict=True)]
+    errors = [np.mean((one.astype(float) - other) ** 2) for one, other in zip(images, exact, strict=True)]
     return 10 * float(np.log10(255**2 / np.mean(errors)))
 
 
@@ -157,13 +157,13 @@ def torch_rate(folder: Path, workers: int) -> float:
     """Of torch's DataLoader."""
     from torch.utils.data import DataLoader
 
-    def endless() -> Iterator[object]:
+    def repeat_forever() -> Iterator[object]:
         while True:
             yield from DataLoader(
                 ForTorch(folder), BATCH, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=False
             )
 
-    return rate_of(endless())
+    return rate_of(repeat_forever())
 
 
 def measure_workers(folder: Path) -> None:
@@ -187,15 +187,15 @@ def measure_workers(folder: Path) -> None:
 
 def measure_memory(folder: Path) -> None:
     """Prepares a million tiny records, if they are not there, and reads a few thousand of them in random order."""
-    place = folder / "million"
+    folder = folder / "million"
     parts = synthetic_parts(count=MILLION, resolution=8, images_per_part=25_000, encoding="png")
-    prepare(Preparation("synthetic", {"count": MILLION}, "Drawn", parts, duplicates="keys"), place, 2)
+    prepare(Preparation("synthetic", {"count": MILLION}, "Drawn", parts, duplicates="keys"), folder, 2)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    batches = make_batches(load_split(place, "train"), make_example(8), BATCH, seed=0)
+    batches = make_batches(load_split(folder, "train"), make_example(8), BATCH, seed=0)
     for _ in range(200):
         next(batches)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{len(load_split(place, 'train')):,} records: a peak of {peak:.2f} GiB, {before:.2f} before they were read")
+    print(f"{len(load_split(folder, 'train')):,} records: a peak of {peak:.2f} GiB, {before:.2f} before they were read")
 
 
 if __name__ == "__main__":

@@ -113,14 +113,14 @@ def outside(workdirs: list[str], pictures: int, batch_size: int, steps: str) -> 
             began = time.perf_counter()
             draw_missing(cascade, folder, folder.missing(), seed=0)
             whole = time.perf_counter() - began
-    told = {
+    results = {
         "pictures": pictures,
         "batch_size": cascade.batch_size,
         "stages": cascade.describe(),
         "seconds": whole,
         "share_outside": 1 - inside[0] / whole,
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(results, indent=2))
 
 
 def main() -> None:
@@ -133,11 +133,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", default="")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    if asked.what == "against_diffusers":
-        against_diffusers(asked.folder, asked.pictures, int(asked.steps or 10), asked.rounds)
+    options = parser.parse_args()
+    if options.what == "against_diffusers":
+        against_diffusers(options.folder, options.pictures, int(options.steps or 10), options.rounds)
     else:
-        outside(asked.stages.split(","), asked.pictures, asked.batch_size, asked.steps)
+        outside(options.stages.split(","), options.pictures, options.batch_size, options.steps)
 
 
 if __name__ == "__main__":

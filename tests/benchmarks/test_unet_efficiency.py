@@ -85,10 +85,10 @@ def test_trainings_take_turns_and_go_on_where_they_were_cut(tmp_path, monkeypatc
     monkeypatch.setattr(unet_efficiency, "train_for", pretended.train_for)
     monkeypatch.setattr(unet_efficiency, "read_progress", pretended.read_progress)
     monkeypatch.setattr(unet_efficiency, "HeldOutLoss", pretended.measure)
-    asked = (dict.fromkeys(NAMES), tmp_path, [60.0, 120.0, 180.0])
+    arguments = (dict.fromkeys(NAMES), tmp_path, [60.0, 120.0, 180.0])
     with pytest.raises(KeyboardInterrupt):
-        unet_efficiency.train_in_turns(*asked)
-    unet_efficiency.train_in_turns(*asked)
+        unet_efficiency.train_in_turns(*arguments)
+    unet_efficiency.train_in_turns(*arguments)
     assert pretended.starts == ["efficient", "adm", "adm", "efficient", "efficient", "efficient", "adm"]
     for name in NAMES:
         found = read_metrics(tmp_path / name, unet_efficiency.HELD_OUT)

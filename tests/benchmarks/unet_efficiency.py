@@ -138,7 +138,7 @@ def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
     Raises:
         LeavingError: it was told to leave by a signal.
     """
-    told = False
+    has_signal = False
 
     @contextmanager
     def listening_for_a_while() -> Iterator[ShouldLeave]:
@@ -146,9 +146,9 @@ def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
             end = time.perf_counter() + seconds
 
             def should_leave(number: int) -> bool:
-                nonlocal told
-                told = hears(number)
-                return told or time.perf_counter() >= end
+                nonlocal has_signal
+                has_signal = hears(number)
+                return has_signal or time.perf_counter() >= end
 
             yield should_leave
 
@@ -156,7 +156,7 @@ def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
         try:
             training.train(config, workdir)
         except LeavingError:
-            if told:
+            if has_signal:
                 raise
 
 
@@ -271,19 +271,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args(arguments)
-    if asked.tiny and asked.write:
+    options = parser.parse_args(arguments)
+    if options.tiny and options.write:
         parser.error("numbers of the tiny size mean nothing: leave --write out")
     enable_compilation_cache()
     try:
-        sampling = (asked.steps, asked.pictures, asked.rounds)
-        folder = compare(asked.folder, asked.minutes, asked.slice, sampling, asked.tiny)
+        sampling = (options.steps, options.pictures, options.rounds)
+        folder = compare(options.folder, options.minutes, options.slice, sampling, options.tiny)
     except LeavingError as error:
         print(f"told to leave: {error}", file=sys.stderr)
         sys.exit(ExitStatus.PREEMPTED)
     except UserError as error:
         sys.exit(f"error: {error}")
-    if asked.write:
+    if options.write:
         write_page(Path(__file__).with_suffix(".md"), (folder / "unet_efficiency.md").read_text())
         shutil.copy(folder / "unet_efficiency.png", Path(__file__).with_suffix(".png"))
 

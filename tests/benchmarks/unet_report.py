@@ -21,8 +21,8 @@ Line = dict[str, Any]
 
 def describe_machine() -> str:
     """When and where this is measured."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     versions = f"Python {platform.python_version()}, jax {jax.__version__}"
     return f"{time.strftime('%d %B %Y')}, {os.cpu_count()} cores, {processor or platform.machine()}, {versions}"

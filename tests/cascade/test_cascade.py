@@ -274,7 +274,7 @@ def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
         ({"invert": "panda"}, "no picture to edit"),
         ({"image": PICTURE, "mask": np.ones((8, 20), np.float32)}, "mask has 20×8 pixels and the picture 20×20"),
         ({"image": PICTURE, "mask": np.zeros((20, 20), np.float32)}, "nothing to draw"),
-        ({"image": PICTURE, "strength": 0.0}, "a strength lies above 0"),
+        ({"image": PICTURE, "strength": 0.0}, "strength 0"),
         ({"image": PICTURE, "resample": 3}, "takes a --mask"),
         ({"image": PICTURE, "invert": "panda", "strength": 0.5}, "leave --mask and --strength out"),
     ],

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from tests.reference.clip_folders import (
     write_clip_folder,
     write_vocabulary,
 )
-from tests.reference.clip_statement import embed_caption, embed_picture
+from tests.reference.clip_statement import embed_caption, embed_image
 
 CAPTIONS = ["the cat", "a panda", "", "The  panda's cat", "the cat the cat the cat the cat the"]
 
@@ -52,20 +53,20 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
 
-def embed_pictures(clip, pictures):
-    return np.asarray(jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(pictures)).pooled)
+def embed_images(clip, images):
+    return np.asarray(jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(images)).pooled)
 
 
-def test_pictures_are_embedded_as_stated(clip, tensors, pictures):
-    found = embed_pictures(clip, pictures)
-    expected = np.stack([embed_picture(picture, tensors) for picture in pictures])
+def test_images_are_embedded_as_stated(clip, tensors, images):
+    found = embed_images(clip, images)
+    expected = np.stack([embed_image(image, tensors) for image in images])
     assert found.shape == (3, EMBEDDING) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert np.abs(expected[0] - expected[1]).max() > 0.1, "the pictures differ, so the comparison means something"
+    assert np.abs(expected[0] - expected[1]).max() > 0.1, "the images differ, so the comparison means something"
 
 
 def test_captions_are_embedded_as_stated(clip, tensors):
@@ -88,11 +89,11 @@ def test_what_stands_behind_the_end_changes_nothing(clip):
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_the_file_of_openai_is_the_same_network(script, tmp_path, clip, pictures):
+def test_the_file_of_openai_is_the_same_network(script, tmp_path, clip, images):
     path = write_clip_file(tmp_path, script=script)
     other = load_clip(str(path), model="")
     assert other.sizes == clip.sizes
-    np.testing.assert_allclose(embed_pictures(other, pictures), embed_pictures(clip, pictures), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(embed_images(other, images), embed_images(clip, images), rtol=0, atol=1e-5)
     np.testing.assert_allclose(other.encode_texts(CAPTIONS), clip.encode_texts(CAPTIONS), rtol=0, atol=1e-5)
     assert other.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() != clip.sha256
 
@@ -108,17 +109,17 @@ def test_a_long_caption_is_truncated_with_a_warning_and_keeps_its_end(clip, capl
     caption = "the cat " * 8
     with caplog.at_level(logging.WARNING):
         (found,) = clip.encode_texts([caption])
-    assert "has 18 tokens and is truncated to 12" in caplog.text
+    assert re.search(r"\b18\b.*\b12\b", caplog.text)
     (ids,) = clip.tokenize([caption])
     np.testing.assert_allclose(found, embed_caption([*ids[:11], END], tensors), rtol=0, atol=1e-5)
 
 
 def test_no_caption_is_refused(clip):
-    with pytest.raises(UserError, match="there is no caption"):
+    with pytest.raises(UserError):
         clip.encode_texts([])
 
 
-def test_it_says_what_it_is(clip, folder):
+def test_its_names_and_checksum(clip, folder):
     content = (folder / "model.safetensors").read_bytes()
     assert clip.name == clip.image.name == "clip_128x2_8" and clip.title == clip.image.title == "CLIP 128x2-8"
     assert clip.sha256 == clip.image.sha256 == hashlib.sha256(content).hexdigest()
@@ -137,7 +138,7 @@ def test_it_says_what_it_is(clip, folder):
         ("ViT-L/14@336px", "clip_vit_l14_336px", "ViT-L-14-336px.pt", "3035c92b"),
     ],
 )
-def test_openais_files_are_known(model, name, file, begin):
+def test_openais_files(model, name, file, begin):
     known = published_file(model)
     assert known.name == file and known.sha256.startswith(begin) and len(known.sha256) == 64
     assert known.url.endswith(f"/{known.sha256}/{file}")
@@ -148,7 +149,7 @@ def test_openais_files_are_known(model, name, file, begin):
     assert (built.name, built.title) == (name, f"CLIP {model}")
 
 
-def test_a_file_in_its_place_is_found(tmp_path, monkeypatch, file, clip):
+def test_a_file_in_the_weights_folder_is_found(tmp_path, monkeypatch, file, clip):
     monkeypatch.setenv("IMAGEN_JAX_WEIGHTS", str(tmp_path))
     vocabulary = write_vocabulary(tmp_path)
     (tmp_path / "ViT-B-32.pt").write_bytes(file.read_bytes())
@@ -161,7 +162,7 @@ def test_a_file_in_its_place_is_found(tmp_path, monkeypatch, file, clip):
     assert load_clip(model="ViT-B/32").name == "clip_vit_b32"
 
 
-def test_absent_weights_are_asked_for_in_one_sentence(tmp_path, monkeypatch):
+def test_missing_weights_give_the_address_the_checksum_and_the_flag(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEN_JAX_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError) as caught:
         load_clip()
@@ -170,29 +171,29 @@ def test_absent_weights_are_asked_for_in_one_sentence(tmp_path, monkeypatch):
         assert part in str(caught.value)
 
 
-def test_an_absent_vocabulary_is_asked_for(tmp_path, monkeypatch, file):
+def test_a_missing_vocabulary_gives_its_checksum_and_the_flag(tmp_path, monkeypatch, file):
     monkeypatch.setenv("IMAGEN_JAX_WEIGHTS", str(tmp_path))
     (tmp_path / "alone").mkdir()
     alone = tmp_path / "alone" / "small.pt"
     alone.write_bytes(file.read_bytes())
-    with pytest.raises(UserError, match=r"CLIP's tokenizer are not there: .*924691ac.*--clip_vocabulary=FILE"):
+    with pytest.raises(UserError, match=r"CLIP's tokenizer .*924691ac.*--clip_vocabulary=FILE"):
         load_clip(str(alone), model="")
     vocabulary = write_vocabulary(tmp_path / "elsewhere")
     assert load_clip(str(alone), model="", vocabulary=str(vocabulary)).tokenize(["the"]) == [[START, 513, END]]
 
 
 def test_another_model_than_the_named_one_is_refused(folder, monkeypatch, clip):
-    with pytest.raises(UserError, match=r"is CLIP of other sizes than OpenAI has and not ViT-L/14"):
+    with pytest.raises(UserError, match=r"--clip_weights=.* ViT-L/14"):
         load_clip(str(folder))
     monkeypatch.setitem(SIZES, "ViT-B/16", clip.sizes)
-    with pytest.raises(UserError, match=r"is CLIP ViT-B/16 and not ViT-L/14: name a file of that model"):
+    with pytest.raises(UserError, match=r"--clip_weights=.* ViT-B/16.* ViT-L/14"):
         load_clip(str(folder))
-    with pytest.raises(UserError, match=r"unknown CLIP 'ViT-L-14'; did you mean 'ViT-L/14'"):
+    with pytest.raises(UserError, match=r"'ViT-L-14'.*'ViT-L/14'"):
         load_clip(str(folder), model="ViT-L-14")
 
 
 def test_a_folder_needs_no_vocabulary(folder, tmp_path):
-    with pytest.raises(UserError, match="leave --clip_vocabulary out"):
+    with pytest.raises(UserError, match="--clip_vocabulary"):
         load_clip(str(folder), model="", vocabulary=str(write_vocabulary(tmp_path)))
 
 
@@ -202,49 +203,49 @@ def test_a_folder_needs_no_vocabulary(folder, tmp_path):
 )
 def test_a_missing_tensor_of_a_folder_is_named(tmp_path, tensors, name):
     write_clip_folder(tmp_path, {key: tensor for key, tensor in tensors.items() if key != name})
-    with pytest.raises(UserError, match=rf"CLIP weights in .* \(missing: {name}; left over: none\)"):
+    with pytest.raises(UserError, match=rf"CLIP .*{re.escape(name)}\b"):
         load_clip(str(tmp_path), model="")
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"),
+    ("name", "lacking"),
     [
-        ("visual.ln_pre.bias", r"missing: visual\.ln_pre\.bias; left over: none"),
-        ("text_projection", r"tensor text_projection is missing"),
-        ("transformer.resblocks.1.attn.in_proj_bias", r"missing: transformer\.resblocks\.1\.attn\.in_proj\.key\.bias"),
+        ("visual.ln_pre.bias", "visual.ln_pre.bias"),
+        ("text_projection", "text_projection"),
+        ("transformer.resblocks.1.attn.in_proj_bias", "transformer.resblocks.1.attn.in_proj.key.bias"),
     ],
 )
-def test_a_missing_tensor_of_a_file_is_named(tmp_path, tensors, name, missing):
+def test_a_missing_tensor_of_a_file_is_named(tmp_path, tensors, name, lacking):
     openai = to_openai(tensors)
     path = write_clip_file(tmp_path, {key: tensor for key, tensor in openai.items() if key != name})
-    with pytest.raises(UserError, match=rf"{missing}.*: fetch one of OpenAI's files"):
+    with pytest.raises(UserError, match=rf"{re.escape(lacking)}\b.*OpenAI"):
         load_clip(str(path), model="")
 
 
 def test_a_tensor_left_over_or_of_another_shape_is_named(tmp_path, tensors):
     write_clip_folder(tmp_path / "one", {**tensors, "text_model.extra": np.zeros(3, np.float32)})
-    with pytest.raises(UserError, match=r"left over: text_model\.extra"):
+    with pytest.raises(UserError, match=r"text_model\.extra"):
         load_clip(str(tmp_path / "one"), model="")
     old = {**tensors, "vision_model.embeddings.position_ids": np.arange(17)[None]}
     assert load_clip(str(write_clip_folder(tmp_path / "old", old)), model="").sizes.resolution == 32
     write_clip_folder(tmp_path / "two", {**tensors, "logit_scale": np.zeros(2, np.float32)})
-    with pytest.raises(UserError, match=r"tensor logit_scale has shape \(2,\), which does not fit"):
+    with pytest.raises(UserError, match=r"logit_scale.* \(2,\)"):
         load_clip(str(tmp_path / "two"), model="")
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "facts"),
     [
-        ({"visual.layer1.0.conv1.weight": np.zeros((1, 1, 1, 1), "<f4")}, "is a CLIP with a ResNet"),
-        ({"visual.conv1.weight": np.zeros((3, 3), "<f4")}, r"visual\.conv1\.weight is of shape \(3, 3\)"),
-        ({"visual.conv1.weight": np.zeros((96, 3, 8, 8), "<f4")}, "attention of width 96, no multiple of 64"),
-        ({"visual.positional_embedding": np.zeros((16, 128), "<f4")}, r"positional_embedding has shape \(16, 128\)"),
-        ({"transformer.resblocks.0.attn.in_proj_bias": np.zeros(64, "<f4")}, r"left over: .*0\.attn\.in_proj_bias"),
+        ({"visual.layer1.0.conv1.weight": np.zeros((1, 1, 1, 1), "<f4")}, "ResNet"),
+        ({"visual.conv1.weight": np.zeros((3, 3), "<f4")}, r"visual\.conv1\.weight .*\(3, 3\)"),
+        ({"visual.conv1.weight": np.zeros((96, 3, 8, 8), "<f4")}, r"\b96\b.*\b64\b"),
+        ({"visual.positional_embedding": np.zeros((16, 128), "<f4")}, r"positional_embedding .*\(16, 128\)"),
+        ({"transformer.resblocks.0.attn.in_proj_bias": np.zeros(64, "<f4")}, r"0\.attn\.in_proj_bias"),
     ],
 )
-def test_another_network_of_openai_is_refused(tmp_path, tensors, change, complaint):
+def test_another_network_of_openai_is_refused(tmp_path, tensors, change, facts):
     path = write_clip_file(tmp_path, to_openai(tensors) | change)
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=facts):
         load_clip(str(path), model="")
 
 
@@ -260,23 +261,23 @@ def changed_config(changes: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "facts"),
     [
-        ({"model_type": "siglip"}, "is of the model 'siglip'"),
-        ({"vision_config/hidden_act": "gelu"}, "hidden_act='gelu': use a CLIP with hidden_act='quick_gelu'"),
-        ({"text_config/layer_norm_eps": 1e-6}, r"use a CLIP with layer_norm_eps=1e-05"),
-        ({"vision_config/patch_size": 7}, "patches that do not fill 32 pixels"),
-        ({"vision_config/num_attention_heads": 3}, r"heads that do not divide vision_config\.hidden_size=128"),
-        ({"text_config/vocab_size": "many"}, "vocab_size='many', which is not a positive whole number"),
-        ({"text_config": 3}, "text_config=3, which is no object"),
-        ({"projection_dim": 0}, "projection_dim=0, which is not a positive"),
-        ({"text_config/eos_token_id": START}, rf"does not end with {START} as the weights want"),
-        ({"vision_config/num_hidden_layers": 3}, r"missing: vision_model\.encoder\.layers\.2\..* and 8 more"),
+        ({"model_type": "siglip"}, "'siglip'"),
+        ({"vision_config/hidden_act": "gelu"}, "hidden_act='gelu'.*hidden_act='quick_gelu'"),
+        ({"text_config/layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06.*layer_norm_eps=1e-05"),
+        ({"vision_config/patch_size": 7}, r"patches .*\b32 pixels"),
+        ({"vision_config/num_attention_heads": 3}, r"heads .*vision_config\.hidden_size=128"),
+        ({"text_config/vocab_size": "many"}, "vocab_size='many'"),
+        ({"text_config": 3}, "text_config=3"),
+        ({"projection_dim": 0}, "projection_dim=0"),
+        ({"text_config/eos_token_id": START}, rf"\b{START}\b"),
+        ({"vision_config/num_hidden_layers": 3}, r"vision_model\.encoder\.layers\.2\..*\b8\b"),
     ],
 )
-def test_a_config_of_another_network_is_refused(tmp_path, change, complaint):
+def test_a_config_of_another_network_is_refused(tmp_path, change, facts):
     write_clip_folder(tmp_path, config=changed_config(change))
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=facts):
         load_clip(str(tmp_path), model="")
 
 

@@ -50,8 +50,8 @@ def encode(caption: str) -> list[int]:
         parts[-1] += "</w>"
         while found := [pair for pair in itertools.pairwise(parts) if pair in ranks]:
             best = min(found, key=lambda pair: ranks[pair])
-            place = next(place for place, pair in enumerate(itertools.pairwise(parts)) if pair == best)
-            parts[place : place + 2] = ["".join(best)]
+            position = next(position for position, pair in enumerate(itertools.pairwise(parts)) if pair == best)
+            parts[position : position + 2] = ["".join(best)]
         ids += [numbers[part] for part in parts]
     return [*ids, END]
 
@@ -106,20 +106,20 @@ def test_captions_are_cleaned(caption, expected):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "fact"),
     [
-        (b"no gzip", "is no vocabulary of CLIP"),
-        (gzip.compress(b"#version\na b\n")[:-9], "is no vocabulary of CLIP"),
-        (gzip.compress(b"#version\na b c\n"), r"is no vocabulary of CLIP \(too many values"),
-        (gzip.compress(b"#version\n\xff\xff \xff\n"), "is no vocabulary of CLIP"),
-        (gzip.compress(b"#version\nab c\n"), "lacks the tokens ab: give the vocabulary that came with CLIP"),
+        (b"no gzip", "vocabulary.gz"),
+        (gzip.compress(b"#version\na b\n")[:-9], "vocabulary.gz"),
+        (gzip.compress(b"#version\na b c\n"), "vocabulary.gz"),
+        (gzip.compress(b"#version\n\xff\xff \xff\n"), "vocabulary.gz"),
+        (gzip.compress(b"#version\nab c\n"), r"vocabulary.gz .*\bab\b"),
     ],
     ids=["no_gzip", "cut", "three_tokens_merged", "no_text", "an_unknown_token"],
 )
-def test_a_damaged_vocabulary_is_refused(tmp_path, content, complaint):
+def test_a_damaged_vocabulary_is_refused(tmp_path, content, fact):
     path = tmp_path / "vocabulary.gz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=fact):
         load_openai_vocabulary(path)
 
 
@@ -130,24 +130,24 @@ def test_only_the_merges_that_clip_was_trained_with_are_read(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "complaint"),
+    ("file", "content", "fact"),
     [
-        ("merges.txt", None, r"has neither tokenizer\.json nor merges\.txt"),
-        ("merges.txt", "a b c", r"merges\.txt is no list of merges"),
-        ("merges.txt", "ab c", r"vocab\.json lacks the tokens ab, abc"),
-        ("vocab.json", None, r"vocab\.json is missing"),
-        ("vocab.json", '{"a": "b"}', r"has a='b', which is not the number of a token"),
-        ("vocab.json", '{"a": 0}', r"lacks the tokens .*<|endoftext|>"),
-        ("tokenizer.json", "{}", r"tokenizer\.json can't be read"),
+        ("merges.txt", None, r"tokenizer\.json .*merges\.txt"),
+        ("merges.txt", "a b c", r"merges\.txt"),
+        ("merges.txt", "ab c", r"vocab\.json .*\bab, abc\b"),
+        ("vocab.json", None, r"vocab\.json"),
+        ("vocab.json", '{"a": "b"}', r"vocab\.json .*a='b'"),
+        ("vocab.json", '{"a": 0}', r"vocab\.json .*<\|endoftext\|>"),
+        ("tokenizer.json", "{}", r"tokenizer\.json"),
     ],
 )
-def test_a_folder_with_damaged_files_is_refused(tmp_path, file, content, complaint):
+def test_a_folder_with_damaged_files_is_refused(tmp_path, file, content, fact):
     write_tokenizer(tmp_path)
     if content is None:
         (tmp_path / file).unlink()
     else:
         (tmp_path / file).write_text(content)
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=fact):
         load_folder_tokenizer(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_a_tokenizer_of_one_file_is_preferred_and_never_truncates(tmp_path):
 
 def test_a_vocabulary_that_is_a_bomb_is_refused(tmp_path):
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(2**26), 1))
-    with pytest.raises(UserError, match="more than 16777216 bytes"):
+    with pytest.raises(UserError, match="16777216"):
         load_openai_vocabulary(tmp_path / "bomb.gz")
 
 
@@ -170,5 +170,5 @@ def test_a_token_that_is_not_utf8_is_refused(tmp_path):
     write_tokenizer(tmp_path)
     numbers = json.loads((tmp_path / "vocab.json").read_text())
     (tmp_path / "vocab.json").write_text(json.dumps(numbers | {"\ud800": 1000}))
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match=r"vocab\.json .*UTF-8"):
         load_folder_tokenizer(tmp_path)

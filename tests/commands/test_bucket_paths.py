@@ -1,4 +1,4 @@
-"""Every flag and every key that names a place: none takes a bucket for a folder of this machine."""
+"""All flags and keys with a path: none mistakes a bucket for a folder of this machine."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ from imagen_jax.__main__ import COMMANDS
 from imagen_jax.runtime import distributed_flags
 from imagen_jax.errors import UserError
 
-PLACES = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
+PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
           "a", "b", "data_dir", "cache", "captions_file", "inception_weights", "clip_weights", "clip_vocabulary",
           "beside", "reference_statistics"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
@@ -53,40 +53,40 @@ for name, more in MORE.items():
     if "imagen_jax.cascade.stage_flags" in sys.modules:
         texts |= texts_of("imagen_jax.cascade.stage_flags")
     assert texts_of("imagen_jax.cascade.sampling_flags") <= OTHERS
-    assert texts <= PLACES | OTHERS, f"is it a place? {texts - PLACES - OTHERS}"
-    for place in sorted(texts & PLACES):
-        given = {flag: "local" for flag in texts & PLACES - {"text_encoder", "prompts_file", "image", "mask",
+    assert texts <= PATHS | OTHERS, f"is it a path? {texts - PATHS - OTHERS}"
+    for path in sorted(texts & PATHS):
+        given = {flag: "local" for flag in texts & PATHS - {"text_encoder", "prompts_file", "image", "mask",
                                                             "classifier"}}
-        values = given | {place: "ELSEWHERE"}
+        values = given | {path: "ELSEWHERE"}
         flags.FLAGS.unparse_flags()
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
         try:
             module.main()
         except UserError as error:
-            print(name, place, error)
+            print(name, path, error)
         else:
-            print(name, place, "accepted")
-        flags.FLAGS[place].unparse()
+            print(name, path, "accepted")
+        flags.FLAGS[path].unparse()
     for flag in [*flags.FLAGS]:
         if flag not in common and flag != "debug":
             delattr(flags.FLAGS, flag)
-    # Whoever shares its flags is to define them anew.
+    # The next command defines the shared flags again.
     for shared in ("sampling_flags", "stage_flags"):
         if sys.modules.pop(f"imagen_jax.cascade.{shared}", None):
             delattr(imagen_jax.cascade, shared)
 """
 
 
-def test_no_flag_takes_another_place_for_a_folder(tmp_path):
+def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     program = PROGRAM.replace("CHECKOUT", str(CHECKOUT)).replace("ELSEWHERE", ELSEWHERE)
     command = [sys.executable, "-c", program]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = done.stdout.splitlines()
-    assert len(told) == 29
-    for line in told:
-        assert f"{ELSEWHERE} is neither a folder of this machine nor in a bucket" in line, line
+    lines = done.stdout.splitlines()
+    assert len(lines) == 29
+    for line in lines:
+        assert ELSEWHERE in line and not line.endswith("accepted"), line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]
 
 
@@ -101,24 +101,24 @@ def own_images(tmp_path):
 
 
 KEYS = {
-    "data.data_dir": lambda place, folder: prepare_data("folder", 8, place, folder=str(folder)),
-    "data.options.folder": lambda place, folder: folder_images(place),
-    "text.options.folder, T5": lambda place, folder: load_text_encoder("t5", folder=place),
-    "text.options.tokenizer": lambda place, folder: load_text_encoder(
-        "t5", folder=str(write_t5_folder(folder / "t5")), tokenizer=place
+    "data.data_dir": lambda path, folder: prepare_data("folder", 8, path, folder=str(folder)),
+    "data.options.folder": lambda path, folder: folder_images(path),
+    "text.options.folder, T5": lambda path, folder: load_text_encoder("t5", folder=path),
+    "text.options.tokenizer": lambda path, folder: load_text_encoder(
+        "t5", folder=str(write_t5_folder(folder / "t5")), tokenizer=path
     ),
-    "text.options.folder, MiniLM": lambda place, folder: load_text_encoder("minilm", folder=place).encode(["ox"]),
-    "a data set": lambda place, folder: load_split(place, "train"),
-    "its captions": lambda place, folder: captions_of(place, "train"),
-    "embeddings": lambda place, folder: EmbeddingStore.build_or_open(place, ["ox"], load_text_encoder("minilm")),
-    "checkpoints": lambda place, folder: CheckpointStore(place),
+    "text.options.folder, MiniLM": lambda path, folder: load_text_encoder("minilm", folder=path).encode(["ox"]),
+    "a data set": lambda path, folder: load_split(path, "train"),
+    "its captions": lambda path, folder: captions_of(path, "train"),
+    "embeddings": lambda path, folder: EmbeddingStore.build_or_open(path, ["ox"], load_text_encoder("minilm")),
+    "checkpoints": lambda path, folder: CheckpointStore(path),
 }
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_no_key_takes_another_place_for_a_folder(key, tmp_path, own_images, monkeypatch):
+def test_no_key_takes_a_bucket_for_a_folder(key, tmp_path, own_images, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "t5" if "tokenizer" in key else own_images
-    with pytest.raises(UserError, match="neither a folder of this machine nor in a bucket"):
+    with pytest.raises(UserError, match=ELSEWHERE):
         KEYS[key](ELSEWHERE, folder)
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

@@ -1,4 +1,4 @@
-"""What networks are told besides the image: augmentation, null text, self-conditioning."""
+"""The other inputs of networks: augmentation, null text, self-conditioning."""
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ def test_augmentation_is_the_variance_preserving_process_at_each_level():
     levels = [0.1, 0.4, 0.9]
     augmented = augment(image, noise, jnp.asarray(levels), cosine)
     for index, level in enumerate(levels):
-        noised, told = augment_conditioning(np.asarray(image[index]), np.asarray(noise[index]), level)
+        noised, expected = augment_conditioning(np.asarray(image[index]), np.asarray(noise[index]), level)
         np.testing.assert_allclose(augmented.image[index], noised, atol=1e-5)
-        assert float(augmented.log_snr[index]) == pytest.approx(told, abs=1e-3)
+        assert float(augmented.log_snr[index]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_level_zero_is_clean():
@@ -41,7 +41,7 @@ def test_enlarging_to_the_corners_equals_its_statement():
     np.testing.assert_allclose(large[corners], image[corners], atol=1e-6)
 
 
-def test_training_draws_one_level_for_each_example_uniformly():
+def test_training_samples_one_level_for_each_example_uniformly():
     augmented = augment_for_training(jnp.zeros((512, 2, 2, 3)), jax.random.key(0), cosine)
     levels = np.arctan(np.exp(-np.asarray(augmented.log_snr) / 2)) * 2 / np.pi
     assert len(np.unique(levels)) == 512
@@ -76,14 +76,14 @@ def test_self_conditioning_shows_the_networks_own_estimate():
     noisy = add_noise(image, jax.random.normal(jax.random.key(1), image.shape), log_snr)
 
     def oracle(noisy, log_snr, estimate):
-        """Says the image; shows what estimate it saw by adding a tenth of it."""
+        """Returns the image plus a tenth of the estimate that it receives."""
         return image + 0.1 * estimate
 
     seen = (self_condition(oracle, PREDICTIONS["x0"])(noisy, log_snr) - image) / 0.1
     np.testing.assert_allclose(seen, image, atol=1e-5)
     in_training = self_condition_for_training(oracle, PREDICTIONS["x0"], jax.random.key(2))(noisy, log_snr)
-    shown = np.abs(np.asarray(in_training - image)).max(axis=(1, 2, 3)) > 0
-    assert 0.3 < shown.mean() < 0.7
+    has_estimate = np.abs(np.asarray(in_training - image)).max(axis=(1, 2, 3)) > 0
+    assert 0.3 < has_estimate.mean() < 0.7
 
 
 def test_no_gradient_flows_through_the_estimate():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.loss import denoising_loss, draw_times, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.loss import denoising_loss, min_snr_weighting, sample_times, uniform_weighting
 from imagen_jax.diffusion.process import PREDICTIONS, noise_from_image, velocity
 from imagen_jax.diffusion.schedules import cosine
 
@@ -72,9 +72,9 @@ def test_uniform_weighting_is_one():
 
 
 def test_stratified_times_fill_every_slot_and_plain_ones_do_not():
-    stratified = np.asarray(draw_times(jax.random.key(0), 32, stratified=True))
+    stratified = np.asarray(sample_times(jax.random.key(0), 32, stratified=True))
     assert sorted(np.floor(stratified * 32 - stratified.min() * 32 + 1e-3).astype(int)) == list(range(32))
-    plain = np.asarray(draw_times(jax.random.key(0), 4096))
+    plain = np.asarray(sample_times(jax.random.key(0), 4096))
     assert plain.min() >= 0 and plain.max() < 1 and plain.mean() == pytest.approx(0.5, abs=0.02)
     assert len(np.unique(np.floor(plain[:32] * 32))) < 32
 
@@ -82,7 +82,7 @@ def test_stratified_times_fill_every_slot_and_plain_ones_do_not():
 @pytest.mark.parametrize("stratified", [False, True])
 def test_a_time_exponent_moves_times_towards_noise(stratified):
     """The density k·t^(k-1) has 1 - 0.9^k of its mass above 0.9, and the mean k/(k + 1)."""
-    times = np.asarray(draw_times(jax.random.key(0), 20_000, stratified, exponent=3.0))
+    times = np.asarray(sample_times(jax.random.key(0), 20_000, stratified, exponent=3.0))
     assert times.min() >= 0 and times.max() < 1
     assert np.mean(times > 0.9) == pytest.approx(1 - 0.9**3, abs=0.01)
     assert times.mean() == pytest.approx(3 / 4, abs=0.01)

@@ -70,7 +70,7 @@ def test_order_of_tokens_matters():
     assert np.abs(run([1, 2, 3, 0, 0], 3)[0, 0] - run([1, 3, 2, 0, 0], 3)[0, 0]).max() > 1e-3
 
 
-def test_row_of_padding_alone_is_finite():
+def test_a_caption_of_padding_alone_is_finite():
     assert np.isfinite(run([0, 0, 0, 0, 0], 0)).all()
 
 
@@ -85,13 +85,15 @@ def test_parameters_are_plain_dicts_and_all_tensors_of_a_layer_are_used():
 def test_missing_and_left_over_tensors_are_named():
     tensors = make_tensors()
     tensors["encoder.layer.1.output.dense.gain"] = tensors.pop("encoder.layer.1.output.dense.bias")
-    with pytest.raises(UserError, match=r"missing: encoder\.layer\.1\.output\.dense\.bias; left over: .*\.gain"):
+    with pytest.raises(
+        UserError, match=r"encoder\.layer\.1\.output\.dense\.bias.*encoder\.layer\.1\.output\.dense\.gain"
+    ):
         import_bert_weights(tensors, CONFIG)
 
 
 def test_tensor_of_wrong_shape_is_named():
     tensors = make_tensors() | {"encoder.layer.0.intermediate.dense.weight": np.zeros((13, 8), np.float32)}
-    with pytest.raises(UserError, match=r"encoder\.layer\.0\.intermediate\.dense\.weight has shape \(13, 8\)"):
+    with pytest.raises(UserError, match=r"encoder\.layer\.0\.intermediate\.dense\.weight.* \(13, 8\)"):
         import_bert_weights(tensors, CONFIG)
 
 
@@ -102,5 +104,5 @@ def test_other_architectures_are_refused(change):
 
 
 def test_missing_size_is_named():
-    with pytest.raises(UserError, match="lacks hidden_size"):
+    with pytest.raises(UserError, match="hidden_size"):
         BertConfig.from_json(json.dumps({key: value for key, value in SETTINGS.items() if key != "hidden_size"}))

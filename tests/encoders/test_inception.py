@@ -1,6 +1,7 @@
 """FID's Inception: its parts against plain sums, the whole against recorded output of others, and bad weights."""
 
 import hashlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from imagen_jax.encoders import inception, inception_weights
 from imagen_jax.encoders.inception_weights import WEIGHTS, convert, load_inception
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.backend import plain_implementations
-from tests.reference.inception_weights import make_pictures, random_tensors
+from tests.reference.inception_weights import make_images, random_tensors
 from tests.reference.make_inception_reference import GOLDEN
 
 
@@ -34,15 +35,15 @@ def test_it_equals_what_others_compute(weights_file, resize, features):
     network = load_inception(str(weights_file), resize)
     with np.load(GOLDEN) as golden:
         expected, scores = golden[features], golden["scores"]
-    found = jax.jit(network.extract)(network.weights, jnp.asarray(make_pictures()))
+    found = jax.jit(network.extract)(network.weights, jnp.asarray(make_images()))
     np.testing.assert_allclose(found.pooled, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert found.pooled.shape == (3, network.width)
-    assert expected.std(axis=0).mean() > 0.1 * expected.mean(), "the pictures do differ, so this means something"
+    assert expected.std(axis=0).mean() > 0.1 * expected.mean(), "the images do differ, so this means something"
     if resize == "legacy_tensorflow":
         np.testing.assert_allclose(found.logits, scores, rtol=0, atol=1e-4 * np.abs(scores).max())
 
 
-def test_a_report_can_say_what_it_is(weights_file):
+def test_a_report_can_describe_it(weights_file):
     network = load_inception(str(weights_file), "clean")
     assert network.distance == "FID" and network.name == "inception"
     assert network.key == {
@@ -66,8 +67,8 @@ def windows_of(x, row, column, size, stride):
     ids=str,
 )
 def test_a_convolution_is_its_definition(size, stride, padding, directly):
-    draws = np.random.default_rng(0)
-    x, kernel = draws.standard_normal((2, 11, 14, 5)), draws.standard_normal((*size, 5, 6))
+    generator = np.random.default_rng(0)
+    x, kernel = generator.standard_normal((2, 11, 14, 5)), generator.standard_normal((*size, 5, 6))
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     down, across = ((padded.shape[axis] - size[axis - 1]) // stride + 1 for axis in (1, 2))
     expected = np.zeros((2, down, across, 6))
@@ -118,33 +119,33 @@ def test_the_last_block_alone_has_a_maximum(monkeypatch):
 
 @pytest.mark.parametrize("name", ["Conv2d_1a_3x3.conv.weight", "Mixed_6d.branch7x7dbl_3.bn.running_var", "fc.weight"])
 def test_a_missing_tensor_is_named(tensors, name):
-    with pytest.raises(UserError, match=f"missing: {name}; left over: none.*fetch https"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)}\b.*{re.escape(WEIGHTS.url)}"):
         convert({key: tensor for key, tensor in tensors.items() if key != name})
 
 
 def test_a_tensor_left_over_is_named(tensors):
-    with pytest.raises(UserError, match=r"left over: AuxLogits\.fc\.weight"):
+    with pytest.raises(UserError, match=r"AuxLogits\.fc\.weight"):
         convert({**tensors, "AuxLogits.fc.weight": np.zeros(3, np.float32)})
 
 
 def test_torchvisions_thousand_classes_do_not_fit(tensors):
-    with pytest.raises(UserError, match=r"tensor fc\.weight has shape \(1000, 2048\)"):
+    with pytest.raises(UserError, match=r"fc\.weight.* \(1000, 2048\)"):
         convert({**tensors, "fc.weight": tensors["fc.weight"][:1000]})
 
 
 def test_a_damaged_file_is_refused(tmp_path):
     file = tmp_path / "mine.pth"
     file.write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="no PyTorch file"):
+    with pytest.raises(UserError, match=r"mine\.pth"):
         load_inception(str(file))
 
 
-def test_an_unknown_way_to_resize_is_refused():
-    with pytest.raises(UserError, match="unknown way to resize 'legacy_tensorflw'; did you mean 'legacy_tensorflow'"):
+def test_an_unknown_resizing_is_refused():
+    with pytest.raises(UserError, match=r"'legacy_tensorflw'.*'legacy_tensorflow'"):
         load_inception("", "legacy_tensorflw")
 
 
-def test_absent_weights_say_what_to_fetch(monkeypatch, tmp_path):
+def test_missing_weights_give_the_address_the_checksum_and_the_flag(monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGEN_JAX_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError) as caught:
         load_inception()

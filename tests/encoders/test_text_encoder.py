@@ -17,10 +17,10 @@ def test_every_encoder_keeps_to_the_interface_before_its_weights_are_read(name, 
 
 
 def test_misspelt_name_is_corrected():
-    with pytest.raises(UserError, match="did you mean 'minilm'"):
+    with pytest.raises(UserError, match="'minilm'"):
         load_text_encoder("mini-lm")
 
 
 def test_misspelt_option_is_corrected():
-    with pytest.raises(UserError, match="did you mean 'max_tokens'"):
+    with pytest.raises(UserError, match="'max_tokens'"):
         load_text_encoder("minilm", max_token=64)

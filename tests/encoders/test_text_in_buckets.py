@@ -40,7 +40,7 @@ def test_t5_is_the_same_from_a_bucket(write, tmp_path, bucket, fake_buckets):
 def test_a_file_of_t5_that_is_missing_is_named(tmp_path, bucket):
     there = upload(write_t5_folder(tmp_path / "t5"), bucket / "t5")
     (there / "spiece.model").unlink()
-    with pytest.raises(UserError, match=f"{there}/spiece.model is missing"):
+    with pytest.raises(UserError, match=f"{there}/spiece.model"):
         load_text_encoder("t5", folder=str(there))
 
 
@@ -68,6 +68,6 @@ def test_embeddings_are_kept_in_the_bucket(bucket, fake_buckets, tmp_path, monke
 def test_a_bucket_that_takes_no_embeddings_costs_no_encoding(bucket, fake_buckets):
     fake_buckets.denied.add("embeddings")
     encoder = CountingEncoder()
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match=str(bucket / "embeddings")):
         EmbeddingStore.build_or_open(bucket / "embeddings", ["ox"], encoder)
     assert encoder.encoded == []

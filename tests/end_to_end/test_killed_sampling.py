@@ -82,8 +82,7 @@ def test_two_hosts_that_are_killed_and_go_on_draw_what_one_draws(stages, environ
     kept = {path.name: path.stat().st_mtime_ns for path in pictures_in(cut)}
     assert 0 < len(kept) < len(expected) - 1, "killed midway"
 
-    told = finish(start(stages, environment, cut, hosts=2), cut)
-    assert "were there or are drawn elsewhere" in told
+    finish(start(stages, environment, cut, hosts=2), cut)
     assert contents(cut) == expected
     # A picture that was there may be drawn again with the others of its batch, and stays as it was.
     assert {name: (cut / name).stat().st_mtime_ns for name in kept} == kept

@@ -1,4 +1,4 @@
-"""The exchanges of a program, read from lines as the TPU compiler writes them."""
+"""The collectives of a program, read from lines as the TPU compiler writes them."""
 
 import pytest
 
@@ -47,7 +47,7 @@ ENTRY %main.1_spmd (param: f32[4]) -> f32[4] {
 """  # noqa: E501
 
 
-def test_each_exchange_is_found_with_its_bytes_group_and_repeats():
+def test_each_collective_is_found_with_its_bytes_group_and_repeats():
     everyone = tuple(range(8))
     instructions = list(read_instructions(PROGRAM))
     runs = count_runs(instructions, find_loops(instructions))
@@ -82,8 +82,8 @@ def test_groups_are_read_in_every_way_they_are_written(written, group):
     assert read_group(f"%x = f32[1]{{0}} all-reduce(%y), channel_id=1, {written}, to_apply=%sum") == group
 
 
-def test_another_way_to_write_groups_is_told():
-    with pytest.raises(ValueError, match="not known"):
+def test_an_unknown_notation_of_groups_is_an_error():
+    with pytest.raises(ValueError, match="replica_groups"):
         read_group("all-reduce(%y), replica_groups=everyone")
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import jax
 import pytest
@@ -17,7 +18,7 @@ from tests.forecast.compiler import with_compiler
 
 
 def small_config():
-    """The base on one level, wide enough that kernels are cut."""
+    """The base on one level, wide enough that kernels are sharded."""
     config = base_64.get_config("300m,smoke")
     config.network.update({"channels": 128, "channel_multipliers": (1,), "attention_resolutions": (8,)})
     config.network.update({"head_channels": 64, "text_channels": 128, "dtype": "bfloat16"})
@@ -43,11 +44,11 @@ def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up(small_step
     exchanged = report["collectives"]
     assert exchanged["all-gather"]["count"] > 0 and exchanged["reduce-scatter"]["count"] > 0
     assert exchanged["all-to-all"]["count"] == exchanged["collective-permute"]["count"] == 0
-    # Each cut kernel is gathered once in bfloat16 and its gradient summed once: 3/4 of 2 bytes each go out.
+    # Each sharded kernel is gathered once in bfloat16 and its gradient summed once: 3/4 of 2 bytes each go out.
     state = job.lowered.in_avals[0][0]
-    cut = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.size >= 2**14 and leaf.ndim > 1)
-    assert exchanged["all-gather"]["bytes_moved"] == pytest.approx(cut * 2 * 3 / 4, rel=0.02)
-    assert exchanged["reduce-scatter"]["bytes_moved"] == pytest.approx(cut * 2 * 3 / 4, rel=0.02)
+    sharded = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.size >= 2**14 and leaf.ndim > 1)
+    assert exchanged["all-gather"]["bytes_moved"] == pytest.approx(sharded * 2 * 3 / 4, rel=0.02)
+    assert exchanged["reduce-scatter"]["bytes_moved"] == pytest.approx(sharded * 2 * 3 / 4, rel=0.02)
 
     memory = report["memory"]
     kinds = ("arguments", "results", "temporaries", "program")
@@ -102,7 +103,7 @@ def test_a_loop_over_equal_blocks_gathers_and_sums_what_they_do_written_out():
 
 
 @with_compiler
-def test_a_program_that_does_not_fit_says_so_and_what_helps():
+def test_a_program_that_does_not_fit_has_a_report_with_advice():
     """The compiler's refusal is pretended, since a program that large takes minutes: its words are those it used."""
     refusal = (
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 45.10G of "
@@ -120,11 +121,9 @@ def test_a_program_that_does_not_fit_says_so_and_what_helps():
     assert text == "" and not report["fits"]
     assert report["memory"]["total"] == round(45.10 * 2**30)
     lines = list(format_report(report))
-    assert "45.10 of 32 GiB a chip: does not fit" in lines[1]
-    assert [line.split(":")[0].strip() for line in lines[2:5]] == [
-        "raise --config.mesh.fsdp", "set --config.network.remat=elementwise, or blocks",
-        "raise --config.training.gradient_accumulation",
-    ]  # fmt: skip
+    assert "45.10 of 32 GiB" in lines[1]
+    keys = ["mesh.fsdp", "network.remat", "training.gradient_accumulation"]
+    assert [re.findall(r"--config\.([\w.]*\w)", line) for line in lines[2:5]] == [[key] for key in keys]
 
     job = job._replace(lowered=type("Broken", (), {"compile": lambda self: (_ for _ in ()).throw(
         jax.errors.JaxRuntimeError("INTERNAL: something else"))})())  # fmt: skip
@@ -145,27 +144,27 @@ def test_a_shortage_is_read_in_any_unit():
 
 @with_compiler
 @pytest.mark.parametrize("name", CHIPS)
-def test_pods_of_every_generation_are_known(name):
+def test_pods_of_every_generation(name):
     sides = {"v4": (2, 2, 2), "v5p": (2, 2, 2), "v5e": (4, 4), "v6e": (4, 4)}[name]
     pod = describe_pod(f"{name}:{'x'.join(map(str, sides))}", slices=2)
     assert {device.device_kind for device in pod.devices} == {CHIPS[name].device_kind}
     assert {device.slice_index for device in pod.devices} == {0, 1}
-    places = {tuple(device.coords)[: len(sides)] for device in pod.devices}
-    assert len(places) == len(pod.devices) / 2 and tuple(max(axis) + 1 for axis in zip(*places, strict=True)) == sides
+    coords = {tuple(device.coords)[: len(sides)] for device in pod.devices}
+    assert len(coords) == len(pod.devices) / 2 and tuple(max(axis) + 1 for axis in zip(*coords, strict=True)) == sides
 
 
 @pytest.mark.parametrize(
-    ("topology", "slices", "told"),
+    ("topology", "slices", "fact"),
     [
-        ("v4", 1, "is no topology"),
-        ("v4-512", 1, "is no topology"),
-        ("v9:4x4x4", 1, "unknown TPU generation 'v9'"),
-        ("v4:4x4x4", 0, "--slices of at least 1"),
-        pytest.param("v4:5x7x3", 1, "knows no v4:5x7x3", marks=with_compiler),
+        ("v4", 1, "'v4'"),
+        ("v4-512", 1, "'v4-512'"),
+        ("v9:4x4x4", 1, "'v9'"),
+        ("v4:4x4x4", 0, "--slices"),
+        pytest.param("v4:5x7x3", 1, "v4:5x7x3", marks=with_compiler),
     ],
 )
-def test_a_pod_that_is_none_is_a_sentence(topology, slices, told):
-    with pytest.raises(UserError, match=told):
+def test_an_impossible_pod_is_an_error(topology, slices, fact):
+    with pytest.raises(UserError, match=fact):
         describe_pod(topology, slices)
 
 
@@ -207,11 +206,11 @@ def test_what_is_done_piece_by_piece_is_counted_as_often(small_step):
 
 
 @with_compiler
-def test_the_encoder_is_cut_over_all_chips():
+def test_the_encoder_is_sharded_over_all_chips():
     job = embedding_job("small", describe_pod("v5e:2x4").devices, batch=16, tokens=32)
     assert (job.batch, job.unit, dict(job.mesh.shape)["fsdp"]) == (16 * 32, "token", 8)
     # 8 layers, each token: two operations a weight, and the attention's products on top.
     weights = 8 * (4 * 512 * 384 + 3 * 512 * 1024)
     assert job.model_flops == 16 * 32 * (2 * weights + 8 * 4 * 32 * 384)
-    with pytest.raises(UserError, match="size of T5"):
+    with pytest.raises(UserError, match="'huge'"):
         embedding_job("huge", describe_pod("v5e:2x4").devices, batch=16, tokens=32)

@@ -75,7 +75,7 @@ def test_a_small_unet_by_hand(unet):
     assert total_of(counts) == sum(leaf.size for leaf in jax.tree.leaves(unet))
 
 
-def test_the_efficient_unets_parts_are_known():
+def test_the_parts_of_the_efficient_unet():
     def init():
         network = EfficientUNet((8, 16), (1, 1), (2, 2), (False, True), (False, True), 2, 2, input_gates=True)
         image, level = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,))
@@ -93,7 +93,7 @@ def test_the_efficient_unets_parts_are_known():
     assert counts["up 1"]["resampling"] == (9 * 16 + 1) * 4 * 8
 
 
-def test_a_module_that_nobody_knows_is_a_part_of_its_own_and_comes_last():
+def test_an_unknown_module_is_its_own_part_and_comes_last():
     assert (part_of("down_12_resample"), part_of("middle_1"), part_of("stem")) == ("down 12", "middle", "stem")
     assert kind_of(("stem", "kernel")) == "convolutions"
     counts = count_parameters({"stem": {"kernel": jnp.zeros((3, 2))}, "up_0_0": {"kernel": jnp.zeros(4)}})

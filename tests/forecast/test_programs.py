@@ -85,7 +85,7 @@ def test_loops_are_counted_from_their_constants_also_one_in_another():
 
 
 @pytest.mark.parametrize(
-    ("said", "instead"),
+    ("text", "changed"),
     [
         ("%begin.4 = s32[]{:T(128)} copy(%three.4)", "%begin.4 = s32[]{:T(128)} copy(%count.4)"),
         ("%one.2 = s32[]{:T(128)} constant(1)", "%one.2 = s32[]{:T(128)} constant(2)"),
@@ -94,9 +94,9 @@ def test_loops_are_counted_from_their_constants_also_one_in_another():
         ("%next.2 = s32[]{:T(128)} add(", "%next.2 = s32[]{:T(128)} multiply("),
     ],
 )
-def test_a_loop_that_counts_in_another_way_is_of_unknown_length_and_counts_once(said, instead):
-    assert said in PROGRAM
-    loops, runs = read(PROGRAM.replace(said, instead))
+def test_a_loop_that_counts_in_another_way_is_of_unknown_length_and_counts_once(text, changed):
+    assert text in PROGRAM
+    loops, runs = read(PROGRAM.replace(text, changed))
     assert loops[0].trips is None and (runs["outer"], runs["inner"]) == (5, 5)
 
 
@@ -104,9 +104,9 @@ def test_costs_of_nested_loops():
     """Each turn of the inner loop adds 4 numbers and counts; of the outer one, counts."""
     loops, runs = read(PROGRAM)
     inner, outer = analyse_body(PROGRAM, "inner"), analyse_body(PROGRAM, "outer")
-    asked = 1  # a comparison, which a body does not have
-    assert inner.flops == 4 + 1 and outer.flops == inner.flops + asked + 1
-    once = Costs(outer.flops + asked, outer.accessed)
+    comparison = 1  # a comparison, which a body does not have
+    assert inner.flops == 4 + 1 and outer.flops == inner.flops + comparison + 1
+    once = Costs(outer.flops + comparison, outer.accessed)
     whole = count_costs(once, PROGRAM, loops, runs)
     assert whole.flops == once.flops + 4 * outer.flops + 5 * 3 * inner.flops
     assert whole.accessed == once.accessed + 4 * outer.accessed + 5 * 3 * inner.accessed

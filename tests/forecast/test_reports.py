@@ -13,7 +13,7 @@ def load_script():
     return script
 
 
-def test_the_table_has_a_row_for_each_report_and_says_what_they_say():
+def test_the_table_has_a_row_for_each_report_with_its_numbers():
     readme = (FOLDER / "README.md").read_text()
     assert load_script().put_table(readme) == readme
     assert all(f"| `{report.stem}` |" in readme for report in FOLDER.glob("*.json"))

@@ -1,4 +1,4 @@
-"""Times of exchanges on a pod whose chips are pretended, worked out by hand."""
+"""Times of collectives on a pod whose chips are pretended, worked out by hand."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -15,9 +15,9 @@ V4, V5E = CHIPS["v4"], CHIPS["v5e"]
 
 def pretend(chip, sides, slices=1):
     """Chips in the order of their coordinates, the last axis running fastest, slice after slice."""
-    places = list(product(*(range(side) for side in sides)))
+    coords = list(product(*(range(side) for side in sides)))
     return Pod(
-        chip, sides, slices, [SimpleNamespace(coords=place, slice_index=s) for s in range(slices) for place in places]
+        chip, sides, slices, [SimpleNamespace(coords=coord, slice_index=s) for s in range(slices) for coord in coords]
     )
 
 
@@ -42,7 +42,7 @@ def test_a_side_that_does_not_close_to_a_ring_has_one_way():
 
 
 def test_the_mesh_decides_which_chips_a_group_has():
-    """Numbers of a group are places in the mesh: here it lists the chips backwards."""
+    """Numbers of a group are positions in the mesh: here it lists the chips backwards."""
     pod = pretend(V4, (4, 4, 4))
     across = [pod.devices[0], pod.devices[21], *pod.devices[1:21], *pod.devices[22:]]
     assert seconds_of(gather((0, 1)), pod, across) == pytest.approx(8e9 / 2 / (3 * 45e9))
@@ -57,7 +57,7 @@ def test_between_slices_the_sum_of_a_slice_goes_out_once():
     assert seconds_of(one, pod, pod.devices) == pytest.approx(within + outside)
 
 
-def test_the_roofline_is_the_longest_of_the_three():
+def test_the_roofline_is_the_max_of_the_three():
     pod = pretend(V4, (4, 4, 4))
     roofline = estimate(pod, pod.devices, 275e12, 0.6e12, [gather(range(4), size=0.9e11 * 4 / 3 * 0.25)])
     assert roofline == pytest.approx(Roofline(1.0, 0.5, 0.25))

@@ -33,7 +33,7 @@ def preset(request):
 
 
 def test_parameters_are_those_on_file_and_what_the_name_says(preset):
-    """`python -m tests.reference.make_counts` counts them anew."""
+    """`python -m tests.reference.make_counts` counts them again."""
     name, program, on_file = preset
     counts = count_parameters(program.arguments[0])
     assert on_file["parameters"] == {"total": total_of(counts), "by_part": counts}

@@ -8,7 +8,7 @@ from imagen_jax.forecast.chips import chip_of
 from imagen_jax.forecast.utilisation import make_mfu
 
 
-def test_it_is_known_for_chips_whose_peak_is(monkeypatch):
+def test_it_is_computed_for_chips_with_a_known_peak(monkeypatch):
     config = quickstart.get_config("base,smoke")
     assert make_mfu(config) is None, "a CPU"
     monkeypatch.setattr(utilisation, "find_chip", lambda kind: chip_of("v4"))

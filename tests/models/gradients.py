@@ -16,9 +16,9 @@ def lower_gradient(config):
     stage = build_stage(config)
     training = read_experiment(config).training
     program = training_program(stage, training, config.stage.crop, batch_size=2)
-    draws = np.random.default_rng(2)
+    generator = np.random.default_rng(2)
     batch = jax.tree.map(
-        lambda shape: jnp.asarray(draws.standard_normal(shape.shape).astype(shape.dtype)), program.arguments[1]
+        lambda shape: jnp.asarray(generator.standard_normal(shape.shape).astype(shape.dtype)), program.arguments[1]
     )
     arguments = draw_params(abstract_params(stage)), batch, jax.random.key(1)
     return jax.jit(program.function, compiler_options=compiler_options("cpu")).lower(*arguments), arguments

@@ -1,4 +1,4 @@
-"""Attention is what its definition says, with its gradients, in whatever order a device computes it."""
+"""Attention and its gradients equal their definitions, in any order in which a device computes them."""
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 def example(masked: bool, batch: int = 4, queries: int = 6, keys: int = 5):
     """Query, key and value of 2 heads; of the masks the first hides nothing, and the last everything."""
-    draws = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     shapes = (batch, queries, 2, 3), (batch, keys, 2, 3), (batch, keys, 2, 3)
-    arrays = [jnp.asarray(2 * draws.standard_normal(shape), jnp.float32) for shape in shapes]
+    arrays = [jnp.asarray(2 * generator.standard_normal(shape), jnp.float32) for shape in shapes]
     mask = np.arange(keys)[None] < np.linspace(keys, 0, batch).round()[:, None]
     return *arrays, jnp.asarray(mask) if masked else None
 
@@ -26,21 +26,21 @@ def example(masked: bool, batch: int = 4, queries: int = 6, keys: int = 5):
 def by_definition(query, key, value, mask):
     """In float64, one query of one head at a time."""
     query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
-    answers = np.zeros(query.shape)
-    for example, place, head in np.ndindex(query.shape[:3]):
-        scores = key[example, :, head] @ query[example, place, head] / query.shape[-1] ** 0.5
+    outputs = np.zeros(query.shape)
+    for example, position, head in np.ndindex(query.shape[:3]):
+        scores = key[example, :, head] @ query[example, position, head] / query.shape[-1] ** 0.5
         if mask is not None and np.any(mask[example]):
             scores[~np.asarray(mask[example])] = -np.inf
         weights = np.exp(scores - scores.max())
         if mask is not None and not np.any(mask[example]):
             weights = np.ones_like(weights)
-        answers[example, place, head] = weights / weights.sum() @ value[example, :, head]
-    return answers.reshape(*query.shape[:2], -1)
+        outputs[example, position, head] = weights / weights.sum() @ value[example, :, head]
+    return outputs.reshape(*query.shape[:2], -1)
 
 
 @pytest.fixture(params=[1, 2, 4], name="groups")
 def make_groups(request, monkeypatch):
-    """Into so many groups the examples are cut, as on a machine with one device."""
+    """Splits the examples into this many groups, as on a machine with one device."""
     monkeypatch.setattr(attending, "computes_on_one_device", lambda: True)
     monkeypatch.setattr(attending, "MAX_WEIGHTS", 4 * 2 * 6 * 5 // request.param)
     assert count_groups((4, 6, 2, 3), 5) == request.param
@@ -56,10 +56,10 @@ def test_it_is_the_definition(masked, groups):
 @pytest.mark.parametrize("masked", [False, True], ids=["all count", "some hidden"])
 def test_its_gradients_are_those_of_the_program_as_it_is_written(masked, groups):
     *arrays, mask = example(masked)
-    answers, pull_back = jax.vjp(lambda *arrays: attend(*arrays, mask), *arrays)
+    outputs, pull_back = jax.vjp(lambda *arrays: attend(*arrays, mask), *arrays)
     written, pull_written = jax.vjp(lambda *arrays: attend_as_written(*arrays, mask), *arrays)
     direction = jnp.cos(jnp.arange(written.size, dtype=jnp.float32)).reshape(written.shape)
-    found, expected = pull_back(direction.reshape(answers.shape)), pull_written(direction)
+    found, expected = pull_back(direction.reshape(outputs.shape)), pull_written(direction)
     for ours, theirs in zip(found, expected, strict=True):
         assert np.any(theirs)
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -72,7 +72,7 @@ def test_the_gradient_keeps_no_weights():
     assert all(leaf.size < weights for leaf in jax.tree.leaves(pull_back))
 
 
-def test_a_batch_that_no_number_cuts_into_small_groups_comes_one_by_one(monkeypatch):
+def test_a_batch_without_small_equal_groups_is_split_into_single_examples(monkeypatch):
     monkeypatch.setattr(attending, "computes_on_one_device", lambda: True)
     assert count_groups((7, 4096, 8, 64), 4096) == 7
     assert count_groups((6, 1024, 4, 48), 1024) == 6
@@ -80,22 +80,22 @@ def test_a_batch_that_no_number_cuts_into_small_groups_comes_one_by_one(monkeypa
     assert count_groups((6, 16, 4, 48), 16) == 1
 
 
-def test_devices_that_share_a_batch_take_it_whole_and_exchange_nothing():
+def test_devices_that_share_a_batch_do_not_split_it_and_use_no_collectives():
     mesh = make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])
-    cut = batch_placement(mesh, 8)
+    sharding = batch_placement(mesh, 8)
     arrays = example(True, batch=8)
 
     def with_gradients(query, key, value, mask):
-        answers, pull_back = jax.vjp(lambda *arrays: attend(*arrays, mask), query, key, value)
-        return answers, pull_back(answers)
+        outputs, pull_back = jax.vjp(lambda *arrays: attend(*arrays, mask), query, key, value)
+        return outputs, pull_back(outputs)
 
     with jax.set_mesh(mesh):
         assert count_groups((8, 4096, 8, 64), 4096) == 1
-        shared = jax.jit(with_gradients).lower(*jax.device_put(arrays, cut)).compile()
-        answers, _ = shared(*jax.device_put(arrays, cut))
+        shared = jax.jit(with_gradients).lower(*jax.device_put(arrays, sharding)).compile()
+        outputs, _ = shared(*jax.device_put(arrays, sharding))
     for exchange in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert exchange not in shared.as_text()
-    np.testing.assert_allclose(answers, by_definition(*arrays), atol=2e-6)
+    np.testing.assert_allclose(outputs, by_definition(*arrays), atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -109,6 +109,6 @@ def test_accelerators_and_bfloat16_keep_the_program_as_it_is_written(dtype):
     assert ("custom_vjp" in program()) == (dtype == jnp.float32)
     with plain_implementations():
         assert "custom_vjp" not in program()
-    answers = attend(*arrays, mask)
-    assert answers.dtype == dtype
-    np.testing.assert_allclose(np.asarray(answers, np.float32), by_definition(*arrays, mask), atol=0.1)
+    outputs = attend(*arrays, mask)
+    assert outputs.dtype == dtype
+    np.testing.assert_allclose(np.asarray(outputs, np.float32), by_definition(*arrays, mask), atol=0.1)

@@ -1,4 +1,4 @@
-"""How the text comes to the network: its LayerNorm, its projection, and what the projection saves."""
+"""The text inside the network: its LayerNorm, its projection, and what the projection saves."""
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +64,8 @@ def test_only_the_norm_and_the_projection_read_the_encoders_width(name):
     odd = 4093  # no other size in the network is that
     shapes = shapes_of(PRINTED[name](512), odd)
     reading = {path for path, shape in shapes.items() if odd in shape}
-    place = "conditioning"
-    assert reading == {f"{place}/text_norm/scale", f"{place}/text_norm/bias", f"{place}/text_projection/kernel"}
+    module = "conditioning"
+    assert reading == {f"{module}/text_norm/scale", f"{module}/text_norm/bias", f"{module}/text_projection/kernel"}
 
 
 @pytest.mark.parametrize(

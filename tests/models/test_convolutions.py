@@ -36,9 +36,9 @@ def by_definition(x, kernel, stride):
 
 def example(height: int, width: int, size: int, inputs: int = 16, outputs: int = 24):
     """An input of unit variance, and a kernel that keeps it."""
-    draws = np.random.default_rng(0)
-    kernel = draws.standard_normal((size, size, inputs, outputs)) / size / inputs**0.5
-    x = draws.standard_normal((2, height, width, inputs))
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((size, size, inputs, outputs)) / size / inputs**0.5
+    x = generator.standard_normal((2, height, width, inputs))
     return jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
@@ -46,7 +46,7 @@ CASES = {
     # Height, width, taps, stride, inputs, outputs; which way a CPU takes.
     "tiles": ((16, 18, 3, 1, 16, 24), convolve_by_tiles),
     "odd sides": ((17, 19, 3, 1, 16, 24), convolve_by_tiles),
-    "few places": ((8, 8, 3, 1, 16, 24), convolve_by_patches),
+    "few positions": ((8, 8, 3, 1, 16, 24), convolve_by_patches),
     "few inputs": ((16, 16, 3, 1, 3, 24), convolve_by_patches),
     "few outputs": ((16, 16, 3, 1, 16, 3), None),
     "stride": ((16, 16, 3, 2, 16, 24), convolve_by_patches),
@@ -104,7 +104,7 @@ def test_bfloat16_is_rounded_once_at_the_end():
     np.testing.assert_allclose(np.asarray(y, np.float32), exact, rtol=2**-8, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["tiles", "few places", "1×1"])
+@pytest.mark.parametrize("case", ["tiles", "few positions", "1×1"])
 def test_the_gradient_keeps_no_patches_and_no_tiles(case):
     (height, width, size, stride, inputs, outputs), _ = CASES[case]
     x, kernel = example(height, width, size, inputs, outputs)
@@ -116,7 +116,7 @@ def test_the_gradient_keeps_no_patches_and_no_tiles(case):
 @pytest.mark.parametrize(
     "options", [{"padding": [(0, 0)] * 2}, {"rhs_dilation": (2, 2)}, {"feature_group_count": 16}], ids=str
 )
-def test_what_no_way_of_ours_does_is_left_to_the_compiler(options):
+def test_unsupported_options_are_left_to_the_compiler(options):
     x, kernel = example(16, 16, 3, inputs=1 if "feature_group_count" in options else 16, outputs=16)
     x = jnp.broadcast_to(x, (*x.shape[:3], 16))
     arguments = {"padding": [(1, 1)] * 2, "dimension_numbers": LAYOUT} | options
@@ -132,7 +132,7 @@ def test_the_devices_of_the_mesh_decide():
         assert not computes_on_cpu()
 
 
-def test_a_network_may_be_asked_for_as_it_is_written():
+def test_a_network_can_be_built_with_plain_implementations():
     x, kernel = example(16, 16, 3)
     with plain_implementations():
         program = str(jax.make_jaxpr(lambda x: ours(x, kernel, 1))(x))

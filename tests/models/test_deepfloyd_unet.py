@@ -87,7 +87,7 @@ def test_export_undoes_import(name, golden):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_written_settings_say_the_same_network(name):
+def test_written_settings_describe_the_same_network(name):
     network, is_base = build(SETTINGS[name]), SETTINGS[name]["in_channels"] == 3
     written = write_settings(network, SETTINGS[name]["sample_size"], SETTINGS[name]["encoder_hid_dim"], is_base)
     assert build(json.loads(json.dumps(written))) == network
@@ -100,41 +100,41 @@ def test_weights_that_do_not_fit_are_named(golden):
     network = build(SETTINGS["stage_1"])
     shapes = shapes_of(network, "stage_1")
     renamed = {key.replace("conv_in.weight", "conv_inn.weight"): tensor for key, tensor in tensors.items()}
-    with pytest.raises(UserError, match=r"missing: conv_in.weight; left over: conv_inn.weight"):
+    with pytest.raises(UserError, match=r"conv_in\.weight.*conv_inn\.weight"):
         import_deepfloyd_weights(renamed, shapes, 3)
-    with pytest.raises(UserError, match=r"left over: class_embedding.linear_1.weight"):
+    with pytest.raises(UserError, match=r"class_embedding\.linear_1\.weight"):
         import_deepfloyd_weights(tensors | {"class_embedding.linear_1.weight": np.zeros(3)}, shapes, 3)
     key = "down_blocks.1.attentions.0.to_q.weight"
-    with pytest.raises(UserError, match=rf"tensor {key} has shape \(64, 32\), .* down_1_0_attention/query/kernel"):
+    with pytest.raises(UserError, match=rf"{key}.* \(64, 32\).*down_1_0_attention/query/kernel"):
         import_deepfloyd_weights(tensors | {key: tensors[key][:, :32]}, shapes, 3)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "facts"),
     [
         (
             {"resnet_time_scale_shif": "scale_shift"},
-            "'resnet_time_scale_shif'.*you mean 'resnet_time_scale_shift'",
+            "'resnet_time_scale_shif'.*'resnet_time_scale_shift'",
         ),
         ({"_class_name": "UNet2DModel"}, "_class_name='UNet2DModel'"),
         ({"resnet_time_scale_shift": "default"}, "resnet_time_scale_shift='default'"),
         ({"norm_num_groups": 16}, "norm_num_groups=16"),
         ({"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type='image_proj'"),
         ({"down_block_types": ["DownBlock2D"] * 3}, "down_block_types"),
-        ({"up_block_types": ["ResnetUpsampleBlock2D"] * 3}, "on the way up"),
+        ({"up_block_types": ["ResnetUpsampleBlock2D"] * 3}, "up_block_types"),
         ({"out_channels": 3}, "out_channels=3"),
-        ({"class_embed_type": "timestep"}, "class_embed_type='timestep' with in_channels=3"),
+        ({"class_embed_type": "timestep"}, "class_embed_type='timestep'.*in_channels=3"),
         ({"act_fn": "relu"}, "act_fn='relu'"),
-        ({"layers_per_block": [1, 2]}, "2 values for 3 levels"),
+        ({"layers_per_block": [1, 2]}, r"\b2\b.*\b3\b"),
         ({"attention_head_dim": [8, 8, 8]}, "attention_head_dim"),
     ],
 )
-def test_another_architecture_is_refused(change, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_another_architecture_is_refused(change, facts):
+    with pytest.raises(UserError, match=facts):
         read_network(SETTINGS["stage_1"] | change)
 
 
-def test_the_keys_of_the_first_release_are_known():
+def test_the_keys_of_the_first_release_are_accepted():
     """Those that diffusers wrote in April 2023, at their defaults."""
     defaults = {
         "center_input_sample": False, "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3,
@@ -151,7 +151,7 @@ def test_the_keys_of_the_first_release_are_known():
 
 def test_a_missing_key_is_named():
     settings = {key: value for key, value in SETTINGS["stage_1"].items() if key != "encoder_hid_dim"}
-    with pytest.raises(UserError, match="lacks encoder_hid_dim"):
+    with pytest.raises(UserError, match="encoder_hid_dim"):
         read_network(settings)
 
 

@@ -70,11 +70,11 @@ class Row(nn.Module):
         return run_blocks(self, Dropping, names, x, jnp.zeros((1, 1)), train=True, scan=True)
 
 
-def test_each_turn_draws_its_own_dropout():
-    """Of places, each of three blocks keeps a half: an eighth is left; were the draws the same, a half would be."""
-    places = jnp.ones((1, 64, 64, 1))
+def test_each_iteration_samples_its_own_dropout():
+    """Each of three blocks keeps half of the positions: an eighth is left. With equal masks, a half would be."""
+    positions = jnp.ones((1, 64, 64, 1))
     row = Row(3)
-    params = row.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, places)
-    kept = row.apply(params, places, rngs={"dropout": jax.random.key(2)})
+    params = row.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, positions)
+    kept = row.apply(params, positions, rngs={"dropout": jax.random.key(2)})
     assert np.mean(kept != 0) == pytest.approx(1 / 8, abs=0.03)
     assert set(np.unique(kept)) == {0, 8}

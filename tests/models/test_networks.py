@@ -27,7 +27,7 @@ LOW = LowResolution(jax.random.normal(jax.random.key(2), (2, 4, 4, 3)), jnp.asar
 
 
 def make(name, **changes):
-    """A small network; the name may go on after a comma."""
+    """A small network; the name may have options after a comma."""
     return NETWORKS[name.partition(",")[0]](**{**SMALL[name], **changes})
 
 
@@ -56,8 +56,8 @@ def change(before, after):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_new_network_says_nothing(name):
-    """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of silence."""
+def test_a_new_network_returns_zeros(name):
+    """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of an output of zeros."""
     module = make(name)
     output, _ = jax.jit(module.init_with_output)(jax.random.key(3), NOISY, LOG_SNR, TEXT)
     assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)

@@ -105,11 +105,11 @@ def make_model(seed: int, changes: dict | None = None, text: dict | None = None,
     return model
 
 
-def embed_with(model, pictures: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of pictures and of captions, as transformers computes them."""
+def embed_with(model, images: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of images and of captions, as transformers computes them."""
     import torch
 
-    pixels = np.asarray(normalise(jnp.asarray(pictures))).transpose(0, 3, 1, 2).copy()
+    pixels = np.asarray(normalise(jnp.asarray(images))).transpose(0, 3, 1, 2).copy()
     with torch.inference_mode():
         image = model.get_image_features(pixel_values=torch.from_numpy(pixels)).pooler_output
         text = model.get_text_features(input_ids=torch.from_numpy(ids).long()).pooler_output
@@ -131,8 +131,8 @@ def assert_close(found, expected) -> None:
     np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, rtol=0, atol=1e-5)
 
 
-def embed(clip, pictures, ids):
-    image = jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(pictures)).pooled
+def embed(clip, images, ids):
+    image = jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(images)).pooled
     return image, clip.embed(clip.text_weights, jnp.asarray(ids))
 
 
@@ -154,8 +154,8 @@ def test_a_folder_of_transformers_is_the_same_network(name, tmp_path):
     model.save_pretrained(tmp_path)
     write_any_tokenizer(tmp_path)
     clip = load_clip(str(tmp_path), model="")
-    pictures, ids = make_inputs(clip.sizes.resolution, 49407)
-    for found, expected in zip(embed(clip, pictures, ids), embed_with(model, pictures, ids), strict=True):
+    images, ids = make_inputs(clip.sizes.resolution, 49407)
+    for found, expected in zip(embed(clip, images, ids), embed_with(model, images, ids), strict=True):
         assert_close(found, expected)
     assert clip.logit_scale == pytest.approx(np.exp(model.logit_scale.item()))
 
@@ -167,8 +167,8 @@ def test_vit_b32_of_full_size_is_the_same_network(tmp_path):
     write_any_tokenizer(tmp_path)
     clip = load_clip(str(tmp_path), "ViT-B/32")
     assert clip.sizes == SIZES["ViT-B/32"] and clip.name == "clip_vit_b32"
-    pictures, ids = make_inputs(224, 49407, batch=2)
-    for found, expected in zip(embed(clip, pictures, ids), embed_with(model, pictures, ids), strict=True):
+    images, ids = make_inputs(224, 49407, batch=2)
+    for found, expected in zip(embed(clip, images, ids), embed_with(model, images, ids), strict=True):
         assert_close(found, expected)
 
 
@@ -211,8 +211,8 @@ def test_a_file_of_openais_layout_is_the_same_network(kind, tmp_path, monkeypatc
             torch.jit.save(script, tmp_path / "clip.pt")
     monkeypatch.setattr("imagen_jax.encoders.pretrained_clip.load_openai_vocabulary", lambda path: one_caption)
     clip = load_clip(str(tmp_path / "clip.pt"), model="", vocabulary=str(tmp_path / "clip.pt"))
-    pictures, ids = make_inputs(224, 49407)
-    for found, expected in zip(embed(clip, pictures, ids), embed_with(model, pictures, ids), strict=True):
+    images, ids = make_inputs(224, 49407)
+    for found, expected in zip(embed(clip, images, ids), embed_with(model, images, ids), strict=True):
         assert_close(found, expected)
 
 
@@ -225,8 +225,8 @@ def test_openais_own_network_and_tokenizer_traced_as_published(tmp_path, vocabul
 
     torch.manual_seed(3)
     own = load_openai_module("model").CLIP(96, 64, 2, 128, 16, 77, 49408, 128, 2, 3).eval()
-    pictures, _ = make_inputs(64, 49407)
-    pixels = torch.from_numpy(np.asarray(normalise(jnp.asarray(pictures))).transpose(0, 3, 1, 2).copy())
+    images, _ = make_inputs(64, 49407)
+    pixels = torch.from_numpy(np.asarray(normalise(jnp.asarray(images))).transpose(0, 3, 1, 2).copy())
     captions = [*NASTY[1:13], *UNCLEAN]
     tokenizer = openai_tokenizer.SimpleTokenizer()
     ids = torch.zeros(len(captions), 77, dtype=torch.int)
@@ -240,7 +240,7 @@ def test_openais_own_network_and_tokenizer_traced_as_published(tmp_path, vocabul
         traced = torch.jit.trace_module(own, methods, check_trace=False).half()
         torch.jit.save(traced, tmp_path / "clip.pt")
     clip = load_clip(str(tmp_path / "clip.pt"), model="", vocabulary=str(vocabulary))
-    found = np.asarray(jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(pictures)).pooled)
+    found = np.asarray(jax.jit(clip.image.extract)(clip.image.weights, jnp.asarray(images)).pooled)
     assert_close(found, expected[0])
     assert_close(clip.encode_texts(captions, batch_size=8), expected[1])
     assert clip.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
@@ -316,10 +316,10 @@ def test_tokens_equal_transformers(tmp_path, vocabulary):
         (100, 999),
     ],
 )
-def test_pictures_are_prepared_as_transformers_prepares_them(shape):
+def test_images_are_prepared_as_in_transformers(shape):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    picture = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    theirs = CLIPImageProcessorPil()(picture, return_tensors="np")["pixel_values"][0]
-    ours = normalise(jnp.asarray(resize_and_crop(picture, 224))[None])[0]
+    image = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    theirs = CLIPImageProcessorPil()(image, return_tensors="np")["pixel_values"][0]
+    ours = normalise(jnp.asarray(resize_and_crop(image, 224))[None])[0]
     np.testing.assert_allclose(ours, np.asarray(theirs).transpose(1, 2, 0), rtol=0, atol=1e-5)

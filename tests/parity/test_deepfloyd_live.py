@@ -1,4 +1,4 @@
-"""DeepFloyd IF against diffusers itself: the U-Net and its gradients, and pictures of a whole cascade."""
+"""DeepFloyd IF against diffusers itself: the U-Net and its gradients, and images of a whole cascade."""
 
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def written_by_diffusers(tmp_path_factory):
     return folder, pipelines
 
 
-def test_pictures_of_each_imported_stage_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
+def test_images_of_each_imported_stage_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
     folder, pipelines = written_by_diffusers
     for stage in SIZES:
         import_stage("deepfloyd_if", folder / stage, tmp_path / stage, ImportChoices(text_dtype="float32"))
@@ -89,7 +89,7 @@ def test_pictures_of_each_imported_stage_equal_those_of_diffusers(written_by_dif
         assert theirs.std() > 0.2 and difference.max() <= 2, f"{difference.max()} of 255 in {stage}"
 
 
-def test_the_files_that_the_commands_write_equal_the_pipelines_pictures(written_by_diffusers, tmp_path):
+def test_the_files_of_the_commands_equal_the_images_of_the_pipelines(written_by_diffusers, tmp_path):
     folder, (base, _) = written_by_diffusers
 
     def run(main, *flags):
@@ -102,8 +102,8 @@ def test_the_files_that_the_commands_write_equal_the_pipelines_pictures(written_
         f"--steps={reference.STEPS['stage_1']}", *(f"--prompt={prompt}" for prompt in reference.PROMPTS))  # fmt: skip
     expected = to_pixels(reference.draw("stage_1", base)).astype(int)
     for prompt, theirs in zip(reference.PROMPTS, expected, strict=True):
-        with Image.open(tmp_path / "pictures" / f"{file_name(prompt, reference.SEED, 0)}.png") as picture:
-            assert np.abs(np.asarray(picture).astype(int) - theirs).max() <= 2
+        with Image.open(tmp_path / "pictures" / f"{file_name(prompt, reference.SEED, 0)}.png") as image:
+            assert np.abs(np.asarray(image).astype(int) - theirs).max() <= 2
 
 
 def test_diffusers_loads_what_we_export(written_by_diffusers, tmp_path):

@@ -1,4 +1,4 @@
-"""The whole FID protocol at 80 pictures, against the reference libraries on the same files, run here and now.
+"""The whole FID protocol at 80 images, against the reference libraries on the same files, run here and now.
 
 A COCO-shaped tree, a cascade of random weights, and random weights for Inception in the published file's layout.
 """
@@ -16,12 +16,12 @@ from tests.small_cascades import write_cascade
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
-PICTURES = 80
+IMAGES = 80
 """With 200 it takes seven minutes, and passes as well (on 26 November 2026)."""
 
 
-def reference_features(weights, pictures):
-    """torch-fidelity's features and class scores of pictures of 8 bits."""
+def reference_features(weights, images):
+    """torch-fidelity's features and class scores of uint8 images."""
     import torch
 
     from tests.reference.make_inception_reference import load_torch_fidelity
@@ -29,29 +29,29 @@ def reference_features(weights, pictures):
     network = load_torch_fidelity(weights).eval()
     found = []
     with torch.inference_mode():
-        for first in range(0, len(pictures), 25):
-            batch = torch.from_numpy(np.stack(pictures[first : first + 25])).permute(0, 3, 1, 2)
+        for first in range(0, len(images), 25):
+            batch = torch.from_numpy(np.stack(images[first : first + 25])).permute(0, 3, 1, 2)
             found.append([part.numpy() for part in network(batch)])
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
 @pytest.mark.references
-def test_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_path):
+def test_images_of_a_coco_tree_measure_as_in_the_reference_libraries(tmp_path):
     from tests.reference.make_inception_reference import write_state
     from tests.reference.reference_functions import pytorch_fid_functions, torch_fidelity_functions
 
     weights = tmp_path / "pt_inception.pth"
     write_state(weights, random_tensors())
-    coco = write_coco(tmp_path / "coco", PICTURES, side=16)
+    coco = write_coco(tmp_path / "coco", IMAGES, side=16)
     stages = [str(workdir) for workdir in write_cascade(tmp_path / "cascade")]
-    wanted = Wanted(protocol="imagen", data_dir=str(coco), samples=PICTURES, inception_weights=str(weights))
+    wanted = Wanted(protocol="imagen", data_dir=str(coco), samples=IMAGES, inception_weights=str(weights))
     report = evaluate(stages, tmp_path / "out", wanted)
     numbers = report["numbers"]["inception"]
 
-    drawn = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "pictures").glob("*.png"))]
+    sampled = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "pictures").glob("*.png"))]
     originals = [np.asarray(Image.open(file)) for file in sorted((coco / "val2014").iterdir())]
     squares = [one[:, (one.shape[1] - 16) // 2 :][:, :16] for one in originals]
-    ours, scores = reference_features(weights, drawn)
+    ours, scores = reference_features(weights, sampled)
     theirs, _ = reference_features(weights, squares)
     statistics = [(one.mean(0), np.cov(one, rowvar=False)) for one in (ours.astype(float), theirs.astype(float))]
     with threadpool_limits(1, "blas"):
@@ -59,12 +59,12 @@ def test_pictures_of_a_coco_tree_measure_as_the_reference_libraries_say(tmp_path
     assert numbers["FID"]["distance"] == pytest.approx(expected, rel=1e-3)
 
     kernel = torch_fidelity_functions("metric_kid")
-    subsets = {"kid_subset_size": PICTURES, "kid_subsets": 1, "verbose": False}
+    subsets = {"kid_subset_size": IMAGES, "kid_subsets": 1, "verbose": False}
     import torch
 
     kid = kernel.kid_features_to_metric(torch.from_numpy(ours), torch.from_numpy(theirs), **subsets)
     assert numbers["KID"]["distance"] == pytest.approx(kid["kernel_inception_distance_mean"], rel=1e-3)
-    assert scores.shape == (PICTURES, 1008)
+    assert scores.shape == (IMAGES, 1008)
     (row,) = [row for row in report["table"] if row["ours"]]
-    assert row["value"] is not None and str(PICTURES) in row["note"]
-    assert any("not the published ones" in said for said in report["warnings"])
+    assert row["value"] is not None and str(IMAGES) in row["note"]
+    assert any("not the published ones" in warning for warning in report["warnings"])

@@ -59,7 +59,7 @@ def test_the_frechet_distance_is_that_of_three_libraries(features, statistics, b
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
-def test_so_it_is_where_features_outnumber_pictures(features):
+def test_more_features_than_images(features):
     few = [one[:40] for one in features]
     fidelity = torch_fidelity_functions("metric_fid")
     stated = [fidelity.fid_features_to_statistics(one) for one in tensors(few, np.float64)]
@@ -91,15 +91,15 @@ def test_the_kernel_distance_is_torch_fidelitys_of_the_same_subsets(features, dt
     assert ours.standard_deviation == pytest.approx(theirs["kernel_inception_distance_std"], rel=relative)
 
 
-def test_the_kernel_distance_is_clean_fids_of_all_pictures(features):
+def test_the_kernel_distance_is_clean_fids_of_all_images(features):
     alike = [one[:600].astype(np.float64) for one in features]
     theirs = clean_fid_functions().kernel_distance(*alike, num_subsets=1)
     assert kernel_distance(*alike).distance == pytest.approx(theirs, rel=1e-9)
 
 
-@pytest.mark.parametrize("pictures", [1000, 1003])
-def test_the_inception_score_is_torch_fidelitys(pictures):
-    logits = 3.0 * np.random.default_rng(3).standard_normal((pictures, 1008)).astype(np.float32)
+@pytest.mark.parametrize("images", [1000, 1003])
+def test_the_inception_score_is_torch_fidelitys(images):
+    logits = 3.0 * np.random.default_rng(3).standard_normal((images, 1008)).astype(np.float32)
     theirs = torch_fidelity_functions("metric_isc").isc_features_to_metric(*tensors([logits], np.float32))
     ours = inception_score(logits)
     assert ours.score > 5.0

@@ -30,11 +30,11 @@ def test_both_have_one_network(folder):
     assert 0.85 < ours["operations"] / theirs["operations"] <= 1.0
 
 
-def test_both_learn_the_same_batch_and_draw(folder):
+def test_both_learn_the_same_batch_and_sample(folder):
     from tests.benchmarks import peers_ours, peers_torch
 
     for step in (peers_torch.train_diffusers(folder, TINY), peers_ours.train(folder, "deepfloyd_unet", TINY)):
         assert all(0.01 < step() < 100 for _ in range(3))
-    pictures = peers_torch.sample_diffusers(folder, TINY)().images
+    images = peers_torch.sample_diffusers(folder, TINY)().images
     (ours,) = peers_ours.sample(folder, "deepfloyd_unet", TINY)()
-    assert ours.shape == pictures.shape == (TINY.pictures, TINY.resolution, TINY.resolution, 3)
+    assert ours.shape == images.shape == (TINY.pictures, TINY.resolution, TINY.resolution, 3)

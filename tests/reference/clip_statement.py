@@ -1,4 +1,4 @@
-"""CLIP's towers in plain NumPy, float64, one picture or caption at a time, from tensors under Hugging Face's names."""
+"""CLIP's towers in plain NumPy, float64, one image or caption at a time, from tensors under Hugging Face's names."""
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def transform(x: np.ndarray, tensors: Tensors, tower: str, settings: dict[str, i
     return x
 
 
-def embed_picture(picture: np.ndarray, tensors: Tensors) -> np.ndarray:
-    """The embedding of a picture of 8 bits of the network's size."""
-    scaled = (picture / 255 - MEAN) / DEVIATION
+def embed_image(image: np.ndarray, tensors: Tensors) -> np.ndarray:
+    """The embedding of a uint8 image of the network's size."""
+    scaled = (image / 255 - MEAN) / DEVIATION
     patch, side = IMAGE["patch_size"], IMAGE["image_size"]
     kernel = np.float64(tensors["vision_model.embeddings.patch_embedding.weight"])
     vectors = [np.float64(tensors["vision_model.embeddings.class_embedding"])]

@@ -43,7 +43,7 @@ def enlarge_to_corners(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def augment_conditioning(image: np.ndarray, noise: np.ndarray, level: float) -> tuple[np.ndarray, float]:
-    """One low-resolution image as a super-resolution model gets it, and the log-SNR it is told; cosine schedule.
+    """One low-resolution image as a super-resolution model gets it, and its log-SNR; cosine schedule.
 
     In training each example has a level of its own, in sampling all have the chosen one; the rest is the same.
     """

@@ -1,6 +1,6 @@
-"""A state dict like the published one of FID's Inception-v3, with random numbers, and pictures for it.
+"""A state dict like the published one of FID's Inception-v3, with random numbers, and images for it.
 
-The file itself has 96 MB, and nobody need have it to run the tests.
+The file itself has 96 MB, and the tests do not need it.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ def kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
 
 
 def random_tensors() -> dict[str, np.ndarray]:
-    """Tensors by the published names, with which features are alive and differ from picture to picture."""
+    """Tensors by the published names, with which features are alive and differ from image to image."""
     draws = np.random.default_rng(2015)
     tensors: dict[str, np.ndarray] = {}
     for name, shape in kernel_shapes().items():
@@ -91,8 +91,8 @@ def random_tensors() -> dict[str, np.ndarray]:
     return tensors
 
 
-def make_pictures(height: int = 230, width: int = 310, count: int = 3) -> np.ndarray:
-    """Pictures with much contrast, fine and coarse."""
+def make_images(height: int = 230, width: int = 310, count: int = 3) -> np.ndarray:
+    """Images with much contrast, fine and coarse."""
     draws = np.random.default_rng(299)
     coarse = draws.integers(0, 256, (count, 1 + height // 32, 1 + width // 32, 3))
     coarse = coarse.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]

@@ -79,7 +79,7 @@ def read(preset: str) -> dict:
 
 
 def write(preset: str, with_operations: bool) -> None:
-    """Counts one preset anew."""
+    """Counts one preset again."""
     counts = count_parameters(abstract_params(build_stage(make_config(preset))))
     content = {"parameters": {"total": total_of(counts), "by_part": counts}}
     if with_operations:

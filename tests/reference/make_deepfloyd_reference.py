@@ -70,11 +70,13 @@ def noises(stage: str) -> Iterator[np.ndarray]:
 
     number, size = list(SIZES).index(stage), SIZES[stage]
     keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0] * len(PROMPTS)), number)
-    walk = fold_into_each(keys, 0)
-    for one in [fold_into_each(walk, 0), *([fold_into_each(keys, 1)] if number else [])]:
+    trajectory_keys = fold_into_each(keys, 0)
+    for one in [fold_into_each(trajectory_keys, 0), *([fold_into_each(keys, 1)] if number else [])]:
         yield np.array(normal_for_each(one, (size, size, 3))).transpose(0, 3, 1, 2)
     for step in range(STEPS[stage]):
-        yield np.array(normal_for_each(fold_into_each(walk, step + 1), (size, size, 3))).transpose(0, 3, 1, 2)
+        yield np.array(normal_for_each(fold_into_each(trajectory_keys, step + 1), (size, size, 3))).transpose(
+            0, 3, 1, 2
+        )
 
 
 def draw(stage: str, pipeline, small: np.ndarray | None = None) -> np.ndarray:
@@ -116,16 +118,16 @@ def load_pipelines(folder: Path) -> tuple:
 
     pipelines = []
     for stage, kind in (("stage_1", IFPipeline), ("stage_2", IFSuperResolutionPipeline)):
-        place = folder / stage
+        target = folder / stage
         noising = {}
         if stage == "stage_2":
-            noising = {"image_noising_scheduler": DDPMScheduler.from_pretrained(place / "image_noising_scheduler")}
+            noising = {"image_noising_scheduler": DDPMScheduler.from_pretrained(target / "image_noising_scheduler")}
         pipelines.append(
             kind(
-                unet=UNet2DConditionModel.from_pretrained(place / "unet"),
-                scheduler=DDPMScheduler.from_pretrained(place / "scheduler"),
-                tokenizer=T5Tokenizer.from_pretrained(place / "tokenizer", extra_ids=0),
-                text_encoder=T5EncoderModel.from_pretrained(place / "text_encoder"),
+                unet=UNet2DConditionModel.from_pretrained(target / "unet"),
+                scheduler=DDPMScheduler.from_pretrained(target / "scheduler"),
+                tokenizer=T5Tokenizer.from_pretrained(target / "tokenizer", extra_ids=0),
+                text_encoder=T5EncoderModel.from_pretrained(target / "text_encoder"),
                 safety_checker=None,
                 feature_extractor=None,
                 watermarker=None,

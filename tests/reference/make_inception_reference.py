@@ -18,7 +18,7 @@ from types import ModuleType
 
 import numpy as np
 
-from tests.reference.inception_weights import make_pictures, random_tensors
+from tests.reference.inception_weights import make_images, random_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "inception_reference.npz"
 
@@ -93,18 +93,18 @@ def load_pytorch_fid(path: Path, **settings):
         return theirs.InceptionV3(**settings).eval()
 
 
-def to_torch(pictures: np.ndarray):
+def to_torch(images: np.ndarray):
     """NHWC to NCHW."""
     import torch
 
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def compute_reference(path: Path, pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """torch-fidelity's features and scores, and pytorch-fid's features, of uint8 pictures."""
+def compute_reference(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """torch-fidelity's features and scores, and pytorch-fid's features, of uint8 images."""
     import torch
 
-    inputs = to_torch(pictures)
+    inputs = to_torch(images)
     with torch.inference_mode():
         features, scores = load_torch_fidelity(path)(inputs)
         (others,) = load_pytorch_fid(path)(inputs.float() / 255)
@@ -116,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "inception.pth"
         write_state(path, random_tensors())
-        np.savez_compressed(GOLDEN, **compute_reference(path, make_pictures()))
+        np.savez_compressed(GOLDEN, **compute_reference(path, make_images()))
     print(f"wrote {GOLDEN} ({GOLDEN.stat().st_size} bytes)")
 
 

@@ -16,7 +16,7 @@ from tests.reference.t5_folders import CONFIGS, settings_of, write_t5_folder
 GOLDEN = Path(__file__).parents[1] / "golden" / "t5_reference.npz"
 
 LENGTHS = {"unpadded": (12, 12), "padded": (17, 5, 1)}
-LARGEST_OFFSET = 300
+MAX_OFFSET = 300
 
 
 def make_ids(name: str, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -39,11 +39,11 @@ def compute_hidden(folder: Path, ids: np.ndarray, mask: np.ndarray) -> np.ndarra
 
 
 def compute_buckets(buckets: int) -> np.ndarray:
-    """Returns transformers' bucket of each offset from -LARGEST_OFFSET to LARGEST_OFFSET."""
+    """Returns transformers' bucket of each offset from -MAX_OFFSET to MAX_OFFSET."""
     import torch
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    offsets = torch.arange(-LARGEST_OFFSET, LARGEST_OFFSET + 1)
+    offsets = torch.arange(-MAX_OFFSET, MAX_OFFSET + 1)
     return T5Attention._relative_position_bucket(offsets, True, buckets, 128).numpy().astype(np.int16)
 
 

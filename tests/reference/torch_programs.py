@@ -69,7 +69,7 @@ def nest(tensors: Mapping[str, np.ndarray], keys: Mapping[str, str]) -> bytes:
 
 
 def write_archive(path: Path, program: bytes, storages: Mapping[str, np.ndarray], script: bool = False) -> Path:
-    """Writes a program and the storages it speaks of; of TorchScript with code, which nobody should run."""
+    """Writes a program and the storages it refers to; for TorchScript, with code that must not run."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("net/data.pkl", b"\x80\x02" + program + STOP)
         for key, elements in storages.items():

@@ -25,10 +25,10 @@ REFUSED = {
         ([*DRAW, "--to_seed=4", "--seed=4"], "--to_seed is the same"),
         ([*DRAW, "--to_prompt=panda"], "--to_prompt is the same"),
         ([*DRAW, "--prompt= "], "--prompt is blank"),
-        ([*EDIT, "--to_seed=4", "--strength=0.5"], "--to_seed begins with noise"),
-        ([*EDIT, "--to_seed=4", "--invert=panda", "--sampler=ddim"], "--to_seed begins with noise"),
+        ([*EDIT, "--to_seed=4", "--strength=0.5"], "--to_seed"),
+        ([*EDIT, "--to_seed=4", "--invert=panda", "--sampler=ddim"], "--to_seed"),
         ([*DRAW, "--classifier_scale=1"], "--classifier_scale"),
-        ([*DRAW, "--classifier=classifier", "--classifier_class=Flags", "--classifier_scale=0"], "none at 0"),
+        ([*DRAW, "--classifier=classifier", "--classifier_class=Flags", "--classifier_scale=0"], "nor at 0"),
         ([*DRAW, "--classifier_class=Flags"], "--classifier_class"),
         ([*DRAW, "--classifier=classifier"], "--classifier has no effect without a class"),
         ([*DRAW, "--mask=mask.png"], "--mask has no effect without --image"),
@@ -109,7 +109,7 @@ REFUSED = {
     ],
     "export_weights": [
         (["--workdir=base", "--out=base"], "same folder"),
-        (["--workdir=base", "--out=out", "--format=deepfloyd_if"], "no kind of"),
+        (["--workdir=base", "--out=out", "--format=deepfloyd_if"], "--format=imagen_jax"),
     ],
     "count": [
         (["--config=train.py:base", "--noflops", "--config.network.channels=(8,8)"], "1 entries for the 2 levels"),
@@ -118,7 +118,7 @@ REFUSED = {
     "compile_check": [
         (["--topology=v4:2x2x1", "--config=train.py:base", "--tokens=128"], "--tokens has no effect"),
         (["--topology=v4:2x2x1", "--encoder=small", "--sample"], "--sample has no effect"),
-        (["--topology=v4:2x2x1", "--encoder=small", "--config=train.py:base"], "give --config or --encoder"),
+        (["--topology=v4:2x2x1", "--encoder=small", "--config=train.py:base"], "--config or --encoder"),
     ],
     "serve": [
         (["--origins=hub"], "hub"),

@@ -79,14 +79,14 @@ def test_the_guided_estimate_is_bounded_not_each_branch():
 
 
 @pytest.mark.parametrize("max_threshold", [1.0, 1.5, 99.0])
-def test_dynamic_threshold_holds_its_bound_below_the_largest(max_threshold):
+def test_dynamic_threshold_keeps_its_limit_below_the_max(max_threshold):
     image = 3 * CONDITIONAL
     computed = np.asarray(dynamic_threshold(95.0, max_threshold)(image))
     for index in range(3):
-        bound_of_image = min(max(np.quantile(np.abs(np.asarray(image[index])), 0.95), 1.0), max_threshold)
-        stated = np.clip(np.asarray(image[index]), -bound_of_image, bound_of_image) / bound_of_image
+        limit = min(max(np.quantile(np.abs(np.asarray(image[index])), 0.95), 1.0), max_threshold)
+        stated = np.clip(np.asarray(image[index]), -limit, limit) / limit
         np.testing.assert_allclose(computed[index], stated, atol=1e-5)
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match=r"max_threshold 0\.5"):
         dynamic_threshold(95.0, 0.5)
 
 
@@ -104,16 +104,16 @@ def test_guidance_and_threshold_keep_the_variance_of_the_conditional_estimate():
 def test_one_call_of_both_guides_as_two_do(learned):
     gammas = jax.random.uniform(jax.random.key(8), (6, 4, 4, 3))
 
-    def say(image, gamma):
+    def estimate(image, gamma):
         return ImageWithVariance(image, gamma) if learned else image
 
     def both(noisy, log_snr):
         np.testing.assert_array_equal(noisy, jnp.concatenate([NOISY, NOISY]))
         np.testing.assert_array_equal(log_snr, jnp.concatenate([LOG_SNR, LOG_SNR]))
-        return say(jnp.concatenate([CONDITIONAL, UNCONDITIONAL]), gammas)
+        return estimate(jnp.concatenate([CONDITIONAL, UNCONDITIONAL]), gammas)
 
     once = guide_batched(both, 3.0)(NOISY, LOG_SNR)
-    twice = guide(lambda *_: say(CONDITIONAL, gammas[:3]), lambda *_: say(UNCONDITIONAL, gammas[3:]), 3.0)(
+    twice = guide(lambda *_: estimate(CONDITIONAL, gammas[:3]), lambda *_: estimate(UNCONDITIONAL, gammas[3:]), 3.0)(
         NOISY, LOG_SNR
     )
     jax.tree.map(np.testing.assert_array_equal, once, twice)
@@ -141,7 +141,7 @@ def gaussian_estimate(mean, deviation):
     return denoise
 
 
-def test_a_classifier_leads_the_samples_to_its_class():
+def test_a_classifier_guides_the_samples_to_its_class():
     """Two classes, x ~ N(±0.5, 0.2²), each as frequent: with the exact p(y | z) at scale 1 it is sampling one class."""
     means, deviation, shape = (-0.5, 0.5), 0.2, (1, 1, 1)
 
@@ -156,24 +156,24 @@ def test_a_classifier_leads_the_samples_to_its_class():
 
     def any_class(noisy, log_snr):
         shares = jax.nn.softmax(jnp.stack([log_likelihood(noisy, log_snr, mean) for mean in means]), axis=0)
-        answers = jnp.stack([gaussian_estimate(mean, deviation)(noisy, log_snr) for mean in means])
-        return (shares[:, :, None, None, None] * answers).sum(0)
+        estimates = jnp.stack([gaussian_estimate(mean, deviation)(noisy, log_snr) for mean in means])
+        return (shares[:, :, None, None, None] * estimates).sum(0)
 
-    def draw(denoise):
+    def sample_all(denoise):
         keys = jax.random.split(jax.random.key(1), 2000)
         return np.asarray(sample(denoise, ddim(), space_as_karras(cosine, 100), keys, shape)).ravel()
 
-    free = draw(any_class)
+    free = sample_all(any_class)
     assert np.mean(free > 0) == pytest.approx(0.5, abs=0.05)
     towards_one = ClassifierGuidance(log_probability, 1.0, 1, "the second class")
-    led = draw(guide_by_classifier(any_class, towards_one))
+    guided = sample_all(guide_by_classifier(any_class, towards_one))
     # Of that class 0.62% lie on the other side.
-    assert np.mean(led > 0) == pytest.approx(0.9938, abs=0.004)
-    assert led.mean() == pytest.approx(0.5, abs=0.02) and led.std() == pytest.approx(deviation, abs=0.02)
-    strongly = draw(guide_by_classifier(any_class, towards_one._replace(scale=5.0)))
-    assert strongly.mean() > led.mean() and strongly.std() < led.std()
+    assert np.mean(guided > 0) == pytest.approx(0.9938, abs=0.004)
+    assert guided.mean() == pytest.approx(0.5, abs=0.02) and guided.std() == pytest.approx(deviation, abs=0.02)
+    strongly = sample_all(guide_by_classifier(any_class, towards_one._replace(scale=5.0)))
+    assert strongly.mean() > guided.mean() and strongly.std() < guided.std()
 
 
-def test_a_classifier_at_scale_zero_is_never_asked():
+def test_a_classifier_at_scale_zero_is_never_called():
     assert guide_by_classifier(ddim, ClassifierGuidance(sample, 0.0, 1, "")) is ddim
     assert guide_by_classifier(ddim, None) is ddim

@@ -1,4 +1,4 @@
-"""Samplers on problems whose answer is known."""
+"""Samplers on problems whose solution is known."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def keys(batch):
     return jax.random.split(jax.random.key(0), batch)
 
 
-def know_the_image(noisy, log_snr):
+def denoise_to_image(noisy, log_snr):
     return jnp.broadcast_to(IMAGE, noisy.shape)
 
 
@@ -44,9 +44,9 @@ def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
     log_snrs = space_uniformly(SCHEDULES[schedule], 7)[: stop + 1]
     noise = normal_for_each(fold_into_each(keys(5), 0), SHAPE)
     alpha, _ = signal_and_noise_scale(log_snrs[:1])
-    started = (noise - alpha * know_the_image(noise, None)) / signal_and_noise_scale(log_snrs[:1])[1]
-    expected = add_noise(know_the_image(noise, None), started, jnp.full((5,), log_snrs[-1]))
-    np.testing.assert_allclose(sample(know_the_image, ddim(), log_snrs, keys(5), SHAPE), expected, atol=2e-4)
+    started = (noise - alpha * denoise_to_image(noise, None)) / signal_and_noise_scale(log_snrs[:1])[1]
+    expected = add_noise(denoise_to_image(noise, None), started, jnp.full((5,), log_snrs[-1]))
+    np.testing.assert_allclose(sample(denoise_to_image, ddim(), log_snrs, keys(5), SHAPE), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
@@ -56,7 +56,7 @@ def test_an_ancestral_step_is_the_posterior(gamma):
     noisy = jnp.full((1, *SHAPE), 0.4)
     noise = jnp.full((1, *SHAPE), 1.7)
     log_snr, next_log_snr = cosine(jnp.asarray([0.7])), cosine(jnp.asarray([0.5]))
-    stepped, _ = ancestral(gamma).step(know_the_image, noisy, log_snr, next_log_snr, noise, ())
+    stepped, _ = ancestral(gamma).step(denoise_to_image, noisy, log_snr, next_log_snr, noise, ())
     mean, smallest = posterior(0.4, np.asarray(IMAGE), alpha_t, sigma_t, alpha_s, sigma_s)
     largest = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
     expected = mean + np.sqrt(smallest ** (1 - gamma) * largest**gamma) * 1.7
@@ -72,17 +72,17 @@ def test_a_learned_variance_lies_between_the_bounds_value_by_value():
         return np.asarray(rule.step(denoise, noisy, log_snr, next_log_snr, noise, ())[0])
 
     def learned(noisy, log_snr):
-        return ImageWithVariance(know_the_image(noisy, log_snr), gamma)
+        return ImageWithVariance(denoise_to_image(noisy, log_snr), gamma)
 
-    smallest, largest = (step_with(know_the_image, ancestral(end)) for end in (0.0, 1.0))
-    mean = np.asarray(ancestral().step(know_the_image, noisy, log_snr, next_log_snr, 0 * noise, ())[0])
+    smallest, largest = (step_with(denoise_to_image, ancestral(end)) for end in (0.0, 1.0))
+    mean = np.asarray(ancestral().step(denoise_to_image, noisy, log_snr, next_log_snr, 0 * noise, ())[0])
     expected = mean + (smallest - mean) ** (1 - np.asarray(gamma)) * (largest - mean) ** np.asarray(gamma)
     np.testing.assert_allclose(step_with(learned, ancestral()), expected, atol=1e-5)
-    np.testing.assert_array_equal(step_with(learned, ddim()), step_with(know_the_image, ddim()))
+    np.testing.assert_array_equal(step_with(learned, ddim()), step_with(denoise_to_image, ddim()))
 
 
 @pytest.mark.parametrize("steps", [1, 27, 100, 1000])
-def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
+def test_discrete_spacing_takes_every_n_th_step_and_ends_clean(steps):
     numbers = [number * (1000 // steps) for number in range(steps)][::-1]
     log_snrs = np.asarray(space_over_steps(discrete_cosine, steps))
     np.testing.assert_allclose(number_of_step(discrete_cosine)(jnp.asarray(log_snrs[:-1])), numbers, atol=1e-3)
@@ -91,7 +91,7 @@ def test_discrete_spacing_takes_every_so_manieth_step_and_ends_clean(steps):
 
 @pytest.mark.parametrize("steps", [1001, 300, 501])
 def test_discrete_spacing_that_skips_the_noise_is_refused(steps):
-    with pytest.raises(UserError, match="--steps that divides 1000"):
+    with pytest.raises(UserError, match=r"--steps .*\b1000\b"):
         space_over_steps(discrete_cosine, steps)
 
 
@@ -105,20 +105,20 @@ def test_ddim_with_full_noise_is_ancestral():
 
 
 @pytest.mark.parametrize("rule", [ddim(), ddim(0.5), ancestral(0.0), ancestral(0.5)])
-def test_many_steps_draw_from_a_gaussian(rule):
+def test_many_steps_sample_from_a_gaussian(rule):
     images = sample(gaussian_denoiser(0.3, 0.4), rule, space_uniformly(cosine, 200), keys(400), SHAPE)
     assert float(images.mean()) == pytest.approx(0.3, abs=0.02)
     assert float(images.std()) == pytest.approx(0.4, abs=0.02)
 
 
 @pytest.mark.parametrize("name", STEP_RULES)
-def test_a_picture_depends_on_its_own_key_alone(name):
-    def draw(picked):
+def test_an_image_depends_on_its_own_key_alone(name):
+    def sample_with(picked):
         return sample(
             gaussian_denoiser(0.0, 1.0), STEP_RULES[name](0.0, 0.0), space_uniformly(cosine, 5), picked, SHAPE
         )
 
-    alone, together = draw(keys(6)[2:3]), draw(keys(6))
+    alone, together = sample_with(keys(6)[2:3]), sample_with(keys(6))
     np.testing.assert_allclose(alone[0], together[2], atol=1e-6)
     assert np.abs(np.asarray(together[0] - together[1])).max() > 0.1
 
@@ -132,7 +132,7 @@ def test_fresh_noise_at_every_step():
             init=lambda noisy: jnp.zeros(()),
             step=lambda d, z, a, b, noise, memory: (noise, memory),
         )
-        seen.append(sample(know_the_image, rule, space_uniformly(cosine, 3)[: steps + 1], keys(1), SHAPE))
+        seen.append(sample(denoise_to_image, rule, space_uniformly(cosine, 3)[: steps + 1], keys(1), SHAPE))
     start = normal_for_each(fold_into_each(keys(1), 0), SHAPE)
     arrays = [np.asarray(array).ravel() for array in (*seen, start)]
     assert np.abs(np.corrcoef(arrays) - np.eye(3)).max() < 0.5

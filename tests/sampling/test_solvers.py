@@ -18,7 +18,7 @@ SHAPE = (2, 2, 3)
 
 
 def mixture_estimate(noisy, log_snr):
-    """E[x | z] where each value is drawn from a mixture of three Gaussians."""
+    """E[x | z] where each value is a sample of a mixture of three Gaussians."""
     alpha, sigma = signal_and_noise_scale(log_snr)
     logits, means = [], []
     for mean, deviation, share in zip(MEANS, DEVIATIONS, SHARES, strict=True):
@@ -54,12 +54,12 @@ def keys(batch):
 
 
 def error_of(name, steps, begin=-6.0, end=5.0):
-    """The largest error of a rule between two log-SNRs."""
+    """The mean error of a rule between two log-SNRs."""
     with jax.enable_x64(True):
         log_snrs = jnp.linspace(begin, end, steps + 1)
-        drawn = sample(mixture_estimate, STEP_RULES[name](0.0, 0.0), log_snrs, keys(8), SHAPE)
+        sampled = sample(mixture_estimate, STEP_RULES[name](0.0, 0.0), log_snrs, keys(8), SHAPE)
         start = normal_for_each(fold_into_each(keys(8), 0), SHAPE)
-        return np.abs(np.asarray(drawn) - exact_path(np.asarray(start), begin, end)).mean()
+        return np.abs(np.asarray(sampled) - exact_path(np.asarray(start), begin, end)).mean()
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("heun", 2), ("unipc", 3)])
@@ -79,26 +79,26 @@ def test_higher_orders_need_fewer_steps():
 @pytest.mark.parametrize(
     ("spacing", "steps"), [("uniform", 1), ("uniform", 2), ("discrete", 10), ("log_snr", 10), ("karras", 10)]
 )
-def test_any_rule_along_any_spacing_ends_at_the_image_it_was_told(name, spacing, steps):
+def test_any_rule_along_any_spacing_ends_at_the_image_of_its_denoiser(name, spacing, steps):
     image = jax.random.uniform(jax.random.key(9), SHAPE, minval=-1, maxval=1)
     log_snrs = SPACINGS[spacing](cosine, steps)
     assert log_snrs.shape == (steps + 1,) and (np.diff(log_snrs) > 0).all()
-    drawn = sample(lambda noisy, _: jnp.broadcast_to(image, noisy.shape), STEP_RULES[name](0.0, 0.0), log_snrs,
+    sampled = sample(lambda noisy, _: jnp.broadcast_to(image, noisy.shape), STEP_RULES[name](0.0, 0.0), log_snrs,
                    keys(3), SHAPE)  # fmt: skip
-    np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=2e-3)
+    np.testing.assert_allclose(sampled, np.broadcast_to(image, sampled.shape), atol=2e-3)
 
 
 def test_two_steps_of_the_second_order_are_two_of_the_first():
-    """The first step has no past, and the last goes onto the clean image."""
+    """The first step has no history, and the last goes onto the clean image."""
     log_snrs = SPACINGS["uniform"](cosine, 2)
     for name, plain in (("dpm_solver_2m", ddim()), ("dpm_solver_2m_sde", ancestral())):
-        drawn, expected = (
+        sampled, expected = (
             sample(mixture_estimate, rule, log_snrs, keys(4), SHAPE) for rule in (STEP_RULES[name](0.0, 0.0), plain)
         )
-        np.testing.assert_allclose(drawn, expected, atol=1e-5)
+        np.testing.assert_allclose(sampled, expected, atol=1e-5)
 
 
-def test_the_sde_rule_draws_from_the_mixture_in_few_steps():
+def test_the_sde_rule_samples_from_the_mixture_in_few_steps():
     """Its spread in 20 steps is nearer to the mixture's than that of ancestral sampling."""
     exact = np.sqrt((SHARES * (DEVIATIONS**2 + MEANS**2)).sum() - (SHARES * MEANS).sum() ** 2)
     log_snrs = SPACINGS["karras"](cosine, 20)

@@ -1,4 +1,4 @@
-"""When and whom a kill hits: drawn from the seed and the start's number, so that a torture that was cut goes on."""
+"""The time and the victims of a kill. They depend on the seed and the start's number, so that a run can be resumed."""
 
 import time
 import zlib
@@ -14,12 +14,12 @@ SHARES = {"anywhere": 0.45, "beginning": 0.1, "checkpoint": 0.25, "preview": 0.1
 anywhere: uniform over the seconds of a whole run.
 beginning: between the imports and the first step: settings, data, leftovers, restoring.
 checkpoint: from the beginning of a checkpoint to a little after it is whole.
-preview: while it is drawn and written.
+preview: while it is sampled and written.
 line: half of a line of metrics is written.
 """
 
-LONGEST = 900.0
-"""Seconds that nothing takes."""
+MAX_SECONDS = 900.0
+"""Max seconds that any wait takes."""
 
 
 class Aim(NamedTuple):
@@ -52,12 +52,12 @@ def generator_of(seed: int, *numbers: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(str(number).encode()) for number in numbers)])
 
 
-def draw_aim(seed: int, name: str, variant: Variant, number: int) -> Aim:
+def choose_aim(seed: int, name: str, variant: Variant, number: int) -> Aim:
     """The aim of the kill of a variant's start of a number."""
-    draw = generator_of(seed, name, number)
-    at = str(draw.choice(list(SHARES), p=list(SHARES.values())))
-    victims = variant.victims[draw.integers(len(variant.victims))]
-    return Aim(at, float(draw.random()), int(draw.integers(2)), (0,) if at == "line" else victims)
+    generator = generator_of(seed, name, number)
+    at = str(generator.choice(list(SHARES), p=list(SHARES.values())))
+    victims = variant.victims[generator.integers(len(variant.victims))]
+    return Aim(at, float(generator.random()), int(generator.integers(2)), (0,) if at == "line" else victims)
 
 
 def line_to_cut(aim: Aim, newest: int) -> int:
@@ -71,23 +71,23 @@ def strike(start: Start, aim: Aim, durations: Durations) -> bool:
     def ended() -> bool:
         return len(start.living()) < len(start.hosts)
 
-    def has_told(at: str, times: int = 1) -> bool:
-        return sum(line["at"] == at for line in start.told()) >= times
+    def has_recorded(at: str, times: int = 1) -> bool:
+        return sum(line["at"] == at for line in start.events()) >= times
 
     if aim.at == "line":
-        wait_until(ended, LONGEST)
+        wait_until(ended, MAX_SECONDS)
         return start.hosts[0].poll() == -9
     waiting = {
         "anywhere": (lambda: True, durations.whole),
-        "beginning": (lambda: has_told("main"), durations.beginning),
-        "checkpoint": (lambda: has_told("checkpoint", aim.skipped + 1), 1.2 * durations.checkpoint),
-        "preview": (lambda: has_told("preview", aim.skipped + 1), durations.preview),
+        "beginning": (lambda: has_recorded("main"), durations.beginning),
+        "checkpoint": (lambda: has_recorded("checkpoint", aim.skipped + 1), 1.2 * durations.checkpoint),
+        "preview": (lambda: has_recorded("preview", aim.skipped + 1), durations.preview),
     }
     seen, length = waiting[aim.at]
-    if not wait_until(lambda: seen() or ended(), LONGEST):
-        raise TimeoutError(f"nothing happens in {start.place.workdir}")
+    if not wait_until(lambda: seen() or ended(), MAX_SECONDS):
+        raise TimeoutError(f"nothing happens in {start.paths.workdir}")
     until = (start.began if aim.at == "anywhere" else time.monotonic()) + aim.fraction * length
-    wait_until(lambda: time.monotonic() >= until or ended(), LONGEST)
+    wait_until(lambda: time.monotonic() >= until or ended(), MAX_SECONDS)
     if ended():
         return False
     start.kill(aim.victims)
@@ -100,7 +100,7 @@ def measure(start: Start) -> Durations:
     Raises:
         RuntimeError: it failed.
     """
-    folder = start.place.workdir / "checkpoints"
+    folder = start.paths.workdir / "checkpoints"
     whole: dict[str, float] = {}
     while start.living():
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -108,9 +108,9 @@ def measure(start: Start) -> Durations:
                 whole.setdefault(path.name, time.time())
         time.sleep(0.02)
     if any(start.statuses()):
-        raise RuntimeError(f"the uninterrupted run ended with {start.statuses()}: {start.place.output(0).read_text()}")
-    told = start.told()
-    when = {(line["at"], line.get("step", 0)): line["when"] for line in told}
+        raise RuntimeError(f"the uninterrupted run ended with {start.statuses()}: {start.paths.output(0).read_text()}")
+    events = start.events()
+    when = {(line["at"], line.get("step", 0)): line["when"] for line in events}
     checkpoints = [seen - when["checkpoint", int(name)] for name, seen in whole.items()]
     previews = [time - when["preview", step] for (at, step), time in when.items() if at == "preview ended"]
     first = min(time for (at, _), time in when.items() if at == "batch")

@@ -85,8 +85,8 @@ def encode_quickly(encoder: BatchedEncoder, captions: Sequence[str], length: int
     """Embeddings of captions that depend on all their words and are made in no time."""
     size = length or 8
     seeds = [int.from_bytes(hashlib.sha256(caption.encode()).digest()[:4], "little") for caption in captions]
-    drawn = [np.random.default_rng(seed).standard_normal((size, encoder.width), np.float32) for seed in seeds]
-    return Text(jnp.asarray(np.stack(drawn)), jnp.ones((len(seeds), size), bool))
+    embeddings = [np.random.default_rng(seed).standard_normal((size, encoder.width), np.float32) for seed in seeds]
+    return Text(jnp.asarray(np.stack(embeddings)), jnp.ones((len(seeds), size), bool))
 
 
 class Loaders:
@@ -96,14 +96,14 @@ class Loaders:
         self.began: str = ""
         self.run_on = True
 
-    def noting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*args: Any, **kwargs: Any) -> Any:
+    def record_start(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             self.began = self.began or name
             if not self.run_on:
                 raise StoppedError
             return function(*args, **kwargs)
 
-        return noted
+        return wrapped
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -120,9 +120,9 @@ class Loaders:
         ]
         before = [(owner, name, getattr(owner, name)) for owner, name in watched if hasattr(owner, name)]
         for owner, name, function in before:
-            setattr(owner, name, self.noting(name, function))
+            setattr(owner, name, self.record_start(name, function))
         # A quick encoder: MiniLM would be most of the time.
-        BatchedEncoder.encode = self.noting("encode", encode_quickly)  # type: ignore[method-assign]
+        BatchedEncoder.encode = self.record_start("encode", encode_quickly)  # type: ignore[method-assign]
         served, joined, left = listening.serve, processes.join, processes.exit_now
         listening.serve = lambda *_: None  # type: ignore[assignment]
         processes.join = lambda *_: None  # type: ignore[assignment]
@@ -136,27 +136,27 @@ class Loaders:
             listening.serve, processes.join, processes.exit_now = served, joined, left
 
 
-def draw_line(seed: int, number: int, only: Sequence[str]) -> tuple[str, list[str]]:
+def make_line(seed: int, number: int, only: Sequence[str]) -> tuple[str, list[str]]:
     """The command and the flags of one number."""
-    draws = np.random.default_rng([seed, number])
+    generator = np.random.default_rng([seed, number])
     names = [name for name in COMMANDS if not only or name in only]
     weights = np.asarray([COMMANDS[name].weight for name in names], float)
-    name = str(draws.choice(names, p=weights / weights.sum()))
-    return name, COMMANDS[name].draw(draws)
+    name = str(generator.choice(names, p=weights / weights.sum()))
+    return name, COMMANDS[name].draw(generator)
 
 
 def load_fresh(name: str) -> Any:
-    """Imports a command anew, so that its flags are those of its first start."""
-    again = [
+    """Imports a command again, so that its flags are those of its first start."""
+    modules = [
         *MODULES.values(),
         "imagen_jax.runtime.distributed_flags",
         "imagen_jax.cascade.sampling_flags",
         "imagen_jax.cascade.stage_flags",
     ]
     for flag in [*flags.FLAGS]:
-        if flag.partition(".")[0] == "config" or flags.FLAGS.find_module_defining_flag(flag) in again:
+        if flag.partition(".")[0] == "config" or flags.FLAGS.find_module_defining_flag(flag) in modules:
             delattr(flags.FLAGS, flag)
-    for module in again:
+    for module in modules:
         sys.modules.pop(module, None)
         room, _, name_in_room = module.rpartition(".")
         vars(sys.modules.get(room, imagen_jax)).pop(name_in_room, None)
@@ -197,14 +197,14 @@ def run_line(command: Command, name: str, arguments: Sequence[str], loaders: Loa
     return Outcome(kind, said, time.perf_counter() - began)
 
 
-def run_all(asked: argparse.Namespace) -> list[dict[str, Any]]:
+def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs all lines, and prints what came of each finding."""
     loaders = Loaders()
     lines = []
-    for number in range(asked.first, asked.first + asked.count):
-        name, arguments = draw_line(asked.seed, number, asked.command)
-        loaders.run_on = bool(np.random.default_rng([asked.seed, number, 1]).random() < asked.run_share)
-        # The cascade in the box takes minutes, and other tests draw with it.
+    for number in range(options.first, options.first + options.count):
+        name, arguments = make_line(options.seed, number, options.command)
+        loaders.run_on = bool(np.random.default_rng([options.seed, number, 1]).random() < options.run_share)
+        # The bundled cascade takes minutes, and other tests sample from it.
         loaders.run_on &= name not in ("sample", "evaluate") or any("--stages" in flag for flag in arguments)
         with loaders.watching():
             outcome = run_line(COMMANDS[name], name, arguments, loaders)
@@ -213,7 +213,7 @@ def run_all(asked: argparse.Namespace) -> list[dict[str, Any]]:
             Path(path).unlink(missing_ok=True)
         line = {"number": number, "command": name, "arguments": arguments, **outcome._asdict()}
         lines.append(line)
-        if outcome.is_finding or asked.show:
+        if outcome.is_finding or options.show:
             print(json.dumps(line), flush=True)
     return lines
 
@@ -236,13 +236,13 @@ def main() -> None:
     arguments.add_argument("--command", choices=COMMANDS, action="append", default=[])
     arguments.add_argument("--run_share", type=float, default=0.3)
     arguments.add_argument("--show", action="store_true", help="Print every line, not findings alone.")
-    asked = arguments.parse_args()
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_all(Path(folder))
         before = Path.cwd()
         os.chdir(folder)
         try:
-            lines = run_all(asked)
+            lines = run_all(options)
         finally:
             os.chdir(before)
     print(count(lines))

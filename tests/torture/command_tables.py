@@ -29,11 +29,11 @@ class Command(NamedTuple):
     stray: tuple[tuple[str, ...], ...] = ()
     results: tuple[str, ...] = ()
 
-    def draw(self, draws: np.random.Generator) -> list[str]:
+    def draw(self, generator: np.random.Generator) -> list[str]:
         """Draws a command line; the flags of one choice are separated by spaces."""
-        chosen = [str(draws.choice(group)) for group in self.required]
+        chosen = [str(generator.choice(group)) for group in self.required]
         for groups, mean in ((self.optional, FEW), (self.stray, STRAY)):
-            chosen += [str(draws.choice(group)) for group in groups if draws.random() < mean / len(groups)]
+            chosen += [str(generator.choice(group)) for group in groups if generator.random() < mean / len(groups)]
         return [flag for one in chosen for flag in one.split(" ") if flag]
 
     def has_result(self) -> bool:

@@ -74,9 +74,9 @@ def write_all(folder: Path) -> None:
 
 def write_images(folder: Path) -> None:
     """Writes images to edit, and masks of several kinds."""
-    draws = np.random.default_rng(0)
-    Image.fromarray(draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / "photo.png")
-    Image.fromarray(draws.integers(0, 256, (20, 40, 3), dtype=np.uint8)).save(folder / "wide.png")
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / "photo.png")
+    Image.fromarray(generator.integers(0, 256, (20, 40, 3), dtype=np.uint8)).save(folder / "wide.png")
     masks = {"mask": (20, slice(0, 9)), "all": (20, slice(0, 20)), "none": (20, slice(0, 0)), "edge": (40, slice(0, 9))}
     for name, (width, white) in masks.items():
         mask = np.zeros((20, width), np.uint8)

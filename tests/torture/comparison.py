@@ -1,4 +1,4 @@
-"""What of a run that was killed differs from the uninterrupted one."""
+"""Compares a run that was killed with the uninterrupted one."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from tests.torture import tiny
-from tests.torture.runs import PREVIEWED, STEPS, Place, effective_batches
+from tests.torture.runs import PREVIEWED, STEPS, RunPaths, effective_batches
 
 OF_TIME = re.compile("per_second|seconds|overhead|input_wait|goodput|memory")
 
@@ -27,9 +27,9 @@ def shapes():
     return make_training(config, build_stage(config)).state
 
 
-def contents(place: Place) -> dict[str, np.ndarray]:
+def contents(paths: RunPaths) -> dict[str, np.ndarray]:
     """The arrays of the newest checkpoint by their names, keys as their numbers; and the position in the data."""
-    with CheckpointStore(place.workdir / "checkpoints") as checkpoints:
+    with CheckpointStore(paths.workdir / "checkpoints") as checkpoints:
         state, data_state = checkpoints.restore(shapes())
     found = {"data position": np.array(json.dumps(data_state, sort_keys=True))}
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
@@ -47,7 +47,7 @@ def same_bits(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 
 def metrics(workdir: Path) -> list[dict]:
-    """The lines of metrics without what speaks of time and memory."""
+    """The lines of metrics without times and memory."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if not OF_TIME.search(name)} for line in lines]
 
@@ -59,30 +59,30 @@ def pictures(workdir: Path) -> dict[str, bytes]:
     return {str(step): file.read_bytes() if file.exists() else b"" for step, file in files.items()}
 
 
-def differences(whole: Place, cut: Place, processes: int) -> list[str]:
+def differences(whole: RunPaths, killed: RunPaths, processes: int) -> list[str]:
     """Names of what differs between two finished runs; empty: nothing does."""
     found = []
-    before, after = contents(whole), contents(cut)
+    before, after = contents(whole), contents(killed)
     found += [name for name in sorted({*before, *after}) if not same_bits(before.get(name), after.get(name))]
-    batches = zip(effective_batches(whole, processes), effective_batches(cut, processes), strict=True)
+    batches = zip(effective_batches(whole, processes), effective_batches(killed, processes), strict=True)
     found += [f"batch of step {step}" for step, (one, other) in enumerate(batches, 1) if one != other or None in one]
-    lines, others = metrics(whole.workdir), metrics(cut.workdir)
+    lines, others = metrics(whole.workdir), metrics(killed.workdir)
     pairs = zip(lines, others, strict=False)
     found += ["number of lines of metrics"] * (len(lines) != len(others))
     found += [f"line {number} of metrics" for number, pair in enumerate(pairs, 1) if pair[0] != pair[1]]
-    drawn, redrawn = pictures(whole.workdir), pictures(cut.workdir)
-    found += [f"preview {name}" for name in drawn if drawn[name] != redrawn[name] or not drawn[name]]
+    previews, others_previews = pictures(whole.workdir), pictures(killed.workdir)
+    found += [f"preview {name}" for name in previews if previews[name] != others_previews[name] or not previews[name]]
     return found
 
 
-def leftovers(whole: Place, cut: Place) -> list[str]:
+def leftovers(whole: RunPaths, killed: RunPaths) -> list[str]:
     """Files and checkpoints that only one of two finished runs has, previews left out."""
     names = [
         {
-            path.relative_to(place.workdir).as_posix()
+            path.relative_to(paths.workdir).as_posix()
             for pattern in ("*", "checkpoints/*")
-            for path in place.workdir.glob(pattern)
+            for path in paths.workdir.glob(pattern)
         }
-        for place in (whole, cut)
+        for paths in (whole, killed)
     ]
     return sorted(names[0] ^ names[1])

@@ -1,4 +1,4 @@
-"""Feeds readers with inputs that nobody meant. Whatever comes of one, it is a result or a sentence of ours, soon.
+"""Feeds readers with random inputs. Each must soon give a result or one of our own errors.
 
 From the repository's root::
 
@@ -6,7 +6,7 @@ From the repository's root::
     python -m tests.torture.fuzz --parser=torch_file --seed=0 --first=4711 --inputs=1     # that input again
 
 An input follows from parser, seed and number. A crash is any other error, more processor time than the reader's
-``seconds``, more memory than ``MOST_MEMORY``, or the end of the process, which is watched from another one; its input
+``seconds``, more memory than ``MAX_MEMORY``, or the end of the process, which is watched from another one; its input
 is kept in ``--out``. Results are in ``fuzz.md``.
 """
 
@@ -29,13 +29,13 @@ from typing import NamedTuple
 from tests.torture.parsers import PARSERS
 from tests.torture.readers import OUR_ERRORS, Parser
 
-MOST_MEMORY = 2**30
+MAX_MEMORY = 2**30
 """Bytes more than before the input."""
 
 HOPELESS = 20
 """Seconds of processor time after which the process is ended."""
 
-LONGEST_SENTENCE = 2000
+MAX_MESSAGE_BYTES = 2000
 
 
 class Crash(NamedTuple):
@@ -61,7 +61,7 @@ def feed(parser: Parser, content: bytes, number: int = 0) -> Crash | None:
             parser.read(content)
     except OUR_ERRORS as error:
         try:
-            if len(str(error).encode()) > LONGEST_SENTENCE:
+            if len(str(error).encode()) > MAX_MESSAGE_BYTES:
                 problem = f"a sentence of {len(str(error))} characters: {str(error)[:300]}"
         except UnicodeEncodeError:
             problem = f"a sentence that can't be printed: {error!a}"
@@ -73,13 +73,13 @@ def feed(parser: Parser, content: bytes, number: int = 0) -> Crash | None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     if not problem and seconds > parser.seconds:
         problem = f"it takes {seconds:.1f} seconds"
-    if not problem and grown > MOST_MEMORY:
+    if not problem and grown > MAX_MEMORY:
         problem = f"it takes {grown / 2**20:.0f} MiB"
     return Crash(number, problem, content) if problem else None
 
 
 def keep(crash: Crash, out: Path, name: str, seed: int) -> None:
-    """Tells of a crash and keeps its input."""
+    """Prints a crash and keeps its input."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}-{seed}-{crash.number}.bin"
     file.write_bytes(crash.content)
@@ -88,7 +88,7 @@ def keep(crash: Crash, out: Path, name: str, seed: int) -> None:
 
 def work(name: str, seed: int, numbers: range, out: Path, progress: Path) -> None:
     """Feeds a reader; writes before each input which it is, and at the end how many crashes there were."""
-    # Whoever looks into a crash looks at this process's own end.
+    # To look into a crash, look at the end of this process.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     crashes = 0
     with tempfile.TemporaryDirectory() as folder, progress.open("r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
@@ -138,19 +138,25 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "fuzz")
     arguments.add_argument("--progress", type=Path, help="Used between the two processes.")
-    asked = arguments.parse_args()
-    numbers = range(asked.first, asked.first + asked.inputs)
-    if asked.progress:
-        work(asked.parser, asked.seed, numbers, asked.out, asked.progress)
+    options = arguments.parse_args()
+    numbers = range(options.first, options.first + options.inputs)
+    if options.progress:
+        work(options.parser, options.seed, numbers, options.out, options.progress)
         return
     total = 0
-    for name in PARSERS if asked.parser == "all" else [asked.parser]:
+    for name in PARSERS if options.parser == "all" else [options.parser]:
         started, children = time.perf_counter(), os.times()
-        crashes = watch(name, asked.seed, numbers, asked.out)
+        crashes = watch(name, options.seed, numbers, options.out)
         used = os.times()
         cpu = used.children_user + used.children_system - children.children_user - children.children_system
-        said = {"parser": name, "inputs": asked.inputs, "seed": asked.seed, "crashes": crashes, "cpu": round(cpu, 1)}
-        print(json.dumps({**said, "seconds": round(time.perf_counter() - started, 1)}), flush=True)
+        result = {
+            "parser": name,
+            "inputs": options.inputs,
+            "seed": options.seed,
+            "crashes": crashes,
+            "cpu": round(cpu, 1),
+        }
+        print(json.dumps({**result, "seconds": round(time.perf_counter() - started, 1)}), flush=True)
         total += crashes
     sys.exit(1 if total else 0)
 

@@ -10,7 +10,8 @@ runs follow until all kills are spent.
 The variant ``mesh`` has another mesh at each start. Sums are made in another order there, so it is compared with a run
 that is never killed and changes its mesh at the same steps.
 
-Each kill is a line of ``OUT/log.jsonl``, and the same command goes on where it was cut. The report is made of the log.
+Each kill is a line of ``OUT/log.jsonl``. After an interruption, the same command continues. The report is made of the
+log.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.runtime.exit_status import ExitStatus
-from tests.torture.aims import LONGEST, Durations, draw_aim, generator_of, line_to_cut, measure, strike
+from tests.torture.aims import MAX_SECONDS, Durations, choose_aim, generator_of, line_to_cut, measure, strike
 from tests.torture.comparison import differences, leftovers
 from tests.torture.report import write_report
 from tests.torture.runs import (
     SECONDS_TO_END,
     VARIANTS,
-    Place,
+    RunPaths,
     Start,
     effective_meshes,
     newest_checkpoint,
@@ -42,8 +43,8 @@ from tests.torture.runs import (
 FEW = 4
 """Kills for which it does not pay to measure how long things take once all is compiled."""
 
-MOST_STUMBLES = 3
-"""So often in a row a start may fail without having been killed."""
+MAX_STUMBLES = 3
+"""Max number of consecutive starts that fail without having been killed."""
 
 
 class Torture:
@@ -81,9 +82,9 @@ class Torture:
         """How many there were."""
         return len(self.of_kind("kill"))
 
-    def place(self, name: str) -> Place:
-        """Where a run lies."""
-        return Place(self.out / self.name / name, self.out / "data", self.out / "cache")
+    def paths(self, name: str) -> RunPaths:
+        """The paths of a run."""
+        return RunPaths(self.out / self.name / name, self.out / "data", self.out / "cache")
 
     def torture(self, kills: int) -> None:
         """Spends kills, and lets the run that is then at work end."""
@@ -97,13 +98,13 @@ class Torture:
 
     def measure_whole(self, warm: bool) -> Durations:
         """Trains without a kill, unless that was done; if asked, when all is compiled already, as for later starts."""
-        if known := self.of_kind("whole"):
-            return Durations(**known[0]["seconds"])
-        place = self.place("whole")
-        clear(place)
+        if earlier := self.of_kind("whole"):
+            return Durations(**earlier[0]["seconds"])
+        paths = self.paths("whole")
+        clear(paths)
         if warm:
             self.compile()
-        durations = measure(Start(place, self.variant, self.variant.meshes[0]))
+        durations = measure(Start(paths, self.variant, self.variant.meshes[0]))
         self.log("whole", seconds=durations._asdict())
         return durations
 
@@ -114,39 +115,39 @@ class Torture:
             RuntimeError: that failed.
         """
         for number, mesh in enumerate(self.variant.meshes):
-            place = self.place(f"compiled_{number}")
-            clear(place)
-            start = Start(place, self.variant, mesh, steps=2)
-            if not start.wait(LONGEST) or any(start.statuses()):
-                raise RuntimeError(f"the run that fills the cache failed: {place.output(0).read_text()}")
-            clear(place)
+            paths = self.paths(f"compiled_{number}")
+            clear(paths)
+            start = Start(paths, self.variant, mesh, steps=2)
+            if not start.wait(MAX_SECONDS) or any(start.statuses()):
+                raise RuntimeError(f"the run that fills the cache failed: {paths.output(0).read_text()}")
+            clear(paths)
 
     def start_once(self, durations: Durations, with_kill: bool) -> bool:
         """Starts the run, and kills it if it lives long enough; whether it is done."""
-        place, number = self.place(f"run_{self.run}"), len(self.lines)
+        paths, number = self.paths(f"run_{self.run}"), len(self.lines)
         is_first = self.lines[-1]["kind"] in ("whole", "run", "unhurt")
         if is_first:
-            clear(place)
-        from_step = newest_checkpoint(place)
-        mesh = self.draw_mesh(number)
-        aim = draw_aim(self.seed, self.name, self.variant, number)
+            clear(paths)
+        from_step = newest_checkpoint(paths)
+        mesh = self.choose_mesh(number)
+        aim = choose_aim(self.seed, self.name, self.variant, number)
         cut_line = line_to_cut(aim, from_step) if with_kill else 0
-        start = Start(place, self.variant, mesh, cut_line=cut_line)
+        start = Start(paths, self.variant, mesh, cut_line=cut_line)
         facts: dict[str, object] = {"mesh": mesh, "from": from_step}
         if with_kill and strike(start, aim, durations):
             facts |= {
                 "aim": aim._asdict(),
                 "after": round(start.seconds, 2),
-                "told": [{key: told[key] for key in ("at", "step") if key in told} for told in start.told()[-1:]],
+                "told": [{key: event[key] for key in ("at", "step") if key in event} for event in start.events()[-1:]],
             }
             facts |= self.watch_end(start)
-            self.log("kill", **facts, unfinished=start.unfinished(), newest=newest_checkpoint(place))
+            self.log("kill", **facts, unfinished=start.unfinished(), newest=newest_checkpoint(paths))
             return False
-        if not start.wait(LONGEST):
+        if not start.wait(MAX_SECONDS):
             start.kill(None)
         facts["orphans"] = start.orphans()
         if any(start.statuses()):
-            tails = [place.output(index).read_text()[-2000:] for index in range(self.variant.processes)]
+            tails = [paths.output(index).read_text()[-2000:] for index in range(self.variant.processes)]
             self.log("stumble", **facts, statuses=start.statuses(), after=round(start.seconds, 2), told=tails)
             return False
         if is_first:
@@ -154,7 +155,7 @@ class Torture:
             self.log("unhurt", mesh=mesh, after=round(start.seconds, 2))
         return not is_first
 
-    def draw_mesh(self, number: int) -> str:
+    def choose_mesh(self, number: int) -> str:
         """The mesh of the next start: another than before."""
         before = self.lines[-1].get("mesh")
         others = [mesh for mesh in self.variant.meshes if mesh != before] or list(self.variant.meshes)
@@ -176,38 +177,38 @@ class Torture:
         }
 
     def check_stumbles(self) -> None:
-        """Ends where a run can't go on.
+        """Ends if a run can't continue.
 
         Raises:
             RuntimeError: it can't.
         """
-        last = self.lines[-MOST_STUMBLES:]
-        if len(last) == MOST_STUMBLES and all(line["kind"] == "stumble" for line in last):
-            raise RuntimeError(f"run {self.run} of {self.name} does not go on: {last[-1]['told'][0]}")
+        last = self.lines[-MAX_STUMBLES:]
+        if len(last) == MAX_STUMBLES and all(line["kind"] == "stumble" for line in last):
+            raise RuntimeError(f"run {self.run} of {self.name} does not continue: {last[-1]['told'][0]}")
 
     def compare(self) -> None:
         """Compares a run that is done, and removes it where nothing differs."""
-        place, whole = self.place(f"run_{self.run}"), self.place("whole")
-        meshes = list(effective_meshes(place))
+        paths, whole = self.paths(f"run_{self.run}"), self.paths("whole")
+        meshes = list(effective_meshes(paths))
         if len(self.variant.meshes) > 1:
-            whole = self.place(f"whole_{self.run}")
+            whole = self.paths(f"whole_{self.run}")
             clear(whole)
             for mesh, until in meshes:
                 start = Start(whole, self.variant, mesh, steps=until)
-                if not start.wait(LONGEST) or any(start.statuses()):
+                if not start.wait(MAX_SECONDS) or any(start.statuses()):
                     raise RuntimeError(f"a run without kills failed: {whole.output(0).read_text()}")
-        found, left = differences(whole, place, self.variant.processes), leftovers(whole, place)
+        found, left = differences(whole, paths, self.variant.processes), leftovers(whole, paths)
         self.log("run", meshes=meshes, differences=found, leftovers=left)
         if not found and not left:
-            clear(place)
-            if whole != self.place("whole"):
+            clear(paths)
+            if whole != self.paths("whole"):
                 clear(whole)
 
 
-def clear(place: Place) -> None:
+def clear(paths: RunPaths) -> None:
     """Removes a run, and what lies beside it."""
-    shutil.rmtree(place.workdir, ignore_errors=True)
-    for file in place.workdir.parent.glob(f"{place.workdir.name}.*"):
+    shutil.rmtree(paths.workdir, ignore_errors=True)
+    for file in paths.workdir.parent.glob(f"{paths.workdir.name}.*"):
         file.unlink()
 
 
@@ -234,7 +235,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, required=True, help="of all variants together")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--variant", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
-    parser.add_argument("--out", type=Path, default=Path("runs/torture"), help="the same folder goes on")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/torture"), help="output folder; the same folder continues"
+    )
     parser.add_argument("--report", type=Path, help="default: OUT/kill.md")
     options = parser.parse_args(arguments)
     options.variant = options.variant.split(",")

@@ -18,10 +18,10 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 if __name__ == "__main__":
-    # Before the long imports: whoever kills us must not leave us behind when it is cut itself.
+    # Before the long imports: this process must end with the one that kills it.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(os.environ["TORTURE_PARENT"]):
-        sys.exit("whoever started us is gone")
+        sys.exit("the parent process has ended")
 
 import hashlib
 import itertools
@@ -42,26 +42,26 @@ CUT = int(os.environ.get("TORTURE_CUT_LINE", "0"))
 run_loop, join_as_flagged, write_line = train.run_loop, train.join_as_flagged, MetricsWriter.write
 
 
-def tell(at, **facts):
-    """Adds a line at once; what a kill cuts in two spoils no other line."""
+def record(at, **facts):
+    """Appends a line at once. A line that a kill truncates damages no other line."""
     os.write(RECORD, f"\n{json.dumps({'at': at, 'when': time.time(), **facts})}\n".encode())
 
 
 def digest_of(examples):
     """Of all arrays of a host batch."""
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(examples):
-        told.update(name.encode() + np.ascontiguousarray(examples[name]).tobytes())
-    return told.hexdigest()[:16]
+        digest.update(name.encode() + np.ascontiguousarray(examples[name]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def recorded(hook):
-    """A hook that tells when it begins and ends; the loop's own, at each step, does not."""
+    """A hook that records its begin and end, except the loop's own hook, which runs at each step."""
 
-    def act(number, moment):
-        tell(hook.name, step=number)
-        hook.act(number, moment)
-        tell(f"{hook.name} ended", step=number)
+    def act(number, info):
+        record(hook.name, step=number)
+        hook.act(number, info)
+        record(f"{hook.name} ended", step=number)
 
     return hook if hook.name == "loop" else hook._replace(act=act)
 
@@ -69,10 +69,10 @@ def recorded(hook):
 def recorded_loop(state, *arguments, put, hooks, **named):
     first = int(state.step) + 1
     numbers = itertools.count(first)
-    tell("loop", step=first, mesh=MESH)
+    record("loop", step=first, mesh=MESH)
 
     def recorded_put(examples):
-        tell("batch", step=next(numbers), keys=examples["key"].tolist(), digest=digest_of(examples))
+        record("batch", step=next(numbers), keys=examples["key"].tolist(), digest=digest_of(examples))
         return put(examples)
 
     return run_loop(state, *arguments, put=recorded_put, hooks=list(map(recorded, hooks)), **named)
@@ -80,7 +80,7 @@ def recorded_loop(state, *arguments, put, hooks, **named):
 
 def recorded_join():
     join_as_flagged()
-    tell("joined")
+    record("joined")
 
 
 def cut_line(writer, step, metrics):
@@ -94,8 +94,8 @@ def cut_line(writer, step, metrics):
 
 
 if __name__ == "__main__":
-    # Else a process whose companion was killed before they met would wait for five minutes.
+    # Otherwise a process whose peer was killed before they connected would wait for five minutes.
     processes.JOIN_SECONDS = 45
     train.run_loop, train.join_as_flagged, MetricsWriter.write = recorded_loop, recorded_join, cut_line
-    tell("main")
+    record("main")
     run_main(train.main)

@@ -1,4 +1,4 @@
-"""Requests that no browser sends, to both web pages, without a server and without drawing."""
+"""Requests that no browser sends, to both web pages, without a server and without sampling."""
 
 import asyncio
 import json
@@ -47,8 +47,8 @@ Answer = tuple[int, dict[str, str], bytes]
 """Status, headers, body."""
 
 
-class Asked(NamedTuple):
-    """Makes requests, sends one, and ends what was begun."""
+class Client(NamedTuple):
+    """Functions that make requests, send one, and release the resources."""
 
     make: Make
     read: Callable[[bytes], Answer]
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
 
 class UnansweredError(Exception):
-    """A request that was not answered as it should be."""
+    """Raised if the answer to a request is wrong."""
 
 
 class NoDrawing(Jobs):
@@ -102,7 +102,7 @@ async def call(app: ASGIApp, content: bytes) -> Answer:
     """Sends a request, and checks that it is answered.
 
     Raises:
-        UnansweredError: the answer is of a server that failed, or says nothing that can be read.
+        UnansweredError: the server failed, or the answer is unreadable.
     """
     head, _, body = content.partition(b"\n")
     method, path, headers = json.loads(head)
@@ -116,44 +116,44 @@ async def call(app: ASGIApp, content: bytes) -> Answer:
         answers.append(message)
 
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    place, _, query = path.partition("?")
+    target, _, query = path.partition("?")
     scope = {
-        "type": "http", "method": method, "path": place, "raw_path": place.encode("latin-1"), "root_path": "",
+        "type": "http", "method": method, "path": target, "raw_path": target.encode("latin-1"), "root_path": "",
         "query_string": query.encode("latin-1"), "headers": raw, "http_version": "1.1", "scheme": "http",
         "server": (HOST, 80), "client": (HOST, 1), "asgi": {"version": "3.0"},
     }  # fmt: skip
     await app(scope, receive, send)
     status = answers[0]["status"]
-    said = b"".join(message.get("body", b"") for message in answers[1:])
+    payload = b"".join(message.get("body", b"") for message in answers[1:])
     kinds = {value for name, value in answers[0]["headers"] if name == b"content-type"}
     if status >= 500:
-        raise UnansweredError(f"status {status}: {said[:200]!r}")
+        raise UnansweredError(f"status {status}: {payload[:200]!r}")
     if method != "HEAD" and b"application/json" in kinds:
-        json.loads(said, parse_constant=refuse_constant)
-    if b"from starlette" in said or b"root:" in said:
+        json.loads(payload, parse_constant=refuse_constant)
+    if b"from starlette" in payload or b"root:" in payload:
         raise UnansweredError("a file of this machine was served")
-    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in answers[0]["headers"]}
-    return status, told, said
+    headers_sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in answers[0]["headers"]}
+    return status, headers_sent, payload
 
 
 def refuse_constant(name: str) -> None:
-    raise UnansweredError(f"{name} is no JSON")
+    raise UnansweredError(f"{name} is not JSON")
 
 
-def answer(asked: Asked, content: bytes) -> Answer:
-    """What comes back for a request."""
-    return asked.read(content)
+def answer(client: Client, content: bytes) -> Answer:
+    """The answer to a request."""
+    return client.read(content)
 
 
-def asking(app: ASGIApp, also: tuple[bytes, ...] = ()) -> tuple[Callable[[bytes], Answer], Callable[[], object]]:
-    """Sends a request, and after it others that must still be answered; and ends that."""
+def make_reader(app: ASGIApp, also: tuple[bytes, ...] = ()) -> tuple[Callable[[bytes], Answer], Callable[[], object]]:
+    """Two functions: one sends a request, and then others that must still be answered; one closes the event loop."""
     loop = asyncio.new_event_loop()
 
     def ask(content: bytes) -> Answer:
-        told = loop.run_until_complete(call(app, content))
+        result = loop.run_until_complete(call(app, content))
         for one in also:
             loop.run_until_complete(call(app, one))
-        return told
+        return result
 
     def close() -> None:
         loop.run_until_complete(loop.shutdown_default_executor())
@@ -162,11 +162,11 @@ def asking(app: ASGIApp, also: tuple[bytes, ...] = ()) -> tuple[Callable[[bytes]
     return ask, close
 
 
-def order_requests(image: str) -> Asked:
-    """What is asked of the page that draws.
+def order_requests(image: str) -> Client:
+    """Requests to the page that samples.
 
     Args:
-        image: a picture as a data URL.
+        image: an image as a data URL.
     """
     settings = SamplingSettings(2, STEP_RULES["ddim"](0.0, 0.0), 1.0, lambda estimate: estimate)
     schedule = SCHEDULES["cosine"]
@@ -185,14 +185,14 @@ def order_requests(image: str) -> Asked:
         ("GET", "/history", JSON, None),
     ]
     history = json.dumps(["GET", "/history", JSON]).encode() + b"\n"
-    return Asked(of_requests(valid), *asking(app, (history,)))
+    return Client(of_requests(valid), *make_reader(app, (history,)))
 
 
-def rating_requests(folder: Path) -> Asked:
-    """What is asked of the page on which people rate.
+def rating_requests(folder: Path) -> Client:
+    """Requests to the page on which people rate.
 
     Args:
-        folder: for pictures and the database.
+        folder: for images and the database.
     """
     comparison = make_comparison(*write_two_folders(folder))
     store = RatingStore(folder / "ratings.sqlite", comparison)
@@ -202,10 +202,10 @@ def rating_requests(folder: Path) -> Asked:
         ("POST", "/answers", JSON, {"rater": "ann", "pair": "0" * 24, "alignment": "left", "fidelity": "right"}),
         ("GET", "/pictures/name.png", JSON, None),
     ]
-    ask, close_loop = asking(app)
+    ask, close_loop = make_reader(app)
 
     def close() -> None:
         close_loop()
         store.__exit__()
 
-    return Asked(of_requests(valid), ask, close)
+    return Client(of_requests(valid), ask, close)

@@ -1,4 +1,4 @@
-"""The runs that are killed: their variants, how one is started, what it has told, and how its processes end."""
+"""The runs that are killed: their variants, their start, their records, and the ends of their processes."""
 
 import contextlib
 import itertools
@@ -58,8 +58,8 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run lies.
+class RunPaths:
+    """The paths of a run.
 
     Attributes:
         workdir: the run's own folder; its records and outputs lie beside it.
@@ -72,7 +72,7 @@ class Place:
     cache: Path
 
     def record(self, index: int) -> Path:
-        """What process ``index`` has told of all its starts."""
+        """The file of events that process ``index`` recorded in all its starts."""
         return self.workdir.with_name(f"{self.workdir.name}.{index}.jsonl")
 
     def output(self, index: int) -> Path:
@@ -91,19 +91,19 @@ class Start:
         cut_line: the step whose line of metrics is cut, by a kill; 0: none.
     """
 
-    def __init__(self, place: Place, variant: Variant, mesh: str, steps: int = STEPS, cut_line: int = 0) -> None:
-        self.place, self.variant = place, variant
+    def __init__(self, paths: RunPaths, variant: Variant, mesh: str, steps: int = STEPS, cut_line: int = 0) -> None:
+        self.paths, self.variant = paths, variant
         self.began, self.began_unix = time.monotonic(), time.time()
-        place.workdir.parent.mkdir(parents=True, exist_ok=True)
-        self._told_before = [size_of(place.record(index)) for index in range(variant.processes)]
+        paths.workdir.parent.mkdir(parents=True, exist_ok=True)
+        self._sizes_before = [size_of(paths.record(index)) for index in range(variant.processes)]
         port = find_free_port()
         self.hosts = [self._start(index, port, mesh, steps, cut_line) for index in range(variant.processes)]
 
     def _start(self, index: int, port: int, mesh: str, steps: int, cut_line: int) -> subprocess.Popen[bytes]:
         devices, axes = MESHES[mesh]
         command = [sys.executable, "-P", "-m", "tests.torture.recorded_train"]
-        command += [f"--config={Path(__file__).with_name('tiny.py')}:{self.place.data}"]
-        command += [f"--workdir={self.place.workdir}", *self.variant.flags]
+        command += [f"--config={Path(__file__).with_name('tiny.py')}:{self.paths.data}"]
+        command += [f"--workdir={self.paths.workdir}", *self.variant.flags]
         changes = {"steps": steps, "checkpoint_every": SAVED, "preview_every": PREVIEWED}
         command += [f"--config.training.{name}={value}" for name, value in changes.items()]
         if self.variant.processes > 1:
@@ -118,15 +118,15 @@ class Start:
             "JAX_NUM_CPU_DEVICES": str(devices),
             "IMAGEN_JAX_AS_WRITTEN": "1",
             "IMAGEN_JAX_NO_CACHE": "1",
-            "IMAGEN_JAX_CACHE": str(self.place.cache),
-            "JAX_COMPILATION_CACHE_DIR": str(self.place.cache / "compiled"),
+            "IMAGEN_JAX_CACHE": str(self.paths.cache),
+            "JAX_COMPILATION_CACHE_DIR": str(self.paths.cache / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "TORTURE_RECORD": str(self.place.record(index)),
+            "TORTURE_RECORD": str(self.paths.record(index)),
             "TORTURE_MESH": mesh,
             "TORTURE_PARENT": str(os.getpid()),
             "TORTURE_CUT_LINE": str(cut_line),
         }
-        with self.place.output(index).open("ab") as output:
+        with self.paths.output(index).open("ab") as output:
             return subprocess.Popen(
                 command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
@@ -137,9 +137,9 @@ class Start:
         """Since the start."""
         return time.monotonic() - self.began
 
-    def told(self, index: int = 0) -> list[dict]:
-        """What a process has told since this start."""
-        return read_record(self.place.record(index), self._told_before[index])
+    def events(self, index: int = 0) -> list[dict]:
+        """The events that a process recorded since this start."""
+        return read_record(self.paths.record(index), self._sizes_before[index])
 
     def living(self) -> list[int]:
         """The numbers of the processes that have not ended."""
@@ -174,7 +174,7 @@ class Start:
 
     def unfinished(self) -> list[str]:
         """Checkpoints of which this start has left a part."""
-        folder = self.place.workdir / "checkpoints"
+        folder = self.paths.workdir / "checkpoints"
         found = []
         for path in folder.iterdir() if folder.is_dir() else ():
             half = "orbax-checkpoint-tmp" in path.name or (path.name.isdecimal() and not is_whole(path))
@@ -188,9 +188,9 @@ def is_whole(checkpoint: Path) -> bool:
     return all((checkpoint / part).exists() for part in ("_CHECKPOINT_METADATA", "state", "ema_params/_METADATA"))
 
 
-def newest_checkpoint(place: Place) -> int:
+def newest_checkpoint(paths: RunPaths) -> int:
     """Its step; 0: there is none."""
-    folder = place.workdir / "checkpoints"
+    folder = paths.workdir / "checkpoints"
     names = [path.name for path in folder.iterdir() if is_whole(path)] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
@@ -221,10 +221,10 @@ def members(groups: set[int]) -> list[int]:
     return found
 
 
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Waits for something; whether it came."""
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits until a condition is met; whether it was."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)
@@ -232,24 +232,24 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 def find_free_port() -> int:
-    """A port that nobody listens at."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def effective_batches(place: Place, processes: int) -> list[list]:
+def effective_batches(paths: RunPaths, processes: int) -> list[list]:
     """The examples of each step, as the last start that made it had them: keys and digests of all processes."""
     of_processes = []
     for index in range(processes):
-        last = {line["step"]: line for line in read_record(place.record(index)) if line["at"] == "batch"}
+        last = {line["step"]: line for line in read_record(paths.record(index)) if line["at"] == "batch"}
         of_processes.append({step: (line["keys"], line["digest"]) for step, line in last.items()})
-    return [[told.get(step) for told in of_processes] for step in range(1, STEPS + 1)]
+    return [[events.get(step) for events in of_processes] for step in range(1, STEPS + 1)]
 
 
-def effective_meshes(place: Place) -> Iterator[tuple[str, int]]:
+def effective_meshes(paths: RunPaths) -> Iterator[tuple[str, int]]:
     """The meshes whose steps are in the finished run, each with its last step."""
-    loops = [line for line in read_record(place.record(0)) if line["at"] == "loop"]
+    loops = [line for line in read_record(paths.record(0)) if line["at"] == "loop"]
     # A later start may begin before an earlier one did, where a checkpoint is damaged.
     ends = [
         min((later["step"] for later in loops[after:]), default=STEPS + 1) - 1 for after in range(1, len(loops) + 1)

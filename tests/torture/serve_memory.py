@@ -1,9 +1,9 @@
-"""Orders to the page's server, most of which end badly, and how much memory it has after them.
+"""Sends orders to the page's server, most of which fail or are cancelled, and measures its memory.
 
     python -m tests.torture.serve_memory --orders=500 [--report=tests/torture/serve_memory.md]
 
-`imagen_jax serve` runs as a user starts it, with the small cascade of the tests, and is asked over the loopback.
-``make_kinds`` says what is asked in turn. The report is a table of the server's resident memory.
+`imagen_jax serve` runs as a user starts it, with the small cascade of the tests, and is called over the loopback.
+``make_kinds`` lists the orders, which are sent in turn. The report is a table of the server's resident memory.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from PIL import Image
 from tests.small_cascades import write_cascade
 from tests.web.asking import Served
 
-ORDERS_A_ROW = 25
+ORDERS_PER_ROW = 25
 UNREAD_AT_ONCE = 20
 STEPS = 4
 
@@ -47,7 +47,7 @@ empty:
 
 
 class Server:
-    """`imagen_jax serve` as a process, and what is asked of it.
+    """`imagen_jax serve` as a process, and a client.
 
     Args:
         stages: workdirs of the cascade.
@@ -62,17 +62,17 @@ class Server:
         found = re.search(r"localhost:(\d+)", self.process.stdout.readline())
         if found is None:
             raise SystemExit("the server did not start")
-        self.asked = Served(int(found[1]), [{"steps": STEPS, "guidance": 1.0}] * len(stages))
+        self.client = Served(int(found[1]), [{"steps": STEPS, "guidance": 1.0}] * len(stages))
         self.unread: list[Any] = []
 
-    def order(self, **asked: Any) -> str:
-        """Orders a picture, again and again until the queue has room."""
+    def order(self, **fields: Any) -> str:
+        """Orders an image, and retries until the queue has room."""
         while True:
-            status, told = self.asked.order(**asked)
+            status, reply = self.client.order(**fields)
             if status == 202:
-                return str(told["id"])
+                return str(reply["id"])
             if status != 429:
-                raise SystemExit(f"status {status}: {told}")
+                raise SystemExit(f"status {status}: {reply}")
             time.sleep(0.1)
 
     def megabytes(self, name: str) -> int:
@@ -82,55 +82,55 @@ class Server:
         return int(line.split()[1]) // 1024
 
 
-def follow(server: Server, number: int, **asked: Any) -> None:
-    """Waits until the picture is there, and looks at it."""
-    last = server.asked.follow(server.order(seed=number, **asked))[-1]
+def follow(server: Server, number: int, **fields: Any) -> None:
+    """Waits until the image is finished, and downloads it."""
+    last = server.client.follow(server.order(seed=number, **fields))[-1]
     if last["state"] != "done":
         raise SystemExit(f"order {number}: {last}")
-    server.asked.ask(last["picture"])
+    server.client.ask(last["picture"])
 
 
-def cancel_in_queue(server: Server, number: int, **asked: Any) -> None:
-    """Two are ordered, and the second is cancelled."""
-    first, second = (server.order(seed=number + one, **asked) for one in range(2))
-    server.asked.ask(f"jobs/{second}", method="DELETE")
-    server.asked.follow(first)
+def cancel_in_queue(server: Server, number: int, **fields: Any) -> None:
+    """Sends two orders and cancels the second."""
+    first, second = (server.order(seed=number + one, **fields) for one in range(2))
+    server.client.ask(f"jobs/{second}", method="DELETE")
+    server.client.follow(first)
 
 
-def cancel_while_drawn(server: Server, number: int, **asked: Any) -> None:
-    """Cancelled when it has begun."""
-    name = server.order(seed=number, **asked)
-    with server.asked.send(f"GET /jobs/{name}", b"\r\n") as connection:
-        while b'"drawing"' not in (told := connection.recv(65536)) and b'"done"' not in told:
+def cancel_while_sampled(server: Server, number: int, **fields: Any) -> None:
+    """Cancels an order after it has begun."""
+    name = server.order(seed=number, **fields)
+    with server.client.send(f"GET /jobs/{name}", b"\r\n") as connection:
+        while b'"drawing"' not in (received := connection.recv(65536)) and b'"done"' not in received:
             continue
-    server.asked.ask(f"jobs/{name}", method="DELETE")
+    server.client.ask(f"jobs/{name}", method="DELETE")
 
 
-def leave(server: Server, number: int, **asked: Any) -> None:
-    """The follower leaves at once."""
-    server.asked.send(f"GET /jobs/{server.order(seed=number, **asked)}", b"\r\n").close()
+def leave(server: Server, number: int, **fields: Any) -> None:
+    """Closes the connection that follows the order at once."""
+    server.client.send(f"GET /jobs/{server.order(seed=number, **fields)}", b"\r\n").close()
 
 
-def read_nothing(server: Server, number: int, **asked: Any) -> None:
-    """The follower stays and reads nothing."""
-    server.unread.append(server.asked.send(f"GET /jobs/{server.order(seed=number, **asked)}", b"\r\n", buffer=4096))
+def read_nothing(server: Server, number: int, **fields: Any) -> None:
+    """Keeps the connection that follows the order, and reads nothing."""
+    server.unread.append(server.client.send(f"GET /jobs/{server.order(seed=number, **fields)}", b"\r\n", buffer=4096))
     if len(server.unread) > UNREAD_AT_ONCE:
         server.unread.pop(0).close()
 
 
-def cut_upload(server: Server, number: int, **asked: Any) -> None:
-    """Sends a part of what it promises."""
-    server.asked.begin_upload("orders", 20_000_000, 5_000_000).close()
+def abort_upload(server: Server, number: int, **fields: Any) -> None:
+    """Sends only a part of the announced body."""
+    server.client.begin_upload("orders", 20_000_000, 5_000_000).close()
 
 
-def send_picture(pixels: np.ndarray) -> str:
-    """A picture as a small PNG in a data URL."""
+def encode_image(pixels: np.ndarray) -> str:
+    """An image as a small PNG in a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw_scene(side: int) -> np.ndarray:
+def make_scene(side: int) -> np.ndarray:
     """Rectangles: large as pixels, small as a file."""
     generator, pixels = np.random.default_rng(side), np.zeros((side, side, 3), np.uint8)
     for _ in range(30):
@@ -140,18 +140,18 @@ def draw_scene(side: int) -> np.ndarray:
 
 
 def make_kinds() -> tuple[list[tuple[Callable[..., None], dict[str, Any]]], int]:
-    """What is asked in turn, and the kilobytes of the large picture."""
-    large, middle = (send_picture(draw_scene(side)) for side in (4096, 1024))
-    mask = send_picture(np.where(draw_scene(4096) > 100, 255, 0).astype(np.uint8).max(-1, keepdims=True).repeat(3, -1))
-    noise = send_picture(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8))
+    """The orders that are sent in turn, and the size of the large image in kilobytes."""
+    large, middle = (encode_image(make_scene(side)) for side in (4096, 1024))
+    mask = encode_image(np.where(make_scene(4096) > 100, 255, 0).astype(np.uint8).max(-1, keepdims=True).repeat(3, -1))
+    noise = encode_image(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8))
     kinds: list[tuple[Callable[..., None], dict[str, Any]]] = [
         (follow, {"image": large, "mask": mask}),
         (follow, {"image": middle, "mask": middle}),
         (cancel_in_queue, {"image": middle, "mask": middle}),
-        (cancel_while_drawn, {"image": noise}),
+        (cancel_while_sampled, {"image": noise}),
         (leave, {"image": middle, "mask": middle}),
         (read_nothing, {"image": noise}),
-        (cut_upload, {}),
+        (abort_upload, {}),
         (follow, {}),
         (follow, {"image": noise, "strength": 0.5}),
         (follow, {"image": noise, "mask": noise}),
@@ -160,7 +160,7 @@ def make_kinds() -> tuple[list[tuple[Callable[..., None], dict[str, Any]]], int]
 
 
 def main() -> None:
-    """Orders, and writes the report."""
+    """Sends the orders and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=500)
     parser.add_argument("--report", type=Path)
@@ -172,16 +172,16 @@ def main() -> None:
         began = time.monotonic()
         try:
             for number in range(arguments.orders + 1):
-                if number % ORDERS_A_ROW == 0 and number:
+                if number % ORDERS_PER_ROW == 0 and number:
                     follow(server, number)
                     seconds = time.monotonic() - began
                     row = [number, f"{seconds:.0f}", server.megabytes("VmRSS"), server.megabytes("VmHWM")]
                     report += f"| {' | '.join(map(str, row))} |\n"
                     print(report.splitlines()[-1], flush=True)
-                act, asked = kinds[number % len(kinds)]
-                if "strength" in asked and number % 100 == 8:
-                    asked = {**asked, "strength": 0.2 + number / 1000}
-                act(server, number, **asked)
+                act, fields = kinds[number % len(kinds)]
+                if "strength" in fields and number % 100 == 8:
+                    fields = {**fields, "strength": 0.2 + number / 1000}
+                act(server, number, **fields)
         finally:
             server.process.kill()
             server.process.wait()

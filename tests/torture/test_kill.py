@@ -8,7 +8,7 @@ import pytest
 
 from tests.torture.comparison import differences, same_bits
 from tests.torture.kill import main, read_log
-from tests.torture.runs import STEPS, Place, effective_batches, effective_meshes, read_record
+from tests.torture.runs import STEPS, RunPaths, effective_batches, effective_meshes, read_record
 
 pytestmark = pytest.mark.thorough
 
@@ -16,16 +16,16 @@ SEEDS = {"one": 280, "two_processes": 46}
 """A line of metrics is cut in two, then a checkpoint; of two processes the first is killed while they write one."""
 
 
-def place_of(folder, name):
-    return Place(folder / name, folder / "data", folder / "cache")
+def paths_of(folder, name):
+    return RunPaths(folder / name, folder / "data", folder / "cache")
 
 
-def spoil(place, change):
+def spoil(paths, change):
     """A copy of a run of which something is changed."""
-    spoilt = place_of(place.workdir.parent, "spoilt")
+    spoilt = paths_of(paths.workdir.parent, "spoilt")
     shutil.rmtree(spoilt.workdir, ignore_errors=True)
-    shutil.copytree(place.workdir, spoilt.workdir)
-    shutil.copy(place.record(0), spoilt.record(0))
+    shutil.copytree(paths.workdir, spoilt.workdir)
+    shutil.copy(paths.record(0), spoilt.record(0))
     change(spoilt)
     return spoilt
 
@@ -48,7 +48,7 @@ def test_what_is_killed_and_started_again_ends_as_if_it_had_not_been(variant, ki
     if variant == "two_processes":
         return
 
-    whole = place_of(tmp_path / "one", "whole")
+    whole = paths_of(tmp_path / "one", "whole")
     assert differences(whole, whole, 1) == []
     other = read_record(whole.record(0))[-1]
     found = differences(whole, spoil(whole, lambda it: it.record(0).write_text(f"{json.dumps(other)}\n")), 1)
@@ -65,16 +65,16 @@ def test_what_is_killed_and_started_again_ends_as_if_it_had_not_been(variant, ki
 
 
 def test_the_last_start_that_made_a_step_counts(tmp_path):
-    place = place_of(tmp_path, "run")
+    paths = paths_of(tmp_path, "run")
     lines = [{"at": "loop", "step": 1, "mesh": "a"}]
     lines += [{"at": "batch", "step": step, "keys": ["old"], "digest": "0"} for step in range(1, 16)]
     lines += [{"at": "loop", "step": 11, "mesh": "b"}]
     lines += [{"at": "batch", "step": step, "keys": ["new"], "digest": "1"} for step in range(11, STEPS + 1)]
-    cut = '{"at": "batch", "step": 3, "ke'
-    place.record(0).write_text("".join(f"\n{json.dumps(line)}\n" for line in lines) + f"\n{cut}")
-    batches = effective_batches(place, 1)
+    truncated = '{"at": "batch", "step": 3, "ke'
+    paths.record(0).write_text("".join(f"\n{json.dumps(line)}\n" for line in lines) + f"\n{truncated}")
+    batches = effective_batches(paths, 1)
     assert batches == [[(["old"], "0")]] * 10 + [[(["new"], "1")]] * (STEPS - 10)
-    assert list(effective_meshes(place)) == [("a", 10), ("b", STEPS)]
+    assert list(effective_meshes(paths)) == [("a", 10), ("b", STEPS)]
 
 
 def test_bits_are_compared():

@@ -1,6 +1,7 @@
 """Weights from elsewhere become stages, stages become files, and what does not fit is named."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -66,17 +67,17 @@ def source(sources, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
-def test_pictures_equal_those_of_diffusers(golden, workdirs, number):
+def test_images_equal_those_of_diffusers(golden, workdirs, number):
     cascade = load_cascade(workdirs, {"steps": list(STEPS.values())}, batch_size=2)
     stage, inputs = cascade.stages[number], cascade.inputs(number, [ImageRequest(prompt) for prompt in PROMPTS])
     keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0, 0]), number)
     small = None if number == 0 else jnp.asarray(golden["stage_1/images"])
     with jax.default_matmul_precision("highest"):
-        drawn = np.asarray(
+        sampled = np.asarray(
             make_draw_stage(stage)(cascade.trained[number].params, inputs._replace(keys=keys, low=small))
         )
     expected = golden[f"stage_{number + 1}/images"].astype(np.float32)
-    difference = np.abs(to_pixels(drawn).astype(int) - to_pixels(expected).astype(int))
+    difference = np.abs(to_pixels(sampled).astype(int) - to_pixels(expected).astype(int))
     assert expected.std() > 0.2 and difference.max() <= 2
 
 
@@ -126,9 +127,9 @@ def test_our_own_stages_go_out_and_in(tmp_path):
     assert again.step == 7
     with pytest.raises(UserError, match="--format=imagen_jax"):
         export_stage("deepfloyd_if", tmp_path / "run", tmp_path / "other")
-    with pytest.raises(UserError, match="holds a stage already"):
+    with pytest.raises(UserError, match="--out"):
         import_stage("imagen_jax", tmp_path / "files", tmp_path / "again")
-    with pytest.raises(UserError, match="holds a model already"):
+    with pytest.raises(UserError, match="--out"):
         export_stage("imagen_jax", tmp_path / "again", tmp_path / "again")
     import_stage("imagen_jax", tmp_path / "files", tmp_path / "half", ImportChoices(dtype="bfloat16"))
     assert load_stage(tmp_path / "half").config.network.dtype == "bfloat16"
@@ -145,24 +146,24 @@ def test_exported_files_are_a_stage_as_they_are(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, half.params, rounded)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    (drawn,) = next(load_cascade([tmp_path / "half"], {"steps": 1}, batch_size=1).draw(["panda"]))
-    assert np.isfinite(drawn).all()
-    with pytest.raises(UserError, match="unknown dtype 'float16'"):
+    (image,) = next(load_cascade([tmp_path / "half"], {"steps": 1}, batch_size=1).draw(["panda"]))
+    assert np.isfinite(image).all()
+    with pytest.raises(UserError, match="'float16'"):
         export_stage("imagen_jax", tmp_path / "run", tmp_path / "other", "float16")
 
 
-@pytest.mark.parametrize("said", ["-1", "1e3", "٣", "9" * 30, ""])
-def test_a_step_that_is_no_number_is_none(said, tmp_path):
-    save_file({"kernel": np.zeros(1)}, tmp_path / "model.safetensors", {"step": said})
+@pytest.mark.parametrize("step", ["-1", "1e3", "٣", "9" * 30, ""])
+def test_an_invalid_step_is_none(step, tmp_path):
+    save_file({"kernel": np.zeros(1)}, tmp_path / "model.safetensors", {"step": step})
     assert checkpoint_export.read_step(tmp_path) == 0
 
 
-def test_an_import_that_was_cut_off_may_be_begun_again(sources, tmp_path, monkeypatch):
-    def cut_off(*_):
+def test_an_interrupted_import_can_be_restarted(sources, tmp_path, monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(formats, "copy_licences", cut_off)
+        patched.setattr(formats, "copy_licences", interrupt)
         with pytest.raises(KeyboardInterrupt):
             import_stage("deepfloyd_if", sources["stage_1"], tmp_path)
     import_stage("deepfloyd_if", sources["stage_1"], tmp_path)
@@ -178,17 +179,17 @@ def test_the_licence_goes_where_the_weights_go(source, tmp_path):
     assert (tmp_path / "out" / "LICENSE.md").read_text() == "terms"
 
 
-def test_what_an_imported_stage_can_not_do_is_a_sentence(workdirs, sources, tmp_path):
-    with pytest.raises(UserError, match="imported, not trained here"):
+def test_what_an_imported_stage_can_not_do_is_an_error(workdirs, sources, tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(workdirs[0]))):
         evaluate([str(workdirs[0])], tmp_path / "evaluated", Wanted(features=["pixels"], samples=1), batch_size=1)
     with pytest.raises(UserError, match="--format=deepfloyd_if"):
         import_stage("imagen_jax", sources["stage_1"] / "unet", tmp_path / "out")
     write_json(tmp_path / "foreign" / "config.json", {"d_model": 3})
-    with pytest.raises(UserError, match="no network, sampling, stage, text"):
+    with pytest.raises(UserError, match=r"foreign .*network.*sampling.*stage.*text"):
         load_stage(tmp_path / "foreign")
     cascade = load_cascade(workdirs[:1], {"guidance": 1.0})
     assert "learned variance" in cascade.describe()["stage_0"]
-    with pytest.raises(UserError, match="without guidance a negative prompt does nothing"):
+    with pytest.raises(UserError, match="negative prompt"):
         next(cascade.draw(["red apple"], negative_prompt="panda"))
 
 
@@ -209,7 +210,7 @@ def spoil_config(source, **changes):
     write_json(path, json.loads(path.read_text()) | changes)
 
 
-def cut_weights(source):
+def truncate_weights(source):
     path = source / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -238,44 +239,44 @@ def reshape_a_tensor(source):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("spoil", "facts"),
     [
         (lambda source: spoil_config(source, new_key=1), "'new_key'"),
-        (lambda source: spoil_config(source, block_out_channels=[64, 64, 96]), "left over: down_blocks.1.resnets.0"),
-        (lambda source: (source / "unet" / "config.json").write_text("{"), "config.json can't be read"),
-        (lambda source: (source / "unet" / "config.json").write_text("[]"), "holds no JSON object"),
-        (lambda source: (source / "unet" / "config.json").unlink(), "config.json is missing"),
+        (lambda source: spoil_config(source, block_out_channels=[64, 64, 96]), "down_blocks.1.resnets.0"),
+        (lambda source: (source / "unet" / "config.json").write_text("{"), "config.json"),
+        (lambda source: (source / "unet" / "config.json").write_text("[]"), "config.json"),
+        (lambda source: (source / "unet" / "config.json").unlink(), "config.json"),
         (lambda source: spoil_scheduler(source, variance_type="fixed_small"), "variance_type='fixed_small'"),
         (lambda source: spoil_scheduler(source, prediction_type="v_prediction"), "prediction_type='v_prediction'"),
         (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
         (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
         (lambda source: spoil_scheduler(source, dynamic_thresholding_ratio=95), "dynamic_thresholding_ratio=95"),
-        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "max_threshold lies between 1"),
+        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "max_threshold"),
         (lambda source: spoil_scheduler(source, clip_sample_range=2.0), "clip_sample_range=2.0"),
         (lambda source: spoil_scheduler(source, lambda_min=1), "'lambda_min'"),
         (
             lambda source: spoil_config(source, layers_per_block="2"),
-            "layers_per_block='2', which is not a",
+            "layers_per_block='2'",
         ),
         (lambda source: spoil_config(source, sample_size=15), "sample_size=15"),
         (lambda source: spoil_config(source, only_cross_attention="yes"), "only_cross_attention='yes'"),
         (lambda source: spoil_config(source, resnet_out_scale_factor=0), "resnet_out_scale_factor=0"),
-        (lambda source: spoil_config(source, encoder_hid_dim=48), "width 24 and config.text.width is 48"),
+        (lambda source: spoil_config(source, encoder_hid_dim=48), r"\b24\b.*config\.text\.width.*\b48\b"),
         (
             lambda source: (source / "text_encoder" / "model.safetensors").rename(source / "text_encoder" / "a.bin"),
             "a.bin",
         ),
-        (lambda source: (source / "tokenizer" / "spiece.model").unlink(), "spiece.model is missing"),
-        (cut_weights, "diffusion_pytorch_model.safetensors is not a whole safetensors file"),
-        (rename_weights, "holds neither model.safetensors"),
-        (use_a_pickle, "diffusion_pytorch_model.bin and no safetensors: a pickle can run code"),
-        (lose_a_shard, "diffusion_pytorch_model-00002-of-00002.safetensors is missing"),
-        (reshape_a_tensor, r"tensor conv_in.weight has shape \(3, 32, 3, 3\)"),
+        (lambda source: (source / "tokenizer" / "spiece.model").unlink(), "spiece.model"),
+        (truncate_weights, "diffusion_pytorch_model.safetensors"),
+        (rename_weights, "unet .*model.safetensors"),
+        (use_a_pickle, "diffusion_pytorch_model.bin"),
+        (lose_a_shard, "diffusion_pytorch_model-00002-of-00002.safetensors"),
+        (reshape_a_tensor, r"conv_in.weight .*\(3, 32, 3, 3\)"),
     ],
 )
-def test_bad_files_end_in_a_sentence_and_write_nothing(source, tmp_path, spoil, sentence):
+def test_bad_files_are_errors_and_nothing_is_written(source, tmp_path, spoil, facts):
     spoil(source)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=facts):
         import_stage("deepfloyd_if", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -291,12 +292,12 @@ def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workd
     checkpoint_export.write(theirs.config, theirs.params, theirs.step, bucket / "out")
     again = checkpoint_export.read_params(bucket / "out", checkpoint_export.read_config(bucket / "out"))
     assert all(map(np.array_equal, jax.tree.leaves(ours.params), jax.tree.leaves(again)))
-    with pytest.raises(UserError, match="holds a model already"):
+    with pytest.raises(UserError, match="--out"):
         export_stage("imagen_jax", bucket / "run", bucket / "out")
 
 
 @pytest.mark.slow
-def test_the_commands_import_and_draw(sources, tmp_path):
+def test_the_commands_import_and_sample(sources, tmp_path):
     def run(main, *flags):
         command = [sys.executable, "-m", f"imagen_jax.{main}", *flags]
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -307,8 +308,8 @@ def test_the_commands_import_and_draw(sources, tmp_path):
     done = run("sample", f"--stages={out}", "--steps=2", "--prompt=red apple", f"--out={tmp_path / 'pictures'}",
                "--negative_prompt=panda")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (picture,) = (path for path in (tmp_path / "pictures").glob("red_apple*.png"))
-    with Image.open(picture) as image:
+    (file,) = (path for path in (tmp_path / "pictures").glob("red_apple*.png"))
+    with Image.open(file) as image:
         assert image.size == (16, 16) and image.text["negative_prompt"] == "panda"
     done = run("import_weights", "--format=deepfloyd", f"--source={sources['stage_1']}", f"--out={tmp_path / 'no'}")
     assert done.returncode == 2 and "did you mean 'deepfloyd_if'" in done.stderr

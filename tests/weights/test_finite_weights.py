@@ -96,7 +96,7 @@ CASES = {
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(("read", "name"), CASES.values(), ids=CASES)
 def test_the_tensor_is_named(read, name, value, tmp_path):
-    with pytest.raises(UserError, match=rf"tensor {name} .*NaN or infinite"):
+    with pytest.raises(UserError, match=rf"{name} .*NaN"):
         read(tmp_path / "weights", value)
 
 

@@ -1,6 +1,6 @@
-"""Nothing of what a file says is executed: neither here nor in the libraries that we hand files to.
+"""Nothing in a file is executed: neither here nor in the libraries that read files for us.
 
-The second half runs every reader while Python tells, through its audit events, of whatever is executed, imported,
+The second half runs every reader while Python reports, through its audit events, all code that is executed, imported,
 unpickled or started (https://docs.python.org/3/library/audit_events.html).
 """
 
@@ -107,53 +107,53 @@ EXECUTED = {"code.__new__", "ctypes.dlopen", "exec", "import", "marshal.load", "
 
 
 def caller():
-    """The module that does what an event tells of."""
+    """The module whose code raises an audit event."""
     return sys._getframe(2).f_globals.get("__name__", "")
 
 
 class Guard:
-    """Keeps what Python tells while it is armed. A hook can't be taken away again, so there is one."""
+    """Keeps the audit events that Python raises while it is armed. A hook can't be removed, so there is one."""
 
     def __init__(self):
         self.armed = False
-        self.told = []
+        self.events = []
 
-    def hear(self, event, arguments):
+    def record(self, event, arguments):
         # The checks of types, which only tests have, execute what they have written themselves.
         if self.armed and event in EXECUTED and caller().split(".")[0] not in ("beartype", "jaxtyping"):
-            self.told.append((event, repr(arguments)[:200]))
+            self.events.append((event, repr(arguments)[:200]))
 
 
 GUARD = Guard()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def listening():
-    sys.addaudithook(GUARD.hear)
+def armed_guard():
+    sys.addaudithook(GUARD.record)
 
 
 @contextmanager
 def guarded(monkeypatch):
-    """Fails if anything is executed in the block, or unpickled, though it be data alone."""
+    """Fails if the block executes anything, or unpickles anything, even plain data."""
 
-    def tell(*_, **__):
-        GUARD.told.append(("pickle", "a pickle was read"))
+    def refuse(*_, **__):
+        GUARD.events.append(("pickle", "a pickle was read"))
         raise AssertionError("a pickle was read")
 
     with monkeypatch.context() as patch:
         for name in ("load", "loads", "Unpickler"):
-            patch.setattr(pickle, name, tell)
-        GUARD.told.clear()
+            patch.setattr(pickle, name, refuse)
+        GUARD.events.clear()
         GUARD.armed = True
         try:
             yield
         finally:
             GUARD.armed = False
-    assert GUARD.told == []
+    assert GUARD.events == []
 
 
 @pytest.mark.parametrize("content", [pickle.dumps(OSError), b"import os"], ids=["pickle", "code"])
-def test_the_guard_hears(content, monkeypatch):
+def test_the_guard_records(content, monkeypatch):
     act = exec if content.startswith(b"import") else UNPICKLE
     with pytest.raises(AssertionError), guarded(monkeypatch):
         act(content)
@@ -192,14 +192,14 @@ def test_a_prepared_data_set_executes_nothing(tmp_path, monkeypatch):
 def test_a_module_that_a_data_set_names_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "evil_features.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    place = "tensorflow_datasets.core.features"
+    package = "tensorflow_datasets.core.features"
     features = {
-        "pythonClassName": f"{place}.features_dict.FeaturesDict",
+        "pythonClassName": f"{package}.features_dict.FeaturesDict",
         "featuresDict": {"features": {"key": {"pythonClassName": "evil_features.Text", "pythonObject": {}}}},
     }
     (tmp_path / "features.json").write_text(json.dumps(features))
     (tmp_path / "dataset_info.json").write_text(json.dumps({"name": "captioned_images", "version": "1.0.0"}))
-    with pytest.raises(UserError, match=r"names the code 'evil_features\.Text', which is not run"):
+    with pytest.raises(UserError, match=r"evil_features\.Text"):
         StoredImages(tmp_path, "train", {})
     assert not (tmp_path / "ran").exists()
 
@@ -229,7 +229,7 @@ class Evil:
 
 def test_a_pickle_in_statistics_is_refused(tmp_path):
     np.savez(tmp_path / "evil.npz", mu=np.array([Evil(tmp_path / "ran")], object), sigma=np.zeros((1, 1)))
-    with pytest.raises(UserError, match="it is a pickle, which could run code and is not opened"):
+    with pytest.raises(UserError, match=r"evil\.npz .*pickle"):
         read_published_statistics(tmp_path / "evil.npz")
     assert not (tmp_path / "ran").exists()
 
@@ -237,22 +237,22 @@ def test_a_pickle_in_statistics_is_refused(tmp_path):
 def test_a_pickle_in_a_parquet_table_is_not_opened(tmp_path, monkeypatch):
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    said = {
+    metadata = {
         b"ARROW:extension:name": b"arrow.py_extension_type",
         b"ARROW:extension:metadata": pickle.dumps(Evil(tmp_path / "ran")),
     }
-    schema = arrow.schema([arrow.field("image", arrow.string(), metadata=said)])
+    schema = arrow.schema([arrow.field("image", arrow.string(), metadata=metadata)])
     parquet.write_table(arrow.table([["0.png"]], schema=schema), tmp_path / "table.parquet")
     with guarded(monkeypatch):
         (row,) = read_parquet(tmp_path / "table.parquet", None, ("image",))
     assert row.values == {"image": "0.png"} and not (tmp_path / "ran").exists()
 
 
-def test_a_picture_that_is_a_program_is_no_picture():
+def test_an_image_that_is_a_program_is_not_opened():
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(ran) (w) file\n%%EOF\n"
     Image.init()
     assert Image.open(io.BytesIO(content)).format == "EPS", "Pillow would take it"
-    with pytest.raises(DamagedImageError, match="not an image"):
+    with pytest.raises(DamagedImageError):
         check_image(content, ImageRules())
     assert "EPS" not in FORMATS
 
@@ -260,5 +260,5 @@ def test_a_picture_that_is_a_program_is_no_picture():
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['x']", "__import__('os')", "{'a': 1}", "(1, 2)"])
 def test_a_config_in_a_workdir_is_data(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json can't be read"):
+    with pytest.raises(UserError, match=r"config\.json"):
         read_config(tmp_path)

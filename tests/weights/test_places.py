@@ -1,11 +1,11 @@
-"""Parameters cut over eight devices, or whole on one."""
+"""Parameters sharded over eight devices, or whole on one."""
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from imagen_jax.weights.places import cut_largest_axis, place_sharded, place_whole
+from imagen_jax.weights.places import place_sharded, place_whole, shard_largest_axis
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def mesh():
         ((64,), ()),
     ],
 )
-def test_the_largest_axis_that_divides_is_cut(shape, spec, mesh):
-    assert cut_largest_axis(shape, mesh) == PartitionSpec(*spec)
+def test_the_largest_divisible_axis_is_sharded(shape, spec, mesh):
+    assert shard_largest_axis(shape, mesh) == PartitionSpec(*spec)
 
 
 def test_each_device_holds_its_part_and_nothing_else_is_read(mesh):

@@ -37,7 +37,7 @@ def test_a_tensor_is_a_view_of_the_file_that_cannot_be_written_to(tmp_path):
 
 def test_a_type_that_numpy_has_not_is_named(tmp_path):
     save_file({"a": np.ones(3, ml_dtypes.float8_e4m3fn)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"type of the tensor a in .*model\.safetensors 'F8_E4M3'"):
+    with pytest.raises(UserError, match=r"\ba\b.*model\.safetensors .*'F8_E4M3'"):
         SafetensorsFolder(tmp_path)
 
 
@@ -48,7 +48,7 @@ def test_of_two_indexes_the_one_is_read_whose_shards_are_there(tmp_path):
     ):
         index = {"weight_map": {"a": shard}}
         (tmp_path / f"model.safetensors.index{variant}.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"model-00001-of-00001.safetensors is missing"):
+    with pytest.raises(UserError, match=r"model-00001-of-00001\.safetensors"):
         SafetensorsFolder(tmp_path)
     save_file({"a": np.ones(3, np.float16)}, tmp_path / "model.fp16-00001-of-00001.safetensors")
     assert SafetensorsFolder(tmp_path)["a"].dtype == np.float16
@@ -60,19 +60,19 @@ def test_a_shape_that_the_library_passes_and_no_array_has_is_refused(tmp_path, s
     header = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
     content = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + bytes(size))
-    with pytest.raises(UserError, match="impossible shape"):
+    with pytest.raises(UserError, match=r"model\.safetensors .*\ba\b"):
         SafetensorsFolder(tmp_path)
 
 
 @pytest.mark.parametrize("shard", ["../x", "/x", "", "..", "x" * 300, "\ud800", 3, ["x"], {"a": 1}])
 def test_an_index_that_names_no_file_beside_it_is_refused(tmp_path, shard):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    with pytest.raises(UserError, match="not a file beside it"):
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json"):
         SafetensorsFolder(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"[" * 5000, b'{"weight_map": {"a": ' + b"[" * 500 + b"]" * 500 + b"}}"])
-def test_an_index_that_is_endless_is_refused(tmp_path, content):
+def test_a_deeply_nested_index_is_refused(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_bytes(content)
-    with pytest.raises(UserError, match="no index"):
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json"):
         SafetensorsFolder(tmp_path)

@@ -56,31 +56,31 @@ def test_a_program_that_calls_the_system_is_refused_and_not_run(tmp_path, protoc
             return os.system, (f"touch '{tmp_path / 'trace'}'",)
 
     program = pickle.dumps({"x": Call()}, protocol=protocol)
-    with pytest.raises(UserError, match=r"network.pt asks for (\w+\.system|the instruction \w+)"):
+    with pytest.raises(UserError, match=r"network.pt .*(\w+\.system|[A-Z]{3,})"):
         read_torch_file(archive_with(tmp_path, program))
     assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize(
-    ("program", "complaint"),
+    ("program", "fact"),
     [
-        (named("builtins eval"), r"asks for builtins\.eval"),
-        (named("__torch__x Net"), r"asks for __torch__x\.Net"),
-        (named("torch.jit._pickle restore_type_tag"), r"asks for torch\.jit\._pickle\.restore_type_tag"),
-        (named("__torch__ Net") + b"K\x01\x85" + NEW, "damaged"),
-        (named("collections OrderedDict") + EMPTY_TUPLE + NEW, "damaged"),
-        (named("__torch__.os system") + text("ls") + b"\x85R", "damaged"),
-        (module({}) + b"]" + BUILD, "damaged"),
-        (b"}}" + BUILD, "damaged"),
-        (b"}" + text("x") + module({}) + b"s", "holds 'x', which is no tensor"),
-        (text("x"), "holds no state dict"),
-        (NEW, "damaged"),
-        (named("torch.jit._pickle build_intlist") + b")R", "damaged"),
-        (named("torch.jit._pickle build_intlist") + b")\x85R", "damaged"),
+        (named("builtins eval"), r"builtins\.eval"),
+        (named("__torch__x Net"), r"__torch__x\.Net"),
+        (named("torch.jit._pickle restore_type_tag"), r"torch\.jit\._pickle\.restore_type_tag"),
+        (named("__torch__ Net") + b"K\x01\x85" + NEW, r"network\.pt"),
+        (named("collections OrderedDict") + EMPTY_TUPLE + NEW, r"network\.pt"),
+        (named("__torch__.os system") + text("ls") + b"\x85R", r"network\.pt"),
+        (module({}) + b"]" + BUILD, r"network\.pt"),
+        (b"}}" + BUILD, r"network\.pt"),
+        (b"}" + text("x") + module({}) + b"s", "'x'"),
+        (text("x"), "state_dict"),
+        (NEW, r"network\.pt"),
+        (named("torch.jit._pickle build_intlist") + b")R", r"network\.pt"),
+        (named("torch.jit._pickle build_intlist") + b")\x85R", r"network\.pt"),
     ],
 )
-def test_what_no_tree_of_modules_needs_is_refused(tmp_path, program, complaint):
-    with pytest.raises(UserError, match=complaint):
+def test_what_no_tree_of_modules_needs_is_refused(tmp_path, program, fact):
+    with pytest.raises(UserError, match=fact):
         read_torch_file(archive_with(tmp_path, program))
 
 
@@ -89,29 +89,29 @@ def test_a_tree_without_tensors_is_empty(tmp_path):
 
 
 def test_a_state_dict_may_not_have_modules(tmp_path):
-    with pytest.raises(UserError, match=r"asks for __torch__\.Net, which a dict of plain tensors does not need"):
+    with pytest.raises(UserError, match=r"__torch__\.Net"):
         read_torch_file(archive_with(tmp_path, module({}), script=False))
 
 
 def test_modules_that_hold_each_other_are_refused(tmp_path):
     shared = module({}) + b"q\x00"
-    with pytest.raises(UserError, match=r"the module right has a second name"):
+    with pytest.raises(UserError, match=r"\bright\b"):
         read_torch_file(archive_with(tmp_path, module({"left": shared, "right": b"h\x00"})))
     itself = named("__torch__ Net") + EMPTY_TUPLE + NEW + b"q\x00}" + text("x") + b"h\x00s" + BUILD
-    with pytest.raises(UserError, match=r"the module x has a second name"):
+    with pytest.raises(UserError, match=r"\bx\b"):
         read_torch_file(archive_with(tmp_path, itself))
 
 
 def test_a_tree_as_deep_as_no_network_is_refused(tmp_path):
     begin = named("__torch__ Net") + EMPTY_TUPLE + NEW + b"}" + text("x")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"network\.pt"):
         read_torch_file(archive_with(tmp_path, 5000 * begin + b"N" + 5000 * (b"s" + BUILD)))
 
 
 def test_names_that_grow_with_each_module_are_refused_before_they_fill_the_memory(tmp_path):
     begin = named("__torch__ Net") + EMPTY_TUPLE + NEW + b"}"
     program = begin + text("x" * 200) + b"q\x00" + 3 * (begin + b"h\x00") + b"N" + 4 * (b"s" + BUILD)
-    with pytest.raises(UserError, match="has a name of over 500 characters"):
+    with pytest.raises(UserError, match=r"x{60}.*\b500\b"):
         read_torch_file(archive_with(tmp_path, program))
 
 
@@ -130,5 +130,5 @@ def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path):
     path = tmp_path / "network.pt"
     for length in range(0, len(content), 199):
         path.write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"damaged or truncated.*fetch it again"):
+        with pytest.raises(UserError, match=r"network\.pt"):
             read_torch_file(path)
