@@ -38,9 +38,9 @@ def test_a_cascade_of_three_trains_and_samples(tmp_path, data_dir, own_images, m
             resumed = train(config, tmp_path / "cut")
             assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
 
-    drawn = next(load_cascade([tmp_path / stage for stage in STAGES], batch_size=2).draw(["panda", "a bar"]))
-    assert [images.shape for images in drawn] == [(2, size, size, 3) for size in (8, 16, 32)]
-    assert all(np.all(np.isfinite(images)) and np.abs(images).max() <= 1 for images in drawn)
+    stages = next(load_cascade([tmp_path / stage for stage in STAGES], batch_size=2).draw(["panda", "a bar"]))
+    assert [images.shape for images in stages] == [(2, size, size, 3) for size in (8, 16, 32)]
+    assert all(np.all(np.isfinite(images)) and np.abs(images).max() <= 1 for images in stages)
 
 
 def test_a_stage_of_openmoji_s_trains(tmp_path, data_dir, own_images, monkeypatch):

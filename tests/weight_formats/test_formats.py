@@ -187,7 +187,7 @@ def test_what_an_imported_stage_can_not_do_is_a_sentence(workdirs, sources, tmp_
         load_stage(tmp_path / "foreign")
     cascade = load_cascade(workdirs[:1], {"guidance": 1.0})
     assert "learned variance" in cascade.describe()["stage_0"]
-    with pytest.raises(UserError, match="without guidance a negative prompt does nothing"):
+    with pytest.raises(UserError, match=r"--negative_prompt.*--guidance"):
         next(cascade.draw(["red apple"], negative_prompt="panda"))
 
 
@@ -249,7 +249,7 @@ def reshape_a_tensor(source):
         (lambda source: spoil_scheduler(source, beta_schedule="sigmoid"), "beta_schedule='sigmoid'"),
         (lambda source: spoil_scheduler(source, beta_schedule="linear", beta_end=0.01), "beta_schedule='linear'"),
         (lambda source: spoil_scheduler(source, dynamic_thresholding_ratio=95), "dynamic_thresholding_ratio=95"),
-        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "max_threshold lies between 1"),
+        (lambda source: spoil_scheduler(source, sample_max_value=0.5), "max_threshold .*1.* 0.5"),
         (lambda source: spoil_scheduler(source, clip_sample_range=2.0), "clip_sample_range=2.0"),
         (lambda source: spoil_scheduler(source, lambda_min=1), "'lambda_min'"),
         (
