@@ -84,7 +84,7 @@ REFUSED = {
     ],
     "train": [
         ([*TRAIN, "--hang_seconds=0", "--end_when_hung"], "--end_when_hung has no effect"),
-        ([*TRAIN, "--profile_steps=5,6"], "outside of what this run does"),
+        ([*TRAIN, "--profile_steps=5,6"], "--profile_steps"),
         ([*TRAIN, "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         ([*TRAIN, MIN_SNR], "min_snr_gamma has no effect"),
         ([*TRAIN, REWIND], "max_rewinds has no effect"),
