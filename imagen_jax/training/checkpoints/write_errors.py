@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from imagen_jax.errors import ForNowError, UserError
-from imagen_jax.storage.buckets import MENDS as MENDS_OF_BUCKETS
+from imagen_jax.storage.buckets import MENDS as FIXES_OF_BUCKETS
 from imagen_jax.storage.buckets import is_refusal, summarise_error
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
@@ -106,7 +106,7 @@ def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
     """Returns the reason if a disk or a bucket can't be written to; None for other errors."""
     if in_bucket(folder) and is_refusal(error):
         denied = is_denied(error)
-        fix = MENDS_OF_BUCKETS if denied else "wait until the bucket responds"
+        fix = FIXES_OF_BUCKETS if denied else "wait until the bucket responds"
         return Refusal(
             f"a checkpoint can't be written into {folder} ({summarise_error(error)}): {fix}", passing=not denied
         )
