@@ -9,7 +9,7 @@
 # each time, up to the longest wait. A run of at least progress_seconds counts as progress, and resets the wait and the
 # count. After give_up_after failures in a row without progress it ends with the command's status.
 #
-# SIGTERM, SIGINT and SIGHUP go on to the command; once it has ended, this ends with its status and starts nothing.
+# SIGTERM, SIGINT and SIGHUP are forwarded to the command; once it has ended, this ends with its status and starts nothing.
 # The status with which this ends is also written to the status file.
 set -euo pipefail
 

@@ -295,7 +295,7 @@ def test_a_checkpoint_that_is_being_written_is_not_sampled_from(workdirs, tmp_pa
     shutil.copytree(workdirs[0], training)
     checkpoints = training / "checkpoints"
     whole = checkpoints / "0"
-    # As a writer leaves it at first, and as a copy does that goes on.
+    # As an unfinished write leaves it, and as an unfinished copy does.
     shutil.copytree(whole, checkpoints / "7.orbax-checkpoint-tmp")
     shutil.copytree(whole, checkpoints / "9")
     (checkpoints / "9" / "_CHECKPOINT_METADATA").unlink()

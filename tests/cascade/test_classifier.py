@@ -1,4 +1,4 @@
-"""A classifier of noisy images: trains, goes on where it was cut, and leads a cascade towards its class."""
+"""A classifier of noisy images: trains, resumes after an interruption, and guides a cascade towards its class."""
 
 import json
 
@@ -42,7 +42,7 @@ FOOD = "Food & Drink"
         ("0031-FE0F-20E3", "Symbols"),  # keycap 1
         ("1F1E6-1F1FA", "Flags"),  # Australia
         ("1F3FB", None),  # a skin tone
-        ("E000", None),  # nobody's
+        ("E000", None),  # of no group
         ("0020", None),  # before the first
     ],
 )

@@ -1,4 +1,4 @@
-"""Lines wait where there is no room for them, and a run goes on."""
+"""Lines wait if there is no room for them, and a run continues."""
 
 import resource
 
