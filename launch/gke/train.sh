@@ -80,8 +80,8 @@ check_flags() {
         check_topology
         ((slices >= 1)) || fail "--slices=$slices is below 1: give 1 or more."
         ((slices == 1 || hosts > 1)) ||
-            fail "--slices=$slices of $accelerator: GKE joins only slices of several hosts, and this one has one host. Set" \
-                "--slices=1."
+            fail "--slices=$slices of $accelerator: GKE joins only slices of several hosts, and this one has one host." \
+                "Set --slices=1."
     fi
 }
 
