@@ -175,7 +175,7 @@ class PictureFolder:
         if not is_ours or (array.exists() and count_images(array) != len(self.requests)):
             raise UserError(
                 f"{self.out} contains an npz of other prompts than these {len(self.requests)} images, and an npz can't "
-                " be extended: choose another --out. With --format=png you can add prompts later"
+                "be extended: choose another --out. With --format=png you can add prompts later"
             )
         before, now = kept.get("batch_size"), wanted["batch_size"]
         if not array.exists() and before != now:

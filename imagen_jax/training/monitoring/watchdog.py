@@ -52,7 +52,7 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
         raise UserError(f"--profile_steps={text} is not a pair of steps: give two, as in --profile_steps=20,24")
     first, last = (int(number) for number in text.split(","))
     if not 1 <= first <= last:
-        raise UserError(f"--profile_steps={text} is not a range of steps: give a first step of at least 1 first")
+        raise UserError(f"--profile_steps={text} is not a range of steps: the first must be from 1 to the last")
     return first, last
 
 
