@@ -103,7 +103,7 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
         return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
 
     monkeypatch.setattr(classifier_training, "label", spoil)
-    with pytest.raises(UserError, match=r"steps 2 to 4 .*incidents.jsonl"):
+    with pytest.raises(UserError, match=r"steps 2 to 4 .*incidents/\d+\.json"):
         train_classifier(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [0, 1, 2]
