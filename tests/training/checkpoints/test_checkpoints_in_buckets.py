@@ -71,7 +71,7 @@ def test_a_checkpoint_without_its_mark_is_none_and_is_removed(bucket, fake_bucke
 def test_a_bucket_that_may_not_be_written_to_is_a_sentence(bucket, fake_buckets):
     save(bucket, [1])
     fake_buckets.denied.add("ema_params/")
-    with pytest.raises(UserError, match=re.escape(str(bucket / "checkpoints"))):
+    with pytest.raises(UserError, match=re.escape(str(bucket))):
         save(bucket, [2])
     fake_buckets.denied.clear()
     with CheckpointStore(bucket) as store:
