@@ -29,7 +29,7 @@ def run(folder, case):
     ]
 
 
-@pytest.mark.parametrize(("case", "fact"), [("flip", "DATA_LOSS"), ("one_cannot_read", "process 1 ")])
+@pytest.mark.parametrize(("case", "fact"), [("flip", "2.damaged"), ("one_cannot_read", "process 1 ")])
 def test_what_one_can_not_read_none_uses(tmp_path, case, fact):
     status, printed = run(tmp_path, case)
     assert status == 0, printed
