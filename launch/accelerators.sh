@@ -8,13 +8,12 @@
 parse_accelerator() {
     local size
     [[ $1 =~ ^(v4|v5p|v5litepod|v6e)-([1-9][0-9]*)$ ]] ||
-        fail "--accelerator=$1 is none that we know: name one as Google does, as in v4-512, v5p-512, v5litepod-256 or" \
-            "v6e-256."
+        fail "--accelerator=$1 is unknown: use Google's name, as in v4-512, v5p-512, v5litepod-256 or v6e-256."
     generation=${BASH_REMATCH[1]} size=${BASH_REMATCH[2]}
     case $generation in
         v4 | v5p)
             ((size >= 8 && size % 8 == 0)) ||
-                fail "--accelerator=$1: the size of $generation counts cores, 8 a host, so it is a multiple of 8."
+                fail "--accelerator=$1: the size of $generation counts cores, 8 per host: give a multiple of 8."
             chips=$((size / 2)) chips_per_host=4
             ;;
         v5litepod | v6e)
@@ -22,7 +21,7 @@ parse_accelerator() {
             # Up to 8 chips are one machine; a larger slice is made of machines with 4.
             chips_per_host=$((chips <= 8 ? chips : 4))
             [[ " 1 4 8 16 32 64 128 256 " == *" $chips "* ]] ||
-                fail "--accelerator=$1: a slice of $generation has 1, 4, 8, 16, 32, 64, 128 or 256 chips."
+                fail "--accelerator=$1: a slice of $generation must have 1, 4, 8, 16, 32, 64, 128 or 256 chips."
             ;;
     esac
     # shellcheck disable=SC2034 # for those who source this

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by tpu_vm.sh and gke/train.sh: how they speak, and how they run a command or, with dry_run=true, only show it.
+# Sourced by tpu_vm.sh and gke/train.sh: how they print, and how they run a command or, with dry_run=true, only show it.
 dry_run=${dry_run:-false}
 
 # In a dry run as a comment, so that the whole output can be pasted.
@@ -24,10 +24,10 @@ need() {
     done
 }
 
-# Usage: check_name NAME   Makes sure that Google takes it.
+# Usage: check_name NAME   Makes sure that Google accepts it.
 check_name() {
     [[ $1 =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
-        fail "--name=$1: names have small letters, digits and hyphens, and begin with a letter."
+        fail "--name=$1: use lower-case letters, digits and hyphens, and begin with a letter."
 }
 
 # Prints a word as a shell reads it back: itself where that is safe, else between single quotes.

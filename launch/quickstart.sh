@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, draws eight captions with the trained cascade that comes with the package, then trains a small one on the
-# same OpenMoji pictures and draws the captions with that.
+# Sets up .venv, samples eight captions from the bundled cascade, then trains a small cascade on the same OpenMoji
+# images and samples the captions from that.
 #
 #     bash launch/quickstart.sh
 #     RUN_DIR=/elsewhere bash launch/quickstart.sh
@@ -30,10 +30,10 @@ trap 'say "Stopped. Run the same command again to continue."; exit 130' INT TERM
 run_step() {
     local title=$1 status=0
     shift
-    say "$title (begins after $(minutes))"
+    say "$title (started after $(minutes))"
     "$python" -m imagen_jax "$@" || status=$?
     if ((status != 0)); then
-        say "This step failed with status $status: mend what it says above, and run the same command again to continue."
+        say "This step failed with status $status: fix the error above, and run the same command again to continue."
         exit "$status"
     fi
 }
@@ -44,20 +44,20 @@ base=$run_dir/base
 super_resolution=$run_dir/super_resolution
 stages=$base,$super_resolution
 
-run_step "Drawing ${#prompts[@]} captions with the cascade that comes with the package" sample \
+run_step "Sampling ${#prompts[@]} captions from the bundled cascade" sample \
     "${prompts[@]/#/--prompt=}" --out="$run_dir/pretrained"
 cp "$run_dir/pretrained/grid.png" "$run_dir/pretrained.png"
-say "Look:          $run_dir/pretrained.png"
+say "The images:    $run_dir/pretrained.png"
 run_step "Training the base" train \
     --config=configs/quickstart.py:base --workdir="$base"
 run_step "Training the super-resolution stage" train \
     --config=configs/quickstart.py:super_resolution --workdir="$super_resolution"
-run_step "Drawing ${#prompts[@]} captions" sample \
+run_step "Sampling ${#prompts[@]} captions" sample \
     --stages="$stages" "${prompts[@]/#/--prompt=}" --out="$run_dir/samples"
 cp "$run_dir/samples/grid.png" "$run_dir/samples.png"
-run_step "Measuring whether the pictures follow their captions" evaluate \
+run_step "Measuring whether the images follow their captions" evaluate \
     --stages="$stages" --out="$run_dir/evaluation"
 
 say "Done after $(minutes)"
-say "The pictures:  $run_dir/samples.png; the other cascade's: $run_dir/pretrained.png"
+say "The images:    $run_dir/samples.png; the bundled cascade's: $run_dir/pretrained.png"
 say "The report:    $run_dir/evaluation/report.html"

@@ -37,11 +37,11 @@ set_up() {
     say "Installing pip and setuptools"
     lock_entries pip setuptools >.venv/installers.lock
     pip_install --requirement .venv/installers.lock ||
-        fail "the package index did not answer: connect to the network, or name a mirror in PIP_INDEX_URL, and run" \
-            "this again (pip's words are above)."
+        fail "the package index did not respond: connect to the network, or set PIP_INDEX_URL to a mirror, and run" \
+            "this again (pip's output is above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
     pip_install --no-build-isolation --requirement requirements.lock ||
-        fail "a package could not be installed: fix what pip says above (the whole log is .venv/install.log) and run" \
+        fail "a package could not be installed: fix pip's error above (the whole log is .venv/install.log) and run" \
             "this again."
     pip_install --no-build-isolation --editable . ||
         fail "this checkout could not be installed: see .venv/install.log."
@@ -91,17 +91,17 @@ make_environment() {
     if [[ -e .venv/.installing ]]; then
         started_by=$(<.venv/.installing)
         refuse_if_running "$started_by"
-        say "An earlier set-up was cut off: starting afresh (pip still has what it downloaded)"
+        say "An earlier set-up was interrupted: starting again (pip still has its downloads)"
         empty_environment
     elif [[ -f .venv/pyvenv.cfg ]] && ! is_wanted_python; then
-        say "The Python of .venv has gone or is another version: starting afresh"
+        say "The Python of .venv is missing or has another version: starting again"
         empty_environment
     fi
     echo $$ >.venv/.installing
     if [[ ! -x $python ]]; then
         check_disk 3
         say "Making .venv with $base ($(python_version "$base"))"
-        "$base" -m venv .venv || fail "$base could not make .venv: see its words above."
+        "$base" -m venv .venv || fail "$base could not make .venv: see its output above."
     fi
 }
 
@@ -113,7 +113,7 @@ empty_environment() {
 
 refuse_if_running() {
     if [[ $1 != "$$" ]] && kill -0 "$1" 2>/dev/null; then
-        fail "process $1 seems to be setting up .venv at this moment: wait for it, or delete .venv if there is none."
+        fail "process $1 seems to be setting up .venv now: wait for it, or delete .venv if there is no such process."
     fi
 }
 
@@ -129,7 +129,7 @@ check_disk() {
 find_python() {
     local candidate
     if [[ -n ${PYTHON:-} ]]; then
-        is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.14: name one that is."
+        is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.14: set PYTHON to one."
         check_venv "$PYTHON"
         return
     fi
@@ -139,7 +139,7 @@ find_python() {
             return
         fi
     done
-    fail "no Python of version 3.11 to 3.14 was found: install one, or name it, as in PYTHON=/path/to/python3 bash $0."
+    fail "no Python of version 3.11 to 3.14 was found: install one, or pass it, as in PYTHON=/path/to/python3 bash $0."
 }
 
 # Prints the Python's path when it can make environments.
@@ -170,7 +170,7 @@ install_extra() {
     sed -n 's/^\([a-zA-Z][^ ]*==.*[^ \\]\) *\\$/\1/p' requirements.lock >.venv/locked_versions.txt
     PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
         --constraint .venv/locked_versions.txt --editable ".[$extra]" ||
-        fail "the packages of the extra '$extra' could not be installed: fix what pip says above and run this again."
+        fail "the packages of the extra '$extra' could not be installed: fix pip's error above and run this again."
     cat setup.py requirements.lock >"$mark"
 }
 

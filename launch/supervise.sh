@@ -9,12 +9,12 @@
 # each time, up to the longest wait. A run of at least progress_seconds counts as progress, and resets the wait and the
 # count. After give_up_after failures in a row without progress it ends with the command's status.
 #
-# SIGTERM, SIGINT and SIGHUP go on to the command; once it has ended, this ends with its status and starts nothing.
+# SIGTERM, SIGINT and SIGHUP are forwarded to the command; once it has ended, this ends with its status and starts nothing.
 # The status with which this ends is also written to the status file.
 set -euo pipefail
 
 done_status=0
-mendable=2
+fixable=2
 interrupted=130
 restart_at_once=75
 
@@ -24,7 +24,7 @@ first_wait=5
 longest_wait=300
 status_file=
 child=
-told_to_stop=
+stop_signal=
 
 # With a closed standard output, or after `| head -1`, the work continues.
 { : >&1; } 2>/dev/null || exec >/dev/null
@@ -36,7 +36,7 @@ say() {
 
 fail() {
     printf 'error: %s\n' "$*" >&2
-    exit "$mendable"
+    exit "$fixable"
 }
 
 read_flags() {
@@ -46,25 +46,25 @@ read_flags() {
         name=${1%%=*} name=${name#--} value=${1#*=}
         case $name in
             give_up_after | progress_seconds | first_wait | longest_wait)
-                [[ $value =~ ^[0-9]+$ ]] || fail "--$name takes a whole number, as in --$name=10, not $1."
+                [[ $value =~ ^[0-9]+$ ]] || fail "--$name must be a whole number, as in --$name=10, not $1."
                 ;;
             status_file) ;;
             *)
-                fail "there is no flag --$name: name give_up_after, progress_seconds, first_wait, longest_wait or" \
-                    "status_file."
+                fail "there is no flag --$name: use --give_up_after, --progress_seconds, --first_wait, --longest_wait" \
+                    "or --status_file."
                 ;;
         esac
         printf -v "$name" %s "$value"
         shift
     done
     command=("$@")
-    ((${#command[@]} > 0)) || fail "there is nothing to run: name a command, as in bash $0 python -m imagen_jax.train …"
+    ((${#command[@]} > 0)) || fail "there is nothing to run: give a command, as in bash $0 python -m imagen_jax.train …"
 }
 
 # Usage: forward SIGNAL
 forward() {
-    told_to_stop=$1
-    say "Told to stop by SIG$1: waiting for the command to end"
+    stop_signal=$1
+    say "Received SIG$1: waiting for the command to end"
     [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null || true
 }
 
@@ -77,7 +77,7 @@ run_once() {
     child=$!
     set +m
     # A signal may have come while the child's number was not known yet.
-    [[ -z $told_to_stop ]] || kill -s "$told_to_stop" "$child" 2>/dev/null || true
+    [[ -z $stop_signal ]] || kill -s "$stop_signal" "$child" 2>/dev/null || true
     while :; do
         wait "$child" && status=0 || status=$?
         kill -0 "$child" 2>/dev/null || break
@@ -96,13 +96,13 @@ rest() {
 
 # Ends where nothing is to be run again.
 end_if_finished() {
-    if [[ -n $told_to_stop ]]; then
-        say "The command ended with status $status after SIG$told_to_stop"
+    if [[ -n $stop_signal ]]; then
+        say "The command ended with status $status after SIG$stop_signal"
         exit "$status"
     fi
     case $status in
         "$done_status") say "Done" && exit "$done_status" ;;
-        "$mendable") say "The command ended with status $mendable: mend what it says above" && exit "$mendable" ;;
+        "$fixable") say "The command ended with status $fixable: fix the error above" && exit "$fixable" ;;
         "$interrupted") say "The command was interrupted: run it again to continue" && exit "$interrupted" ;;
     esac
 }
@@ -139,5 +139,5 @@ while :; do
     restarts=$((restarts + 1))
     say "Status $status after $ran s: restart $restarts in $now s ($failures of $give_up_after failures in a row)"
     rest "$now"
-    [[ -z $told_to_stop ]] || end_if_finished
+    [[ -z $stop_signal ]] || end_if_finished
 done

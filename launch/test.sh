@@ -19,8 +19,7 @@ for argument in "$@"; do
     esac
 done
 
-# Real pictures for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped, and
-# say so.
+# Real images for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped.
 install_debian_packages() {
     local packages=(tuxpaint-stamps-default chromium chromium-driver)
     if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]] || dpkg -s "${packages[@]}" >/dev/null 2>&1; then
@@ -28,7 +27,7 @@ install_debian_packages() {
     fi
     say "Installing ${packages[*]}"
     { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } >.venv/debian.log 2>&1 ||
-        say "They can't be installed (.venv/debian.log says why): tests are skipped"
+        say "They can't be installed (see .venv/debian.log): their tests are skipped"
 }
 
 install_reference_packages() {
@@ -36,7 +35,7 @@ install_reference_packages() {
     if cmp -s "$list" "$folder/installed.txt"; then
         return
     fi
-    say "Installing $(grep -c '^[a-z]' "$list") packages to compare metrics with"
+    say "Installing $(grep -c '^[a-z]' "$list") packages for comparing metrics"
     rm -rf "$folder"
     pip_install --target "$folder" --requirement "$list" || fail "they could not be installed: see .venv/install.log."
     # One of them brings a package of that name, which would hide ours.
@@ -61,7 +60,7 @@ if [[ $with_references == true ]]; then
     install_extra browser 1 "selenium"
     install_reference_packages
     install_debian_packages
-    say "pytest, against the reference libraries, on real pictures and in a browser"
+    say "pytest, against the reference libraries, on real images and in a browser"
     "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m references -rs --durations 10
 fi
 say "All passed after $(minutes)"

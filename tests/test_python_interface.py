@@ -32,7 +32,7 @@ from imagen_jax.storage.paths import to_path
 from imagen_jax.training.optimizer import make_optimizer
 from tests.small_cascades import write_cascade
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 ADAM = {"learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 4, "clip_norm": 1.0}
 
 
@@ -58,14 +58,14 @@ def arguments_of(function):
 
 @pytest.mark.parametrize("name", [*SETTINGS, *arguments_of(Cascade.sample)])
 def test_a_misspelt_setting_of_sample_names_the_right_one(cascade, name):
-    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+    with pytest.raises(UserError, match=f"{misspell(name)}.*'{name}'"):
         cascade.sample("panda", **{misspell(name): 1})
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_misspelt_override_names_the_right_one_before_weights_are_read(workdirs, name, monkeypatch):
     monkeypatch.setattr(cascades, "load_params", lambda plan: pytest.fail("weights were read"))
-    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+    with pytest.raises(UserError, match=f"{misspell(name)}.*'{name}'"):
         load_cascade(workdirs, {misspell(name): 1})
 
 
@@ -75,7 +75,7 @@ def test_a_misspelt_override_names_the_right_one_before_weights_are_read(workdir
      ("num_images_per_prompt", "samples_per_prompt"), ("generator", "seed"), ("image", "Edit")],
 )  # fmt: skip
 def test_names_of_diffusers_are_translated(cascade, theirs, ours):
-    with pytest.raises(UserError, match=f"unknown setting of sample.. '{theirs}'; here it is called '.*{ours}"):
+    with pytest.raises(UserError, match=f"'{theirs}'.*'.*{ours}"):
         cascade.sample("panda", **{theirs: 3})
 
 
@@ -90,7 +90,7 @@ CALLED = {
     ("what", "name"), [(what, name) for what, function in CALLED.items() for name in arguments_of(function)]
 )
 def test_a_misspelt_argument_names_the_right_one(what, name):
-    with pytest.raises(TypeError, match=f"no argument '{misspell(name)}'; did you mean '{name}'"):
+    with pytest.raises(TypeError, match=f"'{misspell(name)}'.*'{name}'"):
         CALLED[what](**{misspell(name): None})
 
 
@@ -114,7 +114,7 @@ def prepared(option):
     ],
 )
 def test_a_misspelt_option_names_the_right_one(use, name):
-    with pytest.raises(UserError, match=f"{misspell(name)}.*did you mean '{name}'"):
+    with pytest.raises(UserError, match=f"{misspell(name)}.*'{name}'"):
         use(misspell(name))
 
 
@@ -127,13 +127,13 @@ OF_ALL_CONFIGS = {section: key_types(kind) for section, kind in SECTIONS.items()
 def test_a_misspelt_key_of_a_config_file_names_the_right_one(section, key):
     config = ConfigDict(quickstart.get_config("base,smoke").to_dict())
     config[section][misspell(key)] = 1
-    with pytest.raises(UserError, match=f"config.{section}.*{misspell(key)}.*did you mean '{key}'"):
+    with pytest.raises(UserError, match=f"config.{section}.*{misspell(key)}.*'{key}'"):
         read_experiment(config)
 
 
 def test_a_misspelt_section_of_a_config_file_names_the_right_one():
     config = ConfigDict(quickstart.get_config("base,smoke").to_dict() | {"trainin": {}})
-    with pytest.raises(UserError, match="unknown config key trainin; did you mean 'training'"):
+    with pytest.raises(UserError, match=r"trainin.*'training'"):
         read_experiment(config)
 
 
@@ -145,12 +145,12 @@ def test_every_key_of_our_configs_is_known():
 
 def test_a_key_of_a_stage_that_nothing_reads_is_refused(workdirs):
     config = loading.plan_stage(workdirs[0]).config.sampling.to_dict()
-    with pytest.raises(UserError, match="'guidnace'; did you mean 'guidance'"):
+    with pytest.raises(UserError, match=r"'guidnace'.*'guidance'"):
         loading.make_settings(config | {"guidnace": 3.0})
 
 
 def test_an_option_is_given_once():
-    with pytest.raises(UserError, match="--option=folder is given twice"):
+    with pytest.raises(UserError, match="--option=folder"):
         parse_options(lambda folder="": None, ["folder=A", "folder=B"])
 
 
@@ -196,7 +196,7 @@ def test_a_setting_of_another_type_or_out_of_range_is_refused_by_its_name(cascad
 )
 def test_a_setting_without_effect_is_refused(cascade, settings):
     name = next(iter(settings))
-    with pytest.raises(UserError, match=f"{name} has no effect"):
+    with pytest.raises(UserError, match=name):
         cascade.sample("panda", **settings)
 
 
@@ -208,18 +208,18 @@ def test_a_setting_with_an_effect_on_one_stage_is_enough(cascade):
 
 def test_what_depends_on_the_number_of_stages_is_refused(workdirs):
     base = load_cascade(workdirs[0], {"steps": 1, "guidance": 1.0}, batch_size=1)
-    for options, message in (
-        ({"augmentation_level": 0.1}, "no stage is super-resolution"),
+    for options, facts in (
+        ({"augmentation_level": 0.1}, "--augmentation_level"),
         ({"edit": Edit(later_prompt="tree")}, "--later_prompt"),
-        ({"negative_prompt": "tree"}, "without guidance"),
-        ({"edit": Edit(image=PICTURE)}, "--image has no effect at --strength=1"),
-        ({"edit": Edit(image=PICTURE, mask=np.ones((20, 24), bool))}, "white all over"),
-        ({"edit": Edit(image=PICTURE, invert="panda"), "sampler": "unipc"}, "only ddim can be inverted"),
+        ({"negative_prompt": "tree"}, "--negative_prompt.*--guidance"),
+        ({"edit": Edit(image=IMAGE)}, "--image.*--strength=1"),
+        ({"edit": Edit(image=IMAGE, mask=np.ones((20, 24), bool))}, "--mask"),
+        ({"edit": Edit(image=IMAGE, invert="panda"), "sampler": "unipc"}, "--invert.*--sampler=ddim"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=facts):
             base.sample("panda", **options)
-    with pytest.raises(UserError, match="--to_seed"):
-        next(base.draw(ImageRequest("panda", to_seed=1), edit=Edit(image=PICTURE, strength=0.5)))
+    with pytest.raises(UserError, match=r"--to_seed.*--strength"):
+        next(base.draw(ImageRequest("panda", to_seed=1), edit=Edit(image=IMAGE, strength=0.5)))
 
 
 def test_stages_are_named_by_a_text_a_path_or_a_list(workdirs, tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_stages_are_named_by_a_text_a_path_or_a_list(workdirs, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "openmoji").mkdir()
     assert find_stages(to_path("openmoji")) == [to_path("openmoji")]
-    with pytest.raises(UserError, match="no folder openmojy; did you mean 'openmoji'"):
+    with pytest.raises(UserError, match=r"openmojy.*'openmoji'"):
         load_cascade("openmojy")
 
 
@@ -242,20 +242,20 @@ def test_a_text_is_one_prompt(cascade):
 
 
 @pytest.mark.parametrize("index", [-1, 2])
-def test_a_wish_out_of_range_is_refused(index):
-    with pytest.raises(UserError, match="from 0"):
+def test_a_request_out_of_range_is_refused(index):
+    with pytest.raises(UserError, match="index=-1" if index < 0 else "share=2.0"):
         ImageRequest("panda", index=-1) if index < 0 else ImageRequest("panda", share=2.0)
 
 
 def test_an_image_comes_as_a_path_as_pillow_has_it_or_as_an_array(tmp_path):
     path = tmp_path / "photo.png"
-    Image.fromarray(PICTURE).save(path)
-    for image in (path, str(path), Image.open(path), Image.fromarray(PICTURE), PICTURE):
-        np.testing.assert_array_equal(Edit(image=image).image, PICTURE)
-    grey = PICTURE[..., 0]
+    Image.fromarray(IMAGE).save(path)
+    for image in (path, str(path), Image.open(path), Image.fromarray(IMAGE), IMAGE):
+        np.testing.assert_array_equal(Edit(image=image).image, IMAGE)
+    grey = IMAGE[..., 0]
     for image in (grey, grey[..., None], Image.fromarray(grey)):
         np.testing.assert_array_equal(Edit(image=image).image, np.repeat(grey[..., None], 3, axis=2))
-    clear = np.dstack([PICTURE, np.zeros_like(grey)])
+    clear = np.dstack([IMAGE, np.zeros_like(grey)])
     assert (Edit(image=clear).image == 255).all() and (Edit(image=Image.fromarray(clear)).image == 255).all()
     sixteen = Image.fromarray(grey.astype(np.uint16) * 257)
     np.testing.assert_array_equal(Edit(image=sixteen).image[..., 0], grey)
@@ -264,35 +264,35 @@ def test_an_image_comes_as_a_path_as_pillow_has_it_or_as_an_array(tmp_path):
 def test_an_image_of_pillows_is_turned_upright_as_its_file_would_be(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(PICTURE).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(IMAGE).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
         np.testing.assert_array_equal(Edit(image=opened).image, Edit(image=tmp_path / "turned.png").image)
 
 
-def test_a_mask_comes_as_an_image_does_and_as_truth_or_shares(tmp_path):
-    drawn = np.zeros((20, 24), bool)
-    drawn[4:9, 6:12] = True
-    pixels = drawn * np.uint8(255)
+def test_a_mask_comes_as_an_image_or_booleans_or_floats(tmp_path):
+    white = np.zeros((20, 24), bool)
+    white[4:9, 6:12] = True
+    pixels = white * np.uint8(255)
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    masks = [tmp_path / "mask.png", Image.fromarray(pixels), pixels, np.dstack([pixels] * 3), drawn]
-    for mask in [*masks, drawn.astype(np.float32), drawn.astype(np.float64)]:
-        np.testing.assert_array_equal(np.asarray(Edit(image=PICTURE, mask=mask).mask) > 0.5, drawn)
+    masks = [tmp_path / "mask.png", Image.fromarray(pixels), pixels, np.dstack([pixels] * 3), white]
+    for mask in [*masks, white.astype(np.float32), white.astype(np.float64)]:
+        np.testing.assert_array_equal(np.asarray(Edit(image=IMAGE, mask=mask).mask) > 0.5, white)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"image": "nowhere.png"}, "nowhere.png can't be read"),
-        ({"image": PICTURE.astype(np.float32)}, "uint8 of shape .height, width, 3., not float32"),
-        ({"image": PICTURE[..., :2]}, "not uint8 of shape .20, 24, 2."),
-        ({"image": PICTURE[0, 0]}, "uint8 of shape"),
-        ({"image": PICTURE, "mask": PICTURE[..., 0].astype(np.int32)}, "a mask is uint8"),
-        ({"image": PICTURE, "mask": PICTURE[..., 0].astype(np.float32)}, "a mask is uint8"),
-        ({"image": Image.fromarray(PICTURE[..., 0].astype(np.float32))}, "the image can't be used"),
+        ({"image": "nowhere.png"}, "nowhere.png"),
+        ({"image": IMAGE.astype(np.float32)}, "uint8 .*float32"),
+        ({"image": IMAGE[..., :2]}, r"uint8 .*\(20, 24, 2\)"),
+        ({"image": IMAGE[0, 0]}, r"uint8 .*\(3,\)"),
+        ({"image": IMAGE, "mask": IMAGE[..., 0].astype(np.int32)}, "mask .*int32"),
+        ({"image": IMAGE, "mask": IMAGE[..., 0].astype(np.float32)}, "mask .*float32"),
+        ({"image": Image.fromarray(IMAGE[..., 0].astype(np.float32))}, "image"),
     ],
 )
-def test_an_image_that_can_not_be_read_is_refused(options, message):
-    with pytest.raises(UserError, match=message):
+def test_an_image_that_can_not_be_read_is_refused(options, facts):
+    with pytest.raises(UserError, match=facts):
         Edit(**options)
 
 
@@ -300,7 +300,7 @@ def test_a_mask_outside_of_the_centre_square_is_refused():
     mask = np.zeros((20, 40), bool)
     mask[:, :10] = mask[:, 30:] = True
     image = np.zeros((20, 40, 3), np.uint8)
-    with pytest.raises(UserError, match="only outside the centre square"):
+    with pytest.raises(UserError, match="--mask"):
         Edit(image=image, mask=mask)
     mask[10, 10] = True
     assert Edit(image=image, mask=mask).keeps_some
@@ -312,13 +312,13 @@ def test_the_package_lists_what_the_readme_shows():
     assert {"load_cascade", "Edit", "ImageRequest", "Cascade", "UserError", "__version__"} <= {*done.stdout.split()}
     for name in imagen_jax.FOR_NOTEBOOKS:
         assert getattr(imagen_jax, name).__name__ == name
-        with pytest.raises(AttributeError, match=f"did you mean '{name}'"):
+        with pytest.raises(AttributeError, match=f"'{name}'"):
             getattr(imagen_jax, misspell(name))
 
 
 def test_a_text_is_one_feature_network(workdirs, tmp_path):
     assert Wanted(features="pixels").features == ("pixels",)
-    with pytest.raises(UserError, match="'pixel'; did you mean 'pixels'"):
+    with pytest.raises(UserError, match=r"'pixel'.*'pixels'"):
         evaluate(workdirs, tmp_path / "out", Wanted(features="pixel"))
 
 

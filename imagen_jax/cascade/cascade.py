@@ -42,8 +42,8 @@ from imagen_jax.cascade.stage_sampler import (
     keys_of_prompts,
     make_draw_stage,
     make_invert_stage,
-    row_of,
     starting_noise,
+    trajectory_of,
 )
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.encoder import TextEncoder
@@ -91,7 +91,7 @@ class Cascade:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise UserError(f"a batch holds at least 1 picture, not {self.batch_size}")
+            raise UserError(f"batch_size={self.batch_size} is below 1: set it to at least 1")
         self.mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
         # A batch must divide evenly over the devices.
         parts = num_batch_shards(self.mesh)
@@ -102,8 +102,8 @@ class Cascade:
             check_classifier(self.classifier.resolution, self.stages)
             for number, stage in enumerate(self.stages):
                 if stage.resolution == self.classifier.resolution:
-                    led = stage.settings._replace(classifier=self.classifier)
-                    self.stages[number] = stage._replace(settings=led)
+                    settings = stage.settings._replace(classifier=self.classifier)
+                    self.stages[number] = stage._replace(settings=settings)
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +112,7 @@ class Cascade:
 
     def count_steps(self, edit: Edit = NO_EDIT) -> int:
         """Returns the number of denoising steps for one batch, summed over all stages."""
-        return sum(len(row_of(stage, edit.walk)) - 1 for stage in self.stages)
+        return sum(len(trajectory_of(stage, edit.make_trajectory)) - 1 for stage in self.stages)
 
     def describe(self) -> dict[str, str]:
         """Describes the settings of each stage in words, for image metadata and reports."""
@@ -136,10 +136,10 @@ class Cascade:
         if name not in self._adjusted:
             if len(self._adjusted) >= MAX_ADJUSTED:
                 self._adjusted.pop(next(iter(self._adjusted)))
-            made = replace(self, overrides={**self.overrides, **overrides})
+            adjusted = replace(self, overrides={**self.overrides, **overrides})
             # Adjusted cascades share one cache of programs, so that its bound holds for all of them together.
-            made._programs, made._adjusted_to = self._programs, self._adjusted_to + name
-            self._adjusted[name] = made
+            adjusted._programs, adjusted._adjusted_to = self._programs, self._adjusted_to + name
+            self._adjusted[name] = adjusted
         return self._adjusted[name]
 
     def forget_programs(self) -> None:
@@ -178,8 +178,8 @@ class Cascade:
         cascade = self.adjusted(**settings)
         check_effects(cascade.trained, cascade.overrides, settings)
         requests = [ImageRequest(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        drawn = cascade.draw(requests, seed, negative_prompt, edit)
-        return [Image.fromarray(pixels) for stages in drawn for pixels in to_pixels(stages[-1])]
+        batches = cascade.draw(requests, seed, negative_prompt, edit)
+        return [Image.fromarray(pixels) for stages in batches for pixels in to_pixels(stages[-1])]
 
     def draw(
         self,
@@ -204,36 +204,38 @@ class Cascade:
         seed = check_seed(seed)
         check_images(self.stages, self.names, edit, negative_prompt)
         if not requests:
-            raise UserError("there is nothing to draw: give at least one prompt, as in --prompt='red apple'")
+            raise UserError("there is nothing to sample: give at least one prompt, as in --prompt='red apple'")
         if edit.begins_with_image and any(
             isinstance(one, ImageRequest) and one.to_seed is not None for one in requests
         ):
-            raise UserError("--to_seed begins with noise, and --strength and --invert with the image: leave one out")
+            raise UserError(
+                "--to_seed starts from noise, --strength and --invert start from the image: leave one of them out"
+            )
         size = self.batch_size_for(len(requests))
         for start in range(0, len(requests), size):
             batch = [ImageRequest(one) if isinstance(one, str) else one for one in requests[start : start + size]]
             filled = batch + batch[-1:] * (size - len(batch))
-            yield [images[: len(batch)] for images in self._draw_batch(filled, seed, negative_prompt, edit)]
+            yield [images[: len(batch)] for images in self._sample_batch(filled, seed, negative_prompt, edit)]
 
     def batch_size_for(self, count: int) -> int:
         """Returns the batch size for ``count`` images: the smallest multiple of the devices, at most ``batch_size``."""
         parts = num_batch_shards(self.mesh)
         return min(self.batch_size, -(-count // parts) * parts)
 
-    def _draw_batch(
+    def _sample_batch(
         self, requests: Sequence[ImageRequest], seed: int, negative_prompt: str | None, edit: Edit
     ) -> Iterator[HostImages]:
         """Samples one batch, and yields each stage's images in turn."""
-        cut = batch_placement(self.mesh, len(requests))
+        placement = batch_placement(self.mesh, len(requests))
         images = edit.first_condition(self.stages[0].low_resolution, len(requests))
         for number, one in enumerate(self.trained):
             inputs = self.inputs(number, requests, seed, negative_prompt, edit)._replace(low=images)
             with jax.set_mesh(self.mesh):
                 params = jax.device_put(one.params, self._placements[number])
-                inputs = jax.device_put(inputs, cut)
+                inputs = jax.device_put(inputs, placement)
                 if edit.invert is not None:
-                    known = jax.device_put(self._encode(one, [edit.invert] * len(requests)), cut)
-                    inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=known))
+                    caption = jax.device_put(self._encode(one, [edit.invert] * len(requests)), placement)
+                    inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=caption))
                     inputs = inputs._replace(start=inverted)
                 images = self._run(number, edit, make_draw_stage, params, inputs)
             yield np.asarray(images)
@@ -269,15 +271,15 @@ class Cascade:
             to_keys = fold_into_each(keys_of_requests(requests, seed, to=True), number)
             noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
             start = interpolate(noises[0], noises[1], shares)
-        picture, known = edit.pictures(stage.resolution, len(requests))
-        unwanted = self._unwanted(one, text, negative_prompt)
-        return Inputs(text, unwanted, keys, None, picture, start, None if known is None else Known(*known))
+        image, known = edit.images(stage.resolution, len(requests))
+        negative = self._encode_negative(one, text, negative_prompt)
+        return Inputs(text, negative, keys, None, image, start, None if known is None else Known(*known))
 
     def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
         """Runs a stage on a batch. Compiles once per trajectory and batch size, and frees the compiler's memory."""
 
         def compile_first() -> Any:
-            program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.walk)
+            program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.make_trajectory)
             program.lower(params, inputs).compile()
             release_memory()
             return program
@@ -301,7 +303,7 @@ class Cascade:
         # All stages use the same captions for a batch, so their embeddings are cached.
         return functools.lru_cache(maxsize=4)(self.encoder.encode)
 
-    def _unwanted(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
+    def _encode_negative(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
         """Returns the embeddings of the negative prompt, or of the null prompt where there is none."""
         caption = NULL_CAPTIONS[one.config.text.null] if negative_prompt is None else negative_prompt
         if caption is None:
@@ -380,8 +382,8 @@ def load_planned(
     if len({encoder.name for encoder in encoders}) > 1:
         listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(plan.names, encoders, strict=True))
         raise UserError(
-            f"the stages were trained with different text encoders: {listed}; sample stages that share one, "
-            "and import those of DeepFloyd IF with one --text_encoder and --text_dtype"
+            f"the stages were trained with different text encoders: {listed}. Sample stages that share one, "
+            "or import the stages of DeepFloyd IF with the same --text_encoder and --text_dtype"
         )
     trained = [load_params(one) for one in plan.stages]
     return Cascade(trained, encoders[0], plan.overrides, batch_size, on_step, classifier=classifier)

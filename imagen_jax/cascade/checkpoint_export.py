@@ -105,7 +105,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfi
     """
     check_checksums(source)
     saved = read_stage_config(source)
-    purpose = "a stage: a folder of DeepFloyd IF is imported with --format=deepfloyd_if"
+    purpose = "a stage: import a folder of DeepFloyd IF with --format=deepfloyd_if"
     require_sections(saved, MODEL_SECTIONS, source, purpose)
     config = read_model(saved)
     changed: dict[str, str] = {}
@@ -131,8 +131,8 @@ def read_params(source: Path, config: ModelConfig) -> dict:
 
 def read_step(source: Path) -> int:
     """Returns the number of training updates of the parameters in the folder; 0 if the file does not contain it."""
-    said = read_metadata(source).get("step", "")
-    return int(said) if said.isdecimal() and said.isascii() and len(said) <= MAX_DIGITS else 0
+    text = read_metadata(source).get("step", "")
+    return int(text) if text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS else 0
 
 
 def is_exported(folder: Path) -> bool:

@@ -149,7 +149,9 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     classifier = build_classifier(read_section(ClassifierConfig, config["classifier"], "classifier"))
     lookup(dict.fromkeys(classifier.classes.names), wanted, "class")
     if not abs(scale) <= MAX_GUIDANCE:
-        raise UserError(f"the classifier's scale is {scale}: give one such as 2, {MAX_GUIDANCE:g} at most")
+        raise UserError(
+            f"--classifier_scale={scale} is not between -{MAX_GUIDANCE:g} and {MAX_GUIDANCE:g}: give one such as 2"
+        )
     return GuidancePlan(workdir, classifier, wanted, scale)
 
 

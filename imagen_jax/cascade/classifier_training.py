@@ -102,10 +102,10 @@ def train_and_measure(
         keep_config(workdir, config.given, {"data_set": data_sets.fingerprint})
         with MetricsWriter(workdir, done) as writer, Progress("Training a classifier", done, training.steps) as bar:
 
-            def log(number: int, moment: StepInfo) -> None:
-                loss, rate = float(moment.metrics["loss"]), float(moment.metrics["learning_rate"])
+            def log(number: int, info: StepInfo) -> None:
+                loss, rate = float(info.metrics["loss"]), float(info.metrics["learning_rate"])
                 writer.write(number, {"loss": loss, "learning_rate": rate, **guard.metrics})
-                clock = moment.clock
+                clock = info.clock
                 bar.update(number, loss, training.batch_size * clock.steps / clock.total_seconds)
 
             saving = Saving(checkpoints, training.checkpoint_every, training.steps, guard.get_state)
@@ -167,16 +167,16 @@ def measure_accuracy(classifier: Classifier, state: TrainState, data_sets: DataS
     """
     images, labels = read_validation(classifier, data_sets)
     if not len(labels):
-        raise UserError("no image of the validation split has a class: set --config.data.validation_fraction higher")
+        raise UserError("no image of the validation split has a class: increase --config.data.validation_fraction")
     noise = jax.random.normal(jax.random.key(0), images.shape)
     guess = jax.jit(lambda noisy, log_snr: classifier.network.apply({"params": state.ema_params}, noisy, log_snr))
-    told_right = {}
+    accuracy = {}
     for time in TIMES:
         log_snr = jnp.broadcast_to(classifier.schedule(jnp.asarray(time)), labels.shape)
         guesses = np.asarray(guess(add_noise(images, noise, log_snr), log_snr)).argmax(1)
-        told_right[str(time)] = float((guesses == labels).mean())
+        accuracy[str(time)] = float((guesses == labels).mean())
     return {
-        "told_right": told_right,
+        "told_right": accuracy,
         "chance": float(np.bincount(labels).max() / len(labels)),
         "images": len(labels),
         "classes": list(classifier.classes.names),
@@ -188,8 +188,8 @@ def read_validation(classifier: Classifier, data_sets: DataSets) -> tuple[jax.Ar
     transform = make_example(classifier.resolution)
     images, labels = [], []
     for source in data_sets.load("validation").sources:
-        for place in range(len(source)):
-            stored = source[place]
+        for index in range(len(source)):
+            stored = source[index]
             number = classifier.classes.label_of(stored.key)
             if number != NO_CLASS:
                 images.append(transform.finish(transform.prepare(stored).pixels[None])["image"][0])

@@ -75,7 +75,9 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
     """
     config = read_experiment(config)
     if config.text.null != "zeros":
-        raise UserError(f"training drops captions to zeros: set --config.text.null=zeros, not {config.text.null!r}")
+        raise UserError(
+            f"training replaces dropped captions by zeros: set --config.text.null=zeros, not {config.text.null!r}"
+        )
     seed = check_seed(config.seed, "config.seed")
     mesh = make_mesh(config.mesh.to_dict(), devices)
     optimizer = make_optimizer(**config.optimizer.to_dict())
@@ -100,8 +102,8 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
     each = batch_size // num_batch_shards(mesh)
     if pieces < 1 or each % pieces:
         raise UserError(
-            f"config.training.gradient_accumulation={pieces} does not divide a batch of {batch_size} over "
-            f"{num_batch_shards(mesh)} devices: choose a divisor of {each}"
+            f"--config.training.gradient_accumulation={pieces} does not divide a batch of {batch_size} over "
+            f"{num_batch_shards(mesh)} devices: set it to a divisor of {each}"
         )
     return Training(
         step,

@@ -22,13 +22,13 @@ PRECONDITIONS = (
     Precondition(
         key("data.weights"),
         lambda given: not given.config.data.weights or "," in str(given.config.data.options.get("folder", "")),
-        "--config.data.weights has no effect on a single data set: name several in --config.data.options.folder",
+        "--config.data.weights has no effect on a single data set: list several in --config.data.options.folder",
     ),
     *(
         Precondition(
             key(f"data.{name}"),
             lambda given: given.config.data.source != "prepared",
-            f"--config.data.{name} has no effect on a prepared data set, which says it itself: leave it out",
+            f"--config.data.{name} has no effect on a prepared data set, which stores its own value: leave it out",
         )
         for name in ("data_dir", "validation_fraction")
     ),
@@ -36,14 +36,14 @@ PRECONDITIONS = (
         Precondition(
             key(f"preview.{name}"),
             lambda given: given.config.training.evaluate_every > 0,
-            f"--config.preview.{name} has no effect at --config.training.evaluate_every=0: set that too",
+            f"--config.preview.{name} has no effect at --config.training.evaluate_every=0: set both",
         )
         for name in ("samples", "compared", "features")
     ),
     Precondition(
         key("preview.prompts"),
         lambda given: given.config.training.preview_every > 0 and given.config.stage.low_resolution is None,
-        "--config.preview.prompts has no effect without previews of a base: leave it out",
+        "--config.preview.prompts has no effect unless a base writes previews: leave it out",
     ),
 )
 """Preconditions of config keys on the command line; their facts are ``flags.FLAGS``."""

@@ -26,7 +26,7 @@ from imagen_jax.storage.refusals import raise_if_denied
 
 Mask = Float[np.ndarray, "mask_height mask_width"]
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageInput = str | Path | Image.Image | np.ndarray
 """An image or mask as ``Edit`` accepts it: a path, a Pillow image, or an array."""
 
 
@@ -38,7 +38,7 @@ class Edit:
     Attributes:
         image: uint8, ``(height, width, 3)``; the stages use its centre square. If the first stage is a super-resolution
             stage, it is also that stage's low-resolution image.
-        mask: ``(height, width)`` of the image, in [0, 1]: above 0.5 the image is sampled anew, elsewhere it is kept.
+        mask: ``(height, width)`` of the image, in [0, 1]: above 0.5 the image is sampled again, elsewhere it is kept.
             None samples all of it.
         strength: fraction of the steps that are taken, above 0 and up to 1. They start from the image noised to that
             level; 1 starts from pure noise.
@@ -57,8 +57,8 @@ class Edit:
     @names_its_arguments
     def __init__(
         self,
-        image: Picture | None = None,
-        mask: Picture | None = None,
+        image: ImageInput | None = None,
+        mask: ImageInput | None = None,
         strength: float = 1.0,
         resample: int = 1,
         invert: str | None = None,
@@ -68,8 +68,8 @@ class Edit:
 
         Args:
             image: a path, a Pillow image, or a uint8 array, (height, width) or (height, width, 1, 3 or 4).
-            mask: a path, a Pillow image, or a uint8 array of those shapes, white where the image is sampled anew; or an
-                array of booleans or of floats from 0 to 1, (height, width).
+            mask: a path, a Pillow image, or a uint8 array of those shapes, white where the image is sampled again; or
+                an array of booleans or of floats from 0 to 1, (height, width).
             strength: fraction of the steps that are taken, above 0 and up to 1.
             resample: number of times that each stretch of steps is taken, at least 1.
             invert: caption of the image; not with ``mask`` or ``strength``.
@@ -89,23 +89,23 @@ class Edit:
 
     def _check(self) -> None:
         if self.image is None and (self.mask is not None or self.strength != 1.0 or self.invert is not None):
-            raise UserError("there is no picture to edit: give one, as in --image=photo.png")
+            raise UserError("there is no image to edit: give one, as in --image=photo.png")
         if self.mask is not None and self.image is not None and self.mask.shape != self.image.shape[:2]:
             raise UserError(
-                f"the mask has {self.mask.shape[1]}×{self.mask.shape[0]} pixels and the picture "
-                f"{self.image.shape[1]}×{self.image.shape[0]}: make them equal"
+                f"--mask has {self.mask.shape[1]}×{self.mask.shape[0]} pixels and --image "
+                f"{self.image.shape[1]}×{self.image.shape[0]}: give both the same size"
             )
         if self.mask is not None and not (self.mask > 0.5).any():
-            raise UserError("the mask leaves nothing to draw: paint white what is to be drawn anew")
-        if self.mask is not None and not is_drawn(self.mask).any():
+            raise UserError("--mask has no white pixels, so nothing is sampled: paint the part to sample again white")
+        if self.mask is not None and not is_sampled(self.mask).any():
             raise UserError(
-                "the mask is white only outside the centre square, and only the centre square is drawn: paint white "
-                "a part of it, or crop image and mask around that part"
+                "--mask is white only outside the centre square, and only the centre square is sampled: paint a part "
+                "of it white, or crop image and mask around the white part"
             )
         if self.invert is not None and (self.mask is not None or self.strength != 1.0):
-            raise UserError("an inverted picture begins with its own noise: leave --mask and --strength out")
+            raise UserError("--invert starts from the noise of the whole image: leave --mask and --strength out")
         if self.resample > 1 and self.mask is None:
-            raise UserError("--resample makes what is drawn fit what is kept, so it takes a --mask")
+            raise UserError("--resample fits the sampled part to the part that --mask keeps: give a --mask too")
         # Both functions check the range of their number, so that the error comes before sampling.
         _ = (end_of_trajectory(self.strength), resample(self.resample))
 
@@ -117,16 +117,16 @@ class Edit:
     @property
     def keeps_some(self) -> bool:
         """Whether the mask keeps a part of the image's centre square."""
-        return self.mask is not None and not is_drawn(self.mask).all()
+        return self.mask is not None and not is_sampled(self.mask).all()
 
     @property
-    def walk(self) -> MakeTrajectory:
+    def make_trajectory(self) -> MakeTrajectory:
         """The function that makes a stage's trajectory from the log-SNRs of its spacing."""
 
-        def walk(log_snrs: LogSnrs) -> Trajectory:
+        def make_trajectory(log_snrs: LogSnrs) -> Trajectory:
             return resample(self.resample)(end_of_trajectory(self.strength)(log_snrs))
 
-        return walk
+        return make_trajectory
 
     def prompt_of(self, prompt: str, number: int) -> str:
         """Returns the prompt of stage ``number``: ``later_prompt`` for the later stages, if there is one."""
@@ -137,14 +137,14 @@ class Edit:
         square = None if low_resolution is None else self.square
         return None if low_resolution is None or square is None else repeat(resize(square, low_resolution), count)
 
-    def pictures(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
+    def images(self, resolution: int, count: int) -> tuple[Images | None, tuple[Images, Images] | None]:
         """Returns a stage's start images, and its known images with the mask of kept pixels; each may be None."""
         square = self.square if self.begins_with_image or self.mask is not None else None
         if square is None:
             return None, None
-        picture = repeat(resize(square, resolution), count)
-        known = None if self.mask is None else (picture, repeat(keep_where(self.mask, resolution), count))
-        return picture if self.begins_with_image else None, known
+        image = repeat(resize(square, resolution), count)
+        known = None if self.mask is None else (image, repeat(keep_where(self.mask, resolution), count))
+        return image if self.begins_with_image else None, known
 
     @property
     def square(self) -> Float[np.ndarray, "size size 3"] | None:
@@ -164,8 +164,8 @@ def resize(square: Float[np.ndarray, "size size 3"], resolution: int) -> Float[n
     return np.clip(np.stack([np.asarray(each) for each in larger], axis=-1), -1.0, 1.0)
 
 
-def is_drawn(mask: Mask) -> Bool[np.ndarray, "size size"]:
-    """Returns where the centre square of a mask is white, so that the image is sampled anew there."""
+def is_sampled(mask: Mask) -> Bool[np.ndarray, "size size"]:
+    """Returns where the centre square of a mask is white, so that the image is sampled again there."""
     white = ((mask > 0.5) * np.uint8(255))[..., None].repeat(3, axis=-1)
     return crop_centre_square(white)[..., 0] > 0
 
@@ -173,9 +173,9 @@ def is_drawn(mask: Mask) -> Bool[np.ndarray, "size size"]:
 def keep_where(mask: Mask, resolution: int) -> Float[np.ndarray, "new new 3"]:
     """Returns 1 where a stage keeps the image: at its pixels that contain no white of the mask."""
     white = np.where(mask > 0.5, np.uint8(255), np.uint8(0))[..., None].repeat(3, axis=-1)
-    drawn = crop_centre_square(white).astype(np.float32)
-    drawn /= np.float32(255)
-    return (resize(drawn, resolution) <= 1e-6).astype(np.float32)
+    sampled = crop_centre_square(white).astype(np.float32)
+    sampled /= np.float32(255)
+    return (resize(sampled, resolution) <= 1e-6).astype(np.float32)
 
 
 def repeat(array: Float[np.ndarray, "height width 3"], count: int) -> Images:
@@ -189,7 +189,7 @@ def read_picture(path: Path) -> HostPixels:
     Raises:
         UserError: it can't be read.
     """
-    return read_with(decode_pixels, path, "picture")
+    return read_with(decode_pixels, path, "image")
 
 
 def read_mask(path: Path) -> Mask:
@@ -214,18 +214,18 @@ def read_with(decode: Callable[[bytes], np.ndarray], path: Path, name: str) -> n
         raise UserError(f"the {name} {path} can't be read ({error}): give a PNG, JPEG or WebP file") from error
 
 
-def pixels_of(picture: Picture) -> HostPixels:
+def pixels_of(image: ImageInput) -> HostPixels:
     """Converts a path, a Pillow image or an array to pixels; transparency is composited onto white.
 
     Raises:
         UserError: it can't be read, or is an array of another type or shape.
     """
-    if isinstance(picture, str | Path):
-        return read_picture(to_path(picture).expanduser())
-    return decode_given(decode_pixels, picture, "image")
+    if isinstance(image, str | Path):
+        return read_picture(to_path(image).expanduser())
+    return decode_given(decode_pixels, image, "image")
 
 
-def mask_of(picture: Picture) -> Mask:
+def mask_of(image: ImageInput) -> Mask:
     """Converts a path, a Pillow image or an array to a mask in [0, 1].
 
     An array of floats from 0 to 1 is returned unchanged, and booleans become 0 and 1. Others go through
@@ -234,50 +234,50 @@ def mask_of(picture: Picture) -> Mask:
     Raises:
         UserError: it can't be read, or is an array of another type or shape.
     """
-    if isinstance(picture, str | Path):
-        return read_mask(to_path(picture).expanduser())
-    if isinstance(picture, np.ndarray) and picture.ndim == 2 and picture.dtype != np.uint8:
-        if picture.dtype == bool:
-            return picture.astype(np.float32)
-        if np.issubdtype(picture.dtype, np.floating) and ((picture >= 0) & (picture <= 1)).all():
-            return picture
-        raise UserError(f"a mask is uint8, of booleans, or of floats from 0 to 1, not {picture.dtype} beyond them")
-    return decode_given(decode_mask, picture, "mask")
+    if isinstance(image, str | Path):
+        return read_mask(to_path(image).expanduser())
+    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype != np.uint8:
+        if image.dtype == bool:
+            return image.astype(np.float32)
+        if np.issubdtype(image.dtype, np.floating) and ((image >= 0) & (image <= 1)).all():
+            return image
+        raise UserError(f"a mask must be uint8, boolean, or floats from 0 to 1, not {image.dtype} with other values")
+    return decode_given(decode_mask, image, "mask")
 
 
-def decode_given(decode: Callable[[bytes], np.ndarray], picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
+def decode_given(decode: Callable[[bytes], np.ndarray], image: Image.Image | np.ndarray, name: str) -> np.ndarray:
     """Decodes a Pillow image or an array; error messages call it ``name``.
 
     Raises:
         UserError: it can't be decoded, or is an array of another type or shape.
     """
     try:
-        return decode(encode(picture, name))
+        return decode(encode(image, name))
     except DamagedImageError as error:
         raise UserError(f"the {name} can't be used ({error}): convert it to RGB or to 8-bit grey") from error
 
 
-def encode(picture: Image.Image | np.ndarray, name: str) -> bytes:
+def encode(image: Image.Image | np.ndarray, name: str) -> bytes:
     """Encodes an image losslessly with its EXIF orientation, so that it can be decoded like a file.
 
     Raises:
         UserError: an array is not uint8, or has another shape.
     """
-    if isinstance(picture, np.ndarray):
-        channels = picture.shape[2] if picture.ndim == 3 else 1 if picture.ndim == 2 else 0
-        if picture.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in picture.shape:
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1 if image.ndim == 2 else 0
+        if image.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in image.shape:
             raise UserError(
-                f"an array as {name} is uint8 of shape (height, width, 3), not {picture.dtype} of shape {picture.shape}"
+                f"the {name} must be uint8 of shape (height, width, 3), not {image.dtype} of shape {image.shape}"
             )
-        picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and channels == 1 else picture)
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
     buffer = io.BytesIO()
-    form = "PNG" if picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA") else "TIFF"
-    picture.save(buffer, form, exif=picture.getexif())
+    form = "PNG" if image.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA") else "TIFF"
+    image.save(buffer, form, exif=image.getexif())
     return buffer.getvalue()
 
 
 def decode_mask(encoded: bytes) -> Mask:
-    """Decodes a mask to brightness times opacity, in [0, 1]; opaque white (1) is sampled anew.
+    """Decodes a mask to brightness times opacity, in [0, 1]; opaque white (1) is sampled again.
 
     ``decode_upright`` applies the orientation, as it does for the image, and converts 16 bits to 8.
 

@@ -92,30 +92,30 @@ def file_name(prompt: str, seed: int, index: int) -> str:
 
 
 def labelled_grid(
-    pictures: UInt8[np.ndarray, "pictures height width 3"], labels: Sequence[str], columns: int
+    images: UInt8[np.ndarray, "images height width 3"], labels: Sequence[str], columns: int
 ) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
     """Arranges images on a white sheet, row by row, each with its label below.
 
     Args:
-        pictures: images of one size.
+        images: images of one size.
         labels: one per image; long ones are wrapped to ``LABEL_LINES`` lines and truncated with an ellipsis.
         columns: max number of images per row.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     factor = max(1, -(-MIN_SHOWN // width))
     cell_width, cell_height = width * factor + MARGIN, height * factor + LABEL_LINES * (LABEL_SIZE + 4) + MARGIN
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL_SIZE)
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         row, column = divmod(number, columns)
         left, top = MARGIN + column * cell_width, MARGIN + row * cell_height
-        enlarged = Image.fromarray(picture).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        enlarged = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, top))
         for line, text in enumerate(wrap_label(label, width * factor, font)):
-            place = (left + width * factor / 2, top + height * factor + 4 + line * (LABEL_SIZE + 4))
-            draw.text(place, text, fill="black", font=font, anchor="ma")
+            position = (left + width * factor / 2, top + height * factor + 4 + line * (LABEL_SIZE + 4))
+            draw.text(position, text, fill="black", font=font, anchor="ma")
     return np.array(sheet)
 
 

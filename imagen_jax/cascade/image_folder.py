@@ -69,11 +69,11 @@ def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     These are entries that only one version writes, and the names of the stages' folders if weights are compared.
     """
     try:
-        there = read_json(file)
+        existing = read_json(file)
     except (OSError, ValueError):
-        there = {}
-    by_weights = isinstance(there, dict) and "weights" in there
-    named = tuple(name for name in {**settings, **(there if by_weights else {})} if name.startswith("stage_"))
+        existing = {}
+    by_weights = isinstance(existing, dict) and "weights" in existing
+    named = tuple(name for name in {**settings, **(existing if by_weights else {})} if name.startswith("stage_"))
     # Earlier versions stored a batch size for every format.
     return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
 
@@ -128,10 +128,10 @@ class PictureFolder:
         self.out, self.form, self.seed, self.batch_size = out, form, seed, batch_size
         make_folder(out)
         self.requests = list(requests)
-        self.batches = cut_into_batches(self.requests, batch_size)
+        self.batches = split_into_batches(self.requests, batch_size)
         self.names = [file_name_of(request, seed, form) for request in self.requests]
         if len(set(self.names)) < len(self.names):
-            raise UserError("a prompt is given twice: give it once, with --samples_per_prompt for more pictures of it")
+            raise UserError("a prompt is given twice: give it once, and set --samples_per_prompt for more images of it")
         of_array = {}
         if form == "npz":
             digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
@@ -139,16 +139,16 @@ class PictureFolder:
         self._kept: Mapping[str, Any] | None = keep_settings(
             out / SETTINGS,
             {**settings, "seed": seed, "format": form, **of_array},
-            "pictures drawn",
+            "images sampled",
             "choose another --out",
             uncompared=find_uncompared(out / SETTINGS, settings),
-            begun=self._has_pictures(),
+            begun=self._has_images(),
             update=with_present_names,
         )
         if form == "npz":
             self._check_array(self._kept, of_array)
 
-    def _has_pictures(self) -> bool:
+    def _has_images(self) -> bool:
         """Returns whether the folder contains images. If not, settings there are from a start that failed."""
         folder = self.out / BATCHES
         files = [*files_in(self.out), *(files_in(folder) if folder.exists() else ())]
@@ -162,7 +162,7 @@ class PictureFolder:
         """
         kept, self._kept = self._kept, None
         if kept is not None and read_json(self.out / SETTINGS) != parse_json(json.dumps(dict(kept))):
-            raise UserError(f"another run has begun to draw other pictures in {self.out}: choose another --out")
+            raise UserError(f"another run has started to sample other images into {self.out}: choose another --out")
 
     def _check_array(self, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Checks that an existing array, or its existing batches, belong to these requests.
@@ -172,16 +172,16 @@ class PictureFolder:
         """
         array = self.out / ARRAY
         is_ours = kept.get("pictures_sha256", wanted["pictures_sha256"]) == wanted["pictures_sha256"]
-        if not is_ours or (array.exists() and count_pictures(array) != len(self.requests)):
+        if not is_ours or (array.exists() and count_images(array) != len(self.requests)):
             raise UserError(
-                f"{self.out} holds an npz of other prompts than these {len(self.requests)} images, and an npz can't be "
-                "extended: choose another --out, where --format=png lets you add prompts later"
+                f"{self.out} contains an npz of other prompts than these {len(self.requests)} images, and an npz can't "
+                "be extended: choose another --out. With --format=png you can add prompts later"
             )
         before, now = kept.get("batch_size"), wanted["batch_size"]
         if not array.exists() and before != now:
             raise UserError(
-                f"{self.out} holds parts of an npz, of {before} pictures each, and this run draws {now} at once: set "
-                f"--batch_size={before} to finish it, or choose another --out"
+                f"{self.out} contains parts of an npz with {before} images each, and this run samples {now} at once: "
+                f"set --batch_size={before} to finish it, or choose another --out"
             )
 
     def missing(self, share: int = 0, shares: int = 1) -> list[Batch]:
@@ -192,8 +192,8 @@ class PictureFolder:
                 return []
             folder = self.out / BATCHES
             parts = {file.name for file in files_in(folder)} if folder.exists() else set()
-            lacking = [number for number in numbers if batch_name(number) not in parts]
-            return [Batch(self.batches[number], [False] * len(self.batches[number]), number) for number in lacking]
+            absent = [number for number in numbers if batch_name(number) not in parts]
+            return [Batch(self.batches[number], [False] * len(self.batches[number]), number) for number in absent]
         files = {file.name for file in files_in(self.out)}
         batches = []
         for number in numbers:
@@ -201,39 +201,40 @@ class PictureFolder:
             batches.append(Batch(self.batches[number], [name in files for name in names], number))
         return put_together([batch for batch in batches if not all(batch.there)], self.batch_size)
 
-    def write(self, batch: Batch, pictures: Pixels, metadata: Mapping[str, str]) -> None:
+    def write(self, batch: Batch, images: Pixels, metadata: Mapping[str, str]) -> None:
         """Writes the missing images of a batch.
 
         Args:
             batch: a batch from ``missing``.
-            pictures: one image per request, uint8, ``(batch, height, width, 3)``.
+            images: one image per request, uint8, ``(batch, height, width, 3)``.
             metadata: metadata of all images, besides the prompt and index of each.
 
         Raises:
             UserError: an image can't be written, the folder was deleted, moved or replaced, or another run has changed
                 its settings.
         """
-        self._check_there()
+        self._check_exists()
         self._check_unchanged()
         try:
             if self.form == "npz":
                 buffer = io.BytesIO()
-                np.save(buffer, pictures)
+                np.save(buffer, images)
                 create_folder(self.out / BATCHES)
                 assert batch.number is not None
                 write_whole(self.out / BATCHES / batch_name(batch.number), buffer.getvalue())
                 return
-            for request, is_there, pixels in zip(batch.requests, batch.there, pictures, strict=True):
-                if is_there:
+            for request, exists, pixels in zip(batch.requests, batch.there, images, strict=True):
+                if exists:
                     continue
                 name = file_name_of(request, self.seed, self.form)
-                said = {"prompt": request.prompt, "index": str(request.index), **metadata}
+                about = {"prompt": request.prompt, "index": str(request.index), **metadata}
                 if request.is_between:
-                    said["on_the_way_to"] = f"{request.share:g} of the way to {request.to_prompt or request.to_seed}"
-                write_whole(self.out / name, encode_picture(pixels, self.form, said))
+                    about["on_the_way_to"] = f"{request.share:g} of the way to {request.to_prompt or request.to_seed}"
+                write_whole(self.out / name, encode_picture(pixels, self.form, about))
         except OSError as error:
             raise UserError(
-                f"{self.out} can't be written to ({error.strerror or error}): make room; the same command continues"
+                f"{self.out} can't be written to ({error.strerror or error}): make room, then run the same command "
+                "to continue"
             ) from error
 
     def finish(self, columns: int, grid: bool = True) -> None:
@@ -246,20 +247,20 @@ class PictureFolder:
         Raises:
             UserError: the folder was deleted, moved or replaced, or the grid can't be written.
         """
-        self._check_there()
+        self._check_exists()
         if self.form == "npz" and not (self.out / ARRAY).exists():
             self._put_together()
         remove_unfinished(self.out)
         if not grid:
             return
         requests = self.requests[:MAX_IN_GRID]
-        pictures = np.stack([pixels for pixels, _ in zip(self._read(), requests, strict=False)])
-        sheet = labelled_grid(pictures, [request.label for request in requests], columns)
+        images = np.stack([pixels for pixels, _ in zip(self._read(), requests, strict=False)])
+        sheet = labelled_grid(images, [request.label for request in requests], columns)
         save_png(
             self.out / "grid.png", sheet, {"prompt": "; ".join(dict.fromkeys(request.prompt for request in requests))}
         )
 
-    def _check_there(self) -> None:
+    def _check_exists(self) -> None:
         # Several programs may sample into one folder, so there is no lock. Its settings show that it exists.
         if not (self.out / SETTINGS).exists():
             raise explain_gone(self.out)
@@ -279,13 +280,13 @@ class PictureFolder:
         with files[0].open("rb") as stream:
             first = np.load(stream)
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.requests), *first.shape[1:])}
-        with writing(self.out / ARRAY) as place, zipfile.ZipFile(place, "w", allowZip64=True) as archive:
+        with writing(self.out / ARRAY) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             # A fixed date, so that equal runs write equal bytes.
             entry = zipfile.ZipInfo("arr_0.npy", (1980, 1, 1, 0, 0, 0))
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
-                for file in files:
-                    with file.open("rb") as batch:
+                for part in files:
+                    with part.open("rb") as batch:
                         stream.write(np.load(batch).tobytes())
         remove_folder(self.out / BATCHES)
 
@@ -317,23 +318,23 @@ def draw_missing(
     metadata = {"seed": str(seed), **cascade.describe()}
     if negative_prompt is not None:
         metadata["negative_prompt"] = negative_prompt
-    drawn = 0
+    written = 0
     with ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         for batch in missing:
             requests = [*batch.requests, *[batch.requests[-1]] * (folder.batch_size - len(batch.requests))]
             (stages,) = cascade.draw(requests, seed, negative_prompt, edit)
-            drawn += batch.there.count(False)
+            written += batch.there.count(False)
             if writing is not None:
                 # Waits for the previous batch, so that at most one is queued, and raises its error if it failed.
                 writing.result()
             writing = writer.submit(folder.write, batch, to_pixels(stages[-1][: len(batch.requests)]), metadata)
         if writing is not None:
             writing.result()
-    return drawn
+    return written
 
 
-def cut_into_batches(requests: Sequence[ImageRequest], batch_size: int) -> list[Sequence[ImageRequest]]:
+def split_into_batches(requests: Sequence[ImageRequest], batch_size: int) -> list[Sequence[ImageRequest]]:
     """Splits the requests into batches; the last one may be smaller."""
     return [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
 
@@ -344,20 +345,17 @@ def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
     An interrupted run leaves at most one such batch, which then stays unchanged.
     """
     begun = [batch for batch in missing if any(batch.there)]
-    lacking = [
-        request
-        for batch in begun
-        for request, is_there in zip(batch.requests, batch.there, strict=True)
-        if not is_there
+    absent = [
+        request for batch in begun for request, exists in zip(batch.requests, batch.there, strict=True) if not exists
     ]
-    fewer = cut_into_batches(lacking, batch_size)
+    fewer = split_into_batches(absent, batch_size)
     if len(fewer) >= len(begun):
         return list(missing)
     untouched = [batch for batch in missing if not any(batch.there)]
     return [*untouched, *(Batch(requests, [False] * len(requests)) for requests in fewer)]
 
 
-def count_pictures(array: Path) -> int:
+def count_images(array: Path) -> int:
     """Reads the number of images in an npz of ours from its header."""
     with array.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as stream:
         np.lib.format.read_magic(stream)

@@ -186,7 +186,7 @@ def move_encoder(text: TextConfig, folder: str | Path, stage: str) -> TextConfig
     """
     if text.encoder != "t5":
         raise UserError(
-            f"the text encoder of {stage} is {text.encoder}, which comes with the package: leave --text_encoder out"
+            f"the text encoder of {stage} is {text.encoder}, which the package contains: leave --text_encoder out"
         )
     options = {**text.options, "folder": str(folder)}
     if options.get("tokenizer") and not to_path(options["tokenizer"]).is_file():
@@ -203,8 +203,8 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
     text = one.config.text
     if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
         raise UserError(
-            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: name the folder where it "
-            "is now in --text_encoder"
+            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: pass its present folder "
+            "with --text_encoder"
         )
     encoder = load_encoder(text)
     check_encoder(encoder, one.config.fingerprints.get("text_encoder"), one.name)

@@ -106,14 +106,14 @@ def plan_cascade(
     """
     if not stages:
         raise UserError(
-            "no stages are named: give the folders of a trained cascade, as in --stages=runs/base,runs/large, or "
+            "no stages are given: give the folders of a trained cascade, as in --stages=runs/base,runs/large, or "
             f"--stages={USUAL}"
         )
     overrides = {} if overrides is None else overrides
     if not isinstance(overrides, Mapping):
-        raise UserError(f"overrides map names of settings to values, as in {{'steps': 32}}; {overrides!r} does not")
+        raise UserError(f"overrides must map names of settings to values, as in {{'steps': 32}}, not {overrides!r}")
     plans = [plan_stage(folder, dtype, text_encoder) for folder in find_stages(stages)]
-    check_order([one.stage for one in plans], [one.name for one in plans], has_picture=True)
+    check_order([one.stage for one in plans], [one.name for one in plans], has_image=True)
     return CascadePlan(plans, dict(overrides), make_sampling_stages(plans, overrides))
 
 
@@ -125,12 +125,12 @@ def make_sampling_stages(
     Raises:
         UserError: a setting is unknown, or its value has the wrong type or is out of range.
     """
-    made = []
+    sampling = []
     for number, one in enumerate(stages):
         lookup(NULL_CAPTIONS, one.config.text.null, "text.null")
         picked = pick_for_stage(overrides, number, len(stages))
-        made.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
-    return made
+        sampling.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
+    return sampling
 
 
 def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
@@ -142,8 +142,8 @@ def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
     if all(stage.resolution != resolution for stage in stages):
         sizes = ", ".join(str(stage.resolution) for stage in stages)
         raise UserError(
-            f"the classifier knows images of {resolution} px, and the stages make some of {sizes}: "
-            "train one of such a resolution"
+            f"the classifier takes images of {resolution} px, and the stages make images of {sizes} px: "
+            "train a classifier for one of these resolutions"
         )
 
 
@@ -163,13 +163,13 @@ def check_images(
     """
     check_order(stages, names, edit.image is not None)
     if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in stages):
-        raise UserError("without guidance a negative prompt does nothing: set --guidance above 1, or leave it out")
+        raise UserError("--negative_prompt has no effect without guidance: set --guidance above 1, or leave it out")
     if edit.later_prompt is not None and len(stages) == 1:
-        raise UserError("--later_prompt is for the stages after the first, and there is one: use --prompt instead")
+        raise UserError("--later_prompt is for the stages after the first, but there is only one: use --prompt instead")
     has_effect = edit.begins_with_image or edit.keeps_some or stages[0].low_resolution is not None
     if edit.image is not None and not has_effect:
         raise UserError(
-            "the mask is white all over, so nothing of --image is kept: paint black what is to stay"
+            "--mask is entirely white, so nothing of --image is kept: paint the part to keep black"
             if edit.mask is not None
             else "--image has no effect at --strength=1: set --strength below 1, or give --mask or --invert with it"
         )
@@ -178,9 +178,9 @@ def check_images(
             check_invertible(stage)
 
 
-def any_stage(holds: Any) -> Any:
-    """Returns a function of a list of facts that is true if ``holds`` is true of any of them."""
-    return lambda facts: any(map(holds, facts))
+def any_stage(condition: Any) -> Any:
+    """Returns a function of a list of facts that is true if ``condition`` is true of any of them."""
+    return lambda facts: any(map(condition, facts))
 
 
 EFFECTS = (
@@ -208,7 +208,7 @@ EFFECTS = (
     Precondition(
         "augmentation_level",
         any_stage(lambda stage: stage.enlarges),
-        "--augmentation_level has no effect: no stage is super-resolution. Leave it out, or add such a stage",
+        "--augmentation_level has no effect: no stage is a super-resolution stage. Leave it out, or add such a stage",
     ),
     Precondition(
         "guidance_interval",

@@ -60,7 +60,7 @@ def make_preview(
         workdir: the run's folder.
     """
     settings = make_settings(sampling.to_dict())
-    draw = make_draw_stage(make_sampling_stage(stage, settings))
+    sample = make_draw_stage(make_sampling_stage(stage, settings))
     small: SmallImages | None = None
     captions, original = list(prompts), None
     if stage.low_resolution is not None:
@@ -69,21 +69,21 @@ def make_preview(
     keys = keys_of_prompts(seed, captions, [0] * len(captions))
     here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
 
-    def draw_everywhere(params: Any, inputs: Any) -> Images:
+    def sample_everywhere(params: Any, inputs: Any) -> Images:
         text, no_text, numbers, small = inputs
-        return draw(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+        return sample(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
-    def preview(number: int, moment: StepInfo) -> None:
-        placement: Any = moment.state.step.sharding
+    def preview(number: int, info: StepInfo) -> None:
+        placement: Any = info.state.step.sharding
         everywhere = replicated(placement.mesh)
         # The inputs are host arrays, because they are the same in every process.
-        drawn = np.asarray(jax.jit(draw_everywhere, out_shardings=everywhere)(moment.state.ema_params, here))
+        samples = np.asarray(jax.jit(sample_everywhere, out_shardings=everywhere)(info.state.ema_params, here))
         if not processes.is_process_zero():
             return
         if small is None:
-            grid = labelled_grid(to_pixels(drawn), captions, 4)
+            grid = labelled_grid(to_pixels(samples), captions, 4)
         else:
-            columns: list[Any] = [enlarge_pixels(small, stage.resolution), drawn, original]
+            columns: list[Any] = [enlarge_pixels(small, stage.resolution), samples, original]
             rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
             labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
             grid = labelled_grid(to_pixels(rows), labels, len(columns))

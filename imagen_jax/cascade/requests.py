@@ -31,7 +31,10 @@ class ImageRequest:
 
     def __post_init__(self) -> None:
         if self.index < 0 or not 0.0 <= self.share <= 1.0:
-            raise UserError(f"index {self.index} and share {self.share} of a picture: from 0 on, and from 0 to 1")
+            raise UserError(
+                f"index={self.index} and share={self.share} of an image: the index must be at least 0, and the share "
+                "must be between 0 and 1"
+            )
         if self.to_seed is not None:
             check_seed(self.to_seed, "to_seed")
 

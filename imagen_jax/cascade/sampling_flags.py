@@ -4,20 +4,20 @@ from absl import flags
 
 from imagen_jax.errors import UserError
 
-DTYPE = flags.DEFINE_string("dtype", None, "What networks compute in: float32 or bfloat16; else as each was trained.")
+DTYPE = flags.DEFINE_string("dtype", None, "Compute dtype of the networks: float32 or bfloat16. Default: as trained.")
 
-GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is none. One, or one for each stage.")
-GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs, outside of which there is no guidance.")
+GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 is no guidance. One value, or one per stage.")
+GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs; there is no guidance outside them.")
 BATCHED_GUIDANCE = flags.DEFINE_bool("batched_guidance", None, "Call networks once with twice the batch: faster.")
-STEPS = flags.DEFINE_list("steps", None, "Denoising steps. One, or one for each stage.")
+STEPS = flags.DEFINE_list("steps", None, "Number of denoising steps. One value, or one per stage.")
 SAMPLER = flags.DEFINE_list(
-    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One, or one for each stage."
+    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One value, or one per stage."
 )
-SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras or discrete. One, or one a stage.")
-GAMMA = flags.DEFINE_list("gamma", None, "Of ancestral: 0 the smallest variance, 1 the largest.")
-ETA = flags.DEFINE_list("eta", None, "Of ddim: 0 draws no noise, 1 as much as ancestral.")
-THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One, or one for each stage.")
-PERCENTILE = flags.DEFINE_list("percentile", None, "Of dynamic thresholding, such as 99.5.")
+SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras, discrete. One, or one per stage.")
+GAMMA = flags.DEFINE_list("gamma", None, "For ancestral: 0 is the min variance, 1 the max.")
+ETA = flags.DEFINE_list("eta", None, "For ddim: 0 adds no noise, 1 as much as ancestral.")
+THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One value, or one per stage.")
+PERCENTILE = flags.DEFINE_list("percentile", None, "For dynamic thresholding, such as 99.5.")
 AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
 
 
@@ -45,7 +45,7 @@ def read_overrides() -> dict[str, list]:
             try:
                 overrides[key] = [read(value) for value in flag.value]
             except ValueError:
-                raise UserError(f"--{key}={','.join(flag.value)} is not a number: give for example --{key}=3") from None
+                raise UserError(f"--{key}={','.join(flag.value)} is not a number: give one, as in --{key}=3") from None
     if "guidance_interval" in overrides:
         # The flag's two numbers are one interval for all stages.
         overrides["guidance_interval"] = [tuple(overrides["guidance_interval"])]

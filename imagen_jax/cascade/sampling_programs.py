@@ -8,12 +8,12 @@ class Programs(dict[Hashable, Any]):
     """An LRU cache of programs by key.
 
     Args:
-        most: max number of cached programs.
+        max_programs: max number of cached programs.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, max_programs: int):
         super().__init__()
-        self.most = most
+        self.max_programs = max_programs
 
     def find(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Returns the program of a key, and makes it if it is not cached.
@@ -23,7 +23,7 @@ class Programs(dict[Hashable, Any]):
             make: ``make()``: makes the program.
         """
         program = self.pop(key) if key in self else make()
-        while len(self) >= self.most:
+        while len(self) >= self.max_programs:
             self.pop(next(iter(self)))
         # Inserted at the end of the dict, whose first entry is the least recently used.
         self[key] = program

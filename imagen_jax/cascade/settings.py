@@ -25,11 +25,11 @@ def number(lowest: float | int, highest: float | int, example: str) -> Check:
 
     def check(name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise UserError(f"{name} is a number such as {example}, not {value!r}")
+            raise UserError(f"{name} must be a number such as {example}, not {value!r}")
         asked = float(value)
         if not float(lowest) <= asked <= float(highest):
             raise UserError(
-                f"{name} lies between {lowest:g} and {highest:g}, not at {asked:g}: give one like {example}"
+                f"{name} must be between {lowest:g} and {highest:g}, not {asked:g}: give one like {example}"
             )
         return asked
 
@@ -41,9 +41,9 @@ def whole(lowest: int, highest: int) -> Check:
 
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise UserError(f"{name} is a whole number such as {max(lowest, 4)}, not {value!r}")
+            raise UserError(f"{name} must be an integer such as {max(lowest, 4)}, not {value!r}")
         if not lowest <= int(value) <= highest:
-            raise UserError(f"{name} lies between {lowest} and {highest}, not at {value}")
+            raise UserError(f"{name} must be between {lowest} and {highest}, not {value}")
         return int(value)
 
     return check
@@ -70,7 +70,7 @@ def truth(name: str, value: Any) -> bool:
         UserError: the value is not a bool.
     """
     if not isinstance(value, bool):
-        raise UserError(f"{name} is True or False, not {value!r}")
+        raise UserError(f"{name} must be True or False, not {value!r}")
     return value
 
 
@@ -96,7 +96,7 @@ def interval(name: str, value: Any) -> tuple[float, ...]:
         return ()
     check = number(-math.inf, math.inf, "-4")
     if len(ends) != 2 or not check(name, ends[0]) <= check(name, ends[1]):
-        raise UserError(f"a guidance interval is two log-SNRs, the lower one first, such as -4,3, not {value!r}")
+        raise UserError(f"{name} must be two log-SNRs, the lower one first, such as -4,3, not {value!r}")
     return float(ends[0]), float(ends[1])
 
 
@@ -175,9 +175,7 @@ def pick_for_stage(overrides: Mapping[str, Any], number: int, stages: int) -> di
             is_list = any(isinstance(one, list | tuple) for one in value)
         if is_list:
             if len(value) not in (1, stages):
-                raise UserError(
-                    f"--{key} has {len(value)} values for {stages} stage(s): give one, or one for each stage"
-                )
+                raise UserError(f"--{key} has {len(value)} values for {stages} stage(s): give one, or one per stage")
             value = value[number if len(value) > 1 else 0]
         picked[key] = value
     return check_settings(picked)

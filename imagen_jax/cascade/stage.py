@@ -151,8 +151,8 @@ def check_levels(network: EfficientUNet) -> None:
         entries = len(getattr(network, name))
         if entries != levels:
             raise UserError(
-                f"config.network.{name} has {entries} entries for the {levels} levels of config.network.channels: "
-                "give one for each level"
+                f"--config.network.{name} has {entries} entries for the {levels} levels of config.network.channels: "
+                "give one per level"
             )
 
 
@@ -191,7 +191,7 @@ def load_encoder(text: TextConfig) -> TextEncoder:
     encoder = load_text_encoder(text.encoder, **text.options)
     if encoder.width != text.width:
         raise UserError(
-            f"the text encoder {encoder.name} makes embeddings of width {encoder.width} and config.text.width is "
+            f"the text encoder {encoder.name} makes embeddings of width {encoder.width}, and config.text.width is "
             f"{text.width}: set --config.text.width={encoder.width}, or choose another encoder"
         )
     return encoder
@@ -210,8 +210,8 @@ def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) ->
     """
     if trained_with not in (None, encoder.name):
         raise UserError(
-            f"{stage} was trained with the text encoder {trained_with}, and this is {encoder.name}: give the folder of "
-            "the same weights and tokenizer"
+            f"{stage} was trained with the text encoder {trained_with}, not with {encoder.name}: give the folder "
+            "with the same weights and tokenizer"
         )
 
 
@@ -309,7 +309,10 @@ def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch
         UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
     """
     if stage.learns_variance:
-        raise UserError("a network that learns its variance is imported and sampled, not trained: set out_channels=3")
+        raise UserError(
+            "a network that learns its variance can be imported and sampled, but not trained: set "
+            "--config.network.out_channels=3"
+        )
     weighting = lookup(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
 
     def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:

@@ -6,9 +6,9 @@ from imagen_jax.pretrained import USUAL
 from imagen_jax.storage.paths import Path, split_places, to_path
 
 STAGES = flags.DEFINE_multi_string(
-    "stages", [USUAL], "The stages' folders, base first: commas between, or the flag again; or a cascade's name."
+    "stages", [USUAL], "The stages' folders, base first, separated by commas; or a cascade's name. Repeatable."
 )
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of the stages' T5, where it has moved since training.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of the stages' T5, if it has moved since training.")
 
 
 def read_stages() -> list[str]:
@@ -17,7 +17,7 @@ def read_stages() -> list[str]:
     Raises:
         UserError: one has an unknown URL scheme, or a bucket that can't be opened.
     """
-    return [place for text in STAGES.value for place in split_places(text) if place]
+    return [folder for text in STAGES.value for folder in split_places(text) if folder]
 
 
 def read_text_encoder() -> Path | None:

@@ -104,19 +104,19 @@ class Inputs(NamedTuple):
 
     Attributes:
         text: the encoded prompts.
-        unwanted: the encoded null prompts or negative prompts.
+        negative: the encoded null prompts or negative prompts.
         keys: one random key per image.
         low: images of the previous stage, in [-1, 1]; None for a base.
-        picture: clean images, noised to the first log-SNR to start from; None for pure noise.
-        start: noisy images at the first log-SNR to start from, instead of ``picture`` or noise.
+        image: clean images, noised to the first log-SNR to start from; None for pure noise.
+        start: noisy images at the first log-SNR to start from, instead of ``image`` or noise.
         known: known images and the mask of the pixels to keep; None for none.
     """
 
     text: Text
-    unwanted: Text
+    negative: Text
     keys: Keys
     low: SmallImages | None = None
-    picture: Images | None = None
+    image: Images | None = None
     start: Images | None = None
     known: Known | None = None
 
@@ -162,29 +162,29 @@ class Sized(Protocol):
         ...
 
 
-def check_order(stages: Sequence[Sized], names: Sequence[str], has_picture: bool = False) -> None:
+def check_order(stages: Sequence[Sized], names: Sequence[str], has_image: bool = False) -> None:
     """Checks that a base comes first, and that each later stage takes images of the previous stage's resolution.
 
     Args:
         stages: the stages in the order of sampling.
         names: names of the stages in error messages.
-        has_picture: whether there is an image for the first stage to enlarge, so that it need not be a base.
+        has_image: whether there is an image for the first stage to enlarge, so that it need not be a base.
 
     Raises:
         UserError: there is no stage, or the order is wrong; names the stage and its resolutions.
     """
     if not stages:
-        raise UserError("there is no stage to sample: name at least one workdir in --stages")
-    made: int | None = stages[0].low_resolution if has_picture else None
+        raise UserError("there is no stage to sample: give at least one workdir in --stages")
+    previous: int | None = stages[0].low_resolution if has_image else None
     for stage, name in zip(stages, names, strict=True):
-        if stage.low_resolution != made:
+        if stage.low_resolution != previous:
             wanted = "no image (it is a base)" if stage.low_resolution is None else f"{stage.low_resolution}-px images"
-            given = "it comes first" if made is None else f"the stage before it makes {made}-px images"
+            given = "it comes first" if previous is None else f"the stage before it makes {previous}-px images"
             raise UserError(
-                f"the stage {name} takes {wanted}, but {given}: list --stages from the base to the largest resolution, "
-                "or give the picture that the first one is to enlarge (--image)"
+                f"the stage {name} takes {wanted}, but {given}: list --stages from the base to the highest resolution, "
+                "or give an image for the first stage to enlarge with --image"
             )
-        made = stage.resolution
+        previous = stage.resolution
 
 
 def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -> Keys:
@@ -205,7 +205,7 @@ def keys_of_prompts(seed: int, prompts: Sequence[str], indices: Sequence[int]) -
     return jax.vmap(fold)(jnp.asarray(words), jnp.asarray(indices, jnp.uint32))
 
 
-def row_of(stage: SamplingStage, walk: MakeTrajectory) -> Trajectory:
+def trajectory_of(stage: SamplingStage, make_trajectory: MakeTrajectory) -> Trajectory:
     """Returns the log-SNRs of a stage's trajectory.
 
     Raises:
@@ -213,13 +213,13 @@ def row_of(stage: SamplingStage, walk: MakeTrajectory) -> Trajectory:
     """
     settings = stage.settings
     if settings.steps < 1:
-        raise UserError(f"sampling takes at least 1 step, not {settings.steps}")
-    return walk(settings.spacing(stage.schedule, settings.steps))
+        raise UserError(f"steps={settings.steps} is below 1: set --steps to at least 1")
+    return make_trajectory(settings.spacing(stage.schedule, settings.steps))
 
 
 @dataclass(frozen=True)
-class DrawingStage:
-    """``draw(params, inputs) -> images``, clipped to [-1, 1], by two jitted programs.
+class StageSampler:
+    """``sample(params, inputs) -> images``, clipped to [-1, 1], by two jitted programs.
 
     The second program takes any range of the steps. Without ``on_step`` it runs once. With ``on_step`` the host runs it
     for a few steps at a time and calls ``on_step`` in between. A host callback inside the program would keep it out of
@@ -227,66 +227,68 @@ class DrawingStage:
 
     Attributes:
         begin: ``(inputs) -> state``, a ``SamplerState``.
-        go_on: ``(params, inputs, state, first, end) -> state``, after the steps from ``first`` to before ``end``.
+        advance: ``(params, inputs, state, first, end) -> state``, after the steps from ``first`` to before ``end``.
         steps: total number of steps.
         on_step: called after each step with its number; None for no callback.
     """
 
     begin: Callable[[Inputs], SamplerState]
-    go_on: jax.stages.Wrapped
+    advance: jax.stages.Wrapped
     steps: int
     on_step: OnStep | None
 
     def lower(self, params: Params, inputs: Inputs) -> jax.stages.Lowered:
         """Lowers the second program; once compiled, sampling with arguments of these shapes reuses it."""
         number = np.asarray(0, np.int32)
-        return self.go_on.lower(params, inputs, self.begin(inputs), number, number)
+        return self.advance.lower(params, inputs, self.begin(inputs), number, number)
 
     def __call__(self, params: Params, inputs: Inputs) -> Images:
         """Samples images, ``(batch, height, width, 3)`` in [-1, 1]."""
-        place = self.begin(inputs)
+        state = self.begin(inputs)
         stride = self.steps if self.on_step is None else -(-self.steps // MAX_PROGRESS_EVENTS)
         for first in range(0, self.steps, stride):
             end = min(first + stride, self.steps)
-            place = self.go_on(params, inputs, place, np.asarray(first, np.int32), np.asarray(end, np.int32))
+            state = self.advance(params, inputs, state, np.asarray(first, np.int32), np.asarray(end, np.int32))
             if self.on_step is not None:
-                jax.block_until_ready(place)
+                jax.block_until_ready(state)
                 for number in range(first, end):
                     self.on_step(number)
-        return jnp.clip(place.noisy, -1.0, 1.0)
+        return jnp.clip(state.noisy, -1.0, 1.0)
 
 
 def make_draw_stage(
-    stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory
-) -> DrawingStage:
+    stage: SamplingStage, calls: Calls = NO_CALLS, make_trajectory: MakeTrajectory = full_trajectory
+) -> StageSampler:
     """Makes the programs that sample a stage.
 
     Args:
         stage: the stage.
         calls: host callbacks.
-        walk: makes the trajectory from the log-SNRs of the stage's spacing, see ``sampling.edits``.
+        make_trajectory: makes the trajectory from the log-SNRs of the stage's spacing, see ``sampling.edits``.
     """
-    log_snrs = row_of(stage, walk)
+    log_snrs = trajectory_of(stage, make_trajectory)
     rule = stage.settings.rule
 
     @jax.jit
-    def begin_drawing(inputs: Inputs) -> SamplerState:
+    def begin_sampling(inputs: Inputs) -> SamplerState:
         return begin(rule, fold_into_each(inputs.keys, 0), image_shape(stage), start_of(stage, inputs, log_snrs))
 
     @jax.jit
-    def go_on(params: Params, inputs: Inputs, place: SamplerState, first: StepNumber, end: StepNumber) -> SamplerState:
-        denoise = tell_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
-        return take_steps(denoise, rule, log_snrs, fold_into_each(inputs.keys, 0), place, first, end)
+    def advance(
+        params: Params, inputs: Inputs, state: SamplerState, first: StepNumber, end: StepNumber
+    ) -> SamplerState:
+        denoise = report_estimates(make_denoiser(stage, params, inputs), calls.on_estimate)
+        return take_steps(denoise, rule, log_snrs, fold_into_each(inputs.keys, 0), state, first, end)
 
-    return DrawingStage(begin_drawing, go_on, len(log_snrs) - 1, calls.on_step)
+    return StageSampler(begin_sampling, advance, len(log_snrs) - 1, calls.on_step)
 
 
 def make_whole_program(stage: SamplingStage) -> Callable[[Params, Inputs], Images]:
-    """Makes ``draw(params, inputs) -> images``, jitted: all steps of a stage in one program, for analysis.
+    """Makes ``sample(params, inputs) -> images``, jitted: all steps of a stage in one program, for analysis.
 
     ``make_draw_stage`` runs the same steps. This program shows their compiled code and their cost.
     """
-    log_snrs = row_of(stage, full_trajectory)
+    log_snrs = trajectory_of(stage, full_trajectory)
 
     def draw(params: Params, inputs: Inputs) -> Images:
         keys, start = fold_into_each(inputs.keys, 0), start_of(stage, inputs, log_snrs)
@@ -303,25 +305,25 @@ def image_shape(stage: SamplingStage) -> tuple[int, int, int]:
 
 def start_of(stage: SamplingStage, inputs: Inputs, log_snrs: Trajectory) -> Images | None:
     """Returns the noisy images that a stage starts from; None for pure noise."""
-    if inputs.start is not None or inputs.picture is None:
+    if inputs.start is not None or inputs.image is None:
         return inputs.start
     noise = starting_noise(inputs.keys, stage.resolution)
-    return add_noise(inputs.picture, noise, jnp.full((noise.shape[0],), log_snrs[0]))
+    return add_noise(inputs.image, noise, jnp.full((noise.shape[0],), log_snrs[0]))
 
 
-def tell_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
+def report_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
     """Makes a denoiser that also calls ``on_estimate``, with images strided down to ``MAX_PREVIEW_SIDE`` pixels."""
     if on_estimate is None:
         return denoise
 
-    def telling(noisy: Images, log_snr: PerExample) -> Estimate:
+    def reporting(noisy: Images, log_snr: PerExample) -> Estimate:
         estimate = denoise(noisy, log_snr)
         image, _ = split_estimate(estimate)
         stride = -(-image.shape[1] // MAX_PREVIEW_SIDE)
         jax.debug.callback(on_estimate, image[:, ::stride, ::stride])
         return estimate
 
-    return telling
+    return reporting
 
 
 def check_invertible(stage: SamplingStage) -> None:
@@ -331,23 +333,25 @@ def check_invertible(stage: SamplingStage) -> None:
         UserError: it is another rule.
     """
     if stage.settings.rule.name != ddim().name:
-        raise UserError(f"only ddim can be inverted, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
+        raise UserError(f"--invert needs ddim, not {stage.settings.rule.name}: set --sampler=ddim --eta=0")
 
 
-def make_invert_stage(stage: SamplingStage, calls: Calls = NO_CALLS, walk: MakeTrajectory = full_trajectory) -> Program:
-    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM samples ``inputs.picture``.
+def make_invert_stage(
+    stage: SamplingStage, calls: Calls = NO_CALLS, make_trajectory: MakeTrajectory = full_trajectory
+) -> Program:
+    """Makes ``invert(params, inputs) -> noisy``, jitted: the noise from which DDIM samples ``inputs.image``.
 
     Raises:
         UserError: the stage's rule is not deterministic DDIM, the only rule that can be inverted.
     """
     check_invertible(stage)
-    log_snrs = row_of(stage, walk)
+    log_snrs = trajectory_of(stage, make_trajectory)
 
-    def invert_picture(params: Params, inputs: Inputs) -> Images:
-        assert inputs.picture is not None
-        return invert(make_denoiser(stage, params, inputs), log_snrs, inputs.picture)
+    def invert_image(params: Params, inputs: Inputs) -> Images:
+        assert inputs.image is not None
+        return invert(make_denoiser(stage, params, inputs), log_snrs, inputs.image)
 
-    return jax.jit(invert_picture)
+    return jax.jit(invert_image)
 
 
 def starting_noise(keys: Keys, resolution: int) -> Images:
@@ -377,12 +381,12 @@ def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution:
         return conditional
     if settings.batched_guidance:
         texts, twice = jax.tree.map(
-            lambda wanted, other: jnp.concatenate([wanted, other]),
+            lambda positive, negative: jnp.concatenate([positive, negative]),
             (inputs.text, low_resolution),
-            (inputs.unwanted, low_resolution),
+            (inputs.negative, low_resolution),
         )
         denoise = guide_batched(stage.make_denoiser(params, texts, twice), settings.guidance_weight)
     else:
-        unconditional = stage.make_denoiser(params, inputs.unwanted, low_resolution)
+        unconditional = stage.make_denoiser(params, inputs.negative, low_resolution)
         denoise = guide(conditional, unconditional, settings.guidance_weight)
     return limit_to_interval(settings.interval, denoise, conditional)

@@ -20,7 +20,7 @@ KINDS = {"stage": "imagen_jax train", "classifier": "imagen_jax train_classifier
 OTHERS = {
     "manifest.json": "a prepared data set",
     "job.json": "a data set that is being prepared",
-    "sampling.json": "pictures that imagen_jax.sample drew",
+    "sampling.json": "images from imagen_jax.sample",
     "report.json": "an evaluation",
     "sweep.json": "an evaluation",
     "captions.jsonl": "an evaluation",
@@ -50,13 +50,13 @@ def check_trainable(workdir: Path, kind: str, data: Mapping[str, Any]) -> None:
     if begun:
         check_has_state(workdir)
     elif any(name.endswith(".safetensors") for name in files):
-        raise UserError(f"{workdir} holds exported weights: {WEIGHTS}")
+        raise UserError(f"{workdir} contains exported weights: {WEIGHTS}")
     if config_path(workdir).name in files:
         check_kind(workdir, kind)
     elif not begun:
-        found = next((what for name, what in OTHERS.items() if name in files), None)
-        if found is not None:
-            raise UserError(f"{workdir} holds {found}, so no training can begin in it: choose another --workdir")
+        content = next((what for name, what in OTHERS.items() if name in files), None)
+        if content is not None:
+            raise UserError(f"{workdir} contains {content}, so training can't start there: choose another --workdir")
 
 
 def check_not_among_images(workdir: Path, images: str | Path) -> None:
@@ -67,7 +67,7 @@ def check_not_among_images(workdir: Path, images: str | Path) -> None:
     """
     folder = to_path(images).expanduser()
     if in_bucket(folder) == in_bucket(workdir) and absolute(workdir).is_relative_to(absolute(folder)):
-        raise UserError(f"{workdir} lies in the folder of the images, {folder}: choose a --workdir beside it")
+        raise UserError(f"{workdir} is inside the folder of the images, {folder}: choose a --workdir outside it")
 
 
 def check_has_state(workdir: Path) -> None:
@@ -77,7 +77,7 @@ def check_has_state(workdir: Path) -> None:
         UserError: no checkpoint has the optimizer's state.
     """
     if not has_state(workdir):
-        raise UserError(f"{workdir} holds weights without the optimizer's state, such as an import: {WEIGHTS}")
+        raise UserError(f"{workdir} contains weights without the optimizer's state, such as an import: {WEIGHTS}")
 
 
 def has_state(workdir: Path) -> bool:
@@ -106,7 +106,9 @@ def check_kind(workdir: Path, kind: str) -> None:
         return
     for other in KINDS.keys() & sections:
         if other != kind and "training" in sections:
-            raise UserError(f"{workdir} is the workdir of a {other}, which {KINDS[other]} trains: choose another")
+            raise UserError(
+                f"{workdir} is the workdir of a {other}, which {KINDS[other]} trains: choose another --workdir"
+            )
     if "stage" in sections:
-        raise UserError(f"{workdir} holds imported weights: {WEIGHTS}")
-    raise UserError(f"{path} is no config of a training of this package: choose another --workdir")
+        raise UserError(f"{workdir} contains imported weights: {WEIGHTS}")
+    raise UserError(f"{path} is not a training config of this package: choose another --workdir")

@@ -148,14 +148,14 @@ def run_loop(
         clock.add_outside("input", max(fetched - done, 0.0))
         ended = max(fetched, done)
         leaving = should_leave(number)
-        moment = StepInfo(state, metrics, data_state, clock, leaving)
+        info = StepInfo(state, metrics, data_state, clock, leaving)
         for hook in hooks:
             its_turn = hook.when_leaving if leaving else number % hook.every == 0
             if its_turn or number == steps:
-                replaced = hook.act(number, moment)
+                replaced = hook.act(number, info)
                 if replaced is not None:
                     state = replaced
-                    moment = moment._replace(state=state)
+                    info = info._replace(state=state)
                 acted = time.perf_counter()
                 clock.add_outside(hook.name, acted - ended)
                 ended = acted

@@ -83,7 +83,8 @@ def warm_up_then_cosine(peak: float, warm_up_steps: int, decay_steps: int) -> op
     """
     if not 0 <= warm_up_steps < decay_steps:
         raise UserError(
-            f"optimizer.warm_up_steps={warm_up_steps} must be below decay_steps={decay_steps}: shorten the warm-up"
+            f"--config.optimizer.warm_up_steps={warm_up_steps} must be at least 0 and below "
+            f"--config.optimizer.decay_steps={decay_steps}: shorten the warm-up"
         )
     return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up_steps, decay_steps)
 
@@ -157,8 +158,10 @@ def check_schedule(schedule: optax.Schedule, steps: int) -> None:
     if learning_rate_at(schedule, steps - 1) > 0 or learning_rate_at(schedule, steps) > 0:
         return
     # Find an update with a learning rate above 0: the powers of two hit the rise or fall of every schedule.
-    places = [0, *(2**power for power in range(max(steps, 1).bit_length()))]
-    above = max((place for place in places if place < steps and learning_rate_at(schedule, place) > 0), default=None)
+    samples = [0, *(2**power for power in range(max(steps, 1).bit_length()))]
+    above = max(
+        (number for number in samples if number < steps and learning_rate_at(schedule, number) > 0), default=None
+    )
     if above is None:
         raise UserError("the learning rate is 0 at every step: set --config.optimizer.learning_rate above 0")
     zero = steps - 1
@@ -166,7 +169,7 @@ def check_schedule(schedule: optax.Schedule, steps: int) -> None:
         middle = (above + zero) // 2
         above, zero = (middle, zero) if learning_rate_at(schedule, middle) > 0 else (above, middle)
     raise UserError(
-        f"training.steps={steps} exceeds {zero}, the step at which the learning rate has decayed to 0: set "
+        f"--config.training.steps={steps} exceeds {zero}, the step at which the learning rate has decayed to 0: set "
         f"--config.training.steps={zero} or less, or --config.optimizer.decay_steps={steps} or more"
     )
 

@@ -78,16 +78,16 @@ def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
     """
 
     def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Params]:
-        def cut(array: jax.Array) -> jax.Array:
+        def split(array: jax.Array) -> jax.Array:
             return jnp.moveaxis(array.reshape(-1, pieces, *array.shape[1:]), 1, 0)
 
         def add_piece(total: Any, piece: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, differentiate(params, *piece)), None
 
-        cuts = (jax.tree.map(cut, batch), jax.random.split(key, pieces))
-        shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda array: array[0], cuts))
-        nothing = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
-        total, _ = jax.lax.scan(add_piece, nothing, cuts)
+        micro_batches = (jax.tree.map(split, batch), jax.random.split(key, pieces))
+        shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda array: array[0], micro_batches))
+        zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+        total, _ = jax.lax.scan(add_piece, zeros, micro_batches)
         return jax.tree.map(lambda array: array / pieces, total)
 
     return mean_of_pieces

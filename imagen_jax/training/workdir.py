@@ -57,7 +57,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
         return with_defaults(rename_saved_keys(read_json(path)))
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} holds no {path.name}, so it is no training workdir: train one with "
+            f"{workdir} has no {path.name}, so it is not a training workdir: train one with "
             f"python -m imagen_jax.train --config=… --workdir={workdir}"
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -96,7 +96,7 @@ def keep_config(workdir: Path, config: Given, fingerprints: Mapping[str, str] | 
         write_whole(config_path(workdir), (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
     if changed:
         told = ", ".join(f"config.{one.name} from {one.before!r} to {one.now!r}" for one in changed)
-        print_line(f"{workdir} goes on with changed settings: {told}.")
+        print_line(f"{workdir} continues with changed settings: {told}.")
 
 
 def make_workdir(workdir: Path) -> None:
@@ -143,7 +143,7 @@ def check_continues(workdir: Path, config: Given, fingerprints: Mapping[str, str
         if noted.get(name, now) != now:
             raise UserError(
                 f"{workdir} was trained with another {name.replace('_', ' ')} ({noted[name]}, and now it is {now}): "
-                f"give the one it began with, or choose another --workdir"
+                f"give the original one, or choose another --workdir"
             )
     return found
 
@@ -185,7 +185,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, note
                 continue
         raise UserError(
             f"{workdir} was trained with config.{one.name}={one.before!r}, not {one.now!r}: "
-            "use the value it began with, or another --workdir"
+            "use the original value, or another --workdir"
         )
     return told
 

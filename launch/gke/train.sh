@@ -6,7 +6,7 @@
 # nodes      makes the node pools, one a slice (NAME-0, NAME-1, …)
 # render     prints the manifest
 # apply      gives it to the cluster
-# status     says what the JobSet and its pods do
+# status     prints the state of the JobSet and its pods
 # logs       follows the log of one host
 # delete     deletes the JobSet; the node pools stay, and cost, until they are deleted or scaled to nothing
 #
@@ -51,7 +51,7 @@ read_flags() {
             --spot) spot=true ;;
             --dry_run) dry_run=true ;;
             --) shift && arguments=("$@") && break ;;
-            *) fail "there is no flag $1: the beginning of $0 lists them; those of the training follow --." ;;
+            *) fail "there is no flag $1: the beginning of $0 lists them. Flags of the training follow after --." ;;
         esac
         shift
     done
@@ -62,12 +62,12 @@ check_flags() {
     need "$command" name
     check_name "$name"
     for number in slices max_restarts slice host; do
-        [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is no number."
+        [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is not a number: give one, as in --$number=1."
     done
     if [[ $command == render || $command == apply ]]; then
         need "$command" accelerator topology image workdir config
         [[ ${workdir%%/*} == gs: ]] ||
-            fail "--workdir=$workdir lies in the pods, where each sees its own and a restart deletes all: give a bucket," \
+            fail "--workdir=$workdir is in the pods: each sees only its own, and a restart deletes all. Give a bucket," \
                 "as in --workdir=gs://BUCKET/RUN."
     fi
     if [[ $command == nodes ]]; then
@@ -75,12 +75,13 @@ check_flags() {
     fi
     if [[ -n $accelerator ]]; then
         need "$command" topology
-        [[ $spot == false || -z $reservation ]] || fail "--spot and --reservation exclude each other: give one."
+        [[ $spot == false || -z $reservation ]] || fail "--spot and --reservation exclude each other: give only one."
         parse_accelerator "$accelerator"
         check_topology
-        ((slices >= 1)) || fail "--slices=$slices is no number of slices: give 1 or more."
+        ((slices >= 1)) || fail "--slices=$slices is below 1: give 1 or more."
         ((slices == 1 || hosts > 1)) ||
-            fail "--slices=$slices of $accelerator: GKE joins only slices of several hosts, and this is one host."
+            fail "--slices=$slices of $accelerator: GKE joins only slices of several hosts, and this one has one host." \
+                "Set --slices=1."
     fi
 }
 
@@ -89,13 +90,13 @@ check_topology() {
     local dimensions=3 product=1 side
     [[ $generation == v4 || $generation == v5p ]] || dimensions=2
     [[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*)*$ && $(tr -cd x <<<"$topology" | wc -c) == $((dimensions - 1)) ]] ||
-        fail "--topology=$topology: $generation has $dimensions dimensions, as in" \
+        fail "--topology=$topology: $generation needs $dimensions dimensions, as in" \
             "$([[ $dimensions == 3 ]] && echo 4x8x8 || echo 16x16)."
     for side in ${topology//x/ }; do
         product=$((product * side))
     done
     ((product == chips)) ||
-        fail "--topology=$topology has $product chips and --accelerator=$accelerator $chips: make them agree."
+        fail "--topology=$topology has $product chips and --accelerator=$accelerator has $chips: make them equal."
 }
 
 # Makes a node pool for each slice.
@@ -107,8 +108,8 @@ nodes() {
         run gcloud container node-pools create "$name-$number" --cluster="$cluster" --location="$location" \
             ${project:+--project="$project"} --machine-type="$(gke_machine_type)" --tpu-topology="$topology" \
             --num-nodes="$hosts" ${tier[@]+"${tier[@]}"} ||
-            fail "the node pool $name-$number could not be made: mend what gcloud says above (quota and zone are the" \
-                "usual causes). Those before it are there, and cost."
+            fail "the node pool $name-$number could not be made: fix gcloud's error above (quota and zone are the" \
+                "usual causes). The pools before it exist and cost money."
     done
 }
 
@@ -163,8 +164,8 @@ spec:
   failurePolicy:
     maxRestarts: $max_restarts
     rules:
-      # Set below for status 2, which says that there is something to mend: to restart would not mend it. And for 130,
-      # for somebody has interrupted the training.
+      # Set below for status 2, an error that a restart does not fix; and for 130, because the training was
+      # interrupted.
       - name: mistake
         action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
@@ -228,13 +229,13 @@ apply() {
         return
     fi
     "${kubectl[@]}" apply --filename=- <<<"$manifest" ||
-        fail "the cluster did not take the JobSet: see kubectl's words above. 'no matches for kind \"JobSet\"' means that" \
-            "JobSet is not installed: launch/gke/README.md says how."
-    say "It is in the cluster. Follow it with: bash launch/gke/train.sh logs --name=$name"
+        fail "the cluster rejected the JobSet: see kubectl's output above. 'no matches for kind \"JobSet\"' means that" \
+            "JobSet is not installed: see launch/gke/README.md."
+    say "Applied. Follow it with: bash launch/gke/train.sh logs --name=$name"
 }
 
 status() {
-    run "${kubectl[@]}" get jobset "$name" || fail "there is no JobSet $name here: see kubectl's words above."
+    run "${kubectl[@]}" get jobset "$name" || fail "there is no JobSet $name here: see kubectl's output above."
     run "${kubectl[@]}" get pods --selector=jobset.sigs.k8s.io/jobset-name="$name" --output=wide
 }
 
@@ -252,7 +253,7 @@ command=${1:-}
 case $command in
     nodes | render | apply | status | logs | delete) shift ;;
     '' | -h | --help | help) sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    *) fail "there is no command '$command': name nodes, render, apply, status, logs or delete." ;;
+    *) fail "there is no command '$command': use nodes, render, apply, status, logs or delete." ;;
 esac
 read_flags "$@"
 check_flags

@@ -1,6 +1,7 @@
-"""A whole cascade, small and untrained: what a picture depends on, and what edits make of it."""
+"""A whole cascade, small and untrained: what an image depends on, and what edits make of it."""
 
 import gc
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -18,7 +19,7 @@ from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.errors import UserError
 from tests.small_cascades import write_cascade
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def distance(ours, theirs):
     return float(np.abs(ours - theirs).mean())
 
 
-def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
+def test_an_image_is_a_function_of_its_request_and_the_seed(cascade):
     requests = [ImageRequest("panda"), ImageRequest("panda", 1), ImageRequest("apple"), ImageRequest("tree")]
     together = draw(cascade, requests)
     assert together.shape == (4, 16, 16, 3) and np.isfinite(together).all()
@@ -59,24 +60,24 @@ def test_a_picture_is_a_function_of_its_wish_and_the_seed(cascade):
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [8]), (8, [8]), (9, [16]), (24, [24]), (30, [24, 24]), (49, [24, 24, 24])]
 )
-def test_a_batch_is_as_large_as_what_is_asked_for_and_devices_need(workdirs, monkeypatch, count, sizes):
-    """On eight devices, of which each has as many pictures; the last batch of several is filled up."""
-    drawn = []
+def test_a_batch_is_as_large_as_the_requests_and_the_devices_need(workdirs, monkeypatch, count, sizes):
+    """On eight devices, of which each has as many images; the last batch of several is filled up."""
+    sizes_sampled = []
 
     def note(self, requests, *others):
-        drawn.append(len(requests))
+        sizes_sampled.append(len(requests))
         yield np.zeros((len(requests), 8, 8, 3), np.float32)
 
-    monkeypatch.setattr(cascades.Cascade, "_draw_batch", note)
+    monkeypatch.setattr(cascades.Cascade, "_sample_batch", note)
     whole = load_cascade(workdirs[:1], batch_size=20)
     assert whole.mesh.size == 8
     assert (
         sum(len(images) for (images,) in whole.draw([ImageRequest("panda", index) for index in range(count)])) == count
     )
-    assert drawn == sizes
+    assert sizes_sampled == sizes
 
 
-def test_one_device_draws_one_picture_alone(workdirs, monkeypatch):
+def test_one_device_samples_one_image_alone(workdirs, monkeypatch):
     monkeypatch.setattr(cascades.jax, "local_devices", lambda: jax.devices()[:1])
     monkeypatch.setattr(cascades.jax, "local_device_count", lambda: 1)
     alone = load_cascade(workdirs, {"steps": 2})
@@ -89,11 +90,11 @@ def test_one_device_draws_one_picture_alone(workdirs, monkeypatch):
         return images
 
     monkeypatch.setattr(cascades.Cascade, "_run", note)
-    (picture,) = draw(alone, ["panda"])
+    (image,) = draw(alone, ["panda"])
     assert shapes == [(1, 8, 8, 3), (1, 16, 16, 3)]
     three = draw(alone, ["apple", "panda", "tree"])
     assert shapes[2:] == [(3, 8, 8, 3), (3, 16, 16, 3)]
-    np.testing.assert_allclose(three[1], picture, atol=1e-5)
+    np.testing.assert_allclose(three[1], image, atol=1e-5)
 
 
 def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path):
@@ -103,10 +104,10 @@ def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path)
     for prompts in (["panda"], ["apple", "panda"], ["panda"]):
         requests = [ImageRequest(prompt) for prompt in prompts]
         folder = PictureFolder(tmp_path, requests, 0, base.batch_size_for(len(requests)), "png", settings)
-        drawn = draw_missing(base, folder, folder.missing(), 0)
+        count = draw_missing(base, folder, folder.missing(), 0)
         folder.finish(2)
-        contents.append((drawn, {file.name: file.read_bytes() for file in tmp_path.glob("*seed0*")}))
-    assert [(drawn, len(files)) for drawn, files in contents] == [(1, 1), (1, 2), (0, 2)]
+        contents.append((count, {file.name: file.read_bytes() for file in tmp_path.glob("*seed0*")}))
+    assert [(count, len(files)) for count, files in contents] == [(1, 1), (1, 2), (0, 2)]
     assert contents[0][1].items() <= contents[1][1].items() == contents[2][1].items()
     alone = PictureFolder(tmp_path / "alone", [ImageRequest("apple")], 0, 1, "png", settings)
     draw_missing(base, alone, alone.missing(), 0)
@@ -115,11 +116,11 @@ def test_a_folder_takes_one_prompt_more_and_fills_no_batch_twice(base, tmp_path)
         assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
 
 
-def test_no_prompt_compiles_anything_anew(cascade):
+def test_no_prompt_compiles_anything_again(cascade):
     draw(cascade, ["panda"])
-    before = {key: program.go_on._cache_size() for key, program in cascade._programs.items()}
+    before = {key: program.advance._cache_size() for key, program in cascade._programs.items()}
     draw(cascade, ["a far longer prompt than any before it, with an emoji 🍎 and a \x00 byte"], seed=9)
-    assert {key: program.go_on._cache_size() for key, program in cascade._programs.items()} == before
+    assert {key: program.advance._cache_size() for key, program in cascade._programs.items()} == before
     assert set(before.values()) == {1}
 
 
@@ -128,7 +129,7 @@ def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(
     cascade = load_cascade(workdirs[:1], {"steps": 2, "guidance": 1.0}, batch_size=1)
     half = Edit(np.zeros((16, 16, 3), np.uint8), strength=0.5)
     first = cascade.sample("panda", edit=half)
-    (program,) = [weakref.ref(program.go_on) for program in cascade._programs.values()]
+    (program,) = [weakref.ref(program.advance) for program in cascade._programs.values()]
     cascade.sample("panda", edit=half, steps=3)
     gc.collect()
     assert program() is None and len(cascade._programs) == 1, "what is not kept is freed"
@@ -137,13 +138,13 @@ def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(
     assert len(cascade._programs) == 1
 
 
-def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_draw(workdirs, monkeypatch):
-    told = []
-    monkeypatch.setattr(cascades, "release_memory", lambda: told.append("given back"))
-    cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=told.append)
+def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_sample(workdirs, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cascades, "release_memory", lambda: calls.append("released"))
+    cascade = load_cascade(workdirs, {"steps": [5]}, batch_size=2, on_step=calls.append)
     draw(cascade, ["panda"])
-    assert told == ["given back", 0, 1, 2, 3, 4] * len(workdirs)
-    assert {program.go_on._cache_size() for program in cascade._programs.values()} == {1}
+    assert calls == ["released", 0, 1, 2, 3, 4] * len(workdirs)
+    assert {program.advance._cache_size() for program in cascade._programs.values()} == {1}
 
 
 def test_no_network_is_traced_again_for_the_next_batch(workdirs, monkeypatch):
@@ -152,8 +153,8 @@ def test_no_network_is_traced_again_for_the_next_batch(workdirs, monkeypatch):
     traced = []
     for network in {type(one.stage.network) for one in cascade.trained}:
         monkeypatch.setattr(network, "__call__", lambda self, *_, **__: traced.append(self) or pytest.fail("traced"))
-    drawn = list(cascade.draw(["red apple", "rocket", "pizza"], seed=3))
-    assert traced == [] and sum(len(stages[-1]) for stages in drawn) == 3
+    batches = list(cascade.draw(["red apple", "rocket", "pizza"], seed=3))
+    assert traced == [] and sum(len(stages[-1]) for stages in batches) == 3
 
 
 def test_settings_of_one_call_leave_the_cascade_as_it_was(cascade):
@@ -184,21 +185,21 @@ def test_absurd_guidance_gives_finite_pixels(base, guidance, thresholding):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "fact"),
     [
-        ({"guidance": float("nan")}, "guidance lies between .* not at nan"),
-        ({"guidance": float("inf")}, "guidance lies between .* not at inf"),
-        ({"steps": 0}, "steps lies between 1 and"),
-        ({"steps": [1, 2, 3]}, "3 values for 2 stage"),
+        ({"guidance": float("nan")}, "guidance .*nan"),
+        ({"guidance": float("inf")}, "guidance .*inf"),
+        ({"steps": 0}, "steps .*100000"),
+        ({"steps": [1, 2, 3]}, "--steps .*3.* 2 "),
         ({"sampler": "ddpm"}, "sampler"),
-        ({"eta": 2.0}, "eta lies between 0 and 1"),
-        ({"gamma": -0.1}, "gamma lies between 0 and 1"),
-        ({"guidance_interval": [(3.0, -3.0)]}, "lower one first"),
-        ({"guidance_interval": [(3.0,)]}, "two log-SNRs"),
+        ({"eta": 2.0}, "eta .*0 .*1.* 2"),
+        ({"gamma": -0.1}, "gamma .*0 .*1.* -0.1"),
+        ({"guidance_interval": [(3.0, -3.0)]}, r"guidance_interval.*\(3.0, -3.0\)"),
+        ({"guidance_interval": [(3.0,)]}, r"guidance_interval.*\(3.0,\)"),
     ],
 )
-def test_settings_out_of_range_are_refused(cascade, settings, message):
-    with pytest.raises(UserError, match=message):
+def test_settings_out_of_range_are_refused(cascade, settings, fact):
+    with pytest.raises(UserError, match=fact):
         cascade.sample("panda", **settings)
 
 
@@ -207,52 +208,52 @@ def test_one_step_is_enough(base):
         assert np.isfinite(draw(base.adjusted(sampler=sampler, steps=1), ["panda"])).all()
 
 
-def test_the_weaker_the_strength_the_more_is_left_of_the_picture(cascade):
+def test_the_weaker_the_strength_the_more_is_left_of_the_image(cascade):
     steps = cascade.adjusted(steps=20)
-    (exact,) = Edit(PICTURE, strength=0.05).pictures(16, 1)[:1]
-    distances = [distance(draw(steps, ["panda"], edit=Edit(PICTURE, strength=s)), exact) for s in (0.05, 0.3, 0.9)]
+    (exact,) = Edit(IMAGE, strength=0.05).images(16, 1)[:1]
+    distances = [distance(draw(steps, ["panda"], edit=Edit(IMAGE, strength=s)), exact) for s in (0.05, 0.3, 0.9)]
     assert distances == sorted(distances) and distances[0] < 0.4 * distances[-1]
 
 
 def test_what_the_mask_leaves_stays_as_it_is(cascade):
     mask = np.zeros((20, 20), np.float32)
     mask[:, 10:] = 1.0
-    images = draw(cascade.adjusted(steps=4), ["panda", "apple"], edit=Edit(PICTURE, mask, resample=2))
-    picture, (_, keep) = Edit(PICTURE, mask, strength=0.5).pictures(16, 2)
+    images = draw(cascade.adjusted(steps=4), ["panda", "apple"], edit=Edit(IMAGE, mask, resample=2))
+    image, (_, keep) = Edit(IMAGE, mask, strength=0.5).images(16, 2)
     assert np.asarray(keep)[:, :, :7].min() == 1 and np.asarray(keep)[:, :, 8:].max() == 0
-    np.testing.assert_allclose(images[:, :, :7], np.asarray(picture)[:, :, :7], atol=2e-3)
+    np.testing.assert_allclose(images[:, :, :7], np.asarray(image)[:, :, :7], atol=2e-3)
     assert distance(images[0, :, 9:], images[1, :, 9:]) > 0.01
 
 
-def test_an_inverted_picture_comes_back_under_its_own_caption(cascade):
+def test_an_inverted_image_comes_back_under_its_own_caption(cascade):
     # In 64 steps and without guidance, as inversion is exact where its steps are small.
     steps = cascade.adjusted(steps=30, guidance=1.0, thresholding="none", spacing="karras")
-    exact = np.asarray(Edit(PICTURE, strength=0.5).pictures(16, 1)[0])
-    again = draw(steps, ["a panda"], edit=Edit(PICTURE, invert="a panda"))
+    exact = np.asarray(Edit(IMAGE, strength=0.5).images(16, 1)[0])
+    again = draw(steps, ["a panda"], edit=Edit(IMAGE, invert="a panda"))
     assert np.abs(again - np.clip(exact, -1, 1)).max() < 0.02
-    other = draw(steps, ["an apple"], edit=Edit(PICTURE, invert="a panda"))
+    other = draw(steps, ["an apple"], edit=Edit(IMAGE, invert="a panda"))
     assert distance(other, exact) > 3 * distance(again, exact)
 
 
 def test_only_ddim_is_inverted(cascade):
-    with pytest.raises(UserError, match="only ddim can be inverted"):
-        draw(cascade.adjusted(sampler="unipc"), ["panda"], edit=Edit(PICTURE, invert="panda"))
+    with pytest.raises(UserError, match=r"--invert.*--sampler=ddim"):
+        draw(cascade.adjusted(sampler="unipc"), ["panda"], edit=Edit(IMAGE, invert="panda"))
 
 
-def test_a_stage_alone_enlarges_a_picture(workdirs):
+def test_a_stage_alone_enlarges_an_image(workdirs):
     large = load_cascade(workdirs[1:], {"steps": 2}, batch_size=1)
-    images = draw(large, [""], edit=Edit(PICTURE))
+    images = draw(large, [""], edit=Edit(IMAGE))
     assert images.shape == (1, 16, 16, 3)
-    other = draw(large, [""], edit=Edit(255 - PICTURE))
+    other = draw(large, [""], edit=Edit(255 - IMAGE))
     assert distance(images, other) > 0.01
     with pytest.raises(UserError, match="--image"):
         draw(large, ["panda"])
 
 
-def test_later_stages_may_be_told_something_else(cascade):
-    plain, told = (next(cascade.draw(["panda"], edit=edit)) for edit in (Edit(), Edit(later_prompt="a tree")))
-    np.testing.assert_array_equal(plain[0], told[0])
-    assert distance(plain[1], told[1]) > 1e-5
+def test_later_stages_may_have_another_prompt(cascade):
+    plain, changed = (next(cascade.draw(["panda"], edit=edit)) for edit in (Edit(), Edit(later_prompt="a tree")))
+    np.testing.assert_array_equal(plain[0], changed[0])
+    assert distance(plain[1], changed[1]) > 1e-5
 
 
 def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
@@ -267,20 +268,20 @@ def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(cascade):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "fact"),
     [
-        ({"mask": np.ones((20, 20), np.float32)}, "no picture to edit"),
-        ({"strength": 0.5}, "no picture to edit"),
-        ({"invert": "panda"}, "no picture to edit"),
-        ({"image": PICTURE, "mask": np.ones((8, 20), np.float32)}, "mask has 20×8 pixels and the picture 20×20"),
-        ({"image": PICTURE, "mask": np.zeros((20, 20), np.float32)}, "nothing to draw"),
-        ({"image": PICTURE, "strength": 0.0}, "strength 0"),
-        ({"image": PICTURE, "resample": 3}, "takes a --mask"),
-        ({"image": PICTURE, "invert": "panda", "strength": 0.5}, "leave --mask and --strength out"),
+        ({"mask": np.ones((20, 20), np.float32)}, "--image"),
+        ({"strength": 0.5}, "--image"),
+        ({"invert": "panda"}, "--image"),
+        ({"image": IMAGE, "mask": np.ones((8, 20), np.float32)}, "--mask .*20×8.*--image 20×20"),
+        ({"image": IMAGE, "mask": np.zeros((20, 20), np.float32)}, "--mask"),
+        ({"image": IMAGE, "strength": 0.0}, "strength"),
+        ({"image": IMAGE, "resample": 3}, "--resample.*--mask"),
+        ({"image": IMAGE, "invert": "panda", "strength": 0.5}, "--invert.*--mask.*--strength"),
     ],
 )
-def test_edits_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(UserError, match=message):
+def test_edits_that_do_not_go_together_are_refused(options, fact):
+    with pytest.raises(UserError, match=fact):
         Edit(**options)
 
 
@@ -289,21 +290,21 @@ def test_bfloat16_is_near_float32(workdirs, cascade):
     assert 0 < distance(draw(low, ["panda"]), draw(cascade, ["panda"])) < 0.05
 
 
-def test_a_checkpoint_that_is_being_written_is_not_drawn_from(workdirs, tmp_path):
+def test_a_checkpoint_that_is_being_written_is_not_sampled_from(workdirs, tmp_path):
     training = tmp_path / "base"
     shutil.copytree(workdirs[0], training)
     checkpoints = training / "checkpoints"
     whole = checkpoints / "0"
-    # As a writer leaves it at first, and as a copy does that goes on.
+    # As an unfinished write leaves it, and as an unfinished copy does.
     shutil.copytree(whole, checkpoints / "7.orbax-checkpoint-tmp")
     shutil.copytree(whole, checkpoints / "9")
     (checkpoints / "9" / "_CHECKPOINT_METADATA").unlink()
     assert load_cascade([training]).trained[0].step == 0
     shutil.rmtree(whole)
-    with pytest.raises(UserError, match=r"holds no checkpoint that is whole \(9: _CHECKPOINT_METADATA is missing\)"):
+    with pytest.raises(UserError, match=r"checkpoints.*9: _CHECKPOINT_METADATA"):
         load_cascade([training])
     shutil.rmtree(checkpoints / "9")
-    with pytest.raises(UserError, match="holds no checkpoint: train it first"):
+    with pytest.raises(UserError, match=f"{re.escape(str(training))} .*imagen_jax.train"):
         load_cascade([training])
 
 

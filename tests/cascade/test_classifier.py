@@ -1,4 +1,4 @@
-"""A classifier of noisy images: trains, goes on where it was cut, and leads a cascade towards its class."""
+"""A classifier of noisy images: trains, resumes after an interruption, and guides a cascade towards its class."""
 
 import json
 
@@ -43,7 +43,7 @@ FOOD = "Food & Drink"
         ("0031-FE0F-20E3", "Symbols"),  # keycap 1
         ("1F1E6-1F1FA", "Flags"),  # Australia
         ("1F3FB", None),  # a skin tone
-        ("E000", None),  # nobody's
+        ("E000", None),  # of no group
         ("0020", None),  # before the first
     ],
 )
@@ -80,7 +80,7 @@ def test_the_report_holds_shares_of_the_images_that_were_kept_from_training(trai
     assert all(0 <= share <= 1 for share in accuracy["told_right"].values())
 
 
-def test_a_cut_training_goes_on_to_the_same(trained, data_dir, tmp_path):
+def test_an_interrupted_training_resumes_to_the_same_end(trained, data_dir, tmp_path):
     config = smoke(data_dir)
     config.training.steps = 2
     train_classifier(config, tmp_path)
@@ -104,7 +104,7 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
         return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
 
     monkeypatch.setattr(classifier_training, "label", spoil)
-    with pytest.raises(UserError, match="steps 2 to 4 were skipped"):
+    with pytest.raises(UserError, match=r"steps 2 to 4 .*incidents/\d+\.json"):
         train_classifier(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [0, 1, 2]
@@ -129,28 +129,28 @@ def test_the_labels_are_the_groups():
     assert classes.label_of("1F34E") == GROUPS.index(FOOD) and classes.label_of("1F3FB") == NO_CLASS
 
 
-def test_it_leads_the_stage_of_its_size_and_is_told_of(trained, tmp_path):
+def test_it_guides_the_stage_of_its_size_and_is_described(trained, tmp_path):
     workdirs = write_cascade(tmp_path)
     free = load_cascade(workdirs, batch_size=1)
     towards = load_guidance(trained[0], FOOD, 50.0)
-    led = load_cascade(workdirs, batch_size=1, classifier=towards)
-    assert [stage.settings.classifier is not None for stage in led.stages] == [True, False]
-    assert "a classifier's 50 towards Food & Drink after 4 steps of training" in led.describe()["stage_0"]
-    (small, _), (small_led, _) = next(free.draw(["panda"])), next(led.draw(["panda"]))
-    assert np.abs(to_pixels(small).astype(int) - to_pixels(small_led)).mean() > 1
+    guided = load_cascade(workdirs, batch_size=1, classifier=towards)
+    assert [stage.settings.classifier is not None for stage in guided.stages] == [True, False]
+    assert all(fact in guided.describe()["stage_0"] for fact in ("classifier", "50", FOOD, "4 steps"))
+    (small, _), (small_guided, _) = next(free.draw(["panda"])), next(guided.draw(["panda"]))
+    assert np.abs(to_pixels(small).astype(int) - to_pixels(small_guided)).mean() > 1
     log_snr = jax.numpy.full((1,), 2.0)
-    of_free, of_led = (towards.log_probability(jax.numpy.asarray(one), log_snr)[0] for one in (small, small_led))
-    assert of_led > of_free
+    of_free, of_guided = (towards.log_probability(jax.numpy.asarray(one), log_snr)[0] for one in (small, small_guided))
+    assert of_guided > of_free
 
 
-def test_what_does_not_fit_is_said(trained, tmp_path):
-    with pytest.raises(UserError, match="unknown class 'Food'; did you mean 'Food & Drink'"):
+def test_what_does_not_fit_is_an_error(trained, tmp_path):
+    with pytest.raises(UserError, match=r"'Food'.*'Food & Drink'"):
         load_guidance(trained[0], "Food", 1.0)
-    with pytest.raises(UserError, match="scale is nan"):
+    with pytest.raises(UserError, match="--classifier_scale=nan"):
         load_guidance(trained[0], FOOD, float("nan"))
     workdirs = write_cascade(tmp_path)
-    with pytest.raises(UserError, match="no classifier"):
+    with pytest.raises(UserError, match="classifier"):
         load_guidance(workdirs[0], FOOD, 1.0)
     other = load_guidance(trained[0], FOOD, 1.0)._replace(resolution=64)
-    with pytest.raises(UserError, match="knows images of 64 px, and the stages make some of 8, 16"):
+    with pytest.raises(UserError, match=r"64 px.* 8, 16 px"):
         load_cascade(workdirs, classifier=other)

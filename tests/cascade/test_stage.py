@@ -106,21 +106,21 @@ def test_shapes_are_known_without_computing(super_resolution):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "facts"),
     [
-        ("network.chanels", (8,), r"network\.chanels; did you mean 'channels'"),
-        ("network.name", "unett", "did you mean 'unet'"),
-        ("stage.schedule", "cosin", "did you mean 'cosine'"),
-        ("stage.prediction", "epsilon", "did you mean 'eps'"),
-        ("network.dtype", "float8", "did you mean 'float32'"),
+        ("network.chanels", (8,), r"network\.chanels.*'channels'"),
+        ("network.name", "unett", "network .*'unet'"),
+        ("stage.schedule", "cosin", "stage.schedule .*'cosine'"),
+        ("stage.prediction", "epsilon", "stage.prediction .*'eps'"),
+        ("network.dtype", "float8", "network.dtype .*'float32'"),
     ],
 )
-def test_a_config_mistake_names_the_key_and_the_nearest(key, value, message):
+def test_a_config_mistake_names_the_key_and_the_nearest(key, value, facts):
     config = quickstart.get_config("base,smoke")
     section, name = key.split(".")
     with config.unlocked():
         config[section][name] = value
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=facts):
         build_stage(config)
 
 
@@ -141,5 +141,5 @@ def test_text_encoders_come_with_their_options_and_their_width_is_checked(tmp_pa
     text = TextConfig(encoder="t5", options={"folder": folder, "max_tokens": 16}, width=24, length=12)
     encoder = load_encoder(text)
     assert (encoder.width, encoder.max_tokens) == (24, 16)
-    with pytest.raises(UserError, match=r"width 24 and config.text.width is 384: set --config.text.width=24"):
+    with pytest.raises(UserError, match=r"config.text.width .*384.* --config.text.width=24"):
         load_encoder(dataclasses.replace(text, width=384))

@@ -1,4 +1,4 @@
-"""--stages and --text_encoder, of every command that draws."""
+"""--stages and --text_encoder, of every command that samples."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_stages_are_named_with_commas_or_again(tmp_path, monkeypatch, given, sta
 
 
 def with_t5(folder, t5, fingerprint=True, **options):
-    """A cascade whose stages say that they read captions with a T5."""
+    """A cascade whose stages read captions with a T5."""
     stages = write_cascade(folder)
     name = load_t5(t5, dtype="float32").name
     for stage in stages:
@@ -62,7 +62,7 @@ def test_a_t5_that_moved_is_named_once_for_all_stages(tmp_path, any_weights, tok
     stages = with_t5(tmp_path / "cascade", t5, **options)
     here = load_cascade(stages).encoder.name
     moved = t5.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"no folder .*t5.* --text_encoder"):
+    with pytest.raises(UserError, match=r"t5.* --text_encoder"):
         load_cascade(stages)
     assert load_cascade(stages, text_encoder=moved).encoder.name == here
     assert load_cascade(stages, text_encoder=f"{moved}/").encoder.name == here
@@ -72,18 +72,18 @@ def test_another_t5_is_refused_at_the_same_place_and_at_another(tmp_path, any_we
     t5 = write_t5_folder(tmp_path / "t5")
     stages = with_t5(tmp_path / "cascade", t5)
     other = write_t5_folder(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match=r"was trained with the text encoder t5-24-.*, and this is t5-24-"):
+    with pytest.raises(UserError, match=r" t5-24-\w+.* t5-24-"):
         load_cascade(stages, text_encoder=other)
     write_t5_folder(t5, seed=1)
-    with pytest.raises(UserError, match="was trained with the text encoder"):
+    with pytest.raises(UserError, match=r" t5-24-.* t5-24-"):
         load_cascade(stages)
 
 
-def test_a_stage_that_notes_no_encoder_takes_any(tmp_path, any_weights):
+def test_a_stage_that_stores_no_encoder_takes_any(tmp_path, any_weights):
     stages = with_t5(tmp_path / "cascade", write_t5_folder(tmp_path / "t5"), fingerprint=False)
     assert load_cascade(stages, text_encoder=write_t5_folder(tmp_path / "other", seed=1)).encoder.width == 24
 
 
 def test_an_encoder_that_comes_with_the_package_has_no_folder(tmp_path):
-    with pytest.raises(UserError, match="leave --text_encoder out"):
+    with pytest.raises(UserError, match="--text_encoder"):
         load_cascade(write_cascade(to_path(tmp_path)), text_encoder=tmp_path)

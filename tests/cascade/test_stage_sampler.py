@@ -1,4 +1,4 @@
-"""Stage after stage, with stages that say what they were given."""
+"""Stage after stage, with stages that show their inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def repeat_low_resolution(params, text, low_resolution):
     return lambda noisy, log_snr: low_resolution.image.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def draw(stages, keys):
+def sample_all(stages, keys):
     """Each stage's images, of which the next one's are made."""
     images = [None]
     for number, stage in enumerate(stages):
@@ -56,15 +56,15 @@ def draw(stages, keys):
 
 def test_each_stage_gets_the_images_of_the_one_before():
     stages = [make_stage(4, None, paint_params), make_stage(8, 4, repeat_low_resolution)]
-    small, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    small, large = sample_all(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
     np.testing.assert_allclose(small, np.full((3, 4, 4, 3), 0.25), atol=1e-3)
     np.testing.assert_allclose(large, np.full((3, 8, 8, 3), 0.25), atol=1e-3)
 
 
-def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_picture():
+def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_image():
     level = 0.1
     stages = [make_stage(32, None, paint_params), make_stage(64, 32, repeat_low_resolution, level)]
-    _, large = draw(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    _, large = sample_all(stages, keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
     alpha, sigma = cosine_alpha_sigma(level)
     noise = np.asarray(large)[:, ::2, ::2] - alpha * 0.25
     assert noise.std() == pytest.approx(sigma, rel=0.03)
@@ -76,26 +76,26 @@ def test_a_stage_that_enlarges_first_is_noised_at_its_own_resolution():
         return lambda noisy, log_snr: low_resolution.image
 
     large = make_stage(64, 32, show_condition, level=0.1)._replace(enlarge=enlarge_to_corners)
-    _, image = draw([make_stage(32, None, paint_params), large], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
+    _, image = sample_all([make_stage(32, None, paint_params), large], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
     alpha, sigma = cosine_alpha_sigma(0.1)
     noise = np.asarray(image) - alpha * 0.25
     assert noise.std() == pytest.approx(sigma, rel=0.03)
     assert abs(np.corrcoef(noise[:, ::2, ::2].ravel(), noise[:, 1::2, ::2].ravel())[0, 1]) < 0.05
 
 
-def test_guidance_leads_away_from_the_unwanted_text():
+def test_guidance_moves_away_from_the_null_text():
     def paint_text(params, text, low_resolution):
         shade = jnp.sum(text.embeddings, axis=(1, 2))[:, None, None, None] / 80  # 0.1 with the text, 0 without
         return lambda noisy, log_snr: jnp.broadcast_to(shade, noisy.shape)
 
     stage = make_stage(4, None, paint_text, weight=4.0)
-    images = draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0]
+    images = sample_all([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0]
     np.testing.assert_allclose(images, np.full((3, 4, 4, 3), 0.4), atol=1e-3)
 
 
-def test_pictures_end_within_their_range():
+def test_images_end_within_their_range():
     stage = make_stage(4, None, lambda *_: lambda noisy, log_snr: noisy * 9, threshold=static_threshold)
-    assert np.abs(np.asarray(draw([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0])).max() <= 1
+    assert np.abs(np.asarray(sample_all([stage], keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))[0])).max() <= 1
 
 
 @pytest.mark.parametrize("order", [[(8, 4)], [(8, 4), (4, None)], [(4, None), (16, 8)], [(4, None), (4, None)], []])
@@ -106,7 +106,7 @@ def test_stages_out_of_order_are_named(order):
 
 
 def test_no_steps_is_a_mistake():
-    with pytest.raises(UserError, match="at least 1 step"):
+    with pytest.raises(UserError, match="--steps"):
         make_draw_stage(make_stage(4, None, paint_params, steps=0))
 
 
@@ -116,35 +116,35 @@ def make_bright_stage(steps):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 2 * MAX_PROGRESS_EVENTS + 1])
-def test_each_step_is_told_once_and_in_order_and_changes_no_picture(steps):
-    told = []
+def test_each_step_is_reported_once_in_order_and_changes_no_image(steps):
+    steps_seen = []
     inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
-    heard = make_draw_stage(make_bright_stage(steps), Calls(told.append))(None, inputs)
-    assert told == list(range(steps))
-    unheard = make_draw_stage(make_bright_stage(steps))(None, inputs)
-    np.testing.assert_array_equal(heard, unheard)
+    reported = make_draw_stage(make_bright_stage(steps), Calls(steps_seen.append))(None, inputs)
+    assert steps_seen == list(range(steps))
+    plain = make_draw_stage(make_bright_stage(steps))(None, inputs)
+    np.testing.assert_array_equal(reported, plain)
     whole = make_whole_program(make_bright_stage(steps))(None, inputs)
-    np.testing.assert_allclose(whole, unheard, atol=1e-5)
+    np.testing.assert_allclose(whole, plain, atol=1e-5)
 
 
 def test_programs_with_a_progress_bar_are_kept_for_the_next_run(tmp_path):
-    told = []
+    steps_seen = []
     inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
     with kept_in(tmp_path):
-        make_draw_stage(make_bright_stage(4), Calls(told.append))(None, inputs)
-    assert told and any("go_on" in file.name for file in tmp_path.iterdir())
+        make_draw_stage(make_bright_stage(4), Calls(steps_seen.append))(None, inputs)
+    assert steps_seen and any("advance" in file.name for file in tmp_path.iterdir())
 
 
-def test_what_is_compiled_ahead_is_not_compiled_again_to_draw(caplog):
-    told = []
+def test_what_is_compiled_ahead_is_not_compiled_again_to_sample(caplog):
+    steps_seen = []
     inputs = Inputs(TEXT, null_text(TEXT), keys_of_prompts(0, ["a", "b", "c"], [0, 0, 0]))
-    draw = make_draw_stage(make_bright_stage(4), Calls(told.append))
+    program = make_draw_stage(make_bright_stage(4), Calls(steps_seen.append))
     with jax.log_compiles():
-        draw.lower(None, inputs).compile()
-        assert "XLA compilation of jit(go_on)" in caplog.text and told == []
+        program.lower(None, inputs).compile()
+        assert "XLA compilation of jit(advance)" in caplog.text and steps_seen == []
         caplog.clear()
-        draw(None, inputs)
-    assert "jit(go_on)" not in caplog.text and told == [0, 1, 2, 3]
+        program(None, inputs)
+    assert "jit(advance)" not in caplog.text and steps_seen == [0, 1, 2, 3]
 
 
 def test_keys_are_a_function_of_seed_prompt_and_index():

@@ -2,7 +2,7 @@
 
     several_runs.py --config=… --workdir=A,B,C [--stall=PROCESS,STEP] [--nopreview] …
 
-All have the same config, so that what the first compiles serves the others; only the first draws a preview, if any.
+All have the same config, so that what the first compiles serves the others; only the first samples a preview, if any.
 ``--stall`` has a process wait for ever for its batch of a step, as for a disk that is gone.
 """
 
@@ -20,7 +20,7 @@ from imagen_jax.storage.paths import to_path
 from imagen_jax.training.monitoring.watchdog import Watch
 from tests.compiled_programs import compiling_once
 
-PREVIEW = flags.DEFINE_bool("preview", True, "Draw one.")
+PREVIEW = flags.DEFINE_bool("preview", True, "Sample a preview.")
 STALL = flags.DEFINE_list("stall", [], "Process and step.")
 
 
@@ -46,7 +46,7 @@ class StallingBatches:
 
 
 async def ordinary(file_system, bucket):
-    """What kind a bucket is. gcsfs would ask by gRPC, which the imitated buckets do not speak."""
+    """What kind a bucket is. gcsfs would query by gRPC, which the imitated buckets do not speak."""
     return BucketType.NON_HIERARCHICAL
 
 

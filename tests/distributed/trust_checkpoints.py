@@ -36,11 +36,11 @@ def make(mesh, number):
         return TrainState(jnp.int32(number), {"kernel": kernel}, {"kernel": kernel + 1}, {}, jax.random.key(number))
 
     shapes = jax.eval_shape(build)
-    places = jax.tree.map(lambda leaf: split if leaf.ndim else everywhere, shapes)
+    placement = jax.tree.map(lambda leaf: split if leaf.ndim else everywhere, shapes)
     wanted = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, placement
     )
-    return jax.jit(build, out_shardings=places)(), wanted
+    return jax.jit(build, out_shardings=placement)(), wanted
 
 
 def restore(store, wanted, mesh):
@@ -89,7 +89,7 @@ def one_sees_late(store, wanted, mesh):
 
 
 def one_has_no_room(store, wanted, mesh):
-    """Process 1 alone has no room: nobody writes, both go on, and later both write."""
+    """Process 1 alone has no room: neither writes, both continue, and later both write."""
     state, _ = make(mesh, 3)
     usage, real = namedtuple("usage", "total used free"), shutil.disk_usage
     if jax.process_index() == 1:
@@ -105,7 +105,7 @@ def one_has_no_room(store, wanted, mesh):
 
 
 def one_fails_while_writing(store, wanted, mesh):
-    """Process 1 alone can't write its part: it ends and says so, and so does the other, which waits for it."""
+    """Process 1 alone can't write its part: it ends with an error, and so does the other, which waits for it."""
     state, _ = make(mesh, 3)
     if jax.process_index() == 1:
         # The few bytes that are written to see whether it can be fit.

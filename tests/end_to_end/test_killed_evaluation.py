@@ -1,4 +1,4 @@
-"""An evaluation that is killed while it draws, while it extracts, and again: continued, it reports the same digits."""
+"""An evaluation killed while it samples, while it extracts, and again: continued, it reports the same digits."""
 
 import json
 import os
@@ -33,20 +33,20 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed_evaluation")
     return ",".join(map(str, write_cascade(folder / "cascade"))), write_coco(folder / "coco", 60)
 
 
-def start(places, environment, out, hosts=1):
-    stages, coco = places
+def start(folders, environment, out, hosts=1):
+    stages, coco = folders
     launcher = [sys.executable, "launch/simulate_hosts.py", "-n", str(hosts), "--"] if hosts > 1 else []
     command = ["imagen_jax.evaluate"] if hosts > 1 else [sys.executable, "-m", "imagen_jax.evaluate"]
     flags = [f"--stages={stages}", f"--out={out}", f"--cache={out}_reference", "--protocol=imagen", "--batch_size=4",
              f"--data_dir={coco}", "--samples=32", "--features=efficientnet_lite0,pixels"]  # fmt: skip
-    with Path(f"{out}.txt").open("w") as told:
+    with Path(f"{out}.txt").open("w") as log:
         return subprocess.Popen(
-            [*launcher, *command, *flags], cwd=CHECKOUT, env=environment, stdout=told, stderr=told,
+            [*launcher, *command, *flags], cwd=CHECKOUT, env=environment, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
 
@@ -57,29 +57,29 @@ def finish(process, out):
     return {key: value for key, value in report.items() if key not in TIMES}
 
 
-def kill_when(process, is_so):
+def kill_when(process, holds):
     began = time.monotonic()
-    while not is_so():
+    while not holds():
         assert process.poll() is None and time.monotonic() - began < 240
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def test_killed_at_three_places_and_continued_by_two_hosts_it_reports_the_same(places, environment, tmp_path):
+def test_killed_at_three_places_and_continued_by_two_hosts_it_reports_the_same(folders, environment, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    expected = finish(start(places, environment, whole), whole)
+    expected = finish(start(folders, environment, whole), whole)
     assert expected["numbers"]["efficientnet_lite0"]["Fréchet distance"]["pictures"] == 32
 
-    def pictures():
+    def count_images():
         return len(list((cut / "pictures").glob("[!.]*.png")))
 
-    kill_when(start(places, environment, cut), lambda: pictures() >= 5)
-    assert pictures() < 32
-    kill_when(start(places, environment, cut), lambda: (cut / "features").exists())
+    kill_when(start(folders, environment, cut), lambda: count_images() >= 5)
+    assert count_images() < 32
+    kill_when(start(folders, environment, cut), lambda: (cut / "features").exists())
     reference = Path(f"{cut}_reference")
-    kill_when(start(places, environment, cut), lambda: any(reference.glob("efficientnet_lite0-*")))
+    kill_when(start(folders, environment, cut), lambda: any(reference.glob("efficientnet_lite0-*")))
     assert not (cut / "report.json").exists()
-    found = finish(start(places, environment, cut, hosts=2), cut)
+    found = finish(start(folders, environment, cut, hosts=2), cut)
     differing = [key for key in expected if found.get(key) != expected[key]]
     assert not differing, [(found[key], expected[key]) for key in differing]

@@ -31,18 +31,18 @@ import os, signal, sys
 from imagen_jax.encoders import embedding_store
 
 embedding_store.BUCKET_CAPTIONS = 10
-moment, bucket = os.environ["KILLED_AT"], int(os.environ["KILLED_IN"])
-function, calls = getattr(embedding_store, moment), 0
+function_name, bucket = os.environ["KILLED_AT"], int(os.environ["KILLED_IN"])
+function, calls = getattr(embedding_store, function_name), 0
 
 def counted(*arguments):
     global calls
-    print(moment, flush=True)
+    print(function_name, flush=True)
     if calls == bucket:
         os.kill(os.getpid(), signal.SIGKILL)
     calls += 1
     return function(*arguments)
 
-setattr(embedding_store, moment, counted)
+setattr(embedding_store, function_name, counted)
 from imagen_jax.runtime.main import run_main
 from imagen_jax.commands.embed_captions import main
 run_main(main)
@@ -69,10 +69,10 @@ def data(tmp_path_factory):
     return folder
 
 
-def embed(data, environment, moment="build_bucket", bucket=-1):
-    """Embeds with small buckets; dies when ``moment`` is called for that bucket, counted from 0."""
+def embed(data, environment, function_name="build_bucket", bucket=-1):
+    """Embeds with small buckets; dies when ``function_name`` is called for that bucket, counted from 0."""
     command = [sys.executable, "-c", EMBED_AND_DIE, f"--data={data}", "--encoder=minilm"]
-    changed = {"KILLED_AT": moment, "KILLED_IN": str(bucket)}
+    changed = {"KILLED_AT": function_name, "KILLED_IN": str(bucket)}
     return subprocess.run(command, cwd=CHECKOUT, env={**environment, **changed}, capture_output=True, text=True)
 
 
@@ -92,13 +92,13 @@ def embedding_files(data):
     return {str(file.relative_to(data)): file for file in files if not file.name.startswith(".")}
 
 
-@pytest.mark.parametrize("moment", ["encode_all", "description_of"])
-def test_embedding_goes_on_after_a_kill(data, embedded, environment, tmp_path, moment):
+@pytest.mark.parametrize("function_name", ["encode_all", "description_of"])
+def test_embedding_continues_after_a_kill(data, embedded, environment, tmp_path, function_name):
     """Killed while the third bucket is encoded, and between a bucket and what describes it."""
     cut = tmp_path / "data"
     shutil.copytree(data, cut)
-    ended = embed(cut, environment, moment, bucket=2)
-    assert ended.returncode == -signal.SIGKILL and ended.stdout.count(moment) == 3, ended.stderr
+    ended = embed(cut, environment, function_name, bucket=2)
+    assert ended.returncode == -signal.SIGKILL and ended.stdout.count(function_name) == 3, ended.stderr
     done = {name: file.stat() for name, file in embedding_files(cut).items() if file.suffix == ".json"}
     whole = embedding_files(embedded)
     buckets = sum(name.endswith(".safetensors") for name in whole)
@@ -149,7 +149,7 @@ def train_command(data, workdir):
 
 
 def lines_of(workdir):
-    """The lines of metrics without what speaks of time and memory."""
+    """The lines of metrics without times and memory."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if not OF_TIME.search(name)} for line in lines]
 
@@ -169,9 +169,9 @@ def parents():
 
 def below(process):
     """All processes that a process started, or that these started."""
-    known, found = parents(), [process]
+    parent_of, found = parents(), [process]
     for one in found:
-        found += [child for child, parent in known.items() if parent == one]
+        found += [child for child, parent in parent_of.items() if parent == one]
     return found[1:]
 
 
@@ -182,7 +182,7 @@ def wait_until(holds, seconds, what):
         time.sleep(0.01)
 
 
-def test_training_goes_on_after_a_kill_as_if_there_had_been_none(embedded, environment, tmp_path):
+def test_training_continues_after_a_kill_as_if_there_had_been_none(embedded, environment, tmp_path):
     def start(workdir):
         return subprocess.run(
             train_command(embedded, workdir), cwd=CHECKOUT, env=environment, capture_output=True, text=True
@@ -192,9 +192,9 @@ def test_training_goes_on_after_a_kill_as_if_there_had_been_none(embedded, envir
     assert ended.returncode == 0, ended.stderr
 
     checkpoints = tmp_path / "cut" / "checkpoints"
-    with (tmp_path / "told").open("w") as told:
+    with (tmp_path / "log").open("w") as log:
         killed = subprocess.Popen(
-            train_command(embedded, tmp_path / "cut"), cwd=CHECKOUT, env=environment, stdout=told, stderr=told
+            train_command(embedded, tmp_path / "cut"), cwd=CHECKOUT, env=environment, stdout=log, stderr=log
         )
     try:
         first = checkpoints / str(SAVED)
@@ -202,12 +202,12 @@ def test_training_goes_on_after_a_kill_as_if_there_had_been_none(embedded, envir
         workers = below(killed.pid)
     finally:
         killed.kill()
-    assert killed.wait() == -signal.SIGKILL, (tmp_path / "told").read_text()
+    assert killed.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert workers and not (checkpoints / str(STEPS)).exists()
     wait_until(lambda: not set(workers) & parents().keys(), 20, "data workers live on")
 
     ended = start(tmp_path / "cut")
-    assert ended.returncode == 0 and "continues after step" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and re.search(rf"{tmp_path / 'cut'} .*\bstep \d+", ended.stdout), ended.stderr
     assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
     assert [line["step"] for line in lines_of(tmp_path / "cut")] == list(range(1, STEPS + 1))
     whole, cut = (train(make_config(embedded), tmp_path / name) for name in ("whole", "cut"))

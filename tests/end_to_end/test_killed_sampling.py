@@ -1,4 +1,4 @@
-"""A folder of pictures that two hosts draw, killed midway: whoever goes on, it ends byte for byte as if nothing was."""
+"""Two hosts sample into a folder and are killed midway: continued by any of them, it ends byte for byte the same."""
 
 import os
 import signal
@@ -37,14 +37,14 @@ def stages(tmp_path_factory):
 
 
 def start(stages, environment, out, hosts):
-    """Starts the drawing; its words go to a file beside the folder."""
+    """Starts the sampling; its output goes to a file beside the folder."""
     launcher = [sys.executable, "launch/simulate_hosts.py", "-n", str(hosts), "--"] if hosts > 1 else []
     command = ["imagen_jax.sample"] if hosts > 1 else [sys.executable, "-m", "imagen_jax.sample"]
     prompts = [f"--prompt={prompt}" for prompt in PROMPTS]
     flags = [f"--samples_per_prompt={EACH}", "--batch_size=2", f"--stages={stages}", f"--out={out}", "--nogrid"]
-    with out.with_suffix(".txt").open("w") as told:
+    with out.with_suffix(".txt").open("w") as log:
         return subprocess.Popen(
-            [*launcher, *command, *prompts, *flags], cwd=CHECKOUT, env=environment, stdout=told, stderr=told,
+            [*launcher, *command, *prompts, *flags], cwd=CHECKOUT, env=environment, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
 
@@ -58,19 +58,19 @@ def contents(out):
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def pictures_in(out):
+def images_in(out):
     return [path for path in out.glob("*.png") if not path.name.startswith(".")]
 
 
-def test_two_hosts_that_are_killed_and_go_on_draw_what_one_draws(stages, environment, tmp_path):
+def test_two_hosts_that_are_killed_and_continue_sample_what_one_samples(stages, environment, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(start(stages, environment, whole, hosts=1), whole)
     expected = contents(whole)
-    assert len(pictures_in(whole)) == len(PROMPTS) * EACH
+    assert len(images_in(whole)) == len(PROMPTS) * EACH
 
     killed = start(stages, environment, cut, hosts=2)
     deadline = time.monotonic() + 900
-    while not pictures_in(cut):
+    while not images_in(cut):
         assert killed.poll() is None and time.monotonic() < deadline, cut.with_suffix(".txt").read_text()
         time.sleep(0.005)
     words = cut.with_suffix(".txt").read_text()
@@ -79,10 +79,11 @@ def test_two_hosts_that_are_killed_and_go_on_draw_what_one_draws(stages, environ
     for process in (killed.pid, *hosts):
         os.killpg(process, signal.SIGKILL)
     killed.wait()
-    kept = {path.name: path.stat().st_mtime_ns for path in pictures_in(cut)}
+    kept = {path.name: path.stat().st_mtime_ns for path in images_in(cut)}
     assert 0 < len(kept) < len(expected) - 1, "killed midway"
 
-    finish(start(stages, environment, cut, hosts=2), cut)
+    printed = finish(start(stages, environment, cut, hosts=2), cut)
+    assert str(cut) in printed
     assert contents(cut) == expected
-    # A picture that was there may be drawn again with the others of its batch, and stays as it was.
+    # An image that was there may be sampled again with the others of its batch, and stays as it was.
     assert {name: (cut / name).stat().st_mtime_ns for name in kept} == kept

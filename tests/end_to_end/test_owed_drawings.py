@@ -1,4 +1,4 @@
-"""A step is saved before anything is drawn of it; what a run that ended then did not draw, the next start draws."""
+"""A step is saved before its preview is sampled; the next start samples the previews that a killed run lacks."""
 
 import shutil
 
@@ -17,31 +17,31 @@ class KilledError(Exception):
     """What a kill does, without ending the test."""
 
 
-def drawn(workdir):
-    pictures = {path.name: path.read_bytes() for path in (workdir / "previews").iterdir()}
-    return pictures, read_metrics(workdir, "evaluations.jsonl")
+def previews_of(workdir):
+    images = {path.name: path.read_bytes() for path in (workdir / "previews").iterdir()}
+    return images, read_metrics(workdir, "evaluations.jsonl")
 
 
-def test_a_run_that_is_killed_while_it_draws_has_drawn_the_same_in_the_end(tmp_path, monkeypatch, capsys):
+def test_a_run_killed_during_a_preview_has_the_same_previews_in_the_end(tmp_path, monkeypatch, capsys):
     (tmp_path / "images").mkdir()
     draw_own_images(tmp_path / "images")
     config = make_config(tmp_path, steps=4)
     config.training.update({"preview_every": 2, "evaluate_every": 2})
     config.preview.update({"samples": 4, "features": "pixels"})
     train(config, tmp_path / "whole")
-    pictures, lines = drawn(tmp_path / "whole")
-    assert sorted(pictures) == ["0000002.png", "0000004.png"] and [line["step"] for line in lines] == [2, 4]
+    images, lines = previews_of(tmp_path / "whole")
+    assert sorted(images) == ["0000002.png", "0000004.png"] and [line["step"] for line in lines] == [2, 4]
 
-    make_showing, workdir = training.make_preview_hooks, tmp_path / "killed"
+    make_hooks, workdir = training.make_preview_hooks, tmp_path / "killed"
 
     def dying(*arguments):
-        def die(number, moment):
+        def die(number, info):
             raise KilledError
 
-        return [hook._replace(act=die) for hook in make_showing(*arguments)]
+        return [hook._replace(act=die) for hook in make_hooks(*arguments)]
 
     # Which kills it at step 2, then as soon as it has begun again, and at the last step.
-    for patched, done in ((dying, "2"), (dying, "2"), (make_showing, "4")):
+    for patched, done in ((dying, "2"), (dying, "2"), (make_hooks, "4")):
         monkeypatch.setattr(training, "make_preview_hooks", patched)
         if patched is dying:
             with pytest.raises(KilledError):
@@ -49,12 +49,12 @@ def test_a_run_that_is_killed_while_it_draws_has_drawn_the_same_in_the_end(tmp_p
         else:
             train(config, workdir)
         assert max(path.name for path in (workdir / "checkpoints").iterdir()) == done
-    assert drawn(workdir) == (pictures, lines)
+    assert previews_of(workdir) == (images, lines)
 
     capsys.readouterr()
     (workdir / "previews" / "0000004.png").unlink()
     shutil.move(workdir / "evaluations.jsonl", tmp_path)
     train(config, workdir)
-    assert drawn(workdir)[0] == pictures and [line["step"] for line in drawn(workdir)[1]] == [4]
+    assert previews_of(workdir)[0] == images and [line["step"] for line in previews_of(workdir)[1]] == [4]
     train(config, workdir)
-    assert "is trained already: 4 steps" in capsys.readouterr().out
+    assert f"{workdir} " in (printed := capsys.readouterr().out) and "4 steps" in printed

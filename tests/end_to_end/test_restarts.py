@@ -1,6 +1,7 @@
-"""A start that fails leaves nothing that refuses the corrected command; and a run goes on where its places moved."""
+"""A start that fails leaves nothing that refuses the corrected command; and a run continues if its paths moved."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -75,7 +76,7 @@ def test_after_a_start_that_failed_the_corrected_command_trains(tmp_path, images
     config.update_from_flattened_dict({key: WRONG[key]})
     with pytest.raises(UserError):
         train(config, tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists(), "nothing is written before all is looked at"
+    assert not (tmp_path / "run" / "config.json").exists(), "nothing is written before all is checked"
     assert int(train(right, tmp_path / "run").step) == STEPS
     assert read_config(tmp_path / "run")["training"]["steps"] == STEPS
 
@@ -86,7 +87,7 @@ def prepare_images(images, out):
     return out
 
 
-def of_drawn(tmp_path, images):
+def of_images(tmp_path, images):
     return make_config(images, tmp_path), "data.options.folder", images
 
 
@@ -116,20 +117,20 @@ def of_tokenizer(tmp_path, images):
     return config, "text.options.tokenizer", folder / "spiece.model"
 
 
-PLACES = [of_drawn, of_data_dir, of_prepared, of_t5, of_tokenizer]
+PATHS = [of_images, of_data_dir, of_prepared, of_t5, of_tokenizer]
 
 
-@pytest.mark.parametrize("begin", PLACES, ids=lambda begin: begin.__name__)
-def test_a_run_goes_on_where_a_place_moved(tmp_path, images, begin):
-    config, key, place = begin(tmp_path, images)
+@pytest.mark.parametrize("begin", PATHS, ids=lambda begin: begin.__name__)
+def test_a_run_continues_if_a_path_moved(tmp_path, images, begin):
+    config, key, path = begin(tmp_path, images)
     train(config, tmp_path / "run")
-    moved = tmp_path / "elsewhere" / place.name
+    moved = tmp_path / "elsewhere" / path.name
     moved.parent.mkdir()
-    if place.is_dir():
-        shutil.copytree(place, moved, copy_function=shutil.copyfile)  # with other times
-        shutil.rmtree(place)
+    if path.is_dir():
+        shutil.copytree(path, moved, copy_function=shutil.copyfile)  # with other times
+        shutil.rmtree(path)
     else:
-        place.rename(moved)
+        path.rename(moved)
     config.update_from_flattened_dict({key: f"{moved}/" if moved.is_dir() else str(moved)})
     config.training.steps = 4
     assert int(train(config, tmp_path / "run").step) == 4
@@ -146,43 +147,42 @@ def change_a_caption(images):
 
 
 @pytest.mark.parametrize("change", [change_an_image, change_a_caption])
-@pytest.mark.parametrize("begin", [of_drawn, of_prepared], ids=lambda begin: begin.__name__)
-def test_other_data_at_the_same_place_are_refused(tmp_path, images, begin, change):
-    config, _, place = begin(tmp_path, images)
+@pytest.mark.parametrize("begin", [of_images, of_prepared], ids=lambda begin: begin.__name__)
+def test_other_data_at_the_same_path_are_refused(tmp_path, images, begin, change):
+    config, _, path = begin(tmp_path, images)
     train(config, tmp_path / "run")
     change(images)
     if begin is of_prepared:
-        shutil.rmtree(place)
-        prepare_images(images, place)
+        shutil.rmtree(path)
+        prepare_images(images, path)
     config.training.steps = 4
-    with pytest.raises(UserError, match=r"another data set|made with data"):
+    with pytest.raises(UserError, match=r"\bdata\b"):
         train(config, tmp_path / "run")
     assert read_config(tmp_path / "run")["training"]["steps"] == STEPS
 
 
-def test_another_encoder_at_the_same_place_is_refused(tmp_path, images):
-    config, _, place = of_t5(tmp_path, images)
+def test_another_encoder_at_the_same_path_is_refused(tmp_path, images):
+    config, _, path = of_t5(tmp_path, images)
     train(config, tmp_path / "run")
-    shutil.rmtree(place)
-    write_t5_folder(place, seed=1)
+    shutil.rmtree(path)
+    write_t5_folder(path, seed=1)
     config.training.steps = 4
-    with pytest.raises(UserError, match="another text encoder"):
+    with pytest.raises(UserError, match=r"text encoder .*t5-24-"):
         train(config, tmp_path / "run")
 
 
-def test_past_the_end_of_its_schedule_no_run_goes_on_until_the_schedule_is_longer(tmp_path, images, capsys):
+def test_past_the_end_of_its_schedule_no_run_continues_until_the_schedule_is_longer(tmp_path, images, capsys):
     config = make_config(images, tmp_path, steps=4)
     train(config, tmp_path / "run")
     config.training.steps = 8
-    with pytest.raises(UserError, match=r"steps=8 exceeds 4, .*decay_steps=8 or more"):
+    with pytest.raises(UserError, match=r"steps=8 .*\b4\b.*decay_steps=8 "):
         train(config, tmp_path / "run")
     config.optimizer.decay_steps = 8
     assert int(train(config, tmp_path / "run").step) == 8
-    told = "".join(capsys.readouterr())
-    assert "config.optimizer.decay_steps from 4 to 8" in told
+    assert re.search(r"config\.optimizer\.decay_steps .*4.*8", "".join(capsys.readouterr()))
 
 
-def test_a_run_whose_config_is_of_before_fingerprints_goes_on(tmp_path, images):
+def test_a_run_whose_config_is_older_than_fingerprints_continues(tmp_path, images):
     config = make_config(images, tmp_path)
     train(config, tmp_path / "run")
     path = tmp_path / "run" / "config.json"

@@ -50,7 +50,7 @@ def test_it_gives_up_with_the_status_of_the_last_failure(run_script, tmp_path):
     ended = run_script("launch/supervise.sh", *QUICK, "--give_up_after=3", *write_command(tmp_path, 1, 1, 134, 0))
     assert ended.returncode == 134
     assert count_runs(tmp_path) == 3
-    assert "giving up after 3 failures in a row" in ended.stdout
+    assert " 3 failures" in ended.stdout
 
 
 def test_a_leave_on_request_is_no_failure(run_script, tmp_path):
@@ -59,7 +59,7 @@ def test_a_leave_on_request_is_no_failure(run_script, tmp_path):
     assert count_runs(tmp_path) == 5
 
 
-def test_progress_begins_the_count_anew(run_script, tmp_path):
+def test_progress_resets_the_count(run_script, tmp_path):
     (tmp_path / "command.sh").write_text("echo run >>runs\n[ $(wc -l <runs) -lt 4 ] && sleep 1.1 && exit 1\nexit 1\n")
     ended = run_script("launch/supervise.sh", *QUICK, "--give_up_after=2", "--progress_seconds=1", "sh", "command.sh")
     assert ended.returncode == 1
@@ -99,12 +99,12 @@ def test_a_signal_goes_on_to_the_command_and_ends_both(tmp_path, name):
     )  # fmt: skip
     wait_for(tmp_path / "began")
     supervisor.send_signal(getattr(signal, name))
-    told, _ = supervisor.communicate(timeout=20)
-    # 75 asks for a restart, but who was told to stop stops.
+    printed, _ = supervisor.communicate(timeout=20)
+    # 75 requests a restart, but after a signal nothing restarts.
     assert supervisor.returncode == 75
     assert (tmp_path / "saved").read_text() == "saved\n"
     assert (tmp_path / "ended").read_text() == "75\n"
-    assert f"Told to stop by {name}" in told
+    assert name in printed
 
 
 def test_a_signal_ends_the_wait_for_a_restart(tmp_path):
@@ -127,9 +127,9 @@ def test_a_signal_ends_the_wait_for_a_restart(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is nothing to run"),
-        (("--give_up_after=often", "true"), "--give_up_after takes a whole number"),
-        (("--restart=1", "true"), "there is no flag --restart"),
+        ((), "python -m imagen_jax.train"),
+        (("--give_up_after=often", "true"), "--give_up_after=10"),
+        (("--restart=1", "true"), "--restart"),
     ],
 )
 def test_a_mistake_is_a_sentence(run_script, arguments, sentence):

@@ -79,10 +79,10 @@ def test_the_training_gets_its_arguments_and_the_environment(worker):
     assert "--xla_enable_async_all_gather=true" in log and "--mine=1\n" in log
 
 
-def test_how_a_training_ended_is_told(worker):
+def test_how_a_training_ended_is_reported(worker):
     worker.will_train("exit 2")
     worker.call("start")
-    worker.wait_for("mend what it says above")
+    worker.wait_for("ended with status 2")
     assert worker.call("status").stdout.startswith("imagen-jax: ended 2 on ")
 
 
@@ -102,13 +102,13 @@ def test_two_trainings_at_once_are_refused(worker):
     for command in ("start", "install"):
         refused = worker.call(command)
         assert refused.returncode == 2
-        assert "stop it first" in refused.stderr
+        assert "error: " in refused.stderr
 
 
 def test_a_reboot_is_noticed(worker):
     worker.call("start")
     worker.wait_for("began")
-    # As when the power goes: nothing has a say in it.
+    # As when the power goes: no process is notified.
     training = subprocess.run(["pgrep", "-P", str(worker.supervisor())], capture_output=True, text=True).stdout
     for process in [worker.supervisor(), *map(int, training.split())]:
         os.kill(process, signal.SIGKILL)
@@ -116,11 +116,11 @@ def test_a_reboot_is_noticed(worker):
     assert worker.call("status").stdout.startswith("imagen-jax: lost on ")
 
 
-def test_a_worker_without_an_installation_says_so(worker):
+def test_a_worker_without_an_installation_is_an_error(worker):
     worker.python.unlink()
     refused = worker.call("start")
     assert refused.returncode == 2
-    assert "install first" in refused.stderr
+    assert "error: " in refused.stderr
 
 
 def test_an_old_python_is_replaced_by_one_of_uv(worker, tmp_path):

@@ -1,4 +1,4 @@
-"""The learning rate: told as each step used it, and never 0 for the rest of a run."""
+"""The learning rate: reported as each step used it, and never 0 for the rest of a run."""
 
 import importlib
 import inspect
@@ -47,21 +47,21 @@ def test_a_state_without_a_count_is_an_error():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_learning_rate_that_is_told_is_the_one_that_the_step_used(name):
+def test_the_reported_learning_rate_is_the_one_that_the_step_used(name):
     optimizer = make_optimizer(name, **SETTINGS)
     step = jax.jit(
         make_train_step(loss_of, optimizer, ema_decay=0.9, ema_warm_up=False, schedule=make_schedule(SETTINGS))
     )
     state = initial_state(PARAMS, optimizer, jax.random.key(0))
-    told = []
+    rates = []
     for number in range(9):
         # The third step is skipped, and the fourth takes the learning rate that it would have taken.
         state, metrics = step(state, jnp.asarray(math.nan if number == 2 else 1.0))
-        told.append(float(metrics["learning_rate"]))
-    assert told == pytest.approx([expected_rate(updates) for updates in (0, 1, 2, 2, 3, 4, 5, 6, 7)])
+        rates.append(float(metrics["learning_rate"]))
+    assert rates == pytest.approx([expected_rate(updates) for updates in (0, 1, 2, 2, 3, 4, 5, 6, 7)])
 
 
-def test_the_rate_that_is_told_is_that_of_the_parameters_way():
+def test_the_reported_rate_is_that_of_the_parameters():
     """Adam's first update is as long as its learning rate, in every direction."""
     settings = SETTINGS | {"warm_up_steps": 0, "decay_steps": 4, "clip_norm": None}
     optimizer = make_optimizer("adam", **settings)
@@ -82,19 +82,19 @@ def test_a_run_within_its_schedule_may_begin(warm_up, decay, steps):
 @pytest.mark.parametrize(
     ("warm_up", "decay", "steps"), [(0, 1, 2), (1, 4, 5), (1, 4, 10**9), (10_000, 2_500_000, 2_500_001), (3, 8, 16)]
 )
-def test_a_run_beyond_its_schedule_is_refused_with_both_mends(warm_up, decay, steps):
+def test_a_run_beyond_its_schedule_is_refused_with_both_fixes(warm_up, decay, steps):
     with pytest.raises(UserError) as refused:
         check_schedule(warm_up_then_cosine(1e-4, warm_up, decay), steps)
-    assert f"--config.training.steps={decay} or less" in str(refused.value)
-    assert f"--config.optimizer.decay_steps={steps} or more" in str(refused.value)
+    assert f"--config.training.steps={decay} " in str(refused.value)
+    assert f"--config.optimizer.decay_steps={steps} " in str(refused.value)
 
 
 def test_the_end_of_a_schedule_is_found_whatever_its_form():
     check_schedule(lambda updates: jnp.where(updates < 1000, 0.1, 0.0), 1000)
-    with pytest.raises(UserError, match="exceeds 1000,"):
+    with pytest.raises(UserError, match=r"\b1000\b"):
         check_schedule(lambda updates: jnp.where(updates < 1000, 0.1, 0.0), 1500)
     check_schedule(lambda updates: 0.1 / (1 + updates), 10**9)
-    with pytest.raises(UserError, match="0 at every step"):
+    with pytest.raises(UserError, match=r"--config.optimizer.learning_rate"):
         check_schedule(lambda updates: 0.0 * updates, 5)
 
 
@@ -120,7 +120,7 @@ def test_no_config_trains_past_its_schedule(module, variant):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_key_may_change_on_the_way_where_the_optimizer_keeps_the_same_arrays(name):
+def test_a_key_may_change_midway_where_the_optimizer_keeps_the_same_arrays(name):
     options = {
         option: parameter.default
         for option, parameter in list(inspect.signature(OPTIMIZERS[name]).parameters.items())[1:]
@@ -138,5 +138,5 @@ def test_a_key_may_change_on_the_way_where_the_optimizer_keeps_the_same_arrays(n
 
 
 def test_an_option_of_another_optimizer_is_a_sentence():
-    with pytest.raises(UserError, match=r"option of the optimizer 'adam': 'adam_ratio'"):
+    with pytest.raises(UserError, match=r"'adam'.*'adam_ratio'"):
         make_optimizer("adam", **SETTINGS, adam_ratio=0.1)

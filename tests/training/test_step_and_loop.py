@@ -141,8 +141,8 @@ def run(state, batches, steps, hooks=(), clock=None):
 def test_hooks_run_when_due_and_after_the_last_step():
     seen = []
     hooks = [
-        Hook("often", 2, lambda number, moment: seen.append(("often", number))),
-        Hook("rarely", 4, lambda number, moment: seen.append(("rarely", number))),
+        Hook("often", 2, lambda number, info: seen.append(("often", number))),
+        Hook("rarely", 4, lambda number, info: seen.append(("rarely", number))),
     ]
     run(start(optax.adam(0.1)), CountedBatches(), 5, hooks)
     assert seen == [("often", 2), ("often", 4), ("rarely", 4), ("often", 5), ("rarely", 5)]
@@ -151,8 +151,8 @@ def test_hooks_run_when_due_and_after_the_last_step():
 def test_a_run_that_should_leave_leaves_after_that_step_with_the_hooks_that_it_has_time_for():
     seen = []
     hooks = [
-        Hook("slow", 4, lambda number, moment: seen.append(("slow", number)), when_leaving=False),
-        Hook("kept", 4, lambda number, moment: seen.append(("kept", number, int(moment.state.step)))),
+        Hook("slow", 4, lambda number, info: seen.append(("slow", number)), when_leaving=False),
+        Hook("kept", 4, lambda number, info: seen.append(("kept", number, int(info.state.step)))),
     ]
     compiled, batches = compiled_step(), CountedBatches()
     arguments = {"put": lambda batch: jax.device_put(batch, jax.devices()[0]), "hooks": hooks, "clock": LoopClock()}
@@ -173,9 +173,9 @@ def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one():
     losses = {}
 
     def keep(kept):
-        def act(number, moment):
-            losses.setdefault(number, []).append(float(moment.metrics["loss"]))
-            kept[number] = (jax.tree.map(jnp.copy, moment.state), moment.data_state)
+        def act(number, info):
+            losses.setdefault(number, []).append(float(info.metrics["loss"]))
+            kept[number] = (jax.tree.map(jnp.copy, info.state), info.data_state)
 
         return [Hook("keep", 1, act)]
 

@@ -30,24 +30,24 @@ def test_a_kept_config_reads_back(tmp_path):
     assert kept["training"] == kept["training"] | {"steps": 5, "batch_size": 2, "gradient_accumulation": 1}
 
 
-def test_the_same_run_may_go_on_longer_but_not_differently(tmp_path):
+def test_the_same_run_may_continue_longer_but_not_differently(tmp_path):
     keep_config(tmp_path, make_config())
     begin(tmp_path)
     keep_config(tmp_path, make_config(steps=9))
     assert read_config(tmp_path)["training"]["steps"] == 9
-    with pytest.raises(UserError, match=r"config\.training\.batch_size=2, not 4"):
+    with pytest.raises(UserError, match=r"config\.training\.batch_size=2.* 4"):
         keep_config(tmp_path, make_config(batch_size=4))
     assert read_config(tmp_path)["training"]["batch_size"] == 2, "what was there is kept"
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no config\.json.*imagen_jax\.train"):
+    with pytest.raises(UserError, match=r"config\.json.*imagen_jax\.train"):
         read_config(tmp_path)
 
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"config\.json"):
         read_config(tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
         keep_config(tmp_path / "file", make_config())
 
 
-def test_a_run_of_an_older_version_gets_the_keys_added_since_and_goes_on(tmp_path):
+def test_a_run_of_an_older_version_gets_the_keys_added_since_and_continues(tmp_path):
     older = {"stage": {"resolution": 8}, "text": {"encoder": "minilm"}, "sampling": {"steps": 4}}
     (tmp_path / "config.json").write_text(json.dumps(older))
     config = read_config(tmp_path)
@@ -79,23 +79,23 @@ def test_a_run_of_an_older_version_gets_the_keys_added_since_and_goes_on(tmp_pat
     keep_config(tmp_path, config)
     begin(tmp_path)
     config["text"]["null"] = "empty_caption"
-    with pytest.raises(UserError, match=r"config\.text\.null='zeros', not 'empty_caption'"):
+    with pytest.raises(UserError, match=r"config\.text\.null='zeros'.*'empty_caption'"):
         keep_config(tmp_path, config)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "3", '{"stage": 3}'])
 def test_what_is_no_config_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"config\.json"):
         read_config(tmp_path)
 
 
-def test_before_the_first_checkpoint_any_config_takes_the_place_of_another(tmp_path):
+def test_before_the_first_checkpoint_any_config_replaces_another(tmp_path):
     keep_config(tmp_path, make_config())
     keep_config(tmp_path, make_config(batch_size=4))
     assert read_config(tmp_path)["training"]["batch_size"] == 4
     (tmp_path / "checkpoints" / "1.damaged").mkdir(parents=True)
-    with pytest.raises(UserError, match="batch_size=4, not 2"):
+    with pytest.raises(UserError, match=r"batch_size=4.* 2"):
         keep_config(tmp_path, make_config())
 
 
@@ -121,7 +121,7 @@ MUON = {
         ("name", "adam", False),
     ],
 )
-def test_what_the_optimizer_keeps_may_not_change_all_else_of_it_may_and_is_told(tmp_path, capsys, key, value, free):
+def test_what_the_optimizer_keeps_may_not_change_all_else_of_it_may_and_is_printed(tmp_path, capsys, key, value, free):
     before, after = (make_config().to_dict() | {"optimizer": MUON | change} for change in ({}, {key: value}))
     keep_config(tmp_path, ConfigDict(before))
     begin(tmp_path)
@@ -132,7 +132,7 @@ def test_what_the_optimizer_keeps_may_not_change_all_else_of_it_may_and_is_told(
         return
     keep_config(tmp_path, ConfigDict(after))
     (line,) = "".join(capsys.readouterr()).strip().splitlines()
-    assert f"config.optimizer.{key} from {MUON[key]} to {value}" in line
+    assert all(fact in line for fact in (f"config.optimizer.{key}", str(MUON[key]), str(value)))
     assert read_config(tmp_path)["optimizer"][key] == value
 
 
@@ -147,7 +147,7 @@ PRINTS = {"data_set": "1234", "text_encoder": "t5-64-abcd"}
 
 
 @pytest.mark.parametrize("key", PATHS)
-def test_a_place_may_change_where_its_fingerprint_is_the_same(tmp_path, key):
+def test_a_path_may_change_where_its_fingerprint_is_the_same(tmp_path, key):
     config = trained_on("data", source="folder")
     keep_config(tmp_path, config, PRINTS)
     begin(tmp_path)
@@ -157,10 +157,10 @@ def test_a_place_may_change_where_its_fingerprint_is_the_same(tmp_path, key):
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_another_fingerprint_is_refused_whatever_the_place(tmp_path, name):
+def test_another_fingerprint_is_refused_whatever_the_path(tmp_path, name):
     keep_config(tmp_path, trained_on("data"), PRINTS)
     begin(tmp_path)
-    with pytest.raises(UserError, match=rf"another {name.replace('_', ' ')} \({PRINTS[name]}, and now it is ffff\)"):
+    with pytest.raises(UserError, match=rf"{name.replace('_', ' ')} .*{PRINTS[name]}.*ffff"):
         keep_config(tmp_path, trained_on("data"), PRINTS | {name: "ffff"})
     assert read_config(tmp_path)["fingerprints"] == PRINTS, "what was there is kept"
 
@@ -175,9 +175,7 @@ def test_another_fingerprint_is_refused_whatever_the_place(tmp_path, name):
         ("images", "others", False),
     ],
 )
-def test_a_run_without_fingerprints_goes_on_with_the_same_place_however_it_is_written(
-    tmp_path, monkeypatch, before, now, same
-):
+def test_a_run_without_fingerprints_continues_with_the_same_path_in_any_form(tmp_path, monkeypatch, before, now, same):
     monkeypatch.chdir(tmp_path)
     for name in ("images", "others"):
         (tmp_path / name).mkdir()
@@ -188,11 +186,11 @@ def test_a_run_without_fingerprints_goes_on_with_the_same_place_however_it_is_wr
     if same:
         check_continues(tmp_path / "run", config)
         return
-    with pytest.raises(UserError, match=r"config\.data\.options\.folder='images', not 'others'"):
+    with pytest.raises(UserError, match=r"config\.data\.options\.folder='images'.*'others'"):
         check_continues(tmp_path / "run", config)
 
 
-def test_every_option_that_names_a_place_is_known_for_one():
+def test_every_option_that_is_a_path_is_listed():
     made_by = {"data": [source.list_all for source in SOURCES.values()], "text": list(TEXT_ENCODERS.values())}
     options = {
         f"{section}.options.{name}"

@@ -62,7 +62,7 @@ class StandIn(Cascade):
         images = np.random.default_rng(seed).uniform(-1, 1, (1, self.side, self.side, 3)).astype(np.float32)
         if edit.image is not None:
             self.edits += 1
-            edit.pictures(self.side, 1)
+            edit.images(self.side, 1)
             images = resize(edit.square, self.side)[None]
         self.begun.release()
         for step in range(self.steps):

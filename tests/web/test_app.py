@@ -152,7 +152,7 @@ def test_an_error_of_one_image_does_not_stop_the_server(served, cascade, monkeyp
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(type(cascade), "_draw_batch", fail)
+    monkeypatch.setattr(type(cascade), "_sample_batch", fail)
     last = served.follow(served.order()[1]["id"])[-1]
     assert last["state"] == "failed" and "terminal" in last["problem"] and "out of memory" in caplog.text
     monkeypatch.undo()

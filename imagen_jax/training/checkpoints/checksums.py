@@ -52,13 +52,13 @@ Sums = tuple[UInt32[Array, ""], UInt32[Array, ""]]
 def sum_words(array: Array) -> Sums:
     """Returns the two sums of an array's words."""
     words = words_of(array)
-    place = jnp.zeros(words.shape, jnp.uint32)
+    position = jnp.zeros(words.shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(words.ndim)):
         along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        place = place + along * jnp.uint32(stride % 2**32)
+        position = position + along * jnp.uint32(stride % 2**32)
         stride *= words.shape[axis]
-    scattered = place * jnp.uint32(GOLDEN_RATIO)
+    scattered = position * jnp.uint32(GOLDEN_RATIO)
     both = tuple(mix(words ^ mix(scattered + jnp.uint32(salt))) for salt in SALTS)
     # One reduction for both: XLA on the CPU then compiles in a third of the time and runs ten times faster.
     nothing = jnp.uint32(0)

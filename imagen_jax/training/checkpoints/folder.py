@@ -127,9 +127,9 @@ class Kept:
 
     def __init__(self, newest: int, every: int) -> None:
         if newest < 1:
-            raise UserError(f"config.training.keep_checkpoints={newest} keeps none: set it to at least 1")
+            raise UserError(f"--config.training.keep_checkpoints={newest} is below 1: set it to at least 1")
         if every < 0:
-            raise UserError(f"config.training.keep_every={every} is no number of steps: set 0 to keep no milestones")
+            raise UserError(f"--config.training.keep_every={every} is below 0: set it to 0 to keep no milestones")
         self._newest, self._every = newest, every
         self.counts: Callable[[int], bool] = lambda step: True
 
@@ -156,9 +156,9 @@ def remove_leftovers(folder: Path, kept: Kept) -> None:
     if jax.process_index() == 0:
         for path in folder.glob("*.orbax-checkpoint-tmp*"):
             remove_unfinished_checkpoint(path)
-        there = list_steps(folder)
-        incomplete = [path for path in there if not is_complete(path)]
-        staying = kept.choose([int(path.name) for path in there])
+        paths = list_steps(folder)
+        incomplete = [path for path in paths if not is_complete(path)]
+        staying = kept.choose([int(path.name) for path in paths])
         for path in incomplete:
             # One that the policy does not keep was being deleted, because better ones existed.
             if is_leftover(path) or int(path.name) not in staying:
@@ -191,8 +191,8 @@ def none_is_whole(folder: Path, damaged: dict[int, str]) -> UserError:
     """Returns the error for a folder in which all checkpoints are damaged; the reasons are by step."""
     reasons = "; ".join(f"{step}: {reason}" for step, reason in sorted(damaged.items(), reverse=True))
     return UserError(
-        f"{folder} holds no checkpoint that is whole ({reasons}): if the disk is well, put back a copy of one, or "
-        "remove that folder to begin anew"
+        f"{folder} has no complete checkpoint ({reasons}): check the disk; then restore a copy of one, or remove that "
+        "folder to restart"
     )
 
 
@@ -212,9 +212,9 @@ def set_aside(checkpoint: Path) -> str:
     for path in before[: len(before) + 1 - MAX_DAMAGED]:
         try:
             remove_folder(path)
-            warn(f"{path} is removed, for only {MAX_DAMAGED} damaged checkpoints are kept")
+            warn(f"{path} is removed, because at most {MAX_DAMAGED} damaged checkpoints are kept")
         except OSError as error:
-            warn(f"{path} can't be removed ({error.strerror or error}): do that to make room")
+            warn(f"{path} can't be removed ({error.strerror or error}): remove it to make room")
     return name
 
 
@@ -255,8 +255,8 @@ def see_alike(look: Callable[[], int], folder: Path) -> int:
     names = [f"the checkpoint {step}" if step >= 0 else "no checkpoint" for step in (seen[0], seen[other])]
     raise ForNowError(
         f"in {folder} process 0 sees {names[0]} as the newest, and process {other} {names[1]}, after "
-        f"{LOOKS * SECONDS_BETWEEN_LOOKS:.0f} s: run the same command on all hosts again, and if that does not help, "
-        "look at the disk that they share"
+        f"{LOOKS * SECONDS_BETWEEN_LOOKS:.0f} s: run the same command on all hosts again; if that does not help, check "
+        "the disk that they share"
     )
 
 

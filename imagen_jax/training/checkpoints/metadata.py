@@ -96,26 +96,26 @@ def read_record(written: Any, checkpoint: Path) -> Record:
         UserError: its format is newer than this version supports.
     """
     if not isinstance(written, dict):
-        raise DamageError("it says nothing of itself")
+        raise DamageError("its record is missing")
     number = written.get("format", 1)
     if isinstance(number, int) and number > FORMAT:
         raise UserError(
-            f"the checkpoint {checkpoint} has format {number} and was made by a newer version of imagen-jax, for this "
-            f"one knows formats up to {FORMAT}: update imagen-jax"
+            f"the checkpoint {checkpoint} has format {number} and was made by a newer version of imagen-jax. This "
+            f"version reads formats up to {FORMAT}: update imagen-jax"
         )
     while number != FORMAT:
         if number not in MIGRATIONS:
-            raise DamageError(f"it says that it has format {number}")
+            raise DamageError(f"its format {number} is unknown")
         written = MIGRATIONS[number](written)
         number = written["format"]
     body = {name: value for name, value in written.items() if name != "digest"}
     if written.get("digest") != digest_of(body):
-        raise DamageError("what it says of itself has changed since it was written")
-    noted = written["arrays"]
+        raise DamageError("its record has changed since it was written")
+    arrays = written["arrays"]
     return Record(
         written["data_state"],
-        {part: {name: ArrayType(one[0], tuple(one[1])) for name, one in of.items()} for part, of in noted.items()},
-        {part: {name: one[2] for name, one in of.items()} for part, of in noted.items()},
+        {part: {name: ArrayType(one[0], tuple(one[1])) for name, one in of.items()} for part, of in arrays.items()},
+        {part: {name: one[2] for name, one in of.items()} for part, of in arrays.items()},
     )
 
 
@@ -126,7 +126,7 @@ def from_format_1(written: dict[str, Any]) -> dict[str, Any]:
         DamageError: the record contains something else.
     """
     if written.keys() != {"data_state"}:
-        raise DamageError("it says nothing of its format")
+        raise DamageError("its format is missing")
     body = {"format": 2, "data_state": written["data_state"], "arrays": {}}
     return {**body, "digest": digest_of(body)}
 
@@ -142,29 +142,30 @@ def digest_of(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def check_fits(checkpoint: Path, there: Mapping[str, ArrayType], wanted: Any) -> None:
+def check_fits(checkpoint: Path, stored: Mapping[str, ArrayType], expected: Any) -> None:
     """Checks the shapes in a checkpoint against those of a config.
 
     Raises:
         UserError: they differ; the message names the first difference, with both shapes.
     """
-    here = types_by_name(wanted)
-    for name in sorted({*there, *here}):
-        shapes = [of[name].shape if name in of else "none" for of in (there, here)]
+    here = types_by_name(expected)
+    for name in sorted({*stored, *here}):
+        shapes = [of[name].shape if name in of else "none" for of in (stored, here)]
         if shapes[0] != shapes[1]:
             raise UserError(
                 f"the checkpoint {checkpoint} does not fit the config: {name} has the shape {shapes[0]} "
-                f"there and {shapes[1]} here; use the config it was trained with, or another --workdir"
+                f"in the checkpoint and {shapes[1]} in the config. Use the config it was trained with, or another "
+                "--workdir"
             )
 
 
-def check_numbers(read: Any, noted: Mapping[str, str]) -> None:
+def check_numbers(read: Any, fingerprints: Mapping[str, str]) -> None:
     """Checks arrays against their fingerprints; all processes that hold the arrays must call this.
 
     Raises:
         DamageError: some fingerprints differ.
     """
     found = fingerprints_of(arrays_by_name(read))
-    changed = [name for name in noted if found[name] != noted[name]]
+    changed = [name for name in fingerprints if found[name] != fingerprints[name]]
     if changed:
-        raise DamageError(f"numbers have changed since they were written, of {names_in_a_sentence(changed)}")
+        raise DamageError(f"values of {names_in_a_sentence(changed)} have changed since they were written")

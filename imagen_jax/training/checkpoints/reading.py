@@ -53,7 +53,7 @@ SECONDS_BEFORE_READING_AGAIN = 1.0
 
 SIGNS = {
     "NOT_FOUND": "files are missing",
-    "OUT_OF_RANGE": "files are cut short",
+    "OUT_OF_RANGE": "files are truncated",
     "DATA_LOSS|JSONDecodeError|UnicodeDecodeError": "files have changed since they were written",
 }
 """Descriptions of damage, by patterns that match names of tensorstore's and Python's errors."""
@@ -154,8 +154,8 @@ def read_parts(checkpoint: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any]
         with reading_alone():
             # The averaged parameters come first, because their names describe a difference best.
             types = {part: types_in(checkpoint, part, record) for part in sorted(wanted)}
-            for part, there in types.items():
-                check_fits(checkpoint, there, wanted[part])
+            for part, stored in types.items():
+                check_fits(checkpoint, stored, wanted[part])
             # One by one: if one part can't be read, Orbax would log errors of the other one, which is not awaited.
             return {
                 part: ocp.load_checkpointables(checkpoint, {part: as_stored(wanted[part], types[part])})[part]
@@ -186,7 +186,7 @@ def types_in(checkpoint: Path, part: str, record: Record) -> dict[str, ArrayType
     # Orbax only logs that it can't read, and returns None.
     listed = ocp.metadata(checkpoint, part).metadata
     if listed is None:
-        raise DamageError(f"what {part}/ holds can't be read")
+        raise DamageError(f"the content of {part}/ can't be read")
     return types_by_name(listed)
 
 
@@ -238,22 +238,22 @@ def raise_what_it_means(error: Exception, checkpoint: Path) -> NoReturn:
         if is_refused(cause):
             sentence = f"the checkpoint {checkpoint} can't be read now ({first_line(cause)})"
             if is_denied(cause):
-                mend = (
-                    "mend that"
+                fix = (
+                    "get permission to read it"
                     if in_bucket(checkpoint)
-                    else "you may not read it, ask its owner to let you (chmod a+rX)"
+                    else "ask its owner for permission to read it (chmod a+rX)"
                 )
-                raise UserError(f"{sentence}: {mend}, then run the same command again") from error
+                raise UserError(f"{sentence}: {fix}, then run the same command again") from error
             # A dying disk raises the same errors; but to take a network failure for damage would discard good work.
             raise ForNowError(
-                f"{sentence}, which does not mean that it is damaged: run the same command again; if it stays so, look "
-                "at the disk or the network, or move that folder away to go on from the one before"
+                f"{sentence}, but it may be undamaged: run the same command again. If it fails again, check the disk "
+                "or the network, or move that folder away to continue from the previous checkpoint"
             ) from error
-    told = [cause for cause in causes if str(cause) and not isinstance(cause, StopIteration)]
-    last = told[-1] if told else error
+    described = [cause for cause in causes if str(cause) and not isinstance(cause, StopIteration)]
+    last = described[-1] if described else error
     text = f"{type(last).__name__}: {last}"
-    sign = next((words for names, words in SIGNS.items() if re.search(names, text)), "it can't be read")
-    raise DamageError(f"{sign}: {first_line(last)}") from error
+    description = next((words for names, words in SIGNS.items() if re.search(names, text)), "it can't be read")
+    raise DamageError(f"{description}: {first_line(last)}") from error
 
 
 def is_refused(error: BaseException) -> bool:

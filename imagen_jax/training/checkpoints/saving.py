@@ -34,7 +34,7 @@ class Saving:
         self, checkpoints: CheckpointStore, every: int, steps: int, beside: Callable[[], dict[str, Any]] = dict
     ) -> None:
         if every < 1:
-            raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
+            raise UserError(f"--config.training.checkpoint_every={every} is below 1: set it to at least 1")
         self._checkpoints = checkpoints
         self._every = every
         self._steps = steps
@@ -45,34 +45,34 @@ class Saving:
         """Returns the hook for the loop. It runs after each step, to notice a failed write soon."""
         return Hook("checkpoint", 1, self.save_when_due)
 
-    def save_when_due(self, number: int, moment: StepInfo) -> None:
+    def save_when_due(self, number: int, info: StepInfo) -> None:
         """Saves if a checkpoint is due.
 
         Raises:
             UserError: the last step can't be saved, or only one of several processes could not write.
         """
-        last = number == self._steps or moment.leaving
+        last = number == self._steps or info.leaving
         due = last or number % self._every == 0 or number == self._retry
         try:
             self._checkpoints.wait() if due else self._checkpoints.check()
         except NotWrittenError as error:
-            self._tell(number, error)
+            self._warn_and_retry(number, error)
         if not due:
             return
         self._retry = None
         try:
-            self._checkpoints.save(number, moment.state, moment.data_state | self._beside())
+            self._checkpoints.save(number, info.state, info.data_state | self._beside())
         except NotWrittenError as error:
             if last:
                 raise
-            self._tell(number, error)
+            self._warn_and_retry(number, error)
 
-    def _tell(self, number: int, error: NotWrittenError) -> None:
+    def _warn_and_retry(self, number: int, error: NotWrittenError) -> None:
         if number < self._steps:
             self._retry = min(number + max(self._every // RETRIES, 1), self._steps)
-            warn(f"{error.what}; training goes on, and tries again after step {self._retry}")
+            warn(f"{error.what}; training continues, and tries again after step {self._retry}")
         else:
-            warn(f"{error.what}; now the last step is saved")
+            warn(f"{error.what}; the last step will be saved now")
 
 
 def make_check(check: Callable[[], None]) -> Hook:
@@ -82,7 +82,7 @@ def make_check(check: Callable[[], None]) -> Hook:
         check: raises ``UserError`` if the workdir does not exist.
     """
 
-    def look(number: int, moment: StepInfo) -> None:
+    def look(number: int, info: StepInfo) -> None:
         check()
 
     return Hook("loop", 1, look)

@@ -237,7 +237,7 @@ class CheckpointStore:
         Raises:
             UserError: it has, as for ``save``.
         """
-        self._tell_failed()
+        self._raise_failed()
         with self._explained():
             self._look(seconds=0.0)
 
@@ -247,7 +247,7 @@ class CheckpointStore:
         Raises:
             UserError: something could not be written, as for ``save``.
         """
-        self._tell_failed()
+        self._raise_failed()
         if self._writer is not None:
             with self._explained():
                 while self._look(seconds=1.0):
@@ -266,7 +266,7 @@ class CheckpointStore:
             with self._explained():
                 writer.close()
 
-    def _tell_failed(self) -> None:
+    def _raise_failed(self) -> None:
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
@@ -291,10 +291,10 @@ class CheckpointStore:
         if isinstance(found, Found):
             return found
         others = [other.name for other in list_steps(self.folder) if is_complete(other) and other != path]
-        choose = f"choose one of {', '.join(others)}" if others else "there is no other"
+        choose = f"choose one of {', '.join(others)}" if others else "there are no others"
         if not path.exists():
-            raise UserError(f"{self.folder} holds no checkpoint of step {step}: {choose}")
-        raise UserError(f"{self.folder} holds no complete checkpoint of step {step}: {choose} ({path}: {found})")
+            raise UserError(f"{self.folder} has no checkpoint of step {step}: {choose}")
+        raise UserError(f"{self.folder} has no complete checkpoint of step {step}: {choose} ({path}: {found})")
 
     def _read_newest(self, wanted: dict[str, Any], to_train: bool) -> Found:
         found, damaged = self._find(wanted, to_train)
@@ -302,9 +302,7 @@ class CheckpointStore:
             return found
         paths = [self.folder / str(step) for step in damaged]
         if all(is_leftover(path) for path in paths if path.exists()):
-            raise UserError(
-                f"{self.folder.parent} holds no checkpoint: train it first, with python -m imagen_jax.train"
-            )
+            raise UserError(f"{self.folder.parent} has no checkpoint: train it first, with python -m imagen_jax.train")
         raise none_is_whole(self.folder, damaged)
 
     def _find(
@@ -325,11 +323,11 @@ class CheckpointStore:
                 return None, damaged
             found = read_alike(self.folder / str(step), wanted, again=to_train)
             if isinstance(found, Found):
-                self._tell_damaged(damaged, step, to_train)
+                self._warn_of_damaged(damaged, step, to_train)
                 return found, damaged
             damaged[step] = found
 
-    def _tell_damaged(self, damaged: dict[int, str], used: int, to_train: bool) -> None:
+    def _warn_of_damaged(self, damaged: dict[int, str], used: int, to_train: bool) -> None:
         """Warns of checkpoints that were not used, and why; before training it sets them aside."""
         seen = [step for step in damaged if max(gather(int((self.folder / str(step)).exists())))]
         if to_train and seen:
@@ -340,14 +338,14 @@ class CheckpointStore:
                 continue
             if is_leftover(path):
                 # This happens in a bucket; it is removed before anything is written.
-                warn(f"the checkpoint {path} is not finished, so that of step {used} is used")
+                warn(f"the checkpoint {path} is not finished: using step {used} instead")
             elif not to_train:
-                warn(f"the checkpoint {path} is damaged ({damaged[step]}), so that of step {used} is used")
+                warn(f"the checkpoint {path} is damaged ({damaged[step]}): using step {used} instead")
             else:
                 with self._explained():
                     name = set_aside(path)
                 sentence = f"the checkpoint {path} is damaged ({damaged[step]}) and kept as {name}"
-                warn(f"{sentence}: training goes on from step {used}")
+                warn(f"{sentence}: training continues from step {used}")
         if to_train and seen:
             wait_for_first("damaged checkpoints set aside")
 

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 
 from imagen_jax.errors import ForNowError, UserError
-from imagen_jax.storage.buckets import BUCKET_ADVICE as MENDS_OF_BUCKETS
-from imagen_jax.storage.buckets import is_refusal, summarise_error
+from imagen_jax.storage.buckets import BUCKET_ADVICE, is_refusal, summarise_error
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, write_whole
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 from imagen_jax.training.checkpoints.folder import gather, list_damaged, names_in_a_sentence
 
-MENDS = {
+FIXES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EACCES: "make it writable",
@@ -51,7 +50,7 @@ class NotWrittenError(UserError):
     """
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.what}, then run again to continue from the last one")
+        super().__init__(f"{refusal.what}, then run the same command again to continue from the last one")
         self.what = refusal.what
         self.for_now = refusal.passing
 
@@ -60,15 +59,15 @@ def lack_of_room(folder: Path, parts: Any) -> Refusal | None:
     """Returns the reason if a disk has no room for arrays; None if it has, and for buckets."""
     if in_bucket(folder):
         return None
-    wanted = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
+    needed = SPARE_ROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if free >= wanted:
+    if free >= needed:
         return None
     aside = names_in_a_sentence(path.name for path in list_damaged(folder))
     return Refusal(
-        f"a checkpoint takes {wanted / 1e6:.0f} MB and {existing} has {free / 1e6:.0f} MB free: make room"
-        + (f" (damaged ones lie there: {aside})" if aside else ""),
+        f"a checkpoint needs {needed / 1e6:.0f} MB, and {existing} has {free / 1e6:.0f} MB free: make room"
+        + (f" (it has damaged ones: {aside})" if aside else ""),
         passing=False,
     )
 
@@ -94,31 +93,32 @@ def refuse_alike(refusal: Refusal | None) -> None:
     Raises:
         NotWrittenError: a process has a reason.
     """
-    told = gather(0 if refusal is None else 1 if refusal.passing else 2)
-    if any(told):
+    codes = gather(0 if refusal is None else 1 if refusal.passing else 2)
+    if any(codes):
         what = (
-            refusal.what if refusal else f"process {told.index(max(told))} can't write a checkpoint: see what it says"
+            refusal.what if refusal else f"process {codes.index(max(codes))} can't write a checkpoint: see its message"
         )
-        raise NotWrittenError(Refusal(what, passing=max(told) == 1))
+        raise NotWrittenError(Refusal(what, passing=max(codes) == 1))
 
 
 def explain_refusal(folder: Path, error: Exception) -> Refusal | None:
     """Returns the reason if a disk or a bucket can't be written to; None for other errors."""
     if in_bucket(folder) and is_refusal(error):
         denied = is_denied(error)
-        mend = MENDS_OF_BUCKETS if denied else "wait until it answers as it should"
+        fix = BUCKET_ADVICE if denied else "wait until the bucket responds"
         return Refusal(
-            f"a checkpoint can't be written into {folder} ({summarise_error(error)}): {mend}", passing=not denied
+            f"a checkpoint can't be written into {folder} ({summarise_error(error)}): {fix}", passing=not denied
         )
     code = disk_error_code(error)
     if code is None and isinstance(error, TimeoutError) and jax.process_count() > 1:
         return Refusal(
-            f"a checkpoint could not be written into {folder} by all processes: see what the others say", passing=True
+            f"a checkpoint could not be written into {folder} by all processes: see their messages",
+            passing=True,
         )
     if code is None:
         return None
     return Refusal(
-        f"a checkpoint can't be written into {folder} ({os.strerror(code)}): {MENDS.get(code, 'mend that')}",
+        f"a checkpoint can't be written into {folder} ({os.strerror(code)}): {FIXES.get(code, 'fix that')}",
         is_passing(error),
     )
 

@@ -70,7 +70,7 @@ class AppendFile:
             self._put()
             self._refused = False
         if before and not self._refused:
-            print_line(f"{self._path} can be written to again; nothing is missing")
+            print_line(f"{self._path} can be written again; no lines are missing")
 
 
 class BucketAppendFile(AppendFile):
@@ -118,7 +118,7 @@ def warn_on_write_error(what: str, silent: bool = False) -> Iterator[None]:
         if not isinstance(error, OSError) and not is_refusal(error):
             raise
         if not silent:
-            print_line(f"warning: {what} can't be written ({summarise_error(error)}): training goes on")
+            print_line(f"warning: {what} can't be written ({summarise_error(error)}): training continues")
 
 
 def print_line(sentence: str) -> None:

@@ -93,7 +93,7 @@ class Incidents:
         part = "" if processes.is_process_zero() else f".{jax.process_index()}"
         self._lines = f"incidents{part}.jsonl"
         self._ending = f"{part}.json"
-        self._told: dict[str, int] = {}
+        self._reported_at: dict[str, int] = {}
         keep_lines_until(workdir / self._lines, done)
 
     def report(self, kind: str, seen: StepSeen, sentence: str, **more: float) -> None:
@@ -105,9 +105,9 @@ class Incidents:
             sentence: description for people.
             **more: other values of the line.
         """
-        if seen.step - self._told.get(kind, -STEPS_BETWEEN_REPORTS) < STEPS_BETWEEN_REPORTS:
+        if seen.step - self._reported_at.get(kind, -STEPS_BETWEEN_REPORTS) < STEPS_BETWEEN_REPORTS:
             return
-        self._told[kind] = seen.step
+        self._reported_at[kind] = seen.step
         warn_once(f"{sentence} ({self._workdir / self._lines} has the batch's keys)")
         with MetricsWriter(self._workdir, seen.step, name=self._lines) as writer:
             line = seen.as_json()

@@ -73,7 +73,7 @@ def open_log(
             goodput = Goodput(workdir)
             act = make_logging(training.batch_size, writer, progress, clock, goodput, mfu, of_data)
             # The lines up to the step of a checkpoint must be written before the checkpoint.
-            flush = Hook("log", training.checkpoint_every, lambda number, moment: writer.flush())
+            flush = Hook("log", training.checkpoint_every, lambda number, info: writer.flush())
             yield [Hook("log", training.log_every, act), flush]
 
 
@@ -99,13 +99,13 @@ def make_logging(
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
-    def log(number: int, moment: StepInfo) -> None:
+    def log(number: int, info: StepInfo) -> None:
         nonlocal before_steps, before_seconds, before_input
         waited = clock.outside_seconds.get("input", 0.0)
         steps, input_seconds = clock.steps - before_steps, waited - before_input
         seconds = max(clock.step_seconds - before_seconds + input_seconds, 1e-9)
         before_steps, before_seconds, before_input = clock.steps, clock.step_seconds, waited
-        metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
+        metrics = {name: float(value) for name, value in jax.device_get(info.metrics).items()}
         rate = steps * batch_size / seconds
         writer.write(
             number,
@@ -121,7 +121,7 @@ def make_logging(
                 "checkpoint_seconds": clock.outside_seconds.get("checkpoint", 0.0),
                 **goodput.of(clock.step_seconds),
                 "peak_memory_gib": peak_memory_gib(),
-                **of_data(moment.data_state),
+                **of_data(info.data_state),
             },
         )
         progress.update(number, metrics["loss"], rate)

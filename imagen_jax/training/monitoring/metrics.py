@@ -84,10 +84,10 @@ def read_metrics(workdir: Path, name: str = FILE_NAME) -> list[dict[str, Any]]:
     try:
         parsed = [parse_json(line) for line in lines]
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove the lines that are no JSON") from None
+        raise UserError(f"{path} is damaged ({error}): remove the lines that are not JSON") from None
     for line in parsed:
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            raise UserError(f"{path} is damaged (a line is no object with a step): remove that line")
+            raise UserError(f"{path} is damaged (a line is not an object with a step): remove that line")
     return parsed
 
 
@@ -114,7 +114,7 @@ def open_tensorboard(folder: Path, first_step: int) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(
-            "training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
+            "--config.training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
         ) from error
     if in_bucket(folder):
         return EventsForBucket(SummaryWriter, folder, first_step)
@@ -175,9 +175,9 @@ class Progress:
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
         """Moves the bar to ``step``."""
-        told = f"loss {loss:.4f}, {images_per_second:.1f} images/s"
+        status = f"loss {loss:.4f}, {images_per_second:.1f} images/s"
         if not self._in_lines:
-            self._bar.set_postfix_str(told, refresh=False)
+            self._bar.set_postfix_str(status, refresh=False)
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
@@ -185,4 +185,4 @@ class Progress:
             self._next_line = now + SECONDS_BETWEEN_LINES
             left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
             remaining = tqdm.format_interval(left)
-            print_line(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {told}")
+            print_line(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {status}")

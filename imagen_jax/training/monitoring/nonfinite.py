@@ -82,8 +82,8 @@ class NonfiniteGuard:
         self._incidents = Incidents(workdir, done)
         self._spikes = SpikeFinder()
         self._batches: KeyedBatches | None = None
-        self._row: deque[StepSeen] = deque(maxlen=training.max_consecutive_nonfinite)
-        self._in_a_row = 0
+        self._skipped_steps: deque[StepSeen] = deque(maxlen=training.max_consecutive_nonfinite)
+        self._consecutive = 0
         self._skipped = 0
         self._good_below = 0
         self._passed: list[Rewind] = []
@@ -102,7 +102,7 @@ class NonfiniteGuard:
     def get_state(self) -> dict[str, Any]:
         """Returns the JSON-serialisable state of the guard, for a checkpoint."""
         kept = {
-            "in_a_row": self._in_a_row,
+            "in_a_row": self._consecutive,
             "skipped": self._skipped,
             "good_below": self._good_below,
             "passed": [list(one) for one in self._passed],
@@ -117,39 +117,39 @@ class NonfiniteGuard:
         kept = data_state.get(KEPT_AS)
         self._good_below = self._done
         if kept:
-            self._in_a_row, self._skipped, self._good_below = kept["in_a_row"], kept["skipped"], kept["good_below"]
+            self._consecutive, self._skipped, self._good_below = kept["in_a_row"], kept["skipped"], kept["good_below"]
             self._passed = [Rewind(*one) for one in kept["passed"]]
 
-    def __call__(self, number: int, moment: StepInfo) -> TrainState | None:
+    def __call__(self, number: int, info: StepInfo) -> TrainState | None:
         """Checks a step; returns the state to continue with after a rewind, and None otherwise.
 
         Raises:
             UserError: too many consecutive steps were skipped.
         """
-        assert self._batches is not None, "nobody watches the batches"
-        metrics = {name: float(value) for name, value in jax.device_get(moment.metrics).items()}
+        assert self._batches is not None, "watch() was not called"
+        metrics = {name: float(value) for name, value in jax.device_get(info.metrics).items()}
         loss, norm = metrics["loss"], metrics["gradient_norm"]
         if metrics["skipped"]:
-            return self._note_skip(number, loss, norm, moment.state)
-        self._in_a_row, self._good_below = 0, number
-        self._row.clear()
+            return self._count_skip(number, loss, norm, info.state)
+        self._consecutive, self._good_below = 0, number
+        self._skipped_steps.clear()
         spike = self._spikes.find(loss)
         if spike:
-            usual = f"where {spike.median:.4g} is usual, with a gradient norm of {norm:.4g}"
+            usual = f"the median is {spike.median:.4g}, and the gradient norm {norm:.4g}"
             sentence = f"the loss of step {number} is a spike: {loss:.4g}, {usual}"
             more = {"median": spike.median, "distance": spike.distance}
             self._incidents.report("spike", self._see(number, loss, norm), sentence, **more)
         return None
 
-    def _note_skip(self, number: int, loss: float, norm: float, state: TrainState) -> TrainState | None:
+    def _count_skip(self, number: int, loss: float, norm: float, state: TrainState) -> TrainState | None:
         """Counts and reports a skipped step, and responds if there are too many."""
         seen = self._see(number, loss, norm)
-        self._row.append(seen)
-        self._in_a_row += 1
+        self._skipped_steps.append(seen)
+        self._consecutive += 1
         self._skipped += 1
         sentence = f"step {number} is skipped: its loss is {loss:.4g} and its gradient norm {norm:.4g}"
-        self._incidents.report("skipped", seen, sentence, in_a_row=float(self._in_a_row))
-        return self._respond(number, state) if self._in_a_row >= self._training.max_consecutive_nonfinite else None
+        self._incidents.report("skipped", seen, sentence, in_a_row=float(self._consecutive))
+        return self._respond(number, state) if self._consecutive >= self._training.max_consecutive_nonfinite else None
 
     def _see(self, number: int, loss: float, norm: float) -> StepSeen:
         """Returns a step with the keys of its batch."""
@@ -158,27 +158,30 @@ class NonfiniteGuard:
 
     def _respond(self, number: int, state: TrainState) -> TrainState:
         """Writes a dump of the skipped steps, and rewinds or raises ``UserError``."""
-        wanted = self._rewinds and len(self._passed) < self._training.max_rewinds
+        may_rewind = self._rewinds and len(self._passed) < self._training.max_rewinds
         facts = {
-            "skipped_in_a_row": self._in_a_row,
+            "skipped_in_a_row": self._consecutive,
             "rewinds_before": len(self._passed),
             "updates": count_updates(state.opt_state),
         }
-        restored = self._restore(state) if wanted else None
+        restored = self._restore(state) if may_rewind else None
         back_to = restored[1] if restored else None
-        path = self._incidents.dump(list(self._row), facts | {"rewound_to": back_to})
-        told = f"steps {number - self._in_a_row + 1} to {number} were skipped, for loss or gradient was not finite"
+        path = self._incidents.dump(list(self._skipped_steps), facts | {"rewound_to": back_to})
+        sentence = f"steps {number - self._consecutive + 1} to {number} were skipped: loss or gradient was not finite"
         if restored is None or back_to is None:
-            raise UserError(f"{told}: {self._advise(wanted)}; {path} has their numbers and the keys of their batches")
-        nth = f"{len(self._passed) + 1} of at most {self._training.max_rewinds} times"
+            raise UserError(
+                f"{sentence}. {self._advise(may_rewind)}. {path} has their metrics and the keys of their batches"
+            )
+        count = f"rewind {len(self._passed) + 1} of at most {self._training.max_rewinds}"
         warn_once(
-            f"{told}: on with the parameters of step {back_to} and the data after these ({nth}; {path} has their keys)"
+            f"{sentence}. Training continues with the parameters of step {back_to} and the data after these steps "
+            f"({count}; {path} has their keys)"
         )
         self._passed.append(Rewind(back_to, number))
         # The restored checkpoint proves good only after a step from it is not skipped.
         self._good_below = back_to
-        self._in_a_row = 0
-        self._row.clear()
+        self._consecutive = 0
+        self._skipped_steps.clear()
         self._spikes.forget()
         return restored[0]._replace(step=state.step, key=state.key)
 
@@ -201,14 +204,14 @@ class NonfiniteGuard:
             leaf.delete()
         return self._checkpoints.restore_newest(self._shapes, self._is_good)
 
-    def _advise(self, wanted: bool) -> str:
+    def _advise(self, may_rewind: bool) -> str:
         """Returns what the user can do, for the error message."""
-        mend = "lower config.optimizer.learning_rate in another --workdir, or look at the data"
+        advice = "lower --config.optimizer.learning_rate in another --workdir, or check the data"
         if not self._rewinds:
-            return f"set --config.training.on_nonfinite=rewind to go on without them, {mend}"
-        if wanted:
-            return f"no good checkpoint is left to go back to: {mend}"
-        return f"after {len(self._passed)} rewinds that is one too many (training.max_rewinds): {mend}"
+            return f"Set --config.training.on_nonfinite=rewind to continue without them, {advice}"
+        if may_rewind:
+            return f"There is no good checkpoint left to rewind to: {advice}"
+        return f"The run has used all {len(self._passed)} rewinds (--config.training.max_rewinds): {advice}"
 
 
 def check_settings(training: LoopConfig, rewinds: bool) -> None:
@@ -220,15 +223,13 @@ def check_settings(training: LoopConfig, rewinds: bool) -> None:
     """
     skips, every = training.max_consecutive_nonfinite, training.checkpoint_every
     if skips < 1:
-        raise UserError(
-            f"config.training.max_consecutive_nonfinite={skips} is no number of steps: set it to at least 1"
-        )
+        raise UserError(f"--config.training.max_consecutive_nonfinite={skips} is below 1: set it to at least 1")
     if every < 1:
-        raise UserError(f"config.training.checkpoint_every={every} is no number of steps: set it to at least 1")
+        raise UserError(f"--config.training.checkpoint_every={every} is below 1: set it to at least 1")
     if rewinds and training.keep_checkpoints < 2:
         raise UserError(
-            f"config.training.keep_checkpoints={training.keep_checkpoints} would keep no good one to rewind to, for "
-            "the newest has yet to show that it is: set it to at least 2"
+            f"--config.training.keep_checkpoints={training.keep_checkpoints} may keep no good checkpoint to rewind to, "
+            "because the newest one is not proved good yet: set it to at least 2"
         )
 
 

@@ -49,10 +49,10 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d+,\d+", text):
-        raise UserError(f"--profile_steps={text} is no pair of steps: write them as in --profile_steps=20,24")
+        raise UserError(f"--profile_steps={text} is not a pair of steps: give two, as in --profile_steps=20,24")
     first, last = (int(number) for number in text.split(","))
     if not 1 <= first <= last:
-        raise UserError(f"--profile_steps={text} is no span of steps: they count from 1, the first before the last")
+        raise UserError(f"--profile_steps={text} is not a range of steps: the first must be from 1 to the last")
     return first, last
 
 
@@ -64,7 +64,7 @@ def check_traced(traced: tuple[int, int] | None, done: int, steps: int) -> None:
     """
     if traced is not None and (traced[0] <= done or traced[1] > steps):
         first, last = traced
-        raise UserError(f"--profile_steps={first},{last} is outside of what this run does, steps {done + 1} to {steps}")
+        raise UserError(f"--profile_steps={first},{last} is outside this run: choose from steps {done + 1} to {steps}")
 
 
 def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, steps: int, folder: Path) -> TrainStep:
@@ -100,7 +100,7 @@ def trace_steps(step: TrainStep, traced: tuple[int, int] | None, done: int, step
             if written != folder:
                 copy_files(written, folder)
                 shutil.rmtree(written)
-            print(f"The trace of steps {first} to {last} lies in {folder}.")
+            print(f"The trace of steps {first} to {last} is in {folder}.")
         return result
 
     return traced_step
@@ -124,7 +124,7 @@ class Watchdog:
         self._seconds = seconds
         self._end_when_hung = end_when_hung
         self._step = first_step
-        self._noted = time.monotonic()
+        self._last_progress = time.monotonic()
         self._watched = threading.get_ident()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watches for a step that hangs", daemon=True)
@@ -142,22 +142,22 @@ class Watchdog:
 
     def note(self, step: int) -> None:
         """Notes that a step, or the work after it, has finished."""
-        self._step, self._noted = step, time.monotonic()
+        self._step, self._last_progress = step, time.monotonic()
 
     def _watch(self) -> None:
-        reported = self._noted
+        reported = self._last_progress
         while not self._over.wait(self._seconds / 10):
-            since = time.monotonic() - max(self._noted, reported)
+            since = time.monotonic() - max(self._last_progress, reported)
             if since > self._seconds:
                 reported = time.monotonic()
-                self._report(reported - self._noted)
+                self._report(reported - self._last_progress)
 
     def _report(self, seconds: float) -> None:
         others = ", ".join(f"process {index}: {step}" for index, step in sorted(processes.last_steps().items()))
-        sentence = f"nothing has ended for {seconds:.0f} s since step {self._step}"
+        sentence = f"nothing has finished for {seconds:.0f} s since step {self._step}"
         stack = "".join(traceback.format_stack(sys._current_frames()[self._watched]))
         each = f"Last steps: {others}.\n" if others else ""
-        print(f"watchdog: {sentence}. {each}The main thread is here:\n{stack}", file=sys.stderr, flush=True)
+        print(f"watchdog: {sentence}. {each}Stack of the main thread:\n{stack}", file=sys.stderr, flush=True)
         if self._end_when_hung:
             processes.announce_exit(sentence)
             processes.end(f"{sentence}, and --end_when_hung is set: run the same command again to continue")
@@ -166,7 +166,7 @@ class Watchdog:
 def make_heartbeat_hook(watchdog: Watchdog) -> Hook:
     """Makes the hook that reports each step to the watchdog and to the other processes."""
 
-    def note(number: int, moment: StepInfo) -> None:
+    def note(number: int, info: StepInfo) -> None:
         processes.note_step(number)
         watchdog.note(number)
 

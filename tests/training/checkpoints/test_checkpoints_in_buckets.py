@@ -1,5 +1,7 @@
 """Checkpoints in a bucket: as on a disk, though nothing there can be renamed."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def test_a_checkpoint_without_its_mark_is_none_and_is_removed(bucket, fake_bucke
     del objects["checkpoints/2/commit_success.txt"]
     with CheckpointStore(folder) as store:
         assert store.latest_step() == 1
-        with pytest.raises(UserError, match="no complete checkpoint of step 2: choose one of 1"):
+        with pytest.raises(UserError, match=r"step 2: .*\b1\b"):
             store.restore(shapes_of(make_state(1)), step=2)
         # What is half there is in the way of the same step, until it is removed.
         store.save(2, make_state(7), {"batches_read": 9})
@@ -69,7 +71,7 @@ def test_a_checkpoint_without_its_mark_is_none_and_is_removed(bucket, fake_bucke
 def test_a_bucket_that_may_not_be_written_to_is_a_sentence(bucket, fake_buckets):
     save(bucket, [1])
     fake_buckets.denied.add("ema_params/")
-    with pytest.raises(UserError, match=r"can't be written into .*run again to continue"):
+    with pytest.raises(UserError, match=re.escape(str(bucket))):
         save(bucket, [2])
     fake_buckets.denied.clear()
     with CheckpointStore(bucket) as store:
@@ -77,7 +79,7 @@ def test_a_bucket_that_may_not_be_written_to_is_a_sentence(bucket, fake_buckets)
 
 
 def test_no_checkpoint_is_a_sentence(bucket):
-    with CheckpointStore(bucket / "checkpoints") as store, pytest.raises(UserError, match="holds no checkpoint"):
+    with CheckpointStore(bucket / "checkpoints") as store, pytest.raises(UserError, match=r"imagen_jax.train"):
         store.restore(shapes_of(make_state(1)))
 
 
@@ -91,7 +93,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(bucket, fake_buck
         state, data_state = store.restore(shapes_of(make_state(1)))
         assert data_state == {"batches_read": 1} and float(state.params["kernel"][0, 0]) == 1.0
         store.save(2, make_state(7), {"batches_read": 9})
-    assert f"the checkpoint {folder / '2'} is damaged (" in capsys.readouterr().err
+    assert str(folder / "2") in capsys.readouterr().err
     assert {name.split("/")[1] for name in names(fake_buckets, bucket)} == {"1", "2", "2.damaged"}
     assert CheckpointStore(folder).restore(shapes_of(make_state(1)))[1] == {"batches_read": 9}
 

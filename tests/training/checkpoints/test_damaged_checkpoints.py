@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections import namedtuple
@@ -91,7 +92,7 @@ HARMS = {
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_whichever_file_is_harmed_what_is_read_is_what_was_written(saved, tmp_path, capsys, harm):
-    """Some files nobody needs; of all others the harm is told, and the state is that of the step before."""
+    """Some files are never read; damage to all others is reported, and the state is that of the step before."""
     expected, used = {step: plain(make_state(step)) for step in (1, 2)}, {1: [], 2: []}
     files = sorted(path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file())
     for number, file in enumerate(files):
@@ -100,26 +101,26 @@ def test_whichever_file_is_harmed_what_is_read_is_what_was_written(saved, tmp_pa
         state, data_state = CheckpointStore(folder).restore(shapes())
         step = data_state["batches_read"]
         assert plain(state) == expected[step], file
-        told, names = capsys.readouterr().err, sorted(path.name for path in folder.iterdir())
+        printed, names = capsys.readouterr().err, sorted(path.name for path in folder.iterdir())
         if step == 1:
-            assert "checkpoints/2 is damaged" in told.replace(str(folder), "checkpoints"), (file, told)
-            assert "kept as 2.damaged: training goes on from step 1" in told and names == ["1", "2.damaged"], file
+            assert f"{folder / '2'} " in printed, (file, printed)
+            assert re.search(r"2\.damaged.* step 1", printed) and names == ["1", "2.damaged"], file
         else:
-            assert "warning" not in told and names == ["1", "2"], file
+            assert "warning" not in printed and names == ["1", "2"], file
         used[step].append(str(file))
     # A byte of a list of the arrays may be one that nothing asks for.
     assert {"2/_CHECKPOINT_METADATA", "2/state/manifest.ocdbt", "2/ema_params/manifest.ocdbt"} <= {*used[1]}, used
     assert not any("/d/" in name and "process_0" not in name for name in used[2]), used
 
 
-def test_half_of_the_files_are_deleted_and_the_run_goes_on_and_writes_that_step_again(copied, capsys):
+def test_half_of_the_files_are_deleted_and_the_run_continues_and_writes_that_step_again(copied, capsys):
     for file in [path for path in sorted((copied / "2").rglob("*")) if path.is_file()][::2]:
         file.unlink()
     with CheckpointStore(copied) as store:
         state, data_state = store.restore(shapes())
         assert data_state == {"batches_read": 1} and plain(state) == plain(make_state(1))
         store.save(2, make_state(2), {"batches_read": 2})
-    assert f"{copied / '2'} is damaged" in capsys.readouterr().err
+    assert f"{copied / '2'} " in capsys.readouterr().err
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2", "2.damaged"]
     assert plain(CheckpointStore(copied).restore(shapes())[0]) == plain(make_state(2))
     # Once more, to a second one.
@@ -136,29 +137,29 @@ def test_only_the_last_that_were_set_aside_are_kept(copied, monkeypatch, capsys)
     with CheckpointStore(copied) as store:
         store.restore(shapes())
         assert sorted(path.name for path in copied.iterdir()) == ["1", "2.damaged-2", "3.damaged-2"]
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err.splitlines()
         for name in ("2.damaged", "3.damaged"):
-            assert f"warning: {copied / name} is removed, for only 2 damaged checkpoints are kept\n" in told
+            assert any(line.startswith(f"warning: {copied / name} ") for line in printed)
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 10))
-        with pytest.raises(UserError, match=r"make room \(damaged ones lie there: 2\.damaged-2, 3\.damaged-2\)"):
+        with pytest.raises(UserError, match=r"2\.damaged-2, 3\.damaged-2"):
             store.save(3, make_state(3), {})
 
 
 @pytest.mark.parametrize("part", ["state", "ema_params"])
-def test_numbers_that_only_the_fingerprints_can_tell(copied, capsys, part):
+def test_numbers_that_only_the_fingerprints_detect(copied, capsys, part):
     """A part of another checkpoint reads without an error, and is none of this one."""
     shutil.rmtree(copied / "2" / part)
     shutil.copytree(copied / "1" / part, copied / "2" / part)
     assert CheckpointStore(copied).restore(shapes())[1] == {"batches_read": 1}
-    assert "2 is damaged (numbers have changed since they were written, of " in capsys.readouterr().err
+    assert f"{copied / '2'} " in capsys.readouterr().err
 
 
 def test_a_position_in_the_data_that_was_changed_is_damage(copied, capsys):
     file = copied / "2" / "_CHECKPOINT_METADATA"
     file.write_text(file.read_text().replace('"batches_read": 2', '"batches_read": 3'))
     assert CheckpointStore(copied).restore(shapes())[1] == {"batches_read": 1}
-    assert "2 is damaged (what it says of itself has changed since it was written)" in capsys.readouterr().err
+    assert f"{copied / '2'} " in capsys.readouterr().err
 
 
 def test_sampling_takes_the_one_before_and_changes_nothing(copied, capsys):
@@ -166,32 +167,32 @@ def test_sampling_takes_the_one_before_and_changes_nothing(copied, capsys):
     before = files_of(copied)
     params, step = CheckpointStore(copied).restore_ema(shapes().ema_params)
     assert step == 1 and plain(params) == plain(make_state(1).ema_params)
-    assert "2 is damaged (" in (told := capsys.readouterr().err) and "so that of step 1 is used" in told
+    assert re.search(rf"{re.escape(str(copied / '2'))} .* step 1", capsys.readouterr().err)
     assert files_of(copied) == before
-    with pytest.raises(UserError, match=r"no complete checkpoint of step 2: choose one of 1 \("):
+    with pytest.raises(UserError, match=r"step 2: .*\b1\b"):
         CheckpointStore(copied).restore_ema(shapes().ema_params, step=2)
-    with pytest.raises(UserError, match=r"no complete checkpoint of step 2: choose one of 1 \("):
+    with pytest.raises(UserError, match=r"step 2: .*\b1\b"):
         CheckpointStore(copied).restore(shapes(), step=2)
     assert files_of(copied) == before
 
 
-def test_where_none_is_whole_nothing_begins_anew(copied):
+def test_without_a_complete_one_nothing_restarts(copied):
     """The second time as well: what is set aside does not count, so all stay where they are."""
     for step in "12":
         os.truncate(copied / step / "state" / "manifest.ocdbt", 20)
     for _ in range(2):
-        with pytest.raises(UserError, match=r"no checkpoint that is whole \(2: .*; 1: .*put back a copy"):
+        with pytest.raises(UserError, match=r"\(2: .*; 1: "):
             CheckpointStore(copied).restore(shapes())
     for step in "12":
         (copied / step / "_CHECKPOINT_METADATA").unlink()
-    with pytest.raises(UserError, match=r"no checkpoint that is whole \(2: _CHECKPOINT_METADATA is missing; 1: "):
+    with pytest.raises(UserError, match=r"\(2: _CHECKPOINT_METADATA .*; 1: "):
         CheckpointStore(copied).latest_step()
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2"]
 
 
 def test_a_misfit_is_no_damage(copied, capsys):
     other = shapes()._replace(params={"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)})
-    with pytest.raises(UserError, match="does not fit the config"):
+    with pytest.raises(UserError, match=re.escape(str(copied))):
         CheckpointStore(copied).restore(other)
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2"] and not capsys.readouterr().err
 
@@ -216,7 +217,7 @@ DENIED = {
 REFUSED = {
     "a network's disk": OSError(errno.EIO, "Input/output error"),
     "a disk that is not mounted yet": OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
-    "a server that begins anew": ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+    "a server that restarts": ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
     "tensorstore's disk": ValueError("UNKNOWN: Error reading [os_error_code='5'] [source locations='…']"),
     "the network": ValueError("UNAVAILABLE: CURL error"),
     "aiohttp": ClientConnectorError(CONNECTION, OSError(errno.EHOSTUNREACH, "No route to host")),
@@ -233,7 +234,7 @@ def test_what_may_not_be_read_now_is_no_damage(copied, monkeypatch, capsys, name
     for where, what in ((ocp, "load_checkpointables"), (reading, "read_json")):
         with monkeypatch.context() as patch:
             patch.setattr(where, what, refuse)
-            with pytest.raises(UserError, match=r"checkpoints/2 can't be read now .*same command again") as stop:
+            with pytest.raises(UserError, match=r"checkpoints/2 ") as stop:
                 CheckpointStore(copied).restore(shapes())
             assert isinstance(stop.value, ForNowError) == (name in REFUSED)
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2"] and not capsys.readouterr().err
@@ -284,12 +285,12 @@ def test_a_newer_format_is_refused(copied, capsys):
     content["custom_metadata"]["format"] = FORMAT + 1
     file.write_text(json.dumps(content))
     for read in (lambda store: store.restore(shapes()), lambda store: store.restore_ema(shapes().ema_params)):
-        with pytest.raises(UserError, match=rf"has format {FORMAT + 1} and was made by a newer version.*: update"):
+        with pytest.raises(UserError, match=rf"format {FORMAT + 1}\b"):
             read(CheckpointStore(copied))
     assert sorted(path.name for path in copied.iterdir()) == ["1", "2"] and not capsys.readouterr().err
 
 
-def test_a_checkpoint_of_format_1_is_read_and_gone_on_from(tmp_path):
+def test_a_checkpoint_of_format_1_is_read_and_continued(tmp_path):
     with zipfile.ZipFile(Path(__file__).parents[2] / "golden" / "checkpoint_format_1.zip") as archive:
         archive.extractall(tmp_path)
     written = json.loads((tmp_path / "7" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
@@ -306,8 +307,8 @@ def test_a_checkpoint_of_format_1_is_read_and_gone_on_from(tmp_path):
     assert record["format"] == 2 and read_record(record, tmp_path / "8").fingerprints["ema_params"].keys() == {
         "layer/kernel", "layer/bias"
     }  # fmt: skip
-    # Of another network it says so, as newer ones do.
-    with pytest.raises(UserError, match=r"layer/bias has the shape \(5,\) there and none here"):
+    # The error for another network is that of newer formats.
+    with pytest.raises(UserError, match=r"layer/bias .*\(5,\).* none "):
         CheckpointStore(tmp_path).restore_ema({"layer": {"kernel": wanted.ema_params["layer"]["kernel"]}}, step=7)
 
 
@@ -349,11 +350,11 @@ def test_what_does_not_count_pushes_out_nothing_and_stays_while_it_is_the_newest
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "fact"),
     [({"keep": 0}, "keep_checkpoints=0"), ({"keep": -1}, "keep_checkpoints=-1"), ({"keep_every": -5}, "keep_every=-5")],
 )
-def test_to_keep_none_is_refused(tmp_path, settings, sentence):
-    with pytest.raises(UserError, match=rf"config\.training\.{sentence} .*: set "):
+def test_to_keep_none_is_refused(tmp_path, settings, fact):
+    with pytest.raises(UserError, match=rf"config\.training\.{fact} "):
         CheckpointStore(tmp_path, **settings)
 
 
@@ -363,9 +364,7 @@ def test_processes_look_until_all_see_the_same_checkpoint(copied, monkeypatch):
     monkeypatch.setattr(checkpoint_files, "gather", lambda number: [number, next(others, 1)])
     monkeypatch.setattr(checkpoint_files, "SECONDS_BETWEEN_LOOKS", 0.01)
     assert CheckpointStore(copied).latest_step_of_all() == 2
-    with pytest.raises(
-        ForNowError, match=r"process 0 sees the checkpoint 2 as the newest, and process 1 the checkpoint 1"
-    ):
+    with pytest.raises(ForNowError, match=r"process 0 .*\b2\b.* process 1 .*\b1\b"):
         CheckpointStore(copied).latest_step_of_all()
 
 
@@ -376,5 +375,5 @@ def test_alone_the_latest_of_all_is_the_latest(copied):
     assert CheckpointStore(copied / "none").latest_step_of_all() is None
     for step in "12":
         (copied / step / "_CHECKPOINT_METADATA").unlink()
-    with pytest.raises(UserError, match="no checkpoint that is whole"):
+    with pytest.raises(UserError, match=re.escape(str(copied))):
         CheckpointStore(copied).latest_step_of_all()

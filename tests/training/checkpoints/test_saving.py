@@ -1,6 +1,7 @@
-"""Saving while training: a write that fails is told and tried again, and only at the end is it an error."""
+"""Saving while training: a write that fails is reported and tried again, and only at the end is it an error."""
 
 import errno
+import re
 import shutil
 from collections import namedtuple
 
@@ -20,7 +21,7 @@ from tests.training.checkpoints.test_store import largest_file
 usage = namedtuple("usage", "total used free")
 
 
-def moment(number):
+def info(number):
     params = {"kernel": jax.random.normal(jax.random.key(number), (128, 128))}
     state = initial_state(params, optax.sgd(0.1), jax.random.key(0))._replace(step=jnp.asarray(number, jnp.int32))
     return StepInfo(state, {}, {"batches_read": number}, LoopClock())
@@ -33,7 +34,7 @@ def run(store, first, last, every, steps, harms=()):
     harms = dict(harms)
     for number in range(first, last + 1):
         harms.get(number, lambda: None)()
-        hook.act(number, moment(number))
+        hook.act(number, info(number))
 
 
 def steps_in(folder):
@@ -46,32 +47,32 @@ def test_it_saves_every_so_often_and_at_the_end(tmp_path):
     assert steps_in(tmp_path) == [4, 8, 11]
 
 
-def test_a_full_disk_is_told_each_time_and_tried_again_until_there_is_room(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_each_time_and_tried_again_until_there_is_room(tmp_path, monkeypatch, capsys):
     real = shutil.disk_usage
     room = {20: lambda: monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1000)),
             23: lambda: monkeypatch.setattr(shutil, "disk_usage", real)}  # fmt: skip
     with CheckpointStore(tmp_path, keep=9) as store:
         run(store, 1, 40, every=20, steps=40, harms=room)
-    told = capsys.readouterr().err.splitlines()
-    assert [line.rpartition("training goes on, and tries again after step ")[2] for line in told] == ["22", "24"]
-    assert all(line.startswith("warning: a checkpoint takes") and "make room; training" in line for line in told)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" step ")[2] for line in lines] == ["22", "24"]
+    assert all(line.startswith("warning: ") and " MB " in line for line in lines)
     assert steps_in(tmp_path) == [24, 40]
 
 
-def test_a_write_that_fails_in_the_background_is_noticed_soon_and_leaves_the_one_before(tmp_path, capsys):
+def test_a_write_that_fails_in_the_background_is_detected_soon_and_leaves_the_one_before(tmp_path, capsys):
     with CheckpointStore(tmp_path, keep=1) as store:
         run(store, 1, 20, every=20, steps=1000)
         store.wait()
         hook = Saving(store, 20, 1000).hook()
         with largest_file(5_000):
-            hook.act(40, moment(40))
-            while not (told := capsys.readouterr().err):
-                hook.act(41, moment(41))
-            assert "(File too large): mend that; training goes on, and tries again after step 43" in told
+            hook.act(40, info(40))
+            while not (printed := capsys.readouterr().err):
+                hook.act(41, info(41))
+            assert "File too large" in printed and "step 43" in printed
             assert steps_in(tmp_path) == [20]
-        hook.act(42, moment(42))
+        hook.act(42, info(42))
         assert store.latest_step() == 20
-        hook.act(43, moment(43))
+        hook.act(43, info(43))
     assert steps_in(tmp_path) == [43], "what the failed one left is gone too"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["43"]
     assert not capsys.readouterr().err
@@ -82,7 +83,7 @@ def test_the_last_step_that_cannot_be_saved_is_an_error(tmp_path, monkeypatch, c
         run(store, 1, 4, every=4, steps=8)
         store.wait()
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1000))
-        with pytest.raises(UserError, match="make room, then run again to continue from the last one"):
+        with pytest.raises(UserError, match=" MB "):
             run(store, 5, 8, every=4, steps=8)
     assert steps_in(tmp_path) == [4]
     monkeypatch.undo()
@@ -93,14 +94,14 @@ def test_the_last_step_that_cannot_be_saved_is_an_error(tmp_path, monkeypatch, c
     assert not capsys.readouterr().err
 
 
-def test_a_write_that_failed_before_the_last_step_is_told_and_the_last_is_saved(tmp_path, capsys):
+def test_a_write_that_failed_before_the_last_step_is_reported_and_the_last_is_saved(tmp_path, capsys):
     with CheckpointStore(tmp_path) as store:
         with largest_file(5_000):
-            store.save(4, moment(4).state, {})
-            # It has failed, and nobody has asked for it yet.
+            store.save(4, info(4).state, {})
+            # It has failed, and its result was not requested yet.
             assert store._writing._thread_runner._future.exception(timeout=30)
         run(store, 5, 5, every=4, steps=5)
-    assert "(File too large): mend that; now the last step is saved" in capsys.readouterr().err
+    assert "File too large" in capsys.readouterr().err
     assert steps_in(tmp_path) == [5]
 
 
@@ -112,12 +113,12 @@ def test_a_disk_that_refuses_for_now_is_worth_another_try(tmp_path, monkeypatch,
         raise OSError(number, "as if")
 
     monkeypatch.setattr(checkpoints, "lack_of_room", fail)
-    with CheckpointStore(tmp_path) as store, pytest.raises(UserError, match="can't be written into") as stop:
+    with CheckpointStore(tmp_path) as store, pytest.raises(UserError, match=re.escape(str(tmp_path))) as stop:
         run(store, 8, 8, every=4, steps=8)
     assert stop.value.for_now == for_now
 
 
 @pytest.mark.parametrize("every", [0, -4])
 def test_to_save_never_is_refused(tmp_path, every):
-    with pytest.raises(UserError, match=f"checkpoint_every={every} is no number of steps: set it"):
+    with pytest.raises(UserError, match=rf"checkpoint_every={every}\b"):
         Saving(CheckpointStore(tmp_path), every, 8)

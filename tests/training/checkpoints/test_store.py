@@ -146,7 +146,7 @@ def test_any_kept_step_can_be_restored(saved):
     store, shapes = CheckpointStore(saved), shapes_of(make_state(OPTIMIZERS["adam"]))
     assert [store.restore(shapes, step)[1]["batches_read"] for step in (None, 1, 2)] == [2, 1, 2]
     assert store.restore_ema(shapes.ema_params, 1)[1] == 1
-    with pytest.raises(UserError, match=r"step 3: choose one of 1, 2"):
+    with pytest.raises(UserError, match=r"step 3: .* 1, 2"):
         store.restore(shapes, 3)
 
 
@@ -225,7 +225,7 @@ def test_the_average_may_be_read_in_another_precision_onto_a_mesh(saved):
 def test_no_checkpoint_is_a_sentence(tmp_path):
     with CheckpointStore(tmp_path / "none") as store:
         assert store.latest_step() is None
-        with pytest.raises(UserError, match=r"holds no checkpoint: train it first"):
+        with pytest.raises(UserError, match=r"imagen_jax\.train"):
             store.restore_ema({})
     assert not (tmp_path / "none").exists(), "looking makes no folder"
 
@@ -239,29 +239,29 @@ def test_a_misfit_names_the_parameter_and_both_shapes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layers", "told"),
+    ("layers", "facts"),
     [
-        ({"layer": {"kernel": (256, 256)}}, r"layer/bias has the shape \(256,\) there and none here"),
+        ({"layer": {"kernel": (256, 256)}}, r"layer/bias .*\(256,\).* none "),
         (
             {"layer": {"kernel": (256, 256), "bias": (256,)}, "new": {"bias": (2,)}},
-            r"new/bias has the shape none there and \(2,\) here",
+            r"new/bias .* none .*\(2,\)",
         ),
     ],
 )
-def test_a_parameter_too_few_or_too_many_is_named(saved, layers, told):
+def test_a_parameter_too_few_or_too_many_is_named(saved, layers, facts):
     shapes = {
         layer: {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in parameters.items()}
         for layer, parameters in layers.items()
     }
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=facts):
         CheckpointStore(saved).restore_ema(shapes)
 
 
 def test_another_optimizer_or_generator_is_named(saved):
     store, state = CheckpointStore(saved), make_state(OPTIMIZERS["adam"])
-    with pytest.raises(UserError, match=r"opt_state/0/mu/layer/bias has the shape \(256,\) there and none here"):
+    with pytest.raises(UserError, match=r"opt_state/0/mu/layer/bias .*\(256,\).* none "):
         store.restore(shapes_of(make_state(OPTIMIZERS["adafactor"])))
-    with pytest.raises(UserError, match=r"key has the shape \(2,\) there and \(4,\) here"):
+    with pytest.raises(UserError, match=r"key .*\(2,\).*\(4,\)"):
         store.restore(shapes_of(state._replace(key=jax.random.key(0, impl="rbg"))))
 
 
@@ -272,18 +272,18 @@ def test_spoilt_numbers_are_a_sentence(saved, tmp_path, part):
     shutil.copytree(saved, tmp_path / "checkpoints")
     files = (tmp_path / "checkpoints" / "2" / part).rglob("*")
     os.truncate(max(files, key=lambda path: path.stat().st_size), 100)
-    with pytest.raises(UserError, match=r"checkpoints/2: files are cut short: "):
+    with pytest.raises(UserError, match=r"checkpoints/2: "):
         CheckpointStore(tmp_path / "checkpoints").restore(shapes_of(make_state(OPTIMIZERS["adam"])), step=2)
     gc.collect()
 
 
-def test_a_full_disk_is_told_before_writing_and_nothing_is_lost(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_writing_and_nothing_is_lost(tmp_path, monkeypatch):
     state = make_state(OPTIMIZERS["adam"])
     usage = namedtuple("usage", "total used free")
     with CheckpointStore(tmp_path) as store:
         store.save(3, state, DATA_STATE)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1000))
-        with pytest.raises(UserError, match=r"takes 1 MB and .* has 0 MB free: make room"):
+        with pytest.raises(UserError, match=r" 1 MB.* 0 MB "):
             store.save(4, state, DATA_STATE)
     with CheckpointStore(tmp_path) as store:
         assert store.latest_step() == 3
@@ -307,7 +307,7 @@ def test_a_refusal_while_writing_is_a_sentence_and_nothing_is_lost(tmp_path, cap
         store.save(1, state, DATA_STATE)
     with largest_file(10_000):
         store.save(2, state, DATA_STATE)
-        with pytest.raises(UserError, match=rf"can't be written into {re.escape(str(tmp_path))} \(File too large\)"):
+        with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path))} \(File too large\)"):
             store.close()
     assert caplog.records == [], "the sentence is all there is to read"
     with CheckpointStore(tmp_path, keep) as again:
@@ -320,5 +320,5 @@ def test_a_refusal_while_writing_is_a_sentence_and_nothing_is_lost(tmp_path, cap
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "run").touch()
     with CheckpointStore(tmp_path / "run" / "checkpoints") as store:
-        with pytest.raises(UserError, match=r"can't be written into .*run/checkpoints \(Not a directory\)"):
+        with pytest.raises(UserError, match=r"run/checkpoints \(Not a directory\)"):
             store.save(1, make_state(OPTIMIZERS["adam"], width=2), DATA_STATE)

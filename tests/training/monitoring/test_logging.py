@@ -36,10 +36,10 @@ def test_a_run_of_an_older_version_begins_to_count_now(tmp_path):
     assert Goodput(tmp_path).of(3.0)["useful_seconds"] == 3
 
 
-def test_a_line_speaks_of_the_steps_since_the_last(tmp_path):
+def test_a_line_covers_the_steps_since_the_last(tmp_path):
     clock = LoopClock()
     state = TrainState(jnp.asarray(0), {}, {}, (), jax.random.key(0))
-    moment = StepInfo(state, {"loss": 0.5}, {"batches_read": 3}, clock)
+    info = StepInfo(state, {"loss": 0.5}, {"batches_read": 3}, clock)
     with MetricsWriter(tmp_path) as writer, Progress("Training", 0, 20) as progress:
         log = make_logging(16, writer, progress, clock, Goodput(tmp_path), lambda rate: rate / 100, dict)
         for seconds, waited, saved in ((0.5, 0.0, 0.0), (0.5, 0.5, 3.0)):
@@ -47,9 +47,9 @@ def test_a_line_speaks_of_the_steps_since_the_last(tmp_path):
                 clock.add_step(seconds)
                 clock.add_outside("input", waited)
             clock.add_outside("checkpoint", saved)
-            log(clock.steps, moment)
+            log(clock.steps, info)
     first, second = read_metrics(tmp_path)
-    assert first["batches_read"] == 3, "the reading is told as of the step, not of the batch that is fetched ahead"
+    assert first["batches_read"] == 3, "the reading is reported as of the step, not of the batch that is fetched ahead"
     assert (first["images_per_second"], second["images_per_second"]) == (32, 16)
     assert second["images_per_second_per_chip"] == 16 / jax.device_count()
     assert (first["input_wait"], second["input_wait"]) == (0, 0.5)

