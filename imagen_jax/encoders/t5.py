@@ -98,9 +98,10 @@ def relative_position_buckets(
     return (bucket + half * (offset > 0)).astype(np.int32)
 
 
-LECUN_NORMAL = nn.initializers.lecun_normal()
+# Of type Any, because Flax's types do not say that initializers can be hashed.
+LECUN_NORMAL: Any = nn.initializers.lecun_normal()
 
-OF_TABLES = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+OF_TABLES: Any = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 """Initialises embedding tables."""
 
 

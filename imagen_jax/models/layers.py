@@ -1,6 +1,7 @@
 """The small layers and functions of both U-Nets."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,9 @@ Activation = Callable[[jax.Array], jax.Array]
 
 Embedding = Float[Array, "batch embedding"]
 
-LECUN_NORMAL, ZEROS = nn.initializers.lecun_normal(), nn.initializers.zeros_init()
+# Flax's types do not say that initializers can be hashed, which the cache of ``with_logical_axes`` needs.
+LECUN_NORMAL: Any = nn.initializers.lecun_normal()
+ZEROS: Any = nn.initializers.zeros_init()
 
 
 class GroupNorm(nn.Module):
