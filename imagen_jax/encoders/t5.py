@@ -12,6 +12,7 @@ every compute dtype, because the large sizes are usually loaded in bfloat16.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
