@@ -4,7 +4,8 @@
 #     bash launch/test.sh
 #     bash launch/test.sh tests/sampling -k ddim
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
-#                                             with libtpu; all of them are installed into .venv,
+#                                             with libtpu, on Python 3.11 if there is one; all of them are installed
+#                                             into its .venv (into .venv-references where .venv has another Python),
 #                                             and on Debian, as root, the stamps of Tux Paint and Chromium
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
@@ -19,6 +20,13 @@ for argument in "$@"; do
     esac
 done
 
+# CI has a build of torch for CPUs on Python 3.11 alone. An environment of another Python stays as it is.
+choose_references_python() {
+    [[ -z ${PYTHON:-} ]] || return 0
+    PYTHON=$(best_python 'version == "3.11"')
+    [[ -z $PYTHON || ! -x $python ]] || is_wanted_python || use_environment .venv-references
+}
+
 # Real pictures for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped, and
 # say so.
 install_debian_packages() {
@@ -27,23 +35,28 @@ install_debian_packages() {
         return
     fi
     say "Installing ${packages[*]}"
-    { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } >.venv/debian.log 2>&1 ||
-        say "They can't be installed (.venv/debian.log says why): tests are skipped"
+    { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } \
+        >"$environment/debian.log" 2>&1 ||
+        say "They can't be installed ($environment/debian.log says why): tests are skipped"
 }
 
 install_reference_packages() {
-    local list=tests/reference/packages.txt folder=.venv/reference_packages
+    local list=tests/reference/packages.txt folder=$environment/reference_packages
     if cmp -s "$list" "$folder/installed.txt"; then
         return
     fi
     say "Installing $(grep -c '^[a-z]' "$list") packages to compare metrics with"
     rm -rf "$folder"
-    pip_install --target "$folder" --requirement "$list" || fail "they could not be installed: see .venv/install.log."
+    pip_install --target "$folder" --requirement "$list" ||
+        fail "they could not be installed: see $environment/install.log."
     # One of them brings a package of that name, which would hide ours.
     rm -rf "$folder/tests"
     cp "$list" "$folder/installed.txt"
 }
 
+if [[ $with_references == true ]]; then
+    choose_references_python
+fi
 set_up
 if [[ $with_references == true ]]; then
     install_extra tpu 2 "the TPU compiler"

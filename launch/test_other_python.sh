@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs a small part of the tests on the newest Python that `launch/test.sh --with-references` does not run on, and so with
+# another JAX, in .venv-other. Without such a Python it does nothing, and says so.
+#
+#     bash launch/test_other_python.sh
+#     PYTHON=/path/to/python3.12 bash launch/test_other_python.sh
+set -euo pipefail
+# shellcheck source=launch/set_up.sh
+source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+
+# Prints that Python: one that all other tests have passed on, which ranks 0 and 1 have not.
+find_other_python() {
+    local main
+    main=$(best_python 'version == "3.11"')
+    main=$(python_version "${main:-$python}" || true)
+    best_python "rank >= 2 && version != \"$main\""
+}
+
+# The science, what importing and storing weights rests on, and the quickstart from its data to its report.
+tests=(
+    tests/diffusion tests/models tests/sampling tests/sharding tests/training/test_step_and_loop.py
+    tests/encoders/test_t5.py tests/encoders/test_minilm.py tests/training/checkpoints/test_damaged_checkpoints.py
+    tests/end_to_end/test_quickstart.py
+)
+
+PYTHON=${PYTHON:-$(find_other_python)}
+if [[ -z $PYTHON ]]; then
+    say "No other Python of version 3.12.4 to 3.13: the tests with another JAX are left out"
+    exit 0
+fi
+use_environment .venv-other
+set_up
+say "pytest, on Python $(python_version "$python")"
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "${tests[@]}"
+say "All passed after $(minutes)"
