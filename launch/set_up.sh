@@ -47,8 +47,8 @@ set_up() {
             "this again (pip's words are above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
     pip_install --no-build-isolation --requirement requirements.lock ||
-        fail "a package could not be installed: fix what pip says above (the whole log is $environment/install.log) and" \
-            "run this again."
+        fail "a package could not be installed: fix what pip says above (the whole log is $environment/install.log)" \
+            "and run this again."
     pip_install --no-build-isolation --editable . ||
         fail "this checkout could not be installed: see $environment/install.log."
     fingerprint >"$environment/.installed"
@@ -160,8 +160,8 @@ fail_without_venv() {
         "apt-get install python3-venv)."
 }
 
-# Usage: best_python CONDITION   Prints the path of the best Python that meets awk's condition of its rank and version, as
-# in 'version == "3.11"'; nothing if there is none.
+# Usage: best_python CONDITION   Prints the path of the best Python whose rank and version meet a condition of awk, as in
+# 'version == "3.11"'; nothing if there is none.
 best_python() {
     rank_pythons | awk "{rank = \$1; version = \$2} ($1) && !found++"' {sub(/^[^ ]+ [^ ]+ /, ""); print}'
 }

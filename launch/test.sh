@@ -4,9 +4,10 @@
 #     bash launch/test.sh
 #     bash launch/test.sh tests/sampling -k ddim
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
-#                                             with libtpu, on Python 3.11 if there is one; all of them are installed
-#                                             into its .venv (into .venv-references where .venv has another Python),
-#                                             and on Debian, as root, the stamps of Tux Paint and Chromium
+#                                             with libtpu; all of them are installed into .venv,
+#                                             and on Debian, as root, the stamps of Tux Paint and Chromium;
+#                                             with Python 3.11 if there is one: if .venv has another, .venv-references
+#                                             takes its place
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a small part of the tests on the newest Python that `launch/test.sh --with-references` does not run on, and so with
-# another JAX, in .venv-other. Without such a Python it does nothing, and says so.
+# Runs a small part of the tests in .venv-other, on the newest Python that `launch/test.sh --with-references` does not use,
+# and so with another JAX. Without such a Python it prints so and does nothing.
 #
 #     bash launch/test_other_python.sh
 #     PYTHON=/path/to/python3.12 bash launch/test_other_python.sh

@@ -125,7 +125,7 @@ def make_file(runs):
 
 
 def as_user(number):
-    """What runs a command as another user; skips the test where Python's library lies in a folder of this user alone."""
+    """What runs a command as another user; skips the test where that user can't even start this Python."""
     prefix = ["setpriv", f"--reuid={number}", "--clear-groups"]
     tried = subprocess.run([*prefix, sys.executable, "-c", ""], capture_output=True, text=True, check=False)
     if tried.returncode:
