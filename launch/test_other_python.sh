@@ -16,11 +16,14 @@ find_other_python() {
     best_python "rank >= 2 && version != \"$main\""
 }
 
-# The science, what importing and storing weights rests on, and the quickstart from its data to its report.
+# The science, what JAX's arrays are stored and imported with, and the quickstart from its data to its report.
+checkpoints=tests/training/checkpoints/test_damaged_checkpoints.py
+quickstart=tests/end_to_end/test_quickstart.py
 tests=(
     tests/diffusion tests/models tests/sampling tests/sharding tests/training/test_step_and_loop.py
-    tests/encoders/test_t5.py tests/encoders/test_minilm.py tests/training/checkpoints/test_damaged_checkpoints.py
-    tests/end_to_end/test_quickstart.py
+    tests/encoders/test_t5.py tests/encoders/test_minilm.py tests/storage/test_bucket_files.py
+    "$checkpoints::test_a_checkpoint_of_format_1_is_read_and_gone_on_from"
+    "$quickstart::test_quickstart_trains_resumes_bit_for_bit_and_samples"
 )
 
 PYTHON=${PYTHON:-$(find_other_python)}
