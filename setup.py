@@ -92,6 +92,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # Those that the tests have run on. For 3.14 all wheels of the lock exist, and nobody has run the tests.
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)],
     packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
     package_data={
         "imagen_jax.evaluation.reports": ["drawbench_prompts.csv", "pages/*"],

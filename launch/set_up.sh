@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh, test.sh, lock.sh and tpu_worker.sh. `set_up` fills .venv with exactly what requirements.lock names and with
-# this checkout; it returns at once when that is already so.
+# Sourced by the scripts that run Python. `set_up` fills .venv with exactly what requirements.lock names and with this
+# checkout; it returns at once when that is already so.
 #
 # .venv/.installed   what the folder was filled for; there only when it was filled to the end
 # .venv/.installing  the process that fills it, or filled it when it was cut off
@@ -8,7 +8,13 @@
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-python=$checkout/.venv/bin/python
+
+# Usage: use_environment FOLDER   Another folder of the checkout than .venv.
+use_environment() {
+    environment=$1
+    python=$checkout/$environment/bin/python
+}
+use_environment .venv
 
 # With a closed standard output, or after `| head -1`, the work continues.
 { : >&1; } 2>/dev/null || exec >/dev/null
@@ -35,24 +41,24 @@ set_up() {
     make_environment
     # The installers come first, because one locked package is built from source by them.
     say "Installing pip and setuptools"
-    lock_entries pip setuptools >.venv/installers.lock
-    pip_install --requirement .venv/installers.lock ||
+    lock_entries pip setuptools >"$environment/installers.lock"
+    pip_install --requirement "$environment/installers.lock" ||
         fail "the package index did not respond: connect to the network, or set PIP_INDEX_URL to a mirror, and run" \
             "this again (pip's output is above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
     pip_install --no-build-isolation --requirement requirements.lock ||
-        fail "a package could not be installed: fix pip's error above (the whole log is .venv/install.log) and run" \
-            "this again."
+        fail "a package could not be installed: fix pip's error above (the whole log is $environment/install.log)" \
+            "and run this again."
     pip_install --no-build-isolation --editable . ||
-        fail "this checkout could not be installed: see .venv/install.log."
-    fingerprint >.venv/.installed
-    rm .venv/.installing
-    say "Set up in .venv after $(minutes)"
+        fail "this checkout could not be installed: see $environment/install.log."
+    fingerprint >"$environment/.installed"
+    rm "$environment/.installing"
+    say "Set up in $environment after $(minutes)"
 }
 
 is_installed() {
-    [[ -x $python && -f .venv/.installed && ! -e .venv/.installing ]] &&
-        [[ $(fingerprint) == "$(<.venv/.installed)" ]] && is_wanted_python
+    [[ -x $python && -f "$environment/.installed" && ! -e "$environment/.installing" ]] &&
+        [[ $(fingerprint) == "$(<"$environment/.installed")" ]] && is_wanted_python
 }
 
 # Prints what .venv depends on: the lock, the metadata, Python and the folder itself (an environment cannot be moved).
@@ -79,41 +85,44 @@ python_version() {
     "$1" -IS -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null
 }
 
-# requirements.lock has been resolved for these versions.
+# requirements.lock has been resolved for these versions; free-threaded builds and PyPy need other wheels.
 is_supported() {
-    "$1" -IS -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
+    "$1" -IS -c 'import sys
+version = sys.version_info[:2]
+sys.exit(not (3, 11) <= version < (3, 15) or sys.implementation.name != "cpython" or "t" in sys.abiflags)' 2>/dev/null
 }
 
 make_environment() {
     local base started_by
     base=$(find_python) # before anything is deleted
-    mkdir -p .venv
-    if [[ -e .venv/.installing ]]; then
-        started_by=$(<.venv/.installing)
+    mkdir -p "$environment"
+    if [[ -e "$environment/.installing" ]]; then
+        started_by=$(<"$environment/.installing")
         refuse_if_running "$started_by"
         say "An earlier set-up was interrupted: starting again (pip still has its downloads)"
         empty_environment
-    elif [[ -f .venv/pyvenv.cfg ]] && ! is_wanted_python; then
-        say "The Python of .venv is missing or has another version: starting again"
+    elif [[ -f "$environment/pyvenv.cfg" ]] && ! is_wanted_python; then
+        say "The Python of $environment is missing or has another version: starting again"
         empty_environment
     fi
-    echo $$ >.venv/.installing
+    echo $$ >"$environment/.installing"
     if [[ ! -x $python ]]; then
         check_disk 3
-        say "Making .venv with $base ($(python_version "$base"))"
-        "$base" -m venv .venv || fail "$base could not make .venv: see its output above."
+        say "Making $environment with $base ($(python_version "$base"))"
+        "$base" -m venv "$environment" || fail "$base could not make $environment: see its output above."
     fi
 }
 
 # The mark stays to the end, so that a deletion that is cut off is not taken for an environment.
 empty_environment() {
-    echo $$ >.venv/.installing
-    rm -rf .venv/* .venv/.installed .venv/.extra-*
+    echo $$ >"$environment/.installing"
+    rm -rf "${environment:?}"/* "$environment/.installed" "$environment/.extra-"*
 }
 
 refuse_if_running() {
     if [[ $1 != "$$" ]] && kill -0 "$1" 2>/dev/null; then
-        fail "process $1 seems to be setting up .venv now: wait for it, or delete .venv if there is no such process."
+        fail "process $1 seems to be setting up $environment now: wait for it, or delete $environment if there is" \
+            "no such process."
     fi
 }
 
@@ -126,28 +135,67 @@ check_disk() {
             "again."
 }
 
+# Prints the path of the Python to make the environment with: PYTHON, or the best of this machine.
 find_python() {
     local candidate
     if [[ -n ${PYTHON:-} ]]; then
         is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.14: set PYTHON to one."
-        check_venv "$PYTHON"
+        "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail_without_venv "$PYTHON"
+        command -v "$PYTHON"
         return
     fi
-    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
-        if is_supported "$candidate"; then
-            check_venv "$candidate"
-            return
-        fi
-    done
+    candidate=$(best_python 1)
+    if [[ -n $candidate ]]; then
+        printf '%s\n' "$candidate"
+        return
+    fi
+    while read -r candidate; do
+        ! is_supported "$candidate" </dev/null || fail_without_venv "$candidate"
+    done < <(list_pythons)
     fail "no Python of version 3.11 to 3.14 was found: install one, or pass it, as in PYTHON=/path/to/python3 bash $0."
 }
 
-# Prints the Python's path when it can make environments.
-check_venv() {
-    "$1" -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "$1 cannot make virtual environments: install its venv module (on Debian and Ubuntu" \
-            "apt-get install python3-venv)."
-    command -v "$1"
+fail_without_venv() {
+    fail "$1 cannot make virtual environments, or lacks a standard module: install it whole (on Debian and Ubuntu" \
+        "apt-get install python3-venv)."
+}
+
+# Usage: best_python CONDITION   Prints the path of the best Python whose rank and version meet a condition of awk, as in
+# 'version == "3.11"'; nothing if there is none.
+best_python() {
+    rank_pythons | awk "{rank = \$1; version = \$2} ($1) && !found++"' {sub(/^[^ ]+ [^ ]+ /, ""); print}'
+}
+
+# Prints the Pythons that can make an environment, best first: rank, version and path, as in "4 3.13 /bin/python3.13".
+rank_pythons() {
+    local candidate ranked
+    list_pythons | while read -r candidate; do
+        if is_supported "$candidate" </dev/null && ranked=$(rank_python "$candidate" </dev/null); then
+            printf '%s %s\n' "$ranked" "$candidate"
+        fi
+    done | sort -s -k 1,1nr
+}
+
+# Prints rank and version. The newest is the best, except that 3.14 is untested, and that 3.12.1 crashes in a garbage
+# collection when it holds many compiled programs. A Python that was built without a system library lacks its module.
+rank_python() {
+    "$1" -IS -c 'import sys, bz2, ctypes, ensurepip, lzma, ssl, venv
+version = sys.version_info[:2]
+early = version == (3, 12) and sys.version_info[2] < 4
+print(1 if early else {11: 2, 12: 3, 13: 4, 14: 0}[version[1]], "%d.%d" % version)' 2>/dev/null
+}
+
+# Prints the paths of all Pythons: those of the PATH, pyenv's and uv's.
+list_pythons() {
+    local pyenv uv
+    pyenv=${PYENV_ROOT:-$(pyenv root 2>/dev/null || printf '%s/.pyenv' "${HOME:-}")}
+    uv=${UV_PYTHON_INSTALL_DIR:-$(uv python dir 2>/dev/null ||
+        printf '%s/uv/python' "${XDG_DATA_HOME:-${HOME:-}/.local/share}")}
+    {
+        type -aP python3 python3.14 python3.13 python3.12 python3.11 python || true
+        compgen -G "$pyenv/versions/*/bin/python3" || true
+        compgen -G "$uv/*/bin/python3" || true
+    } | grep -vF "$checkout/.venv" || true
 }
 
 # Usage: lock_entries NAME...   Prints these packages' lines of requirements.lock, hashes included.
@@ -160,16 +208,16 @@ lock_entries() {
 # Usage: install_extra EXTRA GIBIBYTES WHAT...   After `set_up`. Such packages come with needs of their own, so pip
 # resolves them, held to the versions of the lock.
 install_extra() {
-    local extra=$1 mark=.venv/.extra-$1
+    local extra=$1 mark=$environment/.extra-$1
     if [[ -f $mark ]] && cat setup.py requirements.lock | cmp -s - "$mark"; then
         return
     fi
     check_disk "$2"
     say "Installing ${*:3}"
     # With the markers, for a package may have one version for each Python.
-    sed -n 's/^\([a-zA-Z][^ ]*==.*[^ \\]\) *\\$/\1/p' requirements.lock >.venv/locked_versions.txt
+    sed -n 's/^\([a-zA-Z][^ ]*==.*[^ \\]\) *\\$/\1/p' requirements.lock >"$environment/locked_versions.txt"
     PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
-        --constraint .venv/locked_versions.txt --editable ".[$extra]" ||
+        --constraint "$environment/locked_versions.txt" --editable ".[$extra]" ||
         fail "the packages of the extra '$extra' could not be installed: fix pip's error above and run this again."
     cat setup.py requirements.lock >"$mark"
 }
@@ -177,7 +225,7 @@ install_extra() {
 # Runs pip without resolving, since the lock is complete, and shows every tenth package of the many lines it prints.
 pip_install() {
     "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off --no-deps "$@" 2>&1 |
-        tee -a .venv/install.log |
+        tee -a "$environment/install.log" |
         { awk '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
                /^ *(ERROR|error)/ {print "    " $0; fflush()}' 2>/dev/null || cat >/dev/null; }
 }

@@ -3,9 +3,12 @@
 #
 #     bash launch/test.sh
 #     bash launch/test.sh tests/sampling -k ddim
+#     bash launch/test.sh --thorough           also the tests that kill, damage, fuzz or wait for minutes
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
 #                                             with libtpu; all of them are installed into .venv,
-#                                             and on Debian, as root, the stamps of Tux Paint and Chromium
+#                                             and on Debian, as root, the stamps of Tux Paint and Chromium;
+#                                             with Python 3.11 if there is one: if .venv has another, .venv-references
+#                                             takes its place
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
@@ -19,6 +22,13 @@ for argument in "$@"; do
     esac
 done
 
+# CI has a build of torch for CPUs on Python 3.11 alone. An environment of another Python stays as it is.
+choose_references_python() {
+    [[ -z ${PYTHON:-} ]] || return 0
+    PYTHON=$(best_python 'version == "3.11"')
+    [[ -z $PYTHON || ! -x $python ]] || is_wanted_python || use_environment .venv-references
+}
+
 # Real images for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped.
 install_debian_packages() {
     local packages=(tuxpaint-stamps-default chromium chromium-driver)
@@ -26,23 +36,28 @@ install_debian_packages() {
         return
     fi
     say "Installing ${packages[*]}"
-    { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } >.venv/debian.log 2>&1 ||
-        say "They can't be installed (see .venv/debian.log): their tests are skipped"
+    { apt-get -qq update && apt-get -qq install --no-install-recommends "${packages[@]}"; } \
+        >"$environment/debian.log" 2>&1 ||
+        say "They can't be installed (see $environment/debian.log): their tests are skipped"
 }
 
 install_reference_packages() {
-    local list=tests/reference/packages.txt folder=.venv/reference_packages
+    local list=tests/reference/packages.txt folder=$environment/reference_packages
     if cmp -s "$list" "$folder/installed.txt"; then
         return
     fi
     say "Installing $(grep -c '^[a-z]' "$list") packages for comparing metrics"
     rm -rf "$folder"
-    pip_install --target "$folder" --requirement "$list" || fail "they could not be installed: see .venv/install.log."
+    pip_install --target "$folder" --requirement "$list" ||
+        fail "they could not be installed: see $environment/install.log."
     # One of them brings a package of that name, which would hide ours.
     rm -rf "$folder/tests"
     cp "$list" "$folder/installed.txt"
 }
 
+if [[ $with_references == true ]]; then
+    choose_references_python
+fi
 set_up
 if [[ $with_references == true ]]; then
     install_extra tpu 2 "the TPU compiler"

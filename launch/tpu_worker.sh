@@ -32,12 +32,12 @@ choose_python() {
     if (find_python) >/dev/null 2>&1; then
         return
     fi
-    say "No Python of version 3.11 to 3.14 here: installing 3.12 with uv"
+    say "No Python of version 3.11 to 3.14 here: installing 3.13 with uv"
     python3 -m pip install --quiet --user --disable-pip-version-check uv==0.13.9 ||
         fail "uv could not be installed: see pip's output above. A worker without an external address needs Cloud NAT."
-    python3 -m uv python install --quiet 3.12 ||
-        fail "uv could not fetch Python 3.12: see its output above, or make an image with Python 3.11 to 3.14."
-    PYTHON=$(python3 -m uv python find --managed-python 3.12)
+    python3 -m uv python install --quiet 3.13 ||
+        fail "uv could not fetch Python 3.13: see its output above, or make an image with Python 3.11 to 3.14."
+    PYTHON=$(python3 -m uv python find --managed-python 3.13)
     export PYTHON
 }
 

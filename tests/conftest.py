@@ -38,7 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REFERENCE_PACKAGES = Path(__file__).parents[1] / ".venv" / "reference_packages"
+REFERENCE_PACKAGES = Path(sys.prefix) / "reference_packages"
 if REFERENCE_PACKAGES.is_dir():
     # What launch/test.sh installs without its needs; last, so that it hides nothing.
     sys.path.append(str(REFERENCE_PACKAGES))

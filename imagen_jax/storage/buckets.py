@@ -54,6 +54,7 @@ def open_bucket_path(text: str) -> epath.Path:
         raise UserError(f"{text} is in a bucket, and gcsfs is not installed: {INSTALL}")
     # If TensorFlow is installed, etils uses its file system by default. We want gcsfs on every machine.
     os.environ.setdefault("EPATH_USE_TF", "false")
+    fsspec.register_implementation("gcs", "imagen_jax.storage.bucket_files.BucketFileSystem", clobber=True)
     # A cached listing lacks objects that other writers add, such as tensorstore with a checkpoint's arrays.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return epath.Path(text)

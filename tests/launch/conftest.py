@@ -77,3 +77,14 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory):
+    """All programs of this machine except Pythons, and what finds Pythons."""
+    folder = tmp_path_factory.mktemp("tools")
+    for place in os.environ["PATH"].split(":"):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if not program.name.startswith(("python", "pyenv", "uv")) and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return folder

@@ -123,17 +123,17 @@ def test_a_worker_without_an_installation_is_an_error(worker):
     assert "error: " in refused.stderr
 
 
-def test_an_old_python_is_replaced_by_one_of_uv(worker, tmp_path):
+def test_an_old_python_is_replaced_by_one_of_uv(worker, tools, tmp_path):
     # The machine has only a Python of version 3.10, and its pip and uv do as they are told.
     programs = tmp_path / "programs"
     programs.mkdir()
-    for program in ("python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"):
-        (programs / program).write_text(
-            '#!/bin/sh\ncase "$*" in\n'
-            '"-m pip install"* | "-m uv python install"*) echo "$*" >>"$CALLS" ;;\n'
-            '"-m uv python find"*) echo "$NEWER" ;;\n*) exit 1 ;;\nesac\n'
-        )
-        (programs / program).chmod(0o755)
+    old = programs / "python3"
+    old.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '"-m pip install"* | "-m uv python install"*) echo "$*" >>"$CALLS" ;;\n'
+        '"-m uv python find"*) echo "$NEWER" ;;\n*) exit 1 ;;\nesac\n'
+    )
+    old.chmod(0o755)
     newer = tmp_path / "newer"
     newer.write_text('#!/bin/sh\ncase "$*" in\n*venv*.venv*) echo "makes $*" >>"$CALLS"; exit 1 ;;\nesac\nexit 0\n')
     newer.chmod(0o755)
@@ -141,8 +141,8 @@ def test_an_old_python_is_replaced_by_one_of_uv(worker, tmp_path):
         shutil.copy(LAUNCH.parent / file, worker.checkout)
     shutil.rmtree(worker.checkout / ".venv")
     calls = tmp_path / "calls"
-    worker.call("install", PATH=f"{programs}:{os.environ['PATH']}", CALLS=str(calls), NEWER=str(newer))
+    worker.call("install", PATH=f"{programs}:{tools}", CALLS=str(calls), NEWER=str(newer))
     installed, fetched, made = calls.read_text().splitlines()
     assert installed.startswith("-m pip install") and "uv==" in installed
-    assert fetched == "-m uv python install --quiet 3.12"
+    assert fetched == "-m uv python install --quiet 3.13"
     assert made == "makes -m venv .venv"
