@@ -28,6 +28,15 @@ PHRASES = re.compile(
 """In docstrings and comments."""
 
 
+MESSAGES = re.compile(
+    r"\b(mends?|mended|anew|whoever|nobody|bar the)\b|(?<!there )\b(is|are) no\b(?! longer| more)", re.IGNORECASE
+)
+"""In messages, help of flags and other texts of the program."""
+
+FINGERPRINTED = {"caption is no text"}
+"""Texts that are part of a fingerprint, so that a preparation which an earlier version has begun can resume."""
+
+
 def names_in(tree: ast.Module) -> Iterator[str]:
     """Every name that a module defines."""
     for node in ast.walk(tree):
@@ -49,10 +58,21 @@ def prose_in(source: str) -> Iterator[str]:
             yield token.string
 
 
+def messages_in(tree: ast.Module) -> Iterator[str]:
+    """The texts of a module that are not docstrings."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
 def find_banned(source: str) -> list[str]:
     """The banned names and phrases of a module."""
-    names = [name for name in names_in(ast.parse(source)) if name in NAMES or LIMITS.fullmatch(name)]
-    return names + [match[0].strip() for text in prose_in(source) for match in PHRASES.finditer(text)]
+    tree = ast.parse(source)
+    names = [name for name in names_in(tree) if name in NAMES or LIMITS.fullmatch(name)]
+    names += [match[0].strip() for text in prose_in(source) for match in PHRASES.finditer(text)]
+    messages = [text for text in messages_in(tree) if text not in FINGERPRINTED]
+    return names + [match[0] for text in messages for match in MESSAGES.finditer(text)]
 
 
 def test_banned_words_stay_out():
@@ -68,3 +88,4 @@ def test_a_banned_word_is_found():
         "Whoever", "begins anew", "x: likewise.",
     ]  # fmt: skip
     assert find_banned("# it goes on\n") == ["goes on"]
+    assert find_banned('raise UserError(f"{x} is no flag: mend it, there is no other")\n') == ["is no", "mend"]

@@ -61,7 +61,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         check_total(state, len(content))
         return {name: view_tensor(tensor, storages[tensor.storage]) for name, tensor in state.items()}
     except DAMAGE as error:
-        raise UserError(f"{path} is damaged or truncated, or no PyTorch file ({error}): fetch it again") from error
+        raise UserError(f"{path} is damaged or truncated, or not a PyTorch file ({error}): fetch it again") from error
 
 
 def check_total(state: dict[str, Tensor], size: int) -> None:
@@ -141,10 +141,12 @@ def check_state(state: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(state, Module):
         return dict(tensors_below(state))
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds no state dict: save model.state_dict() and nothing else")
+        raise UserError(f"{path} has no state dict: save model.state_dict() and nothing else")
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise UserError(f"{path} holds {name!r}, which is no tensor: save model.state_dict() and nothing else")
+            raise UserError(
+                f"{path} contains {name!r}, which is not a tensor: save model.state_dict() and nothing else"
+            )
     return state
 
 

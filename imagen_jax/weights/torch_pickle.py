@@ -98,7 +98,7 @@ def check_pickle(file: BytesIO, path: Path) -> None:
         popped = is_text[start:]
         del is_text[start:]
         if name in ITEMS and not all(popped[1::2]):
-            raise TypeError("a key of a dict is no text")
+            raise TypeError("a key of a dict is not a string")
         if name in UPDATES:
             is_text.append(popped[0])
         elif name in RECALLS:
@@ -156,7 +156,7 @@ def make_tensor(
     """
     # Checked here: comparing or printing nested tuples of a few bytes can take forever.
     if not isinstance(storage, Storage) or not all(map(is_integers, ([offset], shape, strides))):
-        raise ValueError("a tensor is made of what is no storage, or no integers")
+        raise ValueError("a tensor is made from something other than a storage and integers")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 

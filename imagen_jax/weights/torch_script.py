@@ -80,7 +80,7 @@ def check_list(values: Any) -> list[Any]:
         TypeError: it is not a list.
     """
     if not isinstance(values, list):
-        raise TypeError("a list of integers is no list")
+        raise TypeError("a list of integers is not a list")
     return values
 
 

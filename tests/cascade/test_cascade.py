@@ -124,6 +124,7 @@ def test_no_prompt_compiles_anything_again(cascade):
     assert set(before.values()) == {1}
 
 
+@pytest.mark.thorough
 def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(workdirs, monkeypatch):
     monkeypatch.setattr(cascades, "MAX_TRAJECTORIES", 1)
     cascade = load_cascade(workdirs[:1], {"steps": 2, "guidance": 1.0}, batch_size=1)

@@ -37,7 +37,7 @@ from tests.data.mutations import allowing_user_error, in_time, mutated, often
 from tests.data.part_sources import draw, encode, listed, record
 
 # Pillow warns of odd metadata; a program prints it and goes on.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 MOST_MEMORY = 2**30
 

@@ -17,7 +17,7 @@ from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import plain
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 STEPS, BAD = 12, range(7, 10)
 
@@ -77,7 +77,6 @@ def metrics_of(workdir):
     return [str({name: line[name] for name in names}) for line in read_metrics(workdir)]
 
 
-@pytest.mark.thorough
 def test_a_run_rewinds_and_a_killed_one_does_the_same(data, tmp_path, monkeypatch):
     config, fed = make_config(data, on_nonfinite="rewind"), {}
     with monkeypatch.context() as patch:

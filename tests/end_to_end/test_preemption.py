@@ -120,6 +120,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_continues(run, whole, 
     assert all(np.array_equal(a, b) for a, b in zip(plain(train(config, tmp_path / "run")), state, strict=True))
 
 
+@pytest.mark.thorough
 @BOTH_WAYS
 def test_data_workers_that_get_the_signal_too_make_the_batches_that_are_needed(run, whole, tmp_path, number, status):
     _, _, losses = whole

@@ -23,6 +23,7 @@ from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
+from tests.tiers import thorough_except
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +97,7 @@ def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_pat
 
 
 @pytest.mark.parametrize("way", ["deleted", "moved", "replaced"])
-@pytest.mark.parametrize("at", [3, STEPS])
+@pytest.mark.parametrize("at", thorough_except([3], [3, STEPS]))
 def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_path, compiled_once, monkeypatch, way, at):
     monkeypatch.setattr("imagen_jax.train.make_training", compiled_once)
     workdir, seen = tmp_path / "run", []
@@ -149,12 +150,29 @@ QUICKSTART = "--config=configs/quickstart.py:base,smoke"
     ("module", "flags", "folder"),
     [
         ("train", (QUICKSTART, "--workdir={held}"), "{held}"),
-        ("train_classifier", ("--config=configs/openmoji_classifier.py:,smoke", "--workdir={held}"), "{held}"),
+        pytest.param(
+            "train_classifier",
+            ("--config=configs/openmoji_classifier.py:,smoke", "--workdir={held}"),
+            "{held}",
+            marks=pytest.mark.thorough,
+        ),
         ("evaluate", ("--out={held}",), "{held}"),
-        ("prepare_data", ("--source=folder", "--option=folder={images}", "--out={held}"), "{held}"),
-        ("embed_captions", ("--data={data}", "--encoder=minilm"), "{data}/embeddings"),
-        ("export_weights", (f"--workdir={BASE}", "--out={held}"), "{held}"),
-        ("import_weights", ("--format=imagen_jax", f"--source={BASE}", "--out={held}"), "{held}"),
+        pytest.param(
+            "prepare_data",
+            ("--source=folder", "--option=folder={images}", "--out={held}"),
+            "{held}",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            "embed_captions", ("--data={data}", "--encoder=minilm"), "{data}/embeddings", marks=pytest.mark.thorough
+        ),
+        pytest.param("export_weights", (f"--workdir={BASE}", "--out={held}"), "{held}", marks=pytest.mark.thorough),
+        pytest.param(
+            "import_weights",
+            ("--format=imagen_jax", f"--source={BASE}", "--out={held}"),
+            "{held}",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_every_command_that_writes_a_folder_refuses_one_in_use(module, flags, folder, tmp_path, own_images):

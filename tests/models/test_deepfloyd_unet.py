@@ -21,6 +21,7 @@ from imagen_jax.weight_formats.deepfloyd_tensors import (
 from imagen_jax.weights.named_tensors import parameter_shapes
 from tests.reference.deepfloyd_models import SETTINGS, make_inputs, make_tensors
 from tests.reference.make_deepfloyd_reference import GOLDEN, project
+from tests.tiers import thorough_except
 
 
 def build(settings):
@@ -65,7 +66,7 @@ def golden_tensors(golden, name):
     return make_tensors({key: tuple(shape) for key, shape in shapes.items()})
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", thorough_except(["stage_1"], SETTINGS))
 def test_output_and_gradients_equal_diffusers(name, golden):
     tensors = golden_tensors(golden, name)
     output, gradients = output_and_gradients(name, tensors)

@@ -158,7 +158,7 @@ def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
         jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
         print(float(jax.jit(lambda x: x * 3 + 1)(2.0)), "/jax/compilation_cache/cache_hits" in found)
         """
-    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "IMAGEN_JAX_CACHE": ""}
     first, second = (run(tmp_path, body, variables=cache).stdout for _ in range(2))
     assert (first.strip(), second.strip()) == ("7.0 False", "7.0 True")
     (folder,) = (tmp_path / "cache" / "imagen-jax" / "xla").iterdir()

@@ -179,6 +179,7 @@ def test_a_version_of_jax_without_the_service_is_named(monkeypatch):
     assert jax.__version__ in str(raised.value)
 
 
+@pytest.mark.thorough
 def test_others_that_never_come_are_a_sentence():
     """JAX aborts the process then."""
     program = "\n".join(

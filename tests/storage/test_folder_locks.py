@@ -116,6 +116,7 @@ def test_the_error_names_the_holder_and_a_killed_one_leaves_nothing_behind(targe
     assert not (target.folder / LOCK).exists()
 
 
+@pytest.mark.thorough
 def test_waiting_for_a_lease_is_printed(target, capsys):
     holder = target.hold()
     holder.kill()
@@ -177,6 +178,7 @@ def delete_and_wait(target):
     time.sleep(0.6)
 
 
+@pytest.mark.thorough
 def test_who_was_held_up_for_too_long_has_lost_it(target):
     """Stopped, or without its network, while another one took over."""
     if target.kind == "disk":

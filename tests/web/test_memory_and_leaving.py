@@ -167,6 +167,7 @@ def test_orders_whose_client_has_left_are_dropped(follows):
         assert server.follow(names[0])[-1]["problem"], "with the reason"
 
 
+@pytest.mark.thorough
 def test_an_order_that_somebody_follows_may_wait_for_long():
     cascade = StandIn()
     with served(cascade, patience=0.5) as server:
@@ -221,6 +222,7 @@ def test_an_image_that_alone_is_larger_than_the_history_is_still_sent():
             assert server.ask(last["picture"])[0] == 200
 
 
+@pytest.mark.thorough
 def test_no_order_is_shown_the_preview_of_another():
     """Estimates arrive late, as they may from an accelerator."""
 

@@ -189,7 +189,7 @@ def test_what_an_imported_stage_can_not_do_is_an_error(workdirs, sources, tmp_pa
         load_stage(tmp_path / "foreign")
     cascade = load_cascade(workdirs[:1], {"guidance": 1.0})
     assert "learned variance" in cascade.describe()["stage_0"]
-    with pytest.raises(UserError, match="negative prompt"):
+    with pytest.raises(UserError, match="--negative_prompt"):
         next(cascade.draw(["red apple"], negative_prompt="panda"))
 
 
@@ -281,6 +281,7 @@ def test_bad_files_are_errors_and_nothing_is_written(source, tmp_path, spoil, fa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workdirs, bucket):
     source = upload(sources["stage_1"], bucket / "IF-I")
     (source / "LICENSE").write_bytes(b"the licence")
@@ -296,7 +297,7 @@ def test_weights_are_imported_from_a_bucket_and_exported_into_one(sources, workd
         export_stage("imagen_jax", bucket / "run", bucket / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_commands_import_and_sample(sources, tmp_path):
     def run(main, *flags):
         command = [sys.executable, "-m", f"imagen_jax.{main}", *flags]

@@ -21,7 +21,7 @@ MAX_DEVIATIONS = 10.0
 """Max standard deviations above the median. The loss has a long tail: with 5, normal runs would report spikes."""
 
 MIN_SPREAD = 0.01
-"""Min spread, as a fraction of the median, so that a small change of a nearly constant loss is no spike."""
+"""Min spread, as a fraction of the median, so that a small change of a nearly constant loss is not a spike."""
 
 TO_STANDARD_DEVIATION = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""

@@ -1,0 +1,11 @@
+"""Cases of a test, of which some run with ``--thorough`` alone."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def thorough_except(kept: Collection[Any], cases: Iterable[Any]) -> list[Any]:
+    """The cases; all but those that are kept are marked as thorough."""
+    return [case if case in kept else pytest.param(case, marks=pytest.mark.thorough) for case in cases]
