@@ -6,7 +6,7 @@ from imagen_jax.errors import UserError
 
 DTYPE = flags.DEFINE_string("dtype", None, "Compute dtype of the networks: float32 or bfloat16. Default: as trained.")
 
-GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 samples without guidance. One value, or one per stage.")
+GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight w; 1 for none. One value, or one per stage.")
 GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs; there is no guidance outside them.")
 BATCHED_GUIDANCE = flags.DEFINE_bool("batched_guidance", None, "Call networks once with twice the batch: faster.")
 STEPS = flags.DEFINE_list("steps", None, "Number of denoising steps. One value, or one per stage.")
