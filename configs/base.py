@@ -1,34 +1,11 @@
 """All keys of a config, with their defaults: each experiment starts from these and says only what it changes.
 
-The fields of ``imagen_jax.config.sections`` are the keys, and describe them. This is the only config file that imports
-the package.
+    from configs.base import base      config = base(); config.training.steps = 1000
+
+The fields of ``imagen_jax.config.sections`` are the keys, and describe them. The package makes the config from them, so
+that a config file outside the checkout can start from it too: ``from imagen_jax.config.base import base``.
 """
 
-from collections.abc import Mapping
-from typing import get_origin
+from imagen_jax.config.base import base, classifier_base
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from imagen_jax.config.reading import key_defaults, key_types
-from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
-
-
-def base() -> ConfigDict:
-    """The keys of a stage's config. Those without a default are None: the experiment sets them."""
-    return make_config(SECTIONS)
-
-
-def classifier_base() -> ConfigDict:
-    """The keys of the config of a noisy classifier, as ``base`` has those of a stage."""
-    return make_config(CLASSIFIER_SECTIONS)
-
-
-def make_config(sections: Mapping[str, type[Section]]) -> ConfigDict:
-    """The keys of these sections, and a seed."""
-    config = ConfigDict({"seed": 0})
-    for name, section in sections.items():
-        # A placeholder is None and has a type, so that the command line can set the key.
-        keys = {key: placeholder(get_origin(kind) or kind) for key, kind in key_types(section).items()}
-        config[name] = ConfigDict(keys | key_defaults(section))
-    return config
+__all__ = ["base", "classifier_base"]

@@ -22,7 +22,7 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from configs import base as defaults
+from imagen_jax.config import base as defaults
 
 
 def get_config(variant: str = "base") -> ConfigDict:
@@ -84,7 +84,7 @@ def common() -> ConfigDict:
         "rainbow",
         "red heart",
     )
-    return config
+    return config.copy_and_resolve_references()
 
 
 def base() -> ConfigDict:

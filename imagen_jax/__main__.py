@@ -8,6 +8,7 @@
 """
 
 import ast
+import os
 import runpy
 import sys
 from importlib.abc import InspectLoader
@@ -57,6 +58,9 @@ def run(name: str) -> None:
     if name == "train":
         restart_with_large_pages()
     del sys.argv[1]
+    # ``python -m`` has it already. A config file can then import its neighbours, as in ``from configs import base``.
+    if {"", os.getcwd()}.isdisjoint(sys.path):
+        sys.path.append(os.getcwd())
     runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
 
 

@@ -23,7 +23,7 @@ from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import Training, make_training
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.previews import is_drawn, make_preview
+from imagen_jax.cascade.previews import check_preview, is_drawn, make_preview
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import DataConfig
@@ -162,6 +162,7 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
     """
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
+    check_preview(config)
     stage = build_stage(config)
     training = make_training(config, stage)
     transform = make_transform(config.data, config.stage.crop, stage)

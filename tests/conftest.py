@@ -21,7 +21,8 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 # Compiled programs, of this session alone. JAX does not write its files whole, so each worker has a folder of its own;
 # our cache of the programs that commands compile bears two writers.
-os.environ.setdefault("IMAGEN_JAX_CACHE", tempfile.mkdtemp(prefix="imagen-jax-tests-"))
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
     os.environ["IMAGEN_JAX_CACHE"], os.environ.get("PYTEST_XDIST_WORKER", "main")
 )
@@ -49,7 +50,7 @@ jaxtyping.install_import_hook("imagen_jax", "beartype.beartype")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--thorough``."""
-    parser.addoption("--thorough", action="store_true", help="run the slow tests of rare failures too")
+    parser.addoption("--thorough", action="store_true", help="run the tests marked thorough too")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
@@ -68,7 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish() -> None:
     """Removes the session's compiled programs, and undoes ``gc.freeze``, for Hypothesis looks for references."""
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["IMAGEN_JAX_CACHE"], ignore_errors=True)
     gc.unfreeze()
 
 

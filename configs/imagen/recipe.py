@@ -47,7 +47,7 @@ def common() -> ConfigDict:
         "a close photograph of a dandelion after rain",
     )
     config.mesh.fsdp = 8
-    return config
+    return config.copy_and_resolve_references()
 
 
 def super_resolution(low_resolution: int, resolution: int, crop: int | None = None) -> ConfigDict:

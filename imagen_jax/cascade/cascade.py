@@ -208,9 +208,7 @@ class Cascade:
         if edit.begins_with_image and any(
             isinstance(one, ImageRequest) and one.to_seed is not None for one in requests
         ):
-            raise UserError(
-                "--to_seed starts from noise, --strength and --invert start from the image: leave one of them out"
-            )
+            raise UserError("--to_seed can't be combined with --strength or --invert: leave one of them out")
         size = self.batch_size_for(len(requests))
         for start in range(0, len(requests), size):
             batch = [ImageRequest(one) if isinstance(one, str) else one for one in requests[start : start + size]]

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_model
+from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.stage import Params, abstract_params, build_stage
 from imagen_jax.errors import UserError, lookup
@@ -107,7 +107,7 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfi
     saved = read_stage_config(source)
     purpose = "a stage: import a folder of DeepFloyd IF with --format=deepfloyd_if"
     require_sections(saved, MODEL_SECTIONS, source, purpose)
-    config = read_model(saved)
+    config = read_saved_model(saved, source)
     changed: dict[str, str] = {}
     if choices.text_encoder is not None:
         changed["folder"] = str(absolute(choices.text_encoder))

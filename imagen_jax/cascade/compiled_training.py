@@ -97,18 +97,19 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
     shapes = jax.eval_shape(first_state)
     placement = place_state(shapes, parameter_axes(stage), mesh)
     batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
-    batch_size, pieces = config.training.batch_size, config.training.gradient_accumulation
-    cut = batch_placement(mesh, batch_size)
-    each = batch_size // num_batch_shards(mesh)
-    if pieces < 1 or each % pieces:
+    batch_size, accumulation = config.training.batch_size, config.training.gradient_accumulation
+    batch_sharding = batch_placement(mesh, batch_size)
+    per_device = batch_size // num_batch_shards(mesh)
+    if accumulation < 1 or per_device % accumulation:
         raise UserError(
-            f"--config.training.gradient_accumulation={pieces} does not divide a batch of {batch_size} over "
-            f"{num_batch_shards(mesh)} devices: set it to a divisor of {each}"
+            f"--config.training.gradient_accumulation={accumulation} does not divide the {per_device} images of each "
+            f"device (batch_size {batch_size} over {num_batch_shards(mesh)} devices): set it to a divisor of "
+            f"{per_device}"
         )
     return Training(
         step,
         first_state,
         place_shapes(shapes, placement),
-        place_shapes(batch, cut),
+        place_shapes(batch, batch_sharding),
         mesh,
     )

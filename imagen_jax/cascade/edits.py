@@ -42,7 +42,7 @@ class Edit:
             None samples all of it.
         strength: fraction of the steps that are taken, above 0 and up to 1. They start from the image noised to that
             level; 1 starts from pure noise.
-        resample: number of times that each stretch of steps is taken (RePaint), at least 1.
+        resample: number of passes over each segment of steps (RePaint's resampling), at least 1; 1 resamples nothing.
         invert: a caption of the image. Sampling starts from the noise that DDIM inversion finds with this caption.
         later_prompt: prompt of the stages after the first, instead of the request's.
     """
@@ -64,19 +64,19 @@ class Edit:
         invert: str | None = None,
         later_prompt: str | None = None,
     ) -> None:
-        """Converts image and mask to pixels, and checks the parts against each other.
+        """Converts image and mask to pixels, and checks that the arguments are consistent.
 
         Args:
             image: a path, a Pillow image, or a uint8 array, (height, width) or (height, width, 1, 3 or 4).
             mask: a path, a Pillow image, or a uint8 array of those shapes, white where the image is sampled again; or
                 an array of booleans or of floats from 0 to 1, (height, width).
             strength: fraction of the steps that are taken, above 0 and up to 1.
-            resample: number of times that each stretch of steps is taken, at least 1.
+            resample: number of passes over each segment of steps, at least 1.
             invert: caption of the image; not with ``mask`` or ``strength``.
             later_prompt: prompt of the later stages, for cascades of several stages.
 
         Raises:
-            UserError: an image can't be read, a number is out of range, or the parts contradict each other.
+            UserError: an image can't be read, a number is out of range, or the arguments contradict each other.
         """
         parts: dict[str, Any] = {
             "image": None if image is None else pixels_of(image),
@@ -103,9 +103,9 @@ class Edit:
                 "of it white, or crop image and mask around the white part"
             )
         if self.invert is not None and (self.mask is not None or self.strength != 1.0):
-            raise UserError("--invert starts from the noise of the whole image: leave --mask and --strength out")
+            raise UserError("--invert can't be combined with --mask or --strength: leave them out")
         if self.resample > 1 and self.mask is None:
-            raise UserError("--resample fits the sampled part to the part that --mask keeps: give a --mask too")
+            raise UserError("--resample has no effect without --mask: give a --mask too")
         # Both functions check the range of their number, so that the error comes before sampling.
         _ = (end_of_trajectory(self.strength), resample(self.resample))
 
@@ -156,7 +156,7 @@ NO_EDIT = Edit()
 
 
 def resize(square: Float[np.ndarray, "size size 3"], resolution: int) -> Float[np.ndarray, "new new 3"]:
-    """Resizes a square image in [-1, 1]: downwards by exact area means, upwards by Lanczos."""
+    """Resizes a square image in [-1, 1]: downsamples by area averaging, upsamples with Lanczos."""
     if square.shape[0] >= resolution:
         return resize_area(square, resolution)
     channels = [Image.fromarray(square[..., channel]) for channel in range(3)]

@@ -1,17 +1,19 @@
-"""The config of a stage or a classifier as frozen values, made once where a program starts.
+"""The config of a stage or a classifier as frozen dataclasses, built once at the start of a program.
 
 config of ``--config``, or saved config of a workdir -> ``Experiment``, ``ModelConfig`` or ``ClassifierExperiment``
 
-Functions take these, one of their sections, or single values, and no ``ConfigDict``.
+Functions take one of these, a section, or single values, never a ``ConfigDict``.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from absl import logging
+
 from imagen_jax.cascade.settings import ELSEWHERE
-from imagen_jax.config.reading import Given, fit, read_section, to_plain
+from imagen_jax.config.reading import Given, fit, key_types, known_keys, read_section, to_plain
 from imagen_jax.config.sections import (
     CLASSIFIER_SECTIONS,
     SECTIONS,
@@ -30,6 +32,7 @@ from imagen_jax.config.sections import (
 )
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.runtime.renamed import rename_config_keys, rename_saved_keys
+from imagen_jax.storage.paths import Path
 from imagen_jax.training.workdir import FINGERPRINTS
 
 MODEL_SECTIONS = ("network", "sampling", "stage", "text")
@@ -134,8 +137,18 @@ def read_classifier_experiment(config: Given) -> ClassifierExperiment:
     Raises:
         UserError: as ``read_experiment``.
     """
-    sections = read_sections(config, CLASSIFIER_SECTIONS)
-    return ClassifierExperiment(**sections, given=to_plain(config))
+    if isinstance(config, Mapping):
+        config = rename_saved_keys(config)
+    else:
+        rename_config_keys(config)
+    given = to_plain(config)
+    training = given.get("training")
+    if isinstance(training, Mapping):
+        # A config that started from a stage's has more keys there, which a classifier does not read.
+        others = key_types(TrainingConfig).keys() - key_types(LoopConfig).keys()
+        warn_of_no_effect([f"training.{key}" for key in sorted(others & training.keys())])
+        training = {key: value for key, value in training.items() if key not in others}
+    return ClassifierExperiment(**read_sections(given | {"training": training}, CLASSIFIER_SECTIONS), given=given)
 
 
 def read_sections(config: Given, sections: Mapping[str, type[Section]]) -> dict[str, Any]:
@@ -149,10 +162,12 @@ def read_sections(config: Given, sections: Mapping[str, type[Section]]) -> dict[
     else:
         rename_config_keys(config)
     plain = to_plain(config)
-    known = ("seed", *sections)
+    # A config may have the sections of a stage and of its classifier together.
+    known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS))
     for name in plain:
         if name not in known:
             raise UserError(f"unknown config key {name}{nearest_name(name, known)}")
+    warn_of_no_effect([name for name in plain if name != "seed" and name not in sections])
     return {"seed": fit(plain.get("seed", 0), int, "seed"), **read_each(plain, sections)}
 
 
@@ -167,6 +182,24 @@ def read_model(config: Given | ModelConfig) -> ModelConfig:
     plain = to_plain(config)
     others = {name: value for name, value in plain.items() if name not in MODEL_SECTIONS}
     return ModelConfig(**read_each(plain, {name: SECTIONS[name] for name in MODEL_SECTIONS}), others=others)
+
+
+def warn_of_no_effect(names: Sequence[str]) -> None:
+    """Logs a warning that sections or keys of a config have no effect, if there are any."""
+    if names:
+        logging.warning("these have no effect here: %s", ", ".join(f"config.{name}" for name in names))
+
+
+def read_saved_model(saved: Mapping[str, Any], where: Path) -> ModelConfig:
+    """Reads the sections that sampling needs from a config that was saved in ``where``.
+
+    Keys of the text encoder and of the stage that this version does not know are left out, with a warning.
+
+    Raises:
+        UserError: as ``read_experiment``, for another key.
+    """
+    known = {name: known_keys(SECTIONS[name], saved[name], f"{name} in {where}") for name in ("text", "stage")}
+    return read_model({**saved, **known})
 
 
 def read_each(plain: Mapping[str, Any], sections: Mapping[str, type[Section]]) -> dict[str, Any]:

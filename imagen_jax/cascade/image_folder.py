@@ -64,9 +64,10 @@ def settings_of(cascade: Cascade) -> dict[str, Any]:
 
 
 def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the entries in which ``settings`` and those of a file may differ.
+    """Returns the keys to leave out of a comparison of ``settings`` with those of a file.
 
-    These are entries that only one version writes, and the names of the stages' folders if weights are compared.
+    These are keys that only some versions write, and the names of the stages' folders if the file has hashes of the
+    weights, which identify the stages better.
     """
     try:
         existing = read_json(file)
@@ -78,15 +79,15 @@ def find_uncompared(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     return ("batch_size", "pictures_sha256", *(named if by_weights else ("settings", "weights")))
 
 
-def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings of an existing file, with the present names of the overridden keys of ``config.sampling``."""
+def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings of an existing file, with the current names of the overridden keys of ``config.sampling``."""
     if not isinstance(settings.get("overrides"), dict):
         return settings
     return settings | {"overrides": rename_saved_keys({"sampling": settings["overrides"]})["sampling"]}
 
 
 class Batch(NamedTuple):
-    """Requests that are sampled together, because at least one of their images is missing.
+    """Requests that are sampled as one batch. At least one of their images is missing.
 
     Attributes:
         requests: at most ``PictureFolder.batch_size`` requests.
@@ -143,7 +144,7 @@ class PictureFolder:
             "choose another --out",
             uncompared=find_uncompared(out / SETTINGS, settings),
             begun=self._has_images(),
-            update=with_present_names,
+            update=with_current_names,
         )
         if form == "npz":
             self._check_array(self._kept, of_array)
@@ -199,7 +200,7 @@ class PictureFolder:
         for number in numbers:
             names = self.names[number * self.batch_size :][: self.batch_size]
             batches.append(Batch(self.batches[number], [name in files for name in names], number))
-        return put_together([batch for batch in batches if not all(batch.there)], self.batch_size)
+        return merge_partial_batches([batch for batch in batches if not all(batch.there)], self.batch_size)
 
     def write(self, batch: Batch, images: Pixels, metadata: Mapping[str, str]) -> None:
         """Writes the missing images of a batch.
@@ -249,7 +250,7 @@ class PictureFolder:
         """
         self._check_exists()
         if self.form == "npz" and not (self.out / ARRAY).exists():
-            self._put_together()
+            self._write_npz()
         remove_unfinished(self.out)
         if not grid:
             return
@@ -274,7 +275,7 @@ class PictureFolder:
         for name in self.names:
             yield decode_pixels((self.out / name).read_bytes())
 
-    def _put_together(self) -> None:
+    def _write_npz(self) -> None:
         """Merges all batches into ``arr_0`` of one NPZ file in NumPy's format, with one batch in memory at a time."""
         files = [self.out / BATCHES / batch_name(number) for number in range(len(self.batches))]
         with files[0].open("rb") as stream:
@@ -339,7 +340,7 @@ def split_into_batches(requests: Sequence[ImageRequest], batch_size: int) -> lis
     return [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
 
 
-def put_together(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
+def merge_partial_batches(missing: Sequence[Batch], batch_size: int) -> list[Batch]:
     """Merges batches with some existing images into fewer batches, if that saves any.
 
     An interrupted run leaves at most one such batch, which then stays unchanged.

@@ -14,7 +14,7 @@ import numpy as np
 
 from imagen_jax.array_types import DTYPES, LowResolution, Text
 from imagen_jax.cascade import checkpoint_export
-from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_model
+from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
 from imagen_jax.cascade.settings import check_settings
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
 from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
@@ -136,7 +136,7 @@ def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path
         check_checksums(workdir, only=("config.json",))
     saved = read_config(workdir)
     require_sections(saved, MODEL_SECTIONS, workdir, "sampling")
-    config = read_model(saved)
+    config = read_saved_model(saved, workdir)
     if dtype is not None:
         config = config.with_network(dtype=dtype)
     if text_encoder is not None:
@@ -203,7 +203,7 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
     text = one.config.text
     if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
         raise UserError(
-            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: pass its present folder "
+            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: pass its current folder "
             "with --text_encoder"
         )
     encoder = load_encoder(text)

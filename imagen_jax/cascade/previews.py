@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.array_types import Images, SmallImages, Text
+from imagen_jax.cascade.experiment import Experiment
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
 from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
@@ -21,6 +22,7 @@ from imagen_jax.data.stored_images import load_split
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
+from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path, create_folder
@@ -37,6 +39,18 @@ def is_drawn(workdir: Path, number: int) -> bool:
 def preview_path(workdir: Path, number: int) -> Path:
     """Returns the path of the preview of a step."""
     return workdir / "previews" / f"{number:07d}.png"
+
+
+def check_preview(config: Experiment) -> None:
+    """Checks that a base's previews have prompts.
+
+    Raises:
+        UserError: there are none.
+    """
+    if config.training.preview_every > 0 and config.stage.low_resolution is None and not config.preview.prompts:
+        raise UserError(
+            "config.preview.prompts is empty: give at least one prompt, or set --config.training.preview_every=0"
+        )
 
 
 def make_preview(

@@ -4,7 +4,7 @@
     python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16
 
 ``--plan`` embeds a few captions and prints the disk space and time that all of them would take. After an interruption,
-the same command resumes. Several hosts (``--distributed``, or ``--coordinator`` and its companions) share the work,
+the same command resumes. Several hosts (``--distributed``, or ``--coordinator`` and its related flags) share the work,
 each on all of its devices.
 """
 
@@ -123,7 +123,7 @@ def describe_size(tokens: int, captions: int, width: int) -> str:
         width: width of the embeddings.
     """
     size, padded = 2 * tokens * width, 2 * captions * PADDED_TOKENS * width
-    return f"{format_size(size)}, 1/{padded / max(size, 1):.1f} of their size when padded to {PADDED_TOKENS} tokens"
+    return f"{format_size(size)}, {padded / max(size, 1):.1f} times smaller than when padded to {PADDED_TOKENS} tokens"
 
 
 if __name__ == "__main__":

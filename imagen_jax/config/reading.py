@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
@@ -21,9 +22,9 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 SIMPLE: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
-    int: (numbers.Integral, "a whole number"),
+    int: (numbers.Integral, "an integer"),
     float: (numbers.Real, "a number"),
-    str: (str, "a text"),
+    str: (str, "a string"),
     NoneType: (NoneType, "None"),
 }
 """What a value of each type must be an instance of, and the name of the type in messages."""
@@ -93,6 +94,15 @@ def read_section(
     if kind.rest is not None:
         values[kind.rest] = {key: freeze(value) for key, value in given.items() if key not in types}
     return kind(**values)
+
+
+def known_keys(kind: type[Section], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the keys of a saved section that this version knows. Logs a warning of the others."""
+    types = key_types(kind)
+    unknown = [key for key in given if key not in types]
+    if unknown:
+        logging.warning("unknown keys of %s are ignored: %s", name, ", ".join(unknown))
+    return {key: value for key, value in given.items() if key in types}
 
 
 def fit(value: Any, wanted: Any, key: str) -> Any:

@@ -34,14 +34,14 @@ class DataConfig(Section):
     """The training images, and how they are read.
 
     Attributes:
-        source: a key of ``data.sources.SOURCES``, or ``prepared``.
+        source: a key of ``data.sources.sources.SOURCES``, or ``prepared``.
         options: arguments of the source, such as ``folder``.
         resolution: height and width of the stored images, in pixels; at least those of the stage.
         data_dir: folder for generated data sets.
         validation_fraction: fraction of the images in the validation split, in [0, 1].
         cache: whether decoded images stay in memory.
         crop: the square that is cut out of other images: ``centre``, or ``random`` along the longer side.
-        mirror: whether every second image is mirrored, unless its caption depends on the side.
+        mirror: whether each image is mirrored with probability 1/2, unless its caption mentions sides or text.
         weights: how often each of several prepared data sets is read; () for their sizes.
         max_bad_fraction: training stops if a larger fraction of the images can't be read, in [0, 1].
         num_workers: number of processes that read images; 0 for none but this one.
@@ -71,7 +71,7 @@ class TextConfig(Section):
         options: arguments of the encoder; T5 takes ``folder``, ``tokenizer``, ``max_tokens`` and ``dtype``.
         width: number of channels of an embedding.
         length: number of tokens to which captions are padded.
-        embeddings: ``stored``, or ``computed`` for each batch anew.
+        embeddings: ``stored``, or ``computed`` again for each batch.
         null: the text of no caption in sampling: ``zeros``, or ``empty_caption``.
     """
 
@@ -253,11 +253,11 @@ class SamplingConfig(Section):
         guidance: guidance weight; 1 for no guidance.
         spacing: spacing of the steps: ``uniform`` in time, or ``discrete`` as in diffusers' DeepFloyd IF.
         thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
-        percentile: percentile of dynamic thresholding, in [0, 100].
+        percentile: percentile of dynamic thresholding, in (1, 100].
         max_threshold: max threshold of dynamic thresholding; the paper has none.
-        gamma: variance of ancestral sampling, from 0 (the min) to 1 (the max).
+        gamma: variance of ancestral sampling: interpolates between the min (0) and the max (1) of the posterior.
         eta: noise of ddim, from 0 (none) to 1 (as much as ancestral sampling).
-        guidance_interval: two log-SNRs, the only ones between which guidance applies; () for all.
+        guidance_interval: two log-SNRs; guidance applies only between them. () applies it at all noise levels.
         batched_guidance: whether guidance evaluates the network once with twice the batch, instead of twice.
         augmentation_level: noise level of the low-resolution image, in [0, 1].
     """

@@ -1,6 +1,6 @@
 """JAX's persistent compilation cache in our cache folder. Unreadable entries are removed, so JAX replaces them.
 
-    CACHE/xla/PROCESSOR/PROGRAM-HASH-cache
+    CACHE/programs/PROCESSOR/PROGRAM-HASH-cache
 
 JAX writes an entry in place, so a killed program or a full disk leaves an incomplete one. JAX warns of that entry at
 each start, compiles the program again and keeps the entry. So ``CacheWarnings`` removes it when JAX warns.
@@ -83,7 +83,7 @@ def enable_compilation_cache() -> None:
     if os.environ.get("IMAGEN_JAX_NO_CACHE"):
         return
     try:
-        folder = cache_folder() / "xla" / processor_name()
+        folder = cache_folder() / "programs" / processor_name()
     except UserError as error:
         warn_of_no_cache("the cache folder", str(error))
         return

@@ -73,6 +73,9 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if len(name) > 1]
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
+    except ImportError as error:
+        path = find_config_path(arguments)
+        fail(f"the config file {path} can't import {error.name}: run this in the folder that has it, or install it")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         # config_flags raises the other types for a missing file, an unknown key or a value of a wrong type.
         cause = error.__cause__ or error

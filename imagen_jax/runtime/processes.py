@@ -163,7 +163,7 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
         if first.get(name) != here.get(name):
             raise UserError(
                 f"process {_group.index} has {name}={here.get(name)!r} and process 0 has {first.get(name)!r}: start "
-                "all processes alike"
+                "all processes with the same flags, config and data"
             )
 
 

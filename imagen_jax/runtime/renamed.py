@@ -116,8 +116,9 @@ def warn(old: str, new: str) -> None:
 
 
 def _renamed_items(section: str, keys: Mapping[str, Any] | ConfigDict) -> Iterator[tuple[str, str, Any]]:
-    """The old name, new name and new value of each key of a section."""
-    for old, value in keys.items():
-        new = KEYS.get(section, {}).get(old, old)
+    """The old name, new name and new value of each key of a section; old names last, so that they win over defaults."""
+    names = KEYS.get(section, {})
+    for old, value in sorted(keys.items(), key=lambda item: item[0] in names):
+        new = names.get(old, old)
         values = VALUES.get((section, new), {})
         yield old, new, values.get(value, value) if isinstance(value, str) else value

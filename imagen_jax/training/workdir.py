@@ -31,7 +31,7 @@ FREE_TO_CHANGE = (
 FREE_WITH_NOTICE = ("optimizer.",)
 """Prefixes of config keys that may change with a printed notice, because later steps train differently.
 
-The keys that ``keeps_other_state`` names may not change.
+The keys that ``changes_optimizer_state`` names may not change.
 """
 
 PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
@@ -175,7 +175,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, note
     for one in differences(before, after):
         if one.name.startswith(FREE_TO_CHANGE):
             continue
-        if one.name.startswith(FREE_WITH_NOTICE) and not keeps_other_state(one):
+        if one.name.startswith(FREE_WITH_NOTICE) and not changes_optimizer_state(one):
             told.append(one)
             continue
         if one.name in PATHS:
@@ -190,7 +190,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], workdir: Path, note
     return told
 
 
-def keeps_other_state(changed: Difference) -> bool:
+def changes_optimizer_state(changed: Difference) -> bool:
     """Returns whether a changed optimizer key changes the arrays of its state, so that no checkpoint fits."""
     return changed.name == "optimizer.name" or (
         changed.name == "optimizer.clip_norm" and (changed.before is None) != (changed.now is None)

@@ -187,8 +187,10 @@ def read_name(name: Any) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError("the name is missing: write your name")
-    if len(name) > MAX_NAME_LENGTH or any("\ud800" <= character <= "\udfff" for character in name):
-        raise UserError(f"a name must be a text of at most {MAX_NAME_LENGTH} characters: write another one")
+    if len(name) > MAX_NAME_LENGTH:
+        raise UserError(f"the name has {len(name)} characters: write at most {MAX_NAME_LENGTH}")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise UserError("the name contains characters that are not valid Unicode: write it without them")
     return name.strip()
 
 

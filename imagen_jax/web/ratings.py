@@ -247,10 +247,13 @@ class RatingStore:
         except sqlite3.OperationalError as error:
             if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK, effective_ids=True):
                 raise UserError(
-                    f"you may not read and write {self.path}: ask its owner to let you (chmod a+rw), or choose another "
-                    "--out"
+                    f"no permission to read and write {self.path}: ask its owner for it (chmod a+rw), or choose "
+                    "another --out"
                 ) from error
-            raise UserError(f"{self.path} can't be {what} ({error}): make room or choose another --out") from error
+            raise UserError(
+                f"{self.path} can't be {what} ({error}): check the disk and whether another program uses the file, or "
+                "choose another --out"
+            ) from error
         # SQLite's message can quote damaged bytes, which Python then fails to decode.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(

@@ -87,12 +87,15 @@ class T5xFolder(Mapping[str, np.ndarray]):
         """
         path = self.folder / name
         if not path.is_dir():
-            raise UserError(f"the folder {path} of a tensor that {CHECKPOINT} names is missing: download it too")
+            raise UserError(f"{path} is missing, although {CHECKPOINT} lists it as a tensor: download it too")
         spec = {"driver": "zarr", "kvstore": array_store(path), "fill_missing_data_reads": False}
         array = self.wait(name, tensorstore.open(spec, open=True, read=True))
         # A sparse or highly compressed array can take few bytes on the disk and any number in memory.
         if array.size * array.dtype.numpy_dtype.itemsize > MAX_BYTES:
-            raise UserError(f"the tensor {name} of {self.folder} has the shape {tuple(array.shape)}: download it again")
+            raise UserError(
+                f"the tensor {name} of {self.folder} has the shape {tuple(array.shape)}, larger than any of T5: "
+                "download it again"
+            )
         return array
 
     def wait(self, name: str, future: Any) -> Any:

@@ -54,7 +54,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         content = path.read_bytes()
     except OSError as error:
         raise_if_denied(error, path)
-        raise UserError(f"{path} can't be read ({error.strerror}): name a PyTorch file that is there") from error
+        raise UserError(f"{path} can't be read ({error.strerror}): give an existing PyTorch file") from error
     read_layout = read_zip if content.startswith(ZIP_MAGIC) else read_legacy
     try:
         state, storages = read_layout(content, path)

@@ -56,6 +56,9 @@ MAX_INSTRUCTIONS = 2_000_000
 MAX_KEY_LENGTH = 100
 """The max number of characters of a storage's key. Keys are compared, and comparing long ones could take forever."""
 
+MAX_NAME_LENGTH = 500
+"""The max number of characters of a tensor's name; in TorchScript it includes the names of all modules around it."""
+
 STORES = {"BINPUT", "LONG_BINPUT"}
 RECALLS = {"BINGET", "LONG_BINGET"}
 ITEMS = {"SETITEM", "SETITEMS"}
@@ -104,14 +107,14 @@ def check_pickle(file: BytesIO, path: Path) -> None:
         elif name in RECALLS:
             is_text.append(memory[argument])
         elif opcode.stack_after:
-            is_text.append(name == "BINUNICODE")
+            is_text.append(name == "BINUNICODE" and len(argument) <= MAX_NAME_LENGTH)
 
 
 def make_refusal(path: Path, wanted: str) -> UserError:
     """Returns the error for a pickle that needs more than a dict of plain tensors."""
     return UserError(
-        f"{path} asks for {wanted}, which a dict of plain tensors does not need: nothing of it was run; "
-        "find one with the state dict alone, from a source that you trust"
+        f"{path} was not loaded: its pickle refers to {wanted}, which a plain state dict does not need. No code from "
+        "it was run. Use a file that contains only a state dict, from a source that you trust"
     )
 
 
@@ -138,11 +141,11 @@ def make_state_dict() -> StateDict:
 
 
 def is_integers(values: Any) -> bool:
-    """Returns whether these are at most ``MAX_AXES`` integers, each of 64 bits."""
+    """Returns whether these are at most ``MAX_AXES`` integers from 0, each of 64 bits."""
     return (
         isinstance(values, list | tuple)
         and len(values) <= MAX_AXES
-        and all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in values)
+        and all(isinstance(value, int) and 0 <= value < 2**63 for value in values)
     )
 
 

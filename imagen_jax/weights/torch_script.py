@@ -1,4 +1,4 @@
-"""Unpickles the module tree of a TorchScript archive, like ``torch_pickle`` a state dict, without executing it.
+"""Unpickles the module tree of a TorchScript archive without executing it, as ``torch_pickle`` does for a state dict.
 
     object of class __torch__.Net: {"training": False, "conv": object of class __torch__.…Conv2d: {"weight": tensor}}
     -> {"conv.weight": tensor}
@@ -9,13 +9,10 @@ The classes of an archive are identified only by name. Their code is in the arch
 from collections.abc import Iterator
 from typing import Any
 
-from imagen_jax.weights.torch_pickle import Function, Tensor, TensorUnpickler
+from imagen_jax.weights.torch_pickle import MAX_NAME_LENGTH, Function, Tensor, TensorUnpickler
 
 CONSTANTS = "constants.pkl"
 """The file that only a TorchScript archive contains."""
-
-MAX_NAME_LENGTH = 500
-"""The max number of characters of a tensor's dotted name, which includes the names of all modules around it."""
 
 OWN_CLASSES = "__torch__"
 
@@ -38,7 +35,7 @@ class Module:
 
     def __setstate__(self, attributes: Any) -> None:
         if not isinstance(attributes, dict):
-            raise TypeError("BUILD gives a module what has no names")
+            raise TypeError("BUILD sets the state of a module to something other than a dict")
         self.attributes.update(attributes)
         # Moved, not copied: a pickle could set one dict on a thousand modules, which would make a thousand copies.
         attributes.clear()

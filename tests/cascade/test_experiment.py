@@ -8,7 +8,12 @@ from ml_collections import ConfigDict
 
 from configs import openmoji_classifier, own_images, quickstart
 from configs.imagen import base_64
-from imagen_jax.cascade.experiment import read_classifier_experiment, read_experiment, read_model
+from imagen_jax.cascade.experiment import (
+    read_classifier_experiment,
+    read_experiment,
+    read_model,
+    read_saved_model,
+)
 from imagen_jax.cascade.loading import plan_stage
 from imagen_jax.cascade.settings import SETTINGS
 from imagen_jax.config.reading import key_types
@@ -85,8 +90,26 @@ def test_a_classifier_has_its_own_sections():
     experiment = read_classifier_experiment(config)
     assert experiment.given == config.to_dict()
     assert experiment.classifier.fields == {"channels": (48, 96), "blocks": 1, "patch": 2, "dropout": 0.1}
-    config.training.preview_every = 10
-    with pytest.raises(UserError, match="'preview_every'"):
-        read_classifier_experiment(config)
     with pytest.raises(UserError):
         read_classifier_experiment(quickstart.get_config())
+
+
+def test_unknown_keys_of_a_saved_stage_are_left_out_with_a_warning(caplog, tmp_path):
+    saved = quickstart.get_config("base,smoke").to_dict()
+    saved["text"]["note"] = "x"
+    assert read_saved_model(saved, to_path(tmp_path)) == read_model(quickstart.get_config("base,smoke").to_dict())
+    (record,) = caplog.records
+    assert "note" in record.getMessage() and str(tmp_path) in record.getMessage()
+
+
+def test_a_classifiers_config_may_start_from_that_of_a_stage(caplog):
+    config = quickstart.get_config("base,smoke")
+    with config.unlocked():
+        config.classifier = openmoji_classifier.get_config(",smoke").classifier
+    read = read_classifier_experiment(config)
+    assert read.training.steps == config.training.steps and read.classifier.classes == "openmoji_groups"
+    warnings = " ".join(record.getMessage() for record in caplog.records)
+    assert all(name in warnings for name in ("config.training.preview_every", "config.network", "config.mesh"))
+    caplog.clear()
+    assert read_experiment(config) == read_experiment(quickstart.get_config("base,smoke"))
+    assert "config.classifier" in caplog.text

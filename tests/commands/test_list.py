@@ -47,3 +47,10 @@ def test_without_a_command_all_are_listed_and_an_unknown_one_names_the_nearest()
     unknown = run("serv")
     assert unknown.returncode == ExitStatus.USER_ERROR and "serve" in unknown.stderr.splitlines()[0]
     assert unknown.stdout == ""
+
+
+def test_a_config_file_that_lacks_its_neighbours_is_an_error_of_the_user(tmp_path):
+    (tmp_path / "mine.py").write_text("import a_module_that_is_nowhere\n\ndef get_config(): ...\n")
+    done = run("count", f"--config={tmp_path / 'mine.py'}")
+    assert done.returncode == ExitStatus.USER_ERROR and "a_module_that_is_nowhere" in done.stderr
+    assert "Traceback" not in done.stderr

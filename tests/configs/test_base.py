@@ -1,18 +1,24 @@
 """The keys that all experiments start from, and that importing them is cheap."""
 
 import dataclasses
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from configs import quickstart
 from configs.base import base, classifier_base
+from configs.imagen import recipe
 from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import parse_flags
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("make", "sections"), [(base, SECTIONS), (classifier_base, CLASSIFIER_SECTIONS)])
@@ -83,3 +89,27 @@ def test_it_may_set_those_that_the_experiment_leaves_open(config_flag, monkeypat
 def test_a_config_file_is_read_without_jax():
     program = "import sys; from configs import own_images; own_images.get_config(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_config_file_loads_from_anywhere(tmp_path):
+    """As the console command does it, which has no checkout on its path."""
+    file = CHECKOUT / "configs" / "quickstart.py"
+    program = f"import runpy; print(runpy.run_path({str(file)!r})['get_config']('base').training.steps)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PYTHONPATH"] = str(tmp_path / "package")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "imagen_jax").symlink_to(CHECKOUT / "imagen_jax")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "1000", done.stderr
+
+
+def test_one_config_can_be_updated_from_another():
+    config = quickstart.get_config("base")
+    config.sampling.update(recipe.common().sampling)
+    config.training.update(quickstart.get_config("super_resolution").training)
+    assert (config.sampling.sampler, config.training.steps) == ("ancestral", 700)
+    copy = ConfigDict(config.training)
+    copy.steps = 3
+    assert config.training.steps == 700

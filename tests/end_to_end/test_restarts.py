@@ -67,10 +67,11 @@ WRONG = {
     "optimizer.name": "adamm",
     "stage.schedule": "cosin",
     "seed": -1,
+    "preview.prompts": (),
 }
 
 
-KEPT = ["training.batch_size", "data.source", "data.options.folder", "optimizer.name", "text.width"]
+KEPT = ["training.batch_size", "data.source", "data.options.folder", "optimizer.name", "preview.prompts"]
 
 
 @pytest.mark.parametrize("key", thorough_except(KEPT, WRONG))

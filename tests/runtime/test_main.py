@@ -161,7 +161,7 @@ def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "IMAGEN_JAX_CACHE": ""}
     first, second = (run(tmp_path, body, variables=cache).stdout for _ in range(2))
     assert (first.strip(), second.strip()) == ("7.0 False", "7.0 True")
-    (folder,) = (tmp_path / "cache" / "imagen-jax" / "xla").iterdir()
+    (folder,) = (tmp_path / "cache" / "imagen-jax" / "programs").iterdir()
     kept = sorted(folder.iterdir())
     assert run(tmp_path, body, variables=cache | {"IMAGEN_JAX_NO_CACHE": "1"}).stdout.strip() == "7.0 False"
     assert kept and sorted(folder.iterdir()) == kept

@@ -152,3 +152,22 @@ def test_a_config_file_with_old_names_is_parsed(config_flag, monkeypatch, tmp_pa
 def test_a_config_of_this_version_has_nothing_to_rename(capsys):
     rename_config_keys(quickstart.get_config("base,smoke"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new", "value"),
+    [
+        ("training", "accumulate", "gradient_accumulation", 4),
+        ("training", "skips_in_a_row", "max_consecutive_nonfinite", 3),
+        ("data", "largest_bad_share", "max_bad_fraction", 0.2),
+        ("sampling", "largest_bound", "max_threshold", 1.5),
+        ("stage", "noise_measure", "noise_conditioning", "step_number"),
+    ],
+)
+def test_an_old_key_that_a_config_file_sets_wins_over_the_default_of_the_new_one(section, old, new, value, capsys):
+    config = quickstart.get_config("base,smoke")
+    with config.unlocked():
+        config[section][old] = value
+    rename_config_keys(config)
+    assert config[section][new] == ("timestep" if value == "step_number" else value) and old not in config[section]
+    assert old in capsys.readouterr().err

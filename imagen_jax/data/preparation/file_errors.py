@@ -20,7 +20,7 @@ def reason_of(error: OSError | ValueError) -> str:
     """Returns why a file can't be read.
 
     Args:
-        error: the error; a ``ValueError`` means that the path contains a zero byte.
+        error: the error; a ``ValueError`` means that the path contains a null byte.
 
     Raises:
         OSError: the error itself, if it does not concern a single file.

@@ -1,7 +1,7 @@
 """Statistics of a data set: histograms, counted for each part and added up.
 
 shorter_side     pixels of the source image's shorter side
-width_by_height  width divided by height of the source image, in three digits
+width_by_height  width divided by height of the source image, to three significant digits
 words            words of a caption
 captions         captions of an image
 """

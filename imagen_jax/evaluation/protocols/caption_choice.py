@@ -68,7 +68,7 @@ def match_captions(captions_of: Sequence[tuple[str, ...]], captions: Sequence[st
     unknown = [caption for caption in cleaned if caption not in images]
     if unknown:
         raise UserError(
-            f"{len(unknown)} of {len(captions)} captions in the file are not in the data set, the first is "
+            f"{len(unknown)} of {len(captions)} captions in the file are not in the data set, for example "
             f"{unknown[0]!r}: give captions of the data set, or leave --captions_file out"
         )
     return CaptionChoice(tuple(cleaned), tuple(images[caption] for caption in cleaned))

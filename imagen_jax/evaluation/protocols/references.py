@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from imagen_jax.array_types import HostPixels
-from imagen_jax.config.reading import read_section
+from imagen_jax.config.reading import known_keys, read_section
 from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.pixels import crop_centre_square, decode_pixels
@@ -152,7 +152,7 @@ def open_training_data(workdir: Path) -> Reference:
     """
     config = read_config(workdir)
     require_sections(config, ("data",), workdir, "an evaluation: the stage was imported, not trained here")
-    data = read_section(DataConfig, config["data"], "data")
+    data = read_section(DataConfig, known_keys(DataConfig, config["data"], f"data in {workdir}"), "data")
     opened = open_data_sets(data.source, data.resolution, data.data_dir, data.validation_fraction, dict(data.options))
     return open_prepared(opened.folders[0], "train")
 

@@ -1,7 +1,7 @@
 """Samples the images of an evaluation into a folder, resumably, and reads them back as stored.
 
-The metrics use the 8-bit pixels of the files. So a resumed run, or another user with only the files, gets the same
-digits.
+The metrics use the 8-bit pixels of the files. So a resumed run, or another user with only the files, gets exactly
+the same values.
 """
 
 import time

@@ -228,8 +228,8 @@ def check_settings(training: LoopConfig, rewinds: bool) -> None:
         raise UserError(f"--config.training.checkpoint_every={every} is below 1: set it to at least 1")
     if rewinds and training.keep_checkpoints < 2:
         raise UserError(
-            f"--config.training.keep_checkpoints={training.keep_checkpoints} may keep no good checkpoint to rewind to, "
-            "because the newest one is not proved good yet: set it to at least 2"
+            f"--config.training.keep_checkpoints={training.keep_checkpoints} is too few for on_nonfinite=rewind, "
+            "because the newest checkpoint may already be bad: set it to at least 2"
         )
 
 
