@@ -71,7 +71,7 @@ def test_a_killed_server_continues_and_prints_the_results(rating, tmp_path):
         second = rate(port, post(port, "next"))
         third = rate(port, second)
         status, _, errors = run(rating, "--port", str(port))
-        assert status == 2 and f"127.0.0.1:{port} " in errors and "--port" in errors
+        assert status == 2 and f"127.0.0.1:{port}" in errors and "--port" in errors
         assert run(rating, "--results")[0] == 0, "while it is served"
     with serving(rating) as port:
         assert post(port, "next") == third | {"rated": 2}
