@@ -101,13 +101,13 @@ def check_pickle(file: BytesIO, path: Path) -> None:
         popped = is_text[start:]
         del is_text[start:]
         if name in ITEMS and not all(popped[1::2]):
-            raise TypeError("a key of a dict is not a string")
+            raise TypeError(f"a key of a dict is not a string of at most {MAX_NAME_LENGTH} characters")
         if name in UPDATES:
             is_text.append(popped[0])
         elif name in RECALLS:
             is_text.append(memory[argument])
         elif opcode.stack_after:
-            is_text.append(name == "BINUNICODE" and len(argument) <= MAX_NAME_LENGTH)
+            is_text.append(name == "BINUNICODE" and len(argument or "") <= MAX_NAME_LENGTH)
 
 
 def make_refusal(path: Path, wanted: str) -> UserError:

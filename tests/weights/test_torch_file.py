@@ -331,3 +331,15 @@ def test_a_program_has_only_so_many_instructions(tmp_path, monkeypatch):
     monkeypatch.setattr("imagen_jax.weights.torch_pickle.MAX_INSTRUCTIONS", 1000)
     with pytest.raises(UserError, match="1000"):
         read_torch_file(file_with(tmp_path, legacy(b"\x80\x02" + b"}" * 1000 + b".")))
+
+
+def test_long_keys_are_refused(tmp_path):
+    """Equal ones are compared to their end, each time."""
+    with pytest.raises(UserError, match="500"):
+        read_torch_file(file_with(tmp_path, zipped(pickle.dumps({"x" * 501: 1}, protocol=2))))
+
+
+def test_a_negative_size_is_refused(tmp_path):
+    program = tensor_program("FloatStorage", "0", 4, (-(2**30),), (1,)).replace(b"NtQ", b"tQ")
+    with pytest.raises(UserError, match="a tensor"):
+        read_torch_file(file_with(tmp_path, zipped(program)))
