@@ -75,14 +75,10 @@ PYTHON
 # Whether .venv runs the version that PYTHON asks for, or, where PYTHON is not set, any that will do.
 is_wanted_python() {
     if [[ -n ${PYTHON:-} ]]; then
-        [[ $(full_version "$python") == "$(full_version "$PYTHON")" ]]
+        [[ $(python_version "$python") == "$(python_version "$PYTHON")" ]]
     else
         is_supported "$python"
     fi
-}
-
-full_version() {
-    "$1" -IS -c 'import sys; print(sys.version)' 2>/dev/null
 }
 
 python_version() {

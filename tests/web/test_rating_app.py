@@ -174,7 +174,7 @@ def test_many_raters_at_once(served, store):
         ({"rater": 3}, "name"),
         ({"rater": "Ann", "aligment": "a"}, "'alignment'"),
         ({"rater": "x" * 101}, "100"),
-        ({"rater": "\ud800"}, "100"),
+        ({"rater": "\ud800"}, "Unicode"),
         ({"rater": "Ann", "pair": None}, "pair"),
         ({"rater": "Ann", "pair": ["x"]}, "pair"),
         ({"rater": "Ann", "pair": "of Bob"}, "pair"),
