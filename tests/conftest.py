@@ -19,13 +19,10 @@ os.environ["MPLBACKEND"] = "Agg"
 # Set to its default, so that no training that a test starts is restarted with another value.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
-# Compiled programs, of this session alone. JAX does not write its files whole, so each worker has a folder of its own;
-# our cache of the programs that commands compile bears two writers.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
-    os.environ["IMAGEN_JAX_CACHE"], os.environ.get("PYTEST_XDIST_WORKER", "main")
-)
+# Compiled programs of this process and of those that its tests start. Two workers share none, for JAX does not write
+# its files whole.
+os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["IMAGEN_JAX_CACHE"], "tests")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
@@ -61,16 +58,14 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves thorough tests out without ``--thorough``, and puts slow tests last: small mistakes show early."""
     if not config.getoption("thorough"):
-        thorough = [item for item in items if item.get_closest_marker("thorough")]
-        config.hook.pytest_deselected(items=thorough)
-        items[:] = [item for item in items if item not in thorough]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     items.sort(key=lambda item: bool(item.get_closest_marker("slow") or item.get_closest_marker("thorough")))
 
 
 def pytest_sessionfinish() -> None:
-    """Removes the session's compiled programs, and undoes ``gc.freeze``, for Hypothesis looks for references."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        shutil.rmtree(os.environ["IMAGEN_JAX_CACHE"], ignore_errors=True)
+    """Removes the compiled programs, and undoes ``gc.freeze``, for Hypothesis looks for references."""
+    shutil.rmtree(os.environ["IMAGEN_JAX_CACHE"], ignore_errors=True)
     gc.unfreeze()
 
 
@@ -100,6 +95,18 @@ def load_minilm_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(encoder.TEXT_ENCODERS, "minilm", functools.cache(encoder.load_minilm))
         yield
+
+
+@pytest.fixture
+def config_flag(monkeypatch):
+    """A fresh set of flags with ``--config``."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    return values
 
 
 @pytest.fixture

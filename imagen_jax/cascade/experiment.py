@@ -128,7 +128,7 @@ def read_experiment(config: Given | Experiment) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    return Experiment(**read_sections(config, SECTIONS))
+    return Experiment(**read_sections(to_renamed(config), SECTIONS))
 
 
 def read_classifier_experiment(config: Given) -> ClassifierExperiment:
@@ -137,31 +137,30 @@ def read_classifier_experiment(config: Given) -> ClassifierExperiment:
     Raises:
         UserError: as ``read_experiment``.
     """
-    if isinstance(config, Mapping):
-        config = rename_saved_keys(config)
-    else:
-        rename_config_keys(config)
-    given = to_plain(config)
+    plain = given = to_renamed(config)
     training = given.get("training")
     if isinstance(training, Mapping):
         # A config that started from a stage's has more keys there, which a classifier does not read.
         others = key_types(TrainingConfig).keys() - key_types(LoopConfig).keys()
         warn_of_no_effect([f"training.{key}" for key in sorted(others & training.keys())])
-        training = {key: value for key, value in training.items() if key not in others}
-    return ClassifierExperiment(**read_sections(given | {"training": training}, CLASSIFIER_SECTIONS), given=given)
+        plain = given | {"training": {key: value for key, value in training.items() if key not in others}}
+    return ClassifierExperiment(**read_sections(plain, CLASSIFIER_SECTIONS), given=given)
 
 
-def read_sections(config: Given, sections: Mapping[str, type[Section]]) -> dict[str, Any]:
+def to_renamed(config: Given) -> dict[str, Any]:
+    """Returns a config as nested dicts with the new names of its keys. Those of a ``ConfigDict`` change in place."""
+    if isinstance(config, Mapping):
+        return to_plain(rename_saved_keys(config))
+    rename_config_keys(config)
+    return to_plain(config)
+
+
+def read_sections(plain: Mapping[str, Any], sections: Mapping[str, type[Section]]) -> dict[str, Any]:
     """Reads the seed and all sections of a config.
 
     Raises:
         UserError: as ``read_experiment``.
     """
-    if isinstance(config, Mapping):
-        config = rename_saved_keys(config)
-    else:
-        rename_config_keys(config)
-    plain = to_plain(config)
     # A config may have the sections of a stage and of its classifier together.
     known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS))
     for name in plain:

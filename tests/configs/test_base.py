@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from configs import quickstart
 from configs.base import base, classifier_base
@@ -44,15 +43,6 @@ def test_each_call_makes_its_own():
     base().data.options.folder = "one"
     base().training.max_rewinds = 9
     assert base().data.options == ConfigDict() and base().training.max_rewinds == 3
-
-
-@pytest.fixture
-def config_flag(monkeypatch):
-    """A fresh set of flags with ``--config``."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
-    monkeypatch.setattr(flags, "FLAGS", values)
-    return values
 
 
 # ml_collections loads config files so.

@@ -23,7 +23,6 @@ from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
-from tests.tiers import thorough_except
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +96,7 @@ def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_pat
 
 
 @pytest.mark.parametrize("way", ["deleted", "moved", "replaced"])
-@pytest.mark.parametrize("at", thorough_except([3], [3, STEPS]))
+@pytest.mark.parametrize("at", [3, pytest.param(STEPS, marks=pytest.mark.thorough)])
 def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_path, compiled_once, monkeypatch, way, at):
     monkeypatch.setattr("imagen_jax.train.make_training", compiled_once)
     workdir, seen = tmp_path / "run", []

@@ -4,8 +4,7 @@ import json
 import sys
 
 import pytest
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from configs import quickstart
 from imagen_jax.config.reading import key_types
@@ -76,15 +75,6 @@ def test_an_old_run_continues_under_new_names(tmp_path):
     assert read_config(tmp_path)["training"]["gradient_accumulation"] == 2
     assert check_continues(tmp_path, ConfigDict(NEW)) == []
     keep_config(tmp_path, ConfigDict(NEW))
-
-
-@pytest.fixture
-def config_flag(monkeypatch):
-    """A fresh set of flags with ``--config``."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
-    monkeypatch.setattr(flags, "FLAGS", values)
-    return values
 
 
 # ml_collections loads config files so.

@@ -12,7 +12,6 @@ from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config
 from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of, trace
-from tests.tiers import thorough_except
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -27,7 +26,7 @@ def test_a_file_for_each_preset_and_no_other():
 
 @pytest.mark.parametrize(
     "preset",
-    thorough_except(["imagen_super_res_256_as_printed"], ["imagen_base_64_300m", "imagen_super_res_256_as_printed"]),
+    [pytest.param("imagen_base_64_300m", marks=pytest.mark.thorough), "imagen_super_res_256_as_printed"],
 )
 def test_moments_and_averages_lie_with_their_parameters_and_a_chip_holds_its_share(preset):
     """By Adafactor and by Adam; what is no parameter's equal is small."""
