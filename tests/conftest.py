@@ -56,11 +56,21 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves thorough tests out without ``--thorough``, and puts slow tests last: small mistakes show early."""
+    """Leaves thorough tests out without ``--thorough``, and puts slow tests last: small mistakes show early.
+
+    Of the slow ones, those with ``slow(seconds=...)`` come first, the longest before the others: begun last, it would
+    run alone for as long.
+    """
     if not config.getoption("thorough"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
-    items.sort(key=lambda item: bool(item.get_closest_marker("slow") or item.get_closest_marker("thorough")))
+    items.sort(key=place_in_order)
+
+
+def place_in_order(item: pytest.Item) -> tuple[bool, float]:
+    """Returns whether a test is slow or thorough, and minus its seconds."""
+    slow = item.get_closest_marker("slow")
+    return bool(slow or item.get_closest_marker("thorough")), -slow.kwargs.get("seconds", 0) if slow else 0
 
 
 def pytest_sessionfinish() -> None:
@@ -73,10 +83,10 @@ def pytest_sessionfinish() -> None:
 def keep_collection_cheap():
     """Garbage collection visits neither what is imported nor what the tests of a file leave in JAX's caches.
 
-    With the thousands of programs of a session, each collection would take a second. Python 3.12 crashes in a
+    With the thousands of programs of a session, each collection would take a second. Python 3.12.1 crashes in a
     collection after ``gc.freeze``, so there the programs go.
     """
-    can_freeze = sys.version_info < (3, 12)
+    can_freeze = not (3, 12) <= sys.version_info < (3, 12, 4)
     if can_freeze:
         gc.freeze()
     yield

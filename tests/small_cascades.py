@@ -8,6 +8,7 @@ import numpy as np
 from configs import own_images
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from tests.small_networks import ATTENDING
 
 STAGES = ("base", "super_resolution")
 
@@ -31,9 +32,7 @@ def write_cascade(folder):
         config = own_images.get_config(f"{name},smoke")
         # So that a picture with little noise is left about as it is, by whatever network.
         config.stage.prediction = "v"
-        # One level, for what the network can do is not asked here, and compiling it is most of the time.
-        one_level = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,)}
-        config.network.update({**one_level, "cross_attention": (True,), "patch": 2})
+        config.network.update(ATTENDING)
         (folder / name).mkdir(parents=True)
         (folder / name / "config.json").write_text(json.dumps(config.to_dict()))
         with CheckpointStore(folder / name / "checkpoints") as checkpoints:

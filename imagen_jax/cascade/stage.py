@@ -7,6 +7,7 @@ Lower-level modules take functions as arguments; this module makes those functio
 is an error that names the key.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -243,31 +244,54 @@ def in_float32(text: Text) -> Text:
     return text._replace(embeddings=text.embeddings.astype(jnp.float32))
 
 
-def initial_labelled_params(stage: Stage, key: RandomKey) -> Any:
-    """Returns random initial parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
-    shapes = abstract_batch(stage, batch_size=1)
-    batch = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
-    log_snr = jnp.zeros((1,))
+class FirstInputs(NamedTuple):
+    """What a network is called with when its parameters are made, or the shapes of it; see ``Network``."""
+
+    noisy: Images
+    noise_conditioning: PerExample
+    text: Text
+    low_resolution: LowResolution | None
+    estimate: Images | None
+
+
+def first_inputs(stage: Stage) -> FirstInputs:
+    """Returns the shapes of one example's inputs."""
+    batch = abstract_batch(stage, batch_size=1)
+    log_snr = jax.ShapeDtypeStruct((1,), jnp.float32)
     low_resolution = None
     if batch.low_resolution is not None:
-        low_resolution = LowResolution(stage.enlarge(batch.low_resolution, batch.image.shape[1]), log_snr)
-    estimate = batch.image if stage.self_conditioned else None
-    return stage.network.init(key, batch.image, log_snr, batch.text, low_resolution, estimate)["params"]
+        enlarged = jax.eval_shape(lambda small: stage.enlarge(small, stage.resolution), batch.low_resolution)
+        low_resolution = LowResolution(enlarged, log_snr)
+    return FirstInputs(
+        batch.image, log_snr, batch.text, low_resolution, batch.image if stage.self_conditioned else None
+    )
+
+
+def make_labelled_params(network: Network, shapes: FirstInputs, key: RandomKey) -> Any:
+    """Returns random initial parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
+    inputs = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
+    return network.init(key, *inputs)["params"]
+
+
+@functools.lru_cache
+def abstract_labelled_params(network: Network, shapes: FirstInputs) -> Any:
+    """Returns the shapes of ``make_labelled_params``. Cached, because tracing a large network takes seconds."""
+    return jax.eval_shape(lambda: make_labelled_params(network, shapes, jax.random.key(0)))
 
 
 def initial_params(stage: Stage, key: RandomKey) -> Params:
     """Returns random initial parameters of the stage's network."""
-    return remove_logical_axes(initial_labelled_params(stage, key))
+    return remove_logical_axes(make_labelled_params(stage.network, first_inputs(stage), key))
 
 
 def abstract_params(stage: Stage) -> Params:
     """Returns the shapes of the network's parameters, without computing any."""
-    return jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
+    return remove_logical_axes(abstract_labelled_params(stage.network, first_inputs(stage)))
 
 
 def parameter_axes(stage: Stage) -> Any:
     """Returns the logical axis names of each parameter (``sharding.axes``); None for a vector, which has none."""
-    return axes_of(jax.eval_shape(lambda: initial_labelled_params(stage, jax.random.key(0))))
+    return axes_of(abstract_labelled_params(stage.network, first_inputs(stage)))
 
 
 def apply_network(

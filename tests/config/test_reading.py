@@ -1,6 +1,7 @@
 """A section is read from what a config file or a saved run has, and nothing in it passes unread."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 
 import pytest
@@ -126,5 +127,5 @@ def test_every_key_takes_its_default_and_nothing_of_an_unknown_type(kind, name, 
 
 def test_every_key_is_described():
     for kind in (SECTIONS | CLASSIFIER_SECTIONS).values():
-        described = "".join(one.__doc__ or "" for one in kind.__mro__ if issubclass(one, Section))
-        assert [key for key in key_types(kind) if f"        {key}: " not in described] == []
+        described = "".join(inspect.getdoc(one) for one in kind.__mro__ if issubclass(one, Section))
+        assert [key for key in key_types(kind) if f"\n    {key}: " not in described] == []

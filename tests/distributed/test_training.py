@@ -19,7 +19,7 @@ from imagen_jax.train import train
 from tests.compiled_programs import compiling_once
 from tests.end_to_end.smoke_runs import draw_own_images, losses
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=50)
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS, SAVED, STALLED = 20, 16, 18
@@ -33,11 +33,11 @@ ENDS_WITHIN = 60
 CONFIG = """
 from ml_collections import ConfigDict
 from configs import quickstart
+from tests.small_networks import ONE_LEVEL
 
 def get_config():
     config = quickstart.get_config("base,smoke")
-    config.network.update({{"channels": (8,), "blocks": (1,), "strides": (1,)}})
-    config.network.update({{"self_attention": (False,), "cross_attention": (False,)}})
+    config.network.update(ONE_LEVEL)
     adam = {{"name": "adam", "learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 40, "clip_norm": 1.0}}
     config.optimizer = ConfigDict(adam)
     config.data.update({{"source": "folder", "data_dir": "{data_dir}"}})

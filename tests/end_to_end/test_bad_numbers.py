@@ -16,6 +16,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import plain
+from tests.small_networks import ONE_LEVEL
 
 pytestmark = pytest.mark.thorough
 
@@ -31,10 +32,8 @@ def data(tmp_path_factory):
 
 
 def make_config(data, **changed):
-    """One small block, which is soon compiled."""
     config = quickstart.get_config("base,smoke")
-    config.network.update({"channels": (8,), "blocks": (1,), "strides": (1,)})
-    config.network.update({"self_attention": (False,), "cross_attention": (False,)})
+    config.network.update(ONE_LEVEL)
     config.data.source = "prepared"
     config.data.options = ConfigDict({"folder": str(data)})
     config.training.update({"steps": STEPS, "checkpoint_every": 2, "keep_checkpoints": 3, "preview_every": 1000})

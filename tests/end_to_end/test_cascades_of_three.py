@@ -17,7 +17,7 @@ STAGES = {
     "super_res_1024": (super_res_1024.get_config, "as_printed"),
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=40)
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,15 @@ from imagen_jax.cascade.loading import load_stage
 from imagen_jax.errors import UserError
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
+from tests.small_networks import ONE_LEVEL
 
 # Orbax leaves coroutines of the other arrays unawaited, and Python says so when it collects them: here, not later.
 pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
-ONE_BLOCK = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,), "cross_attention": (False,)}
-
 
 def make_config(folder, steps):
     config = own_images_config.get_config("base,smoke")
-    config.network.update(ONE_BLOCK)
+    config.network.update(ONE_LEVEL)
     config.data.update({"data_dir": str(folder / "data")})
     config.data.options.folder = str(folder / "images")
     config.training.update({"steps": steps, "checkpoint_every": 2, "preview_every": 1000})

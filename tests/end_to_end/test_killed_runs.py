@@ -19,6 +19,7 @@ from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
+from tests.small_networks import ONE_LEVEL
 
 pytestmark = pytest.mark.thorough
 
@@ -128,11 +129,7 @@ def settings(data):
         "optimizer.decay_steps": STEPS,
         "training.checkpoint_every": SAVED,
         "training.preview_every": 1000,
-        "network.channels": (8,),
-        "network.blocks": (1,),
-        "network.strides": (1,),
-        "network.self_attention": (False,),
-        "network.cross_attention": (False,),
+        **{f"network.{key}": value for key, value in ONE_LEVEL.items()},
     }
 
 

@@ -8,15 +8,15 @@ from PIL import Image
 
 from configs import own_images as own_images_config
 from imagen_jax.train import train
+from tests.small_networks import ATTENDING
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=35)
 
 
 def small(variant, folder, images):
     config = own_images_config.get_config(f"{variant},smoke")
     config.data.data_dir, config.data.options.folder = str(folder), str(images)
-    one_level = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,)}
-    config.network.update({**one_level, "cross_attention": (True,), "patch": 2})
+    config.network.update(ATTENDING)
     config.training.update({"evaluate_every": 1, "preview_every": 1000, "ema_decay": 0.5})
     config.preview.update({"samples": 10, "compared": 30, "features": "pixels"})
     return config

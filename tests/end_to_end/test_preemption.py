@@ -19,8 +19,9 @@ from configs import own_images as own_images_config
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.train import train
 from tests.end_to_end.smoke_runs import plain
+from tests.small_networks import ONE_LEVEL
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=55)
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS = 150
@@ -30,11 +31,7 @@ SETTINGS = {
     "training.preview_every": 1000,
     "training.log_every": 1,
     "optimizer.decay_steps": 10_000,
-    "network.channels": (8,),
-    "network.blocks": (1,),
-    "network.strides": (1,),
-    "network.self_attention": (False,),
-    "network.cross_attention": (False,),
+    **{f"network.{key}": value for key, value in ONE_LEVEL.items()},
 }
 
 

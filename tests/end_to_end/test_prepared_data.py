@@ -21,8 +21,9 @@ from imagen_jax.data.stored_images import captions_of
 from imagen_jax.train import train
 from tests.end_to_end.data_trees import write_coco, write_own, write_shards
 from tests.end_to_end.smoke_runs import losses, plain
+from tests.small_networks import ATTENDING
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=55)
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -41,6 +42,7 @@ def run(module, *flags):
 
 def make_config(folder):
     config = own_images_config.get_config("base,smoke")
+    config.network.update(ATTENDING)
     config.data.update({"source": "prepared", "data_dir": "unused"})
     config.data.options.folder = str(folder)
     return config

@@ -20,7 +20,7 @@ from tests.end_to_end.smoke_runs import losses, plain, smoke
 
 VARIANTS = ("base", "super_resolution")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=110)
 
 
 @pytest.mark.usefixtures("as_users_have_it")

@@ -17,6 +17,7 @@ from imagen_jax.train import train
 from imagen_jax.training.workdir import read_config
 from tests.end_to_end.smoke_runs import draw_own_images
 from tests.reference.t5_folders import write_t5_folder
+from tests.small_networks import ONE_LEVEL
 from tests.tiers import thorough_except
 
 STEPS = 3
@@ -46,6 +47,7 @@ def images(tmp_path):
 
 def make_config(images, tmp_path, steps=STEPS):
     config = own_images.get_config("base,smoke")
+    config.network.update(ONE_LEVEL)
     config.data.data_dir = str(tmp_path / "drawn")
     config.data.options.folder = str(images)
     config.training.steps = steps

@@ -23,6 +23,7 @@ from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
+from tests.small_networks import ONE_LEVEL
 
 pytestmark = pytest.mark.slow
 
@@ -33,11 +34,7 @@ SMALL = {
     "training.checkpoint_every": 1000,
     "training.preview_every": 1000,
     "optimizer.decay_steps": 10_000,
-    "network.channels": (8,),
-    "network.blocks": (1,),
-    "network.strides": (1,),
-    "network.self_attention": (False,),
-    "network.cross_attention": (False,),
+    **{f"network.{key}": value for key, value in ONE_LEVEL.items()},
 }
 
 

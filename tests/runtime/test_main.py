@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 from imagen_jax.runtime.main import explain, explain_flag_error
+from tests.forked_programs import run_forked
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
 
@@ -28,13 +29,10 @@ FOR_NOW = "import errno\nfrom imagen_jax.errors import ForNowError\n"
 
 def run(tmp_path, body, *arguments, define="", variables=None):
     write_program(tmp_path, body, define)
+    if variables is None:
+        return run_forked(tmp_path / "program.py", *arguments)
     command = [sys.executable, tmp_path / "program.py", *arguments]
-    environment = ENVIRONMENT | (variables or {})
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def module(name, *arguments):
-    return subprocess.run([sys.executable, "-m", name, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT | variables)
 
 
 def assert_sentence(finished, *words):
@@ -182,7 +180,7 @@ CONFIG = "--config=configs/quickstart.py:base,smoke"
     ],
 )
 def test_config_mistakes_are_sentences(tmp_path, arguments, words):
-    assert_sentence(module("imagen_jax.train", f"--workdir={tmp_path / 'run'}", *arguments), *words)
+    assert_sentence(run_forked("imagen_jax.train", f"--workdir={tmp_path / 'run'}", *arguments), *words)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +196,10 @@ def test_config_mistakes_are_sentences(tmp_path, arguments, words):
     ],
 )
 def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
-    assert_sentence(module("imagen_jax.sample", f"--out={tmp_path / 'out'}", *arguments), *words)
+    assert_sentence(run_forked("imagen_jax.sample", f"--out={tmp_path / 'out'}", *arguments), *words)
 
 
 def test_an_output_folder_that_is_a_file_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    finished = module("imagen_jax.sample", f"--out={tmp_path / 'file'}", "--prompt=a")
+    finished = run_forked("imagen_jax.sample", f"--out={tmp_path / 'file'}", "--prompt=a")
     assert_sentence(finished, str(tmp_path / "file"))

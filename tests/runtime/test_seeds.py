@@ -1,8 +1,5 @@
 """Seeds: 0 to 2³² - 1 give images of their own, as they always did; any other is refused wherever it is given."""
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.requests import Wanted
 from imagen_jax.runtime.seeds import MAX_SEED, check_seed
 from imagen_jax.web.orders import Limits, read_order
+from tests.forked_programs import run_forked
 from tests.small_cascades import write_cascade
 
 KEYS = {
@@ -92,12 +90,7 @@ def test_so_is_the_second_seed_of_an_interpolation(seed):
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
 def test_a_flag_is_refused_before_anything_is_loaded(tmp_path, flag, seed):
     command, *arguments = f"{flag}={seed}".split()
-    finished = subprocess.run(
-        [sys.executable, "-m", f"imagen_jax.{command}", *arguments, f"--out={tmp_path / 'out'}", "--stages=nowhere"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = run_forked(f"imagen_jax.{command}", *arguments, f"--out={tmp_path / 'out'}", "--stages=nowhere")
     assert finished.returncode == 2 and "Traceback" not in finished.stderr, finished.stderr
     last = finished.stderr.strip().splitlines()[-1]
     assert f"seed={seed}" in last and "[0, 4294967295]" in last

@@ -23,13 +23,13 @@ from tests.web.rating_folders import write_two_folders
 
 SMALL_TRAINING = """
 from configs import own_images
+from tests.small_networks import ONE_LEVEL
 
 def get_config(variant):
     config = own_images.get_config(f"{variant},smoke")
     config.data.options.folder = "own"
     config.data.data_dir = "drawn"
-    one_level = {"channels": (8,), "blocks": (1,), "strides": (1,), "self_attention": (False,)}
-    config.network.update({**one_level, "cross_attention": (False,), "patch": 2})
+    config.network.update(ONE_LEVEL | {"patch": 2})
     config.training.steps = 1
     config.sampling.steps = 1
     config.preview.prompts = ("square",)

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import own_images
+from tests.small_networks import ONE_LEVEL
 
 
 def get_config(variant: str) -> ConfigDict:
@@ -10,8 +11,7 @@ def get_config(variant: str) -> ConfigDict:
     config = own_images.get_config("base,smoke")
     config.data.update({"source": "prepared", "data_dir": "unused", "cache": False, "mirror": True})
     config.data.options = ConfigDict({"folder": variant})
-    config.network.update({"channels": (8,), "blocks": (1,), "strides": (1,)})
-    config.network.update({"self_attention": (False,), "cross_attention": (False,)})
+    config.network.update(ONE_LEVEL)
     adam = {"name": "adam", "learning_rate": 1e-3, "warm_up_steps": 1, "decay_steps": 400, "clip_norm": 1.0}
     config.optimizer = ConfigDict(adam)
     config.preview.prompts = ("red circle", "blue square")
