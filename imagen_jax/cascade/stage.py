@@ -257,10 +257,10 @@ class FirstInputs(NamedTuple):
 def first_inputs(stage: Stage) -> FirstInputs:
     """Returns the shapes of one example's inputs."""
     batch = abstract_batch(stage, batch_size=1)
-    log_snr = jax.ShapeDtypeStruct((1,), jnp.float32)
+    log_snr: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
     low_resolution = None
     if batch.low_resolution is not None:
-        enlarged = jax.eval_shape(lambda small: stage.enlarge(small, stage.resolution), batch.low_resolution)
+        enlarged: Any = jax.eval_shape(lambda small: stage.enlarge(small, stage.resolution), batch.low_resolution)
         low_resolution = LowResolution(enlarged, log_snr)
     return FirstInputs(
         batch.image, log_snr, batch.text, low_resolution, batch.image if stage.self_conditioned else None
