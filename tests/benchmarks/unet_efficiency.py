@@ -133,10 +133,10 @@ def list_marks(minutes: float, slice_minutes: float) -> list[float]:
 
 
 def train_for(config: ConfigDict, workdir: Path, seconds: float) -> None:
-    """Trains until so many seconds after the loop began, as if it were told to leave then: a checkpoint is written.
+    """Trains until so many seconds after the loop began, as if it were asked to exit then: a checkpoint is written.
 
     Raises:
-        LeavingError: it was told to leave by a signal.
+        LeavingError: it was asked to exit by a signal.
     """
     has_signal = False
 
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sampling = (options.steps, options.pictures, options.rounds)
         folder = compare(options.folder, options.minutes, options.slice, sampling, options.tiny)
     except LeavingError as error:
-        print(f"told to leave: {error}", file=sys.stderr)
+        print(f"asked to exit: {error}", file=sys.stderr)
         sys.exit(ExitStatus.PREEMPTED)
     except UserError as error:
         sys.exit(f"error: {error}")
