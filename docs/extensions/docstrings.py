@@ -1,0 +1,105 @@
+"""Turns this package's docstrings into reStructuredText.
+
+The docstrings are written to be read in an editor: formulas, diagrams, commands and tables are plain text in columns.
+Sphinx would run their lines together. Here a block in columns becomes a literal block, a Markdown table becomes a
+table, and the names of modules become links.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sphinx.application import Sphinx
+
+PACKAGE = "imagen_jax"
+INDENT = "    "
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connects the steps to autodoc."""
+    app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon, which is at 500
+    app.connect("autodoc-skip-member", skip_member)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def process_docstring(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Rewrites the lines of a docstring in place."""
+    paragraphs = split_paragraphs(lines)
+    if kind == "module":
+        paragraphs = convert_paragraphs(paragraphs)
+        link = make_linker(name, app.config.imagen_jax_modules)
+        paragraphs = [paragraph if is_block(paragraph) else list(map(link, paragraph)) for paragraph in paragraphs]
+    lines[:] = [line for paragraph in paragraphs for line in [*paragraph, ""]]
+
+
+def skip_member(app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out the fields of a named tuple, which its docstring describes."""
+    return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def split_paragraphs(lines: Sequence[str]) -> list[list[str]]:
+    """Returns the paragraphs, without the empty lines between them."""
+    text = "\n".join(lines)
+    return [paragraph.split("\n") for paragraph in re.split(r"\n\s*\n", text.strip("\n"))]
+
+
+def convert_paragraphs(paragraphs: Sequence[list[str]]) -> list[list[str]]:
+    """Returns the paragraphs with columns, Markdown tables and indented blocks converted."""
+    converted: list[list[str]] = []
+    in_literal = False
+    for paragraph in paragraphs:
+        is_indented = all(line.startswith("  ") or not line for line in paragraph)
+        in_literal = in_literal and is_indented
+        if in_literal or is_rst_table(paragraph):
+            converted.append(paragraph)
+        elif all(line.startswith("|") for line in paragraph):
+            converted.append(convert_table(paragraph))
+        elif is_indented or is_in_columns(paragraph):
+            converted.append([".. code-block:: text", "", *(INDENT + line for line in paragraph)])
+            in_literal = is_indented
+        else:
+            converted.append(paragraph)
+            in_literal = paragraph[-1].endswith("::")
+    return converted
+
+
+def is_block(paragraph: Sequence[str]) -> bool:
+    """Whether a paragraph is literal, or a table."""
+    return paragraph[0].startswith((INDENT, "..", "="))
+
+
+def is_rst_table(paragraph: Sequence[str]) -> bool:
+    """Whether a paragraph is a table of reStructuredText."""
+    return paragraph[0].startswith("==")
+
+
+def is_in_columns(paragraph: Sequence[str]) -> bool:
+    """Whether the lines of a paragraph are rows, as in a list of files or a chain of arrows."""
+    if paragraph[0].startswith(("- ", "* ")):
+        return False
+    has_columns = sum(bool(re.search(r"\S {3,}\S", line)) for line in paragraph) * 2 > len(paragraph)
+    return has_columns or (len(paragraph) > 1 and all(" -> " in line for line in paragraph))
+
+
+def convert_table(paragraph: Sequence[str]) -> list[str]:
+    """Returns a Markdown table as a table of reStructuredText."""
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in paragraph]
+    rows = [row for row in rows if not all(re.fullmatch(r":?-+:?", cell) for cell in row)]
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(row)]
+    return lines
+
+
+def make_linker(name: str, modules: Sequence[str]) -> Callable[[str], str]:
+    """Returns a function that makes links of the modules that a line of a module's docstring names."""
+    room = name if f"{name}.__init__" in modules or any(one.startswith(f"{name}.") for one in modules) else ""
+    room = room or name.rpartition(".")[0]
+
+    def link(match: re.Match[str]) -> str:
+        for full in (f"{room}.{match[1]}", f"{PACKAGE}.{match[1]}", match[1]):
+            if full in modules and full != name:
+                return f":py:mod:`{match[1]} <{full}>`"
+        return match[0]
+
+    return lambda line: re.sub(r"``([\w.]+?)(?:\.py|/)?``", link, line)
