@@ -12,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 project = "imagen-jax"
 author = "the authors of imagen-jax"
-(version,) = re.findall(r'^__version__ = "(.+)"$', (CHECKOUT / "imagen_jax/__init__.py").read_text("utf-8"), re.MULTILINE)
+(version,) = re.findall(
+    r'^__version__ = "(.+)"$', (CHECKOUT / "imagen_jax/__init__.py").read_text("utf-8"), re.MULTILINE
+)
 release = version
 
 extensions = [

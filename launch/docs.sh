@@ -27,7 +27,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
 set_up
 out=${out:-$checkout/build/docs}
 say "Building the site"
-JAX_PLATFORMS=cpu "$python" -m sphinx --builder html --fail-on-warning --keep-going --quiet docs "$out" ||
+JAX_PLATFORMS=cpu "$python" -m sphinx --builder html --fail-on-warning --quiet docs "$out" ||
     fail "the pages have mistakes, which are listed above: fix them and run this again."
 say "The site:      $out/index.html"
 if [[ $open_it == true ]]; then

@@ -1,9 +1,10 @@
 """Fills the pages of ``docs/api``: the line ``<!-- modules of imagen_jax.diffusion -->`` becomes its modules.
 
 So a new module is on the page of its package without a line of its own. Each has a heading, and its public functions,
-classes and constants from their docstrings.
+classes and constants from their docstrings. The modules of the programs are those of ``COMMANDS``.
 """
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sphinx.application import Sphinx
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = "imagen_jax"
-MARK = re.compile(r"^<!-- modules of ([\w., ]+) -->$", flags=re.MULTILINE)
+MARK = re.compile(r"^<!-- modules of ([\w.]+) -->$", flags=re.MULTILINE)
 
 
 def list_modules() -> list[str]:
@@ -23,13 +24,32 @@ def list_modules() -> list[str]:
 
 
 def modules_of(package: str) -> list[str]:
-    """Returns a package, its modules, and those of the packages in it; of ``imagen_jax`` itself its modules alone."""
-    modules = [name for name in list_modules() if f"{name}.".startswith(f"{package}.")]
+    """Returns the modules of a page: a package, its modules, and those of the packages in it.
+
+    Of ``imagen_jax`` these are its own modules, without the programs, which are the modules of ``COMMANDS``.
+    """
+    commands = list_commands()
+    if package == "COMMANDS":
+        return ["imagen_jax.commands", *commands]
     if package == PACKAGE:
-        folders = {name.rpartition(".")[0] for name in list_modules() if name.count(".") > 1}
-        modules = [name for name in modules if name.count(".") <= 1 and name not in folders]
-        modules = [name for name in modules if (CHECKOUT / PACKAGE / f"{name.rpartition('.')[2]}.py").exists()]
-    return modules
+        files = (CHECKOUT / PACKAGE).glob("*.py")
+        names = sorted(f"{PACKAGE}.{file.stem}" for file in files if not file.stem.startswith("_"))
+        return [PACKAGE, *(name for name in names if name not in commands)]
+    return [name for name in list_modules() if f"{name}.".startswith(f"{package}.")]
+
+
+def list_commands() -> list[str]:
+    """Returns the modules of the commands, in the order in which ``imagen-jax`` lists them."""
+    return [*importlib.import_module("imagen_jax.__main__").COMMANDS.values()]
+
+
+def import_commands(app: Sphinx) -> None:
+    """Imports each command as if it were the only one: several define a flag of the same name."""
+    flags = importlib.import_module("absl.flags").FLAGS
+    for command in list_commands():
+        importlib.import_module(command)
+        for flag in [*flags.flags_by_module_dict().get(command, [])]:
+            delattr(flags, flag.name)
 
 
 def describe(module: str, package: str) -> str:
@@ -37,7 +57,8 @@ def describe(module: str, package: str) -> str:
     directive = f"```{{eval-rst}}\n.. automodule:: {module}\n```\n"
     if module == package:
         return directive
-    return f"## `{module.removeprefix(f'{package}.')}`\n\n{directive}"
+    title = module.rpartition(".")[2] if package == "COMMANDS" else module.removeprefix(f"{package}.")
+    return f"## `{title}`\n\n{directive}"
 
 
 def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -49,5 +70,6 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the step to the reading of a page."""
     app.add_config_value("imagen_jax_modules", list_modules(), "env")
+    app.connect("builder-inited", import_commands)
     app.connect("source-read", fill_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

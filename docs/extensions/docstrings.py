@@ -6,6 +6,7 @@ table, and the names of modules become links.
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,9 +28,19 @@ def process_docstring(app: Sphinx, kind: str, name: str, thing: Any, options: An
     paragraphs = split_paragraphs(lines)
     if kind == "module":
         paragraphs = convert_paragraphs(paragraphs)
-        link = make_linker(name, app.config.imagen_jax_modules)
-        paragraphs = [paragraph if is_block(paragraph) else list(map(link, paragraph)) for paragraph in paragraphs]
+    link = make_linker(name, app.config.imagen_jax_modules) if kind == "module" else str
+    for number, paragraph in enumerate(paragraphs):
+        if not is_block(paragraph):
+            paragraphs[number] = escape(link("\n".join(paragraph))).split("\n")
     lines[:] = [line for paragraph in paragraphs for line in [*paragraph, ""]]
+
+
+def escape(text: str) -> str:
+    """Escapes what reStructuredText would read as markup: ``|x|``, "k. " in a new line, a letter after a literal."""
+    parts = re.split(r"(``[^`]+``)", text)
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+    parts[2::2] = [f"\\ {part}" if part[:1].isalnum() else part for part in parts[2::2]]
+    return re.sub(r"^( *[a-zA-Z])\. ", r"\1\\. ", "".join(parts), flags=re.MULTILINE)
 
 
 def skip_member(app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
@@ -55,7 +66,8 @@ def convert_paragraphs(paragraphs: Sequence[list[str]]) -> list[list[str]]:
         elif all(line.startswith("|") for line in paragraph):
             converted.append(convert_table(paragraph))
         elif is_indented or is_in_columns(paragraph):
-            converted.append([".. code-block:: text", "", *(INDENT + line for line in paragraph)])
+            lines = textwrap.dedent("\n".join(paragraph)).split("\n")
+            converted.append([".. code-block:: text", "", *(INDENT + line for line in lines)])
             in_literal = is_indented
         else:
             converted.append(paragraph)
@@ -65,7 +77,7 @@ def convert_paragraphs(paragraphs: Sequence[list[str]]) -> list[list[str]]:
 
 def is_block(paragraph: Sequence[str]) -> bool:
     """Whether a paragraph is literal, or a table."""
-    return paragraph[0].startswith((INDENT, "..", "="))
+    return paragraph[0].startswith((INDENT, "..", "=="))
 
 
 def is_rst_table(paragraph: Sequence[str]) -> bool:
@@ -92,7 +104,7 @@ def convert_table(paragraph: Sequence[str]) -> list[str]:
 
 
 def make_linker(name: str, modules: Sequence[str]) -> Callable[[str], str]:
-    """Returns a function that makes links of the modules that a line of a module's docstring names."""
+    """Returns a function that makes links of the modules that a text of a module's docstring names."""
     room = name if f"{name}.__init__" in modules or any(one.startswith(f"{name}.") for one in modules) else ""
     room = room or name.rpartition(".")[0]
 
@@ -102,4 +114,4 @@ def make_linker(name: str, modules: Sequence[str]) -> Callable[[str], str]:
                 return f":py:mod:`{match[1]} <{full}>`"
         return match[0]
 
-    return lambda line: re.sub(r"``([\w.]+?)(?:\.py|/)?``", link, line)
+    return lambda text: re.sub(r"``([\w.]+?)(?:\.py|/)?``", link, text)
