@@ -12,9 +12,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 project = "imagen-jax"
 author = "the authors of imagen-jax"
-(version,) = re.findall(
-    r'^__version__ = "(.+)"$', (CHECKOUT / "imagen_jax/__init__.py").read_text("utf-8"), re.MULTILINE
-)
+package = (CHECKOUT / "imagen_jax" / "__init__.py").read_text(encoding="utf-8")
+(version,) = re.findall(r'^__version__ = "(.+)"$', package, flags=re.MULTILINE)
 release = version
 
 extensions = [

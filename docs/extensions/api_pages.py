@@ -12,7 +12,9 @@ from typing import Any
 from sphinx.application import Sphinx
 
 CHECKOUT = Path(__file__).parents[2]
+PAGES = CHECKOUT / "docs" / "api"
 PACKAGE = "imagen_jax"
+COMMANDS_PACKAGE = "imagen_jax.commands"
 MARK = re.compile(r"^<!-- modules of ([\w.]+) -->$", flags=re.MULTILINE)
 
 
@@ -26,16 +28,16 @@ def list_modules() -> list[str]:
 def modules_of(package: str) -> list[str]:
     """Returns the modules of a page: a package, its modules, and those of the packages in it.
 
-    Of ``imagen_jax`` these are its own modules, without the programs, which are the modules of ``COMMANDS``.
+    The page of ``COMMANDS`` has the programs, and the page of ``imagen_jax`` has what is on no other page.
     """
     commands = list_commands()
     if package == "COMMANDS":
-        return ["imagen_jax.commands", *commands]
-    if package == PACKAGE:
-        files = (CHECKOUT / PACKAGE).glob("*.py")
-        names = sorted(f"{PACKAGE}.{file.stem}" for file in files if not file.stem.startswith("_"))
-        return [PACKAGE, *(name for name in names if name not in commands)]
-    return [name for name in list_modules() if f"{name}.".startswith(f"{package}.")]
+        return [COMMANDS_PACKAGE, *commands]
+    if package != PACKAGE:
+        return [name for name in list_modules() if f"{name}.".startswith(f"{package}.")]
+    packages = {MARK.search(page.read_text(encoding="utf-8"))[1] for page in PAGES.glob("*.md") if page.stem != "index"}
+    elsewhere = {module for one in packages - {PACKAGE} for module in modules_of(one)}
+    return [name for name in list_modules() if name not in elsewhere and not name.endswith("__main__")]
 
 
 def list_commands() -> list[str]:

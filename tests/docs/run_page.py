@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 import traceback
@@ -75,7 +76,12 @@ def run_command(line: str) -> None:
         words = ["imagen-jax", *words[3:]]
     if words[0] != "imagen-jax" or set(words) & {"|", "&&", ">", ";", "&"}:
         raise MistakeError("only commands of imagen-jax are run: write <!-- not run: REASON --> above the block")
-    name, arguments = words[1], shrink(words[2:])
+    if len(words) == 1 or {"--help", "-h", "--version"} & {*words}:
+        done = subprocess.run([sys.executable, "-m", "imagen_jax", *words[1:]], capture_output=True, text=True)
+        if done.returncode:
+            raise MistakeError(f"status {done.returncode}: {done.stderr[-1000:]}")
+        return
+    name, arguments = words[1].replace("-", "_"), shrink(words[2:])
     if name not in COMMANDS:
         raise MistakeError(f"there is no command {name}")
     printed = io.StringIO()

@@ -78,7 +78,7 @@ def test_no_page_loads_anything_from_another_machine(site):
 
 
 def test_every_public_module_is_in_the_reference(site):
-    out, pages = site
+    _, pages = site
     files = [path.relative_to(CHECKOUT).with_suffix("") for path in (CHECKOUT / "imagen_jax").rglob("*.py")]
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
     described = {anchor for path, page in pages.items() if path.parent.name == "api" for anchor in page.anchors}
