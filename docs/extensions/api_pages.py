@@ -45,13 +45,14 @@ def list_commands() -> list[str]:
     return [*importlib.import_module("imagen_jax.__main__").COMMANDS.values()]
 
 
-def import_commands(app: Sphinx) -> None:
+def import_commands() -> None:
     """Imports each command as if it were the only one: several define a flag of the same name."""
     flags = importlib.import_module("absl.flags").FLAGS
     for command in list_commands():
         importlib.import_module(command)
-        for flag in [*flags.flags_by_module_dict().get(command, [])]:
-            delattr(flags, flag.name)
+        for module, defined in flags.flags_by_module_dict().items():
+            for flag in [*defined] if module.startswith(PACKAGE) else []:
+                delattr(flags, flag.name)
 
 
 def describe(module: str, package: str) -> str:
@@ -66,12 +67,13 @@ def describe(module: str, package: str) -> str:
 def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replaces the marks of a page."""
     if docname.startswith("api/"):
+        if "COMMANDS" in source[0]:
+            import_commands()
         source[0] = MARK.sub(lambda mark: "\n".join(describe(one, mark[1]) for one in modules_of(mark[1])), source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the step to the reading of a page."""
     app.add_config_value("imagen_jax_modules", list_modules(), "env")
-    app.connect("builder-inited", import_commands)
     app.connect("source-read", fill_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

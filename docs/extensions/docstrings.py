@@ -5,21 +5,32 @@ Sphinx would run their lines together. Here a block in columns becomes a literal
 table, and the names of modules become links.
 """
 
+import importlib
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 PACKAGE = "imagen_jax"
 INDENT = "    "
+MAX_VALUE = 40
+"""Max length of the value of a constant that is shown."""
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the steps to autodoc."""
-    app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon, which is at 500
+    # Before napoleon, which is at 500, and after it.
+    app.connect("autodoc-process-docstring", process_docstring, priority=400)
+    app.connect("autodoc-process-docstring", restore_constant, priority=600)
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("doctree-read", remove_long_values)
+    app.connect("missing-reference", find_constant)
+    name_array_types()
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -33,6 +44,43 @@ def process_docstring(app: Sphinx, kind: str, name: str, thing: Any, options: An
         if not is_block(paragraph):
             paragraphs[number] = escape(link("\n".join(paragraph))).split("\n")
     lines[:] = [line for paragraph in paragraphs for line in [*paragraph, ""]]
+    if kind in ("data", "attribute"):
+        CONSTANTS[name] = list(lines)
+
+
+CONSTANTS: dict[str, list[str]] = {}
+"""Docstrings of constants, by name: napoleon would take what is before the first colon for a type."""
+
+
+def restore_constant(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Undoes what napoleon did to the docstring of a constant."""
+    lines[:] = CONSTANTS.pop(name, lines)
+
+
+def remove_long_values(app: Sphinx, doctree: nodes.document) -> None:
+    """Removes the values of constants that are long, such as a table of functions."""
+    for node in list(doctree.findall(addnodes.desc_annotation)):
+        if node.astext().startswith(" = ") and len(node.astext()) > MAX_VALUE:
+            node.parent.remove(node)
+
+
+def name_array_types() -> None:
+    """Gives array types the names that the package gives them, so that signatures say ``Images``."""
+    module = importlib.import_module(f"{PACKAGE}.array_types")
+    for name, kind in vars(module).items():
+        if isinstance(kind, type) and kind.__module__.startswith("jaxtyping"):
+            kind.__module__, kind.__name__, kind.__qualname__ = module.__name__, name, name
+
+
+def find_constant(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolves a reference to a class that is documented as a constant, as type aliases are; a variable is no link."""
+    if node.get("refdomain") != "py" or node.get("reftype") != "class":
+        return None
+    module, _, name = node["reftarget"].rpartition(".")
+    if isinstance(getattr(sys.modules.get(module), name, None), TypeVar):
+        return content
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, content)
 
 
 def escape(text: str) -> str:

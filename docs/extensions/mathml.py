@@ -1,6 +1,7 @@
 """Renders formulas as MathML, which browsers show by themselves: no script, and nothing from another machine."""
 
 import html
+import re
 from typing import Any
 
 from docutils import nodes
@@ -9,11 +10,17 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+FUNCTION = r"\\(?:cos|exp|lim|log|ln|max|min|sin|tan)(?![a-zA-Z])"
+
 logger = logging.getLogger(__name__)
 
 
 def to_mathml(latex: str, node: nodes.Node, as_block: bool) -> str:
     """Converts a formula; one that can't be converted is a warning, and is shown as its source."""
+    # A function of a function has a space between their names.
+    latex = re.sub(rf"({FUNCTION})\s*(?={FUNCTION})", r"\1\\,", latex)
+    # Brackets have the size of their content there, and the converter knows no commands for it.
+    latex = re.sub(r"\\[bB]igg?[lrm]?(?![a-zA-Z])", "", latex)
     try:
         return tex2mathml(latex.strip(), as_block=as_block)
     except (MathError, ValueError, IndexError, KeyError) as error:
