@@ -151,5 +151,6 @@ def run_page(page: Path, sandbox: Path) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    found = run_page(Path(sys.argv[1]), Path(sys.argv[2]))
-    Path(sys.argv[2], "mistakes.json").write_text(json.dumps(found))
+    # Commands have ``sys.argv`` and the present folder for themselves.
+    page_file, folder = (Path(argument).resolve() for argument in sys.argv[1:3])
+    (folder / "mistakes.json").write_text(json.dumps(run_page(page_file, folder)))
