@@ -159,7 +159,7 @@ def make_linker(name: str, modules: Sequence[str]) -> Callable[[str], str]:
     def link(match: re.Match[str]) -> str:
         for full in (f"{room}.{match[1]}", f"{PACKAGE}.{match[1]}", match[1]):
             if full in modules and full != name:
-                return f":py:mod:`{match[1]} <{full}>`"
+                return f":py:mod:`{match[1]} <{full}>`" + ("\\ " if match[2] else "")
         return match[0]
 
-    return lambda text: re.sub(r"``([\w.]+?)(?:\.py|/)?``", link, text)
+    return lambda text: re.sub(r"``([\w.]+?)(?:\.py|/)?``(?=(\w?))", link, text)
