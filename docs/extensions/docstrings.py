@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 
 PACKAGE = "imagen_jax"
 INDENT = "    "
@@ -27,10 +28,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # Before napoleon, which is at 500, and after it.
     app.connect("autodoc-process-docstring", process_docstring, priority=400)
     app.connect("autodoc-process-docstring", restore_constant, priority=600)
+    app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("doctree-read", remove_long_values)
     app.connect("missing-reference", find_constant)
     name_array_types()
+    for field in PyObject.doc_field_types:
+        field.label = {"variable": "Attributes"}.get(field.name, field.label)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -44,7 +48,7 @@ def process_docstring(app: Sphinx, kind: str, name: str, thing: Any, options: An
         if not is_block(paragraph):
             paragraphs[number] = escape(link("\n".join(paragraph))).split("\n")
     lines[:] = [line for paragraph in paragraphs for line in [*paragraph, ""]]
-    if kind in ("data", "attribute"):
+    if kind in ("data", "attribute", "property"):
         CONSTANTS[name] = list(lines)
 
 
@@ -89,6 +93,13 @@ def escape(text: str) -> str:
     parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
     parts[2::2] = [f"\\ {part}" if part[:1].isalnum() else part for part in parts[2::2]]
     return re.sub(r"^( *[a-zA-Z])\. ", r"\1\\. ", "".join(parts), flags=re.MULTILINE)
+
+
+def shorten_defaults(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Replaces defaults that are no Python, such as ``<factory>``, without which a signature can't be parsed."""
+    return signature and re.sub(r"= <[^<>]*>", "= ...", signature), returned
 
 
 def skip_member(app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
