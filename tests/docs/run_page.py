@@ -81,14 +81,14 @@ def run_command(line: str) -> None:
         if done.returncode:
             raise MistakeError(f"status {done.returncode}: {done.stderr[-1000:]}")
         return
-    name, arguments = words[1].replace("-", "_"), shrink(words[2:])
+    name = words[1].replace("-", "_")
     if name not in COMMANDS:
         raise MistakeError(f"there is no command {name}")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             module = load_fresh(name)
-            sys.argv = [name, *arguments]
+            sys.argv = [name, *shrink(name, words[2:])]
             parse_flags(sys.argv)
             module.main()
         except SystemExit as error:
