@@ -76,6 +76,8 @@ EXTRAS = {
         "pytest-xdist>=3.8",
         "ruff>=0.17.6,<0.18",
     ],
+    # The site of docs/, and its notebooks. Sphinx 9.1 dropped Python 3.11.
+    "docs": ["furo>=2025.12.19", "ipykernel>=7.4", "myst-nb>=1.4,<2", "nbclient>=0.11", "sphinx>=9.0.4,<9.1"],
     # The tests of the pages in a real browser.
     "browser": ["selenium==4.51.0"],
     # The libraries that the parity tests compare with; nothing in the package imports them.

@@ -21,15 +21,22 @@ PerExample = Float[Array, " batch"]
 """One scalar per example, such as a log-SNR, a time, a weight or an augmentation level."""
 
 Scalar = Float[Array, ""]
+"""One number, such as a loss."""
 
 Keys = Key[Array, " batch"]
 """One random key per example, so that an image never depends on the other examples in its batch."""
 
 RandomKey = Key[Array, ""]
+"""One random key, as of ``jax.random.key``."""
 
 TokenIds = Int[Array, "batch tokens"]
+"""Captions as the numbers of their tokens, padded to one length."""
+
 TokenMask = Bool[Array, "batch tokens"]
+"""True at tokens, False at padding."""
+
 TextEmbeddings = Float[Array, "batch tokens text_width"]
+"""Captions as one vector for each token."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 """The compute dtypes that a config may choose, by name."""

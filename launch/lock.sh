@@ -31,7 +31,8 @@ resolve() {
 say "Resolving"
 "$python" -m pip install --quiet --disable-pip-version-check uv==0.13.9
 resolve "$new/packages.lock" setup.py "$new/installers.in" --constraint "$new/constraints.in" \
-    --extra train --extra openmoji --extra tensorboard --extra gcs --extra parquet --extra web --extra test "$@"
+    --extra train --extra openmoji --extra tensorboard --extra gcs --extra parquet --extra web --extra test \
+    --extra docs "$@"
 resolve "$new/weights.lock" "$new/weights.in" --no-deps "$@"
 {
     echo "# Made from setup.py by: bash launch/lock.sh"

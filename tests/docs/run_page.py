@@ -1,0 +1,156 @@
+"""Runs the blocks of one page in one process, in a copy of the sandbox: ``python -m tests.docs.run_page PAGE SANDBOX``.
+
+Commands of imagen-jax run in this process, one after the other, as do blocks of Python, which share their names. The
+mistakes are written to ``mistakes.json`` in the sandbox: for each the line of the block, the command, and the message.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import nbformat
+
+from imagen_jax import pretrained
+from imagen_jax.__main__ import COMMANDS
+from imagen_jax.encoders.batched_encoder import BatchedEncoder
+from imagen_jax.errors import UserError
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.main import parse_flags
+from imagen_jax.web import listening
+from tests.docs.pages import Block, read_blocks
+from tests.docs.sandbox import bundled_cascades, shrink
+from tests.torture.command_lines import encode_quickly, load_fresh
+
+IGNORED = ("source .venv/bin/activate",)
+"""Lines that change nothing here."""
+
+SMOKE_CELLS = {
+    "BATCH, STEPS, CHUNK = 1024, 5000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
+    "COUNT = 1500": "COUNT = 24",
+}
+"""Lines of notebooks, and those that are run instead so that a notebook ends in seconds."""
+
+
+class MistakeError(Exception):
+    """A block that does not run as it stands."""
+
+
+@contextlib.contextmanager
+def prepared_process(sandbox: Path) -> Iterator[None]:
+    """Makes this process one in which commands run after each other: none serves, and none ends it."""
+    matplotlib.use("Agg")
+    pretrained.__file__ = bundled_cascades(sandbox)
+    listening.serve = lambda *_: None
+    processes.exit_now = sys.exit
+    BatchedEncoder.encode = encode_quickly
+    yield
+
+
+def split_commands(text: str) -> list[str]:
+    """Returns the commands of a block, each in one line; comments and empty lines are left out."""
+    lines = text.replace("\\\n", " ").split("\n")
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def run_command(line: str) -> None:
+    """Runs one command in this process.
+
+    Raises:
+        MistakeError: it is none of ours, or does not end with status 0.
+    """
+    if line in IGNORED:
+        return
+    words = shlex.split(line, comments=True)
+    if words[:3] == ["python", "-m", "imagen_jax"]:
+        words = ["imagen-jax", *words[3:]]
+    if words[0] != "imagen-jax" or set(words) & {"|", "&&", ">", ";", "&"}:
+        raise MistakeError("only commands of imagen-jax are run: write <!-- not run: REASON --> above the block")
+    if len(words) == 1 or {"--help", "-h", "--version"} & {*words}:
+        done = subprocess.run([sys.executable, "-m", "imagen_jax", *words[1:]], capture_output=True, text=True)
+        if done.returncode:
+            raise MistakeError(f"status {done.returncode}: {done.stderr[-1000:]}")
+        return
+    name = words[1].replace("-", "_")
+    if name not in COMMANDS:
+        raise MistakeError(f"there is no command {name}")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            module = load_fresh(name)
+            sys.argv = [name, *shrink(name, words[2:])]
+            parse_flags(sys.argv)
+            module.main()
+        except SystemExit as error:
+            if error.code:
+                raise MistakeError(f"status {error.code}: {printed.getvalue()[-1000:]}") from None
+        except UserError as error:
+            raise MistakeError(str(error)) from None
+
+
+def run_block(block: Block, names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Runs a block, and yields its mistakes: what was run, and the message."""
+    if block.language == "bash":
+        for line in split_commands(block.text):
+            began = time.perf_counter()
+            try:
+                run_command(line)
+            except MistakeError as error:
+                yield line, str(error)
+            except Exception:
+                yield line, traceback.format_exc()
+            print(f"{time.perf_counter() - began:6.1f} s  {line}", flush=True)
+    elif block.language == "python":
+        began = time.perf_counter()
+        try:
+            run_python(block.text, f"{block.page}:{block.line}", names)
+        except Exception:
+            yield block.text, traceback.format_exc()
+        print(f"{time.perf_counter() - began:6.1f} s  Python of line {block.line}", flush=True)
+
+
+def run_python(text: str, name: str, names: dict[str, Any]) -> None:
+    """Runs Python with the given names, and hides what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(text, name, "exec"), names)
+
+
+def read_cells(path: Path) -> Iterator[Block]:
+    """Yields the cells of a notebook that are code, as blocks whose line is the cell's number."""
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
+        if cell.cell_type == "code":
+            text = cell.source
+            for full, smoke in SMOKE_CELLS.items():
+                text = text.replace(full, smoke)
+            yield Block(path.name, number, "python", text, "")
+
+
+def run_page(page: Path, sandbox: Path) -> list[dict[str, Any]]:
+    """Runs the blocks of a page or a notebook, and returns the mistakes."""
+    blocks = read_cells(page) if page.suffix == ".ipynb" else read_blocks(page)
+    # Names of classes in dataclasses and pickles are looked for in a module.
+    names: dict[str, Any] = {"__name__": "__main__"}
+    os.chdir(sandbox)
+    mistakes = []
+    with prepared_process(sandbox):
+        for block in blocks:
+            if not block.reason:
+                mistakes += [{"line": block.line, "run": run, "said": said} for run, said in run_block(block, names)]
+    return mistakes
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    # Commands have ``sys.argv`` and the present folder for themselves.
+    page_file, folder = (Path(argument).resolve() for argument in sys.argv[1:3])
+    (folder / "mistakes.json").write_text(json.dumps(run_page(page_file, folder)))
