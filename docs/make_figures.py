@@ -103,7 +103,7 @@ def density_of(values: jax.Array, log_snr: jax.Array) -> jax.Array:
 def denoise_exactly(noisy: Images, log_snr: PerExample) -> Images:
     """Returns the mean of the clean pixel, given the noisy one: each mode's own mean, weighted by its probability."""
     alpha, sigma = signal_and_noise_scale(log_snr)
-    modes = jnp.asarray(MODES)
+    modes = jnp.asarray(MODES).reshape(1, 1, 1, -1)
     variance = jnp.square(alpha * DEVIATION) + jnp.square(sigma)
     probability = jax.nn.softmax(-0.5 * jnp.square(noisy - alpha * modes) / variance, axis=-1)
     means = modes + alpha * DEVIATION**2 / variance * (noisy - alpha * modes)
