@@ -7,10 +7,12 @@ import zipfile
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
+from docs import make_figures
 from docs.examples.adams_bashforth import adams_bashforth
 from docs.examples.captioned_zips import ATTRIBUTION, captioned_zip_parts
 from docs.examples.shifted_cosine import shifted_cosine
@@ -119,3 +121,25 @@ def test_the_source_is_prepared_and_names_what_it_leaves_out(zips, tmp_path, mon
 def test_a_folder_without_zip_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="--option=folder"):
         captioned_zip_parts(tmp_path)
+
+
+def test_the_figures_denoiser_is_the_mean_of_what_a_pixel_may_have_been():
+    """Against the integral over all clean pixels."""
+    clean = np.linspace(-1.5, 1.5, 20_001)
+    prior = sum(np.exp(-0.5 * ((clean - mode) / make_figures.DEVIATION) ** 2) for mode in make_figures.MODES)
+    for noisy, log_snr in ((0.3, -2.0), (-0.5, 1.0), (0.05, 3.0)):
+        alpha, sigma = math.sqrt(1 / (1 + math.exp(-log_snr))), math.sqrt(1 / (1 + math.exp(log_snr)))
+        weight = prior * np.exp(-0.5 * ((noisy - alpha * clean) / sigma) ** 2)
+        ours = make_figures.denoise_exactly(jnp.full((1, 1, 1, 1), noisy), jnp.full(1, log_snr))
+        assert float(ours[0, 0, 0, 0]) == pytest.approx((weight * clean).sum() / weight.sum(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_figures_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_figures, "STEPS", 4)
+    monkeypatch.setattr("sys.argv", ["make_figures.py", str(tmp_path)])
+    with plt.rc_context():
+        make_figures.main()
+    for name in ("schedules", "noised", "paths"):
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        assert pixels.shape[1] > 800 and pixels.std() > 20
