@@ -24,7 +24,7 @@ CAPTION = "panda"
 MODES = (-0.6, 0.6)
 DEVIATION = 0.07
 STEPS = 64
-NUM_PATHS = 24
+NUM_PATHS = 14
 
 
 def main() -> None:
@@ -44,9 +44,12 @@ def plot_schedules(file: Path) -> None:
     for name, schedule in SCHEDULES.items():
         log_snr = schedule(time)
         alpha, sigma = (np.ravel(scale) for scale in signal_and_noise_scale(log_snr))
-        (line,) = left.plot(time, log_snr, label=name)
-        right.plot(time, alpha, color=line.get_color())
-        right.plot(time, sigma, "--", color=line.get_color())
+        # The two cosine schedules are almost the same curve.
+        style = {"linewidth": 4.0 if name == "cosine" else 1.5}
+        (line,) = left.plot(time, log_snr, label=name, **style)
+        style["color"] = line.get_color()
+        right.plot(time, alpha, **style)
+        right.plot(time, sigma, linestyle=(0, (4, 2)), **style)
     left.axhline(0.0, color="lightgrey", linewidth=1, zorder=0)
     left.set(xlabel="time t", ylabel="log-SNR λ")
     left.legend(frameon=False)
@@ -87,7 +90,7 @@ def plot_paths(file: Path) -> None:
         )
         axes.plot(times, trace_paths(denoise_exactly, rule, cosine(times), keys), linewidth=0.9, color="#c0392b")
         axes.invert_yaxis()
-        axes.set(xlabel="time t", title=title)
+        axes.set(xlabel="time t: noise left, image right", title=title)
     both[0].set_ylabel("pixel z")
     figure.savefig(file)
     plt.close(figure)
