@@ -5,6 +5,7 @@ python docs/make_figures.py [FOLDER]
 Needs the extras ``train`` (Matplotlib) and ``openmoji``. Without a folder, it writes to ``docs/figures``.
 """
 
+import io
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 from imagen_jax.array_types import Denoiser, Images, PerExample
 from imagen_jax.data.sources.sources import list_images
@@ -33,8 +36,18 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 110})
     plot_schedules(folder / "schedules.png")
-    plot_noised(folder / "noised.png")
+    plot_noised(folder / "noised.jpg")
     plot_paths(folder / "paths.png")
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Writes a figure as a small file: a JPEG, or a PNG of at most 128 colours."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    image = Image.open(buffer).convert("RGB")
+    image = image if file.suffix == ".jpg" else image.quantize(128)
+    image.save(file, quality=85, optimize=True)
 
 
 def plot_schedules(file: Path) -> None:
@@ -54,8 +67,7 @@ def plot_schedules(file: Path) -> None:
     left.set(xlabel="time t", ylabel="log-SNR λ")
     left.legend(frameon=False)
     right.set(xlabel="time t", ylabel="scale: α solid, σ dashed")
-    figure.savefig(file)
-    plt.close(figure)
+    save(figure, file)
 
 
 def plot_noised(file: Path) -> None:
@@ -70,11 +82,10 @@ def plot_noised(file: Path) -> None:
             noisy = add_noise(image, noise, SCHEDULES[name](time[None]))
             axes.imshow(np.clip((noisy[0] + 1.0) / 2.0, 0.0, 1.0))
             axes.set(xticks=[], yticks=[])
-            if row is rows[0]:
+            if name == "cosine":
                 axes.set_title(f"t = {time:.2f}", fontsize=10)
         row[0].set_ylabel(name)
-    figure.savefig(file)
-    plt.close(figure)
+    save(figure, file)
 
 
 def plot_paths(file: Path) -> None:
@@ -92,8 +103,7 @@ def plot_paths(file: Path) -> None:
         axes.invert_yaxis()
         axes.set(xlabel="time t: noise left, image right", title=title)
     both[0].set_ylabel("pixel z")
-    figure.savefig(file)
-    plt.close(figure)
+    save(figure, file)
 
 
 def density_of(values: jax.Array, log_snr: jax.Array) -> jax.Array:

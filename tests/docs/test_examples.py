@@ -140,6 +140,6 @@ def test_the_figures_are_made(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_figures.py", str(tmp_path)])
     with plt.rc_context():
         make_figures.main()
-    for name in ("schedules", "noised", "paths"):
-        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+    for name in ("schedules.png", "noised.jpg", "paths.png"):
+        pixels = np.asarray(Image.open(tmp_path / name).convert("L"))
         assert pixels.shape[1] > 800 and pixels.std() > 20
