@@ -16,13 +16,12 @@ from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.step_rules import StepRule
 
 
-# begin memory
 class LastSlope(NamedTuple):
     """What a step remembers for the next one.
 
     Attributes:
         noise: the estimated noise ε̂, in the shape of the images.
-        ratio: σ̃ at which it was estimated, ``(batch, 1, 1, 1)``; infinite before the first step.
+        ratio: σ̃ of that step, ``(batch, 1, 1, 1)``; infinite before the first.
     """
 
     noise: Images
@@ -30,16 +29,12 @@ class LastSlope(NamedTuple):
 
 
 def start(noisy: Images) -> LastSlope:
-    """Returns the memory before the first step: an infinite last step, whose slope has no weight."""
+    """Returns the memory before the first step, in which no slope has weight."""
     return LastSlope(jnp.zeros_like(noisy), jnp.full((len(noisy), 1, 1, 1), jnp.inf))
 
 
-# end memory
-
-
-# begin rule
 def adams_bashforth() -> StepRule:
-    """Makes the rule of equation (1): deterministic, second order, one denoiser call a step."""
+    """Makes the rule of equation (1): deterministic, one denoiser call a step."""
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         image, _ = split_estimate(denoise(noisy, log_snr))
@@ -53,6 +48,3 @@ def adams_bashforth() -> StepRule:
         return ddim_step + next_alpha * height * bend, LastSlope(slope, ratio)
 
     return StepRule("Adams-Bashforth (order 2)", start, step)
-
-
-# end rule

@@ -13,7 +13,6 @@ ATTRIBUTION = "The user's own images"
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-# begin parts
 def captioned_zip_parts(folder: str | Path) -> list[Part]:
     """Lists the zip files of a folder as parts, ordered by name.
 
@@ -30,10 +29,6 @@ def captioned_zip_parts(folder: str | Path) -> list[Part]:
     return [Part(file.name, fingerprint_of(mark_of(file)), partial(read_zip, file)) for file in files]
 
 
-# end parts
-
-
-# begin records
 def read_zip(file: Path) -> Iterator[Record | Damage]:
     """Yields a record for each image of a zip file, in the order of their names."""
     try:
@@ -46,11 +41,8 @@ def read_zip(file: Path) -> Iterator[Record | Damage]:
 
 
 def make_record(key: str, encoded: bytes) -> Record | Damage:
-    """Makes the record of one image, whose caption is its name without digits, ``_`` and the ending."""
+    """Makes a record, whose caption is the name without digits, ``_`` and ending."""
     words = PurePosixPath(key).stem.replace("_", " ").strip(" 0123456789")
     if not words:
         return Damage(key, "no caption")
     return Record(key, (words,), encoded, concept=words.casefold())
-
-
-# end records

@@ -14,17 +14,13 @@ from jaxtyping import Array, Float
 from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT, Schedule
 
 
-# begin schedule
 def shifted_cosine(resolution: int) -> Schedule:
-    """Makes the schedule of equation (1) for images of ``resolution`` pixels; at 64 it is the cosine schedule."""
+    """Makes the schedule of equation (1) for images of ``resolution`` pixels."""
 
     def schedule(time: Float[Array, "..."]) -> Float[Array, "..."]:
-        # Within these angles the tangent is finite, and its log-SNR is beyond the limit at both ends.
+        # The tangent stays finite, and both ends lie beyond the limit of log-SNRs.
         angle = jnp.clip(time * (np.pi / 2), 1e-7, np.pi / 2 - 1e-6)
         log_snr = -2.0 * jnp.log(resolution / 64 * jnp.tan(angle))
         return jnp.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT)
 
     return schedule
-
-
-# end schedule
