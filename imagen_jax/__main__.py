@@ -18,6 +18,7 @@ from imagen_jax import __version__
 from imagen_jax.errors import nearest_name
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.memory import restart_with_large_pages
+from imagen_jax.runtime.missing_packages import explain_at_exit
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 
 COMMANDS = {
@@ -40,6 +41,7 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the first argument names."""
     make_streams_resilient()
+    explain_at_exit()
     name = sys.argv[1] if len(sys.argv) > 1 else "help"
     if name in ("help", "-h", "--help"):
         print(list_commands())

@@ -49,6 +49,7 @@ from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
 from imagen_jax.training.monitoring.append_file import warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
+from imagen_jax.training.monitoring.metrics import check_tensorboard
 from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
 from imagen_jax.training.monitoring.watchdog import (
     NOT_WATCHED,
@@ -163,6 +164,8 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
     check_preview(config)
+    if config.training.tensorboard:
+        check_tensorboard()
     stage = build_stage(config)
     training = make_training(config, stage)
     transform = make_transform(config.data, config.stage.crop, stage)

@@ -25,6 +25,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
+from imagen_jax.errors.packages import explain_missing_package
 from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
 from imagen_jax.runtime.exit_status import ExitStatus
@@ -183,7 +184,7 @@ def run_explained(main: Callable[[], None], if_interrupted: str) -> None:
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
     except Exception as error:
-        lack = explain_missing_resource(error, processes.is_multi_process())
+        lack = explain_missing_package(error) or explain_missing_resource(error, processes.is_multi_process())
         if lack is not None:
             fail(str(lack), error, ExitStatus.TRY_LATER if lack.for_now else ExitStatus.USER_ERROR)
         if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import require_packages
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 from imagen_jax.training.monitoring.append_file import open_append_file, print_line, warn_on_write_error
@@ -104,18 +105,24 @@ def keep_lines_until(path: Path, step: int) -> None:
     write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
+def check_tensorboard() -> None:
+    """Checks that TensorBoard's events can be written.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    require_packages("tensorboardX", what="--config.training.tensorboard=True")
+
+
 def open_tensorboard(folder: Path, first_step: int) -> Any:
     """Opens TensorBoard's event files; their steps after ``first_step`` are no longer shown.
 
     Raises:
         UserError: tensorboardX is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--config.training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
-        ) from error
+    check_tensorboard()
+    from tensorboardX import SummaryWriter
+
     if in_bucket(folder):
         return EventsForBucket(SummaryWriter, folder, first_step)
     return SummaryWriter(str(folder), purge_step=first_step + 1)
