@@ -8,7 +8,6 @@ unless it would begin long work before the import: then it calls ``require_packa
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, distribution
 
 from imagen_jax.errors import UserError
 
@@ -72,6 +71,9 @@ def install(extra: str | None = None) -> str:
 
     pip reads the extras of an installed package from its own metadata, however it was installed.
     """
+    # Imported here, for it takes longer than the rest of ``import imagen_jax``.
+    from importlib.metadata import PackageNotFoundError, distribution
+
     brackets = f"[{extra}]" if extra else ""
     try:
         distribution("imagen-jax")

@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from imagen_jax.errors import packages
 from imagen_jax.errors.packages import BASE, EXTRA_OF, explain_missing_package, install
 
 CHECKOUT = Path(__file__).parents[2]
@@ -45,13 +44,13 @@ def test_the_table_is_that_of_setup_py():
 
 
 def test_the_command_is_for_the_installed_package_or_for_the_checkout(monkeypatch):
-    monkeypatch.setattr(packages, "distribution", lambda name: object())
+    monkeypatch.setattr(metadata, "distribution", lambda name: object())
     assert install("web") == 'pip install "imagen-jax[web]"' and install() == 'pip install "imagen-jax"'
 
     def is_nowhere(name):
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(packages, "distribution", is_nowhere)
+    monkeypatch.setattr(metadata, "distribution", is_nowhere)
     assert install("web").startswith('pip install ".[web]"') and install().startswith('pip install "."')
 
 
