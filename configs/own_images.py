@@ -19,4 +19,5 @@ def get_config(variant: str = "base") -> ConfigDict:
     config = quickstart.get_config(variant)
     config.data.source = "folder"
     config.data.options = ConfigDict({"folder": ""})
+    config.preview.prompts = ()  # a few captions of the folder
     return config

@@ -7,6 +7,7 @@ Run again, it continues from the newest checkpoint; a finished run returns at on
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from imagen_jax.runtime.memory import restart_with_large_pages
@@ -23,7 +24,7 @@ from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import Training, make_training
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.previews import check_preview, is_drawn, make_preview
+from imagen_jax.cascade.previews import choose_prompts, is_drawn, make_preview, recall_prompts, with_prompts
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import DataConfig
@@ -104,12 +105,14 @@ class Data(NamedTuple):
         batches: host batches of the training split.
         store: embeddings of all captions, and of the preview's prompts.
         fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
+        prompts: the prompts of a base's previews.
     """
 
     folder: Path
     batches: Batches
     store: Embeddings
     fingerprints: dict[str, str]
+    prompts: tuple[str, ...]
 
 
 class Run(NamedTuple):
@@ -163,7 +166,6 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
     """
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
-    check_preview(config)
     if config.training.tensorboard:
         check_tensorboard()
     stage = build_stage(config)
@@ -186,7 +188,8 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
         check_traced(watch.traced, done, config.training.steps)
         if done < config.training.steps:
             check_schedule(make_schedule(config.optimizer.to_dict()), config.training.steps)
-        data = prepare(config, transform)
+        data = prepare(processes.run_on_process_zero_first(partial(recall_prompts, config, workdir)), transform)
+        config = with_prompts(config, data.prompts)
         if done:
             state, data_state = checkpoints.restore(training.state)
             done = int(state.step)
@@ -271,9 +274,12 @@ def share_workdir(workdir: Path, config: Experiment) -> None:
 
 
 def prepare(config: Experiment, transform: Transform) -> Data:
-    """Builds or opens the data set and the embeddings of its captions, and opens the training batches."""
+    """Builds or opens the data set and the embeddings of its captions, and opens the training batches.
 
-    def build_or_open() -> tuple[DataSets, Embeddings, str]:
+    If the config's previews need prompts, it chooses them from the captions.
+    """
+
+    def build_or_open() -> tuple[DataSets, Embeddings, str, tuple[str, ...]]:
         data = config.data
         opened = open_data_sets(
             data.source,
@@ -283,12 +289,13 @@ def prepare(config: Experiment, transform: Transform) -> Data:
             dict(data.options),
             data.weights,
         )
+        prompts = choose_prompts(config, opened.folders[0])
         encoder = load_encoder(config.text)
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, ComputedEmbeddings(encoder), encoder.name
-        return opened, open_store(opened.folders, encoder, config.preview.prompts), encoder.name
+            return opened, ComputedEmbeddings(encoder), encoder.name, prompts
+        return opened, open_store(opened.folders, encoder, prompts), encoder.name, prompts
 
-    data_sets, store, encoder_name = processes.run_on_process_zero_first(build_or_open)
+    data_sets, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
         data_sets.load("train"),
@@ -305,7 +312,7 @@ def prepare(config: Experiment, transform: Transform) -> Data:
         max_bad_fraction=config.data.max_bad_fraction,
     )
     fingerprints = {"data_set": data_sets.fingerprint, "text_encoder": encoder_name}
-    return Data(data_sets.folders[0], batches, store, fingerprints)
+    return Data(data_sets.folders[0], batches, store, fingerprints, prompts)
 
 
 def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
