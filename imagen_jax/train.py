@@ -43,6 +43,7 @@ from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
+from imagen_jax.runtime.progress import compiling
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -225,7 +226,8 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
 
     mfu = make_mfu(config) if processes.is_process_zero() else None
     with open_log(config.training, this.workdir, this.done, clock, of_data, mfu) as logging:
-        step: TrainStep = this.training.compile()
+        with compiling("the training step"):
+            step: TrainStep = this.training.compile()
         if processes.is_process_zero():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)

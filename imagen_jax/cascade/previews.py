@@ -27,6 +27,7 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress import compile_first
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.training.loop import StepInfo
@@ -129,11 +130,15 @@ def make_preview(
         text, no_text, numbers, small = inputs
         return sample(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
+    programs: list[Callable[..., Any]] = []
+
     def preview(number: int, info: StepInfo) -> None:
         placement: Any = info.state.step.sharding
         everywhere = replicated(placement.mesh)
         # The inputs are host arrays, because they are the same in every process.
-        samples = np.asarray(jax.jit(sample_everywhere, out_shardings=everywhere)(info.state.ema_params, here))
+        if not programs:
+            programs.append(compile_first(jax.jit(sample_everywhere, out_shardings=everywhere), "the preview"))
+        samples = np.asarray(programs[0](info.state.ema_params, here))
         if not processes.is_process_zero():
             return
         if small is None:
