@@ -11,7 +11,7 @@ time left would be wrong afterwards. So each bar receives the seconds of a compi
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +19,9 @@ import jax
 from tqdm import tqdm
 
 SECONDS_BETWEEN_UPDATES = 1.0
+
+SECONDS_OF_SILENCE = 1.0
+"""A compilation that ends sooner is not announced."""
 
 
 @runtime_checkable
@@ -88,7 +91,8 @@ class ProgressBar(tqdm):
 def compiling(name: str) -> Iterator[None]:
     """Announces that a program is compiled while the block runs, and then how long it took; on standard error.
 
-    It prints nothing where no progress is shown, as in a server.
+    It prints nothing where no progress is shown, as in a server, nor about a program that is compiled at once, such as
+    one of the cache.
 
     Args:
         name: name of the program.
@@ -97,36 +101,51 @@ def compiling(name: str) -> Iterator[None]:
     if not shown:
         yield
         return
-    for one in shown:
-        one.hide()
-    began, done = time.monotonic(), threading.Event()
-    ticker = threading.Thread(target=_show_seconds, args=(name, began, done), daemon=True)
-    ticker.start()
-    start = "\r" if sys.stderr.isatty() else ""
+    announcement = _Announcement(name, shown)
+    announcement.start()
     try:
         yield
     except BaseException:
-        done.set()
-        ticker.join()
-        print(end="\n" if start else "", file=sys.stderr, flush=True)
+        announcement.end()
         raise
-    done.set()
-    ticker.join()
-    seconds = time.monotonic() - began
-    print(f"{start}Compiled {name} in {seconds:.1f} s", file=sys.stderr, flush=True)
+    seconds = announcement.end()
+    if announcement.is_shown:
+        print(f"Compiled {name} in {seconds:.1f} s", file=sys.stderr, flush=True)
     for one in shown:
         one.leave_out(seconds)
 
 
-def _show_seconds(name: str, began: float, done: threading.Event) -> None:
+class _Announcement(threading.Thread):
     """Shows the seconds of a compilation on a terminal, and one line elsewhere."""
-    if not sys.stderr.isatty():
-        print(f"Compiling {name}", file=sys.stderr, flush=True)
-        return
-    while True:
-        print(f"\rCompiling {name}: {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
-        if done.wait(SECONDS_BETWEEN_UPDATES):
+
+    def __init__(self, name: str, shown: Sequence[Timed]) -> None:
+        super().__init__(daemon=True)
+        self.is_shown = False
+        self._program, self._others = name, shown
+        self._began, self._done = time.monotonic(), threading.Event()
+
+    def run(self) -> None:
+        """Prints until the end."""
+        if self._done.wait(SECONDS_OF_SILENCE):
             return
+        for one in self._others:
+            one.hide()
+        self.is_shown = True
+        if not sys.stderr.isatty():
+            print(f"Compiling {self._program}", file=sys.stderr, flush=True)
+            return
+        while not self._done.is_set():
+            seconds = time.monotonic() - self._began
+            print(f"\rCompiling {self._program}: {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+            self._done.wait(SECONDS_BETWEEN_UPDATES)
+        # What is printed next begins where the line began.
+        print("\r", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> float:
+        """Ends the announcement, and returns its seconds."""
+        self._done.set()
+        self.join()
+        return time.monotonic() - self._began
 
 
 def compile_first(program: jax.stages.Wrapped, name: str) -> Callable[..., Any]:

@@ -14,6 +14,12 @@ from imagen_jax.runtime.progress import ProgressBar, compile_first, compiling
 from imagen_jax.training.monitoring.metrics import Progress
 
 
+@pytest.fixture
+def talkative(monkeypatch):
+    """Each compilation is announced, however short."""
+    monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", 0)
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -28,6 +34,7 @@ def lines_of(text):
     return [line.strip() for line in re.split("[\r\n]", text) if line.strip()]
 
 
+@pytest.mark.usefixtures("talkative")
 def test_a_terminal_shows_the_seconds_while_they_pass_and_then_how_many(monkeypatch):
     terminal = use_terminal(monkeypatch)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0.05)
@@ -43,11 +50,18 @@ def test_a_terminal_shows_the_seconds_while_they_pass_and_then_how_many(monkeypa
     assert all(line.startswith("Sampling:") for line in lines[last + 1 :]) and "10/10" in lines[-1]
 
 
+@pytest.mark.usefixtures("talkative")
 def test_a_log_file_gets_a_line_before_and_one_after(capsys):
     with ProgressBar("Sampling", 10, "step"), compiling("the base"):
-        pass
+        time.sleep(0.2)
     lines = lines_of(capsys.readouterr().err)
-    assert [line for line in lines if "ompil" in line] == ["Compiling the base", "Compiled the base in 0.0 s"]
+    assert [line for line in lines if "ompil" in line] == ["Compiling the base", "Compiled the base in 0.2 s"]
+
+
+def test_a_program_that_is_ready_at_once_is_not_announced(capsys):
+    with ProgressBar("Sampling", 10, "step"), compiling("the base"):
+        pass
+    assert "ompil" not in capsys.readouterr().err
 
 
 def test_where_no_progress_is_shown_nothing_is_printed(capsys):
@@ -77,11 +91,13 @@ def test_neither_the_elapsed_time_nor_the_rate_counts_a_compilation(monkeypatch)
         assert bar.format_dict["rate"] == pytest.approx(1)
 
 
+@pytest.mark.usefixtures("talkative")
 def test_the_time_left_of_a_training_in_a_log_file_leaves_it_out(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress("Training base", 0, 100) as shown:
         with compiling("the training step"):
+            time.sleep(0.1)
             now[0] += 300
         now[0] += 10
         shown.update(10, 0.5, 16.0)
@@ -90,12 +106,14 @@ def test_the_time_left_of_a_training_in_a_log_file_leaves_it_out(monkeypatch, ca
     assert lines[2].startswith("Training base: 10/100 steps, 01:30 left")
 
 
+@pytest.mark.usefixtures("talkative")
 def test_a_compilation_that_fails_is_not_reported_as_done(capsys):
     with pytest.raises(KeyboardInterrupt), ProgressBar("Sampling", 10, "step"), compiling("the base"):
         raise KeyboardInterrupt
     assert "Compiled" not in capsys.readouterr().err and progress._shown == []
 
 
+@pytest.mark.usefixtures("talkative")
 def test_the_first_call_compiles_once_and_announces_it(capsys):
     compiled = []
 
@@ -103,7 +121,11 @@ def test_the_first_call_compiles_once_and_announces_it(capsys):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(seconds)
 
-    program = compile_first(jax.jit(lambda x: jnp.sin(x) * 3 + 17), "sines")
+    def trace_slowly(x):
+        time.sleep(0.2)
+        return jnp.sin(x) * 3 + 17
+
+    program = compile_first(jax.jit(trace_slowly), "sines")
     argument = jnp.arange(5.0)
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
