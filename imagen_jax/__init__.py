@@ -44,7 +44,7 @@ __path__.append(f"{__path__[0]}/commands")
 open_closed_streams()
 
 # Python has this argument while it looks for the module of `python -m imagen_jax.train`, whose imports may be missing.
-if sys.argv[:1] == ["-m"]:
+if getattr(sys, "argv", [])[:1] == ["-m"]:
     explain_at_exit()
 
 FOR_NOTEBOOKS = {

@@ -26,6 +26,10 @@ def lines_of(workdir):
     return [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
 
 
+def prompts_of(workdir):
+    return json.loads((workdir / "config.json").read_text())["preview"]["prompts"]
+
+
 def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_images):
     config = small("base", tmp_path / "data", own_images)
     train(config, tmp_path / "whole")
@@ -38,8 +42,15 @@ def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_
 
     config.training.steps = 1
     train(config, tmp_path / "cut")
+    prompts = prompts_of(tmp_path / "cut")
+    assert len(set(prompts)) == 8 and set(prompts) <= {file.read_text().strip() for file in own_images.glob("*.txt")}
+    # As a run has them that began with prompts of another config.
+    saved = json.loads((tmp_path / "cut" / "config.json").read_text())
+    saved["preview"]["prompts"] = ["square number 2"]
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(saved))
     config.training.update({"steps": 2, "evaluate_every": 0})
     train(config, tmp_path / "cut")
+    assert prompts_of(tmp_path / "cut") == ["square number 2"], "a resumed run keeps its prompts"
     assert lines_of(tmp_path / "cut") == lines[:1], "off, nothing is measured"
 
 

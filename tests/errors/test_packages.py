@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imagen_jax.__main__ import COMMANDS
 from imagen_jax.errors.packages import BASE, EXTRA_OF, explain_missing_package, install
 
 CHECKOUT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def test_a_package_that_is_there_but_broken_is_not_explained():
     assert explain_missing_package(ImportError("libz.so.1: no such file", name="matplotlib")) is None
 
 
-BLOCK = """
+BLOCKER = """
 import os, runpy, sys
 
 class Blocker:
@@ -72,6 +73,9 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocker())
+"""
+
+RUN_EACH = """
 import jax, ml_collections.config_flags, imagen_jax.runtime.main
 
 for module, arguments in RUNS:
@@ -92,17 +96,28 @@ for module, arguments in RUNS:
 """
 
 
-def run_without(blocked, runs, folder) -> list[tuple[int, str]]:
-    """Runs modules in a process that can't import some packages; returns status and standard error of each."""
-    program = f"BLOCKED, RUNS = {set(blocked)!r}, {list(runs)!r}\n{BLOCK}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
+RUN_MODULE = """
+sys.argv = ["-m", "--workdir=run"]
+runpy._run_module_as_main("imagen_jax.train", alter_argv=True)
+"""
+"""What ``python -m imagen_jax.train`` does."""
+
+
+def run_blocked(blocked, program, folder):
+    """Runs a program that can't import some packages."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"BLOCKED = {set(blocked)!r}\n{BLOCKER}{program}"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+def run_without(blocked, runs, folder) -> list[tuple[int, str]]:
+    """Runs modules in a process that can't import some packages; returns status and standard error of each."""
+    done = run_blocked(blocked, f"RUNS = {list(runs)!r}\n{RUN_EACH}", folder)
     parts = re.findall(r"^== (?!status).*\n((?:.*\n)*?)== status (\d+)\n", done.stderr, flags=re.MULTILINE)
     assert len(parts) == len(runs), done.stderr
     return [(int(status), text) for text, status in parts]
@@ -129,6 +144,9 @@ NEEDS = [
     ("import_weights", ["--format=imagen_jax", f"--source={BUCKET}", "--out=run"], "gcs"),
 ]
 
+NEED_NONE = ("count",)
+"""Commands that a base install runs whatever their flags."""
+
 
 def check_sentences(needs, blocked, folder):
     names = [("imagen_jax", [command, *rest]) for command, rest, _ in needs]
@@ -145,29 +163,20 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_each_command_is_looked_at():
+    assert {command for command, _, _ in NEEDS}.union(NEED_NONE) == set(COMMANDS)
+
+
 def test_each_command_without_its_extra_is_one_sentence(folder):
     check_sentences(NEEDS, EXTRA_OF, folder)
 
 
 def test_so_is_each_module_that_python_runs(folder):
     """As ``python -m imagen_jax.train``, whose imports fail before any of our code runs."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"BLOCKED = {set(EXTRA_OF)!r}\n{BLOCK.split('import jax')[0]}" + MINUS_M],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_blocked(EXTRA_OF, RUN_MODULE, folder)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "[train]" in line
-
-
-MINUS_M = """
-sys.argv = ["-m", "--workdir=run"]
-runpy._run_module_as_main("imagen_jax.train", alter_argv=True)
-"""
 
 
 def test_sources_and_settings_need_their_extras_too(folder):
