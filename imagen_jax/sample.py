@@ -38,7 +38,7 @@ from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.progress import ProgressBar
+from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, to_path
 

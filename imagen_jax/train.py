@@ -43,7 +43,7 @@ from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
-from imagen_jax.runtime.progress import compiling
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -365,8 +365,10 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
         return Hook(name, every, show, when_leaving=False)
 
     there = (config.seed, stage, data.folder, data.store, workdir)
-    preview = make_preview(config.sampling, config.preview.prompts, *there)
-    hooks = [forgiving("preview", config.training.preview_every, preview)]
+    hooks = []
+    if config.training.preview_every:
+        preview = make_preview(config.sampling, config.preview.prompts, *there)
+        hooks.append(forgiving("preview", config.training.preview_every, preview))
     if config.training.evaluate_every:
         evaluation = TrainingEvaluation(config.sampling, config.preview, *there)
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))

@@ -49,7 +49,7 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
 from imagen_jax.runtime.memory import release_memory
-from imagen_jax.runtime.progress import compiling
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.edits import Known, interpolate, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance

@@ -31,7 +31,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.backend import compiler_options
 from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
-from imagen_jax.runtime.progress import compile_first
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoints.reading import place_here

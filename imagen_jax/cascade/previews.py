@@ -27,7 +27,7 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.progress import compile_first
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.training.loop import StepInfo

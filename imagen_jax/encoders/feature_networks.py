@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.progress import ProgressBar, compile_first
+from imagen_jax.runtime.progress_bars import ProgressBar, compile_first
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 

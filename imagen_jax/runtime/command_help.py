@@ -89,7 +89,7 @@ def find_flags(module: str) -> list[CommandFlag]:
     marked = re.findall(r"mark_flag_as_required\(.(\w+).\)", read_source(module))
     for node in read_tree(module).body:
         call = getattr(node, "value", None)
-        if isinstance(call, ast.Call) and "DEFINE_" in (kind := getattr(call.func, "attr", "")):
+        if isinstance(call, ast.Call) and (kind := name_of(call)).startswith("DEFINE_"):
             values = flags.FlagValues()
             arguments: list[Any] = [evaluate(one, module) for one in call.args]
             options = {one.arg: evaluate(one.value, module) for one in call.keywords if one.arg}
@@ -99,6 +99,11 @@ def find_flags(module: str) -> list[CommandFlag]:
             is_required = bool(options.get("required")) or name in marked
             found.append(CommandFlag(values[name], is_required, is_config, node.lineno, node.end_lineno or node.lineno))
     return found
+
+
+def name_of(call: ast.Call) -> str:
+    """Returns the name of the function that a call calls, without what it is an attribute of."""
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
 
 
 def evaluate(expression: ast.expr, module: str) -> Any:

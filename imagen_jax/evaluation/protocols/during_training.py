@@ -31,7 +31,7 @@ from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 from imagen_jax.evaluation.protocols.references import Reference, open_prepared
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.progress import compile_first
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.loop import StepInfo

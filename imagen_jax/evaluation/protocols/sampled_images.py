@@ -18,7 +18,7 @@ from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.progress import ProgressBar
+from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from imagen_jax.errors import UserError
 from imagen_jax.errors.packages import require_packages
-from imagen_jax.runtime.progress import ProgressBar, timed
+from imagen_jax.runtime.progress_bars import ProgressBar, timed
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 from imagen_jax.training.monitoring.append_file import open_append_file, print_line, warn_on_write_error

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax.runtime import progress
-from imagen_jax.runtime.progress import ProgressBar, compile_first, compiling
+from imagen_jax.runtime import progress_bars
+from imagen_jax.runtime.progress_bars import ProgressBar, compile_first, compiling
 from imagen_jax.training.monitoring.metrics import Progress
 
 
 @pytest.fixture
 def talkative(monkeypatch):
     """Each compilation is announced, however short."""
-    monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", 0)
+    monkeypatch.setattr(progress_bars, "SECONDS_OF_SILENCE", 0)
 
 
 class Terminal(io.StringIO):
@@ -37,7 +37,7 @@ def lines_of(text):
 @pytest.mark.usefixtures("talkative")
 def test_a_terminal_shows_the_seconds_while_they_pass_and_then_how_many(monkeypatch):
     terminal = use_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0.05)
+    monkeypatch.setattr(progress_bars, "SECONDS_BETWEEN_UPDATES", 0.05)
     with ProgressBar("Sampling", 10, "step") as bar:
         with compiling("the base"):
             time.sleep(0.3)
@@ -67,7 +67,7 @@ def test_a_program_that_is_ready_at_once_is_not_announced(capsys):
 def test_where_no_progress_is_shown_nothing_is_printed(capsys):
     with ProgressBar("Sampling", 10, "step", disable=True), compiling("the base"):
         pass
-    assert capsys.readouterr().err == "" and progress._shown == []
+    assert capsys.readouterr().err == "" and progress_bars._shown == []
 
 
 def test_neither_the_elapsed_time_nor_the_rate_counts_a_compilation(monkeypatch):
@@ -110,7 +110,7 @@ def test_the_time_left_of_a_training_in_a_log_file_leaves_it_out(monkeypatch, ca
 def test_a_compilation_that_fails_is_not_reported_as_done(capsys):
     with pytest.raises(KeyboardInterrupt), ProgressBar("Sampling", 10, "step"), compiling("the base"):
         raise KeyboardInterrupt
-    assert "Compiled" not in capsys.readouterr().err and progress._shown == []
+    assert "Compiled" not in capsys.readouterr().err and progress_bars._shown == []
 
 
 @pytest.mark.usefixtures("talkative")
