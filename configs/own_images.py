@@ -3,6 +3,7 @@
 Command:   python -m imagen_jax.train --config=configs/own_images.py:base --workdir=runs/own/base \
                --config.data.options.folder=FOLDER
            the same with :super_resolution and another workdir for the second stage.
+Previews:  of a few captions of the folder; of others with --config.preview.prompts="('red apple', 'panda')".
 Result:    not yet run beyond the smoke size.
 Hardware:  as it stands, the quickstart's networks and budget: two CPU cores and half an hour for a few thousand simple
            pictures. For photographs make training.steps, optimizer.decay_steps and the networks larger.
@@ -19,4 +20,5 @@ def get_config(variant: str = "base") -> ConfigDict:
     config = quickstart.get_config(variant)
     config.data.source = "folder"
     config.data.options = ConfigDict({"folder": ""})
+    config.preview.prompts = ()  # a few captions of the folder
     return config

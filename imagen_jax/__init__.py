@@ -27,10 +27,12 @@ __main__, commands                             all other programs
 ``tests/test_import_directions.py`` reads this table and checks every import.
 """
 
+import sys
 import warnings
 from importlib import import_module
 from typing import Any
 
+from imagen_jax.runtime.missing_packages import explain_at_exit
 from imagen_jax.runtime.standard_streams import open_closed_streams
 
 __version__ = "0.1.0"
@@ -40,6 +42,10 @@ __path__.append(f"{__path__[0]}/commands")
 
 # A file that is opened while a standard stream is closed would take that stream's number.
 open_closed_streams()
+
+# Python has this argument while it looks for the module of `python -m imagen_jax.train`, whose imports may be missing.
+if getattr(sys, "argv", [])[:1] == ["-m"]:
+    explain_at_exit()
 
 FOR_NOTEBOOKS = {
     "load_cascade": "imagen_jax.cascade.cascade",

@@ -7,17 +7,16 @@
 ``imagen-jax COMMAND`` does the same where the package is installed.
 """
 
-import ast
 import os
 import runpy
 import sys
-from importlib.abc import InspectLoader
-from importlib.util import find_spec
 
 from imagen_jax import __version__
 from imagen_jax.errors import nearest_name
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.memory import restart_with_large_pages
+from imagen_jax.runtime.missing_packages import explain_at_exit
+from imagen_jax.runtime.module_sources import read_docstring
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 
 COMMANDS = {
@@ -40,6 +39,7 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the first argument names."""
     make_streams_resilient()
+    explain_at_exit()
     name = sys.argv[1] if len(sys.argv) > 1 else "help"
     if name in ("help", "-h", "--help"):
         print(list_commands())
@@ -53,7 +53,13 @@ def main() -> None:
 
 
 def run(name: str) -> None:
-    """Runs a command as ``python -m`` does, with the arguments that follow its name."""
+    """Runs a command as ``python -m`` does, with the arguments that follow its name, or prints its help."""
+    # Here, for absl may be missing. The module of the command imports JAX first, which takes seconds.
+    from imagen_jax.runtime.command_help import asks_for_help, format_help
+
+    if asks_for_help(sys.argv[2:]):
+        print(format_help(COMMANDS[name]))
+        return
     # Here, for the module of the command imports JAX first.
     if name == "train":
         restart_with_large_pages()
@@ -75,9 +81,7 @@ def list_commands() -> str:
 
 def summarise(module: str) -> str:
     """Returns the first line of a module's docstring, without importing the module."""
-    spec = find_spec(module)
-    source = spec.loader.get_source(module) if spec and isinstance(spec.loader, InspectLoader) else None
-    return (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0]
+    return read_docstring(module).partition("\n")[0]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Run again, it continues from the newest checkpoint; a finished run returns at on
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from imagen_jax.runtime.memory import restart_with_large_pages
@@ -23,7 +24,7 @@ from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import Training, make_training
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.previews import check_preview, is_drawn, make_preview
+from imagen_jax.cascade.previews import choose_prompts, is_drawn, make_preview, recall_prompts, with_prompts
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import DataConfig
@@ -42,6 +43,7 @@ from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -49,6 +51,7 @@ from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
 from imagen_jax.training.monitoring.append_file import warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
+from imagen_jax.training.monitoring.metrics import check_tensorboard
 from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
 from imagen_jax.training.monitoring.watchdog import (
     NOT_WATCHED,
@@ -103,12 +106,14 @@ class Data(NamedTuple):
         batches: host batches of the training split.
         store: embeddings of all captions, and of the preview's prompts.
         fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
+        prompts: the prompts of a base's previews.
     """
 
     folder: Path
     batches: Batches
     store: Embeddings
     fingerprints: dict[str, str]
+    prompts: tuple[str, ...]
 
 
 class Run(NamedTuple):
@@ -162,7 +167,8 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
     """
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
-    check_preview(config)
+    if config.training.tensorboard:
+        check_tensorboard()
     stage = build_stage(config)
     training = make_training(config, stage)
     transform = make_transform(config.data, config.stage.crop, stage)
@@ -183,7 +189,8 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
         check_traced(watch.traced, done, config.training.steps)
         if done < config.training.steps:
             check_schedule(make_schedule(config.optimizer.to_dict()), config.training.steps)
-        data = prepare(config, transform)
+        data = prepare(processes.run_on_process_zero_first(partial(recall_prompts, config, workdir)), transform)
+        config = with_prompts(config, data.prompts)
         if done:
             state, data_state = checkpoints.restore(training.state)
             done = int(state.step)
@@ -219,7 +226,8 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
 
     mfu = make_mfu(config) if processes.is_process_zero() else None
     with open_log(config.training, this.workdir, this.done, clock, of_data, mfu) as logging:
-        step: TrainStep = this.training.compile()
+        with compiling("the training step"):
+            step: TrainStep = this.training.compile()
         if processes.is_process_zero():
             step = trace_steps(step, watch.traced, this.done, steps, this.workdir / "profile")
         saving = Saving(this.checkpoints, config.training.checkpoint_every, steps, this.guard.get_state)
@@ -268,9 +276,12 @@ def share_workdir(workdir: Path, config: Experiment) -> None:
 
 
 def prepare(config: Experiment, transform: Transform) -> Data:
-    """Builds or opens the data set and the embeddings of its captions, and opens the training batches."""
+    """Builds or opens the data set and the embeddings of its captions, and opens the training batches.
 
-    def build_or_open() -> tuple[DataSets, Embeddings, str]:
+    If the config's previews need prompts, it chooses them from the captions.
+    """
+
+    def build_or_open() -> tuple[DataSets, Embeddings, str, tuple[str, ...]]:
         data = config.data
         opened = open_data_sets(
             data.source,
@@ -280,12 +291,13 @@ def prepare(config: Experiment, transform: Transform) -> Data:
             dict(data.options),
             data.weights,
         )
+        prompts = choose_prompts(config, opened.folders[0])
         encoder = load_encoder(config.text)
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, ComputedEmbeddings(encoder), encoder.name
-        return opened, open_store(opened.folders, encoder, config.preview.prompts), encoder.name
+            return opened, ComputedEmbeddings(encoder), encoder.name, prompts
+        return opened, open_store(opened.folders, encoder, prompts), encoder.name, prompts
 
-    data_sets, store, encoder_name = processes.run_on_process_zero_first(build_or_open)
+    data_sets, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
         data_sets.load("train"),
@@ -302,7 +314,7 @@ def prepare(config: Experiment, transform: Transform) -> Data:
         max_bad_fraction=config.data.max_bad_fraction,
     )
     fingerprints = {"data_set": data_sets.fingerprint, "text_encoder": encoder_name}
-    return Data(data_sets.folders[0], batches, store, fingerprints)
+    return Data(data_sets.folders[0], batches, store, fingerprints, prompts)
 
 
 def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
@@ -353,8 +365,10 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
         return Hook(name, every, show, when_leaving=False)
 
     there = (config.seed, stage, data.folder, data.store, workdir)
-    preview = make_preview(config.sampling, config.preview.prompts, *there)
-    hooks = [forgiving("preview", config.training.preview_every, preview)]
+    hooks = []
+    if config.training.preview_every:
+        preview = make_preview(config.sampling, config.preview.prompts, *there)
+        hooks.append(forgiving("preview", config.training.preview_every, preview))
     if config.training.evaluate_every:
         evaluation = TrainingEvaluation(config.sampling, config.preview, *there)
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))

@@ -6,6 +6,7 @@
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+help_if_asked "$@"
 set_up
 
 new=$(mktemp -d)

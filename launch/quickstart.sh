@@ -3,14 +3,16 @@
 # images and samples the captions from that.
 #
 #     bash launch/quickstart.sh
-#     RUN_DIR=/elsewhere bash launch/quickstart.sh
+#     RUN_DIR=/elsewhere bash launch/quickstart.sh     in another folder than runs/quickstart
+#     PYTHON=/path/to/python3 bash launch/quickstart.sh
 #
 # Interrupted at any moment and run again, it continues.
 set -euo pipefail
-# Before any folder is changed, since both may be relative to the present one.
-run_dir=${RUN_DIR:+$(mkdir -p "$RUN_DIR" && cd "$RUN_DIR" && pwd)}
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+take_no_arguments "$@"
+# Before any folder is changed, since it may be relative to the present one.
+run_dir=${RUN_DIR:+$(mkdir -p "$RUN_DIR" && cd "$RUN_DIR" && pwd)}
 run_dir=${run_dir:-$checkout/runs/quickstart}
 
 prompts=(

@@ -5,9 +5,10 @@
 #     bash launch/sampling_tour.sh
 #     RUN_DIR=/elsewhere OUT=pictures bash launch/sampling_tour.sh
 set -euo pipefail
-run_dir=${RUN_DIR:+$(cd "$RUN_DIR" && pwd)}
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+take_no_arguments "$@"
+run_dir=${RUN_DIR:+$(cd "$RUN_DIR" && pwd)}
 set_up
 run_dir=${run_dir:-$checkout/runs/quickstart}
 out=${OUT:-$run_dir/tour}

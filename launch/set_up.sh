@@ -28,6 +28,28 @@ fail() {
     exit 2
 }
 
+# Prints the comment at the top of the script that runs.
+print_help() {
+    sed -n '2,/^set -/s/^# \{0,1\}//p' "$0"
+}
+
+# Usage: help_if_asked ARGUMENT...   With -h or --help among the arguments of the script, prints its help and ends it.
+help_if_asked() {
+    local argument
+    for argument in "$@"; do
+        if [[ $argument == -h || $argument == --help ]]; then
+            print_help
+            exit 0
+        fi
+    done
+}
+
+# Usage: take_no_arguments ARGUMENT...   For a script without arguments: prints its help if asked, else refuses them.
+take_no_arguments() {
+    help_if_asked "$@"
+    (($# == 0)) || fail "$0 has no argument $1: leave it out, or see bash $0 --help."
+}
+
 # Prints the seconds since the script began as minutes.
 minutes() {
     printf '%d.%d min' $((SECONDS / 60)) $((SECONDS % 60 / 6))

@@ -41,6 +41,9 @@ fail() {
 
 read_flags() {
     local name value
+    case ${1:-} in
+        -h | --help) sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    esac
     while (($# > 0)) && [[ $1 == --* ]]; do
         [[ $1 == -- ]] && shift && break
         name=${1%%=*} name=${name#--} value=${1#*=}

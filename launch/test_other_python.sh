@@ -7,6 +7,7 @@
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+take_no_arguments "$@"
 
 # Prints that Python: one that all other tests have passed on, which ranks 0 and 1 have not.
 find_other_python() {

@@ -97,5 +97,6 @@ stop() {
 command=${1:-}
 case $command in
     install | start | status | stop) shift && "$command" "$@" ;;
+    -h | --help | help) print_help ;;
     *) fail "there is no command '$command': use install, start, status or stop." ;;
 esac

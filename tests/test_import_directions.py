@@ -75,8 +75,8 @@ NOT_NEEDED_TO_SAMPLE = {
 }
 
 
-BEFORE_ALL = f"{PACKAGE}.runtime.standard_streams"
-"""The one module that the package's own ``__init__`` imports at once."""
+BEFORE_ALL = (f"{PACKAGE}.runtime.standard_streams", f"{PACKAGE}.runtime.missing_packages")
+"""The modules that the package's own ``__init__`` imports at once; they need the standard library alone."""
 
 
 def room_of(path: Path) -> str:

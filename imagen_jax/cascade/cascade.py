@@ -49,6 +49,7 @@ from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
 from imagen_jax.runtime.memory import release_memory
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.edits import Known, interpolate, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
@@ -278,7 +279,9 @@ class Cascade:
 
         def compile_first() -> Any:
             program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.make_trajectory)
-            program.lower(params, inputs).compile()
+            what = " (inversion)" if make is make_invert_stage else ""
+            with compiling(f"{to_path(self.names[number]).name}{what}, {self.stages[number].resolution} px"):
+                program.lower(params, inputs).compile()
             release_memory()
             return program
 

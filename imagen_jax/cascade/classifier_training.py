@@ -31,6 +31,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.backend import compiler_options
 from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.checkpoints.reading import place_here
@@ -112,7 +113,10 @@ def train_and_measure(
             with watching_for_exit() as should_leave:
                 state = run_loop(
                     state,
-                    jax.jit(step, donate_argnums=0, compiler_options=compiler_options(jax.default_backend())),
+                    compile_first(
+                        jax.jit(step, donate_argnums=0, compiler_options=compiler_options(jax.default_backend())),
+                        "the training step",
+                    ),
                     guard.watch(batches),
                     steps=training.steps,
                     put=lambda batch: label(batch, classifier),

@@ -1,9 +1,12 @@
 """Writes grids of samples during training: the first sign of whether a stage follows its captions.
 
-A base samples the fixed prompts of ``config.preview``. A super-resolution stage enlarges the small versions of images
-of the validation split. Each row of its grid shows the small image, the sample and the original.
+A base samples the prompts of ``config.preview``, or a few captions of its training data if there are none. A
+super-resolution stage enlarges the small versions of images of the validation split. Each row of its grid shows the
+small image, the sample and the original.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,17 +21,25 @@ from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
 from imagen_jax.config.sections import SamplingConfig
-from imagen_jax.data.stored_images import load_split
+from imagen_jax.data.stored_images import load_split, read_captions
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.training.loop import StepInfo
+from imagen_jax.training.workdir import config_path, has_begun, read_config
 
 HELD_OUT_EXAMPLES = 4
+
+PROMPTS = 8
+"""Max number of captions that are chosen as prompts."""
+
+CAPTIONS_READ = 100_000
+"""Max number of images whose captions may be chosen."""
 
 
 def is_drawn(workdir: Path, number: int) -> bool:
@@ -41,16 +52,48 @@ def preview_path(workdir: Path, number: int) -> Path:
     return workdir / "previews" / f"{number:07d}.png"
 
 
-def check_preview(config: Experiment) -> None:
-    """Checks that a base's previews have prompts.
+def needs_prompts(config: Experiment) -> bool:
+    """Returns whether a config's previews need prompts and it has none, so that they are chosen from the captions."""
+    return config.training.preview_every > 0 and config.stage.low_resolution is None and not config.preview.prompts
+
+
+def with_prompts(config: Experiment, prompts: Sequence[str]) -> Experiment:
+    """Returns the config with other prompts of its previews."""
+    return dataclasses.replace(config, preview=dataclasses.replace(config.preview, prompts=tuple(prompts)))
+
+
+def recall_prompts(config: Experiment, workdir: Path) -> Experiment:
+    """Returns the config with the prompts that the run in ``workdir`` has, if it needs any and the run has begun."""
+    if needs_prompts(config) and has_begun(workdir) and config_path(workdir).exists():
+        return with_prompts(config, read_config(workdir).get("preview", {}).get("prompts", ()))
+    return config
+
+
+def choose_prompts(config: Experiment, folder: Path) -> tuple[str, ...]:
+    """Returns the prompts of a config's previews; if it needs some, ``PROMPTS`` distinct captions of the data.
+
+    They are spread over the training split; the same data and ``config.seed`` give the same ones. Of a large data set
+    only the first ``CAPTIONS_READ`` images count.
+
+    Args:
+        config: the config.
+        folder: the prepared data set.
 
     Raises:
-        UserError: there are none.
+        UserError: the data set has no captions.
     """
-    if config.training.preview_every > 0 and config.stage.low_resolution is None and not config.preview.prompts:
+    if not needs_prompts(config):
+        return config.preview.prompts
+    images = itertools.islice(read_captions(folder, "train"), CAPTIONS_READ)
+    captions = list(dict.fromkeys(of_image[0] for of_image in images if of_image and of_image[0].strip()))
+    if not captions:
         raise UserError(
-            "config.preview.prompts is empty: give at least one prompt, or set --config.training.preview_every=0"
+            f"{folder} has no captions to preview: give prompts, as in --config.preview.prompts=\"('red apple',)\", or "
+            "set --config.training.preview_every=0"
         )
+    generator = np.random.default_rng(config.seed)
+    parts = np.array_split(np.arange(len(captions)), min(PROMPTS, len(captions)))
+    return tuple(captions[generator.choice(part)] for part in parts)
 
 
 def make_preview(
@@ -87,11 +130,15 @@ def make_preview(
         text, no_text, numbers, small = inputs
         return sample(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
 
+    programs: list[Callable[..., Any]] = []
+
     def preview(number: int, info: StepInfo) -> None:
         placement: Any = info.state.step.sharding
         everywhere = replicated(placement.mesh)
         # The inputs are host arrays, because they are the same in every process.
-        samples = np.asarray(jax.jit(sample_everywhere, out_shardings=everywhere)(info.state.ema_params, here))
+        if not programs:
+            programs.append(compile_first(jax.jit(sample_everywhere, out_shardings=everywhere), "the preview"))
+        samples = np.asarray(programs[0](info.state.ema_params, here))
         if not processes.is_process_zero():
             return
         if small is None:

@@ -1,4 +1,4 @@
-"""Imports weights that were trained elsewhere, as a stage to sample.
+r"""Imports weights that were trained elsewhere, as a stage to sample.
 
     python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-I-M-v1.0 --out=runs/if_base
     python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-II-M-v1.0 --out=runs/if_large \

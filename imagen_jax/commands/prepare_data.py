@@ -1,4 +1,4 @@
-"""Prepares a data set for training: checks, filters, splits and shards its images.
+r"""Prepares a data set for training: checks, filters, splits and shards its images.
 
     python -m imagen_jax prepare_data --source=coco --option=folder=COCO --out=DATA
     python -m imagen_jax prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \

@@ -12,7 +12,7 @@ shows sets of 8 images: ``--together=8``. ``web/pairs.py`` describes the folders
 because raters who see which model leads would be biased. Without ``--a`` and ``--b``, ``--results`` reads the database
 alone, so the images may have been deleted.
 
-It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``); ``--results`` needs matplotlib.
+It needs the extra ``web``, and ``--results`` the extra ``train``: ``pip install "imagen-jax[web,train]"``.
 """
 
 import sys
@@ -20,6 +20,7 @@ import sys
 from absl import flags
 
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import require_packages
 from imagen_jax.evaluation.metrics.win_rates import describe_win_rates, format_win_rates, measure_win_rates
 from imagen_jax.evaluation.reports.report import write_report
 from imagen_jax.runtime.main import run_main
@@ -62,6 +63,11 @@ def main() -> None:
     """Serves the page until interrupted, or prints the results."""
     out = to_path(OUT.value)
     check_flags(PRECONDITIONS)
+    # Before the images are read.
+    if RESULTS.value:
+        require_packages("matplotlib", what="--results")
+    else:
+        require_packages("starlette", "uvicorn", what="the page")
     if RESULTS.value and not A.value and not B.value:
         print_results(out, None)
         return
@@ -75,14 +81,12 @@ def serve_page(out: Path, comparison: Comparison) -> None:
     """Serves the page until interrupted.
 
     Raises:
-        UserError: a library is not installed, the database can't be used, one of ``--origins`` is invalid, or the port
-            can't be listened on.
+        UserError: the database can't be used, one of ``--origins`` is invalid, or the port can't be listened on.
     """
-    try:
-        from imagen_jax.web.listening import keep_out, serve
-        from imagen_jax.web.rating_app import make_rating_app
-    except ImportError as error:
-        raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
+    # Here, for a base install lacks what they import.
+    from imagen_jax.web.listening import keep_out, serve
+    from imagen_jax.web.rating_app import make_rating_app
+
     print(*comparison.notes, sep="\n", end="\n" if comparison.notes else "", file=sys.stderr)
     with RatingStore(out, comparison) as store:
         prompts = len({pair.prompt for pair in comparison.pairs})
@@ -95,12 +99,10 @@ def print_results(out: Path, comparison: Comparison | None) -> None:
     """Prints the win-rates and writes them beside the database.
 
     Raises:
-        UserError: matplotlib is not installed, there are no ratings, or the database or a file can't be used.
+        UserError: there are no ratings, or the database or a file can't be used.
     """
-    try:
-        from imagen_jax.evaluation.reports.win_rate_plot import plot_win_rates
-    except ImportError as error:
-        raise UserError(f"results need {error.name}: pip install 'matplotlib>=3.11'") from None
+    from imagen_jax.evaluation.reports.win_rate_plot import plot_win_rates
+
     if not out.exists():
         raise UserError(f"{out} does not exist: rate first, without --results, or name the database with --out")
     with RatingStore(out, comparison) as store:

@@ -2,7 +2,7 @@
 
     python -m imagen_jax serve [--stages=runs/base,runs/super_resolution]
 
-It needs ``pip install "starlette>=1.10,<2" "uvicorn>=0.54,<1"`` (the extra ``web``).
+It needs the extra ``web``: ``pip install "imagen-jax[web]"``.
 """
 
 from absl import flags
@@ -10,7 +10,6 @@ from absl import flags
 from imagen_jax.cascade.cascade import load_planned
 from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
-from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 
@@ -30,12 +29,10 @@ MAX_QUEUE = flags.DEFINE_integer("max_queue", 8, "Max number of images in the qu
 
 def main() -> None:
     """Serves the page until interrupted."""
-    try:
-        from imagen_jax.web.app import make_app
-        from imagen_jax.web.listening import keep_out, serve
-    except ImportError as error:
-        raise UserError(f"the page needs {error.name}: pip install 'starlette>=1.10,<2' 'uvicorn>=0.54,<1'") from None
+    # Here, for a base install lacks what the page needs.
+    from imagen_jax.web.app import make_app
     from imagen_jax.web.jobs import Jobs
+    from imagen_jax.web.listening import keep_out, serve
     from imagen_jax.web.orders import Limits
 
     before = keep_out(HOST.value, ORIGINS.value)

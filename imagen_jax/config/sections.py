@@ -281,7 +281,7 @@ class PreviewConfig(Section):
     """Samples during training.
 
     Attributes:
-        prompts: prompts of a base's previews.
+        prompts: prompts of a base's previews; () for a few captions of the training data.
         samples: number of images that an evaluation samples, with training captions.
         compared: max number of training images that they are compared with.
         features: a key of ``encoders.feature_networks.FEATURE_NETWORKS``.

@@ -4,17 +4,17 @@ uint8 images -> network.prepare, one by one -> batches, sharded over the devices
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress_bars import ProgressBar, compile_first
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 
@@ -66,7 +66,7 @@ def compile_extraction(network: FeatureNetwork) -> ExtractBatch:
     mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
     size = -(-BATCH // num_batch_shards(mesh)) * num_batch_shards(mesh)
     weights = jax.device_put(network.weights, replicated(mesh))
-    compiled = jax.jit(network.extract)
+    compiled = compile_first(jax.jit(network.extract), f"features of {network.name}")
 
     def extract(prepared: Sequence[np.ndarray]) -> FeatureSet:
         images = stack_alike(network, prepared)
@@ -112,12 +112,13 @@ def extract_features(
     extract = compile_extraction(network)
     parts: list[FeatureSet] = []
     waiting: list[np.ndarray] = []
-    progress: Any = tqdm(images, "Extracting features", total, unit="image", dynamic_ncols=True, disable=not show)
-    for image in progress:
-        waiting.append(network.prepare(image))
-        if len(waiting) == BATCH:
-            parts.append(extract(waiting))
-            waiting = []
+    with ProgressBar("Extracting features", total, "image", disable=not show) as progress:
+        for image in images:
+            waiting.append(network.prepare(image))
+            if len(waiting) == BATCH:
+                parts.append(extract(waiting))
+                waiting = []
+            progress.update()
     if waiting:
         parts.append(extract(waiting))
     if not parts:

@@ -15,6 +15,7 @@ import jax
 from jax.experimental import topologies
 
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import missing_package
 from imagen_jax.forecast.chips import Chip, chip_of
 
 SURROUNDINGS = {
@@ -100,4 +101,4 @@ def require_libtpu() -> None:
         UserError: it is not installed; the message gives the command that installs it.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("the TPU compiler is not installed: pip install 'jax[tpu]', or this checkout as '.[tpu]'")
+        raise missing_package("libtpu", "the TPU compiler")

@@ -25,7 +25,9 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
+from imagen_jax.errors.packages import explain_missing_package
 from imagen_jax.runtime import interrupts, processes
+from imagen_jax.runtime.command_help import asks_for_help, format_help
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
@@ -58,6 +60,8 @@ def run_main(main: Callable[[], None], flag_hint: str = "", if_interrupted: str 
 def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
     """Parses the flags. Exits with status 2 and a message if a flag, the config or another argument is wrong.
 
+    With ``--help`` or ``-h`` it prints the help of the command, and exits with status 0.
+
     Args:
         arguments: the command line, with the name of the program.
         hint: message for an argument that is not a flag: how to pass it as one.
@@ -65,6 +69,10 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
     Returns:
         A list with the name of the program alone.
     """
+    module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    if module.startswith("imagen_jax.") and asks_for_help(arguments[1:]):
+        print(format_help(module))
+        sys.exit(ExitStatus.DONE)
     try:
         rest = flags.FLAGS(with_new_names(arguments))
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
@@ -183,7 +191,7 @@ def run_explained(main: Callable[[], None], if_interrupted: str) -> None:
     except KeyboardInterrupt:
         interrupts.end(if_interrupted)
     except Exception as error:
-        lack = explain_missing_resource(error, processes.is_multi_process())
+        lack = explain_missing_package(error) or explain_missing_resource(error, processes.is_multi_process())
         if lack is not None:
             fail(str(lack), error, ExitStatus.TRY_LATER if lack.for_now else ExitStatus.USER_ERROR)
         if disk_error_code(error) is None and not isinstance(error, OSError) and not is_refusal(error):

@@ -13,12 +13,12 @@ import fsspec
 from etils import epath
 
 from imagen_jax.errors import ForNowError, UserError
+from imagen_jax.errors.packages import missing_package
 from imagen_jax.storage.names import stays_below
 from imagen_jax.storage.refusals import is_denied
 
 SCHEME = "gs"
 PREFIX = f"{SCHEME}://"
-INSTALL = 'pip install "gcsfs>=2026.10,<2027"'
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 BUCKET_ADVICE = "check the bucket's name, your login (gcloud auth application-default login) and your permissions"
@@ -51,7 +51,7 @@ def open_bucket_path(text: str) -> epath.Path:
     if not BUCKET_NAME.fullmatch(bucket):
         raise UserError(f"{text!r} does not name a bucket: write it as {PREFIX}BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{text} is in a bucket, and gcsfs is not installed: {INSTALL}")
+        raise missing_package("gcsfs", f"{text} is in a bucket, which")
     # If TensorFlow is installed, etils uses its file system by default. We want gcsfs on every machine.
     os.environ.setdefault("EPATH_USE_TF", "false")
     fsspec.register_implementation("gcs", "imagen_jax.storage.bucket_files.BucketFileSystem", clobber=True)

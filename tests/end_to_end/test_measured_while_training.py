@@ -26,9 +26,15 @@ def lines_of(workdir):
     return [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
 
 
+def prompts_of(workdir):
+    return json.loads((workdir / "config.json").read_text())["preview"]["prompts"]
+
+
 def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_images):
     config = small("base", tmp_path / "data", own_images)
+    config.training.preview_every = 0
     train(config, tmp_path / "whole")
+    assert prompts_of(tmp_path / "whole") == [] and not (tmp_path / "whole" / "previews").exists()
     lines = lines_of(tmp_path / "whole")
     assert [line["step"] for line in lines] == [1, 2]
     assert all("frechet_distance" not in line for line in lines), "pixels have none"
@@ -36,10 +42,17 @@ def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_
     with Image.open(tmp_path / "whole" / "evaluations.png") as plot:
         assert np.asarray(plot).std() > 5
 
-    config.training.steps = 1
+    config.training.update({"steps": 1, "preview_every": 1000})
     train(config, tmp_path / "cut")
+    prompts = prompts_of(tmp_path / "cut")
+    assert len(set(prompts)) == 8 and set(prompts) <= {file.read_text().strip() for file in own_images.glob("*.txt")}
+    # As a run has them that began with prompts of another config.
+    saved = json.loads((tmp_path / "cut" / "config.json").read_text())
+    saved["preview"]["prompts"] = ["square number 2"]
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(saved))
     config.training.update({"steps": 2, "evaluate_every": 0})
     train(config, tmp_path / "cut")
+    assert prompts_of(tmp_path / "cut") == ["square number 2"], "a resumed run keeps its prompts"
     assert lines_of(tmp_path / "cut") == lines[:1], "off, nothing is measured"
 
 

@@ -69,11 +69,10 @@ WRONG = {
     "optimizer.name": "adamm",
     "stage.schedule": "cosin",
     "seed": -1,
-    "preview.prompts": (),
 }
 
 
-KEPT = ["training.batch_size", "data.source", "data.options.folder", "optimizer.name", "preview.prompts"]
+KEPT = ["training.batch_size", "data.source", "data.options.folder", "optimizer.name"]
 
 
 @pytest.mark.parametrize("key", thorough_except(KEPT, WRONG))

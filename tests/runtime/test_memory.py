@@ -32,12 +32,14 @@ def beginnings_of(tmp_path, command, **environment):
 
 @pytest.mark.parametrize("command", [["-m", "imagen_jax", "train"], ["-m", "imagen_jax.train"]])
 def test_a_training_restarts_once(tmp_path, command):
-    found = beginnings_of(tmp_path, [*command, "--help"])
+    found = beginnings_of(tmp_path, [*command, "--helpshort"])
     assert found == (["small", TUNABLE] if would_help() else ["small"])
 
 
 def test_what_the_user_set_stays(tmp_path):
-    found = beginnings_of(tmp_path, ["-m", "imagen_jax", "train", "--help"], GLIBC_TUNABLES="glibc.malloc.arena_max=2")
+    found = beginnings_of(
+        tmp_path, ["-m", "imagen_jax", "train", "--helpshort"], GLIBC_TUNABLES="glibc.malloc.arena_max=2"
+    )
     assert found == ["glibc.malloc.arena_max=2"]
 
 

@@ -180,7 +180,7 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
         # In a subfolder, because the temporary folder is private to its user, and is removed by its own name.
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
-        write_examples(partial, splits, manifest["resolution"])
+        write_examples(partial, splits, manifest["resolution"], SOURCES[manifest["source"]].activity)
         captions = {split: [image.caption for image in images] for split, images in splits.items()}
         write_json(partial / CAPTIONS, captions)
         files = sorted(file for file in partial.rglob("*") if file.is_file())
@@ -189,10 +189,12 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
         put_in_place(partial, folder)
 
 
-def write_examples(folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int) -> None:
-    """Renders all images, with a progress bar, and writes them as a TFDS data set into ``folder``."""
+def write_examples(
+    folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int, activity: str
+) -> None:
+    """Renders all images, with a progress bar that says ``activity``, and writes a TFDS data set into ``folder``."""
     total = sum(len(images) for images in splits.values())
-    with tqdm(total=total, desc=f"rendering {resolution}-px images", unit="image") as progress:
+    with tqdm(total=total, desc=activity.format(resolution), unit="image") as progress:
         examples = {
             split: generate_examples(images, resolution, progress) for split, images in splits.items() if images
         }

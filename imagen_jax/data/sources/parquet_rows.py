@@ -8,13 +8,12 @@ from typing import Any
 
 from imagen_jax.data.sources.rows import EmbeddedImage, Row, RowPosition, check_columns
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import require_packages
 from imagen_jax.storage.buckets import is_refusal
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 
 ROWS_AT_A_TIME = 1000
-
-INSTALL = 'pip install "pyarrow>=26.0.1,<27"'
 
 MAX_GROUP_BYTES = 2**31
 """Max uncompressed bytes of a row group in the columns that are read.
@@ -103,10 +102,8 @@ def import_arrow(table: Path) -> ModuleType:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        return importlib.import_module("pyarrow")
-    except ImportError as error:
-        raise UserError(f"{table} is a Parquet table, and pyarrow is not installed: {INSTALL}") from error
+    require_packages("pyarrow", what=f"the Parquet table {table}")
+    return importlib.import_module("pyarrow")
 
 
 def is_scalar(arrow: ModuleType, kind: Any) -> bool:

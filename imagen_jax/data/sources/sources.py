@@ -19,15 +19,17 @@ class Source(Generic[Item]):
     Attributes:
         list_all: ``list_all(**options)`` lists the images, or parts of them, always in the same order.
         attribution: credit and licence, one line, which is stored with the data.
+        activity: what is done to its images before training, for the progress bar; ``{}`` is the resolution.
     """
 
     list_all: Callable[..., Sequence[Item]]
     attribution: str
+    activity: str = "Reading images, scaled to {} px"
 
 
 SOURCES: dict[str, Source[CaptionedImage]] = {
-    "openmoji": Source(openmoji.openmoji_images, openmoji.ATTRIBUTION),
-    "folder": Source(folder.folder_images, "The user's own images"),
+    "openmoji": Source(openmoji.openmoji_images, openmoji.ATTRIBUTION, "Rendering emoji at {} px"),
+    "folder": Source(folder.folder_images, "The user's own images", "Reading your images, scaled to {} px"),
 }
 
 

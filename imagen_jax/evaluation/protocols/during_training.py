@@ -31,6 +31,7 @@ from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 from imagen_jax.evaluation.protocols.references import Reference, open_prepared
 from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.loop import StepInfo
@@ -128,8 +129,11 @@ class TrainingEvaluation:
         parts = num_batch_shards(mesh)
         size = -(-min(BATCH, count) // parts) * parts
         if self._compiled is None:
-            self._compiled = jax.jit(
-                self._sample_all, in_shardings=(None, batch_placement(mesh, size)), out_shardings=replicated(mesh)
+            self._compiled = compile_first(
+                jax.jit(
+                    self._sample_all, in_shardings=(None, batch_placement(mesh, size)), out_shardings=replicated(mesh)
+                ),
+                "the evaluation's sampler",
             )
         sampled = []
         for first in range(0, count, size):

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.encoders.feature_network import FeatureNetwork
@@ -22,6 +21,7 @@ from imagen_jax.encoders.feature_networks import BATCH, ExtractBatch, FeatureSet
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.frechet import check_finite
 from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.storage.array_files import opened_arrays
 from imagen_jax.storage.paths import Path, files_in, write_whole
 from imagen_jax.storage.refusals import raise_if_denied
@@ -66,7 +66,7 @@ def extract_in_parts(
     if missing:
         extract = compile_extraction(network)
         total = sum(len(parts[number]) for number in missing)
-        with tqdm(desc=f"Features of {network.name}", total=total, unit="image", dynamic_ncols=True) as bar:
+        with ProgressBar(f"Features of {network.name}", total, "image") as bar:
             for number in missing:
                 features = join_features(list(extract_part(network, extract, read, parts[number], bar.update)))
                 check_finite(features.pooled, parts[number].start)

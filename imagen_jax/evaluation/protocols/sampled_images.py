@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from tqdm import tqdm
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import Cascade
@@ -19,6 +18,7 @@ from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 
@@ -31,7 +31,7 @@ class StepBar:
     """
 
     def __init__(self) -> None:
-        self.bar: tqdm | None = None
+        self.bar: ProgressBar | None = None
 
     def __call__(self, step: Any) -> None:
         """Counts a step."""
@@ -105,9 +105,7 @@ def sample_images(
     num_sampled = 0
     if missing:
         total = cascade.count_steps() * len(missing)
-        with tqdm(
-            desc="Sampling", total=total, unit="step", dynamic_ncols=True, disable=not processes.is_process_zero()
-        ) as bar:
+        with ProgressBar("Sampling", total, "step", disable=not processes.is_process_zero()) as bar:
             steps.bar = bar
             num_sampled = draw_missing(cascade, images, missing, seed)
         steps.bar = None

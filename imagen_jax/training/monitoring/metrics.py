@@ -1,5 +1,6 @@
 """Metrics for people: lines of JSON, optional TensorBoard events, and a progress bar."""
 
+import contextlib
 import json
 import pathlib
 import resource
@@ -13,6 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from imagen_jax.errors import UserError
+from imagen_jax.errors.packages import require_packages
+from imagen_jax.runtime.progress_bars import ProgressBar, timed
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 from imagen_jax.training.monitoring.append_file import open_append_file, print_line, warn_on_write_error
@@ -104,18 +107,24 @@ def keep_lines_until(path: Path, step: int) -> None:
     write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
+def check_tensorboard() -> None:
+    """Checks that TensorBoard's events can be written.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    require_packages("tensorboardX", what="--config.training.tensorboard=True")
+
+
 def open_tensorboard(folder: Path, first_step: int) -> Any:
     """Opens TensorBoard's event files; their steps after ``first_step`` are no longer shown.
 
     Raises:
         UserError: tensorboardX is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--config.training.tensorboard=True needs tensorboardX: pip install tensorboardX, or set it to False"
-        ) from error
+    check_tensorboard()
+    from tensorboardX import SummaryWriter
+
     if in_bucket(folder):
         return EventsForBucket(SummaryWriter, folder, first_step)
     return SummaryWriter(str(folder), purge_step=first_step + 1)
@@ -161,17 +170,26 @@ class Progress:
         self._first_step = first_step
         self._steps = steps
         self._in_lines = not sys.stderr.isatty()
-        self._bar = tqdm(
-            desc=title, initial=first_step, total=steps, unit="step", dynamic_ncols=True, disable=self._in_lines
-        )
+        self._bar = ProgressBar(title, steps, "step", initial=first_step, disable=self._in_lines)
         self._began = time.monotonic()
         self._next_line = self._began
+        self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> "Progress":
+        if self._in_lines:
+            self._opened.enter_context(timed(self))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._opened.close()
         self._bar.close()
+
+    def hide(self) -> None:
+        """Does nothing: a printed line stays."""
+
+    def leave_out(self, seconds: float) -> None:
+        """Does not count the seconds of a compilation."""
+        self._began += seconds
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
         """Moves the bar to ``step``."""

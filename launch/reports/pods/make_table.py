@@ -1,5 +1,6 @@
 """Writes the table of the reports in this folder into its README: python launch/reports/pods/make_table.py."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -61,5 +62,6 @@ def put_table(readme: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     readme = FOLDER / "README.md"
     readme.write_text(put_table(readme.read_text()))
