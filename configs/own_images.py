@@ -11,7 +11,7 @@ Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, 
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from . import quickstart
 
 
 def get_config(variant: str = "base") -> ConfigDict:

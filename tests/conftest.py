@@ -111,10 +111,11 @@ def load_minilm_once():
 def config_flag(monkeypatch):
     """A fresh set of flags with ``--config``."""
     from absl import flags
-    from ml_collections import config_flags
+
+    from imagen_jax.runtime.config_flag import define_config
 
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+    define_config(required=False, flag_values=values)
     monkeypatch.setattr(flags, "FLAGS", values)
     return values
 
