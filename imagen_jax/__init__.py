@@ -7,8 +7,10 @@ Captions and images go in on the left, a trained cascade comes out on the right:
     cascade -> evaluation (metrics, protocols) -> reports                                 evaluate.py
 
 From Python, ``dir(imagen_jax)`` lists what is public: a few names, such as ``load_cascade``, and the rooms. Each is
-imported at first use. ``python -m imagen_jax`` lists all commands. Each folder is a room, and its ``__init__.py`` says what lives there.
-Imports point one way: a module imports from the rows above its own row and from its own room, never from a neighbour.
+imported at first use. ``python -m imagen_jax`` lists all commands.
+
+Each folder is a room, and its ``__init__.py`` says what lives there. Imports point one way: a module imports from the
+rows above its own row and from its own room, never from a neighbour.
 
 =============================================  ==========================================================
 Row, lowest first                              What is new in it

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import imagen_jax
 from configs import own_images, quickstart
 from configs.imagen import base_64

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress import is_watched, tqdm
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
 from imagen_jax.training.monitoring.append_file import open_append_file, print_line, warn_on_write_error
@@ -152,7 +151,7 @@ class EventsForBucket:
 class Progress:
     """A progress bar of training: steps, time left, loss and images per second.
 
-    If standard error is no terminal, it prints lines instead: at the first update, every ``SECONDS_BETWEEN_LINES``, and
+    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first update, every ``SECONDS_BETWEEN_LINES``, and
     at the last step.
     """
 
@@ -160,7 +159,7 @@ class Progress:
         self._title = title
         self._first_step = first_step
         self._steps = steps
-        self._in_lines = not sys.stderr.isatty()
+        self._in_lines = not is_watched()
         self._bar = tqdm(
             desc=title, initial=first_step, total=steps, unit="step", dynamic_ncols=True, disable=self._in_lines
         )
