@@ -182,10 +182,8 @@ class Cascade:
         cascade = self.adjusted(**settings)
         check_effects(cascade.trained, cascade.overrides, settings)
         requests = [ImageRequest(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        check_images(cascade.stages, cascade.names, edit, negative_prompt)
-        steps = cascade.count_steps(edit) * cascade.count_batches(len(requests))
-        with show_steps(steps, progress, cascade.on_step) as on_step:
-            batches = cascade.draw(requests, seed, negative_prompt, edit, on_step)
+        with show_steps(cascade, len(requests), edit, progress):
+            batches = cascade.draw(requests, seed, negative_prompt, edit)
             return [Image.fromarray(pixels) for stages in batches for pixels in to_pixels(stages[-1])]
 
     def draw(
@@ -194,7 +192,6 @@ class Cascade:
         seed: int = 0,
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
-        on_step: OnStep | None = None,
     ) -> Iterator[list[HostImages]]:
         """Samples one image per request, and yields for each batch a list with the images of every stage.
 
@@ -203,7 +200,6 @@ class Cascade:
             seed: random seed, from 0 to 4294967295.
             negative_prompt: text that guidance uses instead of the null prompt.
             edit: an image to start from or to keep in part.
-            on_step: called after each denoising step; None for the cascade's own.
 
         Raises:
             UserError: no images are requested, the seed is invalid, the resolutions of consecutive stages do not match,
@@ -222,24 +218,15 @@ class Cascade:
         for start in range(0, len(requests), size):
             batch = [ImageRequest(one) if isinstance(one, str) else one for one in requests[start : start + size]]
             filled = batch + batch[-1:] * (size - len(batch))
-            yield [images[: len(batch)] for images in self._sample_batch(filled, seed, negative_prompt, edit, on_step)]
+            yield [images[: len(batch)] for images in self._sample_batch(filled, seed, negative_prompt, edit)]
 
     def batch_size_for(self, count: int) -> int:
         """Returns the batch size for ``count`` images: the smallest multiple of the devices, at most ``batch_size``."""
         parts = num_batch_shards(self.mesh)
         return min(self.batch_size, -(-count // parts) * parts)
 
-    def count_batches(self, count: int) -> int:
-        """Returns the number of batches for ``count`` images."""
-        return -(-count // self.batch_size_for(count)) if count else 0
-
     def _sample_batch(
-        self,
-        requests: Sequence[ImageRequest],
-        seed: int,
-        negative_prompt: str | None,
-        edit: Edit,
-        on_step: OnStep | None = None,
+        self, requests: Sequence[ImageRequest], seed: int, negative_prompt: str | None, edit: Edit
     ) -> Iterator[HostImages]:
         """Samples one batch, and yields each stage's images in turn."""
         placement = batch_placement(self.mesh, len(requests))
@@ -253,7 +240,7 @@ class Cascade:
                     caption = jax.device_put(self._encode(one, [edit.invert] * len(requests)), placement)
                     inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=caption))
                     inputs = inputs._replace(start=inverted)
-                images = self._run(number, edit, make_draw_stage, params, inputs, on_step)
+                images = self._run(number, edit, make_draw_stage, params, inputs)
             yield np.asarray(images)
 
     def inputs(
@@ -291,15 +278,7 @@ class Cascade:
         negative = self._encode_negative(one, text, negative_prompt)
         return Inputs(text, negative, keys, None, image, start, None if known is None else Known(*known))
 
-    def _run(
-        self,
-        number: int,
-        edit: Edit,
-        make: Callable[..., Any],
-        params: Any,
-        inputs: Inputs,
-        on_step: OnStep | None = None,
-    ) -> Images:
+    def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
         """Runs a stage on a batch. Compiles once per trajectory and batch size, and frees the compiler's memory."""
 
         def compile_first() -> Any:
@@ -310,9 +289,10 @@ class Cascade:
 
         key = (self._adjusted_to, number, make.__name__, edit.strength, edit.resample, len(inputs.keys))
         program = self._programs.find(key, compile_first)
-        if on_step is not None and isinstance(program, StageSampler):
-            program = replace(program, on_step=on_step)
-        return program(params, inputs)
+        # on_step may have changed since the program was compiled.
+        return (replace(program, on_step=self.on_step) if isinstance(program, StageSampler) else program)(
+            params, inputs
+        )
 
     @functools.cached_property
     def _placements(self) -> list[Any]:

@@ -2,33 +2,56 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
+from imagen_jax.cascade.edits import Edit
 from imagen_jax.runtime.progress import is_watched, tqdm
 from imagen_jax.sampling.sampler import OnStep
 
 
+class Sampling(Protocol):
+    """A ``Cascade``, as far as its progress goes."""
+
+    on_step: OnStep | None
+
+    def count_steps(self, edit: Edit) -> int:
+        """Returns the number of denoising steps for one batch."""
+        ...
+
+    def batch_size_for(self, count: int) -> int:
+        """Returns the batch size for ``count`` images."""
+        ...
+
+
 @contextmanager
-def show_steps(steps: int, progress: bool | None, on_step: OnStep | None = None) -> Iterator[OnStep | None]:
-    """Shows a progress bar within the block, and yields the function that counts a step; None if nothing counts.
+def show_steps(cascade: Sampling, count: int, edit: Edit, progress: bool | None) -> Iterator[None]:
+    """Shows a progress bar within the block, in which ``cascade.on_step`` moves the bar too.
 
     Args:
-        steps: number of steps.
+        cascade: the cascade that samples.
+        count: number of images.
+        edit: the edit of the images.
         progress: whether to show the bar; None for one in a terminal or notebook.
-        on_step: another function to call after each step.
     """
-    if not (is_watched() if progress is None else progress):
-        yield on_step
+    if not count or not (is_watched() if progress is None else progress):
+        yield
         return
-    with tqdm(desc="Sampling", total=steps, unit="step", dynamic_ncols=True) as bar:
-        bar.set_postfix_str("the first image waits for compilation")
+    own = cascade.on_step
+    batches = -(-count // cascade.batch_size_for(count))
+    with tqdm(desc="Sampling", total=batches * cascade.count_steps(edit), unit="step", dynamic_ncols=True) as bar:
+        bar.set_postfix_str("the first images wait for compilation")
 
-        def count(number: int) -> None:
+        def move(number: int) -> None:
             if not bar.n:
                 # The time left is that of the steps.
                 bar.unpause()
                 bar.set_postfix_str("", refresh=False)
             bar.update()
-            if on_step is not None:
-                on_step(number)
+            if own is not None:
+                own(number)
 
-        yield count
+        cascade.on_step = move
+        try:
+            yield
+        finally:
+            cascade.on_step = own

@@ -20,6 +20,7 @@ from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.plans import CascadePlan
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.evaluate import plan_protocol
 from imagen_jax.evaluation.protocols import drawbench_run
 from imagen_jax.evaluation.protocols.deviations import PROTOCOLS
 from imagen_jax.evaluation.protocols.references import DATASETS

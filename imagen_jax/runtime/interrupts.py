@@ -187,8 +187,7 @@ def begin_to_keep(keep: Callable[[], None]) -> None:
 @contextmanager
 def keeping() -> Iterator[None]:
     """Makes Ctrl-C end the process, or raise KeyboardInterrupt, again when the block ends."""
-    global _in_program
-    _in_program = None
+    forget_request()
     try:
         yield
     finally:
@@ -196,6 +195,12 @@ def keeping() -> Iterator[None]:
             _ctrl_c.stop_keeping()
         elif _in_program is not None and is_main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def forget_request() -> None:
+    """Forgets the handler of an earlier training of this program."""
+    global _in_program
+    _in_program = None
 
 
 def is_requested() -> bool:

@@ -151,8 +151,8 @@ class EventsForBucket:
 class Progress:
     """A progress bar of training: steps, time left, loss and images per second.
 
-    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first update, every ``SECONDS_BETWEEN_LINES``, and
-    at the last step.
+    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first update, every
+    ``SECONDS_BETWEEN_LINES``, and at the last step.
     """
 
     def __init__(self, title: str, first_step: int, steps: int) -> None:
