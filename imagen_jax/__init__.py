@@ -23,8 +23,8 @@ clip, models, sampling                         networks; from noise to images
 encoders, pretrained, training                 frozen networks; bundled cascades; optimizer, loop, checkpoints
 cascade                                        a stage and a cascade of stages, built from configs
 evaluation, forecast, weight_formats           metrics and reports; memory and FLOPs; import and export
-evaluate, sample, train, web                   the three main programs; the pages
-__main__, commands                             all other programs
+evaluate, sample, train, web                   evaluation, sampling and training; the pages
+__main__, commands                             the programs
 =============================================  ==========================================================
 
 ``tests/test_import_directions.py`` reads this table and checks every import.
