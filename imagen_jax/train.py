@@ -3,6 +3,7 @@
 config, workdir -> data, embeddings -> step -> loop (checkpoints, previews, metrics) -> TrainingResult
 """
 
+import os
 import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,7 +131,9 @@ class Run(NamedTuple):
     check_workdir: Callable[[], None]
 
 
-def train(config: str | Given | Experiment, workdir: str | Path, watch: Watch = NOT_WATCHED) -> TrainingResult:
+def train(
+    config: str | os.PathLike[str] | Given | Experiment, workdir: str | Path, watch: Watch = NOT_WATCHED
+) -> TrainingResult:
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
 
     Args:
@@ -143,7 +146,9 @@ def train(config: str | Given | Experiment, workdir: str | Path, watch: Watch = 
         LeavingError: SIGTERM was received, or Ctrl-C in a command; a checkpoint is written.
         KeyboardInterrupt: Ctrl-C was received. After the first step, a checkpoint is written, unless it came twice.
     """
-    config, workdir = load_config(config) if isinstance(config, str) else config, to_path(workdir)
+    if isinstance(config, str | os.PathLike):
+        config = load_config(config)
+    workdir = to_path(workdir)
     return TrainingResult(workdir, int(train_to_end(config, workdir, watch).step))
 
 
