@@ -55,6 +55,8 @@ def read_config(name: str | os.PathLike[str]) -> ConfigDict:
         UserError: as in ``load_config``.
     """
     place, colon, variant = os.fspath(name).partition(":")
+    if variant.startswith("//"):
+        raise UserError(f"{os.fspath(name)} is not on this machine: copy the config file here, with those it imports")
     file = find_config_file(place, f"{colon}{variant}")
     module = load_module(file)
     if not callable(getattr(module, "get_config", None)):

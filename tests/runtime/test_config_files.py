@@ -101,6 +101,7 @@ def test_old_keys_of_a_file_get_their_new_names(tmp_path, capsys):
         ("imagen/recipe", ("'imagen/recipe'",)),
         ("quickstart:bse", ("quickstart", "'bse'", "super_resolution")),
         ("folder", ("folder is a folder",)),
+        ("gs:" + "//BUCKET/mine.py:base", ("//BUCKET/mine.py", "this machine")),
     ],
 )
 def test_what_is_missing_names_both_ways(name, facts, tmp_path, monkeypatch):
