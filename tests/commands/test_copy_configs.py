@@ -44,5 +44,5 @@ def test_the_same_command_again_changes_nothing(copies):
 
 def test_a_bucket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = run_forked(COPY, "--out=gs:" + "//BUCKET/configs")
+    done = run_forked(COPY, "--out=gs:" + "//bucket/configs")
     assert done.returncode == ExitStatus.USER_ERROR and "--out" in done.stderr
