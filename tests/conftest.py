@@ -111,11 +111,10 @@ def load_minilm_once():
 def config_flag(monkeypatch):
     """A fresh set of flags with ``--config``."""
     from absl import flags
-
-    from imagen_jax.runtime.config_flag import define_config
+    from ml_collections import config_flags
 
     values = flags.FlagValues()
-    define_config(required=False, flag_values=values)
+    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
     monkeypatch.setattr(flags, "FLAGS", values)
     return values
 

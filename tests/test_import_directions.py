@@ -51,7 +51,7 @@ HOMES = {
     "tensorstore": ("weights/t5x_folder.py",),
     "grain": ("data/",),
     # Elsewhere a config is made of frozen values, see config/ and cascade/experiment.py.
-    "ml_collections": ("config/base.py", "config/reading.py", "runtime/"),
+    "ml_collections": ("commands/", "config/base.py", "config/reading.py", "runtime/"),
     "ml_collections.ConfigDict": (
         "config/base.py",
         "config/reading.py",
@@ -222,9 +222,9 @@ def write_house(checkout: Path, files: dict[str, str]) -> None:
         ("training/state.py", "from orbax.checkpoint import v1", "orbax is imported only in training/checkpoints/"),
         ("training/loop.py", "import grain.python", "grain is imported only in data/"),
         ("training/loop.py", "from pathlib import Path", "pathlib is imported only in data/preparation/"),
-        ("cascade/stage.py", "from ml_collections import ConfigDict", "ml_collections is imported only in config/"),
-        ("cascade/stage.py", "import ml_collections", "ml_collections is imported only in config/"),
-        ("train.py", "from ml_collections import ConfigDict", "ml_collections is imported only in config/base.py"),
+        ("cascade/stage.py", "from ml_collections import ConfigDict", "ml_collections is imported only in commands/"),
+        ("cascade/stage.py", "import ml_collections", "ml_collections is imported only in commands/"),
+        ("train.py", "from ml_collections import ConfigDict", "ml_collections is imported only in commands/"),
         ("encoders/minilm.py", "import torch", "torch is imported only in no file of the package"),
         ("../configs/one.py", "from imagen_jax.errors import UserError", "a config imports nothing of imagen_jax"),
         ("../configs/one.py", "from imagen_jax.config.sections import A", "a config imports nothing of imagen_jax"),

@@ -14,6 +14,7 @@ import os
 
 import jax
 from absl import flags
+from ml_collections import config_flags
 
 from imagen_jax.storage.paths import create_folder, to_path, write_whole
 
@@ -25,11 +26,12 @@ from imagen_jax.errors import UserError
 from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report
 from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
-from imagen_jax.runtime.config_flag import define_config
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 
-CONFIG = define_config(required=False)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
+)
 TOPOLOGY = flags.DEFINE_string("topology", None, "Generation and sides of a slice, as in v4:4x8x8.", required=True)
 SLICES = flags.DEFINE_integer("slices", 1, "Number of slices, joined by the data-center network.", lower_bound=1)
 BATCH = flags.DEFINE_integer(

@@ -8,18 +8,21 @@ Nothing is allocated. Counting operations compiles both programs in float32, whi
 """
 
 from absl import flags
+from ml_collections import config_flags
 
 from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
-from imagen_jax.runtime.config_flag import define_config
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 
-CONFIG = define_config()
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
+)
 FLOPS = flags.DEFINE_bool("flops", True, "Also count operations. This compiles the programs.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Batch size of the compiled programs.", lower_bound=1)
+flags.mark_flag_as_required("config")
 
 PRECONDITIONS = (
     Precondition(

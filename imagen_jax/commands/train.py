@@ -15,10 +15,10 @@ if __name__ == "__main__":
     restart_with_large_pages()
 
 from absl import flags
+from ml_collections import config_flags
 
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
 from imagen_jax.runtime import distributed_flags
-from imagen_jax.runtime.config_flag import define_config
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
@@ -26,7 +26,9 @@ from imagen_jax.runtime.preemption import IF_INTERRUPTED
 from imagen_jax.train import train
 from imagen_jax.training.monitoring.watchdog import Watch, parse_steps
 
-CONFIG = define_config()
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
+)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
 )
@@ -37,6 +39,7 @@ HANG_SECONDS = flags.DEFINE_float(
     "hang_seconds", 600.0, "Report when no step has ended for so long, and each host's last; 0: never.", lower_bound=0.0
 )
 END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, end the process.")
+flags.mark_flag_as_required("config")
 
 PRECONDITIONS = (
     *distributed_flags.PRECONDITIONS,

@@ -8,15 +8,18 @@ several noise levels, and writes it to ``WORKDIR/accuracy.json``. It uses one pr
 """
 
 from absl import flags
+from ml_collections import config_flags
 
 from imagen_jax.cascade.classifier_training import train_classifier
-from imagen_jax.runtime.config_flag import define_config
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preemption import IF_INTERRUPTED
 from imagen_jax.storage.paths import to_path
 
-CONFIG = define_config("A config of a classifier: openmoji_classifier, or a file, as in configs/mine.py:VARIANT.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, openmoji_classifier, or a file, as in configs/mine.py:VARIANT."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.", required=True)
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:

@@ -1,14 +1,9 @@
-"""The flag ``--config``: a bundled config or a config file, and ``--config.SECTION.KEY`` for each of its keys."""
+"""What ``--config`` accepts: the name of a bundled config as well as a file, see ``config_files``."""
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from imagen_jax.runtime.config_files import read_config
-
-# The flag then belongs to the module of the command that calls define_config.
-flags.disclaim_key_flags()
-
-HELP = "A bundled config, as in own_images:base, or a config file, as in configs/mine.py:VARIANT."
 
 
 class ConfigParser(flags.ArgumentParser):
@@ -23,23 +18,14 @@ class ConfigParser(flags.ArgumentParser):
         return read_config(argument)
 
     def flag_type(self) -> str:
-        """Returns the type's name in the help."""
+        """Returns the name of the type in absl's help."""
         return "config"
 
 
-def define_config(
-    description: str = HELP, required: bool = True, flag_values: flags.FlagValues = flags.FLAGS
-) -> flags.FlagHolder:
-    """Defines ``--config``, and returns its holder.
+def accept_names(flag_values: flags.FlagValues) -> None:
+    """Makes ``--config``, if it is among the flags, accept names of bundled configs, and files with their neighbours.
 
-    Args:
-        description: help text of the flag.
-        required: whether the command needs it.
-        flag_values: where to define it.
+    The parser of ``config_flags``, which defines the flag and those of its keys, takes single files only.
     """
-    holder = config_flags.DEFINE_config_file("config", None, description, flag_values=flag_values)
-    # The library's own parser takes files only, and can't import their neighbours.
-    flag_values["config"].parser = ConfigParser()
-    if required:
-        flags.mark_flag_as_required("config", flag_values)
-    return holder
+    if "config" in flag_values:
+        flag_values["config"].parser = ConfigParser()

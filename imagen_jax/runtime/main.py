@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from imagen_jax.errors import LeavingError, StoppedError, UserError, nearest_name
 from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
+from imagen_jax.runtime.config_flag import accept_names
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
 from imagen_jax.runtime.renamed import find_old_key, rename_config_keys, rename_flags, rename_key_flags
@@ -65,6 +66,7 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
     Returns:
         A list with the name of the program alone.
     """
+    accept_names(flags.FLAGS)
     try:
         rest = flags.FLAGS(with_new_names(arguments))
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:

@@ -27,6 +27,7 @@ from absl import flags
 import imagen_jax.cascade
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.runtime import distributed_flags
+from imagen_jax.runtime.config_flag import accept_names
 from imagen_jax.errors import UserError
 
 PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
@@ -59,6 +60,7 @@ for name, more in MORE.items():
                                                             "classifier"}}
         values = given | {path: "ELSEWHERE"}
         flags.FLAGS.unparse_flags()
+        accept_names(flags.FLAGS)
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
         try:
             module.main()

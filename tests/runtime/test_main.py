@@ -127,7 +127,7 @@ def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, argumen
         "    return ConfigDict({'training': {'steps': 3, 'flag': True, 'crop': None}})\n"
     )
     body = "raise UserError('the main function ran')"
-    define = "from imagen_jax.runtime.config_flag import define_config\ndefine_config(required=False)\n"
+    define = "from ml_collections import config_flags\nconfig_flags.DEFINE_config_file('config')\n"
     finished = run(tmp_path, body, f"--config={config}", *arguments, define=define)
     assert_sentence(finished, *words)
     assert len(finished.stderr.splitlines()) == 1
