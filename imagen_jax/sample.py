@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
@@ -38,7 +39,6 @@ from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.progress import tqdm
 from imagen_jax.runtime.seeds import MAX_SEED
 from imagen_jax.storage.paths import Path, to_path
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
+from tqdm import tqdm
 
 from imagen_jax.encoders.efficientnet_lite0 import load_efficientnet_lite0
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.errors import UserError
-from imagen_jax.runtime.progress import tqdm
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
 

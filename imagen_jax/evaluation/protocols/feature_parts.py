@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.encoders.feature_network import FeatureNetwork
@@ -21,7 +22,6 @@ from imagen_jax.encoders.feature_networks import BATCH, ExtractBatch, FeatureSet
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.frechet import check_finite
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.array_files import opened_arrays
 from imagen_jax.storage.paths import Path, files_in, write_whole
 from imagen_jax.storage.refusals import raise_if_denied

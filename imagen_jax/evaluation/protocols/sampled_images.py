@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from tqdm import tqdm
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import Cascade
@@ -18,7 +19,6 @@ from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
-from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.paths import Path
 from imagen_jax.storage.refusals import raise_if_denied
 
