@@ -6,7 +6,6 @@ config, workdir -> data, embeddings -> step -> loop (checkpoints, previews, metr
 import os
 import runpy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 if __name__ == "__main__":
@@ -43,7 +42,6 @@ from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
 from imagen_jax.training.monitoring.append_file import warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
-from imagen_jax.training.monitoring.metrics import read_metrics
 from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
 from imagen_jax.training.monitoring.watchdog import (
     NOT_WATCHED,
@@ -54,6 +52,7 @@ from imagen_jax.training.monitoring.watchdog import (
     trace_steps,
 )
 from imagen_jax.training.optimizer import check_schedule, make_schedule
+from imagen_jax.training.result import TrainingResult
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
@@ -80,29 +79,6 @@ class Data(NamedTuple):
     batches: Batches
     store: Embeddings
     fingerprints: dict[str, str]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A training that has reached its last step.
-
-    Attributes:
-        workdir: folder of the run, for ``load_cascade``.
-        step: number of its last step.
-    """
-
-    workdir: Path
-    step: int
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``: for every ``log_every``-th step its ``step``, ``loss`` and other numbers."""
-        return read_metrics(self.workdir)
-
-    @property
-    def previews(self) -> list[Path]:
-        """The image files of the previews, in the order of their steps."""
-        return sorted((self.workdir / "previews").glob("*.png"))
 
 
 class Run(NamedTuple):
