@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imagen_jax.cascade.edits import Edit
 from imagen_jax.runtime.progress import is_watched, tqdm
 from imagen_jax.sampling.sampler import OnStep
 
 
+@runtime_checkable
 class Sampling(Protocol):
     """A ``Cascade``, as far as its progress goes."""
 
