@@ -96,8 +96,15 @@ setup(
     python_requires=">=3.11",
     # Those that the tests have run on. For 3.14 all wheels of the lock exist, and nobody has run the tests.
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)],
-    packages=find_packages(include=["imagen_jax", "imagen_jax.*"]),
+    # The folder configs of a checkout is imagen_jax/configs in a wheel, see imagen_jax/runtime/config_files.py.
+    packages=[
+        *find_packages(include=["imagen_jax", "imagen_jax.*"]),
+        "imagen_jax.configs",
+        "imagen_jax.configs.imagen",
+    ],
+    package_dir={"imagen_jax": "imagen_jax", "imagen_jax.configs": "configs"},
     package_data={
+        "imagen_jax": ["py.typed"],
         "imagen_jax.evaluation.reports": ["drawbench_prompts.csv", "pages/*"],
         "imagen_jax.pretrained": ["*/*.md", "*/*.png", "*/*/*"],
         "imagen_jax.web": ["page/*", "rating_page/*"],

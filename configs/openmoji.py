@@ -14,9 +14,9 @@ comes from MiniLM, whose 384 channels need no projection. One set of 1024-px dra
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
-from configs.imagen import base_64, super_res_256, super_res_1024
-from configs.imagen.recipe import shrink
+from . import quickstart
+from .imagen import base_64, super_res_256, super_res_1024
+from .imagen.recipe import shrink
 
 
 def get_config(variant: str = "base") -> ConfigDict:

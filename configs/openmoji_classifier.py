@@ -7,8 +7,8 @@ Variants:  none; ",smoke" trains in seconds, for the tests.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
-from configs.base import classifier_base
+from . import quickstart
+from .base import classifier_base
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -14,7 +14,7 @@ and begin by returning what they are given; Muon. Both together have 12.2M param
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from . import quickstart
 
 
 def get_config(variant: str = "base") -> ConfigDict:

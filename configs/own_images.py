@@ -1,6 +1,6 @@
 """Your own images and captions: a folder of pictures, each with its caption in a text file of the same name.
 
-Command:   python -m imagen_jax.train --config=configs/own_images.py:base --workdir=runs/own/base \
+Command:   imagen-jax train --config=own_images:base --workdir=runs/own/base \
                --config.data.options.folder=FOLDER
            the same with :super_resolution and another workdir for the second stage.
 Previews:  of a few captions of the folder; of others with --config.preview.prompts="('red apple', 'panda')".
@@ -12,7 +12,7 @@ Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, 
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from . import quickstart
 
 
 def get_config(variant: str = "base") -> ConfigDict:

@@ -6,8 +6,11 @@ Captions and images go in on the left, a trained cascade comes out on the right:
     training.checkpoints -> cascade -> sampling (steps, guidance, edits) -> image files   sample.py, commands/serve.py
     cascade -> evaluation (metrics, protocols) -> reports                                 evaluate.py
 
-``python -m imagen_jax`` lists all commands. Each folder is a room, and its ``__init__.py`` says what lives there.
-Imports point one way: a module imports from the rows above its own row and from its own room, never from a neighbour.
+From Python, ``dir(imagen_jax)`` lists what is public: a few names, such as ``load_cascade``, and the rooms. Each is
+imported at first use. ``python -m imagen_jax`` lists all commands.
+
+Each folder is a room, and its ``__init__.py`` says what lives there. Imports point one way: a module imports from the
+rows above its own row and from its own room, never from a neighbour.
 
 =============================================  ==========================================================
 Row, lowest first                              What is new in it
@@ -20,8 +23,8 @@ clip, models, sampling                         networks; from noise to images
 encoders, pretrained, training                 frozen networks; bundled cascades; optimizer, loop, checkpoints
 cascade                                        a stage and a cascade of stages, built from configs
 evaluation, forecast, weight_formats           metrics and reports; memory and FLOPs; import and export
-evaluate, sample, train, web                   the three main programs; the pages
-__main__, commands                             all other programs
+evaluate, sample, train, web                   evaluation, sampling and training; the pages
+__main__, commands                             the programs
 =============================================  ==========================================================
 
 ``tests/test_import_directions.py`` reads this table and checks every import.
@@ -30,10 +33,19 @@ __main__, commands                             all other programs
 import sys
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagen_jax.runtime.missing_packages import explain_at_exit
 from imagen_jax.runtime.standard_streams import open_closed_streams
+
+if TYPE_CHECKING:
+    # What FOR_NOTEBOOKS has, for editors and type checkers, which do not run the code.
+    from imagen_jax.cascade.cascade import Cascade as Cascade
+    from imagen_jax.cascade.cascade import load_cascade as load_cascade
+    from imagen_jax.cascade.edits import Edit as Edit
+    from imagen_jax.cascade.requests import ImageRequest as ImageRequest
+    from imagen_jax.errors import UserError as UserError
+    from imagen_jax.runtime.config_files import load_config as load_config
 
 __version__ = "0.1.0"
 
@@ -52,6 +64,7 @@ FOR_NOTEBOOKS = {
     "Cascade": "imagen_jax.cascade.cascade",
     "Edit": "imagen_jax.cascade.edits",
     "ImageRequest": "imagen_jax.cascade.requests",
+    "load_config": "imagen_jax.runtime.config_files",
     "UserError": "imagen_jax.errors",
 }
 """Names that the package itself offers, and the module of each, which is imported at first use."""
@@ -61,7 +74,9 @@ RENAMED = {"Wish": "ImageRequest"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports ``imagen_jax.load_cascade`` and the like at first use, so that ``import imagen_jax`` does not load JAX.
+    """Imports ``imagen_jax.load_cascade``, ``imagen_jax.diffusion`` and the like at first use.
+
+    So ``import imagen_jax`` does not load JAX.
 
     Raises:
         AttributeError: the package has no such name; the message names the nearest.
@@ -71,10 +86,19 @@ def __getattr__(name: str) -> Any:
         name = RENAMED[name]
     if name in FOR_NOTEBOOKS:
         return getattr(import_module(FOR_NOTEBOOKS[name]), name)
+    if not name.startswith("_") and name in list_rooms():
+        return import_module(f"{__name__}.{name}")
     hint = "" if name.startswith("_") else import_module("imagen_jax.errors").nearest_name(name, FOR_NOTEBOOKS)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    """Returns the names of the package, including those that are not imported yet."""
-    return sorted({*globals(), *FOR_NOTEBOOKS})
+    """Returns the public names, also those that are not imported yet."""
+    return sorted({*filter(lambda name: name.startswith("__"), globals()), *FOR_NOTEBOOKS, *list_rooms()})
+
+
+def list_rooms() -> set[str]:
+    """Returns the names of the rooms. Programs are left out: importing one defines the flags of its command line."""
+    from pkgutil import iter_modules  # takes longer than all else here
+
+    return {one.name for one in iter_modules(__path__[:1])} - {"__main__", "commands", "configs", "sample"}

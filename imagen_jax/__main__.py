@@ -20,9 +20,9 @@ from imagen_jax.runtime.module_sources import read_docstring
 from imagen_jax.runtime.standard_streams import make_streams_resilient
 
 COMMANDS = {
-    "train": "imagen_jax.train",
+    "train": "imagen_jax.commands.train",
     "sample": "imagen_jax.sample",
-    "evaluate": "imagen_jax.evaluate",
+    "evaluate": "imagen_jax.commands.evaluate",
     "prepare_data": "imagen_jax.commands.prepare_data",
     "embed_captions": "imagen_jax.commands.embed_captions",
     "serve": "imagen_jax.commands.serve",
@@ -32,6 +32,7 @@ COMMANDS = {
     "train_classifier": "imagen_jax.commands.train_classifier",
     "count": "imagen_jax.commands.count",
     "compile_check": "imagen_jax.commands.compile_check",
+    "copy_configs": "imagen_jax.commands.copy_configs",
 }
 """The module of each command."""
 

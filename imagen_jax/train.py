@@ -1,28 +1,23 @@
-"""Trains one stage of a cascade.
+"""Training of one stage: the function ``train``, for notebooks and programs; its command is in ``commands``.
 
-    python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base [--config.training.steps=500]
-
-On several hosts, run this command on each, with ``--distributed`` or with ``--coordinator`` and its related flags.
-Run again, it continues from the newest checkpoint; a finished run returns at once.
+config, workdir -> data, embeddings -> step -> loop (checkpoints, previews, metrics) -> TrainingResult
 """
 
+import os
+import runpy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from imagen_jax.runtime.memory import restart_with_large_pages
-
 if __name__ == "__main__":
-    # Before the other imports: JAX takes seconds to load, and would be loaded twice.
-    restart_with_large_pages()
+    # As ``python -m imagen_jax.train``, the command's older name. A module that defines flags can't be imported into
+    # programs with flags of their own, so the command is another module.
+    runpy.run_module("imagen_jax.commands.train", run_name="__main__", alter_sys=True)
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 
 from imagen_jax.array_types import Text
 from imagen_jax.cascade.compiled_training import Training, make_training
-from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
 from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.previews import choose_prompts, is_drawn, make_preview, recall_prompts, with_prompts
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
@@ -38,11 +33,9 @@ from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, 
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.protocols.during_training import TrainingEvaluation, is_measured
 from imagen_jax.forecast.utilisation import make_mfu
-from imagen_jax.runtime import distributed_flags, processes
-from imagen_jax.runtime.distributed_flags import join_as_flagged
-from imagen_jax.runtime.main import run_main
-from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.runtime.preemption import IF_INTERRUPTED, explain_exit, watching_for_exit
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.config_files import load_config
+from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
 from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
@@ -59,36 +52,13 @@ from imagen_jax.training.monitoring.watchdog import (
     Watchdog,
     check_traced,
     make_heartbeat_hook,
-    parse_steps,
     trace_steps,
 )
 from imagen_jax.training.optimizer import check_schedule, make_schedule
+from imagen_jax.training.result import TrainingResult
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: config, metrics, checkpoints, previews.", required=True
-)
-PROFILE_STEPS = flags.DEFINE_string(
-    "profile_steps", None, "Trace these steps, first and last as in 20,24, into WORKDIR/profile."
-)
-HANG_SECONDS = flags.DEFINE_float(
-    "hang_seconds", 600.0, "Report when no step has ended for so long, and each host's last; 0: never.", lower_bound=0.0
-)
-END_WHEN_HUNG = flags.DEFINE_bool("end_when_hung", False, "After such a report, end the process.")
-flags.mark_flag_as_required("config")
-
-PRECONDITIONS = (
-    *distributed_flags.PRECONDITIONS,
-    *CONFIG_PRECONDITIONS,
-    Precondition(
-        "end_when_hung",
-        lambda given: given.hang_seconds > 0,
-        "--end_when_hung has no effect at --hang_seconds=0, which never reports: leave one of them out",
-    ),
-)
 
 EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
 """Allowed values of ``text.embeddings``.
@@ -142,15 +112,28 @@ class Run(NamedTuple):
     check_workdir: Callable[[], None]
 
 
-def main() -> None:
-    """Trains ``--config`` in ``--workdir``."""
-    check_flags(PRECONDITIONS)
-    watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
-    join_as_flagged()
-    train(CONFIG.value, to_path(WORKDIR.value), watch)
+def train(
+    config: str | os.PathLike[str] | Given | Experiment, workdir: str | Path, watch: Watch = NOT_WATCHED
+) -> TrainingResult:
+    """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
+
+    Args:
+        config: a config, see ``load_config``, or the name of a bundled config or of a config file, with its variant.
+        workdir: folder of the run; the same call resumes it.
+        watch: settings of profiler and watchdog.
+
+    Raises:
+        UserError: the config, data, workdir or disk space needs fixing by the user.
+        LeavingError: SIGTERM was received, or Ctrl-C in a command; a checkpoint is written.
+        KeyboardInterrupt: Ctrl-C was received. After the first step, a checkpoint is written, unless it came twice.
+    """
+    if isinstance(config, str | os.PathLike):
+        config = load_config(config)
+    workdir = to_path(workdir)
+    return TrainingResult(workdir, int(train_to_end(config, workdir, watch).step))
 
 
-def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
+def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainState:
     """Trains a stage to ``config.training.steps``, from its newest checkpoint if there is one.
 
     Args:
@@ -163,7 +146,8 @@ def train(config: Given | Experiment, workdir: Path, watch: Watch = NOT_WATCHED)
 
     Raises:
         UserError: the config, data, workdir or disk space needs fixing by the user.
-        LeavingError: SIGTERM or Ctrl-C was received, and a checkpoint is written.
+        LeavingError: SIGTERM was received, or Ctrl-C in a command; a checkpoint is written.
+        KeyboardInterrupt: Ctrl-C was received, and in a program a checkpoint is written.
     """
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
@@ -387,7 +371,3 @@ def find_missing_previews(config: Experiment, workdir: Path, done: int) -> tuple
         if done and every and (done % every == 0 or done == config.training.steps) and not is_there(workdir, done)
     ]
     return tuple(processes.broadcast(owed))
-
-
-if __name__ == "__main__":
-    run_main(main, "config keys are set as in --config.training.steps=500", if_interrupted=IF_INTERRUPTED)

@@ -1,5 +1,6 @@
 """The Python interface: unknown names never pass, and images come as people have them."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -326,3 +327,64 @@ def test_drawbench_is_not_measured(workdirs, tmp_path):
     with pytest.raises(UserError, match="--protocol=drawbench"):
         evaluate(workdirs, tmp_path / "out", Wanted(protocol="drawbench"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_of_evaluate_is_an_attribute_of_the_request(workdirs, tmp_path):
+    with pytest.raises(UserError, match=r"'sample'.*'samples'"):
+        evaluate(workdirs, tmp_path / "out", sample=3)
+    with pytest.raises(UserError, match=r"samples.*wanted"):
+        evaluate(workdirs, tmp_path / "out", Wanted(), samples=3)
+    with pytest.raises(UserError, match=r"'pixel'.*'pixels'"):
+        evaluate(workdirs, tmp_path / "out", features="pixel")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sample_shows_its_steps_if_asked_or_watched(cascade, monkeypatch, capsys):
+    plain = cascade.sample(["panda", "tree", "sun"])
+    assert capsys.readouterr().err == "", "nobody watches"
+    shown = cascade.sample(["panda", "tree", "sun"], progress=True)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, shown, strict=True))
+    batches = -(-3 // cascade.batch_size)
+    assert f"{2 * batches}/{2 * batches} " in capsys.readouterr().err.split("\r")[-1], "two stages of one step each"
+    monkeypatch.setattr("imagen_jax.cascade.sampling_progress.is_watched", lambda: True)
+    cascade.sample("panda", steps=2)
+    assert "4/4 " in capsys.readouterr().err.split("\r")[-1]
+    cascade.sample("panda", progress=False)
+    assert capsys.readouterr().err == "" and cascade.on_step is None
+
+
+def test_a_cascades_own_function_is_called_beside_the_bar(workdirs, capsys):
+    called = []
+    cascade = load_cascade(workdirs, {"steps": 2}, batch_size=1, on_step=called.append)
+    cascade.sample("panda", progress=True)
+    cascade.sample("panda")
+    assert called == [0, 1, 0, 1] * 2 and cascade.on_step == called.append
+
+
+def test_dir_lists_what_is_public_and_each_can_be_had():
+    """Commands define flags when they are imported, so they are not among them."""
+    program = (
+        "import sys, imagen_jax\n"
+        "names = [name for name in dir(imagen_jax) if not name.startswith('__')]\n"
+        "assert 'jax' not in sys.modules\n"
+        "import matplotlib; matplotlib.use('svg')\n"
+        "for name in names: getattr(imagen_jax, name)\n"
+        "import imagen_jax.diffusion.process\n"
+        "from absl import flags\n"
+        "ours = [flag for flag in flags.FLAGS if 'imagen' in flags.FLAGS.find_module_defining_flag(flag)]\n"
+        "functions = imagen_jax.train.train, imagen_jax.evaluate.evaluate\n"
+        "print(ours, matplotlib.get_backend(), *(function.__name__ for function in functions))\n"
+        "print(*names)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    facts, names = done.stdout.splitlines() or ["", done.stderr]
+    assert facts == "[] svg train evaluate", names
+    assert {"load_cascade", "load_config", "Edit", "train", "evaluate", "diffusion", "sampling"} <= {*names.split()}
+    assert not {"sample", "commands", "Any", "warnings", "import_module"} & {*names.split()}
+
+
+def test_type_checkers_see_the_names_that_are_imported_at_first_use():
+    tree = ast.parse(inspect.getsource(imagen_jax))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {name.asname: node.module for node in block.body for name in node.names if name.asname == name.name}
+    assert seen == imagen_jax.FOR_NOTEBOOKS

@@ -20,8 +20,8 @@ has whole heads of 64 channels, and blocks that bring the counts within 5% of th
 
 from ml_collections import ConfigDict
 
-from configs.imagen.recipe import common, shrink
-from configs.quickstart import read_variant
+from ..quickstart import read_variant
+from .recipe import common, shrink
 
 SIZES = {
     "2b": {"channels": 512, "channel_multipliers": (1, 2, 3, 4), "blocks_per_level": 3},

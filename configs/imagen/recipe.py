@@ -18,8 +18,8 @@ It leaves open, and we chose:
 
 from ml_collections import ConfigDict
 
-from configs.base import base
-from configs.quickstart import shorten
+from ..base import base
+from ..quickstart import shorten
 
 SMALL = {64: 8, 256: 16, 1024: 32}
 """Pixels of the smoke size, for each size of the paper's cascade."""

@@ -16,8 +16,8 @@ of 8, and 402M. What else would close the gap is not printed.
 
 from ml_collections import ConfigDict
 
-from configs.imagen.recipe import shrink, super_resolution
-from configs.quickstart import read_variant
+from ..quickstart import read_variant
+from .recipe import shrink, super_resolution
 
 BLOCKS = {"as_printed": (2, 4, 8, 8), "size_matched": (2, 4, 8, 6)}
 

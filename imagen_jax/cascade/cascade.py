@@ -33,12 +33,14 @@ from imagen_jax.cascade.plans import (
 )
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.sampling_programs import Programs
+from imagen_jax.cascade.sampling_progress import show_steps
 from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one
 from imagen_jax.cascade.stage import parameter_axes
 from imagen_jax.cascade.stage_sampler import (
     Calls,
     Inputs,
     OnEstimate,
+    StageSampler,
     keys_of_prompts,
     make_draw_stage,
     make_invert_stage,
@@ -156,9 +158,10 @@ class Cascade:
         seed: int = 0,
         negative_prompt: str | None = None,
         edit: Edit = NO_EDIT,
+        progress: bool | None = None,
         **settings: Any,
     ) -> list[Image.Image]:
-        """Samples images at the last stage's resolution, for notebooks and scripts.
+        """Samples images at the last stage's resolution, for notebooks and programs.
 
         Args:
             prompts: one prompt or several.
@@ -166,21 +169,23 @@ class Cascade:
             seed: random seed, from 0 to 4294967295.
             negative_prompt: text that guidance uses instead of the null prompt.
             edit: an image to start from or to keep in part.
+            progress: whether to show a progress bar; None for one in a terminal or notebook.
             **settings: keys of ``config.sampling``, as in ``adjusted``.
 
         Raises:
             UserError: there is no prompt; a setting is unknown (names the nearest), has no effect on any stage, is out
                 of its range, or is a list without one value per stage.
         """
-        own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit")
+        own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit", "progress")
         check_names(settings, [*SETTINGS, *own], "setting of sample()", ELSEWHERE)
         at_least_one("samples_per_prompt", samples_per_prompt)
         prompts = [prompts] if isinstance(prompts, str) else prompts
         cascade = self.adjusted(**settings)
         check_effects(cascade.trained, cascade.overrides, settings)
         requests = [ImageRequest(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
-        batches = cascade.draw(requests, seed, negative_prompt, edit)
-        return [Image.fromarray(pixels) for stages in batches for pixels in to_pixels(stages[-1])]
+        with show_steps(cascade, len(requests), edit, progress):
+            batches = cascade.draw(requests, seed, negative_prompt, edit)
+            return [Image.fromarray(pixels) for stages in batches for pixels in to_pixels(stages[-1])]
 
     def draw(
         self,
@@ -286,7 +291,11 @@ class Cascade:
             return program
 
         key = (self._adjusted_to, number, make.__name__, edit.strength, edit.resample, len(inputs.keys))
-        return self._programs.find(key, compile_first)(params, inputs)
+        program = self._programs.find(key, compile_first)
+        # on_step may have changed since the program was compiled.
+        return (replace(program, on_step=self.on_step) if isinstance(program, StageSampler) else program)(
+            params, inputs
+        )
 
     @functools.cached_property
     def _placements(self) -> list[Any]:

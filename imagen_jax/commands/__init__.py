@@ -1,4 +1,4 @@
-"""The programs other than ``train``, ``sample`` and ``evaluate``, one a file: ``python -m imagen_jax COMMAND``.
+"""The programs other than ``sample``, one a file: ``python -m imagen_jax COMMAND``.
 
 ``python -m imagen_jax`` lists them. No module imports a command. Each file defines flags and a ``main``, which calls
 the library's other packages.

@@ -1,6 +1,6 @@
 """Compiles a job for a TPU pod without the pod: does it fit, and what limits its speed?
 
-    python -m imagen_jax compile_check --config=configs/imagen/base_64.py:2b --topology=v4:4x8x8 --batch=2048
+    python -m imagen_jax compile_check --config=imagen/base_64:2b --topology=v4:4x8x8 --batch=2048
     python -m imagen_jax compile_check --config=… --topology=v5e:4x4 --batch=64 --sample
     python -m imagen_jax compile_check --encoder=xxl --topology=v5e:2x4 --batch=512
 
@@ -29,7 +29,9 @@ from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
+)
 TOPOLOGY = flags.DEFINE_string("topology", None, "Generation and sides of a slice, as in v4:4x8x8.", required=True)
 SLICES = flags.DEFINE_integer("slices", 1, "Number of slices, joined by the data-center network.", lower_bound=1)
 BATCH = flags.DEFINE_integer(
@@ -80,7 +82,7 @@ def check_choice() -> None:
         UserError: neither or both are given, or a config key is unknown.
     """
     if (CONFIG.value is None) == (ENCODER.value is None):
-        raise UserError(f"give either --config or --encoder, as in --config=configs/quickstart.py:base {EXAMPLE}")
+        raise UserError(f"give either --config or --encoder, as in --config=quickstart:base {EXAMPLE}")
     if CONFIG.value is not None:
         read_experiment(CONFIG.value)
 

@@ -1,6 +1,6 @@
 """Counts the parameters and FLOPs of a config's network.
 
-    python -m imagen_jax count --config=configs/imagen/base_64.py:500m [--flops=false] [--batch_size=1]
+    python -m imagen_jax count --config=imagen/base_64:500m [--flops=false] [--batch_size=1]
 
 It lists parameters by part of the network and by kind (``forecast.parameter_count``). It lists the operations of a
 forward pass and of a training step without its optimizer, both counted and as XLA reports them (``forecast.flops``).
@@ -17,7 +17,9 @@ from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :variant.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
+)
 FLOPS = flags.DEFINE_bool("flops", True, "Also count operations. This compiles the programs.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Batch size of the compiled programs.", lower_bound=1)
 flags.mark_flag_as_required("config")

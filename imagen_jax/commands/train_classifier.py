@@ -1,6 +1,6 @@
 """Trains a classifier of noisy images, for classifier guidance.
 
-    python -m imagen_jax train_classifier --config=configs/openmoji_classifier.py --workdir=runs/classifier
+    python -m imagen_jax train_classifier --config=openmoji_classifier --workdir=runs/classifier
     python -m imagen_jax.sample --stages=… --prompt=… --classifier=runs/classifier --classifier_class="Food & Drink"
 
 The same command resumes from the newest checkpoint. At the end it prints the accuracy on the validation split at
@@ -15,7 +15,9 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preemption import IF_INTERRUPTED
 from imagen_jax.storage.paths import to_path
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The classifier and its training: a file of configs/.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A bundled config, openmoji_classifier, or a file, as in configs/mine.py:VARIANT."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.", required=True)
 flags.mark_flag_as_required("config")
 

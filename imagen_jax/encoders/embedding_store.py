@@ -22,13 +22,13 @@ from typing import Any, Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from imagen_jax.array_types import Text
 from imagen_jax.encoders.embedding_bucket import Found, hash_caption, write_bucket
 from imagen_jax.encoders.embedding_layer import STORE, Layer, bucket_of, open_layer, open_layers
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.json_text import parse_json, read_json
 from imagen_jax.storage.local_copies import cache_folder
 from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole

@@ -6,10 +6,15 @@
 Python runs its handler only between two instructions of the main thread. The main thread may compile, or wait for other
 hosts, for minutes. So the listener thread ends the process if the main thread has not done so within ``PATIENCE``.
 
+In a notebook or another program, KeyboardInterrupt is raised as ever, except while training keeps the current step:
+
+    Ctrl-C -> ``ProgramCtrlC`` in the main thread -> calls the save callback; the second one raises KeyboardInterrupt
+
 A terminal sends SIGINT to all processes that run in it. Worker processes ignore it (``data.preparation.workers``); the
 process that started them ends them.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -117,7 +122,35 @@ class CtrlC:
             return True
 
 
+class ProgramCtrlC:
+    """Handles Ctrl-C for a program that is no command, from the end of a training's first step to its last.
+
+    Args:
+        keep: called at the first Ctrl-C.
+    """
+
+    def __init__(self, keep: Callable[[], None]) -> None:
+        self.is_requested = False
+        self._keep = keep
+        self._first = 0.0
+
+    def start(self) -> None:
+        """Takes the place of Python's own handler. The main thread must call it."""
+        signal.signal(signal.SIGINT, self._handle_signal)
+
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_requested:
+            self.is_requested, self._first = True, time.monotonic()
+            # Python refuses to print if the signal came while it was printing.
+            with contextlib.suppress(RuntimeError):
+                print(f"\n{KEEPING}", file=sys.stderr, flush=True)
+            self._keep()
+        elif time.monotonic() - self._first > SAME_PRESS:
+            raise KeyboardInterrupt
+
+
 _ctrl_c: CtrlC | None = None
+_in_program: ProgramCtrlC | None = None
 
 
 def begin_listening(sentence: str) -> None:
@@ -142,21 +175,45 @@ def end(sentence: str) -> NoReturn:
 
 
 def begin_to_keep(keep: Callable[[], None]) -> None:
-    """Makes the first Ctrl-C call ``keep``, in another thread. Outside of a command line this has no effect."""
+    """Makes the first Ctrl-C call ``keep``, in a command in another thread; not if the program has its own handler."""
+    global _in_program
     if _ctrl_c is not None:
         _ctrl_c.begin_to_keep(keep)
+    elif is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _in_program = ProgramCtrlC(keep)
+        _in_program.start()
 
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """Makes Ctrl-C end the process again when the block ends."""
+    """Makes Ctrl-C end the process, or raise KeyboardInterrupt, again when the block ends."""
+    forget_request()
     try:
         yield
     finally:
         if _ctrl_c is not None:
             _ctrl_c.stop_keeping()
+        elif _in_program is not None and is_main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def forget_request() -> None:
+    """Forgets the handler of an earlier training of this program."""
+    global _in_program
+    _in_program = None
 
 
 def is_requested() -> bool:
     """Returns whether Ctrl-C has requested this process to save its state and exit."""
-    return _ctrl_c is not None and _ctrl_c.is_requested
+    handler = _ctrl_c or _in_program
+    return handler is not None and handler.is_requested
+
+
+def is_command() -> bool:
+    """Returns whether this process is a command, whose errors become messages."""
+    return _ctrl_c is not None
+
+
+def is_main_thread() -> bool:
+    """Returns whether this is the main thread, the only one in which Python handles signals."""
+    return threading.current_thread() is threading.main_thread()

@@ -29,6 +29,7 @@ from imagen_jax.errors.packages import explain_missing_package
 from imagen_jax.runtime import interrupts, processes
 from imagen_jax.runtime.command_help import asks_for_help, format_help
 from imagen_jax.runtime.compilation_cache import enable_compilation_cache
+from imagen_jax.runtime.config_flag import accept_names
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
 from imagen_jax.runtime.renamed import find_old_key, rename_config_keys, rename_flags, rename_key_flags
@@ -73,22 +74,19 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
     if module.startswith("imagen_jax.") and asks_for_help(arguments[1:]):
         print(format_help(module))
         sys.exit(ExitStatus.DONE)
+    accept_names(flags.FLAGS)
     try:
         rest = flags.FLAGS(with_new_names(arguments))
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
-            # A config file that could not be loaded raises at its first use.
             rename_config_keys(flags.FLAGS.config)
     except flags.UnrecognizedFlagError as error:
         known = [name for name in flags.FLAGS if len(name) > 1]
         fail(f"there is no flag --{error.flagname}{nearest_name(error.flagname, known)}")
-    except ImportError as error:
-        path = find_config_path(arguments)
-        fail(f"the config file {path} can't import {error.name}: run this in the folder that has it, or install it")
+    except UserError as error:
+        fail(str(error))
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        # config_flags raises the other types for a missing file, an unknown key or a value of a wrong type.
+        # config_flags raises the other types for an unknown key or a value of a wrong type.
         cause = error.__cause__ or error
-        if isinstance(cause, IsADirectoryError):
-            fail(f"{cause.filename} is a folder: name a file of it, as in --config=configs/quickstart.py:base")
         sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
         fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
     if rest[1:]:
@@ -120,8 +118,6 @@ def find_config_path(arguments: Sequence[str]) -> str | None:
 def find_unknown_key(arguments: Sequence[str]) -> str | None:
     """Returns a message about the first unknown config key on the command line.
 
-    The message may also be about a config file that fails to load.
-
     Returns:
         The message; None if the config contains all keys, or if the command line has no ``--config``.
     """
@@ -129,12 +125,7 @@ def find_unknown_key(arguments: Sequence[str]) -> str | None:
     path = find_config_path(arguments)
     if path is None:
         return None
-    try:
-        config = flags.FLAGS["config"].parser.parse(path)
-    except (AttributeError, KeyError) as error:
-        if "get_config" in str(error):
-            return f"{path} is not a config file, because it has no get_config: name another file of its folder"
-        return f"the config file {path} raises {error!r}: fix it"
+    config = flags.FLAGS["config"].parser.parse(path)
     for keys in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, flags=re.MULTILINE):
         key_path, value = "config", config
         for key in keys.split("."):
@@ -147,15 +138,12 @@ def find_unknown_key(arguments: Sequence[str]) -> str | None:
 
 
 def explain_flag_error(message: str) -> str:
-    """Converts a message of absl or config_flags, which may have many lines or a traceback, to one line."""
+    """Converts a message of absl or config_flags, which may have many lines, to one line."""
     if found := re.search(r"Flag --(\w+) must have a value", message):
         return f"--{found[1]} is missing: give it, as in --{found[1]}=…"
     if found := re.search(r"NoneType'> of field ([\w.]+) is not supported", message):
         return f"{found[1]} is None, so its type is unknown: set it in the config file"
-    if found := re.search(r"No such file or directory: '([^']+)'", message):
-        return f"there is no file {found[1]}: name one of configs/, as in --config=configs/quickstart.py:base"
-    last_line = message.strip().splitlines()[-1] if "Traceback" in message else message
-    return " ".join(re.sub(r"^\w+Error: ", "", last_line).split())
+    return " ".join(message.split())
 
 
 def run_guarded(main: Callable[[], None], if_interrupted: str = IF_INTERRUPTED) -> None:

@@ -4,12 +4,11 @@
     Ctrl-C on any host     -> all agree on a step -> checkpoint after it -> status 130 on all hosts: no restart
 
 Training handles SIGTERM while its loop runs, and Ctrl-C from the end of its first step. Before that there is no state
-to save, and the signals end the process at once.
+to save, and the signals end the process at once. A notebook or another program gets an exception instead of an exit.
 """
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +51,8 @@ def watching_for_exit() -> Iterator[ShouldLeave]:
 
             yield should_leave
         return
-    if threading.current_thread() is not threading.main_thread():
-        # Python handles signals only in the main thread. A program that trains in another thread must stop it itself.
+    if not interrupts.is_main_thread():
+        # A program that trains in another thread must stop it itself.
         yield lambda number: False
         return
     with watching_alone() as has_arrived, interrupts.keeping():
@@ -89,15 +88,18 @@ def watching_alone() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def explain_exit(step: int) -> LeavingError:
+def explain_exit(step: int) -> BaseException:
     """Returns the exception for an exit after the checkpoint of a step. All processes of the run must call it together.
 
     Args:
         step: number of the saved step.
 
     Returns:
-        A ``StoppedError`` if Ctrl-C was the reason, otherwise a ``LeavingError``.
+        A ``LeavingError`` if SIGTERM was the reason. If it was Ctrl-C, a ``StoppedError`` in a command, and a
+        ``KeyboardInterrupt`` in another program.
     """
     stopped = processes.is_interrupted() if processes.is_multi_process() else interrupts.is_requested()
-    kind = StoppedError if stopped else LeavingError
-    return kind(f"the checkpoint of step {step} is written; run the same command to continue")
+    saved = f"the checkpoint of step {step} is written"
+    if not interrupts.is_command():
+        return (KeyboardInterrupt if stopped else LeavingError)(f"{saved}; the same call continues")
+    return (StoppedError if stopped else LeavingError)(f"{saved}; run the same command to continue")

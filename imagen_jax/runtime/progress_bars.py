@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-from tqdm import tqdm
+
+from imagen_jax.runtime.progress import tqdm
 
 SECONDS_BETWEEN_UPDATES = 1.0
 
@@ -49,7 +50,7 @@ def timed(one: Timed) -> Iterator[None]:
 
 
 class ProgressBar(tqdm):
-    """A tqdm bar as wide as the terminal, which does not count the time of compilations while it is open."""
+    """A tqdm bar, as wide as the terminal or a notebook's widget, which does not count the time of compilations while it is open."""
 
     start_t: float
     last_print_t: float

@@ -17,7 +17,6 @@ from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from PIL import Image
-from tqdm import tqdm
 
 from imagen_jax.cascade.image_files import IMAGE_DESCRIPTION
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
@@ -28,6 +27,7 @@ from imagen_jax.data.sources.image_folders import IMAGE_SUFFIXES, OTHER_IMAGE_SU
 from imagen_jax.data.sources.record_fields import is_utf8
 from imagen_jax.data.sources.table_rows import ROW_READERS
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, files_in
 

@@ -27,6 +27,7 @@ from absl import flags
 import imagen_jax.cascade
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.runtime import distributed_flags
+from imagen_jax.runtime.config_flag import accept_names
 from imagen_jax.errors import UserError
 
 PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
@@ -39,7 +40,7 @@ OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler",
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
-        "rate": []}
+        "rate": [], "copy_configs": []}
 
 
 def texts_of(module):
@@ -59,6 +60,7 @@ for name, more in MORE.items():
                                                             "classifier"}}
         values = given | {path: "ELSEWHERE"}
         flags.FLAGS.unparse_flags()
+        accept_names(flags.FLAGS)
         flags.FLAGS([name, *more, *(f"--{flag}={value}" for flag, value in values.items())])
         try:
             module.main()
@@ -84,7 +86,7 @@ def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 29
+    assert len(lines) == 30
     for line in lines:
         assert ELSEWHERE in line and not line.endswith("accepted"), line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

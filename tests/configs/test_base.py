@@ -45,8 +45,6 @@ def test_each_call_makes_its_own():
     assert base().data.options == ConfigDict() and base().training.max_rewinds == 3
 
 
-# ml_collections loads config files so.
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_command_line_may_set_every_key(config_flag, monkeypatch):
     arguments = [
         "train",
@@ -63,8 +61,6 @@ def test_the_command_line_may_set_every_key(config_flag, monkeypatch):
     assert (experiment.data.data_dir, experiment.preview.prompts) == ("elsewhere", ("a", "b"))
 
 
-# ml_collections loads config files so.
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_it_may_set_those_that_the_experiment_leaves_open(config_flag, monkeypatch, tmp_path):
     file = tmp_path / "open.py"
     file.write_text("from configs.base import base\n\ndef get_config():\n    return base()\n")

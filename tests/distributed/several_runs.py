@@ -13,6 +13,7 @@ from absl import flags
 from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
 
 from imagen_jax import train
+from imagen_jax.commands import train as command
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
@@ -58,10 +59,10 @@ def main():
     train.make_training = compiling_once({})
     if "STORAGE_EMULATOR_HOST" in os.environ:
         ExtendedGcsFileSystem._get_bucket_type = ordinary
-    for number, workdir in enumerate(train.WORKDIR.value.split(",")):
+    for number, workdir in enumerate(command.WORKDIR.value.split(",")):
         if number or not PREVIEW.value:
             train.make_preview = lambda *_: lambda *_: None
-        train.train(train.CONFIG.value, to_path(workdir), Watch(hang_seconds=train.HANG_SECONDS.value))
+        train.train(command.CONFIG.value, to_path(workdir), Watch(hang_seconds=command.HANG_SECONDS.value))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from configs import openmoji
 from configs.imagen import base_64, super_res_256, super_res_1024
 from imagen_jax.cascade.cascade import load_cascade
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import losses, plain, smoke
 
 STAGES = {

@@ -10,7 +10,7 @@ import pytest
 from configs import own_images as own_images_config
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.errors import UserError
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
 from tests.small_networks import ONE_LEVEL
 

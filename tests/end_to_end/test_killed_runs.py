@@ -17,7 +17,7 @@ from configs import own_images as own_images_config
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import plain
 from tests.small_networks import ONE_LEVEL
 

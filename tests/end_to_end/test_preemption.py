@@ -17,7 +17,7 @@ import pytest
 
 from configs import own_images as own_images_config
 from imagen_jax.runtime.exit_status import ExitStatus
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import plain
 from tests.small_networks import ONE_LEVEL
 

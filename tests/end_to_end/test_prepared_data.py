@@ -18,7 +18,7 @@ from imagen_jax.data.sources.parted_sources import list_parts
 from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import captions_of
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.data_trees import write_coco, write_own, write_shards
 from tests.end_to_end.smoke_runs import losses, plain
 from tests.small_networks import ATTENDING

@@ -15,7 +15,7 @@ from configs import quickstart
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.evaluate import evaluate
 from imagen_jax.evaluation.protocols.requests import Wanted
-from imagen_jax.train import train
+from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import losses, plain, smoke
 
 VARIANTS = ("base", "super_resolution")

@@ -137,3 +137,53 @@ def test_a_process_that_ignores_it_from_its_start_keeps_ignoring_it():
     press(process)
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+IN_A_PROGRAM = """
+import signal
+
+def interrupted(steps):
+    try:
+        train(steps)
+    except KeyboardInterrupt as error:
+        print("interrupted:", error, flush=True)
+    print("as before", signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
+"""
+
+
+def start_program(body):
+    """Starts a program that is no command, as a notebook is."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + IN_A_PROGRAM + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_in_a_program_training_keeps_the_step_raises_and_can_run_again():
+    process = start_program("interrupted(10**6)\ninterrupted(5)")
+    wait_for(process, "step 3")
+    press(process)
+    printed, errors = process.communicate(timeout=60)
+    lines = [line for line in printed.splitlines() if not line.startswith("step")]
+    assert re.fullmatch(r"interrupted: .*\bstep \d+\b.*", lines[0])
+    assert lines[1:] == ["as before True", "done", "as before True"]
+    assert process.returncode == 0 and len(errors.split("\n")) == 3 and "Ctrl-C: " in errors
+
+
+def test_in_a_program_the_second_raises_at_once():
+    process = start_program("after_step = lambda: time.sleep(1000)\ninterrupted(10**6)")
+    wait_for(process, "step 1")
+    press(process)
+    time.sleep(1.0)
+    pressed = press(process)
+    printed = process.communicate(timeout=60)[0]
+    assert printed.splitlines() == ["interrupted: ", "as before True"] and time.monotonic() - pressed < 10
+
+
+def test_a_programs_own_handler_stays():
+    body = "signal.signal(signal.SIGINT, lambda *_: print('own', flush=True))\ninterrupted(20)"
+    process = start_program(body)
+    wait_for(process, "step 3")
+    press(process)
+    printed = process.communicate(timeout=60)[0].splitlines()
+    assert {"own", "done", "as before False"} <= set(printed)

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from imagen_jax.runtime.main import explain, explain_flag_error
+from imagen_jax.runtime.main import explain
 from tests.forked_programs import run_forked
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
@@ -108,11 +108,6 @@ def test_other_system_errors_are_not_explained_away():
         explain(OSError(errno.EBADF, "odd"))
 
 
-def test_a_config_files_own_error_is_reported_without_its_traceback():
-    message = "Error in config file:\n\nTraceback (most recent call last):\n  x\nValueError: bad variant"
-    assert explain_flag_error(message) == "bad variant"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -174,7 +169,8 @@ CONFIG = "--config=configs/quickstart.py:base,smoke"
         ((CONFIG, "--config.training.stepz=3"), ("'stepz'", "'steps'")),
         ((CONFIG, "--config.trainin.steps=3"), ("'trainin'", "'training'")),
         ((CONFIG, "--config.training.steps=many"), ("training.steps", "many")),
-        (("--config=configs/none.py",), ("configs/none.py",)),
+        (("--config=configs/none.py",), ("configs/none.py", "--config=own_images:base", "imagen-jax copy_configs")),
+        (("--config=quickstrt:base",), ("'quickstrt'", "'quickstart'")),
         (("--config=configs/quickstart.py:bse",), ("'bse'", "super_resolution")),
         ((CONFIG, "training.steps=3"), ("--config.training.steps",)),
     ],

@@ -307,6 +307,12 @@ RATE = Command(
         values("origins", "https://hub.example", "hub"),
     ),
 )
+COPY_CONFIGS = Command(
+    1,
+    (values("out", "out", "out/deeper", "gs:" + "//bucket/configs"),),
+    (),
+    results=("out/own_images.py", "out/deeper/own_images.py"),
+)
 
 COMMANDS = {
     "sample": SAMPLE,
@@ -321,5 +327,6 @@ COMMANDS = {
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,
     "rate": RATE,
+    "copy_configs": COPY_CONFIGS,
 }
 """All commands."""

@@ -31,6 +31,7 @@ import time
 import numpy as np
 
 from imagen_jax import train
+from imagen_jax.commands import train as command
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import run_main
 from imagen_jax.training.monitoring.metrics import MetricsWriter
@@ -39,7 +40,7 @@ RECORD = os.open(os.environ["TORTURE_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_
 MESH = os.environ.get("TORTURE_MESH", "")
 CUT = int(os.environ.get("TORTURE_CUT_LINE", "0"))
 
-run_loop, join_as_flagged, write_line = train.run_loop, train.join_as_flagged, MetricsWriter.write
+run_loop, join_as_flagged, write_line = train.run_loop, command.join_as_flagged, MetricsWriter.write
 
 
 def record(at, **facts):
@@ -96,6 +97,6 @@ def cut_line(writer, step, metrics):
 if __name__ == "__main__":
     # Otherwise a process whose peer was killed before they connected would wait for five minutes.
     processes.JOIN_SECONDS = 45
-    train.run_loop, train.join_as_flagged, MetricsWriter.write = recorded_loop, recorded_join, cut_line
+    train.run_loop, command.join_as_flagged, MetricsWriter.write = recorded_loop, recorded_join, cut_line
     record("main")
-    run_main(train.main)
+    run_main(command.main)

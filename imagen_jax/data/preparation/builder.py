@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from imagen_jax.data.preparation.shards import write_json
 from imagen_jax.data.sources.captioned_image import CaptionedImage
@@ -30,6 +29,7 @@ from imagen_jax.data.sources.sources import SOURCES, list_images
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
 from imagen_jax.errors import UserError, check_names, lookup
+from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.local_copies import put_in_bucket, working_folder
 from imagen_jax.storage.paths import Path, create_folder, in_bucket, remove_folder, size_of, to_path
 from imagen_jax.storage.refusals import explaining_disk

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from tqdm import tqdm
 
 from imagen_jax.data.preparation.begun_jobs import JOB, PARTS, UnfitError, begin, noting_unfit
 from imagen_jax.data.preparation.conversion import (
@@ -53,6 +52,7 @@ from imagen_jax.data.sources.records import Part, fingerprint_of
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import MANIFEST, PREPARED_FORMAT
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.holders import LOCK
 from imagen_jax.storage.json_text import parse_json

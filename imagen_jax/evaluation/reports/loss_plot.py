@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
-
-from imagen_jax.errors import UserError
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, writing
 
 SMOOTHED_SHARE = 0.05
@@ -31,7 +27,8 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: P
     """
     if not any(runs.values()):
         raise UserError("there is no loss to plot, as no run has a metrics.jsonl yet: train a stage first")
-    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(6 * len(runs), 4), layout="constrained")
+    axes = figure.subplots(1, len(runs), squeeze=False)
     try:
         for axis, (name, lines) in zip(axes[0], runs.items(), strict=True):
             axis.set(title=name, xlabel="step", ylabel="loss (log scale)")
@@ -46,8 +43,6 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, int | float]]], path: P
         raise UserError(
             f"{path} can't be written ({error.strerror or error}): make room or choose another folder"
         ) from error
-    finally:
-        plt.close(figure)
 
 
 def plot_run(axis: Axes, lines: Sequence[Mapping[str, int | float]]) -> None:

@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from imagen_jax.errors import UserError
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-
 from imagen_jax.storage.paths import Path, writing
 
 MARKERS = "osD^vP*X<>hpd8H"
@@ -85,8 +82,9 @@ def plot_pareto(
     files = tuple(path_without_suffix.parent / f"{path_without_suffix.name}.{form}" for form in ("png", "svg"))
     png, svg = files
     # Without the salt, two SVG files of the same plot differ in their random ids.
-    with plt.rc_context({"svg.hashsalt": "imagen_jax", "svg.fonttype": "path"}):
-        figure, axis = plt.subplots(figsize=(8, 6), dpi=150, layout="constrained")
+    with matplotlib.rc_context({"svg.hashsalt": "imagen_jax", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
+        axis = figure.subplots()
         try:
             draw_groups(axis, points)
             axis.set_xlabel(f"{x_label} (higher is better)", parse_math=False)
@@ -100,8 +98,6 @@ def plot_pareto(
                 f"{path_without_suffix}.png and .svg can't be written ({error.strerror or error}): make room or choose "
                 "another folder"
             ) from error
-        finally:
-            plt.close(figure)
     return png, svg
 
 

@@ -5,14 +5,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-
-from imagen_jax.errors import UserError
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.win_rates import INDIFFERENT, QUESTIONS, WinRate
 from imagen_jax.storage.paths import Path, writing
 
@@ -35,7 +32,8 @@ def plot_win_rates(measured: Sequence[WinRate], names: tuple[str, str], paths: S
     size = (12, 1.9 + 0.42 * rows)
     # With a fixed salt, equal ratings give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "win rates"}):
-        figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
         try:
             for axis, (question, rates) in zip(axes[0], panels.items(), strict=True):
                 plot_question(axis, rates)
@@ -47,8 +45,6 @@ def plot_win_rates(measured: Sequence[WinRate], names: tuple[str, str], paths: S
                     figure.savefig(file, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise UserError(f"a plot can't be written ({error}): make room or choose another folder") from error
-        finally:
-            plt.close(figure)
 
 
 def plot_question(axis: Axes, rates: Sequence[WinRate]) -> None:

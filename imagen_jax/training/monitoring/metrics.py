@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
 from imagen_jax.errors import UserError
 from imagen_jax.errors.packages import require_packages
+from imagen_jax.runtime.progress import is_watched
 from imagen_jax.runtime.progress_bars import ProgressBar, timed
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.storage.paths import Path, copy_files, create_folder, in_bucket, write_whole
@@ -161,15 +160,15 @@ class EventsForBucket:
 class Progress:
     """A progress bar of training: steps, time left, loss and images per second.
 
-    If standard error is no terminal, it prints lines instead: at the first update, every ``SECONDS_BETWEEN_LINES``, and
-    at the last step.
+    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first update, every
+    ``SECONDS_BETWEEN_LINES``, and at the last step.
     """
 
     def __init__(self, title: str, first_step: int, steps: int) -> None:
         self._title = title
         self._first_step = first_step
         self._steps = steps
-        self._in_lines = not sys.stderr.isatty()
+        self._in_lines = not is_watched()
         self._bar = ProgressBar(title, steps, "step", initial=first_step, disable=self._in_lines)
         self._began = time.monotonic()
         self._next_line = self._began
