@@ -307,6 +307,11 @@ RATE = Command(
         values("origins", "https://hub.example", "hub"),
     ),
 )
+SHOW_RUN = Command(
+    2,
+    (values("workdir", "base", "nowhere", "own"),),
+    (values("out", "page.html", "own", "nowhere/page.html"),),
+)
 
 COMMANDS = {
     "sample": SAMPLE,
@@ -317,6 +322,7 @@ COMMANDS = {
     "embed_captions": EMBED_CAPTIONS,
     "import_weights": IMPORT_WEIGHTS,
     "export_weights": EXPORT_WEIGHTS,
+    "show_run": SHOW_RUN,
     "count": COUNT,
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,
