@@ -25,14 +25,17 @@ pytestmark = pytest.mark.slow(seconds=110)
 
 
 @pytest.mark.usefixtures("as_users_have_it")
-def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog):
+def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog, capsys):
     for variant in VARIANTS:
         config = smoke(quickstart.get_config, variant, data_dir, own_images)
         whole = train(config, tmp_path / variant)
         assert int(whole.step) == 2 and set(losses(tmp_path / variant)) == {1, 2}
 
         config.training.steps = 1
+        # The page can't be written here, and training continues.
+        (tmp_path / f"{variant}_cut" / "run.html").mkdir(parents=True)
         train(config, tmp_path / f"{variant}_cut")
+        assert "run.html can't be written" in capsys.readouterr().err
         config.training.steps = 2
         resumed = train(config, tmp_path / f"{variant}_cut")
         assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
