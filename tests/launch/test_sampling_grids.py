@@ -22,14 +22,16 @@ GRIDS = load_script()
 
 
 @pytest.mark.parametrize("name", GRIDS.GRIDS)
-def test_the_bundled_base_takes_the_settings(name):
+def test_the_bundled_base_takes_the_settings_and_no_two_cells_of_a_prompt_are_the_same(name):
     rows, columns = GRIDS.GRIDS[name]
+    cells = {}
     for row in rows:
         for column in columns:
-            merged = row.settings | column.settings
-            (stage,) = plan_cascade([CHECKOUT / GRIDS.BUNDLED], merged).sampling
+            (stage,) = plan_cascade([CHECKOUT / GRIDS.BUNDLED], row.settings | column.settings).sampling
             settings = stage.settings
-            assert all(str(value).split(".")[0] in settings.describe() for value in merged.values() if value != 1.0)
+            threshold = settings.threshold.__qualname__
+            cells[row.prompt, settings.rule.name, settings.steps, settings.guidance_weight, threshold] = column
+    assert len(cells) == len(rows) * len(columns)
 
 
 def test_each_cell_is_in_its_place(monkeypatch):
