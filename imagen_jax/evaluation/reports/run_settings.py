@@ -21,7 +21,7 @@ class Setting(NamedTuple):
     """A key of a config.
 
     Attributes:
-        name: the key, as after ``--config.``.
+        name: the key.
         value: its value.
         default: its default; ``NO_DEFAULT`` if it has none.
     """
@@ -35,7 +35,7 @@ class SettingsSection(NamedTuple):
     """A section of a config.
 
     Attributes:
-        title: its name.
+        title: its name; "" for the values outside all sections, such as the seed.
         set: keys whose value differs from the default, and keys without a default.
         unchanged: keys with their defaults.
     """
@@ -49,11 +49,11 @@ def compare_with_defaults(config: Mapping[str, Any]) -> list[SettingsSection]:
     """Returns the sections of a run's config; plain values such as the seed come first, in a section of their own."""
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     nested = {key: value for key, value in config.items() if key not in plain}
-    sections = [make_section("run", "", plain, {"seed": 0})] if plain else []
+    sections = [make_section("", plain, {"seed": 0})] if plain else []
     order = [*SECTIONS, *CLASSIFIER_SECTIONS]
     for name in sorted(nested, key=lambda name: order.index(name) if name in order else len(order)):
         defaults = find_defaults(name, nested[name], "classifier" in config)
-        sections.append(make_section(name, f"{name}.", nested[name], defaults))
+        sections.append(make_section(name, nested[name], defaults))
     return sections
 
 
@@ -80,13 +80,13 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | tuple)
 
 
-def make_section(title: str, prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> SettingsSection:
+def make_section(title: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> SettingsSection:
     """Returns a section with its keys compared with their defaults."""
     differing, unchanged = [], []
     for key, value in sorted(values.items()):
         is_default = key in defaults and as_json(value) == as_json(defaults[key])
         default = show(defaults[key]) if key in defaults else NO_DEFAULT
-        setting = Setting(f"{prefix}{key}", show(value), default)
+        setting = Setting(key, show(value), default)
         (unchanged if is_default else differing).append(setting)
     return SettingsSection(title, differing, unchanged)
 

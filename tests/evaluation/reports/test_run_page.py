@@ -183,15 +183,15 @@ def test_settings_are_compared_with_their_defaults():
     config["stage"]["prediction"] = "v"
     config["network"].update({"name": "efficient_unet", "heads": 3, "dropout": 0.0})
     config["data"]["weights"] = []
-    sections = {section.title: section for section in compare_with_defaults(config)}
-    given = {one.name: (one.value, one.default) for section in sections.values() for one in section.set}
-    unchanged = {one.name for section in sections.values() for one in section.unchanged}
+    sections = compare_with_defaults(config)
+    given = {f"{part.title}.{one.name}": (one.value, one.default) for part in sections for one in part.set}
+    unchanged = {f"{part.title}.{one.name}" for part in sections for one in part.unchanged}
     assert given["training.ema_decay"] == ("0.5", "0.9999") and given["stage.prediction"] == ("v", "eps")
     assert given["training.batch_size"][1] == NO_DEFAULT
     assert given["network.heads"] == ("3", "8"), "the module's own default"
-    assert {"training.weighting", "network.dropout", "seed"} <= unchanged
+    assert {"training.weighting", "network.dropout", ".seed"} <= unchanged
     assert "data.weights" in unchanged, "a saved list equals a tuple"
-    assert given.keys() | unchanged == {"seed"} | {
+    assert given.keys() | unchanged == {".seed"} | {
         f"{section}.{key}" for section, values in config.items() if isinstance(values, dict) for key in values
     }
 
@@ -201,7 +201,7 @@ def test_the_page_lists_the_settings(tmp_path):
     config["data"]["options"] = {"folder": HOSTILE}
     write_run(tmp_path, [], config)
     rows = cells(read_page(write_run_page(tmp_path)), "settings")
-    assert ["data.options", f"folder={HOSTILE}", "{}"] in rows and ["data set", "ab12"] in rows
+    assert ["options", f"folder={HOSTILE}", "{}"] in rows and ["data set", "ab12"] in rows
 
 
 def test_a_folder_that_is_no_workdir_is_an_error(tmp_path):
