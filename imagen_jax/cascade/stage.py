@@ -48,9 +48,6 @@ Params = Any
 
 Measure = Callable[[PerExample], PerExample]
 
-Losses = Callable[[Params, "Batch", RandomKey], tuple[PerExample, PerExample]]
-"""``losses(params, batch, key) -> (loss, log-SNR)`` of each example of a training batch."""
-
 NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
     "log_snr": lambda schedule: lambda log_snr: log_snr,
     "timestep": number_of_step,
@@ -75,6 +72,10 @@ class Batch(NamedTuple):
     image: Images
     text: Text
     low_resolution: SmallImages | None = None
+
+
+Losses = Callable[[Params, Batch, RandomKey], tuple[PerExample, PerExample]]
+"""``losses(params, batch, key) -> (loss, log-SNR)`` of each example of a training batch."""
 
 
 @dataclass(frozen=True)
