@@ -59,7 +59,7 @@ def make_train_step(
     if gradient_accumulation > 1:
         differentiate = in_pieces(differentiate, gradient_accumulation)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Scalar]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Any]]:
         key = jax.random.fold_in(state.key, state.step)
         answer, gradient = differentiate(state.params, batch, key)
         value, aux = answer if has_aux else (answer, None)
