@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from imagen_jax import load_cascade
+from imagen_jax.runtime.compilation_cache import enable_compilation_cache
 
 BUNDLED = "imagen_jax/pretrained/openmoji/base"
 PROMPTS = ("red apple", "panda", "sunflower", "pizza")
@@ -49,15 +50,15 @@ class Row(NamedTuple):
 GRIDS: dict[str, tuple[list[Row], list[Column]]] = {
     "samplers": (
         [Row(sampler, "panda", {"sampler": sampler}) for sampler in SAMPLERS],
-        [Column(f"{steps} steps", {"steps": steps}) for steps in (4, 8, 16, 32)],
+        [Column(f"{steps} steps", {"steps": steps}) for steps in (4, 8, 16)],
     ),
     "guidance": (
         [Row(prompt, prompt, {}) for prompt in PROMPTS],
-        [Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)],
+        [Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 1.5, 3.0, 5.0, 8.0)],
     ),
     "thresholds": (
         [Row(kind, "sunflower", {"thresholding": kind}) for kind in ("none", "static", "dynamic")],
-        [Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 2.0, 4.0, 8.0)],
+        [Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 4.0, 8.0)],
     ),
 }
 
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="The PNG file.")
     arguments = parser.parse_args()
     rows, columns = GRIDS[arguments.grid]
+    enable_compilation_cache()
     sheet = draw_grid(sample_grid(arguments.base, rows, columns), rows, columns)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     # 256 colours: a third of the size, and no visible difference in drawings.
