@@ -42,7 +42,7 @@ from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.loop import Hook, LoopClock, StepInfo, run_loop
-from imagen_jax.training.monitoring.append_file import warn_on_write_error
+from imagen_jax.training.monitoring.append_file import print_line, warn_on_write_error
 from imagen_jax.training.monitoring.logging import open_log
 from imagen_jax.training.monitoring.metrics import check_tensorboard
 from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard
@@ -59,6 +59,9 @@ from imagen_jax.training.result import TrainingResult
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
 from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
+
+PAGE = "page"
+"""Name of the hook that writes the run's page."""
 
 EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
 """Allowed values of ``text.embeddings``.
@@ -200,7 +203,7 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
     shown = make_preview_hooks(config, this.stage, data, this.workdir)
     owed = find_missing_previews(config, this.workdir, this.done)
     for hook in shown:
-        if hook.name in owed:
+        if hook.name in owed or (owed and hook.name == PAGE):
             hook.act(this.done, StepInfo(state, {}, {}, clock))
     if this.done >= steps:
         return state
@@ -339,7 +342,7 @@ def make_feed(stage: Stage, store: Embeddings, batch: Batch) -> Callable[[Mappin
 
 
 def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Path) -> list[Hook]:
-    """Makes the slow hooks that sample images: previews, and an evaluation if the config enables it."""
+    """Makes the slow hooks: previews, an evaluation if the config enables it, and the run's page after them."""
 
     def forgiving(name: str, every: int, act: Callable[[int, StepInfo], None]) -> Hook:
         def show(number: int, moment: StepInfo) -> None:
@@ -347,6 +350,15 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
                 act(number, moment)
 
         return Hook(name, every, show, when_leaving=False)
+
+    def write_page(number: int, info: StepInfo) -> None:
+        # Imported here, because matplotlib is slow to import and no step needs it.
+        from imagen_jax.evaluation.reports.run_page import write_run_page
+
+        try:
+            write_run_page(workdir)
+        except UserError as error:
+            print_line(f"warning: {error}: training continues")
 
     there = (config.seed, stage, data.folder, data.store, workdir)
     hooks = []
@@ -356,6 +368,8 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
     if config.training.evaluate_every:
         evaluation = TrainingEvaluation(config.sampling, config.preview, *there)
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))
+    if processes.is_process_zero():
+        hooks.append(forgiving(PAGE, config.training.preview_every or config.training.checkpoint_every, write_page))
     return hooks
 
 

@@ -10,11 +10,23 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.stage import Batch, Stage, abstract_batch, initial_params, make_loss, parameter_axes
+from imagen_jax.cascade.stage import (
+    Batch,
+    Losses,
+    Params,
+    Stage,
+    abstract_batch,
+    initial_params,
+    make_losses,
+    parameter_axes,
+)
 from imagen_jax.config.reading import Given
+from imagen_jax.diffusion.loss import LossByNoiseLevel, sum_by_noise_level
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.seeds import check_seed
@@ -82,8 +94,9 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
     mesh = make_mesh(config.mesh.to_dict(), devices)
     optimizer = make_optimizer(**config.optimizer.to_dict())
     step = make_train_step(
-        make_loss(stage, config.training),
+        with_noise_levels(make_losses(stage, config.training)),
         optimizer,
+        has_aux=True,
         ema_decay=config.training.ema_decay,
         ema_warm_up=config.training.ema_warm_up,
         gradient_accumulation=config.training.gradient_accumulation,
@@ -113,3 +126,13 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
         place_shapes(batch, batch_sharding),
         mesh,
     )
+
+
+def with_noise_levels(losses: Losses) -> Callable[[Params, Batch, RandomKey], tuple[Scalar, LossByNoiseLevel]]:
+    """Makes the loss of the training step: the mean over the batch, and the losses by noise level for the log."""
+
+    def loss(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, LossByNoiseLevel]:
+        of_examples, log_snr = losses(params, batch, key)
+        return jnp.mean(of_examples), sum_by_noise_level(of_examples, log_snr)
+
+    return loss

@@ -32,7 +32,7 @@ from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import NetworkConfig, TextConfig, TrainingConfig
 from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, augment_for_training
-from imagen_jax.diffusion.loss import Weighting, denoising_loss, min_snr_weighting, uniform_weighting
+from imagen_jax.diffusion.loss import Weighting, denoising_losses, min_snr_weighting, uniform_weighting
 from imagen_jax.diffusion.null_text import drop_text
 from imagen_jax.diffusion.process import PREDICTIONS, Prediction
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
@@ -72,6 +72,10 @@ class Batch(NamedTuple):
     image: Images
     text: Text
     low_resolution: SmallImages | None = None
+
+
+Losses = Callable[[Params, Batch, RandomKey], tuple[PerExample, PerExample]]
+"""``losses(params, batch, key) -> (loss, log-SNR)`` of each example of a training batch."""
 
 
 @dataclass(frozen=True)
@@ -326,8 +330,8 @@ def apply_network(
     return predict
 
 
-def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch, RandomKey], Scalar]:
-    """Makes a stage's ``loss(params, batch, key)`` from ``config.training``.
+def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
+    """Makes a stage's ``Losses`` from ``config.training``.
 
     Raises:
         UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
@@ -339,7 +343,7 @@ def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch
         )
     weighting = lookup(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
 
-    def loss(params: Params, batch: Batch, key: RandomKey) -> Scalar:
+    def losses(params: Params, batch: Batch, key: RandomKey) -> tuple[PerExample, PerExample]:
         text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
         text = drop_text(in_float32(batch.text), text_key, training.caption_dropout)
         low_resolution = None
@@ -349,7 +353,7 @@ def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch
         predict = apply_network(stage, params, text, low_resolution, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key)
-        return denoising_loss(
+        return denoising_losses(
             predict,
             batch.image,
             noise_key,
@@ -360,7 +364,13 @@ def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch
             time_exponent=training.time_exponent,
         )
 
-    return loss
+    return losses
+
+
+def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch, RandomKey], Scalar]:
+    """Makes a stage's ``loss(params, batch, key)``, the mean of ``make_losses``, which raises the same errors."""
+    losses = make_losses(stage, training)
+    return lambda params, batch, key: jnp.mean(losses(params, batch, key)[0])
 
 
 def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:

@@ -8,9 +8,11 @@ error of the network's output it is w_x divided by ``Prediction.image_error_weig
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, PerExample, RandomKey, Scalar
 from imagen_jax.diffusion.process import Prediction, add_noise
@@ -21,6 +23,24 @@ Predict = Callable[[Images, PerExample], Images]
 
 Weighting = Callable[[PerExample, Prediction], PerExample]
 """``weighting(log_snr, prediction) -> (batch,)``: the w of equation (1)."""
+
+LOG_SNR_EDGES = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+"""Borders of the ranges of log-SNR in which ``sum_by_noise_level`` sums losses; the outer ranges are open.
+
+With times from the cosine schedule, 28% of the examples are in each of the two middle ranges and 3% in each outer one.
+"""
+
+
+class LossByNoiseLevel(NamedTuple):
+    """The losses of a batch, summed over the examples of each range of log-SNR, from noisy to clean.
+
+    Attributes:
+        total: sum of the weighted losses of the examples in each range; 0 for a range without examples.
+        count: number of examples in each range.
+    """
+
+    total: Float[Array, " levels"]
+    count: Float[Array, " levels"]
 
 
 def uniform_weighting(log_snr: PerExample, prediction: Prediction) -> PerExample:
@@ -55,7 +75,7 @@ def sample_times(key: RandomKey, batch: int, stratified: bool = False, exponent:
     return uniform ** (1.0 / exponent)
 
 
-def denoising_loss(
+def denoising_losses(
     predict: Predict,
     image: Images,
     key: RandomKey,
@@ -65,8 +85,8 @@ def denoising_loss(
     weighting: Weighting = uniform_weighting,
     stratified_times: bool = False,
     time_exponent: float = 1.0,
-) -> Scalar:
-    """Returns the mean loss of one batch. Equation (1).
+) -> tuple[PerExample, PerExample]:
+    """Returns the weighted loss of each example of a batch, and its log-SNR. Equation (1) before the mean.
 
     Args:
         predict: the network, see ``Predict``.
@@ -83,4 +103,42 @@ def denoising_loss(
     noise = jax.random.normal(noise_key, image.shape)
     output = predict(add_noise(image, noise, log_snr), log_snr)
     error = jnp.mean(jnp.square(output - prediction.target(image, noise, log_snr)), axis=(1, 2, 3))
-    return jnp.mean(weighting(log_snr, prediction) * error)
+    return weighting(log_snr, prediction) * error, log_snr
+
+
+def denoising_loss(
+    predict: Predict,
+    image: Images,
+    key: RandomKey,
+    *,
+    schedule: Schedule,
+    prediction: Prediction,
+    weighting: Weighting = uniform_weighting,
+    stratified_times: bool = False,
+    time_exponent: float = 1.0,
+) -> Scalar:
+    """Returns the mean loss of one batch. Equation (1). The arguments are those of ``denoising_losses``."""
+    losses, _ = denoising_losses(
+        predict,
+        image,
+        key,
+        schedule=schedule,
+        prediction=prediction,
+        weighting=weighting,
+        stratified_times=stratified_times,
+        time_exponent=time_exponent,
+    )
+    return jnp.mean(losses)
+
+
+def sum_by_noise_level(losses: PerExample, log_snr: PerExample) -> LossByNoiseLevel:
+    """Sums the losses of a batch by noise level, in the ranges between ``LOG_SNR_EDGES``.
+
+    Args:
+        losses: loss of each example.
+        log_snr: log-SNR of each example. One that equals a border belongs to the range above it.
+    """
+    level = (log_snr[:, None] >= jnp.asarray(LOG_SNR_EDGES)[None, :]).sum(1)
+    is_in = level[:, None] == jnp.arange(len(LOG_SNR_EDGES) + 1)[None, :]
+    # Selected and not multiplied, so that a loss that is not finite stays in its own range.
+    return LossByNoiseLevel(jnp.where(is_in, losses[:, None], 0.0).sum(0), is_in.astype(losses.dtype).sum(0))

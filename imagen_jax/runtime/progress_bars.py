@@ -50,7 +50,7 @@ def timed(one: Timed) -> Iterator[None]:
 
 
 class ProgressBar(tqdm):
-    """A tqdm bar, as wide as the terminal or a notebook's widget, which does not count the time of compilations while it is open."""
+    """A tqdm bar, or a notebook's widget, which does not count the time of compilations while it is open."""
 
     start_t: float
     last_print_t: float

@@ -8,19 +8,23 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from imagen_jax.array_types import RandomKey, Scalar
+from imagen_jax.array_types import RandomKey
 from imagen_jax.runtime.backend import compiler_options
+from imagen_jax.sharding.placement import replicated
 from imagen_jax.training.optimizer import count_updates
 from imagen_jax.training.state import Params, TrainState, update_average
 
 Batch = Any
-Loss = Callable[[Params, Batch, RandomKey], Scalar]
-"""``loss(params, batch, key)``: all randomness of a step comes from its key."""
+Loss = Callable[[Params, Batch, RandomKey], Any]
+"""``loss(params, batch, key)``: all randomness of a step comes from its key. With ``has_aux`` it returns a pair."""
 
-Differentiate = Callable[[Params, Batch, RandomKey], tuple[Scalar, Params]]
-"""``differentiate(params, batch, key)``: the loss and its gradient."""
+Differentiate = Callable[[Params, Batch, RandomKey], tuple[Any, Params]]
+"""``differentiate(params, batch, key)``: what the loss returns, and the gradient."""
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Scalar]]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Any]]]
+
+AUX = "aux"
+"""Key of a step's metrics for what the loss returns besides its value."""
 
 
 def make_train_step(
@@ -31,14 +35,15 @@ def make_train_step(
     ema_warm_up: bool,
     gradient_accumulation: int = 1,
     schedule: optax.Schedule | None = None,
+    has_aux: bool = False,
 ) -> TrainStep:
     """Makes ``step(state, batch) -> (next state, metrics)``.
 
     If the loss or the gradient's norm is not finite, the step is skipped: parameters, average and optimizer state stay
     bitwise unchanged. Only the step number increases, so the random key and the data position still advance.
 
-    The metrics are ``loss``, ``gradient_norm``, ``skipped`` (1 if the step was skipped, else 0), and ``learning_rate``
-    if the schedule is given.
+    The metrics are ``loss``, ``gradient_norm``, ``skipped`` (1 if the step was skipped, else 0), ``learning_rate`` if
+    the schedule is given, and ``aux`` if the loss returns more than its value.
 
     Args:
         loss: loss as a function of the parameters.
@@ -47,14 +52,17 @@ def make_train_step(
         ema_warm_up: argument ``warm_up`` of ``update_average``.
         gradient_accumulation: number of micro-batches for gradient accumulation; more of them need less memory.
         schedule: learning rate of the optimizer, for the metrics; see ``optimizer.make_schedule``.
+        has_aux: whether the loss returns a pair: its value, and a tree of arrays for the metrics. With gradient
+            accumulation these arrays are averaged over the micro-batches, as the value is.
     """
-    differentiate = jax.value_and_grad(loss)
+    differentiate = jax.value_and_grad(loss, has_aux=has_aux)
     if gradient_accumulation > 1:
         differentiate = in_pieces(differentiate, gradient_accumulation)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Scalar]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Any]]:
         key = jax.random.fold_in(state.key, state.step)
-        value, gradient = differentiate(state.params, batch, key)
+        answer, gradient = differentiate(state.params, batch, key)
+        value, aux = answer if has_aux else (answer, None)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
@@ -64,6 +72,8 @@ def make_train_step(
         after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
         params, average, opt_state = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
         metrics = {"loss": value, "gradient_norm": norm, "skipped": 1.0 - finite}
+        if has_aux:
+            metrics[AUX] = aux
         if schedule is not None:
             metrics["learning_rate"] = jnp.asarray(schedule(count_updates(state.opt_state)), jnp.float32)
         return TrainState(state.step + 1, params, average, opt_state, state.key), metrics
@@ -77,7 +87,7 @@ def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
     A micro-batch takes every ``pieces``-th example, so that each device keeps its own examples.
     """
 
-    def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Params]:
+    def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Any, Params]:
         def split(array: jax.Array) -> jax.Array:
             return jnp.moveaxis(array.reshape(-1, pieces, *array.shape[1:]), 1, 0)
 
@@ -106,7 +116,8 @@ def lower_train_step(step: TrainStep, state: TrainState, batch: Batch, mesh: Mes
     jitted = jax.jit(
         step,
         in_shardings=placement,
-        out_shardings=(placement[0], None),
+        # Every process reads all metrics, so none may be sharded over the processes.
+        out_shardings=(placement[0], replicated(mesh)),
         donate_argnums=0,
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )

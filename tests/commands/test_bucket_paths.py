@@ -40,7 +40,7 @@ OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler",
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
-        "rate": [], "copy_configs": []}
+        "rate": [], "copy_configs": [], "show_run": []}
 
 
 def texts_of(module):
@@ -86,7 +86,7 @@ def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 30
+    assert len(lines) == 32
     for line in lines:
         assert ELSEWHERE in line and not line.endswith("accepted"), line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.loss import denoising_loss, min_snr_weighting, sample_times, uniform_weighting
+from imagen_jax.diffusion.loss import (
+    LOG_SNR_EDGES,
+    denoising_loss,
+    denoising_losses,
+    min_snr_weighting,
+    sample_times,
+    sum_by_noise_level,
+    uniform_weighting,
+)
 from imagen_jax.diffusion.process import PREDICTIONS, noise_from_image, velocity
 from imagen_jax.diffusion.schedules import cosine
 
@@ -86,3 +94,25 @@ def test_a_time_exponent_moves_times_towards_noise(stratified):
     assert times.min() >= 0 and times.max() < 1
     assert np.mean(times > 0.9) == pytest.approx(1 - 0.9**3, abs=0.01)
     assert times.mean() == pytest.approx(3 / 4, abs=0.01)
+
+
+def test_the_losses_of_the_noise_levels_sum_to_the_loss():
+    settings = {"schedule": cosine, "prediction": PREDICTIONS["eps"], "weighting": min_snr_weighting(5.0)}
+    arguments = (lambda z, log_snr: jnp.zeros_like(z), IMAGE, jax.random.key(5))
+    losses, log_snr = denoising_losses(*arguments, **settings)
+    levels = sum_by_noise_level(losses, log_snr)
+    borders = [-np.inf, *LOG_SNR_EDGES, np.inf]
+    np.testing.assert_array_equal(levels.count, np.histogram(log_snr, borders)[0])
+    np.testing.assert_allclose(levels.total, np.histogram(log_snr, borders, weights=losses)[0], rtol=1e-5)
+    assert float(levels.total.sum()) / len(IMAGE) == pytest.approx(float(denoising_loss(*arguments, **settings)))
+
+
+def test_a_loss_that_is_not_finite_stays_in_its_noise_level():
+    levels = sum_by_noise_level(jnp.asarray([1.0, jnp.nan, 3.0]), jnp.asarray([-7.0, -5.0, 6.0]))
+    np.testing.assert_array_equal(levels.total, [1, np.nan, 0, 0, 0, 0, 0, 3])
+    np.testing.assert_array_equal(levels.count, [1, 1, 0, 0, 0, 0, 0, 1])
+
+
+def test_times_of_the_cosine_schedule_fill_the_noise_levels_as_documented():
+    levels = sum_by_noise_level(jnp.ones(10_000), cosine((jnp.arange(10_000) + 0.5) / 10_000))
+    np.testing.assert_allclose(levels.count / 10_000, [0.03, 0.05, 0.14, 0.28, 0.28, 0.14, 0.05, 0.03], atol=0.005)

@@ -23,7 +23,7 @@ def make_config(folder, steps):
     config.network.update(ONE_LEVEL)
     config.data.update({"data_dir": str(folder / "data")})
     config.data.options.folder = str(folder / "images")
-    config.training.update({"steps": steps, "checkpoint_every": 2, "preview_every": 1000})
+    config.training.update({"steps": steps, "checkpoint_every": 2, "preview_every": 0})
     return config
 
 

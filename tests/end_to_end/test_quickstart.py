@@ -17,6 +17,7 @@ from imagen_jax.evaluate import evaluate
 from imagen_jax.evaluation.protocols.requests import Wanted
 from imagen_jax.train import train_to_end as train
 from tests.end_to_end.smoke_runs import losses, plain, smoke
+from tests.evaluation.reports.html_outline import Outline, check_self_contained
 
 VARIANTS = ("base", "super_resolution")
 
@@ -24,19 +25,26 @@ pytestmark = pytest.mark.slow(seconds=110)
 
 
 @pytest.mark.usefixtures("as_users_have_it")
-def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog):
+def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, own_images, caplog, capsys):
     for variant in VARIANTS:
         config = smoke(quickstart.get_config, variant, data_dir, own_images)
         whole = train(config, tmp_path / variant)
         assert int(whole.step) == 2 and set(losses(tmp_path / variant)) == {1, 2}
 
         config.training.steps = 1
+        # The page can't be written here, and training continues.
+        (tmp_path / f"{variant}_cut" / "run.html").mkdir(parents=True)
         train(config, tmp_path / f"{variant}_cut")
+        assert "run.html can't be written" in capsys.readouterr().err
         config.training.steps = 2
         resumed = train(config, tmp_path / f"{variant}_cut")
         assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
         assert losses(tmp_path / variant) == losses(tmp_path / f"{variant}_cut")
         assert sorted(path.name for path in (tmp_path / variant / "previews").iterdir()) == ["0000002.png"]
+        page = Outline((tmp_path / variant / "run.html").read_text(encoding="utf-8"))
+        check_self_contained(page)
+        assert "Loss by noise level" in [heading.text for heading in page.all("h3")]
+        assert page.all("img", alt="Preview of step 2")
 
     workdirs = [tmp_path / variant for variant in VARIANTS]
     cascade = load_cascade(workdirs, batch_size=2)
@@ -89,7 +97,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fa
     assert losses(workdir) == losses(tmp_path / "base")
     assert re.search(rf"{workdir} .*\bstep 1\.", capsys.readouterr().out)
     kept = {name.removeprefix("runs/base/").split("/")[0] for name in objects if name.startswith("runs/base/")}
-    assert kept == {"began.json", "checkpoints", "config.json", "metrics.jsonl", "previews"}
+    assert kept == {"began.json", "checkpoints", "config.json", "metrics.jsonl", "previews", "run.html"}
     assert {name.split("/")[3] for name in objects if name.startswith("runs/base/checkpoints/")} == {"1", "2"}
 
     again = train(config, workdir)

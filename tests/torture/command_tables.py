@@ -313,6 +313,11 @@ COPY_CONFIGS = Command(
     (),
     results=("out/own_images.py", "out/deeper/own_images.py"),
 )
+SHOW_RUN = Command(
+    2,
+    (values("workdir", "base", "nowhere", "own"),),
+    (values("out", "page.html", "own", "nowhere/page.html"),),
+)
 
 COMMANDS = {
     "sample": SAMPLE,
@@ -323,6 +328,7 @@ COMMANDS = {
     "embed_captions": EMBED_CAPTIONS,
     "import_weights": IMPORT_WEIGHTS,
     "export_weights": EXPORT_WEIGHTS,
+    "show_run": SHOW_RUN,
     "count": COUNT,
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,

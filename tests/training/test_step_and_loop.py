@@ -37,6 +37,17 @@ def test_a_step_is_gradient_descent_with_an_average():
     assert float(metrics["loss"]) == pytest.approx(2.5) and float(metrics["gradient_norm"]) == pytest.approx(5**0.5)
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_what_the_loss_returns_besides_its_value_is_among_the_metrics(pieces):
+    def loss(params, batch, key):
+        return jnp.mean(params["w"][0] * batch), {"total": batch.sum(0), "count": jnp.asarray(1.0 * len(batch))}
+
+    settings = {"ema_decay": 0.9, "ema_warm_up": True, "gradient_accumulation": pieces}
+    step = make_train_step(loss, optax.sgd(0.1), has_aux=True, **settings)
+    _, metrics = step(start(), jnp.asarray([1.0, 2.0, 3.0, 6.0]))
+    assert float(metrics["loss"]) == 3 and float(metrics["aux"]["total"] / metrics["aux"]["count"]) == 3
+
+
 def test_randomness_follows_the_step_number():
     step = make_train_step(noisy_distance, optax.sgd(0.0), ema_decay=0.0, ema_warm_up=False)
     first, one = step(start(), jnp.zeros(2))

@@ -5,6 +5,7 @@ If several processes train together, only process 0 writes it: the metrics of a 
 The numbers in ``metrics.jsonl`` that depend on time cover
 
     images_per_second, images_per_second_per_chip, mfu, input_wait    the steps since the last line,
+    loss_log_snr_…                                                    the same steps of this start,
     seconds, overhead, overhead_of_loop, checkpoint_seconds           this start of the run,
     useful_seconds, goodput, skipped                                  the run, with all its starts:
 
@@ -18,6 +19,8 @@ The numbers in ``metrics.jsonl`` that depend on time cover
 - ``useful_seconds``: time inside steps whose result is in the run. A step that a restart repeats counts once.
 - ``goodput``: ``useful_seconds`` divided by the wall time since the first start had its data ready, including the time
   in which no process ran.
+- ``loss_log_snr_below_-6``, ``loss_log_snr_-6_to_-4``, … ``loss_log_snr_above_6``: mean loss of the examples whose
+  log-SNR is in this range; see ``noise_levels``. A range without examples is left out.
 - ``epochs``: number of passes over the data set; of several data sets ``epochs_1``, ``epochs_2``, …
 - ``learning_rate``: learning rate of the step; Muon's Adam takes ``optimizer.adam_ratio`` times that.
 - ``skipped``: number of steps of the run that were skipped because their loss or gradient was not finite.
@@ -41,6 +44,8 @@ from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, write_whole
 from imagen_jax.training.loop import Hook, LoopClock, StepInfo
 from imagen_jax.training.monitoring.metrics import MetricsWriter, Progress, peak_memory_gib, read_metrics
+from imagen_jax.training.monitoring.noise_levels import NoiseLevelSums
+from imagen_jax.training.step import AUX
 
 BEGAN = "began.json"
 """File in the workdir that contains the time at which the run started."""
@@ -71,10 +76,12 @@ def open_log(
     with MetricsWriter(workdir, first_step=done, tensorboard=training.tensorboard) as writer:
         with Progress(f"Training {workdir.name}", done, training.steps) as progress:
             goodput = Goodput(workdir)
-            act = make_logging(training.batch_size, writer, progress, clock, goodput, mfu, of_data)
+            levels = NoiseLevelSums()
+            act = make_logging(training.batch_size, writer, progress, clock, goodput, mfu, of_data, levels)
+            note = Hook("log", 1, lambda number, info: levels.add(info.metrics))
             # The lines up to the step of a checkpoint must be written before the checkpoint.
             flush = Hook("log", training.checkpoint_every, lambda number, info: writer.flush())
-            yield [Hook("log", training.log_every, act), flush]
+            yield [note, Hook("log", training.log_every, act), flush]
 
 
 def make_logging(
@@ -85,6 +92,7 @@ def make_logging(
     goodput: "Goodput",
     mfu: Callable[[float], float] | None,
     of_data: Callable[[Any], Mapping[str, float]] = lambda data_state: {},
+    levels: NoiseLevelSums | None = None,
 ) -> Callable[[int, StepInfo], None]:
     """Makes the action of the hook that writes a line of metrics and moves the progress bar.
 
@@ -96,6 +104,7 @@ def make_logging(
         goodput: goodput of the run.
         mfu: function from steps per second to model FLOP utilisation; None if unknown.
         of_data: function from the data position to metrics of the data and of skipped steps.
+        levels: losses by noise level since the last line; None if they are not recorded.
     """
     before_steps, before_seconds, before_input = 0, 0.0, 0.0
 
@@ -105,12 +114,14 @@ def make_logging(
         steps, input_seconds = clock.steps - before_steps, waited - before_input
         seconds = max(clock.step_seconds - before_seconds + input_seconds, 1e-9)
         before_steps, before_seconds, before_input = clock.steps, clock.step_seconds, waited
-        metrics = {name: float(value) for name, value in jax.device_get(info.metrics).items()}
+        scalars = {name: value for name, value in info.metrics.items() if name != AUX}
+        metrics = {name: float(value) for name, value in jax.device_get(scalars).items()}
         rate = steps * batch_size / seconds
         writer.write(
             number,
             {
                 **metrics,
+                **(levels.take() if levels else {}),
                 "images_per_second": rate,
                 "images_per_second_per_chip": rate / jax.device_count(),
                 **({"mfu": mfu(steps / seconds)} if mfu else {}),

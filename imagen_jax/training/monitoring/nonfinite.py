@@ -127,9 +127,9 @@ class NonfiniteGuard:
             UserError: too many consecutive steps were skipped.
         """
         assert self._batches is not None, "watch() was not called"
-        metrics = {name: float(value) for name, value in jax.device_get(info.metrics).items()}
-        loss, norm = metrics["loss"], metrics["gradient_norm"]
-        if metrics["skipped"]:
+        names = ("loss", "gradient_norm", "skipped")
+        loss, norm, skipped = map(float, jax.device_get([info.metrics[name] for name in names]))
+        if skipped:
             return self._count_skip(number, loss, norm, info.state)
         self._consecutive, self._good_below = 0, number
         self._skipped_steps.clear()

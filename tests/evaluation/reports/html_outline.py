@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-VOID = {"img", "meta", "br", "link", "input", "hr"}
+VOID = {"img", "meta", "br", "link", "input", "hr", "wbr"}
 
 
 class Element(NamedTuple):
