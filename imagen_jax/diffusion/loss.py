@@ -36,11 +36,11 @@ class LossByNoiseLevel(NamedTuple):
 
     Attributes:
         total: sum of the weighted losses of the examples in each range; 0 for a range without examples.
-        count: number of examples in each range.
+        examples: number of examples in each range.
     """
 
     total: Float[Array, " levels"]
-    count: Float[Array, " levels"]
+    examples: Float[Array, " levels"]
 
 
 def uniform_weighting(log_snr: PerExample, prediction: Prediction) -> PerExample:

@@ -102,7 +102,7 @@ def test_the_losses_of_the_noise_levels_sum_to_the_loss():
     losses, log_snr = denoising_losses(*arguments, **settings)
     levels = sum_by_noise_level(losses, log_snr)
     borders = [-np.inf, *LOG_SNR_EDGES, np.inf]
-    np.testing.assert_array_equal(levels.count, np.histogram(log_snr, borders)[0])
+    np.testing.assert_array_equal(levels.examples, np.histogram(log_snr, borders)[0])
     np.testing.assert_allclose(levels.total, np.histogram(log_snr, borders, weights=losses)[0], rtol=1e-5)
     assert float(levels.total.sum()) / len(IMAGE) == pytest.approx(float(denoising_loss(*arguments, **settings)))
 
@@ -110,9 +110,9 @@ def test_the_losses_of_the_noise_levels_sum_to_the_loss():
 def test_a_loss_that_is_not_finite_stays_in_its_noise_level():
     levels = sum_by_noise_level(jnp.asarray([1.0, jnp.nan, 3.0]), jnp.asarray([-7.0, -5.0, 6.0]))
     np.testing.assert_array_equal(levels.total, [1, np.nan, 0, 0, 0, 0, 0, 3])
-    np.testing.assert_array_equal(levels.count, [1, 1, 0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(levels.examples, [1, 1, 0, 0, 0, 0, 0, 1])
 
 
 def test_times_of_the_cosine_schedule_fill_the_noise_levels_as_documented():
     levels = sum_by_noise_level(jnp.ones(10_000), cosine((jnp.arange(10_000) + 0.5) / 10_000))
-    np.testing.assert_allclose(levels.count / 10_000, [0.03, 0.05, 0.14, 0.28, 0.28, 0.14, 0.05, 0.03], atol=0.005)
+    np.testing.assert_allclose(levels.examples / 10_000, [0.03, 0.05, 0.14, 0.28, 0.28, 0.14, 0.05, 0.03], atol=0.005)

@@ -82,7 +82,8 @@ def is_plain(value: Any) -> bool:
 
 def make_section(title: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> SettingsSection:
     """Returns a section with its keys compared with their defaults."""
-    differing, unchanged = [], []
+    differing: list[Setting] = []
+    unchanged: list[Setting] = []
     for key, value in sorted(values.items()):
         is_default = key in defaults and as_json(value) == as_json(defaults[key])
         default = show(defaults[key]) if key in defaults else NO_DEFAULT

@@ -201,5 +201,5 @@ class Progress:
         if now >= self._next_line or step == self._steps:
             self._next_line = now + SECONDS_BETWEEN_LINES
             left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
-            remaining = tqdm.format_interval(left)
+            remaining = ProgressBar.format_interval(left)
             print_line(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {status}")

@@ -46,7 +46,7 @@ class NoiseLevelSums:
         if not skipped:
             levels = LossByNoiseLevel(*aux)
             self._total += levels.total
-            self._count += levels.count
+            self._count += levels.examples
 
     def take(self) -> dict[str, float]:
         """Returns the mean loss of each noise level by its name in ``metrics.jsonl``, and starts again.
