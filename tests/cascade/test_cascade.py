@@ -4,7 +4,6 @@ import gc
 import re
 import shutil
 import weakref
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -307,13 +306,3 @@ def test_a_checkpoint_that_is_being_written_is_not_sampled_from(workdirs, tmp_pa
     shutil.rmtree(checkpoints / "9")
     with pytest.raises(UserError, match=f"{re.escape(str(training))} .*imagen_jax.train"):
         load_cascade([training])
-
-
-def test_the_readme_s_example_runs(workdirs):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "load_cascade" in block]
-    assert '"openmoji"' in example
-    example = example.replace('"openmoji"', repr([str(workdir) for workdir in workdirs]))
-    names: dict = {}
-    exec(example, names)
-    assert [image.size for image in names["images"]] == [(16, 16)] * 2
