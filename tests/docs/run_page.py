@@ -2,18 +2,24 @@
 
 Commands of imagen-jax run in this process, one after the other, as do blocks of Python, which share their names. The
 mistakes are written to ``mistakes.json`` in the sandbox: for each the line of the block, the command, and the message.
+
+A command is run to its end if it is the first of its kind on the page, or if the page names again what it writes. The
+others stop where they would load weights, encode captions, build a data set or compile a program: by then all flags,
+settings and inputs have been checked. With ``--whole`` all are run to their end.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +29,11 @@ import nbformat
 
 from imagen_jax import pretrained
 from imagen_jax.__main__ import COMMANDS
-from imagen_jax.encoders.batched_encoder import BatchedEncoder
 from imagen_jax.errors import UserError
-from imagen_jax.runtime import processes
 from imagen_jax.runtime.main import parse_flags
-from imagen_jax.web import listening
 from tests.docs.pages import Block, read_blocks
 from tests.docs.sandbox import bundled_cascades, shrink
-from tests.torture.command_lines import encode_quickly, load_fresh
+from tests.torture.command_lines import Loaders, StoppedError, load_fresh
 
 IGNORED = ("source .venv/bin/activate",)
 """Lines that change nothing here."""
@@ -46,25 +49,34 @@ class MistakeError(Exception):
     """A block that does not run as it stands."""
 
 
-@contextlib.contextmanager
-def prepared_process(sandbox: Path) -> Iterator[None]:
-    """Makes this process one in which commands run after each other: none serves, and none ends it."""
-    matplotlib.use("Agg")
-    pretrained.__file__ = bundled_cascades(sandbox)
-    listening.serve = lambda *_: None
-    processes.exit_now = sys.exit
-    BatchedEncoder.encode = encode_quickly
-    yield
-
-
 def split_commands(text: str) -> list[str]:
     """Returns the commands of a block, each in one line; comments and empty lines are left out."""
     lines = text.replace("\\\n", " ").split("\n")
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
-def run_command(line: str) -> None:
-    """Runs one command in this process.
+def list_whole(page: Sequence[Block]) -> set[str]:
+    """Returns the commands that are run to their end: the first of each kind, and those whose results are used."""
+    lines = [line for block in page if not block.reason for line in list_lines(block)]
+    whole, kinds = set(), set()
+    for number, line in enumerate(lines):
+        kind = line.split()[1] if line.startswith("imagen-jax ") else ""
+        written = re.search(r"--(?:out|workdir)=(\S+)", line)
+        name = re.compile(rf"(?<![\w./-]){re.escape(written[1])}(?![\w.-])") if written else None
+        is_used = name and any(map(name.search, lines[number + 1 :]))
+        if kind not in kinds or is_used:
+            whole.add(line)
+        kinds.add(kind)
+    return whole
+
+
+def list_lines(block: Block) -> list[str]:
+    """Returns the commands of a block, or the whole of a block of Python."""
+    return {"bash": split_commands(block.text), "python": [block.text]}.get(block.language, [])
+
+
+def run_command(line: str, loaders: Loaders) -> None:
+    """Runs one command in this process, or until it loads something if ``loaders`` do not run on.
 
     Raises:
         MistakeError: it is none of ours, or does not end with status 0.
@@ -85,7 +97,9 @@ def run_command(line: str) -> None:
     if name not in COMMANDS:
         raise MistakeError(f"there is no command {name}")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    # Commands collect garbage, and what is imported would take most of that time.
+    gc.freeze()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(StoppedError):
         try:
             module = load_fresh(name)
             sys.argv = [name, *shrink(name, words[2:])]
@@ -98,25 +112,24 @@ def run_command(line: str) -> None:
             raise MistakeError(str(error)) from None
 
 
-def run_block(block: Block, names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def run_block(block: Block, whole: Collection[str], names: dict[str, Any], loaders: Loaders) -> Iterator[list[str]]:
     """Runs a block, and yields its mistakes: what was run, and the message."""
-    if block.language == "bash":
-        for line in split_commands(block.text):
-            began = time.perf_counter()
-            try:
-                run_command(line)
-            except MistakeError as error:
-                yield line, str(error)
-            except Exception:
-                yield line, traceback.format_exc()
-            print(f"{time.perf_counter() - began:6.1f} s  {line}", flush=True)
-    elif block.language == "python":
-        began = time.perf_counter()
+    for line in list_lines(block):
+        began = time.process_time()
+        loaders.run_on = block.language == "python" or line in whole
         try:
-            run_python(block.text, f"{block.page}:{block.line}", names)
+            if block.language == "python":
+                run_python(line, f"{block.page}:{block.line}", names)
+            else:
+                run_command(line, loaders)
+        except MistakeError as error:
+            yield [line, str(error)]
         except Exception:
-            yield block.text, traceback.format_exc()
-        print(f"{time.perf_counter() - began:6.1f} s  Python of line {block.line}", flush=True)
+            yield [line, traceback.format_exc()]
+        end = "" if loaders.run_on else "until it loads "
+        print(
+            f"{time.process_time() - began:6.1f} s  {end}{block.page}:{block.line} {line.splitlines()[0]}", flush=True
+        )
 
 
 def run_python(text: str, name: str, names: dict[str, Any]) -> None:
@@ -135,17 +148,21 @@ def read_cells(path: Path) -> Iterator[Block]:
             yield Block(path.name, number, "python", text, "")
 
 
-def run_page(page: Path, sandbox: Path) -> list[dict[str, Any]]:
+def run_page(page: Path, sandbox: Path, run_all: bool) -> list[dict[str, Any]]:
     """Runs the blocks of a page or a notebook, and returns the mistakes."""
-    blocks = read_cells(page) if page.suffix == ".ipynb" else read_blocks(page)
+    blocks = list(read_cells(page) if page.suffix == ".ipynb" else read_blocks(page))
+    whole = {line for block in blocks for line in list_lines(block)} if run_all else list_whole(blocks)
     # Names of classes in dataclasses and pickles are looked for in a module.
     names: dict[str, Any] = {"__name__": "__main__"}
     os.chdir(sandbox)
+    matplotlib.use("Agg")
+    pretrained.__file__ = bundled_cascades(sandbox)
+    loaders = Loaders()
     mistakes = []
-    with prepared_process(sandbox):
+    with loaders.watching():
         for block in blocks:
-            if not block.reason:
-                mistakes += [{"line": block.line, "run": run, "said": said} for run, said in run_block(block, names)]
+            found = run_block(block, whole, names, loaders) if not block.reason else []
+            mistakes += [{"line": block.line, "run": run, "said": said} for run, said in found]
     return mistakes
 
 
@@ -153,4 +170,4 @@ if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
     # Commands have ``sys.argv`` and the present folder for themselves.
     page_file, folder = (Path(argument).resolve() for argument in sys.argv[1:3])
-    (folder / "mistakes.json").write_text(json.dumps(run_page(page_file, folder)))
+    (folder / "mistakes.json").write_text(json.dumps(run_page(page_file, folder, "--whole" in sys.argv)))

@@ -96,6 +96,8 @@ def write_cascades(folder: Path) -> None:
     for stage in trained:
         file = stage / "config.json"
         config = json.loads(file.read_text())
+        # A network that compiles fast, called once for each step.
+        config["sampling"]["guidance"] = 1.0
         config["data"] |= {"source": "folder", "options": {"folder": "FOLDER"}, "data_dir": "drawn"}
         file.write_text(json.dumps(config))
         data = config["data"]

@@ -23,10 +23,10 @@ def sandbox(tmp_path_factory):
     return folder
 
 
-def run_page(page: Path, sandbox: Path, folder: Path) -> str:
+def run_page(page: Path, sandbox: Path, folder: Path, *flags: str) -> str:
     """Runs a page in a copy of the sandbox; returns its mistakes, each with the place of the block."""
     copy = copy_sandbox(sandbox, folder / "sandbox")
-    done = run_forked("tests.docs.run_page", str(page), str(copy))
+    done = run_forked("tests.docs.run_page", str(page), str(copy), *flags)
     print(done.stdout)
     file = copy / "mistakes.json"
     if not file.exists():
@@ -39,6 +39,13 @@ def run_page(page: Path, sandbox: Path, folder: Path) -> str:
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_the_blocks_of_a_page_run(page, sandbox, tmp_path):
     mistakes = run_page(page, sandbox, tmp_path)
+    assert not mistakes, f"\n{mistakes}"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+def test_every_command_of_a_page_runs_to_its_end(page, sandbox, tmp_path):
+    mistakes = run_page(page, sandbox, tmp_path, "--whole")
     assert not mistakes, f"\n{mistakes}"
 
 
