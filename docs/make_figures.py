@@ -97,7 +97,11 @@ def plot_paths(file: Path) -> None:
         values = jnp.linspace(-2.6, 2.6, 300)
         density = jnp.stack([density_of(values, cosine(time)) for time in times], axis=1)
         axes.imshow(
-            np.sqrt(density / density.max(axis=0)), aspect="auto", cmap="Blues", extent=(1, 0, 2.6, -2.6), vmax=1.8
+            np.sqrt(density / density.max(axis=0, keepdims=True)),
+            aspect="auto",
+            cmap="Blues",
+            extent=(1, 0, 2.6, -2.6),
+            vmax=1.8,
         )
         axes.plot(times, trace_paths(denoise_exactly, rule, cosine(times), keys), linewidth=0.9, color="#c0392b")
         axes.invert_yaxis()
