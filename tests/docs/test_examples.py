@@ -58,6 +58,7 @@ def test_the_sampler_is_of_second_order():
     assert coarse < error_of(ddim(), 40) / 3
 
 
+@pytest.mark.slow
 def test_a_cascade_takes_the_sampler_by_its_name(tmp_path, monkeypatch):
     cascade = load_cascade(write_cascade(tmp_path)[:1], {"steps": 4, "spacing": "karras"})
     with pytest.raises(UserError, match="adams_bashforth"):
