@@ -23,6 +23,8 @@ def get_config(named: str) -> ConfigDict:
     config.training.update({"steps": 1, "batch_size": 8, "checkpoint_every": 1, "preview_every": 1})
     if "network" in config and config.network.name == "efficient_unet":
         config.network.update(ONE_LEVEL | {"patch": 2})
+    elif "network" in config and config.network.name == "unet":
+        config.network.update({"channel_multipliers": (1,), "attention_resolutions": ()})
     if "sampling" in config:
         config.sampling.steps = 1
         config.preview.prompts = ("square",)
