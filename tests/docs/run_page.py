@@ -31,7 +31,7 @@ from imagen_jax import pretrained
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import parse_flags
-from tests.docs.pages import Block, read_blocks
+from tests.docs.pages import CHECKOUT, Block, read_blocks
 from tests.docs.sandbox import bundled_cascades, shrink
 from tests.torture.command_lines import Loaders, StoppedError, load_fresh
 
@@ -92,7 +92,9 @@ def run_command(line: str, loaders: Loaders) -> None:
     if words[0] != "imagen-jax" or set(words) & {"|", "&&", ">", ";", "&"}:
         raise MistakeError("only commands of imagen-jax are run: write <!-- not run: REASON --> above the block")
     if len(words) == 1 or {"--help", "-h", "--version"} & {*words}:
-        done = subprocess.run([sys.executable, "-m", "imagen_jax", *words[1:]], capture_output=True, text=True)
+        command = [sys.executable, "-m", "imagen_jax", *words[1:]]
+        environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise MistakeError(f"status {done.returncode}: {done.stderr[-1000:]}")
         return
