@@ -99,6 +99,7 @@ def write_cascades(folder: Path) -> None:
         # A network that compiles fast, called once for each step.
         config["sampling"]["guidance"] = 1.0
         config["data"] |= {"source": "folder", "options": {"folder": "FOLDER"}, "data_dir": "drawn"}
+        config["data"]["validation_fraction"] = 0.2
         file.write_text(json.dumps(config))
         data = config["data"]
     prepare_data("folder", data["resolution"], folder / "drawn", data["validation_fraction"], folder=folder / "FOLDER")

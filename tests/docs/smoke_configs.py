@@ -19,10 +19,12 @@ def get_config(named: str) -> ConfigDict:
         # To render all its drawings takes a minute.
         config.data.source = "folder"
         config.data.options = ConfigDict({"folder": "FOLDER"})
-    config.data.data_dir = "drawn"
+    config.data.update({"data_dir": "drawn", "validation_fraction": 0.2})
     config.training.update({"steps": 1, "batch_size": 8, "checkpoint_every": 1, "preview_every": 1})
     if "network" in config and config.network.name == "efficient_unet":
         config.network.update(ONE_LEVEL | {"patch": 2})
+    elif "network" in config and config.network.name == "unet":
+        config.network.update({"channel_multipliers": (1,), "attention_resolutions": ()})
     if "sampling" in config:
         config.sampling.steps = 1
         config.preview.prompts = ("square",)
