@@ -51,7 +51,7 @@ def restore(store, wanted, mesh):
 
 
 def flip(store, wanted, mesh):
-    """Bytes all over each file of numbers change, for two that write together leave parts that none reads: both see it."""
+    """Bytes all over each file of numbers change, for two processes leave parts that none reads: both see it."""
     if jax.process_index() == 0:
         for file in (store.folder / "2" / "state" / "d").iterdir():
             content = bytearray(file.read_bytes())

@@ -42,7 +42,7 @@ SLOW = ("--stages=runs/if_base",)
 """What is in commands that run to their end with ``--whole`` alone: even a small DeepFloyd IF compiles for a minute."""
 
 SMOKE_CELLS = {
-    "BATCH, STEPS, CHUNK = 1024, 5000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
+    "BATCH, STEPS, CHUNK = 512, 4000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
     "COUNT = 1500": "COUNT = 24",
 }
 """Lines of notebooks, and those that are run instead so that a notebook ends in seconds."""
