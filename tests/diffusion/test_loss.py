@@ -103,7 +103,8 @@ def test_the_losses_of_the_noise_levels_sum_to_the_loss():
     levels = sum_by_noise_level(losses, log_snr)
     borders = [-np.inf, *LOG_SNR_EDGES, np.inf]
     np.testing.assert_array_equal(levels.examples, np.histogram(log_snr, borders)[0])
-    np.testing.assert_allclose(levels.total, np.histogram(log_snr, borders, weights=losses)[0], rtol=1e-5)
+    exact = np.histogram(log_snr, borders, weights=np.asarray(losses, np.float64))[0]
+    np.testing.assert_allclose(levels.total, exact, rtol=1e-5)
     assert float(levels.total.sum()) / len(IMAGE) == pytest.approx(float(denoising_loss(*arguments, **settings)))
 
 

@@ -31,6 +31,7 @@ BLUE, RED = "#1f6fb4", "#b3202a"
 
 Lines = Sequence[Mapping[str, Any]]
 Values = Float[np.ndarray, " lines"]
+Points = Float[np.ndarray, " points"]
 
 
 class Figure(NamedTuple):
@@ -172,7 +173,7 @@ def plot_evaluation(evaluations: Lines, name: str) -> Figure | None:
     return Figure(title, "Of the samples of the evaluations during training.", draw_svg(draw))
 
 
-def thin(steps: Values, values: Values) -> tuple[Values, Values]:
+def thin(steps: Values, values: Values) -> tuple[Points, Points]:
     """Returns at most ``MAX_POINTS`` points of a curve: of longer ones, the min and the max of each group."""
     if len(values) <= MAX_POINTS:
         return steps, values
