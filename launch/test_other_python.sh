@@ -21,7 +21,7 @@ find_other_python() {
 checkpoints=tests/training/checkpoints/test_damaged_checkpoints.py
 quickstart=tests/end_to_end/test_quickstart.py
 tests=(
-    tests/diffusion tests/models/test_{attending,convolutions,deepfloyd_unet,layers,networks}.py tests/sampling
+    tests/config tests/diffusion tests/models/test_{attending,convolutions,deepfloyd_unet,layers,networks}.py tests/sampling
     tests/sharding/test_sharding.py tests/training/test_step_and_loop.py
     tests/encoders/test_t5.py tests/encoders/test_minilm.py tests/storage/test_bucket_files.py
     "$checkpoints::test_a_checkpoint_of_format_1_is_read_and_continued"

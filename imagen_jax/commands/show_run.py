@@ -1,4 +1,4 @@
-"""Writes the page of a training run: loss, loss by noise level, previews, incidents and settings in one HTML file.
+"""Writes the page of a training run: losses, previews, incidents and settings in one HTML file.
 
     imagen-jax show_run --workdir=runs/base [--out=run.html]
 

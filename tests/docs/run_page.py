@@ -44,8 +44,9 @@ SLOW = ("--stages=runs/if_base",)
 SMOKE_CELLS = {
     "BATCH, STEPS, CHUNK = 512, 4000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
     "COUNT = 1500": "COUNT = 24",
+    "samples=32": "samples=8",
 }
-"""Lines of notebooks, and those that are run instead so that a notebook ends in seconds."""
+"""Parts of blocks of Python and of notebooks, and what is run instead so that they end in seconds."""
 
 
 class MistakeError(Exception):
@@ -66,7 +67,7 @@ def list_whole(page: Sequence[Block]) -> set[str]:
         kind = line.split()[1] if line.startswith("imagen-jax ") else ""
         written = re.search(r"--(?:out|workdir)=(\S+)", line)
         name = re.compile(rf"(?<![\w./-]){re.escape(written[1])}(?![\w.-])") if written else None
-        is_used = name and any(map(name.search, lines[number + 1 :]))
+        is_used = (name and any(map(name.search, lines[number + 1 :]))) or f"{line} --verify" in lines
         if (kind not in kinds or is_used) and not any(slow in line for slow in SLOW):
             whole.add(line)
         kinds.add(kind)
@@ -140,7 +141,14 @@ def run_block(block: Block, whole: Collection[str], names: dict[str, Any], loade
 def run_python(text: str, name: str, names: dict[str, Any]) -> None:
     """Runs Python with the given names, and hides what it prints."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        exec(compile(text, name, "exec"), names)
+        exec(compile(shrink_python(text), name, "exec"), names)
+
+
+def shrink_python(text: str) -> str:
+    """Returns Python at smoke size."""
+    for full, smoke in SMOKE_CELLS.items():
+        text = text.replace(full, smoke)
+    return text
 
 
 def read_cells(path: Path) -> Iterator[Block]:
@@ -148,8 +156,6 @@ def read_cells(path: Path) -> Iterator[Block]:
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
         if cell.cell_type == "code":
             text = cell.source
-            for full, smoke in SMOKE_CELLS.items():
-                text = text.replace(full, smoke)
             yield Block(path.name, number, "python", text, "")
 
 

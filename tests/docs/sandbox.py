@@ -123,6 +123,10 @@ def shrink(command: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command with its config, its training and its data at smoke size."""
     # The start of worker processes would take most of the time.
     added = ["--workers=0"] if command == "prepare_data" else []
+    if command == "evaluate" and not any(
+        one.startswith(("--samples", "--protocol", "--captions")) for one in arguments
+    ):
+        added = ["--samples=8"]
     return [*added, *map(shrink_argument, arguments)]
 
 

@@ -135,6 +135,7 @@ NEEDS = [
     ("prepare_data", ["--source=folder", "--option=folder=a", "--out=data"], "train"),
     ("embed_captions", ["--data=data", "--encoder=minilm"], "train"),
     ("serve", ["--port=0"], "web"),
+    ("show_run", ["--workdir=run", "--out=run.html"], "train"),
     ("rate", [*FOLDERS, "--port=0"], "web"),
     ("rate", [*FOLDERS, "--results"], "train"),
     ("compile_check", [CONFIG, "--topology=v4:2x2x1"], "tpu"),
@@ -144,7 +145,7 @@ NEEDS = [
     ("import_weights", ["--format=imagen_jax", f"--source={BUCKET}", "--out=run"], "gcs"),
 ]
 
-NEED_NONE = ("count",)
+NEED_NONE = ("count", "copy_configs")
 """Commands that a base install runs whatever their flags."""
 
 

@@ -81,7 +81,7 @@ def test_help_is_printed_fast_and_without_jax(flag):
     began = time.perf_counter()
     done = run("-X", "importtime", "-m", "imagen_jax", "train", "--workdir=run", flag)
     seconds = time.perf_counter() - began
-    assert done.returncode == 0 and done.stdout.startswith(read_docstring("imagen_jax.train").splitlines()[0])
+    assert done.returncode == 0 and done.stdout.startswith(read_docstring("imagen_jax.commands.train").splitlines()[0])
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "imagen_jax.runtime.command_help" in imported
     assert imported.isdisjoint({"jax", "numpy", "tensorflow_datasets", "grain", "ml_collections"})
