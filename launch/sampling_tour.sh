@@ -5,7 +5,6 @@
 #     bash launch/sampling_tour.sh
 #     RUN_DIR=/elsewhere OUT=pictures bash launch/sampling_tour.sh
 set -euo pipefail
-run_dir=${RUN_DIR:+$(cd "$RUN_DIR" && pwd)}
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
 take_no_arguments "$@"
