@@ -357,8 +357,9 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
 
         try:
             write_run_page(workdir)
-        except UserError as error:
-            print_line(f"warning: {error}: training continues")
+        except Exception as error:
+            # Whatever is wrong with a page, it is not worth a training.
+            print_line(f"warning: the page of the run can't be written: {error!r}. Training continues")
 
     there = (config.seed, stage, data.folder, data.store, workdir)
     hooks = []

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.cascade.experiment import Experiment, read_experiment
@@ -26,7 +27,7 @@ from imagen_jax.cascade.stage import (
     parameter_axes,
 )
 from imagen_jax.config.reading import Given
-from imagen_jax.diffusion.loss import LossByNoiseLevel, sum_by_noise_level
+from imagen_jax.diffusion.loss import sum_by_noise_level
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.seeds import check_seed
@@ -128,11 +129,14 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
     )
 
 
-def with_noise_levels(losses: Losses) -> Callable[[Params, Batch, RandomKey], tuple[Scalar, LossByNoiseLevel]]:
-    """Makes the loss of the training step: the mean over the batch, and the losses by noise level for the log."""
+def with_noise_levels(
+    losses: Losses,
+) -> Callable[[Params, Batch, RandomKey], tuple[Scalar, Float[Array, "2 levels"]]]:
+    """Makes the loss of the training step: the mean over the batch, and a stacked ``LossByNoiseLevel`` for the log."""
 
-    def loss(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, LossByNoiseLevel]:
+    def loss(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Float[Array, "2 levels"]]:
         of_examples, log_snr = losses(params, batch, key)
-        return jnp.mean(of_examples), sum_by_noise_level(of_examples, log_snr)
+        # One array: with two, libtpu reports a program without temporaries, which no program is.
+        return jnp.mean(of_examples), jnp.stack(sum_by_noise_level(of_examples, log_snr))
 
     return loss

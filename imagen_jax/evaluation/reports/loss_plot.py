@@ -68,7 +68,8 @@ def plot_run(axis: Axes, lines: Sequence[Mapping[str, int | float]]) -> None:
 def running_mean(values: Float[np.ndarray, " lines"], window: int) -> Float[np.ndarray, " lines"]:
     """Returns the mean of the ``window`` values around each, fewer near the ends, without non-finite values."""
     finite = np.isfinite(values)
-    ones = np.ones(window)
+    # A longer window would have a longer convolution, whose middle is not the lines'.
+    ones = np.ones(min(window, max(len(values), 1)))
     total = np.convolve(np.where(finite, values, 0.0), ones, "same")
     count = np.convolve(finite.astype(np.float64), ones, "same")
     return np.where(count > 0.5, total / np.maximum(count, 1.0), np.nan)
