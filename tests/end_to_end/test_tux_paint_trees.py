@@ -88,6 +88,6 @@ def test_coco_tar_shards_and_a_folder_of_stamps_train_alone_and_mixed(stamps, tm
     mixed = train(tmp_path / "mixed_run", ",".join(map(str, folders)), "--config.data.weights=(3,2,1)",
                   "--config.data.crop=random")  # fmt: skip
     assert set(mixed) == {1, 2}
-    # All captions had been embedded; of the prompts of previews each data set keeps a few.
+    # All captions had been embedded, and the prompts of previews are some of them.
     embedded = [json.loads(file.read_text())["captions"] for file in (tmp_path / "coco").rglob("store.json")]
-    assert len(embedded) == 2 and min(embedded) < 20 < max(embedded)
+    assert len(embedded) == 1 and embedded[0] > 20
