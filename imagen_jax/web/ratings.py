@@ -15,6 +15,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -182,7 +183,8 @@ class RatingStore:
         # Reject views and triggers: a view can yield endless rows, and a trigger runs foreign code.
         if others or (ours != OURS and (tables or not may_be_empty)):
             raise UserError(f"{self.path} is not a database of ratings: name another file in --out")
-        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        self._switch_to_wal()
+        for setting in ("synchronous = FULL", "foreign_keys = ON"):
             self._ask(f"PRAGMA {setting}")
 
     def _begin(self, comparison: Comparison) -> None:
@@ -221,6 +223,19 @@ class RatingStore:
             raise UserError(
                 f"{self.path} was created with another --together: give the same one or choose another --out"
             )
+
+    def _switch_to_wal(self) -> None:
+        """Switches to write-ahead logging. SQLite does not wait for another server that does so at this moment."""
+        end = time.monotonic() + SECONDS_TO_WAIT
+        with self._explaining("read or written"):
+            while True:
+                try:
+                    self._connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                    return
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > end:
+                        raise
+                time.sleep(0.02)
 
     def _ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         """Runs and commits one statement, and returns its rows."""
