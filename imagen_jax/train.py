@@ -370,7 +370,8 @@ def make_preview_hooks(config: Experiment, stage: Stage, data: Data, workdir: Pa
         evaluation = TrainingEvaluation(config.sampling, config.preview, *there)
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))
     if processes.is_process_zero():
-        hooks.append(forgiving(PAGE, config.training.preview_every or config.training.checkpoint_every, write_page))
+        every = config.training.preview_every or config.training.checkpoint_every
+        hooks.append(Hook(PAGE, every, write_page, when_leaving=False))
     return hooks
 
 

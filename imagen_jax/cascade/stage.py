@@ -266,9 +266,8 @@ def first_inputs(stage: Stage) -> FirstInputs:
     if batch.low_resolution is not None:
         enlarged: Any = jax.eval_shape(lambda small: stage.enlarge(small, stage.resolution), batch.low_resolution)
         low_resolution = LowResolution(enlarged, log_snr)
-    return FirstInputs(
-        batch.image, log_snr, batch.text, low_resolution, batch.image if stage.self_conditioned else None
-    )
+    estimate = batch.image if stage.self_conditioned else None
+    return FirstInputs(batch.image, log_snr, batch.text, low_resolution, estimate)
 
 
 def make_labelled_params(network: Network, shapes: FirstInputs, key: RandomKey) -> Any:

@@ -8,7 +8,7 @@ error of the network's output it is w_x divided by ``Prediction.image_error_weig
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,28 +106,9 @@ def denoising_losses(
     return weighting(log_snr, prediction) * error, log_snr
 
 
-def denoising_loss(
-    predict: Predict,
-    image: Images,
-    key: RandomKey,
-    *,
-    schedule: Schedule,
-    prediction: Prediction,
-    weighting: Weighting = uniform_weighting,
-    stratified_times: bool = False,
-    time_exponent: float = 1.0,
-) -> Scalar:
+def denoising_loss(predict: Predict, image: Images, key: RandomKey, **settings: Any) -> Scalar:
     """Returns the mean loss of one batch. Equation (1). The arguments are those of ``denoising_losses``."""
-    losses, _ = denoising_losses(
-        predict,
-        image,
-        key,
-        schedule=schedule,
-        prediction=prediction,
-        weighting=weighting,
-        stratified_times=stratified_times,
-        time_exponent=time_exponent,
-    )
+    losses, _ = denoising_losses(predict, image, key, **settings)
     return jnp.mean(losses)
 
 

@@ -36,7 +36,7 @@ def run_page(page: Path, sandbox: Path, folder: Path, *flags: str) -> str:
 
 
 @pytest.mark.slow(seconds=20)
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+@pytest.mark.parametrize("page", [*WITH_BLOCKS, *NOTEBOOKS], ids=name_of)
 def test_the_blocks_of_a_page_run(page, sandbox, tmp_path):
     mistakes = run_page(page, sandbox, tmp_path)
     assert not mistakes, f"\n{mistakes}"
@@ -46,13 +46,6 @@ def test_the_blocks_of_a_page_run(page, sandbox, tmp_path):
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_every_command_of_a_page_runs_to_its_end(page, sandbox, tmp_path):
     mistakes = run_page(page, sandbox, tmp_path, "--whole")
-    assert not mistakes, f"\n{mistakes}"
-
-
-@pytest.mark.slow(seconds=20)
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
-def test_the_cells_of_a_notebook_run(notebook, sandbox, tmp_path):
-    mistakes = run_page(notebook, sandbox, tmp_path)
     assert not mistakes, f"\n{mistakes}"
 
 
