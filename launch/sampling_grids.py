@@ -50,11 +50,14 @@ class Row(NamedTuple):
 GRIDS: dict[str, tuple[list[Row], list[Column]]] = {
     "samplers": (
         [Row(sampler, "panda", {"sampler": sampler}) for sampler in SAMPLERS],
-        [Column(f"{steps} steps", {"steps": steps}) for steps in (4, 8, 16)],
+        [Column(f"{steps} steps", {"steps": steps}) for steps in (4, 8, 16, 32)],
     ),
     "guidance": (
         [Row(prompt, prompt, {}) for prompt in PROMPTS],
-        [Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 1.5, 3.0, 5.0, 8.0)],
+        [
+            *(Column(f"weight {weight:g}", {"guidance": weight}) for weight in (1.0, 1.5, 3.0, 5.0, 8.0)),
+            Column("8 in (-5, 3)", {"guidance": 8.0, "guidance_interval": (-5.0, 3.0)}),
+        ],
     ),
     "thresholds": (
         [Row(kind, "sunflower", {"thresholding": kind}) for kind in ("none", "static", "dynamic")],

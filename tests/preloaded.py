@@ -5,8 +5,9 @@ import warnings
 import matplotlib.pyplot  # noqa: F401
 import ml_collections.config_flags  # noqa: F401
 
-import imagen_jax.cascade.cascade
-import imagen_jax.runtime.main  # noqa: F401
+import imagen_jax.evaluate
+import imagen_jax.runtime.main
+import imagen_jax.train  # noqa: F401
 
 # JAX warns at each fork, for it has threads once it has devices; nothing here asks for a device.
 warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")

@@ -1,8 +1,9 @@
 """Writes grids of samples during training: the first sign of whether a stage follows its captions.
 
 A base samples the prompts of ``config.preview``, or a few captions of its training data if there are none. A
-super-resolution stage enlarges the small versions of images of the validation split. Each row of its grid shows the
-small image, the sample and the original.
+super-resolution stage enlarges the small versions of images of the validation split, or of training images if that
+split is empty, as it can be with a few dozen images. Each row of its grid shows the small image, the sample and the
+original.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from imagen_jax.array_types import Images, SmallImages, Text
 from imagen_jax.cascade.experiment import Experiment
@@ -21,7 +23,8 @@ from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
 from imagen_jax.config.sections import SamplingConfig
-from imagen_jax.data.stored_images import load_split, read_captions
+from imagen_jax.data.splits import Split
+from imagen_jax.data.stored_images import load_split, read_captions, read_manifest
 from imagen_jax.data.transforms import make_super_resolution_example
 from imagen_jax.diffusion.null_text import null_text
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
@@ -33,7 +36,8 @@ from imagen_jax.storage.paths import Path, create_folder
 from imagen_jax.training.loop import StepInfo
 from imagen_jax.training.workdir import config_path, has_begun, read_config
 
-HELD_OUT_EXAMPLES = 4
+ENLARGED_EXAMPLES = 4
+"""Max number of images that a super-resolution stage enlarges."""
 
 PROMPTS = 8
 """Max number of captions that are chosen as prompts."""
@@ -112,7 +116,7 @@ def make_preview(
         prompts: the prompts of a base.
         seed: seed of the noise.
         stage: the stage.
-        folder: the prepared data set, for images of its validation split.
+        folder: the prepared data set, for the images that a super-resolution stage enlarges.
         store: embeddings of the data set's captions and the preview's prompts.
         workdir: the run's folder.
     """
@@ -121,7 +125,7 @@ def make_preview(
     small: SmallImages | None = None
     captions, original = list(prompts), None
     if stage.low_resolution is not None:
-        captions, small, original = held_out_examples(folder, stage.low_resolution, stage.resolution)
+        captions, small, original = first_examples(folder, stage.low_resolution, stage.resolution)
     text: Text = jax.tree.map(jnp.asarray, pad_text(store.lookup(captions, stage.text_length), stage.text_length))
     keys = keys_of_prompts(seed, captions, [0] * len(captions))
     here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
@@ -155,11 +159,22 @@ def make_preview(
     return preview
 
 
-def held_out_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
-    """Returns captions, small images and originals of the first examples of the validation split, uncropped."""
-    split = load_split(folder, "validation")
+def first_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
+    """Returns captions, small images and originals of the first validation images, uncropped.
+
+    If the validation split is empty, the first training images take its place, and a warning says so.
+    """
+    split: Split = "validation"
+    if not read_manifest(folder)["counts"][split]:
+        logging.warning(
+            "the validation split of %s is empty: previews enlarge training images (data.validation_fraction keeps "
+            "some for validation)",
+            folder,
+        )
+        split = "train"
+    images = load_split(folder, split)
     transform = make_super_resolution_example(low_resolution, resolution)
-    prepared = [transform.prepare(split[index]) for index in range(min(HELD_OUT_EXAMPLES, len(split)))]
+    prepared = [transform.prepare(images[index]) for index in range(min(ENLARGED_EXAMPLES, len(images)))]
     arrays = transform.finish(np.stack([image.pixels for image in prepared]))
     return [image.captions[0] for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
 

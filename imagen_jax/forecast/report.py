@@ -230,6 +230,8 @@ def format_memory(memory: Mapping[str, int | float], fits: bool) -> Iterator[str
         if kind in memory
     )
     verdict = "fits" if memory["free_share"] >= HEAD_ROOM else "fits narrowly" if fits else "does not fit"
+    if fits and memory.get("temporaries") == 0:
+        verdict = "at least (the compiler reports no temporaries, so it is not known whether the program fits)"
     yield (
         f"memory          {memory['total'] / 2**30:.2f} of {memory['available'] / 2**30:.0f} GiB a chip: {verdict}, "
         f"{100 * memory['free_share']:.0f}% free" + (f" ({kinds} GiB)" if kinds else "")

@@ -32,7 +32,7 @@ class NoiseLevelEmbedding(nn.Module):
 class ConditioningEmbedding(nn.Module):
     """Adds the embeddings of time, pooled text and augmentation level, and normalises the text tokens.
 
-    Imagen, section 2.3 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and
+    Imagen, section 2.5 and appendix F.1: the attention-pooled text embedding is added to the time embedding, and
     LayerNorm is applied to the text embeddings for both the pooled vector and the attention layers.
 
     The paper does not say how T5's 4096 channels enter the network. ``text_channels`` projects them once, after the

@@ -1,6 +1,6 @@
 r"""Step rules: one step from z_t to z_s, s < t, given the estimate x̂ of the clean image.
 
-Ancestral sampling samples from the reverse process (Imagen, section 2.1 and appendix; Kingma et al. 2021, equation 31):
+Ancestral sampling samples from the reverse process (Imagen, section 2.2 and appendix; Kingma et al. 2021, equation 31):
 with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
 
     mean = r (α_s/α_t) z_t + (1 - r) α_s x̂                                                      (1)

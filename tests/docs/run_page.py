@@ -3,9 +3,9 @@
 Commands of imagen-jax run in this process, one after the other, as do blocks of Python, which share their names. The
 mistakes are written to ``mistakes.json`` in the sandbox: for each the line of the block, the command, and the message.
 
-A command is run to its end if it is the first of its kind on the page, or if the page names again what it writes. The
-others stop where they would load weights, encode captions, build a data set or compile a program: by then all flags,
-settings and inputs have been checked. With ``--whole`` all are run to their end.
+A command is run to its end if no page before this one has one of its kind, or if the page names again what it writes.
+The others stop where they would load weights, encode captions, build a data set or compile a program: by then all
+flags, settings and inputs have been checked. With ``--whole`` all are run to their end.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from imagen_jax import pretrained
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import parse_flags
-from tests.docs.pages import CHECKOUT, Block, read_blocks
+from tests.docs.pages import CHECKOUT, PAGES, Block, read_blocks
 from tests.docs.sandbox import bundled_cascades, shrink
+from tests.small_networks import ONE_LEVEL
 from tests.torture.command_lines import Loaders, StoppedError, load_fresh
 
 IGNORED = ("source .venv/bin/activate",)
@@ -45,6 +46,7 @@ SMOKE_CELLS = {
     "BATCH, STEPS, CHUNK = 512, 4000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
     "COUNT = 1500": "COUNT = 24",
     "samples=32": "samples=8",
+    "config.training.log_every = 1": "config.training.log_every = 1; config.network.update(ONE_LEVEL)",
 }
 """Parts of blocks of Python and of notebooks, and what is run instead so that they end in seconds."""
 
@@ -59,12 +61,16 @@ def split_commands(text: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
-def list_whole(page: Sequence[Block]) -> set[str]:
-    """Returns the commands that are run to their end: the first of each kind, and those whose results are used."""
-    lines = [line for block in page if not block.reason for line in list_lines(block)]
-    whole, kinds = set(), set()
+def list_whole(page: Path) -> set[str]:
+    """Returns the commands of a page that are run to their end: those of a new kind, and those whose results are used.
+
+    A kind is new if no page before this one, in the order of ``PAGES``, has it.
+    """
+    before = PAGES[: PAGES.index(page)]
+    kinds = {kind_of(line) for earlier in before for line in list_run(earlier)}
+    whole, lines = set(), list_run(page)
     for number, line in enumerate(lines):
-        kind = line.split()[1] if line.startswith("imagen-jax ") else ""
+        kind = kind_of(line)
         written = re.search(r"--(?:out|workdir)=(\S+)", line)
         name = re.compile(rf"(?<![\w./-]){re.escape(written[1])}(?![\w.-])") if written else None
         is_used = (name and any(map(name.search, lines[number + 1 :]))) or f"{line} --verify" in lines
@@ -72,6 +78,16 @@ def list_whole(page: Sequence[Block]) -> set[str]:
             whole.add(line)
         kinds.add(kind)
     return whole
+
+
+def list_run(page: Path) -> list[str]:
+    """Returns all commands and blocks of Python that are run on a page."""
+    return [line for block in read_blocks(page) if not block.reason for line in list_lines(block)]
+
+
+def kind_of(line: str) -> str:
+    """Returns which command it is, such as ``train``; empty for others."""
+    return line.split()[1] if line.startswith("imagen-jax ") else ""
 
 
 def list_lines(block: Block) -> list[str]:
@@ -162,9 +178,10 @@ def read_cells(path: Path) -> Iterator[Block]:
 def run_page(page: Path, sandbox: Path, run_all: bool) -> list[dict[str, Any]]:
     """Runs the blocks of a page or a notebook, and returns the mistakes."""
     blocks = list(read_cells(page) if page.suffix == ".ipynb" else read_blocks(page))
-    whole = {line for block in blocks for line in list_lines(block)} if run_all else list_whole(blocks)
+    run_all = run_all or page not in PAGES
+    whole = {line for block in blocks for line in list_lines(block)} if run_all else list_whole(page)
     # Names of classes in dataclasses and pickles are looked for in a module.
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", "ONE_LEVEL": ONE_LEVEL}
     os.chdir(sandbox)
     matplotlib.use("Agg")
     pretrained.__file__ = bundled_cascades(sandbox)

@@ -80,7 +80,7 @@ def test_help_is_printed_and_nothing_is_done(file, flag, lonely_launch):
     assert sorted(checkout.rglob("*")) == files
 
 
-@pytest.mark.parametrize("name", ["quickstart.sh", "sampling_tour.sh", "test_other_python.sh"])
+@pytest.mark.parametrize("name", ["quickstart.sh", "test_other_python.sh"])
 def test_a_script_without_arguments_refuses_any(name, lonely_launch):
     checkout, files = lonely_launch
     done = subprocess.run(

@@ -66,7 +66,7 @@ def source(sources, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_images_equal_those_of_diffusers(golden, workdirs, number):
     cascade = load_cascade(workdirs, {"steps": list(STEPS.values())}, batch_size=2)
     stage, inputs = cascade.stages[number], cascade.inputs(number, [ImageRequest(prompt) for prompt in PROMPTS])

@@ -1,13 +1,19 @@
-"""A base without prompts previews a few captions of its own data, and a resumed run keeps them."""
+"""What previews show.
+
+A base without prompts previews a few captions of its own data, and a resumed run keeps them. A super-resolution stage
+enlarges validation images, or training images where no other exist.
+"""
 
 import dataclasses
 import json
 
 import pytest
+from PIL import Image
 
 from configs import own_images, quickstart
 from imagen_jax.cascade.experiment import read_experiment
-from imagen_jax.cascade.previews import CAPTIONS_READ, PROMPTS, choose_prompts, recall_prompts
+from imagen_jax.cascade.previews import CAPTIONS_READ, PROMPTS, choose_prompts, first_examples, recall_prompts
+from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.stored_images import MANIFEST
 from imagen_jax.errors import UserError
 from imagen_jax.training.workdir import keep_config
@@ -79,3 +85,18 @@ def test_a_run_that_has_begun_keeps_its_prompts(tmp_path):
     assert dataclasses.replace(recalled, preview=now.preview) == now
     given = experiment(**{"preview.prompts": ("a bird",)})
     assert recall_prompts(given, tmp_path) == given
+
+
+@pytest.mark.parametrize(("validation_fraction", "concept"), [(0.0, "train"), (0.9, "validation")])
+def test_without_validation_images_a_super_resolution_stage_enlarges_training_images(
+    tmp_path, validation_fraction, concept
+):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(pictures / f"{number}.png")
+        (pictures / f"{number}.txt").write_text(f"cat {number}")
+    folder = prepare_data("folder", 32, tmp_path / "data", validation_fraction, folder=str(pictures))
+    captions, small, original = first_examples(folder, 16, 32)
+    assert captions == json.loads((folder / "captions.json").read_text())[concept]
+    assert small.shape == (len(captions), 16, 16, 3) and original.shape == (len(captions), 32, 32, 3)
