@@ -36,7 +36,7 @@ from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.config_files import load_config
 from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
-from imagen_jax.runtime.progress_bars import compiling
+from imagen_jax.runtime.progress_bars import announcing, compiling
 from imagen_jax.storage.paths import Path, to_path
 from imagen_jax.training.checkpoints.saving import Saving, make_check
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -162,6 +162,7 @@ def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_W
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
     with (
+        announcing(),
         processes.lock_on_process_zero(workdir, "--workdir") as check_workdir,
         CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints,
     ):
@@ -170,7 +171,7 @@ def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_W
             state, _ = checkpoints.restore(training.state)
             # If the newest checkpoint is damaged, an earlier one was read.
             if int(state.step) >= config.training.steps:
-                print_once(f"{workdir} is trained already: {int(state.step)} steps.")
+                print_once(f"{workdir} is trained already: {int(state.step)} steps.{explain_unused(config, workdir)}")
                 return state
             del state
         check_traced(watch.traced, done, config.training.steps)
@@ -181,7 +182,7 @@ def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_W
         if done:
             state, data_state = checkpoints.restore(training.state)
             done = int(state.step)
-            print_once(f"{workdir} continues after step {done}.")
+            print_once(f"{workdir} continues after step {done} of {config.training.steps}.")
             data.batches.set_state(data_state)
         else:
             state, data_state = training.make_state(), {}
@@ -244,7 +245,15 @@ def run(this: Run, state: TrainState, watch: Watch) -> TrainState:
 def print_once(sentence: str) -> None:
     """Prints a sentence on process 0 only."""
     if processes.is_process_zero():
-        print(sentence)
+        # At once, for standard output may be a pipe, and the lines that follow are those of standard error.
+        print(sentence, flush=True)
+
+
+def explain_unused(config: Experiment, workdir: Path) -> str:
+    """Returns what to do to train a finished run longer, and which changed settings have no effect on it."""
+    advice = " To train longer, raise config.training.steps and config.optimizer.decay_steps."
+    changed = ", ".join(f"config.{one.name}" for one in check_continues(workdir, config.to_dict()))
+    return f"{advice} Changed, without effect: {changed}." if changed else advice
 
 
 def share_workdir(workdir: Path, config: Experiment) -> None:
@@ -270,6 +279,8 @@ def prepare(config: Experiment, transform: Transform) -> Data:
 
     def build_or_open() -> tuple[DataSets, Embeddings, str, tuple[str, ...]]:
         data = config.data
+        # First, for the weights may be missing, and to read the images may take long.
+        encoder = load_encoder(config.text)
         opened = open_data_sets(
             data.source,
             data.resolution,
@@ -279,7 +290,6 @@ def prepare(config: Experiment, transform: Transform) -> Data:
             data.weights,
         )
         prompts = choose_prompts(config, opened.folders[0])
-        encoder = load_encoder(config.text)
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
             return opened, ComputedEmbeddings(encoder), encoder.name, prompts
         return opened, open_store(opened.folders, encoder, prompts), encoder.name, prompts

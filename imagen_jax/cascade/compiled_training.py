@@ -30,6 +30,7 @@ from imagen_jax.config.reading import Given
 from imagen_jax.diffusion.loss import sum_by_noise_level
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_shapes, place_state
@@ -68,7 +69,9 @@ class Training(NamedTuple):
     def make_state(self) -> TrainState:
         """Makes the initial state, each array with its sharding, and frees the memory of the program that makes it."""
         placement = jax.tree.map(lambda array: array.sharding, self.state)
-        state = jax.jit(self.first_state, out_shardings=placement).lower().compile()()
+        with compiling("the program of the first parameters"):
+            program = jax.jit(self.first_state, out_shardings=placement).lower().compile()
+        state = program()
         release_memory()
         return state
 

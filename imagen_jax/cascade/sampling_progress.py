@@ -1,12 +1,13 @@
 """The progress bar of ``Cascade.sample``, of the denoising steps of all stages and batches."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from imagen_jax.cascade.edits import Edit
 from imagen_jax.runtime.progress import is_watched
-from imagen_jax.runtime.progress_bars import ProgressBar
+from imagen_jax.runtime.progress_bars import ProgressBar, announcing
 from imagen_jax.sampling.sampler import OnStep
 
 
@@ -33,10 +34,12 @@ def show_steps(cascade: Sampling, count: int, edit: Edit, progress: bool | None)
         cascade: the cascade that samples.
         count: number of images.
         edit: the edit of the images.
-        progress: whether to show the bar; None for one in a terminal or notebook.
+        progress: whether to show the bar; None for one in a terminal or notebook. Elsewhere None announces
+            compilations alone, and False nothing.
     """
     if not count or not (is_watched() if progress is None else progress):
-        yield
+        with announcing() if progress is None else contextlib.nullcontext():
+            yield
         return
     own = cascade.on_step
     batches = -(-count // cascade.batch_size_for(count))

@@ -28,6 +28,7 @@ from imagen_jax.forecast.report import compile_job, format_report
 from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.runtime.progress_bars import announcing, compiling
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -65,7 +66,8 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     pod = describe_pod(TOPOLOGY.value, SLICES.value)
     job = make_job(pod)
-    report, program = compile_job(job, pod)
+    with announcing(), compiling(f"the {job.name} for {pod.name} ({len(pod.devices)} chips)"):
+        report, program = compile_job(job, pod)
     if CONFIG.value is not None:
         report["config"] = CONFIG.value.to_dict()
     print(*format_report(report), sep="\n")

@@ -18,7 +18,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from imagen_jax.cascade.config_keys import PRECONDITIONS as CONFIG_PRECONDITIONS
-from imagen_jax.runtime import distributed_flags
+from imagen_jax.evaluation.reports.run_page import PAGE_NAME
+from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
@@ -57,7 +58,10 @@ def main() -> None:
     check_flags(PRECONDITIONS)
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
-    train(CONFIG.value, WORKDIR.value, watch)
+    result = train(CONFIG.value, WORKDIR.value, watch)
+    page = result.workdir / PAGE_NAME
+    if processes.is_process_zero() and page.exists():
+        print(f"{result.workdir} has {result.step} steps; its page is {page}")
 
 
 if __name__ == "__main__":

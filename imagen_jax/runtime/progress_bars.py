@@ -49,6 +49,23 @@ def timed(one: Timed) -> Iterator[None]:
         _shown.remove(one)
 
 
+class _Nothing:
+    """Stands for progress that is not shown yet."""
+
+    def hide(self) -> None:
+        pass
+
+    def leave_out(self, seconds: float) -> None:
+        pass
+
+
+@contextmanager
+def announcing() -> Iterator[None]:
+    """While the block runs, compilations are announced, although no bar is shown yet or at all."""
+    with timed(_Nothing()):
+        yield
+
+
 class ProgressBar(tqdm):
     """A tqdm bar, or a notebook's widget, which does not count the time of compilations while it is open."""
 
@@ -73,6 +90,12 @@ class ProgressBar(tqdm):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def count_from(self, step: int) -> None:
+        """Counts steps and time from here: speed and time left no longer depend on what came before."""
+        self.n = self.initial = step
+        self.start_t = self.last_print_t = self._time()
+        self.refresh()
 
     def hide(self) -> None:
         """Clears the bar's line, which its own thread does not write again before the next step."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from imagen_jax.runtime import progress_bars
-from imagen_jax.runtime.progress_bars import ProgressBar, compile_first, compiling
+from imagen_jax.runtime.progress_bars import ProgressBar, announcing, compile_first, compiling
 from imagen_jax.training.monitoring.metrics import Progress
 
 
@@ -96,14 +96,23 @@ def test_the_time_left_of_a_training_in_a_log_file_leaves_it_out(monkeypatch, ca
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress("Training base", 0, 100) as shown:
-        with compiling("the training step"):
+        shown.note(1)
+        now[0] += 10
+        with compiling("the preview"):
             time.sleep(0.1)
             now[0] += 300
-        now[0] += 10
-        shown.update(10, 0.5, 16.0)
+        shown.update(11, 0.5, 16.0)
     lines = lines_of(capsys.readouterr().err)
-    assert lines[:2] == ["Compiling the training step", "Compiled the training step in 300.0 s"]
-    assert lines[2].startswith("Training base: 10/100 steps, 01:30 left")
+    assert lines[0] == "Training base: 1/100 steps"
+    assert lines[1:3] == ["Compiling the preview", "Compiled the preview in 300.0 s"]
+    assert lines[3].startswith("Training base: 11/100 steps, 01:29 left")
+
+
+@pytest.mark.usefixtures("talkative")
+def test_a_compilation_before_any_bar_is_announced_where_that_is_asked_for(capsys):
+    with announcing(), compiling("the first parameters"):
+        time.sleep(0.1)
+    assert lines_of(capsys.readouterr().err)[0] == "Compiling the first parameters" and progress_bars._shown == []
 
 
 @pytest.mark.usefixtures("talkative")

@@ -78,7 +78,12 @@ def open_log(
             goodput = Goodput(workdir)
             levels = NoiseLevelSums()
             act = make_logging(training.batch_size, writer, progress, clock, goodput, mfu, of_data, levels)
-            note = Hook("log", 1, lambda number, info: levels.add(info.metrics))
+
+            def note_step(number: int, info: StepInfo) -> None:
+                progress.note(number)
+                levels.add(info.metrics)
+
+            note = Hook("log", 1, note_step)
             # The lines up to the step of a checkpoint must be written before the checkpoint.
             flush = Hook("log", training.checkpoint_every, lambda number, info: writer.flush())
             yield [note, Hook("log", training.log_every, act), flush]

@@ -160,18 +160,18 @@ class EventsForBucket:
 class Progress:
     """A progress bar of training: steps, time left, loss and images per second.
 
-    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first update, every
-    ``SECONDS_BETWEEN_LINES``, and at the last step.
+    If standard error is neither a terminal nor a notebook, it prints lines instead: at the first step, every
+    ``SECONDS_BETWEEN_LINES``, and at the last step. The first step of a start is slower than all others, so the time
+    left counts from its end.
     """
 
     def __init__(self, title: str, first_step: int, steps: int) -> None:
         self._title = title
-        self._first_step = first_step
         self._steps = steps
         self._in_lines = not is_watched()
         self._bar = ProgressBar(title, steps, "step", initial=first_step, disable=self._in_lines)
-        self._began = time.monotonic()
-        self._next_line = self._began
+        self._counted_from: tuple[int, float] | None = None
+        self._next_line = 0.0
         self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> "Progress":
@@ -188,10 +188,24 @@ class Progress:
 
     def leave_out(self, seconds: float) -> None:
         """Does not count the seconds of a compilation."""
-        self._began += seconds
+        if self._counted_from is not None:
+            step, began = self._counted_from
+            self._counted_from = step, began + seconds
+
+    def note(self, step: int) -> None:
+        """Learns that a step has ended; the first one is shown at once."""
+        if self._counted_from is not None:
+            return
+        now = time.monotonic()
+        self._counted_from, self._next_line = (step, now), now + SECONDS_BETWEEN_LINES
+        if self._in_lines:
+            print_line(f"{self._title}: {step}/{self._steps} steps")
+        else:
+            self._bar.count_from(step)
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
         """Moves the bar to ``step``."""
+        self.note(step)
         status = f"loss {loss:.4f}, {images_per_second:.1f} images/s"
         if not self._in_lines:
             self._bar.set_postfix_str(status, refresh=False)
@@ -200,6 +214,7 @@ class Progress:
         now = time.monotonic()
         if now >= self._next_line or step == self._steps:
             self._next_line = now + SECONDS_BETWEEN_LINES
-            left = (now - self._began) * (self._steps - step) / max(step - self._first_step, 1)
-            remaining = ProgressBar.format_interval(left)
-            print_line(f"{self._title}: {step}/{self._steps} steps, {remaining} left, {status}")
+            first, began = self._counted_from or (step, now)
+            left = (now - began) * (self._steps - step) / max(step - first, 1)
+            remaining = f"{ProgressBar.format_interval(left)} left, " if step > first else ""
+            print_line(f"{self._title}: {step}/{self._steps} steps, {remaining}{status}")

@@ -89,6 +89,33 @@ def test_a_log_file_gets_whole_lines_seldom(monkeypatch, capsys):
     assert lines[1].endswith("01:09 left, loss 0.0076, 16.0 images/s")
 
 
+def test_the_first_step_of_a_start_is_shown_at_once_and_its_time_does_not_count(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("Training base", first_step=100, steps=200) as progress:
+        now[0] += 500  # the first step, with all that is read before it
+        for step in range(101, 181):
+            progress.note(step)
+            if step % 40 == 0:
+                progress.update(step, 0.5, 16.0)
+            now[0] += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "Training base: 101/200 steps", "Training base: 160/200 steps, 00:40 left, loss 0.5000, 16.0 images/s"
+    ]  # fmt: skip
+
+
+def test_a_bar_counts_from_the_first_step_of_a_start(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    now = [0.0]
+    with Progress("Training base", first_step=100, steps=200) as progress:
+        progress._bar._time = lambda: now[0]
+        now[0] += 500
+        progress.note(101)
+        now[0] += 40
+        progress.update(141, 0.5, 16.0)
+        assert progress._bar.format_dict["elapsed"] == 40 and progress._bar.format_dict["initial"] == 101
+
+
 @pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', '{"step": "3"}', "[" * 5000, "\0"])
 def test_a_damaged_line_is_a_sentence(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
