@@ -19,10 +19,15 @@ os.environ["MPLBACKEND"] = "Agg"
 # Set to its default, so that no training that a test starts is restarted with another value.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
-# Compiled programs of this process and of those that its tests start. Two workers share none, for JAX does not write
-# its files whole.
 os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["IMAGEN_JAX_CACHE"], "tests")
+# Compiled programs of all workers and of what their tests start. JAX locks the folder only if it has a max size, and
+# without a lock one worker could read what another has written in part.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if "PYTEST_XDIST_WORKER" in os.environ
+    else tempfile.mkdtemp(prefix="imagen-jax-programs-")
+)
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**36)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
@@ -76,6 +81,8 @@ def place_in_order(item: pytest.Item) -> tuple[bool, float]:
 def pytest_sessionfinish() -> None:
     """Removes the compiled programs, and undoes ``gc.freeze``, for Hypothesis looks for references."""
     shutil.rmtree(os.environ["IMAGEN_JAX_CACHE"], ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     gc.unfreeze()
 
 

@@ -1,6 +1,7 @@
 """What the end-to-end tests share. They lie in several files so that they run beside each other."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -41,3 +42,10 @@ def plain(state):
 def losses(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines}
+
+
+def copy_after_first_step(workdir, copy):
+    """Copies a run of two steps as it was after the first, as if it had been interrupted then."""
+    shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns("2", "0000002.png"))
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == ["1"]
+    return copy

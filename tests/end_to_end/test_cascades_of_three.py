@@ -1,7 +1,5 @@
 """The smoke size of Imagen's cascade trains and samples, and a stage of OpenMoji's trains."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from configs import openmoji
 from configs.imagen import base_64, super_res_256, super_res_1024
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.train import train_to_end as train
-from tests.end_to_end.smoke_runs import losses, plain, smoke
+from tests.end_to_end.smoke_runs import copy_after_first_step, losses, plain, smoke
 
 STAGES = {
     "base": (base_64.get_config, "2b"),
@@ -34,6 +32,9 @@ def train_stage(trained, stage, data_dir, own_images, **training):
     folder, states = trained
     get_config, variant = STAGES[stage]
     config = smoke(get_config, variant, data_dir, own_images)
+    if stage == "base":
+        # Its one level has every part: compiling is most of the time.
+        config.network.update({"channel_multipliers": (1,), "attention_resolutions": (8,)})
     config.training.update(training)
     if stage not in states:
         states[stage] = train(config, folder / stage)
@@ -48,9 +49,7 @@ def no_previews(monkeypatch):
 def test_the_base_trains_by_adafactor_and_resumes_bit_for_bit(trained, tmp_path, data_dir, own_images):
     workdir, config, whole = train_stage(trained, "base", data_dir, own_images, checkpoint_every=1)
     assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(workdir).values())
-    shutil.copytree(workdir, tmp_path / "cut", ignore=shutil.ignore_patterns("2"))
-    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["1"]
-    resumed = train(config, tmp_path / "cut")
+    resumed = train(config, copy_after_first_step(workdir, tmp_path / "cut"))
     assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
 
 
