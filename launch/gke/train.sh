@@ -232,9 +232,9 @@ apply() {
         return
     fi
     output=$("${kubectl[@]}" apply --filename=- <<<"$manifest") ||
-        fail "the cluster rejected the JobSet: see kubectl's output above. 'no matches for kind \"JobSet\"' means that" \
-            "JobSet is not installed (see launch/gke/README.md), and 'field is immutable' that a JobSet $name exists:" \
-            "run delete, then apply."
+        fail "the cluster rejected the JobSet: see kubectl's output above. 'no matches for kind \"JobSet\"' means" \
+            "that JobSet is not installed (see launch/gke/README.md), and 'field is immutable' that a JobSet $name" \
+            "exists: run delete, then apply."
     printf '%s\n' "$output"
     if [[ $output == *unchanged* ]]; then
         # What has ended stays so, until it is deleted.
