@@ -1,6 +1,6 @@
 """OpenMoji at 1024 px: Imagen's cascade, a tenth as large, on the quickstart's drawings.
 
-Command:   python -m imagen_jax.train --config=configs/openmoji.py:base --workdir=runs/openmoji/base
+Command:   imagen-jax train --config=configs/openmoji.py:base --workdir=runs/openmoji/base
            the same with :super_res_256 and :super_res_1024 and workdirs of their own.
 Hardware:  meant for one host with 8 accelerators.
 Result:    not yet run beyond the smoke size.

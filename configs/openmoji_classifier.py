@@ -1,6 +1,6 @@
 """A classifier of noisy OpenMoji drawings by Unicode's nine groups: an example of classifier guidance.
 
-Command:   python -m imagen_jax train_classifier --config=configs/openmoji_classifier.py --workdir=runs/classifier
+Command:   imagen-jax train_classifier --config=configs/openmoji_classifier.py --workdir=runs/classifier
 Hardware:  two CPU cores.
 Variants:  none; ",smoke" trains in seconds, for the tests.
 """

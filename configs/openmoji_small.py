@@ -1,6 +1,6 @@
 """The cascade in the box (``imagen_jax/pretrained/openmoji``): a 64-px base and super-resolution to 256 px.
 
-Command:   python -m imagen_jax.train --config=configs/openmoji_small.py:base --workdir=runs/openmoji_small/base
+Command:   imagen-jax train --config=configs/openmoji_small.py:base --workdir=runs/openmoji_small/base
                --config.network.dtype=bfloat16
            the same with :super_resolution and a workdir of its own.
 Hardware:  one H100: 140 s for the base and 62 s for super-resolution, and 100 s and 60 s before that to compile.

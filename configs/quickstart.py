@@ -1,8 +1,8 @@
 """OpenMoji in under 25 minutes on two CPU cores: a 32-px base and a super-resolution stage to 64 px.
 
 Command:   bash launch/quickstart.sh, or
-           python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base
-           python -m imagen_jax.train --config=configs/quickstart.py:super_resolution --workdir=runs/super_resolution
+           imagen-jax train --config=configs/quickstart.py:base --workdir=runs/base
+           imagen-jax train --config=configs/quickstart.py:super_resolution --workdir=runs/super_resolution
 Hardware:  two CPU cores. Base: 1000 steps of 64, 17 minutes; super-resolution: 700 steps of 32, 3 minutes.
 Result:    caption recall@10 in EfficientNet-Lite0 features: base alone 0.55, both 0.32 (launch/reports/quickstart).
 Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, for the tests.

@@ -76,9 +76,7 @@ def list_commands() -> str:
     """Returns the usage line and all commands, each with the first line of its module's docstring."""
     width = max(map(len, COMMANDS))
     lines = [f"    {name:{width}}  {summarise(module)}" for name, module in COMMANDS.items()]
-    return "\n".join(
-        ["usage: python -m imagen_jax COMMAND [--flags]", "", *lines, "", "Run COMMAND --help for its flags."]
-    )
+    return "\n".join(["usage: imagen-jax COMMAND [--flags]", "", *lines, "", "Run COMMAND --help for its flags."])
 
 
 def summarise(module: str) -> str:

@@ -57,9 +57,7 @@ def evaluate(
     """
     wanted = read_options(wanted, options)
     if wanted.protocol == "drawbench":
-        raise UserError(
-            "drawbench has no metrics: run python -m imagen_jax.evaluate --protocol=drawbench for its images"
-        )
+        raise UserError("drawbench has no metrics: run imagen-jax evaluate --protocol=drawbench for its images")
     plan = plan_protocol(stages, wanted.protocol, overrides or {}, text_encoder=text_encoder)
     plan.check_effects(overrides or {})
     check_wanted(wanted)

@@ -1,11 +1,11 @@
 """Samples images for prompts from a cascade, or edits an image.
 
-    python -m imagen_jax.sample --prompt="panda" --out=pictures
-    python -m imagen_jax.sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
-    python -m imagen_jax.sample --stages=BASE,LARGE --prompts_file=captions.txt --samples_per_prompt=4 --out=pictures
-    python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --strength=0.6 --out=edited
-    python -m imagen_jax.sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
-    python -m imagen_jax.sample --stages=LARGE --image=small.png --out=enlarged
+    imagen-jax sample --prompt="panda" --out=pictures
+    imagen-jax sample --stages=runs/base,runs/super_resolution --prompt="panda" --out=pictures
+    imagen-jax sample --stages=BASE,LARGE --prompts_file=captions.txt --samples_per_prompt=4 --out=pictures
+    imagen-jax sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --strength=0.6 --out=edited
+    imagen-jax sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
+    imagen-jax sample --stages=LARGE --image=small.png --out=enlarged
 
 Without ``--stages`` it samples from the bundled cascade (``imagen_jax.pretrained``). It writes one file per image, with
 prompt, seed and settings in the metadata, and ``grid.png`` of the first images. Settings default to those of each

@@ -2,7 +2,7 @@
 r"""Runs a command as several local processes that find each other as the hosts of a pod do.
 
     python launch/simulate_hosts.py -n 4 --devices_per_host 2 -- \
-        python -m imagen_jax.train --config=configs/quickstart.py:base --workdir=runs/base
+        imagen-jax train --config=configs/quickstart.py:base --workdir=runs/base
 
 starts four processes with two CPU devices each. Each line that one prints comes after its index: ``[2] Training …``.
 ``imagen_jax.train`` alone does for ``python -m imagen_jax.train``.
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ from typing import TextIO
 POLL_SECONDS = 0.1
 LOST = 3
 """Exit status of a process of ours that ended because another one did."""
+
+EXAMPLE = "-n 2 -- imagen-jax train --config=configs/quickstart.py:base --workdir=runs/base"
 
 SECONDS_TO_OBEY = 10.0
 """How long a process may take to end after another one ended with an error; then it is killed."""
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads the options and the command, which begins after ``--``."""
+    """Reads the options and the command, which begins after ``--``; ends with status 2 where they are wrong."""
     parser = argparse.ArgumentParser(
         description="Runs a command as several local processes that find each other as the hosts of a pod do."
     )
@@ -79,11 +82,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "command", nargs="+", help="after --: a program and its arguments, or imagen_jax.… for a module"
     )
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and "--" not in arguments:
+        # Such a flag is most likely one of the command's.
+        parser.exit(2, f"error: {unknown[0]} is unknown here: write -- before the command, as in {EXAMPLE}\n")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.hosts < 1 or options.devices_per_host < 1:
         parser.error("-n and --devices_per_host are at least 1")
     if re.fullmatch(r"imagen_jax(\.\w+)+", options.command[0]):
         options.command[:0] = [sys.executable, "-m"]
+    if shutil.which(options.command[0]) is None:
+        parser.exit(2, f"error: there is no program {options.command[0]!r}: correct its name, or give its path\n")
     return options
 
 

@@ -61,7 +61,7 @@ read_flags() {
         shift
     done
     command=("$@")
-    ((${#command[@]} > 0)) || fail "there is nothing to run: give a command, as in bash $0 python -m imagen_jax.train …"
+    ((${#command[@]} > 0)) || fail "there is nothing to run: give a command, as in bash $0 imagen-jax train …"
 }
 
 # Usage: forward SIGNAL

@@ -9,7 +9,7 @@
 # watch      all of it: creates what is not there, installs and starts what does not run, recreates what was
 #            preempted, until the training is done; training continues from its newest checkpoint
 # logs       follows the log of one worker
-# status     prints the state of the pod and its workers
+# status     prints the state of the pod and its workers; docs/pods.md lists the states
 # stop       ends the training on all workers
 # delete     deletes the pod, which ends its costs
 #
@@ -19,14 +19,14 @@
 # --spot | --reserved               if neither, on demand
 # --runtime_version=VERSION         if not the one that Google names for this generation
 # --workdir=gs://BUCKET/RUN         where checkpoints go; a folder of the workers is lost with them
-# --config=FILE[:VARIANT]           the experiment
+# --config=FILE[:VARIANT]           the experiment; its file must be in the last commit
 # --node=0 --worker=0               whose log
 # --poll_seconds=60                 between two looks at the state
 # --create_flag=FLAG                one more flag of gcloud's queued-resources create, as in --create_flag=--network=NET
 # --ssh_flag=FLAG                   one more of its ssh and scp, as in --ssh_flag=--tunnel-through-iap
 # --dry_run                         prints the commands, ready to be pasted, and runs none
 #
-# What follows -- goes to python -m imagen_jax.train.
+# What follows -- goes to imagen-jax train.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -55,7 +55,7 @@ read_flags() {
             --ssh_flag=*) ssh_flags+=("${1#*=}") ;;
             --dry_run) dry_run=true ;;
             --) shift && arguments=("$@") && break ;;
-            *) fail "there is no flag $1: the beginning of $0 lists them. Flags of the training follow after --." ;;
+            *) fail "there is no flag $1: bash $0 --help lists them, and flags of the training follow after --." ;;
         esac
         shift
     done
@@ -74,6 +74,9 @@ check_flags() {
                 fail "--workdir=$workdir is on the workers: each sees only its own, and a preemption deletes all." \
                     "Give a bucket, as in --workdir=gs://BUCKET/RUN."
             ;;
+    esac
+    case $command in
+        create | install | start | watch) [[ -z $config ]] || check_config "$config" ;;
     esac
     if [[ -n $accelerator ]]; then
         parse_accelerator "$accelerator"
@@ -229,6 +232,7 @@ ask_status+=" else echo imagen-jax: absent on \$(hostname); fi"
 status() {
     look
     [[ $dry_run == true ]] || say "$name is $state"
+    [[ $dry_run == true || $state != UNKNOWN ]] || fail "gcloud can't find out the state of $name: $words"
     if [[ $dry_run == true || $state == ACTIVE ]]; then
         ask_workers "$ask_status" || fail "not all workers could be reached: see gcloud's output above."
     fi

@@ -1,6 +1,6 @@
 """Imagen's base: an ADM U-Net that draws 64-px images from captions.
 
-Command:   python -m imagen_jax.train --config=configs/imagen/base_64.py:2b --workdir=runs/imagen/base \
+Command:   imagen-jax train --config=configs/imagen/base_64.py:2b --workdir=runs/imagen/base \
                --config.data.options.folder=IMAGES --config.text.options.folder=T5
 Hardware:  the paper trained the 2B base on 256 TPU v4.
 Result:    not yet run beyond the smoke size.

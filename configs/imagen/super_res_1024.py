@@ -1,6 +1,6 @@
 """Imagen's second super-resolution stage: an Efficient U-Net from 256 to 1024 px, trained on crops.
 
-Command:   python -m imagen_jax.train --config=configs/imagen/super_res_1024.py --workdir=runs/imagen/super_res_1024 \
+Command:   imagen-jax train --config=configs/imagen/super_res_1024.py --workdir=runs/imagen/super_res_1024 \
                --config.data.options.folder=IMAGES --config.text.options.folder=T5
 Hardware:  the paper trained on 128 TPU v4.
 Result:    not yet run beyond the smoke size.

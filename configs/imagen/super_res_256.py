@@ -1,6 +1,6 @@
 """Imagen's first super-resolution stage: an Efficient U-Net from 64 to 256 px.
 
-Command:   python -m imagen_jax.train --config=configs/imagen/super_res_256.py --workdir=runs/imagen/super_res_256 \
+Command:   imagen-jax train --config=configs/imagen/super_res_256.py --workdir=runs/imagen/super_res_256 \
                --config.data.options.folder=IMAGES --config.text.options.folder=T5
 Hardware:  the paper trained on 128 TPU v4.
 Result:    not yet run beyond the smoke size.

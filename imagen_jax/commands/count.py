@@ -1,6 +1,6 @@
 """Counts the parameters and FLOPs of a config's network.
 
-    python -m imagen_jax count --config=imagen/base_64:500m [--flops=false] [--batch_size=1]
+    imagen-jax count --config=imagen/base_64:500m [--flops=false] [--batch_size=1]
 
 It lists parameters by part of the network and by kind (``forecast.parameter_count``). It lists the operations of a
 forward pass and of a training step without its optimizer, both counted and as XLA reports them (``forecast.flops``).

@@ -1,7 +1,7 @@
 """Embeds the captions of a prepared data set once, so that training reads them.
 
-    python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16 --plan
-    python -m imagen_jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16
+    imagen-jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16 --plan
+    imagen-jax embed_captions --data=DATA --encoder=t5 --option=folder=T5 --option=dtype=bfloat16
 
 ``--plan`` embeds a few captions and prints the disk space and time that all of them would take. After an interruption,
 the same command resumes. Several hosts (``--distributed``, or ``--coordinator`` and its related flags) share the work,

@@ -1,6 +1,6 @@
 """Exports a trained stage as safetensors and a JSON config.
 
-    python -m imagen_jax export_weights --workdir=runs/base --out=exported [--format=imagen_jax] [--dtype=bfloat16]
+    imagen-jax export_weights --workdir=runs/base --out=exported [--format=imagen_jax] [--dtype=bfloat16]
 
 ``weight_formats.formats`` lists the formats; ``imagen_jax import_weights`` reads them. Every command with ``--stages``
 also accepts a folder in the format imagen_jax.

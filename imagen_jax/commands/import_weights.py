@@ -1,9 +1,9 @@
 r"""Imports weights that were trained elsewhere, as a stage to sample.
 
-    python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-I-M-v1.0 --out=runs/if_base
-    python -m imagen_jax import_weights --format=deepfloyd_if --source=IF-II-M-v1.0 --out=runs/if_large \
+    imagen-jax import_weights --format=deepfloyd_if --source=IF-I-M-v1.0 --out=runs/if_base
+    imagen-jax import_weights --format=deepfloyd_if --source=IF-II-M-v1.0 --out=runs/if_large \
         --text_encoder=IF-I-M-v1.0/text_encoder
-    python -m imagen_jax.sample --stages=runs/if_base,runs/if_large --prompt="a panda" --out=pictures
+    imagen-jax sample --stages=runs/if_base,runs/if_large --prompt="a panda" --out=pictures
 
 ``weight_formats.formats`` lists the formats. Weights must be safetensors, because a pickle could run code.
 """
@@ -28,7 +28,7 @@ def main() -> None:
     text_encoder = to_path(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
     choices = ImportChoices(text_encoder, DTYPE.value, TEXT_DTYPE.value)
     import_stage(FORMAT.value, to_path(SOURCE.value), to_path(OUT.value), choices)
-    print(f"{OUT.value} is a stage: sample with python -m imagen_jax.sample --stages={OUT.value} --prompt=… --out=…")
+    print(f"{OUT.value} is a stage: sample with imagen-jax sample --stages={OUT.value} --prompt=… --out=…")
 
 
 if __name__ == "__main__":

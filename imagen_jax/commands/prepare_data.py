@@ -1,9 +1,9 @@
 r"""Prepares a data set for training: checks, filters, splits and shards its images.
 
-    python -m imagen_jax prepare_data --source=coco --option=folder=COCO --out=DATA
-    python -m imagen_jax prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \
+    imagen-jax prepare_data --source=coco --option=folder=COCO --out=DATA
+    imagen-jax prepare_data --source=tar_shards --option=folder=SHARDS --out=DATA \
         --shorter_side=256 --min_side=256 --condition='aesthetic>=5' --condition='pwatermark<0.5'
-    python -m imagen_jax.train --config=… --config.data.source=prepared --config.data.options.folder=DATA
+    imagen-jax train --config=… --config.data.source=prepared --config.data.options.folder=DATA
 
 After an interruption, the same command resumes. DATA/quarantine.jsonl lists the records that can't be read, and
 DATA/repeated.jsonl those that repeat another record.

@@ -1,7 +1,7 @@
 """Serves a web page on which people compare the images of two models.
 
-    python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures
-    python -m imagen_jax rate --a=runs/ours/pictures --b=runs/if/pictures --results
+    imagen-jax rate --a=runs/ours/pictures --b=runs/if/pictures
+    imagen-jax rate --a=runs/ours/pictures --b=runs/if/pictures --results
 
 The protocol is that of Imagen's DrawBench (Saharia et al. 2022, section 4.3). The page shows two images side by side
 and asks one question about the caption and one about image quality, each with the third answer "indifferent". The paper

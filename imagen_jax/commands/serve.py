@@ -1,6 +1,6 @@
 """Serves a web page that samples from a cascade.
 
-    python -m imagen_jax serve [--stages=runs/base,runs/super_resolution]
+    imagen-jax serve [--stages=runs/base,runs/super_resolution]
 
 It needs the extra ``web``: ``pip install "imagen-jax[web]"``.
 """

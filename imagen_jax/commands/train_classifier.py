@@ -1,7 +1,7 @@
 """Trains a classifier of noisy images, for classifier guidance.
 
-    python -m imagen_jax train_classifier --config=openmoji_classifier --workdir=runs/classifier
-    python -m imagen_jax.sample --stages=… --prompt=… --classifier=runs/classifier --classifier_class="Food & Drink"
+    imagen-jax train_classifier --config=openmoji_classifier --workdir=runs/classifier
+    imagen-jax sample --stages=… --prompt=… --classifier=runs/classifier --classifier_class="Food & Drink"
 
 The same command resumes from the newest checkpoint. At the end it prints the accuracy on the validation split at
 several noise levels, and writes it to ``WORKDIR/accuracy.json``. It uses one process and one device.

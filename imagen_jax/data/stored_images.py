@@ -227,9 +227,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            f"{folder} has no prepared data set: prepare it first, with python -m imagen_jax prepare_data"
-        ) from error
+        raise UserError(f"{folder} has no prepared data set: prepare it first, with imagen-jax prepare_data") from error
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict) or not {"source", "counts"} <= manifest.keys():

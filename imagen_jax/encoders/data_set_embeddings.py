@@ -30,7 +30,7 @@ def open_store(folders: Sequence[Path], encoder: TextEncoder, prompts: Sequence[
         if len(missing) > MAX_CAPTIONS:
             raise UserError(
                 f"{folder} has {len(missing):,} captions, and {encoder.name} has not embedded them yet: run "
-                f"python -m imagen_jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
+                f"imagen-jax embed_captions --data={folder} first, or set --config.text.embeddings=computed"
             )
         captions += missing
     return EmbeddingStore.build_or_open(folders[0] / "embeddings", captions, encoder, also=layers)

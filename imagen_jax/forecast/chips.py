@@ -53,13 +53,23 @@ CHIPS = {
 """Chips by the names of their generations."""
 
 
+OTHER_NAMES = {
+    "v5litepod": "v5e",
+    "tpu-v4-podslice": "v4",
+    "tpu-v5-lite-podslice": "v5e",
+    "tpu-v5p-slice": "v5p",
+    "tpu-v6e-slice": "v6e",
+}
+"""Generations by other names of Google's: those of accelerator types of Cloud TPU, and of node labels of GKE."""
+
+
 def chip_of(name: str) -> Chip:
-    """Returns the chip of a generation.
+    """Returns the chip of a generation, which may have any of its names.
 
     Raises:
         UserError: the generation is unknown.
     """
-    return lookup(CHIPS, name, "TPU generation")
+    return lookup(CHIPS, OTHER_NAMES.get(name, name), "TPU generation")
 
 
 def find_chip(device_kind: str) -> Chip | None:

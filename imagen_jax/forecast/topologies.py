@@ -61,13 +61,13 @@ def describe_pod(topology: str, slices: int = 1) -> Pod:
     """Returns the pod of a topology such as ``v4:4x4x8`` or ``v5e:16x16``.
 
     Args:
-        topology: generation and sides of a slice.
+        topology: generation, by any name that ``chip_of`` knows, and sides of a slice.
         slices: number of slices, at least 1.
 
     Raises:
         UserError: the generation or the shape is unknown, ``slices`` is below 1, or libtpu is not installed.
     """
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", topology)
+    found = re.fullmatch(r"([\w-]+):(\d+(?:x\d+){1,2})", topology)
     if not found:
         raise UserError(f"{topology!r} is not a topology: give a generation and the sides of a slice, as in {EXAMPLE}")
     chip = chip_of(found[1])
@@ -79,7 +79,7 @@ def describe_pod(topology: str, slices: int = 1) -> Pod:
         os.environ.setdefault(name, value)
     try:
         description = topologies.get_topology_desc(
-            platform="tpu", topology_name=topology, num_slices=slices, **OPTIONS.get(chip.name, {})
+            platform="tpu", topology_name=f"{chip.name}:{found[2]}", num_slices=slices, **OPTIONS.get(chip.name, {})
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -5,7 +5,7 @@
 #
 # nodes      makes the node pools, one a slice (NAME-0, NAME-1, …)
 # render     prints the manifest
-# apply      gives it to the cluster
+# apply      gives it to the cluster; a JobSet of this name that has ended must be deleted before
 # status     prints the state of the JobSet and its pods
 # logs       follows the log of one host
 # delete     deletes the JobSet; the node pools stay, and cost, until they are deleted or scaled to nothing
@@ -15,7 +15,7 @@
 # --slices=1
 # --image=IMAGE                made from launch/gke/Dockerfile
 # --workdir=gs://BUCKET/RUN    where checkpoints go
-# --config=FILE[:VARIANT]      the experiment
+# --config=FILE[:VARIANT]      the experiment; its file must be in the last commit, of which the image is made
 # --spot                       nodes of Spot VMs; --reservation=NAME: of a reservation
 # --service_account=NAME       of the cluster, with rights on the bucket
 # --max_restarts=100           how often the training may be restarted, preemptions included
@@ -24,7 +24,7 @@
 # --context=, --namespace=     of kubectl, if not the present ones
 # --dry_run                    prints the commands, ready to be pasted, and runs none
 #
-# What follows -- goes to python -m imagen_jax.train.
+# What follows -- goes to imagen-jax train.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -51,7 +51,7 @@ read_flags() {
             --spot) spot=true ;;
             --dry_run) dry_run=true ;;
             --) shift && arguments=("$@") && break ;;
-            *) fail "there is no flag $1: the beginning of $0 lists them. Flags of the training follow after --." ;;
+            *) fail "there is no flag $1: bash $0 --help lists them, and flags of the training follow after --." ;;
         esac
         shift
     done
@@ -73,6 +73,9 @@ check_flags() {
     if [[ $command == nodes ]]; then
         need "$command" accelerator topology cluster location
     fi
+    case $command in
+        nodes | render | apply) [[ -z $config ]] || check_config "$config" ;;
+    esac
     if [[ -n $accelerator ]]; then
         need "$command" topology
         [[ $spot == false || -z $reservation ]] || fail "--spot and --reservation exclude each other: give only one."
@@ -222,15 +225,22 @@ MANIFEST
 }
 
 apply() {
-    local manifest
+    local manifest output ended
     manifest=$(render)
     if [[ $dry_run == true ]]; then
         printf "%s <<'MANIFEST'\n%s\nMANIFEST\n" "$(show "${kubectl[@]}" apply --filename=-)" "$manifest"
         return
     fi
-    "${kubectl[@]}" apply --filename=- <<<"$manifest" ||
-        fail "the cluster rejected the JobSet: see kubectl's output above. 'no matches for kind \"JobSet\"' means that" \
-            "JobSet is not installed: see launch/gke/README.md."
+    output=$("${kubectl[@]}" apply --filename=- <<<"$manifest") ||
+        fail "the cluster rejected the JobSet: see kubectl's output above. 'no matches for kind \"JobSet\"' means" \
+            "that JobSet is not installed (see launch/gke/README.md), and 'field is immutable' that a JobSet $name" \
+            "exists: run delete, then apply."
+    printf '%s\n' "$output"
+    if [[ $output == *unchanged* ]]; then
+        # What has ended stays so, until it is deleted.
+        ended=$("${kubectl[@]}" get jobset "$name" --output='jsonpath={.status.terminalState}') || ended=
+        [[ -z $ended ]] || fail "the JobSet $name is $ended and does not start again: run delete, then apply."
+    fi
     say "Applied. Follow it with: bash launch/gke/train.sh logs --name=$name"
 }
 

@@ -82,3 +82,19 @@ def test_no_process_at_all_is_a_mistake(tmp_path):
     launched = launch(tmp_path, "", "-n", "0")
     printed, _ = launched.communicate(timeout=900)
     assert launched.returncode == 2 and "error: " in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--", "imagen-jx", "train"], "imagen-jx"),
+        (["--", "./not/there"], "./not/there"),
+        ([sys.executable, "--version", "--config=a"], " -- "),
+        (["--host", "--", sys.executable], "--host"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_before_anything_starts(arguments, told):
+    command = [sys.executable, LAUNCHER, "-n", "2", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert told in ended.stderr and "error: " in ended.stderr and "Traceback" not in ended.stderr

@@ -11,6 +11,20 @@ def test_a_chip_is_found_by_either_name(name):
     assert find_chip(chip_of(name).device_kind) is chip_of(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "generation"),
+    [
+        ("v5litepod", "v5e"),
+        ("tpu-v4-podslice", "v4"),
+        ("tpu-v5-lite-podslice", "v5e"),
+        ("tpu-v5p-slice", "v5p"),
+        ("tpu-v6e-slice", "v6e"),
+    ],
+)
+def test_a_generation_may_have_the_name_of_an_accelerator(name, generation):
+    assert chip_of(name) is CHIPS[generation]
+
+
 def test_other_devices_have_no_peaks():
     assert find_chip("cpu") is None
 

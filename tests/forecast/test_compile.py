@@ -153,6 +153,12 @@ def test_pods_of_every_generation(name):
     assert len(coords) == len(pod.devices) / 2 and tuple(max(axis) + 1 for axis in zip(*coords, strict=True)) == sides
 
 
+@with_compiler
+def test_the_name_of_an_accelerator_is_its_generation():
+    pod = describe_pod("v5litepod:4x4")
+    assert (pod.name, len(pod.devices)) == ("v5e:4x4", 16)
+
+
 @pytest.mark.parametrize(
     ("topology", "slices", "fact"),
     [

@@ -181,6 +181,37 @@ def test_apply_gives_kubectl_the_rendered_manifest(cloud):
     assert yaml.safe_load((cloud.folder / "manifest.yaml").read_text()) == render(cloud)
 
 
+def test_apply_does_not_take_a_jobset_that_has_ended_for_a_new_one(cloud):
+    cloud.set(kubectl_applies="unchanged", terminal_state="Failed")
+    ended = cloud.run(SCRIPT, "apply", *JOB)
+    assert ended.returncode == 2
+    assert "Failed" in ended.stderr and "delete" in ended.stderr
+    state = ["kubectl", "get", "jobset", "base", "--output=jsonpath={.status.terminalState}"]
+    assert cloud.calls() == [["kubectl", "apply", "--filename=-"], state]
+
+
+def test_applying_a_jobset_that_runs_again_changes_nothing(cloud):
+    cloud.set(kubectl_applies="unchanged")
+    assert cloud.run(SCRIPT, "apply", *JOB).returncode == 0
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry_run",)])
+@pytest.mark.parametrize(
+    ("command", "config", "told"),
+    [
+        ("nodes", "configs/imagen/base_64.py:3b", "2b, 1b, 500m, 300m"),
+        ("apply", "configs/imagen/base_64.py:3b", "2b, 1b, 500m, 300m"),
+        ("apply", "x:2b", "configs/x.py"),
+        ("render", "configs/imagen/base.py", "configs/imagen/base.py"),
+    ],
+)
+def test_a_config_that_the_image_would_not_have_is_refused_first(cloud, command, config, told, dry):
+    ended = cloud.run(SCRIPT, command, *JOB, "--cluster=c", "--location=l", f"--config={config}", *dry)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert told in ended.stderr
+    assert cloud.calls() == []
+
+
 def test_a_dry_run_prints_what_can_be_pasted(cloud):
     flags = (*JOB, "--", "--config.preview.prompts=('a cat', \"it's\")")
     dry = cloud.run(SCRIPT, "apply", "--dry_run", *flags)

@@ -127,7 +127,7 @@ def test_a_signal_ends_the_wait_for_a_restart(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "python -m imagen_jax.train"),
+        ((), "imagen-jax train"),
         (("--give_up_after=often", "true"), "--give_up_after=10"),
         (("--restart=1", "true"), "--restart"),
     ],

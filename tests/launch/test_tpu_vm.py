@@ -10,6 +10,7 @@ import pytest
 
 SCRIPT = "launch/tpu_vm.sh"
 SCRIPTS = Path(__file__).parent.parent.parent / "launch"
+CONFIG = "configs/imagen/base_64.py"
 BUCKET = "gs://{bucket}/base"
 POD = ("--name=pod", "--zone=us-central2-b", "--accelerator=v4-32", "--poll_seconds=0")
 TRAINING = (f"--workdir={BUCKET}", "--config=configs/imagen/base_64.py:2b")
@@ -50,14 +51,16 @@ STATUS = ssh(
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A small git checkout with the scripts in it."""
+    """A small git checkout with the scripts and a config in it."""
     folder = tmp_path / "checkout"
     shutil.copytree(SCRIPTS, folder / "launch", ignore=shutil.ignore_patterns("reports"))
+    (folder / CONFIG).parent.mkdir(parents=True)
+    shutil.copy(SCRIPTS.parent / CONFIG, folder / CONFIG)
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     (folder / "private.txt").write_text("not tracked")
     (folder / ".gitignore").write_text("runs/\n")
-    subprocess.run([*git, "add", "launch", ".gitignore"], check=True)
+    subprocess.run([*git, "add", "launch", "configs", ".gitignore"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
     return folder
 
@@ -194,6 +197,14 @@ def test_status_and_stop(cloud):
     assert "pod is ACTIVE\nimagen-jax: running on worker-0\n" in cloud.run(SCRIPT, "status", *POD).stdout
     assert cloud.run(SCRIPT, "stop", *POD).returncode == 0
     assert cloud.calls() == [DESCRIBE, STATUS, STOP]
+
+
+def test_a_state_that_gcloud_does_not_tell_is_an_error_with_its_reason(cloud):
+    cloud.set(state="UNREACHABLE")
+    ended = cloud.run(SCRIPT, "status", *POD)
+    assert ended.returncode == 2
+    assert "the network is down" in ended.stderr
+    assert cloud.calls() == [DESCRIBE]
 
 
 def test_what_is_said_can_be_kept_in_a_file(cloud):
@@ -345,6 +356,64 @@ def test_a_mistake_is_a_sentence(cloud, arguments, sentence):
     assert ended.returncode == 2
     assert sentence in ended.stderr
     assert cloud.calls() == []
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry_run",)])
+@pytest.mark.parametrize("command", ["create", "install", "start", "watch"])
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("configs/imagen/base.py:2b", "configs/imagen/base.py"),
+        ("x:2b", "configs/x.py"),
+        ("configs/mine.py:2b", "commit"),
+        ("/configs/imagen/base_64.py", "within the checkout"),
+        ("configs/imagen/base_64.py:3b", "2b, 1b, 500m, 300m"),
+        ("imagen/base_64:3b,smoke", "2b, 1b, 500m, 300m"),
+    ],
+)
+def test_a_config_that_the_workers_would_not_have_is_refused_first(cloud, checkout, command, config, told, dry):
+    (checkout / "configs" / "mine.py").write_text("def get_config(variant): ...")
+    flags = [*POD, f"--workdir={BUCKET}", f"--config={config}", *dry]
+    ended = cloud.run(SCRIPT, command, *flags, checkout=checkout)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert told in ended.stderr
+    assert cloud.calls() == []
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, f"./{CONFIG}:1b", f"{CONFIG}:2b,smoke", "imagen/base_64:500m", "own.py:any"]
+)
+def test_a_config_that_the_commit_has_is_accepted(cloud, checkout, config):
+    (checkout / "own.py").write_text("def get_config(variant): ...")
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "add", "own.py"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "second"], check=True)
+    flags = [*POD, f"--workdir={BUCKET}", f"--config={config}", "--dry_run"]
+    ended = cloud.run(SCRIPT, "start", *flags, checkout=checkout)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_without_git_the_files_of_the_folder_count(cloud, checkout):
+    shutil.rmtree(checkout / ".git")
+    flags = [*POD, f"--workdir={BUCKET}", "--dry_run"]
+    assert cloud.run(SCRIPT, "start", *flags, f"--config={CONFIG}:2b", checkout=checkout).returncode == 0
+    for wrong in (f"{CONFIG}:3b", "configs/other.py"):
+        assert cloud.run(SCRIPT, "start", *flags, f"--config={wrong}", checkout=checkout).returncode == 2
+
+
+def test_every_bundled_variant_is_accepted(cloud):
+    for name, variants in {
+        "quickstart": ("base", "super_resolution"),
+        "own_images": ("base", "super_resolution"),
+        "openmoji": ("base", "super_res_256", "super_res_1024"),
+        "openmoji_small": ("base", "super_resolution"),
+        "imagen/super_res_256": ("as_printed", "size_matched"),
+        "imagen/super_res_1024": ("as_printed", "size_matched"),
+    }.items():
+        for variant in variants:
+            flags = [*POD, f"--workdir={BUCKET}", f"--config=configs/{name}.py:{variant}", "--dry_run"]
+            ended = cloud.run(SCRIPT, "start", *flags)
+            assert ended.returncode == 0, ended.stderr
 
 
 def test_help_is_the_head_of_the_script(cloud):

@@ -99,7 +99,7 @@ def prepare_data(
         raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {MAX_RESOLUTION}")
     if source_name in PARTED_SOURCES and source_name not in SOURCES:
         raise UserError(
-            f"the data source {source_name!r} is prepared before training: run python -m imagen_jax prepare_data "
+            f"the data source {source_name!r} is prepared before training: run imagen-jax prepare_data "
             f"--source={source_name} --out=DATA, then set data.source={PREPARED} and data.options.folder=DATA"
         )
     lookup({**SOURCES, PREPARED: None}, source_name, "data source")
@@ -127,7 +127,7 @@ def prepare_data(
 
 
 def check_prepared(resolution: int, folder: str | Path = "") -> Path:
-    """Returns the folder of a data set that ``python -m imagen_jax prepare_data`` made, after checking it.
+    """Returns the folder of a data set that ``imagen-jax prepare_data`` made, after checking it.
 
     Raises:
         UserError: the folder contains no such data set, it is damaged or of another format version, or some of its
