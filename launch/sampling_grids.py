@@ -49,8 +49,8 @@ class Row(NamedTuple):
 
 GRIDS: dict[str, tuple[list[Row], list[Column]]] = {
     "samplers": (
-        [Row(sampler, "panda", {"sampler": sampler}) for sampler in SAMPLERS],
-        [Column(f"{steps} steps", {"steps": steps}) for steps in (4, 8, 16, 32)],
+        [Row(sampler, "red flower", {"sampler": sampler}) for sampler in SAMPLERS],
+        [Column(f"{steps} step{'s' * (steps > 1)}", {"steps": steps}) for steps in (1, 2, 4, 16)],
     ),
     "guidance": (
         [Row(prompt, prompt, {}) for prompt in PROMPTS],
