@@ -298,7 +298,12 @@ def make_batches(
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} is not a positive multiple of {process_count} processes: choose one")
     if len(source) < batch_size:
-        raise UserError(f"batch_size {batch_size} exceeds the split's {len(source)} images: lower batch_size")
+        largest = len(source) // process_count * process_count
+        fix = f"set it to at most {largest}" if largest else "add images, or use fewer processes"
+        raise UserError(
+            f"batch_size {batch_size} exceeds the split's {len(source)} images: {fix}, as under 'With few images' in "
+            "docs/own_images.md"
+        )
     seed = check_seed(seed)
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")
