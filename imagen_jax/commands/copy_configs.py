@@ -4,8 +4,8 @@
     imagen-jax train --config=configs/own_images.py:base --workdir=runs/base
 
 Each file is an experiment, and its docstring has the command, the hardware and the result. Copy one of them to a new
-name and change it: ``mine.py`` then trains with ``--config=configs/mine.py:base``. A copy that you have changed is kept:
-it is an error, and nothing is copied.
+name and change it: ``mine.py`` then trains with ``--config=configs/mine.py:base``. A file that exists and differs is
+kept: it is an error, and nothing is copied.
 """
 
 from absl import flags
