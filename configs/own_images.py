@@ -7,7 +7,7 @@ Previews:  of a few captions of the folder; of others with --config.preview.prom
 Result:    not yet run beyond the smoke size.
 Hardware:  as it stands, the quickstart's networks and budget: two CPU cores and half an hour for a few thousand simple
            pictures. For photographs make training.steps, optimizer.decay_steps and the networks larger.
-Variants:  base, super_resolution; with ",smoke" a size that trains in seconds, for the tests.
+Variants:  base, super_resolution; with ",smoke" a size whose steps take seconds, for the tests.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
     imagen-jax train --config=configs/own_images.py:base --workdir=runs/base
 
 Each file is an experiment, and its docstring has the command, the hardware and the result. Copy one of them to a new
-name and change it: ``mine.py`` then trains with ``--config=configs/mine.py:base``. A file that exists and differs is an
-error, and nothing is copied.
+name and change it: ``mine.py`` then trains with ``--config=configs/mine.py:base``. A file that exists and differs is
+kept: it is an error, and nothing is copied.
 """
 
 from absl import flags
@@ -30,11 +30,17 @@ def main() -> None:
     copies = {out / file.relative_to(find_bundled_folder()): file.read_bytes() for file in list_bundled_files()}
     changed = [str(copy) for copy, content in copies.items() if copy.exists() and copy.read_bytes() != content]
     if changed:
-        raise UserError(f"{changed[0]} exists and differs from the bundled config: choose another --out, or move it")
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise UserError(
+            f"{changed[0]}{more} exists and differs from the bundled config, so it is kept, and nothing is copied: "
+            "choose another --out, or move it"
+        )
+    present = sum(copy.exists() for copy in copies)
     for copy, content in copies.items():
         create_folder(copy.parent)
         write_whole(copy, content)
-    print(f"{len(copies)} files are in {out}; use one as --config={out / 'own_images.py'}:base")
+    before = f", {present} of them unchanged from before" if present else ""
+    print(f"{len(copies)} files are in {out}{before}; use one as --config={out / 'own_images.py'}:base")
 
 
 if __name__ == "__main__":

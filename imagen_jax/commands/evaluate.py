@@ -24,6 +24,7 @@ from imagen_jax.evaluate import plan_protocol
 from imagen_jax.evaluation.protocols import drawbench_run
 from imagen_jax.evaluation.protocols.deviations import PROTOCOLS
 from imagen_jax.evaluation.protocols.references import DATASETS
+from imagen_jax.evaluation.protocols.reporting import describe_headline
 from imagen_jax.evaluation.protocols.requests import Wanted, check_wanted, make_request, open_data
 from imagen_jax.evaluation.protocols.runs import run_evaluation, run_sweep
 from imagen_jax.evaluation.protocols.sampled_images import StepBar
@@ -43,7 +44,8 @@ CACHE = flags.DEFINE_string("cache", "", "Folder of the data sets' features. Def
 SAMPLES = flags.DEFINE_integer(
     "samples",
     None,
-    "Number of captions to sample images for, or of images per DrawBench prompt. Default: the protocol's.",
+    "Number of captions to sample images for, or of images per DrawBench prompt. Default: the protocol's, or all of a "
+    "smaller data set.",
     lower_bound=1,
 )
 CAPTIONS_FILE = flags.DEFINE_string(
@@ -169,8 +171,7 @@ def evaluate_as_flagged(plan: CascadePlan, out: Path, points: Sequence[Point]) -
         print_once(f"{len(points)} points are in {out / 'sweep.json'}, and plotted in {out / 'pareto.png'}")
         return
     report = run_evaluation(cascade, steps, request)
-    numbers = [f"{one['name']} {one['value']:.4g}" for one in report.get("headline", ())]
-    print_once(f"{'; '.join(numbers)}; the report is {out / 'report.html'}")
+    print_once(f"{describe_headline(report)}; the report is {out / 'report.html'}")
 
 
 def check_points(plan: CascadePlan, points: Sequence[Point], overrides: Mapping[str, Any]) -> None:

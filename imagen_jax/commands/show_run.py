@@ -14,12 +14,19 @@ from imagen_jax.evaluation.reports.run_page import PAGE_NAME, write_run_page
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+# Not marked as required, since that error would hide the one about a folder that is given without the flag.
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; always needed.")
 OUT = flags.DEFINE_string("out", None, f"The HTML file. Default: {PAGE_NAME} in the workdir.")
 
 
 def main() -> None:
-    """Writes the page of ``--workdir``, and prints its path."""
+    """Writes the page of ``--workdir``, and prints its path.
+
+    Raises:
+        UserError: ``--workdir`` is missing or no run, or ``--out`` is a folder.
+    """
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing: give the folder of the run, as in --workdir=runs/base")
     workdir, out = to_path(WORKDIR.value), to_path(OUT.value) if OUT.value else None
     if out is not None and out.is_dir():
         raise UserError(f"--out={OUT.value} is a folder: give a file, as in --out={OUT.value}/{PAGE_NAME}")
@@ -27,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, "give the run as --workdir=…")
+    run_main(main, "give the folder of the run as --workdir=FOLDER")

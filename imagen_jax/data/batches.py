@@ -251,6 +251,23 @@ class Batches:
             self._iterator = None
 
 
+def check_batch_size(batch_size: int, process_count: int, images: int) -> None:
+    """Checks that a batch can be divided among the processes, and has no more than all images of the split.
+
+    Raises:
+        UserError: the batch size is not a multiple of the process count or exceeds the split.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} is not a positive multiple of {process_count} processes: choose one")
+    if images < batch_size:
+        largest = images // process_count * process_count
+        fix = f"set it to at most {largest}" if largest else "add images, or use fewer processes"
+        raise UserError(
+            f"batch_size {batch_size} exceeds the split's {images} images: {fix}, as under 'With few images' in "
+            "docs/own_images.md"
+        )
+
+
 def make_batches(
     source: RandomAccess[StoredImage] | Mixture,
     transform: Transform,
@@ -295,10 +312,7 @@ def make_batches(
             raises it if too many images are unreadable, or if one of their files is missing.
     """
     mixture = source if isinstance(source, Mixture) else Mixture((source,))
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch_size {batch_size} is not a positive multiple of {process_count} processes: choose one")
-    if len(source) < batch_size:
-        raise UserError(f"batch_size {batch_size} exceeds the split's {len(source)} images: lower batch_size")
+    check_batch_size(batch_size, process_count, len(source))
     seed = check_seed(seed)
     if cache and num_workers:
         raise UserError("data.cache works in one process only: set data.num_workers to 0, or data.cache to False")

@@ -39,7 +39,10 @@ def test_a_changed_file_stays(copies):
 
 
 def test_the_same_command_again_changes_nothing(copies):
-    assert run_forked(COPY, "--out=mine").returncode == ExitStatus.DONE
+    before = {file: file.stat().st_size for file in copies.rglob("*.py")}
+    done = run_forked(COPY, "--out=mine")
+    assert done.returncode == ExitStatus.DONE and done.stdout.count(str(len(before))) == 2, "all were there"
+    assert {file: file.stat().st_size for file in copies.rglob("*.py")} == before
 
 
 def test_a_bucket_is_refused(tmp_path, monkeypatch):

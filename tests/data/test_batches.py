@@ -149,7 +149,8 @@ def test_worker_processes_make_the_same_batches(stored_images):
     [
         ({"batch_size": 6, "process_count": 4}, r"batch_size 6\b.*\b4\b"),
         ({"batch_size": 0}, "batch_size 0"),
-        ({"batch_size": 11}, r"batch_size 11\b.*\b10\b"),
+        ({"batch_size": 11}, r"batch_size 11\b.* at most 10\b"),
+        ({"batch_size": 12, "process_count": 3}, r"batch_size 12\b.* at most 9\b"),
         ({"batch_size": 2, "seed": -1}, "seed.*-1"),
         ({"batch_size": 2, "cache": True, "num_workers": 1}, r"data\.cache.*data\.num_workers"),
     ],

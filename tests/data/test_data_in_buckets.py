@@ -36,7 +36,7 @@ def test_a_caption_that_is_missing_and_a_folder_that_is_not_there_are_named(imag
     (image_folder / "cat.txt").unlink()
     upload(image_folder, bucket)
     with pytest.raises(UserError, match=rf"{bucket}/cat\.png"):
-        folder_images(bucket)
+        folder_images(bucket)[2].render(8)
     with pytest.raises(UserError, match=f"{bucket}/none"):
         folder_images(bucket / "none")
 

@@ -193,11 +193,12 @@ def write_examples(
     folder: pathlib.Path, splits: dict[str, list[CaptionedImage]], resolution: int, activity: str
 ) -> None:
     """Renders all images, with a progress bar that says ``activity``, and writes a TFDS data set into ``folder``."""
-    total = sum(len(images) for images in splits.values())
-    with tqdm(total=total, desc=activity.format(resolution), unit="image") as progress:
-        examples = {
-            split: generate_examples(images, resolution, progress) for split, images in splits.items() if images
-        }
+    everything = [image for images in splits.values() for image in images]
+    with tqdm(total=len(everything), desc=activity.format(resolution), unit="image") as progress:
+        # TFDS writes one split after the other, in this order. All of them take from one iterator, whose error names
+        # the faulty images of all.
+        rendered = render_in_threads(everything, resolution)
+        examples = {split: generate_examples(images, rendered, progress) for split, images in splits.items() if images}
         tfds.disable_progress_bar()
         # TFDS prints the path of its files, which are moved below.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -207,9 +208,18 @@ def write_examples(
     remove_folder(folder / "written")
 
 
-def generate_examples(images: Sequence[CaptionedImage], resolution: int, progress: tqdm) -> Iterator[dict[str, Any]]:
-    """Yields the features that TFDS stores of each image, in order."""
-    for image, png in zip(images, render_in_threads(images, resolution), strict=True):
+def generate_examples(
+    images: Sequence[CaptionedImage], rendered: Iterator[bytes], progress: tqdm
+) -> Iterator[dict[str, Any]]:
+    """Yields the features that TFDS stores of each image, in order.
+
+    Args:
+        images: the images of a split.
+        rendered: yields the PNGs of these images, and may yield more, which are left to the next split.
+        progress: counts the images.
+    """
+    for image in images:
+        png = next(rendered)
         progress.update()
         # As a file object: TFDS encodes arrays with TensorFlow, but stores encoded images unchanged.
         yield {"key": image.key, "caption": image.caption, "image": io.BytesIO(png)}

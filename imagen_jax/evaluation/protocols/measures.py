@@ -20,6 +20,7 @@ class Headline(NamedTuple):
         better: better direction of the metric, "lower" or "higher".
         uncertainty: standard deviation or standard error of the value; None if there is none.
         note: details, such as the feature network.
+        chance: value that guessing reaches; None if there is none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Headline(NamedTuple):
     better: str
     uncertainty: float | None = None
     note: str = ""
+    chance: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields that are neither None nor empty, by name."""

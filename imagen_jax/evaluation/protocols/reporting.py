@@ -6,6 +6,7 @@ from typing import Any
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.evaluation.protocols.evaluation import Measured, Request, describe_evaluation
 from imagen_jax.evaluation.protocols.measures import Headline
+from imagen_jax.evaluation.protocols.training_captions import FEW
 from imagen_jax.evaluation.reports.html_report import write_html_report
 from imagen_jax.evaluation.reports.published import OurNumber, table_with
 from imagen_jax.evaluation.reports.report import describe_machine, write_report
@@ -47,6 +48,19 @@ def make_report(
         **({} if ours is None else {"table": [row.as_dict() for row in table_with(ours)]}),
         "machine": describe_machine(),
     }  # fmt: skip
+
+
+def describe_headline(report: Mapping[str, Any]) -> str:
+    """Returns the headline numbers of a report in one line, caption recall beside chance and with a warning about few.
+
+    Args:
+        report: the content of ``report.json``.
+    """
+    numbers = []
+    for one in report.get("headline", ()):
+        chance = f" (chance {one['chance']:.2g})" if "chance" in one else ""
+        numbers.append(f"{one['name']} {one['value']:.4g}{chance}")
+    return "; ".join([*numbers, *(warning for warning in report.get("warnings", ()) if warning.startswith(FEW))])
 
 
 def our_number(cascade: Cascade, request: Request, measured: Measured) -> OurNumber | None:

@@ -40,7 +40,8 @@ class Wanted:
         dataset: key of ``references.DATASETS``; "" for the protocol's data set, or else the base's training data.
         data_dir: folder of the data set.
         cache: folder of the data sets' features; "" for ``reference_features`` beside the evaluation's folder.
-        samples: number of captions to sample images for; None for the protocol's number.
+        samples: number of captions to sample images for; None for the protocol's number, or for that of the data
+            set's images with captions if it has fewer.
         captions_file: file of captions from the data set, one a line; "" for a choice by the seed.
         features: names of feature networks, or a single name; the first gives the headline; () for the protocol's.
         resize: resizing method for Inception's input; "" for its default.
@@ -121,7 +122,8 @@ def open_data(base: str, wanted: Wanted) -> Opened:
         wanted: the user's request.
 
     Raises:
-        UserError: a data set or a list of captions can't be used, or the data set has fewer captions than requested.
+        UserError: a data set or a list of captions can't be used, or the data set has fewer images with captions than
+            the user requests.
     """
     protocol = lookup(PROTOCOLS, wanted.protocol, "protocol")
     dataset = wanted.dataset or protocol.dataset
@@ -130,7 +132,10 @@ def open_data(base: str, wanted: Wanted) -> Opened:
     )
     if wanted.captions_file:
         return Opened(reference, match_captions(reference.captions, read_prompts(to_path(wanted.captions_file))))
-    samples = wanted.samples or protocol.samples
+    samples = wanted.samples
+    if samples is None:
+        # At least 1, so that a data set without captions is an error.
+        samples = max(1, min(protocol.samples, sum(map(bool, reference.captions))))
     return Opened(reference, choose_captions(reference.captions, samples, wanted.seed))
 
 

@@ -12,7 +12,13 @@ from imagen_jax.evaluation.protocols.measures import Headline
 from imagen_jax.evaluation.protocols.reporting import make_report, write_reports
 from imagen_jax.evaluation.protocols.sampled_images import StepBar
 from imagen_jax.evaluation.protocols.sweep import Point, label_of, summarise
-from imagen_jax.evaluation.protocols.training_captions import describe_recalls, headline_of, measure_recalls, show_pairs
+from imagen_jax.evaluation.protocols.training_captions import (
+    describe_recalls,
+    headline_of,
+    measure_recalls,
+    show_pairs,
+    warn_of_few,
+)
 from imagen_jax.evaluation.reports.loss_plot import plot_losses
 from imagen_jax.evaluation.reports.pareto import ParetoPoint, plot_pareto
 from imagen_jax.evaluation.reports.report import describe_training, write_report
@@ -48,6 +54,7 @@ def run_evaluation(cascade: Cascade, steps: StepBar, request: Request) -> dict[s
         network = request.networks[0]
         extras |= describe_recalls(recalls, network.name)
         first.append(headline_of(recalls[network.name], network.title))
+        measured.warnings.extend(warn_of_few(recalls[network.name]))
     runs = {to_path(name).name: read_metrics(to_path(name)) for name in cascade.names}
     extras["stages"] = {name: describe_training(lines) for name, lines in runs.items()}
     report = make_report(cascade, request, measured, first, extras)

@@ -18,6 +18,12 @@ from imagen_jax.storage.paths import Path
 SHOWN = 16
 """Max number of sampled images in ``recall.png``, each beside its caption's own image."""
 
+MIN_TELLING = 100
+"""Number of sampled images below which a warning says that the caption recall says little."""
+
+FEW = "a caption recall of only "
+"""Start of that warning."""
+
 
 def measure_recalls(request: Request, measured: Measured) -> dict[str, CaptionRecall]:
     """Measures caption recall in each network's features.
@@ -49,7 +55,14 @@ def describe_recalls(recalls: dict[str, CaptionRecall], first: str) -> dict[str,
 def headline_of(recall: CaptionRecall, network: str) -> Headline:
     """Returns the headline number of the report."""
     note = f"{network}; with captions shuffled {recall.shuffled:.3f}, by chance {recall.chance:.3f}"
-    return Headline(f"caption recall@{recall.k}", recall.recall, "higher", None, note)
+    return Headline(f"caption recall@{recall.k}", recall.recall, "higher", None, note, recall.chance)
+
+
+def warn_of_few(recall: CaptionRecall) -> list[str]:
+    """Returns a warning if the caption recall is that of few images; [] otherwise."""
+    if recall.samples >= MIN_TELLING:
+        return []
+    return [f"{FEW}{recall.samples} images says little: guessing may reach {recall.chance_upper_bound:.2g}"]
 
 
 def show_pairs(request: Request, measured: Measured, resolution: int, path: Path) -> None:

@@ -87,6 +87,7 @@ def write_run_page(workdir: Path, path: Path | None = None) -> Path:
     values = {
         "title": str(workdir),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "is_done": is_done(config, lines),
         "cards": make_cards(config, lines, len(incidents)),
         "warnings": damaged,
         "figures": [
@@ -116,7 +117,8 @@ def make_cards(config: Mapping[str, Any], lines: Lines, incidents: int) -> list[
     losses = [line["loss"] for line in lines if isinstance(line.get("loss"), int | float)]
     if losses:
         tail = losses[-smoothing_window(lines) :]
-        cards.append(("loss", in_figures(sum(tail) / len(tail)), f"mean of the last {len(tail)} log lines"))
+        note = f"mean of the last {len(tail)} log lines" if len(tail) > 1 else "of the last log line"
+        cards.append(("loss", in_figures(sum(tail) / len(tail)), note))
     rates = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
     if rates:
         cards.append(("images per second", in_figures(rates[len(rates) // 2]), "median of all log lines"))
@@ -128,6 +130,12 @@ def make_cards(config: Mapping[str, Any], lines: Lines, incidents: int) -> list[
     skipped = last.get("skipped", 0)
     cards.append(("incidents", f"{incidents:,}", f"{skipped:,.0f} skipped steps"))
     return [dict(zip(("name", "value", "note"), card, strict=True)) for card in cards]
+
+
+def is_done(config: Mapping[str, Any], lines: Lines) -> bool:
+    """Returns whether the last log line is that of the last step."""
+    steps = config.get("training", {}).get("steps")
+    return bool(lines and steps) and lines[-1]["step"] >= steps
 
 
 def in_hours(seconds: float) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from imagen_jax.data.preparation import builder
 from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.sources.openmoji import openmoji_images
-from imagen_jax.data.sources.rendering import render_png
+from imagen_jax.data.sources.rendering import MAX_NAMED, render_png
 from imagen_jax.data.sources.sources import SOURCES, Source
 from imagen_jax.data.splits import SPLITS, split_of
 from imagen_jax.data.stored_images import captions_of, load_split
@@ -128,6 +128,31 @@ def test_a_bad_image_is_named_and_nothing_is_left(image_folder, tmp_path):
     with pytest.raises(UserError, match=r"bear\.png"):
         prepare_data("folder", 8, tmp_path / "data", folder=image_folder)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("fraction", [0.0, FRACTION])
+def test_one_error_names_all_faulty_images_with_what_leaves_them_out(image_folder, tmp_path, fraction):
+    (image_folder / "apple.txt").unlink()
+    (image_folder / "bear.txt").write_bytes(b"")
+    (image_folder / "cat.txt").write_bytes(b"\xff\xfe\xfa")
+    (image_folder / "dog.png").write_bytes(b"not an image")
+    Image.new("RGB", (7, 30)).save(image_folder / "more" / "jay.png")
+    with pytest.raises(UserError) as raised:
+        prepare_data("folder", 8, tmp_path / "data", fraction, folder=image_folder)
+    message = str(raised.value)
+    assert all(name in message for name in ("apple.png", "bear.png", "cat.png", "dog.png", "more/jay.png"))
+    assert "5 of 10" in message and "prepare_data --min_side=8" in message
+    assert not any(name in message for name in ("elk", "fox", "goat", "hen", "ibis"))
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_of_many_faulty_images_the_first_are_named(tmp_path):
+    for number in range(30):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number:02d}.png")
+    with pytest.raises(UserError) as raised:
+        prepare_data("folder", 8, tmp_path / "data", 0.5, folder=tmp_path)
+    named = re.findall(r"\d\d\.png", str(raised.value))
+    assert len(named) == len(set(named)) == MAX_NAMED and "30 of 30" in str(raised.value)
 
 
 @pytest.mark.parametrize("resolution", [0, 1025])

@@ -14,10 +14,13 @@ from imagen_jax.encoders.feature_networks import extract_features
 from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
-from imagen_jax.evaluation.protocols.requests import Wanted, make_request
+from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
+from imagen_jax.evaluation.protocols.reporting import describe_headline
+from imagen_jax.evaluation.protocols.requests import Wanted, make_request, open_data
 from imagen_jax.evaluation.protocols.runs import run_sweep
 from imagen_jax.evaluation.protocols.sampled_images import StepBar
 from imagen_jax.evaluation.protocols.sweep import list_points, parse_axis
+from imagen_jax.evaluation.protocols.training_captions import headline_of, warn_of_few
 from tests.evaluation.protocols.coco_tree import write_coco
 from tests.reference.clip_folders import write_clip_folder
 from tests.small_cascades import write_cascade
@@ -105,6 +108,27 @@ def test_the_report_lists_deviations_and_never_calls_it_fid(folders, report):
     folder, *_ = folders
     page = (folder / "out" / "report.html").read_text()
     assert report["captions"]["sha256"] in page and "35.49" in page
+
+
+@pytest.mark.parametrize("protocol", ["imagen", "training_captions"])
+def test_without_a_number_a_smaller_data_set_gives_all_its_captions(folders, protocol):
+    _, stages, _ = folders
+    opened = open_data(stages[0], wanted(folders, protocol=protocol, samples=None))
+    assert sorted(opened.choice.images) == list(range(40))
+    for samples in (0, 41):
+        with pytest.raises(UserError, match=r"--samples .*\b40\b"):
+            open_data(stages[0], wanted(folders, protocol=protocol, samples=samples))
+
+
+def test_caption_recall_stands_beside_chance_and_few_images_are_warned_of():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(200, 16))
+    for samples, is_warned in ((99, True), (100, False)):
+        recall = measure_caption_recall(features[:samples], np.arange(samples), features)
+        warnings = warn_of_few(recall)
+        line = describe_headline({"headline": [headline_of(recall, "a network").as_dict()], "warnings": warnings})
+        assert "1 (chance 0.05)" in line
+        assert bool(warnings) == is_warned and all("99 images" in one and one in line for one in warnings)
 
 
 def test_every_fact_is_there(folders, report):

@@ -71,7 +71,7 @@ def test_a_run_has_its_numbers_and_plots(tmp_path):
     (cards,) = outline.all("ul", class_="cards")
     assert [card.text for card in outline.all("li", within=cards)] == [
         "step 200 50% of 400",
-        "loss 0.005 mean of the last 1 log lines",
+        "loss 0.005 of the last log line",
         "images per second 200 median of all log lines",
         "time in steps 100 min 90% of the wall time",
         "peak memory 1.2 GiB of process 0, on the host",
@@ -100,6 +100,14 @@ def test_a_run_that_has_just_begun_and_a_classifier_have_pages(tmp_path):
     outline = read_page(write_run_page(tmp_path / "classifier", tmp_path / "page.html"))
     assert {"Loss", "Learning rate", "classifier"} <= set(headings(outline))
     assert not (tmp_path / "classifier" / "run.html").exists()
+
+
+def test_a_page_says_whether_the_run_may_continue(tmp_path):
+    config = own_images.get_config("base,smoke").to_dict()
+    config["training"]["steps"] = 100
+    for step, is_open in ((50, True), (100, False)):
+        write_run(tmp_path, [log_line(step)], config)
+        assert ("may continue" in read_text_again(tmp_path)) == is_open
 
 
 def test_the_last_preview_shows_first_and_each_has_a_button(tmp_path):
