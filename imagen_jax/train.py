@@ -23,7 +23,7 @@ from imagen_jax.cascade.previews import choose_prompts, is_drawn, make_preview, 
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import DataConfig
-from imagen_jax.data.batches import Batches, make_batches
+from imagen_jax.data.batches import Batches, check_batch_size, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
@@ -289,6 +289,8 @@ def prepare(config: Experiment, transform: Transform) -> Data:
             dict(data.options),
             data.weights,
         )
+        # make_batches checks it too, but only after all captions are embedded.
+        check_batch_size(config.training.batch_size, jax.process_count(), len(opened.load("train")))
         prompts = choose_prompts(config, opened.folders[0])
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
             return opened, ComputedEmbeddings(encoder), encoder.name, prompts
