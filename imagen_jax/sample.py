@@ -52,7 +52,9 @@ OUT = flags.DEFINE_string("out", None, "Folder for the images.", required=True)
 SEED = flags.DEFINE_integer("seed", 0, "The same seed, prompt and weights give the same image.", 0, MAX_SEED)
 SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Number of images per prompt.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of images that are sampled at once.", lower_bound=1)
-FORMAT = flags.DEFINE_enum("format", "png", FORMATS, "Format of the files; npz is one array of all images.")
+FORMAT = flags.DEFINE_enum(
+    "format", "png", (*FORMATS, "jpeg"), "Format of the files; jpeg is jpg, and npz is one array of all images."
+)
 GRID = flags.DEFINE_bool("grid", True, "Also write grid.png with the first 64 images.")
 
 CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that also guides the images.")
@@ -149,6 +151,7 @@ def main() -> None:
     plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
     plan.check_effects(overrides)
+    plan.check_encoders()
     guidance = read_classifier()
     if guidance is not None:
         check_classifier(guidance.classifier.resolution, plan.sampling)
@@ -159,8 +162,9 @@ def main() -> None:
         classifier = None if guidance is None else load_planned_guidance(guidance)
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         settings = describe_settings(cascade, edit)
+        form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
         folder = processes.run_on_process_zero_first(
-            lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, FORMAT.value, settings)
+            lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, form, settings)
         )
         missing = folder.missing(jax.process_index(), jax.process_count())
         steps = cascade.count_steps(edit) * len(missing)

@@ -184,6 +184,13 @@ def test_a_setting_of_another_type_or_out_of_range_is_refused_by_its_name(cascad
         cascade.sample("panda", **settings)
 
 
+def test_the_size_of_images_is_no_setting_and_no_other_is_suggested(cascade):
+    for name in ("height", "width"):
+        with pytest.raises(UserError, match=f"'{name}'.*stages") as refused:
+            cascade.sample("panda", **{name: 512})
+        assert "did you mean" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -212,7 +219,7 @@ def test_what_depends_on_the_number_of_stages_is_refused(workdirs):
     for options, facts in (
         ({"augmentation_level": 0.1}, "--augmentation_level"),
         ({"edit": Edit(later_prompt="tree")}, "--later_prompt"),
-        ({"negative_prompt": "tree"}, "--negative_prompt.*--guidance"),
+        ({"negative_prompt": "tree"}, "^(?!.*--).*negative prompt.*guidance"),
         ({"edit": Edit(image=IMAGE)}, "--image.*--strength=1"),
         ({"edit": Edit(image=IMAGE, mask=np.ones((20, 24), bool))}, "--mask"),
         ({"edit": Edit(image=IMAGE, invert="panda"), "sampler": "unipc"}, "--invert.*--sampler=ddim"),

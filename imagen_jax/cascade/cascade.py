@@ -34,7 +34,7 @@ from imagen_jax.cascade.plans import (
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.sampling_programs import Programs
 from imagen_jax.cascade.sampling_progress import show_steps
-from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one
+from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one, refuse_sizes
 from imagen_jax.cascade.stage import parameter_axes
 from imagen_jax.cascade.stage_sampler import (
     Calls,
@@ -177,6 +177,7 @@ class Cascade:
                 of its range, or is a list without one value per stage.
         """
         own = ("prompts", "samples_per_prompt", "seed", "negative_prompt", "edit", "progress")
+        refuse_sizes(settings)
         check_names(settings, [*SETTINGS, *own], "setting of sample()", ELSEWHERE)
         at_least_one("samples_per_prompt", samples_per_prompt)
         prompts = [prompts] if isinstance(prompts, str) else prompts

@@ -19,6 +19,7 @@ from imagen_jax.cascade.settings import check_settings
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage, check_encoder, load_encoder, make_denoiser
 from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
 from imagen_jax.config.sections import TextConfig
+from imagen_jax.encoders import minilm
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.sampling.guidance import Interval
@@ -134,7 +135,7 @@ def plan_stage(workdir: Path, dtype: str | None = None, text_encoder: str | Path
         lookup(DTYPES, dtype, "dtype")
     if checkpoint_export.is_exported(workdir):
         check_checksums(workdir, only=("config.json",))
-    saved = read_config(workdir)
+    saved = read_config(workdir, "check the path, or leave out --stages to take the bundled cascade")
     require_sections(saved, MODEL_SECTIONS, workdir, "sampling")
     config = read_saved_model(saved, workdir)
     if dtype is not None:
@@ -201,14 +202,29 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
         UserError: the encoder is missing or unusable, or is not the one used in training.
     """
     text = one.config.text
-    if text.encoder == "t5" and not to_path(text.options.get("folder", "")).is_dir():
-        raise UserError(
-            f"there is no folder {text.options.get('folder', '')} with the T5 of {one.name}: pass its current folder "
-            "with --text_encoder"
-        )
+    check_encoder_is_there(text, one.name)
     encoder = load_encoder(text)
     check_encoder(encoder, one.config.fingerprints.get("text_encoder"), one.name)
     return encoder
+
+
+def check_encoder_is_there(text: TextConfig, stage: str) -> None:
+    """Checks that the files of a stage's text encoder are on this machine, without reading them.
+
+    Args:
+        text: the stage's text section.
+        stage: name of the stage in error messages.
+
+    Raises:
+        UserError: they are not.
+    """
+    folder = text.options.get("folder", "")
+    if text.encoder == "t5" and not to_path(folder).is_dir():
+        raise UserError(
+            f"there is no folder {folder} with the T5 of {stage}: pass its current folder with --text_encoder"
+        )
+    if text.encoder == "minilm" and not folder:
+        minilm.find_folder()
 
 
 def hash_parameters(params: Any) -> str:

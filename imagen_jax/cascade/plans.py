@@ -10,7 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.cascade.edits import NO_EDIT, Edit
-from imagen_jax.cascade.loading import StagePlan, TrainedStage, make_sampling_stage, make_settings, plan_stage
+from imagen_jax.cascade.loading import (
+    StagePlan,
+    TrainedStage,
+    check_encoder_is_there,
+    make_sampling_stage,
+    make_settings,
+    plan_stage,
+)
 from imagen_jax.cascade.settings import pick_for_stage
 from imagen_jax.cascade.stage_sampler import SamplingStage, check_invertible, check_order
 from imagen_jax.errors import UserError, lookup
@@ -67,6 +74,15 @@ class CascadePlan(NamedTuple):
         """
         together = {**self.overrides, **overrides}
         return self._replace(overrides=together, sampling=make_sampling_stages(self.stages, together))
+
+    def check_encoders(self) -> None:
+        """Checks that the files of the stages' text encoders are on this machine, without reading them.
+
+        Raises:
+            UserError: they are not.
+        """
+        for one in self.stages:
+            check_encoder_is_there(one.config.text, one.name)
 
     def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
         """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.
@@ -163,7 +179,10 @@ def check_images(
     """
     check_order(stages, names, edit.image is not None)
     if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in stages):
-        raise UserError("--negative_prompt has no effect without guidance: set --guidance above 1, or leave it out")
+        raise UserError(
+            "a negative prompt has no effect at guidance 1: set the guidance to a value other than 1, or leave the "
+            "negative prompt out"
+        )
     if edit.later_prompt is not None and len(stages) == 1:
         raise UserError("--later_prompt is for the stages after the first, but there is only one: use --prompt instead")
     has_effect = edit.begins_with_image or edit.keeps_some or stages[0].low_resolution is not None
@@ -213,12 +232,12 @@ EFFECTS = (
     Precondition(
         "guidance_interval",
         any_stage(lambda stage: stage.is_guided),
-        "--guidance_interval has no effect at guidance 1: set --guidance above 1, or leave it out",
+        "--guidance_interval has no effect at guidance 1: set --guidance to a value other than 1, or leave it out",
     ),
     Precondition(
         "batched_guidance",
         any_stage(lambda stage: stage.is_guided),
-        "--batched_guidance has no effect at guidance 1: set --guidance above 1, or leave it out",
+        "--batched_guidance has no effect at guidance 1: set --guidance to a value other than 1, or leave it out",
     ),
 )
 """Preconditions of settings; their facts are a list with the ``StageFacts`` of each stage."""

@@ -139,6 +139,20 @@ ELSEWHERE = {
 """Names of settings in diffusers and other libraries, and our names for them."""
 
 
+SIZES = frozenset({"height", "image_size", "resolution", "size", "width"})
+"""Settings of other libraries that no setting of ours corresponds to: the stages have fixed resolutions."""
+
+
+def refuse_sizes(given: Collection[str]) -> None:
+    """Refuses the names in ``SIZES``.
+
+    Raises:
+        UserError: one is given.
+    """
+    for name in sorted(SIZES & {*given}):
+        raise UserError(f"sample() has no setting {name!r}: leave it out, for the stages decide the size of images")
+
+
 def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Checks the settings of one stage.
 

@@ -149,6 +149,7 @@ def main() -> None:
     overrides = sampling_flags.read_overrides()
     plan = plan_protocol(read_stages(), PROTOCOL.value, overrides, sampling_flags.DTYPE.value, read_text_encoder())
     plan.check_effects(overrides)
+    plan.check_encoders()
     check_points(plan, points, overrides)
     check_inputs()
     make_folder(out)

@@ -12,7 +12,7 @@ shows sets of 8 images: ``--together=8``. ``web/pairs.py`` describes the folders
 because raters who see which model leads would be biased. Without ``--a`` and ``--b``, ``--results`` reads the database
 alone, so the images may have been deleted.
 
-It needs the extra ``web``, and ``--results`` the extra ``train``: ``pip install "imagen-jax[web,train]"``.
+It needs the extra ``web``, and ``--results`` the extra ``train``: ``pip install ".[web,train]"`` in a checkout.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     imagen-jax serve [--stages=runs/base,runs/super_resolution]
 
-It needs the extra ``web``: ``pip install "imagen-jax[web]"``.
+It needs the extra ``web``: ``pip install ".[web]"`` in a checkout.
 """
 
 from absl import flags

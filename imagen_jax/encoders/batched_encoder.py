@@ -85,8 +85,13 @@ class BatchedEncoder:
         sequences = self.parts.tokenize(captions)
         for caption, ids in dict(zip(captions, sequences, strict=True)).items():
             if len(ids) > limit:
-                logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), limit)
+                logging.warning("%s", truncation(caption, len(ids), limit))
         return [truncate_token_ids(ids, limit) for ids in sequences]
+
+    def explain_truncation(self, caption: str, length: int) -> str:
+        """Returns a sentence about a caption that ``encode`` truncates to ``length`` tokens; empty if it does not."""
+        (ids,), limit = self.parts.tokenize([caption]), min(length, self.max_tokens)
+        return truncation(caption, len(ids), limit) if len(ids) > limit else ""
 
     def encode_token_ids(self, sequences: list[list[int]]) -> np.ndarray:
         """Returns the embeddings ``(len(sequences), tokens, width)``, zero at padding; ``tokens`` is a bucket size."""
@@ -94,6 +99,11 @@ class BatchedEncoder:
         ids, mask = pad_token_ids(sequences, round_up_to_bucket(len(sequences)), tokens)
         embeddings = self.parts.apply(self.parts.parameters, jnp.asarray(ids), jnp.asarray(mask))
         return jax.device_get(embeddings)[: len(sequences)]
+
+
+def truncation(caption: str, tokens: int, limit: int) -> str:
+    """Returns the warning about a truncated caption."""
+    return f"the caption {caption!r} has {tokens} tokens, and only the first {limit} are read: shorten it"
 
 
 def round_up_to_bucket(size: int) -> int:

@@ -19,6 +19,29 @@ USUAL = "openmoji"
 """The cascade that commands use by default, without ``--stages``."""
 
 
+ATTRIBUTIONS = {
+    "openmoji": "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"
+}
+"""The attribution that the licence of a cascade's training images asks for."""
+
+
+def attribution_of(stages: Sequence[str]) -> str:
+    """Returns the attribution of the bundled cascade that a stage is from; empty if all stages are others.
+
+    Args:
+        stages: the folders of the stages.
+    """
+    here = to_path(__file__).parent
+    return next(
+        (text for name, text in ATTRIBUTIONS.items() if {*stages} & {str(one) for one in bundled(here, name)}), ""
+    )
+
+
+def bundled(folder: Path, name: str) -> list[Path]:
+    """Returns the folders of a bundled cascade's stages, base first."""
+    return [folder / name / stage for stage in CASCADES[name]]
+
+
 def find_stages(named: str | Path | Sequence[str | Path]) -> list[Path]:
     """Returns the folders of the stages; the name of a bundled cascade stands for the folders of its stages.
 
@@ -33,8 +56,7 @@ def find_stages(named: str | Path | Sequence[str | Path]) -> list[Path]:
     name = str(folders[0]) if len(folders) == 1 else ""
     is_folder = isinstance(folders[0], Path) if len(folders) == 1 else True
     if name in CASCADES and not (is_folder and to_path(name).is_dir()):
-        cascade = to_path(__file__).parent / name
-        return [cascade / stage for stage in CASCADES[name]]
+        return bundled(to_path(__file__).parent, name)
     if get_close_matches(name, CASCADES) and "/" not in name and not to_path(name).exists():
         raise UserError(f"there is no folder {name}{nearest_name(name, CASCADES)}")
     return [to_path(one) for one in folders]

@@ -34,6 +34,7 @@ from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.machine_errors import explain_missing_resource
 from imagen_jax.runtime.renamed import find_old_key, rename_config_keys, rename_flags, rename_key_flags
 from imagen_jax.runtime.standard_streams import make_streams_resilient
+from imagen_jax.runtime.warning_lines import print_own_warning
 from imagen_jax.storage.buckets import explain_refusal, is_refusal, summarise_error
 from imagen_jax.storage.refusals import disk_error_code, is_denied, is_passing
 
@@ -54,6 +55,7 @@ def run_main(main: Callable[[], None], flag_hint: str = "", if_interrupted: str 
     interrupts.begin_listening(if_interrupted)
     # Info messages of the libraries would mix with the command's output.
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().python_handler.addFilter(print_own_warning)
     enable_compilation_cache()
     app.run(lambda _: run_guarded(main, if_interrupted), flags_parser=functools.partial(parse_flags, hint=flag_hint))
 
@@ -88,6 +90,7 @@ def parse_flags(arguments: Sequence[str], hint: str = "") -> Sequence[str]:
         # config_flags raises the other types for an unknown key or a value of a wrong type.
         cause = error.__cause__ or error
         sentence = find_unknown_key(arguments) if isinstance(error, AttributeError | KeyError) else None
+        sentence = sentence or explain_number(str(error))
         fail(sentence or explain_flag_error(str(cause.args[0] if cause.args else cause)))
     if rest[1:]:
         fail(f"{rest[1]!r} is not a flag: {hint or 'leave it out'}")
@@ -144,6 +147,19 @@ def explain_flag_error(message: str) -> str:
     if found := re.search(r"NoneType'> of field ([\w.]+) is not supported", message):
         return f"{found[1]} is None, so its type is unknown: set it in the config file"
     return " ".join(message.split())
+
+
+def explain_number(message: str) -> str | None:
+    """Converts absl's message about a flag's value that is not a number; None for any other message."""
+    found = re.fullmatch(
+        r"flag --([\w.]+)=(.*): (invalid literal for int\(\)|could not convert string to float).*", message, re.DOTALL
+    )
+    if found is None:
+        return None
+    name, value = found[1], found[2]
+    kind = "a whole number" if "int" in found[3] else "a number"
+    default = flags.FLAGS[name].default if name in flags.FLAGS else None
+    return f"--{name}={value} is not {kind}: give one, such as --{name}={4 if default is None else default}"
 
 
 def run_guarded(main: Callable[[], None], if_interrupted: str = IF_INTERRUPTED) -> None:

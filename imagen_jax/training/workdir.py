@@ -46,16 +46,22 @@ def config_path(workdir: Path) -> Path:
     return workdir / "config.json"
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
+def read_config(workdir: Path, if_missing: str = "check the path") -> dict[str, Any]:
     """Reads the config of the run in ``workdir``, and adds the defaults of missing keys.
 
+    Args:
+        workdir: the run's folder.
+        if_missing: what to do if there is no such folder, for the message.
+
     Raises:
-        UserError: the config is missing or can't be read.
+        UserError: the folder or the config is missing or can't be read.
     """
     path = config_path(workdir)
     try:
         return with_defaults(rename_saved_keys(read_json(path)))
     except FileNotFoundError:
+        if not workdir.exists():
+            raise UserError(f"there is no folder {workdir}: {if_missing}") from None
         raise UserError(
             f"{workdir} has no {path.name}, so it is not a training workdir: train one with "
             f"python -m imagen_jax.train --config=… --workdir={workdir}"

@@ -1,7 +1,7 @@
 """The routes of the page.
 
     GET  /                    the page
-    GET  /stages              each stage's size and settings, the samplers, the spacings, the max number of steps
+    GET  /stages              stages and their settings, samplers, spacings, max number of steps, attribution
     POST /orders              an order as JSON: {"id": …}, or a message with status 400, 408, 413, 415 or 429
     GET  /jobs/ID             server-sent events: progress, and previews of the image
     DELETE /jobs/ID           cancels the job, whether it waits or runs
@@ -29,6 +29,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from imagen_jax.errors import UserError
+from imagen_jax.pretrained import attribution_of
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.storage.json_text import parse_json
@@ -59,6 +60,7 @@ class Page:
             "samplers": list(STEP_RULES),
             "spacings": list(SPACINGS),
             "max_steps": limits.steps,
+            "attribution": attribution_of(cascade.names),
         }
 
     async def send_stages(self, request: Request) -> Response:

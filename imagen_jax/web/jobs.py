@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,10 @@ from imagen_jax.cascade.cascade import MAX_TRAJECTORIES, Cascade
 from imagen_jax.cascade.image_files import encode_picture, to_pixels
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import encode_png
+from imagen_jax.encoders.batched_encoder import BatchedEncoder
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
+from imagen_jax.runtime.progress_bars import timed
 from imagen_jax.web.orders import Limits, Order
 
 WAITING, SAMPLING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
@@ -49,6 +52,8 @@ class Job:
         step: number of finished denoising steps.
         steps: total number of denoising steps of all stages.
         preview: current estimate of the image during sampling, as a data URL; empty otherwise.
+        compiling: whether a program is compiled at the moment, for seconds to minutes.
+        warning: what the image does not follow of the order, one sentence; empty otherwise.
         problem: reason why the job failed or was dropped, one sentence; empty otherwise.
         image: final image as PNG bytes; empty before the job is done.
         seconds: time in seconds that a finished job took.
@@ -61,6 +66,8 @@ class Job:
     step: int = 0
     steps: int = 0
     preview: str = ""
+    compiling: bool = False
+    warning: str = ""
     problem: str = ""
     image: bytes = b""
     seconds: float = 0.0
@@ -68,10 +75,33 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Returns the job as a JSON-serialisable dict for the page."""
-        facts = {"id": self.name, "state": self.state, "step": self.step, "steps": self.steps, "problem": self.problem}
+        named = ("state", "step", "steps", "compiling", "warning", "problem")
+        facts = {"id": self.name, **{name: getattr(self, name) for name in named}}
         if self.state == DONE:
             facts |= {"picture": f"pictures/{self.name}.png", "seconds": round(self.seconds, 2)}
         return {**facts, "settings": self.order.page_settings}
+
+
+def explain_truncation(cascade: Cascade, prompts: Sequence[str]) -> str:
+    """Returns a sentence about the first prompt that the text encoder truncates; empty if it reads all of them."""
+    encoder = cascade.encoder
+    if not isinstance(encoder, BatchedEncoder):
+        return ""
+    length = min(one.stage.text_length for one in cascade.trained)
+    return next(filter(None, (encoder.explain_truncation(prompt, length) for prompt in prompts)), "")
+
+
+class _Compilation:
+    """Marks a job while one of its programs is compiled: ``timed`` calls it."""
+
+    def __init__(self, job: Job):
+        self._job = job
+
+    def hide(self) -> None:
+        self._job.compiling = True
+
+    def leave_out(self, seconds: float) -> None:
+        self._job.compiling = False
 
 
 class Jobs:
@@ -180,10 +210,13 @@ class Jobs:
         edit = order.decode_edit()
         self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample)))
         cascade = self.cascade.adjusted(**order.settings)
+        job.warning = explain_truncation(cascade, [order.prompt, order.negative_prompt or ""])
         job.steps, self._current = cascade.count_steps(edit), job
         try:
-            (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
+            with timed(_Compilation(job)):
+                (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
         finally:
+            job.compiling = False
             # JAX delivers estimates asynchronously. A late one would be attributed to the next job.
             jax.effects_barrier()
             self._current = None

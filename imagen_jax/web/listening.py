@@ -1,5 +1,6 @@
 """Serves an application on a port of this machine until Ctrl-C."""
 
+import socket
 from collections.abc import Collection
 from types import FrameType
 from urllib.parse import urlsplit
@@ -53,6 +54,29 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def listen(host: str, port: int, backlog: int) -> socket.socket:
+    """Returns a socket that listens. uvicorn's own would print an error besides ours.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 selects a free one.
+        backlog: max number of connections that wait.
+
+    Raises:
+        UserError: it can't listen on the port.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        # This fails if another program has bound the port without listening on it.
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise UserError(f"the server can't listen on {host}:{port}: choose another --port") from None
+    return listening
+
+
 def serve(app: Starlette, host: str, port: int) -> None:
     """Prints the address of an application and serves it until it is interrupted.
 
@@ -72,13 +96,8 @@ def serve(app: Starlette, host: str, port: int) -> None:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=SECONDS_TO_LEAVE,
     )
-    try:
-        socket = config.bind_socket()
-        # Listen before the address is printed, so that early requests succeed. This also fails here, not later, if
-        # another program has bound the port without listening on it.
-        socket.listen(config.backlog)
-    except (SystemExit, OSError):
-        raise UserError(f"the server can't listen on {host}:{port}: choose another --port") from None
-    address = f"{'localhost' if host in LOOPBACK else host}:{socket.getsockname()[1]}"
+    # Listen before the address is printed, so that early requests succeed.
+    listening = listen(host, port, config.backlog)
+    address = f"{'localhost' if host in LOOPBACK else host}:{listening.getsockname()[1]}"
     print(f"Open http://{address} in a browser. Press Ctrl-C to stop.", flush=True)
-    Server(config, app).run(sockets=[socket])
+    Server(config, app).run(sockets=[listening])

@@ -185,7 +185,9 @@ def test_config_mistakes_are_sentences(tmp_path, arguments, words):
         ((), ("--prompt",)),
         (("--prompt= ",), ("--prompt",)),
         (("--prompt=a", "--stages="), ("--stages", "openmoji")),
-        (("--prompt=a", "--stages=nowhere"), ("nowhere", "imagen_jax.train")),
+        (("--prompt=a", "--stages=nowhere"), ("no folder nowhere", "bundled", "--stages")),
+        (("--prompt=a", "--seed=abc"), ("--seed=abc", "whole number")),
+        (("--prompt=a", "--format=jpegg"), ("jpegg", "jpg")),
         (("--prompt=a", "--stages=nowhere", "--steps=few"), ("--steps=few",)),
         (("panda",), ("'panda'", "--prompt")),
         (("--stages=nowhere", b"--prompt=\xff"), ("UTF-8",)),
@@ -193,6 +195,36 @@ def test_config_mistakes_are_sentences(tmp_path, arguments, words):
 )
 def test_sampling_mistakes_are_sentences(tmp_path, arguments, words):
     assert_sentence(run_forked("imagen_jax.sample", f"--out={tmp_path / 'out'}", *arguments), *words)
+
+
+def test_an_encoder_that_is_not_installed_is_told_before_anything_is_written(tmp_path):
+    define = "from imagen_jax import sample\nfrom imagen_jax.encoders import minilm\n"
+    body = """
+    minilm.importlib.util.find_spec = lambda name: None
+    sample.main()
+    """
+    finished = run(tmp_path, body, f"--out={tmp_path / 'out'}", "--prompt=a", define=define)
+    assert_sentence(finished, "pip install")
+    assert not (tmp_path / "out").exists() and "Sampling" not in finished.stderr
+
+
+def test_a_warning_of_this_package_is_a_line_of_its_own(tmp_path):
+    define = (
+        "from absl import logging\nfrom imagen_jax.encoders import batched_encoder\n"
+        "from imagen_jax.runtime.progress_bars import ProgressBar\n"
+    )
+    body = """
+    logging.warning("of another program")
+    with ProgressBar("Steps", 3, "step"):
+        parts = batched_encoder.EncoderParts(lambda captions: [[1] * 9], None, None)
+        batched_encoder.BatchedEncoder("name", 4, 4, lambda: parts).tokenize(["long"], 4)
+    """
+    finished = run(tmp_path, body, define=define)
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stderr.replace("\r", "\n").split("\n")
+    (told,) = [line for line in lines if line.startswith("warning: ")]
+    assert "'long'" in told and "9" in told and "4" in told
+    assert any(line.startswith("W") and line.endswith("of another program") for line in lines)
 
 
 def test_an_output_folder_that_is_a_file_is_a_sentence(tmp_path):

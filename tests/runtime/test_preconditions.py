@@ -47,7 +47,7 @@ REFUSED = {
         ([*DRAW, "--thresholding=none", "--percentile=99.5"], "--percentile has no effect"),
         ([*DRAW, "--guidance=1", "--guidance_interval=-4,3"], "--guidance_interval has no effect"),
         ([*DRAW, "--guidance=1", "--noguide_at_once"], "--batched_guidance has no effect"),
-        ([*DRAW, "--guidance=1", "--negative_prompt=tree"], "--negative_prompt"),
+        ([*DRAW, "--guidance=1", "--negative_prompt=tree"], "negative prompt has no effect"),
         ([*DRAW, "--steps=1,1,1"], "--steps"),
         (["--stages=super_resolution", "--out=out", "--prompt=x"], "takes 8-px images"),
         ([*BASE, "--prompt=x", "--classifier=classifier", "--classifier_class=Flag"], "did you mean 'Flags'"),

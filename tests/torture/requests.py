@@ -64,7 +64,8 @@ class NoDrawing(Jobs):
 
     def __init__(self, stages: list[SamplingStage], limits: Limits):
         trained = SimpleNamespace(config=ConfigDict({"sampling": STAGE}))
-        self.cascade = SimpleNamespace(stages=stages, trained=[trained] * len(stages))  # type: ignore[assignment]
+        trained_stages = [trained] * len(stages)
+        self.cascade = SimpleNamespace(stages=stages, trained=trained_stages, names=[])  # type: ignore[assignment]
         self.limits = limits
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()

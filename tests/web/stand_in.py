@@ -19,6 +19,7 @@ SETTINGS = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "spacing": "uniform"
 class Trained:
     """What the page reads of a stage's config."""
 
+    name = "stand-in"
     config = ConfigDict({"sampling": SETTINGS})
 
 
@@ -41,7 +42,7 @@ class StandIn(Cascade):
         settings = SamplingSettings(2, STEP_RULES["ddim"](0.0, 0.0), 1.0, lambda estimate: estimate)
         self.stages = [SamplingStage(lambda *_: None, side, None, schedule, schedule, settings)]
         self.trained, self.steps, self.side = [Trained()], steps, side
-        self.on_step = self.on_estimate = None
+        self.encoder = self.on_step = self.on_estimate = None
         self.may_step, self.begun = threading.Event(), threading.Semaphore(0)
         self.may_step.set()
         self.edits = self.forgotten = 0

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.image_files import read_png_metadata
+from imagen_jax.pretrained import attribution_of, find_stages
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
 from imagen_jax.web.listening import keep_out
@@ -42,7 +43,12 @@ def test_the_page_and_what_it_loads_are_there(served):
         assert status == 200 and words in body
     facts = json.loads(served.ask("stages")[1])
     assert [stage["resolution"] for stage in facts["stages"]] == [8, 16] and "unipc" in facts["samplers"]
-    assert facts["max_steps"] == 20
+    assert facts["max_steps"] == 20 and facts["attribution"] == ""
+
+
+def test_the_bundled_cascade_has_the_attribution_of_its_drawings():
+    for stage in find_stages("openmoji"):
+        assert "CC BY-SA 4.0" in attribution_of([str(stage)])
 
 
 def test_an_order_becomes_an_image_and_stays_in_the_history(served, cascade, tmp_path):
@@ -61,6 +67,14 @@ def test_an_order_becomes_an_image_and_stays_in_the_history(served, cascade, tmp
     history = json.loads(served.ask("history")[1])
     assert history[0]["settings"]["seed"] == 4
     assert served.follow(reply["id"])[-1]["state"] == "done", "a finished job can be followed again"
+
+
+def test_a_prompt_that_is_cut_off_is_told_with_its_image_each_time(served, cascade):
+    limit = min(one.stage.text_length for one in cascade.trained)
+    for _ in range(2):
+        last = served.follow(served.order(prompt="apple " * (limit + 1))[1]["id"])[-1]
+        assert last["state"] == "done" and f"{limit} are read" in last["warning"]
+    assert served.follow(served.order(prompt="apple")[1]["id"])[-1]["warning"] == ""
 
 
 def test_an_edit_keeps_what_is_not_painted(served):

@@ -15,11 +15,14 @@ import jax
 import numpy as np
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from imagen_jax.cascade.cascade import MAX_TRAJECTORIES
+from imagen_jax.errors import UserError
+from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import Jobs
-from imagen_jax.web.listening import Server, keep_out
+from imagen_jax.web.listening import Server, keep_out, serve
 from imagen_jax.web.orders import Limits
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.rating_app import make_rating_app
@@ -220,6 +223,27 @@ def test_an_image_that_alone_is_larger_than_the_history_is_still_sent():
         for _ in range(2):
             last = server.follow(server.order()[1]["id"])[-1]
             assert server.ask(last["picture"])[0] == 200
+
+
+def test_the_compilation_of_a_later_stage_is_told_too():
+    class Compiled(StandIn):
+        def draw(self, *arguments):
+            (images,) = super().draw(*arguments)
+            with compiling("super_resolution"):
+                time.sleep(1.5)
+            yield images
+
+    with served(Compiled()) as server:
+        events = server.follow(server.order()[1]["id"])
+    steps = [event["step"] for event in events if event["compiling"]]
+    assert steps and set(steps) == {2}
+    assert events[-1]["state"] == "done" and not events[-1]["compiling"]
+
+
+def test_an_occupied_port_is_one_error(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="port"):
+        serve(Starlette(), "127.0.0.1", taken.getsockname()[1])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.thorough

@@ -19,6 +19,7 @@ async function begin() {
   facts = await (await fetch("stages")).json();
   byId("cascade").textContent = facts.stages
     .map((stage) => (stage.low_resolution ? `${stage.low_resolution} → ${stage.resolution}` : `${stage.resolution}`) + " px").join(", then ");
+  byId("attribution").textContent = facts.attribution && `The images are made from drawings: ${facts.attribution}`;
   byId("stages").replaceChildren(...facts.stages.map(makeSettings));
   await showHistory();
 }
@@ -120,6 +121,7 @@ function follow(id) {
   ordered = id;
   setBusy(true, id);
   byId("after").hidden = true;
+  byId("warning").textContent = "";
   byId("progress").removeAttribute("value");
   const end = (problem = "") => {
     events.close();
@@ -131,9 +133,12 @@ function follow(id) {
     const job = JSON.parse(data);
     if (["done", "failed", "cancelled"].includes(job.state)) ordered = null;
     if (job.preview) show(job.preview);
+    warn(job);
     if (job.state === "waiting") byId("status").textContent = `Waiting: ${job.before} before this one.`;
     if (job.state === "drawing") {
-      byId("status").textContent = job.step ? `Step ${job.step} of ${job.steps}` : "Preparing: new settings are compiled once.";
+      const steps = job.step ? `Step ${job.step} of ${job.steps}` : "";
+      byId("status").textContent = steps && !job.compiling ? steps
+        : `Preparing: each stage is compiled once for new settings. ${steps}`;
       if (job.step) byId("progress").value = job.step / job.steps;
     }
     if (job.state === "done") {
@@ -159,6 +164,10 @@ async function cancel() {
   if (!answer && followed) byId("cancel").disabled = false;
 }
 
+function warn(job) {
+  byId("warning").textContent = job.warning ? `Warning: ${job.warning}.` : "";
+}
+
 function show(address) {
   byId("result").src = address;
   byId("result").hidden = false;
@@ -167,7 +176,7 @@ function show(address) {
 
 // Shows the last finished image again, after an order that failed or was cancelled.
 function showLast() {
-  byId("status").textContent = "";
+  byId("status").textContent = byId("warning").textContent = "";
   byId("result").hidden = byId("after").hidden = !shown;
   byId("blank").hidden = Boolean(shown);
   if (shown) show(shown);
@@ -178,6 +187,7 @@ function present(job, words) {
   show(shown);
   byId("result").alt = job.settings.prompt;
   byId("status").textContent = words;
+  warn(job);
   byId("save").href = shown;
   byId("after").hidden = false;
 }
