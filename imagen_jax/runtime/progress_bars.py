@@ -115,7 +115,7 @@ class ProgressBar(tqdm):
 def compiling(name: str) -> Iterator[None]:
     """Announces that a program is compiled while the block runs, and then how long it took; on standard error.
 
-    It prints nothing where no progress is shown, as in a server, nor about a program that is compiled at once, such as
+    It prints nothing where no progress is shown, nor about a program that is compiled at once, such as
     one of the cache.
 
     Args:
