@@ -58,7 +58,7 @@ from imagen_jax.training.optimizer import check_schedule, make_schedule
 from imagen_jax.training.result import TrainingResult
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import TrainStep
-from imagen_jax.training.workdir import PATHS, check_continues, flatten, keep_config, make_workdir
+from imagen_jax.training.workdir import PATHS, check_continues, explain_unused, flatten, keep_config, make_workdir
 
 PAGE = "page"
 """Name of the hook that writes the run's page."""
@@ -171,7 +171,9 @@ def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_W
             state, _ = checkpoints.restore(training.state)
             # If the newest checkpoint is damaged, an earlier one was read.
             if int(state.step) >= config.training.steps:
-                print_once(f"{workdir} is trained already: {int(state.step)} steps.{explain_unused(config, workdir)}")
+                print_once(
+                    f"{workdir} is trained already: {int(state.step)} steps.{explain_unused(workdir, config.to_dict())}"
+                )
                 return state
             del state
         check_traced(watch.traced, done, config.training.steps)
@@ -247,13 +249,6 @@ def print_once(sentence: str) -> None:
     if processes.is_process_zero():
         # At once, for standard output may be a pipe, and the lines that follow are those of standard error.
         print(sentence, flush=True)
-
-
-def explain_unused(config: Experiment, workdir: Path) -> str:
-    """Returns what to do to train a finished run longer, and which changed settings have no effect on it."""
-    advice = " To train longer, raise config.training.steps and config.optimizer.decay_steps."
-    changed = ", ".join(f"config.{one.name}" for one in check_continues(workdir, config.to_dict()))
-    return f"{advice} Changed, without effect: {changed}." if changed else advice
 
 
 def share_workdir(workdir: Path, config: Experiment) -> None:

@@ -105,6 +105,13 @@ def keep_config(workdir: Path, config: Given, fingerprints: Mapping[str, str] | 
         print_line(f"{workdir} continues with changed settings: {told}.")
 
 
+def explain_unused(workdir: Path, config: Given) -> str:
+    """Returns how to train a finished run longer, and which changed settings have no effect on it."""
+    advice = " To train longer, raise config.training.steps and config.optimizer.decay_steps."
+    changed = ", ".join(f"config.{one.name}" for one in check_continues(workdir, config))
+    return f"{advice} Changed, without effect: {changed}." if changed else advice
+
+
 def make_workdir(workdir: Path) -> None:
     """Creates the folder of a run.
 
