@@ -3,6 +3,7 @@
 config, workdir -> data, embeddings -> step -> loop (checkpoints, previews, metrics) -> TrainingResult
 """
 
+import contextlib
 import os
 import runpy
 from collections.abc import Callable, Mapping
@@ -162,7 +163,7 @@ def train_to_end(config: Given | Experiment, workdir: Path, watch: Watch = NOT_W
     share_workdir(workdir, config)
     keep, keep_every = config.training.keep_checkpoints, config.training.keep_every
     with (
-        announcing(),
+        announcing() if processes.is_process_zero() else contextlib.nullcontext(),
         processes.lock_on_process_zero(workdir, "--workdir") as check_workdir,
         CheckpointStore(workdir / "checkpoints", keep, keep_every) as checkpoints,
     ):

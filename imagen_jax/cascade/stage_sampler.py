@@ -14,6 +14,7 @@ from imagen_jax.diffusion.augmentation import Enlarge, augment, leave_small
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import UserError
+from imagen_jax.runtime.backend import plain_implementations
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.edits import Known, MakeTrajectory, Trajectory, full_trajectory, invert, keep_known
 from imagen_jax.sampling.estimates import split_estimate
@@ -370,7 +371,21 @@ def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoi
         low_resolution = augment(low, noise, level, stage.augmentation_schedule)
     denoise = guide_by_classifier(guided(stage, params, inputs, low_resolution), settings.classifier)
     denoise = apply_threshold(denoise, settings.threshold)
-    return denoise if inputs.known is None else keep_known(denoise, inputs.known)
+    return as_written(denoise if inputs.known is None else keep_known(denoise, inputs.known))
+
+
+def as_written(denoise: Denoiser) -> Denoiser:
+    """Makes a denoiser without a CPU's own implementations.
+
+    They pay for gradients. Without gradients they are about as fast as XLA's, and compile three times as long
+    (``tests/benchmarks/jax_versions.md``), so that a first image would come later.
+    """
+
+    def traced(noisy: Images, log_snr: PerExample) -> Estimate:
+        with plain_implementations():
+            return denoise(noisy, log_snr)
+
+    return traced
 
 
 def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution: LowResolution | None) -> Denoiser:

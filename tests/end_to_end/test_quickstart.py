@@ -81,7 +81,7 @@ def test_quickstart_trains_resumes_bit_for_bit_and_samples(tmp_path, data_dir, o
     caplog.clear()
     long_prompt = "a red apple " * 40
     next(cascade.draw([long_prompt]))
-    warnings = [record.getMessage() for record in caplog.records if "truncated" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "tokens" in record.getMessage()]
     assert len(warnings) == 1 and repr(long_prompt) in warnings[0], "both stages and the filled batch warn as one"
 
 

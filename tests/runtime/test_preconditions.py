@@ -78,7 +78,7 @@ REFUSED = {
         ([*MEASURE, "--clip=ViT-L"], "unknown CLIP"),
         ([*MEASURE, "--dataset=prepared", "--data_dir=nowhere"], "--data_dir=nowhere"),
         ([*MEASURE, "--dataset=prepared", "--data_dir=prepared"], "split of prepared is empty"),
-        ([*MEASURE, "--dataset=prepared_train", "--data_dir=prepared"], "128 captions can't be chosen from 24"),
+        ([*MEASURE, "--dataset=prepared_train", "--data_dir=prepared", "--samples=128"], "128 captions can't"),
         ([*MEASURE, "--captions_file=nowhere.txt"], "nowhere.txt can't be read"),
         ([*BOTH, "--protocol=drawbench", "--beside=nowhere"], "--beside=nowhere"),
     ],

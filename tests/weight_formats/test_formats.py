@@ -189,7 +189,7 @@ def test_what_an_imported_stage_can_not_do_is_an_error(workdirs, sources, tmp_pa
         load_stage(tmp_path / "foreign")
     cascade = load_cascade(workdirs[:1], {"guidance": 1.0})
     assert "learned variance" in cascade.describe()["stage_0"]
-    with pytest.raises(UserError, match="--negative_prompt"):
+    with pytest.raises(UserError, match="negative prompt"):
         next(cascade.draw(["red apple"], negative_prompt="panda"))
 
 
