@@ -46,6 +46,7 @@ def no_previews(monkeypatch):
     monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
 
 
+@pytest.mark.thorough
 def test_the_base_trains_by_adafactor_and_resumes_bit_for_bit(trained, tmp_path, data_dir, own_images):
     workdir, config, whole = train_stage(trained, "base", data_dir, own_images, checkpoint_every=1)
     assert int(whole.step) == 2 and all(np.isfinite(loss) for loss in losses(workdir).values())

@@ -30,6 +30,7 @@ def prompts_of(workdir):
     return json.loads((workdir / "config.json").read_text())["preview"]["prompts"]
 
 
+@pytest.mark.thorough
 def test_each_step_has_a_line_and_a_run_that_was_cut_has_the_same(tmp_path, own_images):
     config = small("base", tmp_path / "data", own_images)
     config.training.preview_every = 0

@@ -91,22 +91,35 @@ def steps_kept(workdir):
     return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
 
 
-@BOTH_WAYS
-def test_sigterm_leaves_a_checkpoint_and_the_same_command_continues(run, whole, tmp_path, number, status):
-    left = run(tmp_path / "run")
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_continues(run, tmp_path):
+    kept = stop_and_continue(run, tmp_path / "run", signal.SIGTERM, ExitStatus.PREEMPTED)
+    assert [step for step, _ in losses_of(tmp_path / "run")] == [*range(1, STEPS + 1)] and 1 <= kept < STEPS
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, ExitStatus.PREEMPTED), (signal.SIGINT, ExitStatus.INTERRUPTED)]
+)
+def test_the_losses_are_those_of_a_run_that_nobody_stopped(run, whole, tmp_path, number, status):
+    """To the last bit for dozens of steps after the signal, so the state is the same."""
+    stop_and_continue(run, tmp_path / "run", number, status)
+    assert losses_of(tmp_path / "run") == whole
+
+
+def stop_and_continue(run, workdir, number, status):
+    """Stops a training by a signal, continues it to its end, and returns the step between."""
+    left = run(workdir)
     wait_for_the_first_step(left)
     left.send_signal(number)
     assert left.wait(timeout=900) == status, left.log.read_text()
-    (kept,) = steps_kept(tmp_path / "run")
-    assert 1 <= kept < STEPS
+    (kept,) = steps_kept(workdir)
     assert f" step {kept} " in left.log.read_text()
     assert "Traceback" not in left.log.read_text()
 
-    again = run(tmp_path / "run")
+    again = run(workdir)
     assert again.wait(timeout=900) == 0, again.log.read_text()
     assert f" step {kept} of " in again.log.read_text()
-    # The losses of dozens of steps after the signal are the same to the last bit, so the state is.
-    assert losses_of(tmp_path / "run") == whole
+    return kept
 
 
 @pytest.mark.thorough

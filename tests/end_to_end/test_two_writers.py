@@ -24,6 +24,7 @@ from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
 from tests.small_networks import ONE_LEVEL
+from tests.tiers import thorough_except
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +93,7 @@ def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_pat
     assert not (workdir / ".lock").exists()
 
 
-@pytest.mark.parametrize("way", ["deleted", "moved", "replaced"])
+@pytest.mark.parametrize("way", thorough_except(["replaced"], ["deleted", "moved", "replaced"]))
 @pytest.mark.parametrize("at", [3, pytest.param(STEPS, marks=pytest.mark.thorough)])
 def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_path, compiled_once, monkeypatch, way, at):
     monkeypatch.setattr("imagen_jax.train.make_training", compiled_once)

@@ -12,6 +12,7 @@ from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
 from imagen_jax.forecast.stage_programs import format_operations, forward_program, training_program
 from tests.reference.make_counts import FOLDER, PRESETS, make_config
+from tests.tiers import thorough_except
 
 MILLION = 1e6
 NAMED = {
@@ -25,7 +26,16 @@ NAMED = {
 """Millions of parameters that a preset may have, given what it is called: size-matched within 3%, bases within 5%."""
 
 
-@pytest.fixture(params=PRESETS, scope="module")
+# One of each kind; tracing the others takes a second each.
+OF_EACH_KIND = (
+    "imagen_base_64_2b",
+    "imagen_super_res_256_as_printed",
+    "imagen_super_res_1024_size_matched",
+    "openmoji_base",
+)
+
+
+@pytest.fixture(params=thorough_except(OF_EACH_KIND, PRESETS), scope="module")
 def preset(request):
     """Name, forward program and what is on file of one preset."""
     path = FOLDER / f"{request.param}.json"

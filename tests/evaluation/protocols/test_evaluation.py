@@ -200,6 +200,7 @@ def test_a_list_of_captions_is_a_deviation_and_an_unknown_one_is_refused(folders
         evaluate(stages, folder / "unknown", wanted(folders, captions_file=str(folder / "unknown.txt")))
 
 
+@pytest.mark.thorough
 def test_a_sweep_keeps_its_points_and_plots_them(folders):
     folder, stages, _ = folders
     request_of = wanted(folders, protocol="training_captions", features=["efficientnet_lite0"], samples=8)
