@@ -1,8 +1,9 @@
 """The platform that a program is traced for, which selects the implementations of convolutions and attention.
 
 On CPUs, ``models`` and ``encoders`` replace operations that XLA compiles badly. Accelerators use the plain
-implementations. So do CPUs with ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, which suits short runs: the CPU
-implementations take longer to compile.
+implementations. So do CPUs when they sample (``cascade.stage_sampler.as_written``), and with
+``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, which suits short trainings: the CPU implementations take longer to
+compile.
 """
 
 import os
