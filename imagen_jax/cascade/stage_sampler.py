@@ -371,21 +371,10 @@ def make_denoiser(stage: SamplingStage, params: Params, inputs: Inputs) -> Denoi
         low_resolution = augment(low, noise, level, stage.augmentation_schedule)
     denoise = guide_by_classifier(guided(stage, params, inputs, low_resolution), settings.classifier)
     denoise = apply_threshold(denoise, settings.threshold)
-    return as_written(denoise if inputs.known is None else keep_known(denoise, inputs.known))
-
-
-def as_written(denoise: Denoiser) -> Denoiser:
-    """Makes a denoiser without a CPU's own implementations.
-
-    They pay for gradients. Without gradients they are about as fast as XLA's, and compile three times as long
-    (``tests/benchmarks/jax_versions.md``), so that a first image would come later.
-    """
-
-    def traced(noisy: Images, log_snr: PerExample) -> Estimate:
-        with plain_implementations():
-            return denoise(noisy, log_snr)
-
-    return traced
+    denoise = denoise if inputs.known is None else keep_known(denoise, inputs.known)
+    # A CPU's own implementations pay for gradients. Without them they are about as fast as XLA's, and compile three
+    # times as long (``tests/benchmarks/jax_versions.md``).
+    return plain_implementations()(denoise)
 
 
 def guided(stage: SamplingStage, params: Params, inputs: Inputs, low_resolution: LowResolution | None) -> Denoiser:

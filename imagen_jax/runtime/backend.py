@@ -1,7 +1,7 @@
 """The platform that a program is traced for, which selects the implementations of convolutions and attention.
 
 On CPUs, ``models`` and ``encoders`` replace operations that XLA compiles badly. Accelerators use the plain
-implementations. So do CPUs when they sample (``cascade.stage_sampler.as_written``), and with
+implementations. So do CPUs when they sample (``cascade.stage_sampler.make_denoiser``), and with
 ``IMAGEN_JAX_AS_WRITTEN=1`` in the environment, which suits short trainings: the CPU implementations take longer to
 compile.
 """
