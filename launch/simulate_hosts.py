@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         threading.Thread(target=forward, args=(index, host.stdout), daemon=True) for index, host in enumerate(hosts)
     ]
     for index, host in enumerate(hosts):
-        print(f"[{index}] started as process {host.pid}", flush=True)
+        print_line(f"[{index}] started as process {host.pid}")
     for reader in readers:
         reader.start()
     deadlines: list[float] = []
@@ -127,7 +127,13 @@ def start(command: Sequence[str], address: str, options: argparse.Namespace, ind
 def forward(index: int, lines: TextIO) -> None:
     """Prints what a process prints, line by line, each after its index."""
     for line in lines:
-        print(f"[{index}] {line.rstrip()}", flush=True)
+        print_line(f"[{index}] {line.rstrip()}")
+
+
+def print_line(line: str) -> None:
+    """Prints a line in one write: ``print`` takes two, and the line of another thread may come between."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, deadlines: list[float]) -> int:
@@ -152,7 +158,7 @@ def wait(hosts: Sequence[subprocess.Popen[str]], grace_seconds: float, deadlines
                 continue
             ended.add(index)
             if code:
-                print(f"[{index}] ended with {describe(code)}", flush=True)
+                print_line(f"[{index}] ended with {describe(code)}")
             if code and status in (0, LOST):
                 status = code if code > 0 else 128 - code
             if code and failed is None:

@@ -69,9 +69,8 @@ say "ruff"
 say "mypy"
 "$python" -m mypy
 say "pytest"
-# A file stays in one worker, so that what it compiled serves its next test. Three workers keep two cores busy, for tests
-# also wait: for processes, locks and signals. `-n 0` runs without workers.
-"$python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
+# A file stays in one worker, so that what it compiled serves its next test. `-n 0` runs without workers.
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 if [[ $with_references == true ]]; then
     install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
     install_extra browser 1 "selenium"
