@@ -46,6 +46,10 @@ SMOKE_CELLS = {
     "BATCH, STEPS, CHUNK = 512, 4000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
     "COUNT = 1500": "COUNT = 24",
     "samples=32": "samples=8",
+    "for _ in range(3)": "for _ in range(1)",
+    "count=20_000": "count=200",
+    "zip(row, (5, 8, 32))": "zip(row, (5,))",
+    "(0.0, 1.0, 2.0, 4.0, 8.0)": "(0.0, 8.0)",
     "config.training.log_every = 1": "config.training.log_every = 1; config.network.update(ONE_LEVEL)",
 }
 """Parts of blocks of Python and of notebooks, and what is run instead so that they end in seconds."""
