@@ -44,14 +44,18 @@ def run(language: str, text: str) -> None:
     subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PATH": path}, check=True)
 
 
+def name_of(result: Path) -> str:
+    """Returns the name of a result's figure: that of the file, or of the folder that a command has written."""
+    return result.stem if result.parent == WORK else result.parent.name
+
+
 def save_figure(result: Path) -> None:
     """Saves a result for the page, not wider than ``MAX_WIDTH``, with 256 colours: a third of the size."""
-    name = result.stem if result.parent == WORK else result.parent.name
     image = Image.open(result).convert("RGB")
     if image.width > MAX_WIDTH:
         image = image.resize((MAX_WIDTH, round(image.height * MAX_WIDTH / image.width)), Image.Resampling.LANCZOS)
     FIGURES.mkdir(parents=True, exist_ok=True)
-    image.quantize(256).save(FIGURES / f"{name}.png", optimize=True)
+    image.quantize(256).save(FIGURES / f"{name_of(result)}.png", optimize=True)
 
 
 def main() -> None:

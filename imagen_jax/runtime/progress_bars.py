@@ -115,8 +115,8 @@ class ProgressBar(tqdm):
 def compiling(name: str) -> Iterator[None]:
     """Announces that a program is compiled while the block runs, and then how long it took; on standard error.
 
-    It prints nothing where no progress is shown, nor about a program that is compiled at once, such as
-    one of the cache.
+    It prints nothing where no progress is shown, nor about a program that is compiled at once, such as one of the
+    cache.
 
     Args:
         name: name of the program.

@@ -61,7 +61,7 @@ def test_each_cell_is_in_its_place(monkeypatch):
 
 def test_a_command_of_the_gallery_makes_each_of_its_pictures():
     made = {
-        (result.stem if result.parent == GALLERY.WORK else result.parent.name)
+        GALLERY.name_of(result)
         for _, text in GALLERY.read_blocks(GALLERY.PAGE)
         for result in GALLERY.list_results(text)
     }
