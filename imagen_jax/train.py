@@ -24,7 +24,7 @@ from imagen_jax.cascade.previews import choose_prompts, is_drawn, make_preview, 
 from imagen_jax.cascade.stage import Batch, Stage, build_stage, load_encoder
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import DataConfig
-from imagen_jax.data.batches import Batches, check_batch_size, make_batches
+from imagen_jax.data.batches import Batches, Mixture, check_batch_size, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
@@ -273,7 +273,7 @@ def prepare(config: Experiment, transform: Transform) -> Data:
     If the config's previews need prompts, it chooses them from the captions.
     """
 
-    def build_or_open() -> tuple[DataSets, Embeddings, str, tuple[str, ...]]:
+    def build_or_open() -> tuple[DataSets, Mixture, Embeddings, str, tuple[str, ...]]:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text)
@@ -286,16 +286,17 @@ def prepare(config: Experiment, transform: Transform) -> Data:
             data.weights,
         )
         # make_batches checks it too, but only after all captions are embedded.
-        check_batch_size(config.training.batch_size, jax.process_count(), len(opened.load("train")))
+        images = opened.load("train")
+        check_batch_size(config.training.batch_size, jax.process_count(), len(images))
         prompts = choose_prompts(config, opened.folders[0])
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, ComputedEmbeddings(encoder), encoder.name, prompts
-        return opened, open_store(opened.folders, encoder, prompts), encoder.name, prompts
+            return opened, images, ComputedEmbeddings(encoder), encoder.name, prompts
+        return opened, images, open_store(opened.folders, encoder, prompts), encoder.name, prompts
 
-    data_sets, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
+    data_sets, images, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name})
     batches = make_batches(
-        data_sets.load("train"),
+        images,
         transform,
         config.training.batch_size,
         seed=config.seed,
