@@ -1,6 +1,6 @@
 """Cases of a test, of which some run with ``--thorough`` alone."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -9,3 +9,11 @@ import pytest
 def thorough_except(kept: Collection[Any], cases: Iterable[Any]) -> list[Any]:
     """The cases; all but those that are kept are marked as thorough."""
     return [case if case in kept else pytest.param(case, marks=pytest.mark.thorough) for case in cases]
+
+
+def named_cases(cases: Mapping[str, Any], kept: int) -> list[Any]:
+    """The cases with their names; all but the first few that are kept are marked as thorough."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.thorough] if number >= kept else [])
+        for number, (name, case) in enumerate(cases.items())
+    ]

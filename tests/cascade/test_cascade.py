@@ -76,6 +76,7 @@ def test_a_batch_is_as_large_as_the_requests_and_the_devices_need(workdirs, monk
     assert sizes_sampled == sizes
 
 
+@pytest.mark.thorough
 def test_one_device_samples_one_image_alone(workdirs, monkeypatch):
     monkeypatch.setattr(cascades.jax, "local_devices", lambda: jax.devices()[:1])
     monkeypatch.setattr(cascades.jax, "local_device_count", lambda: 1)
@@ -203,6 +204,7 @@ def test_settings_out_of_range_are_refused(cascade, settings, fact):
         cascade.sample("panda", **settings)
 
 
+@pytest.mark.thorough
 def test_one_step_is_enough(base):
     for sampler in ("heun", "unipc"):
         assert np.isfinite(draw(base.adjusted(sampler=sampler, steps=1), ["panda"])).all()
@@ -285,6 +287,7 @@ def test_edits_that_do_not_go_together_are_refused(options, fact):
         Edit(**options)
 
 
+@pytest.mark.thorough
 def test_bfloat16_is_near_float32(workdirs, cascade):
     low = load_cascade(workdirs, {"guidance": [2.0, 1.0], "steps": 3}, batch_size=1, dtype="bfloat16")
     assert 0 < distance(draw(low, ["panda"]), draw(cascade, ["panda"])) < 0.05

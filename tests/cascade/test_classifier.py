@@ -80,6 +80,7 @@ def test_the_report_holds_shares_of_the_images_that_were_kept_from_training(trai
     assert all(0 <= share <= 1 for share in accuracy["told_right"].values())
 
 
+@pytest.mark.thorough
 def test_an_interrupted_training_resumes_to_the_same_end(trained, data_dir, tmp_path):
     config = smoke(data_dir)
     config.training.steps = 2

@@ -26,6 +26,7 @@ import subprocess, sys
 from pathlib import Path
 from imagen_jax.errors import UserError
 from tests.data.test_full_disks import MAKERS, contents_of
+from tests.tiers import thorough_except
 
 make, disk, images = MAKERS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
 mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
@@ -87,7 +88,9 @@ def namespace(tmp_path):
     pytest.skip("this system lets no test mount a disk")
 
 
-@pytest.mark.parametrize(("kind", "step", "minimum"), [("prepared", 12, 8), ("rendered", 4, 4)])
+@pytest.mark.parametrize(
+    ("kind", "step", "minimum"), [pytest.param("prepared", 12, 8, marks=pytest.mark.thorough), ("rendered", 4, 4)]
+)
 def test_a_disk_of_any_size_ends_in_a_sentence_and_the_same_call_continues(
     namespace, tmp_path, images, kind, step, minimum
 ):
@@ -159,7 +162,7 @@ def resolve(path):
 
 
 @pytest.mark.parametrize(("kind", "write"), [(kind, write) for kind, writes in WRITES.items() for write in writes])
-@pytest.mark.parametrize("library", ["the system", "ArrayRecord", "NumPy"])
+@pytest.mark.parametrize("library", thorough_except(["ArrayRecord"], ["the system", "ArrayRecord", "NumPy"]))
 def test_a_write_that_has_no_room_is_an_error_and_done_again(tmp_path, images, monkeypatch, kind, write, library):
     holder, name = resolve(write)
     written = getattr(holder, name)

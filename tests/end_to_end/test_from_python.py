@@ -42,6 +42,7 @@ def press_after(number, monkeypatch):
     monkeypatch.setattr(training, "make_preview_hooks", pressing)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_keeps_the_step_and_the_same_call_ends_the_training(tmp_path, config, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         press_after(2, patch)

@@ -168,6 +168,7 @@ def test_each_command_is_looked_at():
     assert {command for command, _, _ in NEEDS}.union(NEED_NONE) == set(COMMANDS)
 
 
+@pytest.mark.thorough
 def test_each_command_without_its_extra_is_one_sentence(folder):
     check_sentences(NEEDS, EXTRA_OF, folder)
 

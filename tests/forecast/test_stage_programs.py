@@ -69,6 +69,7 @@ def make_middling():
     return config
 
 
+@pytest.mark.thorough
 def test_a_middling_network_is_counted_as_the_compiler_does():
     config = make_middling()
     title, *rows = format_operations(config, 2)

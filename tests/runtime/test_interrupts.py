@@ -71,16 +71,15 @@ def end_of(process, pressed):
     return printed.strip(), time.monotonic() - pressed
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
-        "lambda: time.sleep(1000)",
-        "compute",
-        "lambda: watching_for_exit().__enter__() and compute()",
-        "lambda: [train(3), compute()]",
-    ],
-    ids=["waiting", "compiling", "before the first step", "after the last step"],
-)
+WORK = {
+    "before the first step": "lambda: watching_for_exit().__enter__() and compute()",
+    "after the last step": "lambda: [train(3), compute()]",
+    "waiting": "lambda: time.sleep(1000)",
+    "compiling": "compute",
+}
+
+
+@pytest.mark.parametrize("work", named_cases(WORK, kept=2))
 def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(work):
     process = start(f"def main():\n    ready({work})")
     wait_for(process, "done" if "train" in work else "ready")
@@ -141,6 +140,7 @@ def test_a_process_that_ignores_it_from_its_start_keeps_ignoring_it():
 
 IN_A_PROGRAM = """
 import signal
+from tests.tiers import named_cases
 
 def interrupted(steps):
     try:

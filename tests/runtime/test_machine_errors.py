@@ -13,6 +13,7 @@ from jax.errors import JaxRuntimeError
 
 from imagen_jax.runtime import main
 from imagen_jax.runtime.machine_errors import explain_missing_resource
+from tests.tiers import named_cases, thorough_except
 
 
 def raise_threads(*_, **__):
@@ -117,7 +118,7 @@ def run(*command, prefix=(), **variables):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "CPU", "foo,cpu"])
+@pytest.mark.parametrize("platform", thorough_except(["cuda"], ["cuda", "CPU", "foo,cpu"]))
 def test_a_command_ends_with_status_2_where_the_platform_is_missing(platform):
     """So that launch/supervise.sh does not run it again."""
     finished = run("imagen_jax.commands.count", "--config=configs/quickstart.py:base,smoke", JAX_PLATFORMS=platform)
@@ -143,7 +144,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("variables", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("variables", named_cases(ODD, kept=1))
 def test_odd_surroundings_change_no_sentence(variables, tmp_path):
     finished = run("imagen_jax.sample", f"--out={tmp_path / 'ö'}", "--prompt=ö", "--stages=nowhere", **variables)
     assert finished.returncode == 2 and "nowhere" in finished.stderr, finished.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from imagen_jax.runtime.main import run_main
 from imagen_jax.errors import UserError
 from tqdm import tqdm
+from tests.tiers import named_cases, thorough_except
 
 def main():
     with open("file", "w") as file:
@@ -56,7 +57,7 @@ def run(folder, redirected, *arguments):
     return done
 
 
-@pytest.mark.parametrize("redirected", CLOSED.values(), ids=CLOSED)
+@pytest.mark.parametrize("redirected", named_cases(CLOSED, kept=4))
 def test_the_work_is_done_and_no_file_takes_what_is_printed(tmp_path, redirected):
     done = run(tmp_path, redirected)
     assert done.returncode == 0 and (tmp_path / "done").exists(), done.stderr
@@ -64,7 +65,10 @@ def test_the_work_is_done_and_no_file_takes_what_is_printed(tmp_path, redirected
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", "2>/dev/full", "2>&1 | head -n 1"])
+STREAMS = ["<&- >&- 2>&-", "2>/dev/full", "2>&1 | head -n 1"]
+
+
+@pytest.mark.parametrize("redirected", thorough_except(STREAMS[:1], STREAMS))
 def test_a_mistake_keeps_its_status(tmp_path, redirected):
     assert run(tmp_path, redirected, "fail").returncode == 2
 

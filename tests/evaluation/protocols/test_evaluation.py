@@ -49,6 +49,7 @@ def report(folders):
     return evaluate(stages, folder / "out", wanted(folders, clip_weights=clip), batch_size=8)
 
 
+@pytest.mark.thorough
 def test_clip_scores_are_those_of_the_files_and_their_captions(folders, report):
     folder, *_ = folders
     clip = load_clip(str(folder / "clip"), model="")
