@@ -108,7 +108,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tmp_path, own_images, bucket, fa
     resumed = train(config, workdir)
     assert all(np.array_equal(a, b) for a, b in zip(plain(whole), plain(resumed), strict=True))
     assert losses(workdir) == losses(tmp_path / "base")
-    assert re.search(rf"{workdir} .*\bstep 1\.", capsys.readouterr().out)
+    assert re.search(rf"{workdir} .*\bstep 1 of 2\.", capsys.readouterr().out)
     kept = {name.removeprefix("runs/base/").split("/")[0] for name in objects if name.startswith("runs/base/")}
     assert kept == {"began.json", "checkpoints", "config.json", "metrics.jsonl", "previews", "run.html"}
     assert {name.split("/")[3] for name in objects if name.startswith("runs/base/checkpoints/")} == {"1", "2"}
