@@ -18,6 +18,7 @@ from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage.refusals import disk_error_code, explaining_disk
 from tests.data.part_sources import draw, encode, parts
+from tests.tiers import thorough_except
 
 FULL = "No space left on device"
 
@@ -26,7 +27,6 @@ import subprocess, sys
 from pathlib import Path
 from imagen_jax.errors import UserError
 from tests.data.test_full_disks import MAKERS, contents_of
-from tests.tiers import thorough_except
 
 make, disk, images = MAKERS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
 mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from imagen_jax.runtime.exit_status import ExitStatus
+from tests.tiers import named_cases
 
 PROGRAM = """
 import hashlib, sys, time
@@ -140,7 +141,6 @@ def test_a_process_that_ignores_it_from_its_start_keeps_ignoring_it():
 
 IN_A_PROGRAM = """
 import signal
-from tests.tiers import named_cases
 
 def interrupted(steps):
     try:

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
+from tests.tiers import named_cases, thorough_except
+
 PROGRAM = """
 import os, sys
 from pathlib import Path
 from imagen_jax.runtime.main import run_main
 from imagen_jax.errors import UserError
 from tqdm import tqdm
-from tests.tiers import named_cases, thorough_except
 
 def main():
     with open("file", "w") as file:
