@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from imagen_jax.array_types import Denoiser, Images, PerExample
+from imagen_jax.array_types import Denoiser, PerExample, Samples
 from imagen_jax.data.sources.sources import list_images
 from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import SCHEDULES, cosine
@@ -56,7 +56,7 @@ def plot_schedules(file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
     for name, schedule in SCHEDULES.items():
         log_snr = schedule(time)
-        alpha, sigma = (np.ravel(scale) for scale in signal_and_noise_scale(log_snr))
+        alpha, sigma = (np.ravel(scale) for scale in signal_and_noise_scale(log_snr, time[:, None]))
         # The two cosine schedules are almost the same curve.
         style = {"linewidth": 4.0 if name == "cosine" else 1.5}
         (line,) = left.plot(time, log_snr, label=name, **style)
@@ -112,14 +112,14 @@ def plot_paths(file: Path) -> None:
 
 def density_of(values: jax.Array, log_snr: jax.Array) -> jax.Array:
     """Returns the density of the noisy pixel at ``values``, up to a constant."""
-    alpha, sigma = (scale.ravel() for scale in signal_and_noise_scale(log_snr[None]))
+    alpha, sigma = (scale.ravel() for scale in signal_and_noise_scale(log_snr[None], jnp.zeros((1, 1))))
     deviation = jnp.sqrt(jnp.square(alpha * DEVIATION) + jnp.square(sigma))
     return sum(jnp.exp(-0.5 * jnp.square((values - alpha * mode) / deviation)) / deviation for mode in MODES)
 
 
-def denoise_exactly(noisy: Images, log_snr: PerExample) -> Images:
+def denoise_exactly(noisy: Samples, log_snr: PerExample) -> Samples:
     """Returns the mean of the clean pixel, given the noisy one: each mode's own mean, weighted by its probability."""
-    alpha, sigma = signal_and_noise_scale(log_snr)
+    alpha, sigma = signal_and_noise_scale(log_snr, noisy)
     modes = jnp.asarray(MODES).reshape(1, 1, 1, -1)
     variance = jnp.square(alpha * DEVIATION) + jnp.square(sigma)
     probability = jax.nn.softmax(-0.5 * jnp.square(noisy - alpha * modes) / variance, axis=-1)

@@ -11,6 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
+Samples = Float[Array, "batch _ ..."]
+"""What is diffused: images, vectors ``(batch, d)``, or arrays of any rank of at least 2; the batch axis comes first.
+
+Functions of two samples of different shapes raise ``ValueError``, see ``diffusion.process.check_same_shape``.
+"""
+
 Images = Float[Array, "batch height width channels"]
 """Images, NHWC, in [-1, 1] when clean."""
 
@@ -65,31 +71,31 @@ class LowResolution(NamedTuple):
 
     Attributes:
         image: low-resolution images ``(batch, low_height, low_width, channels)``, already noised to ``log_snr``.
-        log_snr: noise level ``(batch,)``. The network receives it as log-SNR or as the number of a discrete step; see
-            ``cascade.stage.NOISE_CONDITIONING``.
+        log_snr: noise level ``(batch,)``; None for clean images, before augmentation. The network receives it as
+            log-SNR or as the number of a discrete step; see ``cascade.stage.NOISE_CONDITIONING``.
     """
 
     image: SmallImages
-    log_snr: PerExample
+    log_snr: PerExample | None = None
 
 
-class ImageWithVariance(NamedTuple):
+class EstimateWithVariance(NamedTuple):
     """The output of a denoiser whose network learns its variance.
 
     Attributes:
-        image: estimate of the clean images.
-        gamma: interpolation weight between the bounds of the next step's variance, in the shape of ``image``. The
+        clean: estimate of the clean samples.
+        gamma: interpolation weight between the bounds of the next step's variance, in the shape of ``clean``. The
             scale is logarithmic: 0 is the lower bound, 1 the upper bound (Nichol & Dhariwal 2021, equation 15).
     """
 
-    image: Images
-    gamma: Images
+    clean: Samples
+    gamma: Samples
 
 
-Estimate = Images | ImageWithVariance
+Estimate = Samples | EstimateWithVariance
 
-Denoiser = Callable[[Images, PerExample], Estimate]
-"""``denoise(noisy, log_snr) -> clean``: estimates the clean images from noisy ones.
+Denoiser = Callable[[Samples, PerExample], Estimate]
+"""``denoise(noisy, log_snr) -> clean``: estimates the clean samples from noisy ones.
 
 Samplers accept any such function: a network, with or without guidance and thresholding, or an oracle in a test.
 """

@@ -20,6 +20,7 @@ from imagen_jax.evaluation.protocols.deviations import PROTOCOLS, overrides_of
 from imagen_jax.evaluation.protocols.requests import Wanted, check_wanted, make_request, open_data
 from imagen_jax.evaluation.protocols.runs import run_evaluation
 from imagen_jax.evaluation.protocols.sampled_images import StepBar
+from imagen_jax.models import Network
 from imagen_jax.pretrained import find_stages
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, to_path
@@ -33,6 +34,7 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     text_encoder: str | Path | None = None,
+    network: type[Network] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluates a cascade, for notebooks and programs: samples images, measures them, and writes a report.
@@ -46,6 +48,7 @@ def evaluate(
         overrides: values of keys of ``config.sampling``, which override the protocol's; see ``load_cascade``.
         batch_size: max number of images sampled at once.
         text_encoder: folder of the text encoder, if not where training found it; see ``load_cascade``.
+        network: the class of a network of your own, as ``train`` took it; see ``load_cascade``.
         **options: attributes of ``Wanted``, such as ``samples=128`` or ``protocol="imagen"``; by default the protocol
             ``training_captions``.
 
@@ -58,7 +61,7 @@ def evaluate(
     wanted = read_options(wanted, options)
     if wanted.protocol == "drawbench":
         raise UserError("drawbench has no metrics: run imagen-jax evaluate --protocol=drawbench for its images")
-    plan = plan_protocol(stages, wanted.protocol, overrides or {}, text_encoder=text_encoder)
+    plan = plan_protocol(stages, wanted.protocol, overrides or {}, text_encoder=text_encoder, network=network)
     plan.check_effects(overrides or {})
     check_wanted(wanted)
     out = to_path(out)
@@ -76,7 +79,7 @@ def read_options(wanted: Wanted | None, options: Mapping[str, Any]) -> Wanted:
     Raises:
         UserError: an option is unknown, or there are both a request and options.
     """
-    own = ("stages", "out", "wanted", "overrides", "batch_size", "text_encoder")
+    own = ("stages", "out", "wanted", "overrides", "batch_size", "text_encoder", "network")
     known = [one.name for one in fields(Wanted)]
     check_names(options, [*known, *own], "option of evaluate()")
     if wanted is not None and options:
@@ -90,6 +93,7 @@ def plan_protocol(
     overrides: Mapping[str, Any],
     dtype: str | None = None,
     text_encoder: str | Path | None = None,
+    network: type[Network] | None = None,
 ) -> CascadePlan:
     """Plans a cascade with the settings of a protocol. The user's overrides take precedence.
 
@@ -98,6 +102,6 @@ def plan_protocol(
     """
     folders = find_stages(stages)
     settings = {**overrides_of(lookup(PROTOCOLS, protocol, "protocol"), len(folders)), **overrides}
-    plan = plan_cascade(folders, settings, dtype, text_encoder)
+    plan = plan_cascade(folders, settings, dtype, text_encoder, network)
     plan.check_images()
     return plan

@@ -29,6 +29,7 @@ from imagen_jax.cascade.classifier import GuidancePlan, load_planned_guidance, p
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import check_classifier, plan_cascade
 from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
@@ -148,7 +149,7 @@ def main() -> None:
     requests = list_requests(read_all_prompts())
     edit = read_edit()
     overrides = sampling_flags.read_overrides()
-    plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder())
+    plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
     plan.check_effects(overrides)
     plan.check_encoders()

@@ -7,7 +7,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from imagen_jax import train
-from imagen_jax.cascade.compiled_training import Training
+from imagen_jax.training.compiled_training import Training
 
 IN_THE_PROGRAM = ("network", "stage", "text", "optimizer", "mesh", "seed", "training")
 NOT_IN_IT = {
@@ -50,12 +50,12 @@ def compiling_once(trainings):
     """
     make_training = train.make_training
 
-    def make(config, stage):
-        known = {name: value for name, value in config.to_dict().items() if name in IN_THE_PROGRAM}
+    def make(task):
+        known = {name: value for name, value in task.saved.items() if name in IN_THE_PROGRAM}
         known["training"] = {name: value for name, value in known["training"].items() if name not in NOT_IN_IT}
         program = json.dumps(known, sort_keys=True)
         if program not in trainings:
-            trainings[program] = CompiledOnce(*make_training(config, stage))
+            trainings[program] = CompiledOnce(*make_training(task))
         return trainings[program]
 
     return make

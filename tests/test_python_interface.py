@@ -18,6 +18,7 @@ from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.edits import Edit
 from imagen_jax.cascade.experiment import read_classifier_experiment, read_experiment
 from imagen_jax.cascade.requests import ImageRequest, requests_of
+from imagen_jax.cascade.sampling_settings import make_settings
 from imagen_jax.cascade.settings import SETTINGS
 from imagen_jax.config.reading import key_types
 from imagen_jax.config.sections import SECTIONS
@@ -147,7 +148,7 @@ def test_every_key_of_our_configs_is_known():
 def test_a_key_of_a_stage_that_nothing_reads_is_refused(workdirs):
     config = loading.plan_stage(workdirs[0]).config.sampling.to_dict()
     with pytest.raises(UserError, match=r"'guidnace'.*'guidance'"):
-        loading.make_settings(config | {"guidnace": 3.0})
+        make_settings(config | {"guidnace": 3.0})
 
 
 def test_an_option_is_given_once():

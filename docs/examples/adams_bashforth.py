@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from imagen_jax.array_types import Images
-from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.array_types import Samples
+from imagen_jax.diffusion.process import expand, noise_from_clean, signal_and_noise_scale
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.step_rules import StepRule
 
@@ -20,31 +20,31 @@ class LastSlope(NamedTuple):
     """What a step remembers for the next one.
 
     Attributes:
-        noise: the estimated noise ε̂, in the shape of the images.
-        ratio: σ̃ of that step, ``(batch, 1, 1, 1)``; infinite before the first.
+        noise: the estimated noise ε̂, in the shape of the samples.
+        ratio: σ̃ of that step, ``(batch, 1, …)``; infinite before the first.
     """
 
-    noise: Images
-    ratio: Images
+    noise: Samples
+    ratio: Samples
 
 
-def start(noisy: Images) -> LastSlope:
+def start(noisy: Samples) -> LastSlope:
     """Returns the memory before the first step, in which no slope has weight."""
-    return LastSlope(jnp.zeros_like(noisy), jnp.full((len(noisy), 1, 1, 1), jnp.inf))
+    return LastSlope(jnp.zeros_like(noisy), expand(jnp.full(len(noisy), jnp.inf), noisy))
 
 
 def adams_bashforth() -> StepRule:
     """Makes the rule of equation (1): deterministic, one denoiser call a step."""
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, _ = split_estimate(denoise(noisy, log_snr))
-        slope = noise_from_image(image, noisy, log_snr)
-        alpha, sigma = signal_and_noise_scale(log_snr)
-        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
+        clean, _ = split_estimate(denoise(noisy, log_snr))
+        slope = noise_from_clean(clean, noisy, log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
         ratio = sigma / alpha
         height = next_sigma / next_alpha - ratio
         bend = height / (2.0 * (ratio - memory.ratio)) * (slope - memory.noise)
-        ddim_step = next_alpha * image + next_sigma * slope
+        ddim_step = next_alpha * clean + next_sigma * slope
         return ddim_step + next_alpha * height * bend, LastSlope(slope, ratio)
 
     return StepRule("Adams-Bashforth (order 2)", start, step)

@@ -13,49 +13,39 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from imagen_jax.array_types import Images, Keys, Text
+from imagen_jax.array_types import Samples
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.loading import TrainedStage, load_encoder_of, load_params
 from imagen_jax.cascade.plans import (
-    NULL_CAPTIONS,
     CascadePlan,
     check_classifier,
     check_effects,
     check_images,
-    make_sampling_stages,
     plan_cascade,
+    stages_with,
 )
+from imagen_jax.cascade.request_inputs import RequestInputs
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.sampling_programs import Programs
 from imagen_jax.cascade.sampling_progress import show_steps
 from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one, refuse_sizes
 from imagen_jax.cascade.stage import parameter_axes
-from imagen_jax.cascade.stage_sampler import (
-    Calls,
-    Inputs,
-    OnEstimate,
-    StageSampler,
-    keys_of_prompts,
-    make_draw_stage,
-    make_invert_stage,
-    starting_noise,
-    trajectory_of,
-)
-from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.cascade.stage_inputs import Inputs, hand_on, labels_of
+from imagen_jax.cascade.stage_sampler import OnEstimate, StageSampler, make_draw_stage, make_invert_stage, trajectory_of
+from imagen_jax.data.pixels import with_channels
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
+from imagen_jax.models import Network
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
-from imagen_jax.sampling.edits import Known, interpolate, mix_texts
 from imagen_jax.sampling.guidance import ClassifierGuidance
-from imagen_jax.sampling.sampler import OnStep, fold_into_each
+from imagen_jax.sampling.sampler import OnStep
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_state
 from imagen_jax.storage.paths import Path, to_path
@@ -72,7 +62,7 @@ class Cascade:
 
     Attributes:
         trained: the stages, base first. Their parameters stay on the host, and are on the devices only while sampling.
-        encoder: the text encoder that the stages were trained with.
+        encoder: the text encoder that the stages were trained with; None if none has text.
         overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
         batch_size: max number of images sampled at once, rounded up to a multiple of the number of devices. Fewer
             requests give a smaller batch. The last of several batches is padded, so that all share one program.
@@ -82,7 +72,7 @@ class Cascade:
     """
 
     trained: Sequence[TrainedStage]
-    encoder: TextEncoder
+    encoder: TextEncoder | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     on_step: OnStep | None = None
@@ -99,14 +89,15 @@ class Cascade:
         # A batch must divide evenly over the devices.
         parts = num_batch_shards(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
+        self._inputs = RequestInputs(self.encoder)
         self._programs = Programs(MAX_TRAJECTORIES * len(self.trained))
-        self.stages = make_sampling_stages(self.trained, self.overrides)
+        self.stages = stages_with(self.trained, self.overrides)
         if self.classifier is not None:
             check_classifier(self.classifier.resolution, self.stages)
             for number, stage in enumerate(self.stages):
                 if stage.resolution == self.classifier.resolution:
                     settings = stage.settings._replace(classifier=self.classifier)
-                    self.stages[number] = stage._replace(settings=settings)
+                    self.stages[number] = replace(stage, settings=settings)
 
     @property
     def names(self) -> list[str]:
@@ -233,14 +224,18 @@ class Cascade:
         """Samples one batch, and yields each stage's images in turn."""
         placement = batch_placement(self.mesh, len(requests))
         images = edit.first_condition(self.stages[0].low_resolution, len(requests))
+        images = None if images is None else with_channels(images, self.stages[0].shape[-1])
         for number, one in enumerate(self.trained):
-            inputs = self.inputs(number, requests, seed, negative_prompt, edit)._replace(low=images)
+            inputs = hand_on(self.inputs(number, requests, seed, negative_prompt, edit), images)
             with jax.set_mesh(self.mesh):
                 params = jax.device_put(one.params, self._placements[number])
                 inputs = jax.device_put(inputs, placement)
                 if edit.invert is not None:
-                    caption = jax.device_put(self._encode(one, [edit.invert] * len(requests)), placement)
-                    inverted = self._run(number, edit, make_invert_stage, params, inputs._replace(text=caption))
+                    captions = [edit.invert] * len(requests)
+                    of_caption = self._inputs.encode(one.stage, captions), labels_of(one.stage, captions)
+                    text, label = jax.device_put(of_caption, placement)
+                    of_image = inputs._replace(conditions=inputs.conditions._replace(text=text, label=label))
+                    inverted = self._run(number, edit, make_invert_stage, params, of_image)
                     inputs = inputs._replace(start=inverted)
                 images = self._run(number, edit, make_draw_stage, params, inputs)
             yield np.asarray(images)
@@ -262,29 +257,14 @@ class Cascade:
             negative_prompt: text that guidance uses instead of the null prompt.
             edit: an image to start from or to keep in part.
         """
-        one, stage = self.trained[number], self.stages[number]
-        shares = jnp.asarray([request.share for request in requests], jnp.float32)
-        keys = fold_into_each(keys_of_requests(requests, seed), number)
-        text = self._encode(one, [edit.prompt_of(request.prompt, number) for request in requests])
-        if any(request.to_prompt is not None for request in requests):
-            second = self._encode(
-                one, [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
-            )
-            text = mix_texts(text, second, shares)
-        start = None
-        if any(request.to_seed is not None for request in requests):
-            to_keys = fold_into_each(keys_of_requests(requests, seed, to=True), number)
-            noises = [starting_noise(each, stage.resolution) for each in (keys, to_keys)]
-            start = interpolate(noises[0], noises[1], shares)
-        image, known = edit.images(stage.resolution, len(requests))
-        negative = self._encode_negative(one, text, negative_prompt)
-        return Inputs(text, negative, keys, None, image, start, None if known is None else Known(*known))
+        trained, stage = self.trained[number], self.stages[number]
+        return self._inputs.make(trained, stage, number, requests, seed, negative_prompt, edit)
 
-    def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Images:
+    def _run(self, number: int, edit: Edit, make: Callable[..., Any], params: Any, inputs: Inputs) -> Samples:
         """Runs a stage on a batch. Compiles once per trajectory and batch size, and frees the compiler's memory."""
 
         def compile_first() -> Any:
-            program = make(self.stages[number], Calls(self.on_step, self.on_estimate), edit.make_trajectory)
+            program = make(self.stages[number], self.on_step, self.on_estimate, edit.make_trajectory)
             what = " (inversion)" if make is make_invert_stage else ""
             with compiling(f"{to_path(self.names[number]).name}{what}, {self.stages[number].resolution} px"):
                 program.lower(params, inputs).compile()
@@ -306,36 +286,6 @@ class Cascade:
             for one in self.trained
         ]
 
-    def _encode(self, one: TrainedStage, captions: Sequence[str]) -> Text:
-        return self._encode_all(tuple(captions), one.stage.text_length)
-
-    @functools.cached_property
-    def _encode_all(self) -> Callable[[tuple[str, ...], int], Text]:
-        # All stages use the same captions for a batch, so their embeddings are cached.
-        return functools.lru_cache(maxsize=4)(self.encoder.encode)
-
-    def _encode_negative(self, one: TrainedStage, text: Text, negative_prompt: str | None) -> Text:
-        """Returns the embeddings of the negative prompt, or of the null prompt where there is none."""
-        caption = NULL_CAPTIONS[one.config.text.null] if negative_prompt is None else negative_prompt
-        if caption is None:
-            return null_text(text)
-        # All examples share this caption. It is encoded once, because encoding may cost more than sampling.
-        count = text.mask.shape[0]
-        return jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self._encode(one, [caption]))
-
-
-def keys_of_requests(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
-    """Returns one key per image: from ``seed``, or with ``to`` from each request's ``to_seed`` where it has one."""
-    prompts, indices = [request.prompt for request in requests], [request.index for request in requests]
-    if not to:
-        return keys_of_prompts(seed, prompts, indices)
-    seeds = [seed if request.to_seed is None else request.to_seed for request in requests]
-    keys = [
-        keys_of_prompts(its_seed, [request.prompt], [request.index])
-        for its_seed, request in zip(seeds, requests, strict=True)
-    ]
-    return jnp.concatenate(keys)
-
 
 @names_its_arguments
 def load_cascade(
@@ -346,6 +296,7 @@ def load_cascade(
     dtype: str | None = None,
     classifier: ClassifierGuidance | None = None,
     text_encoder: str | Path | None = None,
+    network: type[Network] | None = None,
 ) -> Cascade:
     """Loads a cascade from the folders of its stages, base first.
 
@@ -358,13 +309,14 @@ def load_cascade(
         dtype: compute dtype of the networks, "float32" or "bfloat16"; None means that of each stage's config.
         classifier: additional guidance for the stages of its resolution, from ``classifier.load_guidance``.
         text_encoder: folder of the stages' T5, if it has moved since training.
+        network: the class of the network of those stages whose configs name one of your own, as ``train`` took it.
 
     Raises:
         UserError: there are no stages, a folder has no usable stage, the resolutions of consecutive stages do not
             match, a setting is wrong, the text encoders differ, or the weights are missing or damaged. Everything
             except the weights is checked before any weights are read.
     """
-    plan = plan_cascade(stages, overrides, dtype, text_encoder)
+    plan = plan_cascade(stages, overrides, dtype, text_encoder, network)
     if classifier is not None:
         check_classifier(classifier.resolution, plan.sampling)
     return load_planned(plan, batch_size, on_step, classifier)
@@ -389,12 +341,13 @@ def load_planned(
             stages' encoders differ.
     """
     at_least_one("batch_size", batch_size)
-    encoders = [load_encoder_of(one) for one in plan.stages]
-    if len({encoder.name for encoder in encoders}) > 1:
-        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in zip(plan.names, encoders, strict=True))
+    encoders = {one.name: load_encoder_of(one) for one in plan.stages if one.stage.text_length}
+    if len({encoder.name for encoder in encoders.values()}) > 1:
+        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in encoders.items())
         raise UserError(
             f"the stages were trained with different text encoders: {listed}. Sample stages that share one, "
             "or import the stages of DeepFloyd IF with the same --text_encoder and --text_dtype"
         )
     trained = [load_params(one) for one in plan.stages]
-    return Cascade(trained, encoders[0], plan.overrides, batch_size, on_step, classifier=classifier)
+    encoder = next(iter(encoders.values()), None)
+    return Cascade(trained, encoder, plan.overrides, batch_size, on_step, classifier=classifier)

@@ -24,6 +24,7 @@ from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_save
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.stage import Params, abstract_params, build_stage
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.models import Network
 from imagen_jax.storage.paths import Path, absolute, checksum_of, write_whole, writing
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
@@ -118,13 +119,18 @@ def read_config(source: Path, choices: ImportChoices = NO_CHOICES) -> ModelConfi
     return config if choices.dtype is None else config.with_network(dtype=choices.dtype)
 
 
-def read_params(source: Path, config: ModelConfig) -> dict:
+def read_params(source: Path, config: ModelConfig, network: type[Network] | None = None) -> dict:
     """Reads the parameters in the folder.
+
+    Args:
+        source: the folder.
+        config: the stage's config.
+        network: the class of its network, if the config names one of the user's own.
 
     Raises:
         UserError: the file is damaged or does not match the config; names file and tensor.
     """
-    shapes = flatten_shapes(abstract_params(build_stage(config)))
+    shapes = flatten_shapes(abstract_params(build_stage(config, network)))
     names = {path: path for path in shapes}
     return import_weights("stage's", SafetensorsFolder(source), shapes, names, turn=lambda path, tensor, shape: tensor)
 

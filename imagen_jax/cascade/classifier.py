@@ -12,46 +12,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from imagen_jax.array_types import Images, PerExample, RandomKey, Scalar
-from imagen_jax.cascade.stage import build
+from imagen_jax.cascade.network import build
 from imagen_jax.config.reading import read_section
 from imagen_jax.config.sections import ClassifierConfig
-from imagen_jax.data.sources.openmoji_groups import GROUPS, group_of
-from imagen_jax.diffusion.loss import sample_times
+from imagen_jax.data.classes import CLASSES, NO_CLASS, Classes
+from imagen_jax.diffusion.loss import sample_quantiles
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models.noise_classifier import NoiseClassifier
 from imagen_jax.sampling.guidance import MAX_GUIDANCE, ClassifierGuidance
-from imagen_jax.sharding.axes import remove_logical_axes
+from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.workdir import read_config, require_sections
 
 Params = Any
-
-NO_CLASS = -1
-"""The label of an image without a class; the loss ignores such images."""
-
-
-class Classes(NamedTuple):
-    """The classes of a data set's images.
-
-    Attributes:
-        names: class names; a label is an index into them.
-        class_of: ``class_of(key)``: the class of the image with this key, or None if it has no class.
-    """
-
-    names: tuple[str, ...]
-    class_of: Callable[[str], str | None]
-
-    def label_of(self, key: str) -> int:
-        """Returns the label of the image with this key; ``NO_CLASS`` if it has no class."""
-        name = self.class_of(key)
-        return NO_CLASS if name is None else self.names.index(name)
-
-
-CLASSES = {"openmoji_groups": Classes(GROUPS, group_of)}
-"""Valid values of ``classifier.classes``."""
 
 
 class LabelledImages(NamedTuple):
@@ -94,10 +70,20 @@ def build_classifier(config: ClassifierConfig) -> Classifier:
     return Classifier(network, classes, config.resolution, schedule)
 
 
+def make_labelled_params(classifier: Classifier, key: RandomKey) -> Any:
+    """Returns random initial parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
+    images = jnp.zeros((1, classifier.resolution, classifier.resolution, 3))
+    return classifier.network.init(key, images, jnp.zeros((1,)))["params"]
+
+
 def initial_params(classifier: Classifier, key: RandomKey) -> Params:
     """Returns random initial parameters."""
-    images = jnp.zeros((1, classifier.resolution, classifier.resolution, 3))
-    return remove_logical_axes(classifier.network.init(key, images, jnp.zeros((1,)))["params"])
+    return remove_logical_axes(make_labelled_params(classifier, key))
+
+
+def parameter_axes(classifier: Classifier) -> Any:
+    """Returns the logical axis names of each parameter (``sharding.axes``); None for a vector, which has none."""
+    return axes_of(jax.eval_shape(lambda: make_labelled_params(classifier, jax.random.key(0))))
 
 
 def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, RandomKey], Scalar]:
@@ -106,7 +92,7 @@ def make_loss(classifier: Classifier) -> Callable[[Params, LabelledImages, Rando
 
     def loss(params: Params, batch: LabelledImages, key: RandomKey) -> Scalar:
         time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        log_snr = classifier.schedule(sample_times(time_key, batch.image.shape[0], stratified=True))
+        log_snr = classifier.schedule(sample_quantiles(time_key, batch.image.shape[0], stratified=True))
         noisy = add_noise(batch.image, jax.random.normal(noise_key, batch.image.shape), log_snr)
         logits = apply({"params": params}, noisy, log_snr, train=True, rngs={"dropout": dropout_key})
         has_class = batch.label != NO_CLASS

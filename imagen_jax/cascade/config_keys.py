@@ -15,6 +15,24 @@ PRECONDITIONS = (
         "--config.training.min_snr_gamma has no effect without --config.training.weighting=min_snr: set both",
     ),
     Precondition(
+        key("training.sigmoid_bias"),
+        lambda given: given.config.training.weighting == "sigmoid",
+        "--config.training.sigmoid_bias has no effect without --config.training.weighting=sigmoid: set both",
+    ),
+    *(
+        Precondition(
+            key(f"training.{name}"),
+            lambda given: given.config.training.noise_levels != "times",
+            f"--config.training.{name} has no effect at --config.training.noise_levels=times: set both",
+        )
+        for name in ("noise_mean", "noise_deviation")
+    ),
+    Precondition(
+        key("training.time_exponent"),
+        lambda given: given.config.training.noise_levels == "times",
+        "--config.training.time_exponent has no effect unless --config.training.noise_levels=times: leave one out",
+    ),
+    Precondition(
         key("training.max_rewinds"),
         lambda given: given.config.training.on_nonfinite == "rewind",
         "--config.training.max_rewinds has no effect without --config.training.on_nonfinite=rewind: set both",

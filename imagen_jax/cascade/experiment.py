@@ -108,6 +108,7 @@ class ClassifierExperiment:
         classifier: the classifier.
         training: the training.
         optimizer: the optimizer.
+        mesh: the mesh of devices.
         given: the config as plain mappings, to save with the run.
     """
 
@@ -116,6 +117,7 @@ class ClassifierExperiment:
     classifier: ClassifierConfig
     training: LoopConfig
     optimizer: OptimizerConfig
+    mesh: MeshConfig
     given: Mapping[str, Any]
 
 

@@ -32,8 +32,9 @@ LABEL_LINES = 2
 MAX_SLUG_LENGTH = 60
 
 
-def to_pixels(images: Float[np.ndarray, "*batch height width 3"]) -> UInt8[np.ndarray, "*batch height width 3"]:
-    """Converts images in [-1, 1] to 8-bit pixels, rounded to the nearest; values outside are clipped."""
+def to_pixels(images: Float[np.ndarray, "*batch height width channels"]) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Converts images in [-1, 1] to 8-bit RGB, rounded to the nearest; values outside are clipped. Grey becomes RGB."""
+    images = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
     return np.floor(np.clip((images + 1.0) * 127.5, 0.0, 255.0) + 0.5).astype(np.uint8)
 
 

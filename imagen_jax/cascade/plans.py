@@ -10,17 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.cascade.edits import NO_EDIT, Edit
-from imagen_jax.cascade.loading import (
-    StagePlan,
-    TrainedStage,
-    check_encoder_is_there,
-    make_sampling_stage,
-    make_settings,
-    plan_stage,
-)
+from imagen_jax.cascade.loading import StagePlan, TrainedStage, plan_stage
 from imagen_jax.cascade.settings import pick_for_stage
-from imagen_jax.cascade.stage_sampler import SamplingStage, check_invertible, check_order
+from imagen_jax.cascade.stage import Stage, with_settings
+from imagen_jax.cascade.stage_sampler import check_invertible, check_order
+from imagen_jax.cascade.text_encoder import check_encoder_is_there
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.models import Network
 from imagen_jax.pretrained import USUAL, find_stages
 from imagen_jax.runtime.preconditions import Precondition, check_preconditions
 from imagen_jax.storage.paths import Path
@@ -59,7 +55,7 @@ class CascadePlan(NamedTuple):
 
     stages: Sequence[StagePlan]
     overrides: Mapping[str, Any]
-    sampling: Sequence[SamplingStage]
+    sampling: Sequence[Stage]
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +69,7 @@ class CascadePlan(NamedTuple):
             UserError: a setting is unknown, or its value has the wrong type or is out of range.
         """
         together = {**self.overrides, **overrides}
-        return self._replace(overrides=together, sampling=make_sampling_stages(self.stages, together))
+        return self._replace(overrides=together, sampling=stages_with(self.stages, together))
 
     def check_encoders(self) -> None:
         """Checks that the files of the stages' text encoders are on this machine, without reading them.
@@ -82,7 +78,8 @@ class CascadePlan(NamedTuple):
             UserError: they are not.
         """
         for one in self.stages:
-            check_encoder_is_there(one.config.text, one.name)
+            if one.stage.text_length:
+                check_encoder_is_there(one.config.text, one.name)
 
     def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
         """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.
@@ -106,6 +103,7 @@ def plan_cascade(
     overrides: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     text_encoder: str | Path | None = None,
+    network: type[Network] | None = None,
 ) -> CascadePlan:
     """Reads the configs of a cascade's stages, and checks them and the sampling settings.
 
@@ -115,6 +113,7 @@ def plan_cascade(
         overrides: values for keys of ``config.sampling``: one value for all stages, or a list with one per stage.
         dtype: compute dtype of the networks, "float32" or "bfloat16"; None means that of each stage's config.
         text_encoder: folder of the stages' T5, if it has moved since training.
+        network: the class of the network of those stages whose configs name one of the user's own.
 
     Raises:
         UserError: there are no stages, a folder has no stage, the resolutions of consecutive stages do not match, or a
@@ -128,15 +127,13 @@ def plan_cascade(
     overrides = {} if overrides is None else overrides
     if not isinstance(overrides, Mapping):
         raise UserError(f"overrides must map names of settings to values, as in {{'steps': 32}}, not {overrides!r}")
-    plans = [plan_stage(folder, dtype, text_encoder) for folder in find_stages(stages)]
+    plans = [plan_stage(folder, dtype, text_encoder, network) for folder in find_stages(stages)]
     check_order([one.stage for one in plans], [one.name for one in plans], has_image=True)
-    return CascadePlan(plans, dict(overrides), make_sampling_stages(plans, overrides))
+    return CascadePlan(plans, dict(overrides), stages_with(plans, overrides))
 
 
-def make_sampling_stages(
-    stages: Sequence[StagePlan | TrainedStage], overrides: Mapping[str, Any]
-) -> list[SamplingStage]:
-    """Combines each stage with the sampling settings of its config and the overrides.
+def stages_with(stages: Sequence[StagePlan | TrainedStage], overrides: Mapping[str, Any]) -> list[Stage]:
+    """Returns the stages with the sampling settings of their configs and the overrides.
 
     Raises:
         UserError: a setting is unknown, or its value has the wrong type or is out of range.
@@ -145,11 +142,11 @@ def make_sampling_stages(
     for number, one in enumerate(stages):
         lookup(NULL_CAPTIONS, one.config.text.null, "text.null")
         picked = pick_for_stage(overrides, number, len(stages))
-        sampling.append(make_sampling_stage(one.stage, make_settings(one.config.sampling.to_dict() | picked)))
+        sampling.append(with_settings(one.stage, one.config.sampling.to_dict() | picked))
     return sampling
 
 
-def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
+def check_classifier(resolution: int, stages: Sequence[Stage]) -> None:
     """Checks that at least one stage has the classifier's resolution.
 
     Raises:
@@ -164,7 +161,7 @@ def check_classifier(resolution: int, stages: Sequence[SamplingStage]) -> None:
 
 
 def check_images(
-    stages: Sequence[SamplingStage], names: Sequence[str], edit: Edit = NO_EDIT, negative_prompt: str | None = None
+    stages: Sequence[Stage], names: Sequence[str], edit: Edit = NO_EDIT, negative_prompt: str | None = None
 ) -> None:
     """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.
 

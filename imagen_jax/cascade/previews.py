@@ -16,19 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from imagen_jax.array_types import Images, SmallImages, Text
+from imagen_jax.array_types import Images, Samples, SmallImages
 from imagen_jax.cascade.experiment import Experiment
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
-from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
-from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
-from imagen_jax.config.sections import SamplingConfig
+from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_captions, to_host
+from imagen_jax.cascade.stage_sampler import make_draw_stage
+from imagen_jax.data.classes import CLASSES
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import load_split, read_captions, read_manifest
 from imagen_jax.data.transforms import make_super_resolution_example
-from imagen_jax.diffusion.null_text import null_text
-from imagen_jax.encoders.embedding_store import Embeddings, pad_text
-from imagen_jax.errors import UserError
+from imagen_jax.encoders.embedding_store import Embeddings
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import replicated
@@ -86,6 +85,8 @@ def choose_prompts(config: Experiment, folder: Path) -> tuple[str, ...]:
     Raises:
         UserError: the data set has no captions.
     """
+    if not config.stage.text and config.training.preview_every > 0 and config.stage.low_resolution is None:
+        return choose_classes(config)
     if not needs_prompts(config):
         return config.preview.prompts
     images = itertools.islice(read_captions(folder, "train"), CAPTIONS_READ)
@@ -100,39 +101,51 @@ def choose_prompts(config: Experiment, folder: Path) -> tuple[str, ...]:
     return tuple(captions[generator.choice(part)] for part in parts)
 
 
+def choose_classes(config: Experiment) -> tuple[str, ...]:
+    """Returns the prompts of a base without text: classes, or empty ones if it is told nothing.
+
+    Raises:
+        UserError: a prompt of the config is no class.
+    """
+    if not config.stage.classes:
+        return ("",) * PROMPTS
+    names = lookup(CLASSES, config.stage.classes, "stage.classes").names
+    for prompt in config.preview.prompts:
+        if prompt not in names:
+            raise UserError(
+                f"config.preview.prompts has {prompt!r}, and the prompts of a stage without text are classes, such as "
+                f"{names[0]!r}: set it to classes, or to () for the first ones"
+            )
+    return config.preview.prompts or tuple(names[:PROMPTS])
+
+
 def make_preview(
-    sampling: SamplingConfig,
     prompts: Sequence[str],
     seed: int,
     stage: Stage,
     folder: Path,
-    store: Embeddings,
+    store: Embeddings | None,
     workdir: Path,
 ) -> Callable[[int, StepInfo], None]:
     """Makes the hook that samples with the averaged parameters and writes ``previews/<step>.png``.
 
     Args:
-        sampling: the settings of sampling.
         prompts: the prompts of a base.
         seed: seed of the noise.
         stage: the stage.
         folder: the prepared data set, for the images that a super-resolution stage enlarges.
-        store: embeddings of the data set's captions and the preview's prompts.
+        store: embeddings of the data set's captions and the preview's prompts; None for a stage without text.
         workdir: the run's folder.
     """
-    settings = make_settings(sampling.to_dict())
-    sample = make_draw_stage(make_sampling_stage(stage, settings))
+    sample = make_draw_stage(stage)
     small: SmallImages | None = None
     captions, original = list(prompts), None
     if stage.low_resolution is not None:
-        captions, small, original = first_examples(folder, stage.low_resolution, stage.resolution)
-    text: Text = jax.tree.map(jnp.asarray, pad_text(store.lookup(captions, stage.text_length), stage.text_length))
-    keys = keys_of_prompts(seed, captions, [0] * len(captions))
-    here = jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
+        captions, small, original = first_examples(folder, stage)
+    here = to_host(inputs_of_captions(stage, store, captions, seed, small))
 
-    def sample_everywhere(params: Any, inputs: Any) -> Images:
-        text, no_text, numbers, small = inputs
-        return sample(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+    def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
+        return sample(params, from_host(inputs))
 
     programs: list[Callable[..., Any]] = []
 
@@ -149,7 +162,7 @@ def make_preview(
             grid = labelled_grid(to_pixels(samples), captions, 4)
         else:
             columns: list[Any] = [enlarge_pixels(small, stage.resolution), samples, original]
-            rows = np.stack(columns, axis=1).reshape(-1, *stage.image_shape)
+            rows = np.stack(columns, axis=1).reshape(-1, *stage.shape)
             labels = [label for caption in captions for label in (f"{stage.low_resolution} px", caption, "original")]
             grid = labelled_grid(to_pixels(rows), labels, len(columns))
         path = preview_path(workdir, number)
@@ -159,7 +172,7 @@ def make_preview(
     return preview
 
 
-def first_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[list[str], Images, Any]:
+def first_examples(folder: Path, stage: Stage) -> tuple[list[str], Images, Any]:
     """Returns captions, small images and originals of the first validation images, uncropped.
 
     If the validation split is empty, the first training images take its place, and a warning says so.
@@ -173,10 +186,18 @@ def first_examples(folder: Path, low_resolution: int, resolution: int) -> tuple[
         )
         split = "train"
     images = load_split(folder, split)
-    transform = make_super_resolution_example(low_resolution, resolution)
-    prepared = [transform.prepare(images[index]) for index in range(min(ENLARGED_EXAMPLES, len(images)))]
+    assert stage.low_resolution is not None
+    transform = make_super_resolution_example(stage.low_resolution, stage.resolution, channels=stage.shape[-1])
+    chosen = (images[index] for index in range(len(images)))
+    class_of = None if stage.classes is None or stage.text_length else stage.classes.class_of
+    if class_of is not None:
+        chosen = (image for image in chosen if class_of(image.key) is not None)
+    prepared = [transform.prepare(image) for image in itertools.islice(chosen, ENLARGED_EXAMPLES)]
+    if not prepared:
+        raise UserError(f"no image of {folder} has a class of config.stage.classes to preview: set preview_every=0")
     arrays = transform.finish(np.stack([image.pixels for image in prepared]))
-    return [image.captions[0] for image in prepared], jnp.asarray(arrays["low_res"]), arrays["image"]
+    captions = [image.captions[0] if class_of is None else class_of(image.key) or "" for image in prepared]
+    return captions, jnp.asarray(arrays["low_res"]), arrays["image"]
 
 
 def enlarge_pixels(image: SmallImages, resolution: int) -> Images:

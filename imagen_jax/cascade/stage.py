@@ -1,7 +1,8 @@
-"""Builds one stage of the cascade from its config, out of a network, a diffusion process and text.
+"""One diffusion model: what it is told, what it makes, and its network; for training and for sampling.
 
-    config -> Stage (network, schedule, prediction) -> loss of a batch, for training
-                                                    -> denoiser of a condition, for sampling
+    config -> Stage (network, shape, conditions, schedule, prediction, sampling settings)
+    conditions, parameters -> apply_network -> the loss of a batch (``stage_loss``), for training
+                                            -> make_denoiser, for sampling (``stage_sampler``)
 
 Lower-level modules take functions as arguments; this module makes those functions from the config, and an unknown key
 is an error that names the key.
@@ -9,73 +10,68 @@ is an error that names the key.
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from imagen_jax.array_types import (
-    DTYPES,
     Denoiser,
     Estimate,
-    Images,
-    ImageWithVariance,
+    EstimateWithVariance,
     LowResolution,
     PerExample,
     RandomKey,
-    Scalar,
+    Samples,
     SmallImages,
     Text,
 )
 from imagen_jax.cascade.experiment import ModelConfig, read_model
+from imagen_jax.cascade.network import build_network, twice
+from imagen_jax.cascade.sampling_settings import SamplingSettings, make_settings
 from imagen_jax.config.reading import Given
-from imagen_jax.config.sections import NetworkConfig, TextConfig, TrainingConfig
-from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, augment_for_training
-from imagen_jax.diffusion.loss import Weighting, denoising_losses, min_snr_weighting, uniform_weighting
-from imagen_jax.diffusion.null_text import drop_text
-from imagen_jax.diffusion.process import PREDICTIONS, Prediction
-from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, number_of_step
-from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
-from imagen_jax.encoders.encoder import TextEncoder, load_text_encoder
-from imagen_jax.errors import UserError, lookup, nearest_name
-from imagen_jax.models import NETWORKS, Network
-from imagen_jax.models.efficient_unet import EfficientUNet
-from imagen_jax.models.layers import NewFeatureMap
+from imagen_jax.data.classes import CLASSES, Classes
+from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, leave_small
+from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, in_float32
+from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
+from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
+from imagen_jax.diffusion.self_conditioning import self_condition
+from imagen_jax.errors import UserError, lookup
+from imagen_jax.models import Network
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 
 Params = Any
 
 Measure = Callable[[PerExample], PerExample]
 
-NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
-    "log_snr": lambda schedule: lambda log_snr: log_snr,
-    "timestep": number_of_step,
-}
-"""Noise conditioning of a network: the log-SNR, or the number of the discrete step (of 1000) with that log-SNR."""
-
-WEIGHTINGS: dict[str, Callable[[float], Weighting]] = {
-    "uniform": lambda gamma: uniform_weighting,
-    "min_snr": min_snr_weighting,
-}
-
 
 class Batch(NamedTuple):
     """A training batch of a stage.
 
     Attributes:
-        image: clean images at the stage's resolution, or crops of them, ``(batch, height, width, 3)``.
-        text: the encoded captions, in bfloat16 as stored.
-        low_resolution: the same images clean at the low resolution, for a super-resolution stage; None for a base.
+        clean: clean samples, ``(batch, *shape)``; or crops of images.
+        conditions: what the network is told, as stored: text in bfloat16, low-resolution images clean.
     """
 
-    image: Images
-    text: Text
-    low_resolution: SmallImages | None = None
+    clean: Samples
+    conditions: Conditions
 
 
-Losses = Callable[[Params, Batch, RandomKey], tuple[PerExample, PerExample]]
-"""``losses(params, batch, key) -> (loss, log-SNR)`` of each example of a training batch."""
+def itself(log_snr: PerExample) -> PerExample:
+    """Returns the log-SNR: the noise conditioning of most networks."""
+    return log_snr
+
+
+NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
+    "log_snr": lambda schedule: itself,
+    "timestep": number_of_step,
+}
+"""Noise conditioning of a network: the log-SNR, or the number of the discrete step (of 1000) with that log-SNR."""
+
+
+CHANNELS = 3
+"""The number of channels of images, unless a config says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,15 @@ class Stage:
     """One diffusion model of the cascade.
 
     Attributes:
-        network: the Linen module.
-        resolution: height and width of its images.
-        low_resolution: height and width of its condition; None for a base.
+        network: the network, a Linen module.
+        shape: shape of one sample: height, width and channels of an image, or ``(width,)`` of a vector.
+        settings: its sampling settings.
+        low_resolution: height and width of the image that it enlarges; None for a base.
+        text_length: number of tokens to which captions are padded; 0 for a stage without text.
+        text_width: width of the text encoder's embeddings.
+        text_vector: width of the vector of each caption; 0 for none.
+        image_vector: width of the vector of each image; 0 for none.
+        classes: the classes of its images; None for a stage that is told none.
         schedule: time to log-SNR.
         augmentation_schedule: augmentation level to log-SNR.
         prediction: the kind of the network's output, such as the noise.
@@ -93,88 +95,69 @@ class Stage:
         augmentation_measure: the same function for the low-resolution image and ``augmentation_schedule``.
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
         self_conditioned: whether the network also takes its own estimate, from a first pass.
-        text_length: number of tokens to which captions are padded.
-        text_width: width of the text encoder's embeddings.
+        value_range: the lowest and the highest value of clean samples; None for no limits.
     """
 
     network: Network
-    resolution: int
-    low_resolution: int | None
-    schedule: Schedule
-    augmentation_schedule: Schedule
-    prediction: Prediction
-    measure: Measure
-    augmentation_measure: Measure
-    enlarge: Enlarge
-    self_conditioned: bool
-    text_length: int
-    text_width: int
+    shape: tuple[int, ...]
+    settings: SamplingSettings
+    low_resolution: int | None = None
+    text_length: int = 0
+    text_width: int = 0
+    text_vector: int = 0
+    image_vector: int = 0
+    classes: Classes | None = None
+    schedule: Schedule = cosine
+    augmentation_schedule: Schedule = cosine
+    prediction: Prediction = PREDICTIONS["eps"]
+    measure: Measure = itself
+    augmentation_measure: Measure = itself
+    enlarge: Enlarge = leave_small
+    self_conditioned: bool = False
+    value_range: ValueRange | None = RANGE_OF_IMAGES
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one image: height, width, 3."""
-        return (self.resolution, self.resolution, 3)
+    def resolution(self) -> int:
+        """Height and width of its images; the length of its vectors."""
+        return self.shape[0]
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network outputs the variance, in as many channels again after those of the image."""
-        return self.network.out_channels == 2 * self.image_shape[-1]
+        """Whether the network outputs the variance, in as many channels again after those of the sample."""
+        return twice(self.network, self.shape[-1])
 
 
-def build(make: Callable[..., Any], fields: Mapping[str, Any], where: str, **extra: Any) -> Any:
-    """Calls ``make(**fields, **extra)``.
-
-    Raises:
-        UserError: ``make`` has no parameter for a key of ``fields``; names the key and the nearest parameter.
-    """
-    known = getattr(make, "__dataclass_fields__", None) or make.__annotations__
-    known = [name for name in known if name not in ("parent", "name", "return", *extra)]
-    for key in fields:
-        if key not in known:
-            raise UserError(f"unknown config key {where}.{key}{nearest_name(key, known)}")
-    return make(**fields, **extra)
-
-
-def build_network(config: NetworkConfig) -> Network:
-    """Builds the network ``config.name``."""
-    make = lookup(NETWORKS, config.name, "network")
-    dtype = lookup(DTYPES, config.dtype, "network.dtype")
-    network = build(make, config.fields, "network", dtype=dtype)
-    if isinstance(network, EfficientUNet):
-        check_levels(network)
-    return network
-
-
-def check_levels(network: EfficientUNet) -> None:
-    """Checks that each list of a network has one entry per level.
-
-    Raises:
-        UserError: one has more or fewer; names the list.
-    """
-    levels = len(network.channels)
-    for name in ("blocks", "strides", "self_attention", "cross_attention"):
-        entries = len(getattr(network, name))
-        if entries != levels:
-            raise UserError(
-                f"--config.network.{name} has {entries} entries for the {levels} levels of config.network.channels: "
-                "give one per level"
-            )
-
-
-def build_stage(config: Given | ModelConfig) -> Stage:
+def build_stage(config: Given | ModelConfig, network: type[Network] | None = None) -> Stage:
     """Builds the stage that a config describes; ``config.sections`` lists the keys.
+
+    Args:
+        config: the config.
+        network: the class of its network, if it is one of the user's own.
 
     Raises:
         UserError: a key or the name of a part is unknown, or a key is missing or has a value of another type.
     """
     config = read_model(config)
     schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
+    if config.stage.schedule_shifted_from:
+        schedule = shifted(schedule, config.stage.resolution, config.stage.schedule_shifted_from)
     augmentation_schedule = lookup(SCHEDULES, config.stage.augmentation_schedule, "stage.augmentation_schedule")
     make_measure = lookup(NOISE_CONDITIONING, config.stage.noise_conditioning, "stage.noise_conditioning")
-    return Stage(
-        network=build_network(config.network),
-        resolution=config.stage.resolution,
-        low_resolution=config.stage.low_resolution,
+    stage, sampling = config.stage, config.sampling.to_dict()
+    classes = lookup(CLASSES, stage.classes, "stage.classes") if stage.classes else None
+    told = {"classes": len(classes.names)} if classes else {}
+    if stage.channels != CHANNELS and "out_channels" not in config.network.fields:
+        told["out_channels"] = stage.channels
+    built = Stage(
+        network=build_network(config.network, network, **told),
+        shape=(stage.resolution, stage.resolution, stage.channels),
+        settings=make_settings(sampling),
+        low_resolution=stage.low_resolution,
+        text_length=config.text.length if stage.text else 0,
+        text_width=config.text.width,
+        text_vector=stage.text_vector,
+        image_vector=stage.image_vector,
+        classes=classes,
         schedule=schedule,
         augmentation_schedule=augmentation_schedule,
         prediction=lookup(PREDICTIONS, config.stage.prediction, "stage.prediction"),
@@ -182,42 +165,20 @@ def build_stage(config: Given | ModelConfig) -> Stage:
         augmentation_measure=make_measure(augmentation_schedule),
         enlarge=lookup(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
-        text_length=config.text.length,
-        text_width=config.text.width,
     )
+    return with_settings(built, sampling)
 
 
-def load_encoder(text: TextConfig) -> TextEncoder:
-    """Loads the text encoder ``text.encoder``; its weights are read when the first caption is encoded.
-
-    Raises:
-        UserError: there is no such encoder, a file of it is missing, or its width is not ``text.width``.
-    """
-    encoder = load_text_encoder(text.encoder, **text.options)
-    if encoder.width != text.width:
-        raise UserError(
-            f"the text encoder {encoder.name} makes embeddings of width {encoder.width}, and config.text.width is "
-            f"{text.width}: set --config.text.width={encoder.width}, or choose another encoder"
-        )
-    return encoder
-
-
-def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) -> None:
-    """Checks that a text encoder is the one that a stage was trained with.
-
-    Args:
-        encoder: the text encoder to check.
-        trained_with: name of the encoder used in training; None if it was not recorded, then any encoder passes.
-        stage: name of the stage in error messages.
+def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
+    """Returns the stage with the sampling settings that ``sampling``, as ``config.sampling``, describes.
 
     Raises:
-        UserError: the encoder has another name.
+        UserError: as ``make_settings``.
     """
-    if trained_with not in (None, encoder.name):
-        raise UserError(
-            f"{stage} was trained with the text encoder {trained_with}, not with {encoder.name}: give the folder "
-            "with the same weights and tokenizer"
-        )
+    settings = make_settings(sampling)
+    if stage.learns_variance and settings.rule.reads_variance:
+        settings = settings._replace(rule=settings.rule._replace(name="ancestral, learned variance"))
+    return replace(stage, settings=settings)
 
 
 def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Batch:
@@ -228,63 +189,103 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
         batch_size: number of examples.
         crop: height and width of training crops; None if the stage trains on whole images.
     """
-    size = crop or stage.resolution
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct((batch_size, *sizes), dtype)
 
-    def images(resolution: int) -> Any:
-        return shape(resolution, resolution, 3)
+    def vectors(width: int) -> Vectors | None:
+        return Vectors(shape(width), shape(dtype=jnp.bool_)) if width else None
 
-    text = Text(
-        shape(stage.text_length, stage.text_width, dtype=jnp.bfloat16), shape(stage.text_length, dtype=jnp.bool_)
+    def text() -> Text:
+        embeddings = shape(stage.text_length, stage.text_width, dtype=jnp.bfloat16)
+        return Text(embeddings, shape(stage.text_length, dtype=jnp.bool_))
+
+    clean = stage.shape if crop is None else (crop, crop, stage.shape[-1])
+    small = None
+    if stage.low_resolution is not None:
+        side = clean[0] * stage.low_resolution // stage.resolution
+        small = LowResolution(shape(side, side, stage.shape[-1]))
+    conditions = Conditions(
+        text=text() if stage.text_length else None,
+        text_vector=vectors(stage.text_vector),
+        image_vector=vectors(stage.image_vector),
+        label=Labels(shape(dtype=jnp.int32), shape(dtype=jnp.bool_)) if stage.classes else None,
+        low_resolution=small,
     )
-    low = None if stage.low_resolution is None else images(size * stage.low_resolution // stage.resolution)
-    return Batch(images(size), text, low)
-
-
-def in_float32(text: Text) -> Text:
-    """Casts the embeddings to float32, the input dtype of networks. They cast to their own compute dtype."""
-    return text._replace(embeddings=text.embeddings.astype(jnp.float32))
+    return Batch(shape(*clean), conditions)
 
 
 class FirstInputs(NamedTuple):
-    """What a network is called with when its parameters are made, or the shapes of it; see ``Network``."""
+    """What a network is called with when its parameters are made, or the shapes of it; see ``models.Network``."""
 
-    noisy: Images
+    noisy: Samples
     noise_conditioning: PerExample
-    text: Text
-    low_resolution: LowResolution | None
-    estimate: Images | None
+    conditions: Conditions
+    estimate: Samples | None
 
 
 def first_inputs(stage: Stage) -> FirstInputs:
     """Returns the shapes of one example's inputs."""
     batch = abstract_batch(stage, batch_size=1)
     log_snr: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
-    low_resolution = None
-    if batch.low_resolution is not None:
-        enlarged: Any = jax.eval_shape(lambda small: stage.enlarge(small, stage.resolution), batch.low_resolution)
-        low_resolution = LowResolution(enlarged, log_snr)
-    estimate = batch.image if stage.self_conditioned else None
-    return FirstInputs(batch.image, log_snr, batch.text, low_resolution, estimate)
+
+    def augmented(small: SmallImages) -> LowResolution:
+        return LowResolution(small, jnp.zeros(small.shape[:1]))
+
+    conditions = jax.eval_shape(lambda clean: with_augmented(stage, in_float32(clean), augmented), batch.conditions)
+    return FirstInputs(batch.clean, log_snr, conditions, batch.clean if stage.self_conditioned else None)
 
 
-def make_labelled_params(network: Network, shapes: FirstInputs, key: RandomKey) -> Any:
-    """Returns random initial parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
+def with_augmented(
+    stage: Stage,
+    conditions: Conditions,
+    augment: Callable[[SmallImages], LowResolution],
+    resolution: int | None = None,
+) -> Conditions:
+    """Returns the conditions with their clean low-resolution images enlarged, if the stage does so, and augmented.
+
+    Args:
+        stage: the stage.
+        conditions: the conditions; without low-resolution images they are returned as they are.
+        augment: adds noise to the images, see ``diffusion.augmentation``.
+        resolution: height and width of the training crops; None for whole images.
+    """
+    if conditions.low_resolution is None:
+        return conditions
+    enlarged = stage.enlarge(conditions.low_resolution.image, resolution or stage.resolution)
+    return conditions._replace(low_resolution=augment(enlarged))
+
+
+def make_labelled_params(network: Network, shapes: FirstInputs, key: RandomKey) -> tuple[Samples, Any]:
+    """Returns the output, and random parameters; a kernel whose layer names its axes is a ``WithLogicalAxes``."""
     inputs = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
-    return network.init(key, *inputs)["params"]
+    module: Any = network
+    output, variables = module.init_with_output(key, *inputs[:3], estimate=inputs.estimate)
+    return output, variables["params"]
 
 
 @functools.lru_cache
 def abstract_labelled_params(network: Network, shapes: FirstInputs) -> Any:
-    """Returns the shapes of ``make_labelled_params``. Cached, because tracing a large network takes seconds."""
-    return jax.eval_shape(lambda: make_labelled_params(network, shapes, jax.random.key(0)))
+    """Returns the shapes of ``make_labelled_params``. Cached, because tracing a large network takes seconds.
+
+    Raises:
+        UserError: the network's output has not the shape of its input.
+    """
+    output, params = jax.eval_shape(lambda: make_labelled_params(network, shapes, jax.random.key(0)))
+    *outer, channels = shapes.noisy.shape
+    # Only a network with this field can say that it also predicts a variance.
+    if output.shape != (*outer, channels) and (output.shape != (*outer, 2 * channels) or not twice(network, channels)):
+        raise UserError(
+            f"the network {type(network).__name__} makes {output.shape} of samples of {shapes.noisy.shape}: let it "
+            "return the shape of its input, or have a field out_channels of twice the channels if it also predicts a "
+            "variance"
+        )
+    return params
 
 
 def initial_params(stage: Stage, key: RandomKey) -> Params:
     """Returns random initial parameters of the stage's network."""
-    return remove_logical_axes(make_labelled_params(stage.network, first_inputs(stage), key))
+    return remove_logical_axes(make_labelled_params(stage.network, first_inputs(stage), key)[1])
 
 
 def abstract_params(stage: Stage) -> Params:
@@ -298,30 +299,27 @@ def parameter_axes(stage: Stage) -> Any:
 
 
 def apply_network(
-    stage: Stage,
-    params: Params,
-    text: Text,
-    low_resolution: LowResolution | None,
-    dropout_key: RandomKey | None = None,
-) -> Callable[..., Images]:
-    """Binds a network to its parameters and condition; a dropout key means training.
+    stage: Stage, params: Params, conditions: Conditions, dropout_key: RandomKey | None = None
+) -> Callable[..., Samples]:
+    """Binds a network to its parameters and conditions; a dropout key means training.
 
     The noise conditioning of the network is ``stage.measure(log_snr)``.
 
     Returns ``predict(noisy, log_snr, estimate=None) -> output``.
     """
-    apply: Any = stage.network.apply
-    if low_resolution is not None:
-        low_resolution = low_resolution._replace(log_snr=stage.augmentation_measure(low_resolution.log_snr))
+    module: Any = stage.network
+    low_resolution = conditions.low_resolution
+    if low_resolution is not None and low_resolution.log_snr is not None:
+        measured = stage.augmentation_measure(low_resolution.log_snr)
+        conditions = conditions._replace(low_resolution=low_resolution._replace(log_snr=measured))
 
-    def predict(noisy: Images, log_snr: PerExample, estimate: Images | None = None) -> NewFeatureMap:
-        return apply(
+    def predict(noisy: Samples, log_snr: PerExample, estimate: Samples | None = None) -> Samples:
+        return module.apply(
             {"params": params},
             noisy,
             stage.measure(log_snr),
-            text,
-            low_resolution,
-            estimate,
+            conditions,
+            estimate=estimate,
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
@@ -329,61 +327,18 @@ def apply_network(
     return predict
 
 
-def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
-    """Makes a stage's ``Losses`` from ``config.training``.
-
-    Raises:
-        UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
-    """
-    if stage.learns_variance:
-        raise UserError(
-            "a network that learns its variance can be imported and sampled, but not trained: set "
-            "--config.network.out_channels=3"
-        )
-    weighting = lookup(WEIGHTINGS, training.weighting, "training.weighting")(training.min_snr_gamma)
-
-    def losses(params: Params, batch: Batch, key: RandomKey) -> tuple[PerExample, PerExample]:
-        text_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
-        text = drop_text(in_float32(batch.text), text_key, training.caption_dropout)
-        low_resolution = None
-        if batch.low_resolution is not None:
-            small = stage.enlarge(batch.low_resolution, batch.image.shape[1])
-            low_resolution = augment_for_training(small, augmentation_key, stage.augmentation_schedule)
-        predict = apply_network(stage, params, text, low_resolution, dropout_key)
-        if stage.self_conditioned:
-            predict = self_condition_for_training(predict, stage.prediction, estimate_key)
-        return denoising_losses(
-            predict,
-            batch.image,
-            noise_key,
-            schedule=stage.schedule,
-            prediction=stage.prediction,
-            weighting=weighting,
-            stratified_times=training.stratified_times,
-            time_exponent=training.time_exponent,
-        )
-
-    return losses
-
-
-def make_loss(stage: Stage, training: TrainingConfig) -> Callable[[Params, Batch, RandomKey], Scalar]:
-    """Makes a stage's ``loss(params, batch, key)``, the mean of ``make_losses``, which raises the same errors."""
-    losses = make_losses(stage, training)
-    return lambda params, batch, key: jnp.mean(losses(params, batch, key)[0])
-
-
-def make_denoiser(stage: Stage, params: Params, text: Text, low_resolution: LowResolution | None) -> Denoiser:
-    """Makes the denoiser of a stage for a text and a low-resolution condition."""
-    predict = apply_network(stage, params, text, low_resolution)
+def make_denoiser(stage: Stage, params: Params, conditions: Conditions) -> Denoiser:
+    """Makes the denoiser of a stage for conditions whose low-resolution images are augmented."""
+    predict = apply_network(stage, params, conditions)
     if stage.self_conditioned:
-        predict = self_condition(predict, stage.prediction)
+        predict = self_condition(predict, stage.prediction, stage.value_range)
 
-    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
+    def denoise(noisy: Samples, log_snr: PerExample) -> Estimate:
         output = predict(noisy, log_snr)
         if not stage.learns_variance:
-            return stage.prediction.to_image(output, noisy, log_snr)
+            return stage.prediction.to_clean(output, noisy, log_snr)
         said, variance = jnp.split(output, 2, axis=-1)
         # The network's range [-1, 1], from the min to the max variance, becomes [0, 1].
-        return ImageWithVariance(stage.prediction.to_image(said, noisy, log_snr), (variance + 1.0) / 2.0)
+        return EstimateWithVariance(stage.prediction.to_clean(said, noisy, log_snr), (variance + 1.0) / 2.0)
 
     return denoise

@@ -17,6 +17,7 @@ from absl import flags
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.image_files import make_folder
+from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import CascadePlan
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.errors import UserError, lookup
@@ -147,7 +148,8 @@ def main() -> None:
     check_flags(PRECONDITIONS)
     points = list_points([parse_axis(text) for text in SWEEP.value])
     overrides = sampling_flags.read_overrides()
-    plan = plan_protocol(read_stages(), PROTOCOL.value, overrides, sampling_flags.DTYPE.value, read_text_encoder())
+    dtype, encoder = sampling_flags.DTYPE.value, read_text_encoder()
+    plan = plan_protocol(read_stages(), PROTOCOL.value, overrides, dtype, encoder, read_network())
     plan.check_effects(overrides)
     plan.check_encoders()
     check_points(plan, points, overrides)

@@ -8,6 +8,7 @@ also accepts a folder in the format imagen_jax.
 
 from absl import flags
 
+from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
@@ -27,7 +28,7 @@ def main() -> None:
     """Exports ``--workdir`` into ``--out``."""
     if to_path(WORKDIR.value) == to_path(OUT.value):
         raise UserError("--out is the same folder as --workdir: choose another --out")
-    export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value), DTYPE.value)
+    export_stage(FORMAT.value, to_path(WORKDIR.value), to_path(OUT.value), DTYPE.value, read_network())
     print(f"exported {WORKDIR.value} to {OUT.value}")
 
 

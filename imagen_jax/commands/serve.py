@@ -8,6 +8,7 @@ It needs the extra ``web``: ``pip install ".[web]"`` in a checkout.
 from absl import flags
 
 from imagen_jax.cascade.cascade import load_planned
+from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.runtime import processes
@@ -36,7 +37,7 @@ def main() -> None:
     from imagen_jax.web.orders import Limits
 
     before = keep_out(HOST.value, ORIGINS.value)
-    plan = plan_cascade(read_stages(), dtype=DTYPE.value, text_encoder=read_text_encoder())
+    plan = plan_cascade(read_stages(), dtype=DTYPE.value, text_encoder=read_text_encoder(), network=read_network())
     limits = Limits(steps=MAX_STEPS.value, waiting=MAX_QUEUE.value)
     jobs = Jobs(load_planned(plan, batch_size=1), limits)
     serve(make_app(jobs, limits, before), HOST.value, PORT.value)

@@ -22,6 +22,7 @@ from imagen_jax.evaluation.reports.run_page import PAGE_NAME
 from imagen_jax.runtime import distributed_flags, processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
+from imagen_jax.runtime.own_classes import import_class
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.preemption import IF_INTERRUPTED
 from imagen_jax.train import train
@@ -58,7 +59,9 @@ def main() -> None:
     check_flags(PRECONDITIONS)
     watch = Watch(parse_steps(PROFILE_STEPS.value), HANG_SECONDS.value, END_WHEN_HUNG.value)
     join_as_flagged()
-    result = train(CONFIG.value, WORKDIR.value, watch)
+    name = CONFIG.value.get("network", {}).get("name") or ""
+    network = import_class(name) if ":" in name else None
+    result = train(CONFIG.value, WORKDIR.value, watch, network=network)
     page = result.workdir / PAGE_NAME
     if processes.is_process_zero() and page.exists():
         print(f"{result.workdir} has {result.step} steps; its page is {page}")

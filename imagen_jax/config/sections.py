@@ -89,9 +89,16 @@ class StageConfig(Section):
 
     Attributes:
         resolution: height and width of the images, in pixels.
+        channels: number of channels of the images: 3 for RGB, 1 for grey.
         low_resolution: height and width of the image that a super-resolution stage enlarges; None for a base.
+        text: whether the network is told the caption.
+        text_vector: width of the vector of a caption that the network is told; 0 for none.
+        image_vector: width of the vector of an image that the network is told; 0 for none.
+        classes: a key of ``data.classes.CLASSES``, for a network that is told the class; "" for none.
         crop: height and width of training crops; None for whole images.
         schedule: noise schedule, a key of ``diffusion.schedules.SCHEDULES``.
+        schedule_shifted_from: resolution for which the schedule was made, from which it is shifted to this one; 0 for a
+            schedule that is not shifted.
         augmentation_schedule: noise schedule of the low-resolution image.
         enlarge_before_noise: a key of ``diffusion.augmentation.ENLARGEMENTS``: ``none``, or ``corners``, for DeepFloyd
             IF adds noise to the enlarged image.
@@ -101,9 +108,15 @@ class StageConfig(Section):
     """
 
     resolution: int
+    channels: int = 3
     low_resolution: int | None = None
+    text: bool = True
+    text_vector: int = 0
+    image_vector: int = 0
+    classes: str = ""
     crop: int | None = None
     schedule: str = "cosine"
+    schedule_shifted_from: int = 0
     augmentation_schedule: str = "cosine"
     enlarge_before_noise: str = "none"
     noise_conditioning: str = "log_snr"
@@ -165,6 +178,7 @@ class LoopConfig(Section):
             finite.
         on_nonfinite: action after so many: ``stop``, or ``rewind`` to a good checkpoint and continue with later data.
         max_rewinds: max number of rewinds.
+        tensorboard: whether metrics are also written for TensorBoard.
     """
 
     free_to_change: ClassVar[tuple[str, ...]] = (
@@ -176,6 +190,7 @@ class LoopConfig(Section):
         "max_consecutive_nonfinite",
         "on_nonfinite",
         "max_rewinds",
+        "tensorboard",
     )
 
     steps: int
@@ -189,6 +204,7 @@ class LoopConfig(Section):
     max_consecutive_nonfinite: int = 10
     on_nonfinite: str = "stop"
     max_rewinds: int = 3
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,28 +212,52 @@ class TrainingConfig(LoopConfig):
     """The training of a stage. See also ``LoopConfig``.
 
     Attributes:
-        caption_dropout: fraction of the captions that are dropped for guidance, in [0, 1].
-        weighting: weights of the loss by noise level: ``uniform`` or ``min_snr``.
+        caption_dropout: fraction of the captions, and of the classes, that are dropped for guidance, in [0, 1].
+        drop: fractions of other conditions that are dropped, by name, such as ``image_vector``.
+        drop_together: whether one random number for each example decides about all its conditions.
+        weighting: weights of the loss by noise level: a key of ``cascade.stage_loss.WEIGHTINGS``.
         min_snr_gamma: max signal-to-noise ratio of ``min_snr``.
+        sigmoid_bias: bias of ``sigmoid``; larger values train more on nearly clean inputs.
+        noise_levels: distribution of the noise levels: a key of ``diffusion.noise_levels.NOISE_LEVELS``.
+        noise_mean: mean of ``logit_normal`` (of the time) and ``log_normal`` noise levels (of σ/α; -1.2 in the paper).
+        noise_deviation: standard deviation of ``logit_normal`` and ``log_normal`` noise levels (1.2 in the paper).
         stratified_times: whether the times of a batch are spread evenly.
         time_exponent: exponent of the distribution of times: 1 is uniform, more draws noisier times.
         gradient_accumulation: number of parts of a batch, one after the other, to save memory.
+        init_from: folder of a stage whose averaged weights a new run starts from: a workdir, an import or an export; ""
+            for random ones. A run that has begun does not read it.
+        init_parts: beginnings of the paths of the parameters to load, such as ``down_``; () for all.
+        init_optimizer: whether parameters, average and optimizer continue from a workdir, and not the average alone.
         preview_every: steps between two previews; 0 for none.
         evaluate_every: steps between two evaluations of ``preview.samples`` images; 0 for none.
-        tensorboard: whether metrics are also written for TensorBoard.
     """
 
-    free_to_change = (*LoopConfig.free_to_change, "preview_every", "evaluate_every", "tensorboard")
+    free_to_change = (
+        *LoopConfig.free_to_change,
+        "preview_every",
+        "evaluate_every",
+        "init_from",
+        "init_parts",
+        "init_optimizer",
+    )
 
     caption_dropout: float = 0.1
+    drop: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    drop_together: bool = False
     weighting: str = "uniform"
     min_snr_gamma: float = 5.0
+    sigmoid_bias: float = 2.0
+    noise_levels: str = "times"
+    noise_mean: float = 0.0
+    noise_deviation: float = 1.0
     stratified_times: bool = False
     time_exponent: float = 1.0
     gradient_accumulation: int = 1
+    init_from: str = ""
+    init_parts: tuple[str, ...] = ()
+    init_optimizer: bool = False
     preview_every: int = 10_000
     evaluate_every: int = 0
-    tensorboard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,5 +368,6 @@ CLASSIFIER_SECTIONS: dict[str, type[Section]] = {
     "classifier": ClassifierConfig,
     "training": LoopConfig,
     "optimizer": OptimizerConfig,
+    "mesh": MeshConfig,
 }
 """The sections of a classifier's config, by name. Beside them it has a ``seed``."""

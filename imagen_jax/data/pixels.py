@@ -247,3 +247,8 @@ def shrink(pixels: HostPixels, shorter_side: int) -> UInt8[np.ndarray, "new_heig
     height, width, _ = pixels.shape
     new_height, new_width = size_of_smaller(height, width, shorter_side)
     return np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.HAMMING))
+
+
+def with_channels(image: Any, channels: int) -> Any:
+    """Returns RGB images unchanged, or for one channel their brightness (ITU-R BT.601), ``(…, height, width, 1)``."""
+    return image if channels == 3 else image @ np.array([[0.299], [0.587], [0.114]], np.float32)

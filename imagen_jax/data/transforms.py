@@ -22,6 +22,7 @@ from imagen_jax.data.pixels import (
     resize_shorter_side,
     to_image,
     to_pixels,
+    with_channels,
 )
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.errors import UserError, lookup
@@ -59,7 +60,7 @@ class Transform:
     finish: Callable[[PixelsOfBatch], dict[str, np.ndarray]]
 
 
-def make_example(resolution: int, square: str = "centre") -> Transform:
+def make_example(resolution: int, square: str = "centre", channels: int = 3) -> Transform:
     """Makes the transform to ``{"image"}``: float32 in [-1, 1], ``resolution`` high and wide.
 
     A larger stored image is downscaled by exact area means and rounded to 8 bits, as if it had been stored at that
@@ -68,16 +69,18 @@ def make_example(resolution: int, square: str = "centre") -> Transform:
     Args:
         resolution: height and width, at most that of the stored images.
         square: how an image becomes square, a key of ``SQUARES``.
+        channels: 3 for RGB, 1 for grey.
 
     Raises:
-        UserError: ``square`` is unknown.
+        UserError: ``square`` is unknown, or there are no images of so many channels.
     """
+    check_channels(channels)
     prepare, vary = lookup(SQUARES, square, "data.crop")
-    return Transform(partial(prepare, resolution=resolution), vary, finish_example)
+    return Transform(partial(prepare, resolution=resolution), vary, partial(finish_example, channels=channels))
 
 
 def make_super_resolution_example(
-    low_resolution: int, resolution: int, crop: int | None = None, square: str = "centre"
+    low_resolution: int, resolution: int, crop: int | None = None, square: str = "centre", channels: int = 3
 ) -> Transform:
     """Makes the transform to ``{"image", "low_res"}``: an image and its exact area means, both float32 in [-1, 1].
 
@@ -88,10 +91,12 @@ def make_super_resolution_example(
             The crop is aligned to the low-resolution grid, so ``low_res`` (``crop / ratio`` pixels) is its exact area
             mean.
         square: how an image becomes square before the crop, a key of ``SQUARES``.
+        channels: 3 for RGB, 1 for grey.
 
     Raises:
-        UserError: the sizes do not fit each other, or ``square`` is unknown.
+        UserError: the sizes do not fit each other, ``square`` is unknown, or there are no images of so many channels.
     """
+    check_channels(channels)
     factor = resolution // low_resolution
     if factor < 2 or resolution % low_resolution:
         raise UserError(
@@ -106,7 +111,7 @@ def make_super_resolution_example(
     return Transform(
         prepare=partial(prepare, resolution=resolution),
         vary=in_turn(*(step for step in crops if step is not None)),
-        finish=partial(finish_super_resolution_example, factor=factor),
+        finish=partial(finish_super_resolution_example, factor=factor, channels=channels),
     )
 
 
@@ -159,14 +164,26 @@ def crop_on_grid(pixels: HostPixels, generator: np.random.Generator, size: int, 
     return pixels[top : top + size, left : left + size]
 
 
-def finish_example(pixels: PixelsOfBatch) -> dict[str, np.ndarray]:
+def check_channels(channels: int) -> None:
+    """Checks that stored images, which are RGB, can be made to have so many channels.
+
+    Raises:
+        UserError: they can't.
+    """
+    if channels not in (1, 3):
+        raise UserError(
+            f"config.stage.channels={channels}, and the stored images are RGB: set it to 3, or to 1 for grey images"
+        )
+
+
+def finish_example(pixels: PixelsOfBatch, channels: int = 3) -> dict[str, np.ndarray]:
     """Returns the arrays of a base stage: ``image``."""
-    return {"image": to_image(pixels)}
+    return {"image": with_channels(to_image(pixels), channels)}
 
 
-def finish_super_resolution_example(pixels: PixelsOfBatch, factor: int) -> dict[str, np.ndarray]:
+def finish_super_resolution_example(pixels: PixelsOfBatch, factor: int, channels: int = 3) -> dict[str, np.ndarray]:
     """Returns ``image`` and ``low_res`` of a stage that makes images ``factor`` times as high and wide."""
-    image = to_image(pixels)
+    image = with_channels(to_image(pixels), channels)
     return {"image": image, "low_res": resize_area(image, image.shape[1] // factor)}
 
 

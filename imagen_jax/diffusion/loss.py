@@ -1,10 +1,15 @@
-r"""The training objective: the squared error of the network's output at a random time.
+r"""The training objective: the squared error of the network's output at a random noise level.
 
-    L = E_{t ~ U(0,1), ε ~ N(0,I)}  w(λ_t) · mean (output(z_t, λ_t) - target(x, ε, λ_t))²        (1)
+    L = E_{λ ~ p, ε ~ N(0,I)}  w(λ) · mean (output(z_λ, λ) - target(x, ε, λ))²                   (1)
 
-Imagen predicts ε and weights all times equally, w = 1 ("uniform"). Min-SNR (Hang et al. 2023, equation 6) limits the
-weight of easy, nearly clean inputs. As a weight of the clean image's error it is w_x = min(SNR, γ). As a weight of the
-error of the network's output it is w_x divided by ``Prediction.image_error_weight``: min(SNR, γ)/SNR for ε.
+Imagen predicts ε and weights all times equally, w = 1 ("uniform"). ``noise_levels`` has the densities p. The other
+weightings are defined for the error of the clean sample, w_x, or of the noise, w_ε. ``Prediction.clean_error_weight``
+converts them to the error of the network's output.
+
+    min-SNR    w_x = min(SNR, γ), which limits the weight of easy, nearly clean inputs (Hang et al. 2023, eq. 6)
+    EDM        w_x = (σ̃² + σ_d²) / (σ̃ σ_d)², σ̃² = 1/SNR, σ_d = 0.5 (Karras et al. 2022, table 1)
+    sigmoid    w_ε = sigmoid(b - λ) / p(λ), the evidence bound weighed by a sigmoid, whatever p is
+               (Kingma & Gao 2023, section 5; b = 2)
 """
 
 from collections.abc import Callable
@@ -14,15 +19,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Images, PerExample, RandomKey, Scalar
-from imagen_jax.diffusion.process import Prediction, add_noise
-from imagen_jax.diffusion.schedules import Schedule
+from imagen_jax.array_types import PerExample, RandomKey, Samples, Scalar
+from imagen_jax.diffusion.noise_levels import LevelOf, density_of
+from imagen_jax.diffusion.process import Prediction, add_noise, check_same_shape
 
-Predict = Callable[[Images, PerExample], Images]
+Predict = Callable[[Samples, PerExample], Samples]
 """``predict(noisy, log_snr) -> output``: the network with all its other inputs bound."""
 
-Weighting = Callable[[PerExample, Prediction], PerExample]
-"""``weighting(log_snr, prediction) -> (batch,)``: the w of equation (1)."""
+Weighting = Callable[[PerExample, Prediction, Callable[[], PerExample]], PerExample]
+"""``weighting(log_snr, prediction, density) -> (batch,)``: the w of equation (1); ``density()`` is p(λ)."""
+
+SIGMA_OF_DATA = 0.5
+"""Standard deviation of the clean samples in the EDM weighting."""
 
 LOG_SNR_EDGES = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 """Borders of the ranges of log-SNR in which ``sum_by_noise_level`` sums losses; the outer ranges are open.
@@ -43,7 +51,7 @@ class LossByNoiseLevel(NamedTuple):
     examples: Float[Array, " levels"]
 
 
-def uniform_weighting(log_snr: PerExample, prediction: Prediction) -> PerExample:
+def uniform_weighting(log_snr: PerExample, prediction: Prediction, density: Callable[[], PerExample]) -> PerExample:
     """Weights all times equally, in the space of the network's output, as Imagen does."""
     return jnp.ones_like(log_snr)
 
@@ -51,64 +59,86 @@ def uniform_weighting(log_snr: PerExample, prediction: Prediction) -> PerExample
 def min_snr_weighting(gamma: float) -> Weighting:
     """Makes the min-SNR-γ weighting (Hang et al. 2023); γ = 5 is their recommendation."""
 
-    def weigh(log_snr: PerExample, prediction: Prediction) -> PerExample:
-        return jnp.minimum(jnp.exp(log_snr), gamma) / prediction.image_error_weight(log_snr)
+    def weigh(log_snr: PerExample, prediction: Prediction, density: Callable[[], PerExample]) -> PerExample:
+        return jnp.minimum(jnp.exp(log_snr), gamma) / prediction.clean_error_weight(log_snr)
 
     return weigh
 
 
-def sample_times(key: RandomKey, batch: int, stratified: bool = False, exponent: float = 1.0) -> PerExample:
-    """Samples a time in [0, 1) for each example: ``u^(1/exponent)``, with u uniform.
+def edm_weighting(log_snr: PerExample, prediction: Prediction, density: Callable[[], PerExample]) -> PerExample:
+    """Weights as Karras et al. 2022; made for ``noise_levels.log_normal``."""
+    of_clean = jnp.exp(log_snr) + 1.0 / SIGMA_OF_DATA**2
+    return of_clean / prediction.clean_error_weight(log_snr)
+
+
+def sigmoid_weighting(bias: float) -> Weighting:
+    """Makes the sigmoid weighting (Kingma & Gao 2023), the same objective for every density of noise levels.
+
+    Args:
+        bias: b; larger values train more on nearly clean inputs.
+    """
+
+    def weigh(log_snr: PerExample, prediction: Prediction, density: Callable[[], PerExample]) -> PerExample:
+        of_noise = jax.nn.sigmoid(bias - log_snr) / density()
+        # The noise's error is SNR times the clean sample's.
+        return of_noise * jnp.exp(log_snr) / prediction.clean_error_weight(log_snr)
+
+    return weigh
+
+
+def sample_quantiles(key: RandomKey, batch: int, stratified: bool = False) -> PerExample:
+    """Samples a quantile in [0, 1) for each example.
 
     Args:
         key: random key.
         batch: number of examples.
         stratified: whether to spread one random offset evenly over the batch. This lowers the variance of the loss
-            (Kingma et al. 2021, appendix I.1); each single u is still uniform. Imagen samples independently (False).
-        exponent: k of the density k·t^(k-1). Imagen samples uniformly (1). Larger values train more on nearly pure
-            noise, where only the text determines the image: 10% of all times lie above 0.9 at k = 1, and 27% at k = 3.
+            (Kingma et al. 2021, appendix I.1); each single quantile is still uniform. Imagen samples independently
+            (False).
     """
     if stratified:
-        uniform = (jax.random.uniform(key, ()) + jnp.arange(batch) / batch) % 1.0
-    else:
-        uniform = jax.random.uniform(key, (batch,))
-    return uniform ** (1.0 / exponent)
+        return (jax.random.uniform(key, ()) + jnp.arange(batch) / batch) % 1.0
+    return jax.random.uniform(key, (batch,))
 
 
 def denoising_losses(
     predict: Predict,
-    image: Images,
+    clean: Samples,
     key: RandomKey,
     *,
-    schedule: Schedule,
+    levels: LevelOf,
     prediction: Prediction,
     weighting: Weighting = uniform_weighting,
-    stratified_times: bool = False,
-    time_exponent: float = 1.0,
+    stratified: bool = False,
 ) -> tuple[PerExample, PerExample]:
     """Returns the weighted loss of each example of a batch, and its log-SNR. Equation (1) before the mean.
 
     Args:
         predict: the network, see ``Predict``.
-        image: clean images in [-1, 1].
-        key: random key, split into one for the times and one for the noise.
-        schedule: function from time to log-SNR.
+        clean: clean samples, such as images in [-1, 1].
+        key: random key, split into one for the noise levels and one for the noise.
+        levels: distribution of the log-SNRs, such as ``noise_levels.times(schedule)``.
         prediction: the kind of output that ``predict`` returns.
-        weighting: weight of each time, see ``Weighting``.
-        stratified_times: argument ``stratified`` of ``sample_times``.
-        time_exponent: argument ``exponent`` of ``sample_times``.
+        weighting: weight of each noise level, see ``Weighting``.
+        stratified: argument ``stratified`` of ``sample_quantiles``.
+
+    Raises:
+        ValueError: the network's output has another shape than the clean samples.
     """
-    time_key, noise_key = jax.random.split(key)
-    log_snr = schedule(sample_times(time_key, image.shape[0], stratified_times, time_exponent))
-    noise = jax.random.normal(noise_key, image.shape)
-    output = predict(add_noise(image, noise, log_snr), log_snr)
-    error = jnp.mean(jnp.square(output - prediction.target(image, noise, log_snr)), axis=(1, 2, 3))
-    return weighting(log_snr, prediction) * error, log_snr
+    level_key, noise_key = jax.random.split(key)
+    quantile = sample_quantiles(level_key, clean.shape[0], stratified)
+    log_snr = levels(quantile)
+    noise = jax.random.normal(noise_key, clean.shape)
+    output = predict(add_noise(clean, noise, log_snr), log_snr)
+    target = prediction.target(clean, noise, log_snr)
+    check_same_shape(target=target, **{"the network's output": output})
+    error = jnp.mean(jnp.square(output - target), axis=tuple(range(1, clean.ndim)))
+    return weighting(log_snr, prediction, lambda: density_of(levels, quantile)) * error, log_snr
 
 
-def denoising_loss(predict: Predict, image: Images, key: RandomKey, **settings: Any) -> Scalar:
+def denoising_loss(predict: Predict, clean: Samples, key: RandomKey, **settings: Any) -> Scalar:
     """Returns the mean loss of one batch. Equation (1). The arguments are those of ``denoising_losses``."""
-    losses, _ = denoising_losses(predict, image, key, **settings)
+    losses, _ = denoising_losses(predict, clean, key, **settings)
     return jnp.mean(losses)
 
 

@@ -16,6 +16,15 @@ Between the 1000 steps c is interpolated linearly; at the steps it is exact. Dis
 (Nichol & Dhariwal 2021) have, with f(u) = cos²(π/2 · (u + 0.008)/1.008),
 
     β_i = min(1 - f(i/1000) / f((i-1)/1000), 0.999)                                             (4)
+
+Flow matching goes along straight lines, α_t : σ_t = (1 - t) : t (``process``, equation 4), so
+
+    λ(t) = 2 log((1 - t) / t)                                                                   (5)
+
+At higher resolutions neighbouring pixels resemble each other, and the same noise hides less. The schedule for d × d px
+is that for 64 × 64, shifted (Hoogeboom et al. 2023, "simple diffusion", section 3.1):
+
+    λ_d(t) = λ_64(t) + 2 log(64 / d)                                                            (6)
 """
 
 from collections.abc import Callable
@@ -37,6 +46,32 @@ def cosine(time: Float[Array, "..."]) -> Float[Array, "..."]:
     smallest_angle = np.arctan(np.exp(-LOG_SNR_LIMIT / 2))
     angle = jnp.clip(time * (np.pi / 2), smallest_angle, np.pi / 2 - smallest_angle)
     return -2.0 * jnp.log(jnp.tan(angle))
+
+
+def flow(time: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the log-SNR of flow matching at ``time`` in [0, 1]. Equation (5)."""
+    smallest = 1.0 / (1.0 + np.exp(LOG_SNR_LIMIT / 2))
+    time = jnp.clip(time, smallest, 1.0 - smallest)
+    return jnp.clip(2.0 * (jnp.log1p(-time) - jnp.log(time)), -LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+
+
+def shifted(schedule: Schedule, resolution: int, trained_at: int = 64) -> Schedule:
+    """Makes the schedule for another resolution, which ends where the schedule does. Equation (6).
+
+    Args:
+        schedule: the schedule at the resolution ``trained_at``.
+        resolution: height and width of the images, in pixels.
+        trained_at: height and width for which the schedule was made.
+    """
+    shift = 2.0 * np.log(trained_at / resolution)
+
+    def shifted_schedule(time: Float[Array, "..."]) -> Float[Array, "..."]:
+        # The ends stay: the sampler recognises the step onto the clean sample by its log-SNR.
+        here = schedule(time)
+        moved = jnp.clip(here + shift, -LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+        return jnp.where(time <= 0.0, here, jnp.where(time >= 1.0, jnp.minimum(here, moved), moved))
+
+    return shifted_schedule
 
 
 def from_betas(betas: Float[np.ndarray, " steps"]) -> Schedule:
@@ -69,7 +104,12 @@ linear = from_betas(np.linspace(1e-4, 0.02, 1000))
 discrete_cosine = from_betas(discrete_cosine_betas())
 """The 1000-step cosine schedule of discrete-time models such as DeepFloyd IF. Equation (4)."""
 
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "linear": linear, "discrete_cosine": discrete_cosine}
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": cosine,
+    "linear": linear,
+    "discrete_cosine": discrete_cosine,
+    "flow": flow,
+}
 
 
 def number_of_step(schedule: Schedule, steps: int = 1000) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]]:

@@ -10,30 +10,38 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.array_types import Images, PerExample, RandomKey
+from imagen_jax.array_types import PerExample, RandomKey, Samples
 from imagen_jax.diffusion.loss import Predict
-from imagen_jax.diffusion.process import Prediction
+from imagen_jax.diffusion.process import RANGE_OF_IMAGES, Prediction, ValueRange, clip_to_range, expand
 
-PredictWithEstimate = Callable[[Images, PerExample, Images], Images]
-"""``predict(noisy, log_snr, estimate) -> output``; the estimate of the clean image is zeros if there is none."""
+PredictWithEstimate = Callable[[Samples, PerExample, Samples], Samples]
+"""``predict(noisy, log_snr, estimate) -> output``; the estimate of the clean sample is zeros if there is none."""
 
 
-def self_condition(predict: PredictWithEstimate, prediction: Prediction) -> Predict:
-    """Makes a two-pass network: the second pass sees the first one's estimate, clipped to [-1, 1]."""
+def self_condition(
+    predict: PredictWithEstimate, prediction: Prediction, value_range: ValueRange | None = RANGE_OF_IMAGES
+) -> Predict:
+    """Makes a two-pass network: the second pass sees the first one's estimate, clipped to the value range."""
 
-    def predict_twice(noisy: Images, log_snr: PerExample) -> Images:
-        first = prediction.to_image(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
-        return predict(noisy, log_snr, jnp.clip(first, -1.0, 1.0))
+    def predict_twice(noisy: Samples, log_snr: PerExample) -> Samples:
+        first = prediction.to_clean(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
+        return predict(noisy, log_snr, clip_to_range(first, value_range))
 
     return predict_twice
 
 
-def self_condition_for_training(predict: PredictWithEstimate, prediction: Prediction, key: RandomKey) -> Predict:
+def self_condition_for_training(
+    predict: PredictWithEstimate,
+    prediction: Prediction,
+    key: RandomKey,
+    value_range: ValueRange | None = RANGE_OF_IMAGES,
+) -> Predict:
     """Makes the network for training: each example sees an estimate with probability 1/2, and zeros otherwise."""
 
-    def predict_half(noisy: Images, log_snr: PerExample) -> Images:
-        first = prediction.to_image(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
-        has_estimate = jax.random.bernoulli(key, 0.5, (noisy.shape[0], 1, 1, 1))
-        return predict(noisy, log_snr, jax.lax.stop_gradient(jnp.where(has_estimate, jnp.clip(first, -1.0, 1.0), 0.0)))
+    def predict_half(noisy: Samples, log_snr: PerExample) -> Samples:
+        first = prediction.to_clean(predict(noisy, log_snr, jnp.zeros_like(noisy)), noisy, log_snr)
+        has_estimate = expand(jax.random.bernoulli(key, 0.5, noisy.shape[:1]), noisy)
+        estimate = jnp.where(has_estimate, clip_to_range(first, value_range), 0.0)
+        return predict(noisy, log_snr, jax.lax.stop_gradient(estimate))
 
     return predict_half

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.loading import make_sampling_stage, make_settings
-from imagen_jax.cascade.stage import Stage, abstract_batch, abstract_params, build_stage, in_float32, parameter_axes
-from imagen_jax.cascade.stage_sampler import Inputs, make_whole_program
+from imagen_jax.cascade.stage import Stage, abstract_batch, abstract_params, build_stage, parameter_axes
+from imagen_jax.cascade.stage_inputs import Inputs, make_inputs
+from imagen_jax.cascade.stage_sampler import make_whole_program
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.config.reading import Given
+from imagen_jax.diffusion.conditions import in_float32
 from imagen_jax.encoders.t5 import SIZES, T5Encoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.forecast.flops import count_operations
@@ -23,6 +24,7 @@ from imagen_jax.forecast.stage_programs import count_training_operations
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
+from imagen_jax.training.compiled_training import make_training
 
 
 class Job(NamedTuple):
@@ -58,8 +60,7 @@ def training_job(config: Given | Experiment, devices: Sequence[jax.Device]) -> J
         UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
     config = read_experiment(config)
-    stage = build_stage(config)
-    training = make_training(config, stage, devices)
+    training = make_training(make_stage_task(config), devices)
     batch = config.training.batch_size
     return Job(
         "training step",
@@ -87,8 +88,7 @@ def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batc
     config = read_experiment(config)
     stage = build_stage(config)
     mesh = make_mesh(config.mesh.to_dict(), devices)
-    sampled = make_sampling_stage(stage, make_settings(config.sampling.to_dict()))
-    program: Any = make_whole_program(sampled)
+    program: Any = make_whole_program(stage)
     shapes = abstract_params(stage)
     params = place_shapes(shapes, place_state(shapes, parameter_axes(stage), mesh))
     inputs = place_shapes(sampling_inputs(stage, batch), batch_placement(mesh, batch))
@@ -96,7 +96,7 @@ def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batc
         lowered = program.lower(params, inputs)
     operations = count_operations(program, params, sampling_inputs(stage, 1))
     return Job(
-        f"sampler, {sampled.settings.steps} steps of {sampled.settings.rule.name},",
+        f"sampler, {stage.settings.steps} steps of {stage.settings.rule.name},",
         lowered,
         mesh,
         batch,
@@ -108,10 +108,9 @@ def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batc
 
 def sampling_inputs(stage: Stage, batch: int) -> Inputs:
     """Returns the shapes of a sampler's inputs, without the parameters."""
-    inputs = abstract_batch(stage, batch)
+    conditions = abstract_batch(stage, batch).conditions
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    text = jax.eval_shape(in_float32, inputs.text)
-    return Inputs(text, text, keys, inputs.low_resolution)
+    return jax.eval_shape(lambda conditions, keys: make_inputs(in_float32(conditions), keys), conditions, keys)
 
 
 def embedding_job(size: str, devices: Sequence[jax.Device], batch: int, tokens: int) -> Job:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from imagen_jax.array_types import Images, LowResolution, PerExample
+from imagen_jax.array_types import LowResolution, PerExample, Samples
 from imagen_jax.cascade.experiment import Experiment, read_experiment
 from imagen_jax.cascade.stage import (
     Batch,
@@ -15,11 +15,12 @@ from imagen_jax.cascade.stage import (
     abstract_params,
     apply_network,
     build_stage,
-    in_float32,
-    make_loss,
+    with_augmented,
 )
+from imagen_jax.cascade.stage_loss import make_loss
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import TrainingConfig
+from imagen_jax.diffusion.conditions import in_float32
 from imagen_jax.forecast.flops import compiled_operations, count_operations
 
 
@@ -59,11 +60,12 @@ class Operations(NamedTuple):
 def forward_program(stage: Stage, batch_size: int = 1) -> Program:
     """Returns one forward pass of the network on whole images, as in a sampling step without guidance."""
     batch = abstract_batch(stage, batch_size)
-    levels = jax.ShapeDtypeStruct((batch_size,), batch.image.dtype)
+    levels = jax.ShapeDtypeStruct((batch_size,), batch.clean.dtype)
 
-    def forward(params: Params, batch: Batch, log_snr: PerExample) -> Images:
-        low = None if batch.low_resolution is None else LowResolution(batch.low_resolution, log_snr)
-        return apply_network(stage, params, in_float32(batch.text), low)(batch.image, log_snr)
+    def forward(params: Params, batch: Batch, log_snr: PerExample) -> Samples:
+        conditions = in_float32(batch.conditions)
+        conditions = with_augmented(stage, conditions, lambda small: LowResolution(small, log_snr))
+        return apply_network(stage, params, conditions)(batch.clean, log_snr)
 
     return Program(forward, (abstract_params(stage), batch, levels), batch_size, stage.resolution)
 
@@ -73,7 +75,7 @@ def training_program(stage: Stage, training: TrainingConfig, crop: int | None = 
     batch = abstract_batch(stage, batch_size, crop)
     key = jax.eval_shape(lambda: jax.random.key(0))
     gradient = jax.value_and_grad(make_loss(stage, training))
-    return Program(gradient, (abstract_params(stage), batch, key), batch_size, batch.image.shape[1])
+    return Program(gradient, (abstract_params(stage), batch, key), batch_size, batch.clean.shape[1])
 
 
 def count_training_operations(config: Given | Experiment) -> int:

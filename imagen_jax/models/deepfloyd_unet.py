@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from imagen_jax.array_types import Images, LowResolution, PerExample, Text
+from imagen_jax.array_types import Images, PerExample, Text
+from imagen_jax.diffusion.conditions import Conditions
+from imagen_jax.errors import UserError
 from imagen_jax.models.attention import AttentionPool, CrossAttention, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import stack_inputs
@@ -85,8 +87,8 @@ class DeepFloydUNet(nn.Module):
         self,
         noisy: Images,
         step: PerExample,
-        text: Text,
-        low_resolution: LowResolution | None = None,
+        conditions: Conditions,
+        *,
         estimate: Images | None = None,
         train: bool = False,
     ) -> NewFeatureMap:
@@ -95,11 +97,17 @@ class DeepFloydUNet(nn.Module):
         Args:
             noisy: z_t.
             step: the noise level of each example, as a discrete step from 0 (cleanest) to 999 (noisiest).
-            text: encoded captions. Attention uses all tokens of the mask; IF's mask includes padding.
-            low_resolution: the enlarged and noised condition of stage II, with its discrete step in ``log_snr``.
+            conditions: the text, and for stage II the enlarged and noised image, with its discrete step in
+                ``log_snr``. Attention uses all tokens of the text's mask; IF's mask includes padding.
             estimate: not used; part of the networks' common signature.
             train: has no effect, because there is no dropout.
         """
+        text, low_resolution = conditions.text, conditions.low_resolution
+        if text is None or not {*conditions.given} <= {"text", "low_resolution"}:
+            raise UserError(
+                f"the network of DeepFloyd IF is told a text, and maybe a low-resolution image, not "
+                f"{', '.join(conditions.given) or 'nothing'}"
+            )
         embedding = DeepFloydEmbedding(
             self.channels[0],
             self.embedding_width or 4 * self.channels[0],
@@ -137,7 +145,7 @@ class DeepFloydUNet(nn.Module):
                 name=name,
             )(x, text)
 
-        x = stack_inputs(noisy, low_resolution and low_resolution.image, None).astype(self.dtype)
+        x = stack_inputs(noisy, conditions, None).astype(self.dtype)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)
         x = walk_levels(x, self.channels, self.blocks, block, attend)
         x = ACTIVATIONS[self.activation](GroupNorm(name="norm_out")(x))

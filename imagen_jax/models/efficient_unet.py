@@ -12,7 +12,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from imagen_jax.array_types import Images, LowResolution, PerExample, Text
+from imagen_jax.array_types import Images, PerExample
+from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions
+from imagen_jax.errors import UserError
 from imagen_jax.models.attention import Attention, CrossAttention, FeedForward, SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
@@ -41,13 +43,17 @@ class EfficientUNet(nn.Module):
         heads: the number of heads of each attention (Imagen: 8).
         text_heads: the number of heads of the attention pool over the text.
         text_channels: the width to which the text is projected, see ``ConditioningEmbedding``; None for no projection.
+        classes: the number of classes, for a network that is told a class; 0 for none.
+        vector_tokens: the number of tokens that each vector of the conditions also becomes; 0 for none.
+        time_features: "sinusoids", or "fourier" for random frequencies; see ``conditioning.TIME_FEATURES``.
+        embedding_enters: how the embedding enters a block, see ``ResidualBlock``.
         dropout: the rate inside residual blocks.
-        out_channels: 3, or 6 if the network also predicts a variance.
+        out_channels: those of the images, or twice as many if the network also predicts a variance.
         embedding_width: the width of the conditioning embedding; None for four times the first level's.
         patch: the side of the blocks of pixels that are laid out as channels (Imagen: 1). Matrix units and small
             machines are fast at few pixels with many channels (Hoogeboom et al. 2023).
-        input_gates: whether to add the input images to the output, see ``InputGates`` (Imagen: no). Needs
-            out_channels = 3.
+        input_gates: whether to add the input images to the output, see ``InputGates`` (Imagen: no). Needs as many
+            out_channels as the images have.
         remat: the activations that the gradient recomputes, see ``models.remat``.
         scan: whether the equal blocks of a level are one loop of the program, see ``models.equal_blocks``.
         dtype: the compute dtype; parameters are float32.
@@ -61,6 +67,10 @@ class EfficientUNet(nn.Module):
     heads: int = 8
     text_heads: int = 8
     text_channels: int | None = None
+    classes: int = 0
+    vector_tokens: int = 0
+    time_features: str = "sinusoids"
+    embedding_enters: str = "scale_shift"
     dropout: float = 0.0
     out_channels: int = 3
     embedding_width: int | None = None
@@ -75,16 +85,24 @@ class EfficientUNet(nn.Module):
         self,
         noisy: Images,
         log_snr: PerExample,
-        text: Text | None = None,
-        low_resolution: LowResolution | None = None,
+        conditions: Conditions = UNCONDITIONAL,
+        *,
         estimate: Images | None = None,
         train: bool = False,
-    ) -> Images:
+    ) -> NewFeatureMap:
         """Returns the output, ``(batch, height, width, out_channels)``, float32. The arguments are ``UNet``'s."""
         width = self.embedding_width or 4 * self.channels[0]
-        embedding, text = ConditioningEmbedding(
-            self.channels[0], width, self.text_heads, self.text_channels, dtype=self.dtype, name="conditioning"
-        )(log_snr, text, low_resolution and low_resolution.log_snr)
+        embedding, tokens = ConditioningEmbedding(
+            self.channels[0],
+            width,
+            self.text_heads,
+            self.text_channels,
+            self.classes,
+            self.vector_tokens,
+            self.time_features,
+            dtype=self.dtype,
+            name="conditioning",
+        )(log_snr, conditions)
 
         make_block = recompute(ResidualBlock, self.remat, static=(3,))
 
@@ -96,20 +114,27 @@ class EfficientUNet(nn.Module):
                 )
 
             width = self.channels[level]
-            make = partial(make_block, width, dropout=self.dropout, dtype=self.dtype)
+            make = partial(
+                make_block, width, dropout=self.dropout, embedding_enters=self.embedding_enters, dtype=self.dtype
+            )
             names = [f"{name}_{level}_{index}" for index in range(self.blocks[level])]
             if names and x.shape[-1] != width:
                 x = make(name=names.pop(0))(x, embedding, train)
             x = run_blocks(self, make, names, x, embedding, train, self.scan)
             if self.self_attention[level]:
-                x = make_attention(SelfAttention, f"{name}_{level}_self_attention")(x, text)
-            if self.cross_attention[level] and text is not None:
-                x = make_attention(CrossAttention, f"{name}_{level}_cross_attention")(x, text)
+                x = make_attention(SelfAttention, f"{name}_{level}_self_attention")(x, tokens)
+            if self.cross_attention[level] and tokens is not None:
+                x = make_attention(CrossAttention, f"{name}_{level}_cross_attention")(x, tokens)
             if self.self_attention[level] or self.cross_attention[level]:
                 x = recompute(FeedForward, self.remat)(dtype=self.dtype, name=f"{name}_{level}_feed_forward")(x)
             return x
 
-        inputs = stack_inputs(noisy, low_resolution and low_resolution.image, estimate)
+        if self.input_gates and self.out_channels != noisy.shape[-1]:
+            raise UserError(
+                f"network.input_gates adds images of {noisy.shape[-1]} channels to an output of {self.out_channels}: "
+                "set config.network.out_channels to the channels of the images, or input_gates to False"
+            )
+        inputs = stack_inputs(noisy, conditions, estimate)
         x = pixels_to_channels(inputs.astype(self.dtype), self.patch)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)
         skips = []
@@ -128,7 +153,7 @@ class EfficientUNet(nn.Module):
         channels = self.out_channels * self.patch**2
         x = convolution(channels, size=1, zero=True, dtype=jnp.float32, name="out")(x.astype(jnp.float32))
         x = channels_to_pixels(x, self.patch)
-        return x + InputGates(name="input_gates")(inputs, embedding) if self.input_gates else x
+        return x + InputGates(self.out_channels, name="input_gates")(inputs, embedding) if self.input_gates else x
 
 
 class UpsamplingConvolution(nn.Module):
@@ -153,11 +178,16 @@ class InputGates(nn.Module):
 
     The network then only predicts the difference to the noisy image at low noise, and to the enlarged low-resolution
     image at high noise. The weights start at zero. The c_skip of Karras et al. 2022 (table 1) is a fixed weight of this
-    kind. Returns ``(batch, height, width, 3)``, float32.
+    kind. Returns ``(batch, height, width, channels)``, float32.
+
+    Attributes:
+        channels: the number of channels of an image.
     """
+
+    channels: int
 
     @nn.compact
     def __call__(self, inputs: FeatureMap, embedding: Embedding) -> NewFeatureMap:
-        images = inputs.astype(jnp.float32).reshape(*inputs.shape[:3], -1, 3)
+        images = inputs.astype(jnp.float32).reshape(*inputs.shape[:3], -1, self.channels)
         gates = dense(images.shape[3], zero=True, dtype=jnp.float32, name="gates")(nn.swish(embedding))
         return jnp.einsum("bhwic,bi->bhwc", images, gates)

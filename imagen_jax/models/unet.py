@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from imagen_jax.array_types import Images, LowResolution, PerExample, Text
+from imagen_jax.array_types import Images, PerExample
+from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions
 from imagen_jax.models.attention import SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
@@ -26,8 +27,13 @@ class UNet(nn.Module):
         head_channels: the channels of one attention head.
         text_heads: the number of heads of the attention pool over the text.
         text_channels: the width to which the text is projected, see ``ConditioningEmbedding``; None for no projection.
+        middle_attention: whether there is self-attention in the middle.
+        classes: the number of classes, for a network that is told a class; 0 for none.
+        vector_tokens: the number of tokens that each vector of the conditions also becomes; 0 for none.
+        time_features: "sinusoids", or "fourier" for random frequencies; see ``conditioning.TIME_FEATURES``.
+        embedding_enters: how the embedding enters a block, see ``ResidualBlock``.
         dropout: the rate inside residual blocks.
-        out_channels: 3, or 6 if the network also predicts a variance.
+        out_channels: those of the images, or twice as many if the network also predicts a variance.
         remat: the activations that the gradient recomputes, see ``models.remat``.
         dtype: the compute dtype; parameters are float32.
     """
@@ -39,6 +45,11 @@ class UNet(nn.Module):
     head_channels: int = 64
     text_heads: int = 8
     text_channels: int | None = None
+    middle_attention: bool = True
+    classes: int = 0
+    vector_tokens: int = 0
+    time_features: str = "sinusoids"
+    embedding_enters: str = "scale_shift"
     dropout: float = 0.0
     out_channels: int = 3
     remat: str = "none"
@@ -49,42 +60,52 @@ class UNet(nn.Module):
         self,
         noisy: Images,
         log_snr: PerExample,
-        text: Text | None = None,
-        low_resolution: LowResolution | None = None,
+        conditions: Conditions = UNCONDITIONAL,
+        *,
         estimate: Images | None = None,
         train: bool = False,
-    ) -> Images:
+    ) -> NewFeatureMap:
         """Returns the network's output, ``(batch, height, width, out_channels)``, float32.
 
         Args:
             noisy: z_t.
             log_snr: the log-SNR of each example.
-            text: encoded captions; None for a network without text.
-            low_resolution: the condition of a super-resolution stage.
+            conditions: what the network is told; parts that are None have no parameters.
             estimate: an earlier estimate of the clean image; None for a network without self-conditioning.
             train: whether dropout is on, which needs a "dropout" key.
         """
-        embedding, text = ConditioningEmbedding(
+        embedding, tokens = ConditioningEmbedding(
             self.channels,
             4 * self.channels,
             self.text_heads,
             self.text_channels,
+            self.classes,
+            self.vector_tokens,
+            self.time_features,
             dtype=self.dtype,
             name="conditioning",
-        )(log_snr, text, low_resolution and low_resolution.log_snr)
+        )(log_snr, conditions)
 
         def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
             make = recompute(ResidualBlock, self.remat, static=(3,))
-            return make(channels, resample, self.dropout, dtype=self.dtype, name=name)(x, embedding, train)
+            return make(
+                channels,
+                resample,
+                self.dropout,
+                embedding_enters=self.embedding_enters,
+                dtype=self.dtype,
+                name=name,
+            )(x, embedding, train)
 
         def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
-            if level is not None and x.shape[1] not in self.attention_resolutions:
+            attends = self.middle_attention if level is None else x.shape[1] in self.attention_resolutions
+            if not attends:
                 return x
             heads = x.shape[-1] // self.head_channels
             make = recompute(SelfAttention, self.remat)
-            return make(heads, recompute_weights=self.remat == "attention", dtype=self.dtype, name=name)(x, text)
+            return make(heads, recompute_weights=self.remat == "attention", dtype=self.dtype, name=name)(x, tokens)
 
-        x = stack_inputs(noisy, low_resolution and low_resolution.image, estimate).astype(self.dtype)
+        x = stack_inputs(noisy, conditions, estimate).astype(self.dtype)
         x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
         x = walk_levels(x, widths, [self.blocks_per_level] * len(widths), block, attend)

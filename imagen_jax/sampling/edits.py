@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample, Text
-from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.array_types import Denoiser, Estimate, PerExample, Samples, Text
+from imagen_jax.diffusion.process import check_same_shape, expand, noise_from_clean, signal_and_noise_scale
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 from imagen_jax.sampling.spacings import LogSnrs
@@ -40,15 +40,15 @@ MakeTrajectory = Callable[[LogSnrs], Trajectory]
 
 
 class Known(NamedTuple):
-    """The parts of the images that must be kept.
+    """The parts of the samples that must be kept.
 
     Attributes:
-        image: images in [-1, 1].
-        mask: 1 where pixels are kept, 0 where they are sampled.
+        clean: clean samples.
+        mask: 1 where values are kept, 0 where they are sampled.
     """
 
-    image: Images
-    mask: Images
+    clean: Samples
+    mask: Samples
 
 
 def full_trajectory(log_snrs: LogSnrs) -> LogSnrs:
@@ -108,44 +108,44 @@ def resample(times: int, stride: int = 10) -> MakeTrajectory:
 def keep_known(denoise: Denoiser, known: Known) -> Denoiser:
     """Makes a denoiser whose estimate contains the known pixels. Equation (1)."""
 
-    def denoise_with_known(noisy: Images, log_snr: PerExample) -> Estimate:
-        image, gamma = split_estimate(denoise(noisy, log_snr))
-        return join_estimate(known.mask * known.image + (1.0 - known.mask) * image, gamma)
+    def denoise_with_known(noisy: Samples, log_snr: PerExample) -> Estimate:
+        clean, gamma = split_estimate(denoise(noisy, log_snr))
+        return join_estimate(known.mask * known.clean + (1.0 - known.mask) * clean, gamma)
 
     return denoise_with_known
 
 
-def invert(denoise: Denoiser, log_snrs: LogSnrs, images: Images, iterations: int = 10) -> Images:
-    """Returns the noise from which ``ddim()`` reproduces the given images along the same log-SNRs. Equation (2).
+def invert(denoise: Denoiser, log_snrs: LogSnrs, clean: Samples, iterations: int = 10) -> Samples:
+    """Returns the noise from which ``ddim()`` reproduces the given samples along the same log-SNRs. Equation (2).
 
     Args:
         denoise: the denoiser, see ``Denoiser``.
         log_snrs: ``(steps + 1,)``, increasing, as for ``sample``.
-        images: clean images in [-1, 1].
+        clean: clean samples, such as images in [-1, 1].
         iterations: fixed-point iterations per step; 1 is the common inversion.
 
     Returns:
-        Noisy images at ``log_snrs[0]``, for the argument ``start`` of ``sample``.
+        Noisy samples at ``log_snrs[0]``, for the argument ``start`` of ``sample``.
     """
 
-    def step_back(cleaner: Images, pair: tuple[jax.Array, jax.Array]) -> tuple[Images, None]:
-        here, there = (jnp.full((images.shape[0],), one) for one in pair)
-        alpha, sigma = signal_and_noise_scale(there)
-        cleaner_alpha, cleaner_sigma = signal_and_noise_scale(here)
+    def step_back(cleaner: Samples, pair: tuple[jax.Array, jax.Array]) -> tuple[Samples, None]:
+        here, there = (jnp.full((clean.shape[0],), one) for one in pair)
+        alpha, sigma = signal_and_noise_scale(there, cleaner)
+        cleaner_alpha, cleaner_sigma = signal_and_noise_scale(here, cleaner)
 
-        def improve(_, noisy: Images) -> Images:
-            noise = noise_from_image(split_estimate(denoise(noisy, there))[0], noisy, there)
+        def improve(_, noisy: Samples) -> Samples:
+            noise = noise_from_clean(split_estimate(denoise(noisy, there))[0], noisy, there)
             return alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
 
-        # The initial guess for the noisier images is the cleaner ones.
+        # The initial guess for the noisier samples is the cleaner ones.
         return jax.lax.fori_loop(0, iterations, improve, cleaner), None
 
     pairs = (log_snrs[1:][::-1], log_snrs[:-1][::-1])
-    noisy, _ = jax.lax.scan(step_back, images, pairs)
+    noisy, _ = jax.lax.scan(step_back, clean, pairs)
     return noisy
 
 
-def interpolate(first: Images, second: Images, share: PerExample) -> Images:
+def interpolate(first: Samples, second: Samples, share: PerExample) -> Samples:
     """Interpolates between two noises along the sphere that noise lies on (Song et al. 2021, appendix D.5).
 
     Args:
@@ -153,14 +153,15 @@ def interpolate(first: Images, second: Images, share: PerExample) -> Images:
         second: standard normal noise.
         share: interpolation weight of each example, from 0 (``first``) to 1 (``second``).
     """
-    axes = (1, 2, 3)
+    check_same_shape(first=first, second=second)
+    axes = tuple(range(1, first.ndim))
     lengths = jnp.sqrt((first**2).sum(axes) * (second**2).sum(axes))
     angle = jnp.arccos(jnp.clip((first * second).sum(axes) / lengths, -1.0, 1.0))
     # The angle between equal noises is 0, and the formula would divide by its sine.
     safe = jnp.where(angle < 1e-4, 1.0, angle)
     near = jnp.where(angle < 1e-4, 1.0 - share, jnp.sin((1.0 - share) * safe) / jnp.sin(safe))
     far = jnp.where(angle < 1e-4, share, jnp.sin(share * safe) / jnp.sin(safe))
-    return near[:, None, None, None] * first + far[:, None, None, None] * second
+    return expand(near, first) * first + expand(far, second) * second
 
 
 def mix_texts(first: Text, second: Text, shares: PerExample) -> Text:

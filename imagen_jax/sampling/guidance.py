@@ -20,12 +20,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
+from imagen_jax.array_types import Denoiser, Estimate, PerExample, Samples
 from imagen_jax.diffusion.process import signal_and_noise_scale
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
 MAX_GUIDANCE = 1e4
-"""Max guidance weight or scale. Above it, float32 is not precise enough for the images."""
+"""Max guidance weight or scale. Above it, float32 is not precise enough."""
 
 
 class Interval(NamedTuple):
@@ -40,15 +40,15 @@ class Interval(NamedTuple):
     cleanest: float
 
 
-LogProbability = Callable[[Images, PerExample], PerExample]
-"""``log_probability(noisy, log_snr)``: the log-probability of the target, for each noisy image."""
+LogProbability = Callable[[Samples, PerExample], PerExample]
+"""``log_probability(noisy, log_snr)``: the log-probability of the target, for each noisy sample."""
 
 
 class ClassifierGuidance(NamedTuple):
     """How a classifier guides a stage.
 
     Attributes:
-        log_probability: log-probability of the target; differentiable with respect to the images.
+        log_probability: log-probability of the target; differentiable with respect to the noisy samples.
         scale: s of equation (2); 0 for no guidance.
         resolution: height and width of the images that the classifier takes.
         wanted: description of the target, for the images' metadata.
@@ -68,7 +68,7 @@ class ClassifierGuidance(NamedTuple):
 
 
 def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
-    """Makes the guided denoiser of equation (1), applied to the clean image, which is equivalent (see ``process.py``).
+    """Makes the guided denoiser of equation (1), applied to the clean sample, which is equivalent (see ``process.py``).
 
     If the network learns its variance, the conditional estimate's variance is kept.
 
@@ -80,7 +80,7 @@ def guide(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Deno
     if weight == 1.0:
         return conditional
 
-    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
+    def denoise(noisy: Samples, log_snr: PerExample) -> Estimate:
         return combine_estimates(conditional(noisy, log_snr), unconditional(noisy, log_snr), weight)
 
     return denoise
@@ -93,7 +93,7 @@ def guide_batched(both: Denoiser, weight: float) -> Denoiser:
     two: this is faster if a batch does not fill the device, and takes more memory.
     """
 
-    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
+    def denoise(noisy: Samples, log_snr: PerExample) -> Estimate:
         estimate = both(jnp.concatenate([noisy, noisy]), jnp.concatenate([log_snr, log_snr]))
         count = noisy.shape[0]
         with_text = jax.tree.map(lambda array: array[:count], estimate)
@@ -105,9 +105,9 @@ def guide_batched(both: Denoiser, weight: float) -> Denoiser:
 
 def combine_estimates(with_text: Estimate, without_text: Estimate, weight: float) -> Estimate:
     """Combines two estimates by equation (1); the variance is that of ``with_text``."""
-    image, gamma = split_estimate(with_text)
+    clean, gamma = split_estimate(with_text)
     other, _ = split_estimate(without_text)
-    return join_estimate(weight * image + (1.0 - weight) * other, gamma)
+    return join_estimate(weight * clean + (1.0 - weight) * other, gamma)
 
 
 def limit_to_interval(interval: Interval | None, guided: Denoiser, plain: Denoiser) -> Denoiser:
@@ -121,8 +121,8 @@ def limit_to_interval(interval: Interval | None, guided: Denoiser, plain: Denois
     if interval is None:
         return guided
 
-    def denoise(noisy: Images, log_snr: PerExample) -> Estimate:
-        # In sampling, all images of a batch have the same log-SNR.
+    def denoise(noisy: Samples, log_snr: PerExample) -> Estimate:
+        # In sampling, all examples of a batch have the same log-SNR.
         is_within = (interval.noisiest <= log_snr[0]) & (log_snr[0] <= interval.cleanest)
         return jax.lax.cond(is_within, guided, plain, noisy, log_snr)
 
@@ -140,11 +140,11 @@ def guide_by_classifier(denoise: Denoiser, classifier: ClassifierGuidance | None
         return denoise
     log_probability, scale = classifier.log_probability, classifier.scale
 
-    def guided(noisy: Images, log_snr: PerExample) -> Estimate:
-        image, gamma = split_estimate(denoise(noisy, log_snr))
-        # Each log-probability depends on one image only, so the gradient of the sum contains the gradient of each.
-        gradient = jax.grad(lambda images: log_probability(images, log_snr).sum())(noisy)
-        alpha, sigma = signal_and_noise_scale(log_snr)
-        return join_estimate(image + scale * jnp.square(sigma) / alpha * gradient, gamma)
+    def guided(noisy: Samples, log_snr: PerExample) -> Estimate:
+        clean, gamma = split_estimate(denoise(noisy, log_snr))
+        # Each log-probability depends on one sample only, so the gradient of the sum contains the gradient of each.
+        gradient = jax.grad(lambda samples: log_probability(samples, log_snr).sum())(noisy)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+        return join_estimate(clean + scale * jnp.square(sigma) / alpha * gradient, gamma)
 
     return guided

@@ -1,6 +1,6 @@
 """The reverse process as one loop with any number of steps, compiled once.
 
-    noise, or an image noised to a level -> one step of a rule after another, along a trajectory of log-SNRs -> images
+    noise, or samples noised to a level -> one step of a rule after another, along a trajectory of log-SNRs -> samples
 
 The bounds of the loop may be arrays, so that one compiled program can take any range of a trajectory's steps
 (``cascade.stage_sampler.make_draw_stage``).
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from imagen_jax.array_types import Denoiser, Images, Keys, PerExample
-from imagen_jax.diffusion.process import signal_and_noise_scale
+from imagen_jax.array_types import Denoiser, Estimate, Keys, PerExample, Samples
+from imagen_jax.diffusion.process import check_same_shape, expand, signal_and_noise_scale
+from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.solvers import dpm_solver_2m, dpm_solver_2m_sde, heun, unipc
 from imagen_jax.sampling.spacings import LogSnrs
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean
@@ -44,15 +45,15 @@ def fold_into_each(keys: Keys, number: int | Int[Array, ""]) -> Keys:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
-def normal_for_each(keys: Keys, shape: tuple[int, ...]) -> Images:
-    """Samples standard normal images, each from its own key."""
+def normal_for_each(keys: Keys, shape: tuple[int, ...]) -> Samples:
+    """Draws standard normal samples of a shape, each from its own key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
-def add_more_noise(noisy: Images, log_snr: PerExample, noisier_log_snr: PerExample, noise: Images) -> Images:
-    """Noises images from one log-SNR to a lower one by the forward process (Kingma et al. 2021, eq. 3)."""
-    alpha, sigma = signal_and_noise_scale(log_snr)
-    noisier_alpha, noisier_sigma = signal_and_noise_scale(noisier_log_snr)
+def add_more_noise(noisy: Samples, log_snr: PerExample, noisier_log_snr: PerExample, noise: Samples) -> Samples:
+    """Noises samples from one log-SNR to a lower one by the forward process (Kingma et al. 2021, eq. 3)."""
+    alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+    noisier_alpha, noisier_sigma = signal_and_noise_scale(noisier_log_snr, noisy)
     shrunk = noisier_alpha / alpha
     added = jnp.sqrt(jax.nn.relu(jnp.square(noisier_sigma) - jnp.square(shrunk * sigma)))
     return shrunk * noisy + added * noise
@@ -62,15 +63,15 @@ class SamplerState(NamedTuple):
     """The state of the sampler between two steps.
 
     Attributes:
-        noisy: noisy images.
+        noisy: noisy samples.
         memory: the step rule's memory of earlier steps.
     """
 
-    noisy: Images
+    noisy: Samples
     memory: Any
 
 
-def begin(rule: StepRule, keys: Keys, shape: tuple[int, int, int], start: Images | None = None) -> SamplerState:
+def begin(rule: StepRule, keys: Keys, shape: tuple[int, ...], start: Samples | None = None) -> SamplerState:
     """Returns the state before the first step; the arguments are those of ``sample``."""
     begun = normal_for_each(fold_into_each(keys, 0), shape) if start is None else start
     return SamplerState(begun, rule.init(begun))
@@ -89,16 +90,21 @@ def take_steps(
     goes_back = bool((np.diff(np.asarray(log_snrs)) <= 0).any())
     trajectory = jnp.asarray(log_snrs)
 
+    def checked(noisy: Samples, log_snr: PerExample) -> Estimate:
+        estimate = denoise(noisy, log_snr)
+        check_same_shape(noisy=noisy, **{"the denoiser's estimate": split_estimate(estimate)[0]})
+        return estimate
+
     def take_step(number: Int[Array, ""], state: SamplerState) -> SamplerState:
         noisy, memory = state
         log_snr, next_log_snr = trajectory[number], trajectory[number + 1]
         noise = normal_for_each(fold_into_each(keys, number + 1), noisy.shape[1:])
         here, there = (jnp.full((noisy.shape[0],), one) for one in (log_snr, next_log_snr))
-        # Noise of the last step would stay in the image: no later step removes it.
-        noise = jnp.where(is_clean(there)[:, None, None, None], 0.0, noise)
+        # Noise of the last step would stay in the sample: no later step removes it.
+        noise = jnp.where(expand(is_clean(there), noisy), 0.0, noise)
 
         def advance() -> SamplerState:
-            return SamplerState(*rule.step(denoise, noisy, here, there, noise, memory))
+            return SamplerState(*rule.step(checked, noisy, here, there, noise, memory))
 
         def go_back() -> SamplerState:
             noisier = add_more_noise(noisy, here, there, noise)
@@ -117,21 +123,24 @@ def sample(
     rule: StepRule,
     log_snrs: LogSnrs,
     keys: Keys,
-    shape: tuple[int, int, int],
-    start: Images | None = None,
-) -> Images:
-    """Samples images: starts from noise at ``log_snrs[0]`` and takes one step of ``rule`` to each next log-SNR.
+    shape: tuple[int, ...],
+    start: Samples | None = None,
+) -> Samples:
+    """Samples: starts from noise at ``log_snrs[0]`` and takes one step of ``rule`` to each next log-SNR.
 
     Args:
         denoise: the denoiser, already guided and thresholded, see ``Denoiser``.
         rule: step rule, see ``step_rules`` and ``solvers``.
         log_snrs: ``(steps + 1,)``, increasing, except where noise is added again.
-        keys: one key for each image, which depends on its own key alone.
-        shape: height, width and channels of one image.
-        start: noisy images at ``log_snrs[0]`` to start from; None for noise.
+        keys: one key for each sample, which depends on its own key alone.
+        shape: shape of one sample, such as height, width and channels of an image.
+        start: noisy samples at ``log_snrs[0]`` to start from; None for noise.
 
     Returns:
-        ``(batch, *shape)`` in float32, as the last step returns them: about [-1, 1], not clipped.
+        ``(batch, *shape)`` in float32, as the last step returns them: not clipped.
+
+    Raises:
+        ValueError: the denoiser's estimate has another shape than the noisy samples.
     """
     begun = begin(rule, keys, shape, start)
     return take_steps(denoise, rule, log_snrs, keys, begun, 0, len(log_snrs) - 1).noisy

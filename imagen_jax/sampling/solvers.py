@@ -20,17 +20,16 @@ Heun (Karras et al. 2022, algorithm 1, without churn) steps in σ̃ = σ/α, whe
 with the slope at the start, then again with the mean of the slopes at the start and the end: two calls a step. Above σ̃
 = 80, where that paper starts and steps in σ̃ are long, it is DDIM.
 
-The last step, onto the clean image, is DDIM's in all of them: l rises more in it than in all steps before.
+The last step, onto the clean sample, is DDIM's in all of them: l rises more in it than in all steps before.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Images, PerExample
-from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.array_types import PerExample, Samples
+from imagen_jax.diffusion.process import expand, noise_from_clean, signal_and_noise_scale
 from imagen_jax.sampling.estimates import split_estimate
 from imagen_jax.sampling.spacings import NOISIEST
 from imagen_jax.sampling.step_rules import StepRule, ancestral, ddim, is_clean, no_memory
@@ -43,22 +42,17 @@ class Evaluation(NamedTuple):
     """A denoiser's estimate, and the log-SNR at which it was evaluated.
 
     Attributes:
-        image: estimate of the clean images.
-        log_snr: log-SNR of the noisy images.
+        clean: estimate of the clean samples.
+        log_snr: log-SNR of the noisy samples.
     """
 
-    image: Images
+    clean: Samples
     log_snr: PerExample
 
 
-def empty_history(noisy: Images, log_snr: float = EMPTY_LOG_SNR) -> Evaluation:
+def empty_history(noisy: Samples, log_snr: float = EMPTY_LOG_SNR) -> Evaluation:
     """Returns the placeholder for the previous evaluation before the first step."""
     return Evaluation(jnp.zeros_like(noisy), jnp.full(noisy.shape[:1], log_snr, noisy.dtype))
-
-
-def for_images(numbers: PerExample) -> Float[Array, "batch 1 1 1"]:
-    """Reshapes one number for each example so that it multiplies images."""
-    return numbers[:, None, None, None]
 
 
 def extrapolate(rule: StepRule, name: str) -> StepRule:
@@ -70,12 +64,12 @@ def extrapolate(rule: StepRule, name: str) -> StepRule:
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, _ = split_estimate(denoise(noisy, log_snr))
+        clean, _ = split_estimate(denoise(noisy, log_snr))
         weight = (next_log_snr - log_snr) / (2.0 * (log_snr - memory.log_snr))
-        weight = for_images(jnp.where(is_clean(next_log_snr), 0.0, weight))
-        estimate = image + weight * (image - memory.image)
+        weight = expand(jnp.where(is_clean(next_log_snr), 0.0, weight), noisy)
+        estimate = clean + weight * (clean - memory.clean)
         stepped, _ = rule.step(lambda *_: estimate, noisy, log_snr, next_log_snr, noise, ())
-        return stepped, Evaluation(image, log_snr)
+        return stepped, Evaluation(clean, log_snr)
 
     return StepRule(name, empty_history, step)
 
@@ -94,16 +88,16 @@ def heun() -> StepRule:
     """Makes Heun's method of Karras et al. 2022: deterministic, second order, two denoiser calls a step."""
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, _ = split_estimate(denoise(noisy, log_snr))
-        slope = noise_from_image(image, noisy, log_snr)
-        alpha, sigma = signal_and_noise_scale(log_snr)
-        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
+        clean, _ = split_estimate(denoise(noisy, log_snr))
+        slope = noise_from_clean(clean, noisy, log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
         # As in DDIM. At high noise, z + (σ̃_s - σ̃_t) ε̂ would be a difference of large numbers and lose precision.
-        predicted = next_alpha * image + next_sigma * slope
+        predicted = next_alpha * clean + next_sigma * slope
 
         def correct():
-            next_image, _ = split_estimate(denoise(predicted, next_log_snr))
-            next_slope = noise_from_image(next_image, predicted, next_log_snr)
+            next_clean, _ = split_estimate(denoise(predicted, next_log_snr))
+            next_slope = noise_from_clean(next_clean, predicted, next_log_snr)
             return predicted + (next_sigma - next_alpha * sigma / alpha) * (next_slope - slope) / 2.0
 
         # All examples of a batch have the same log-SNR.
@@ -117,12 +111,12 @@ class History(NamedTuple):
     """The memory of UniPC.
 
     Attributes:
-        noisy: noisy images at the start of the last step, after their correction.
+        noisy: noisy samples at the start of the last step, after their correction.
         last: evaluation at the start of the last step.
         one_before: evaluation at the start of the step before it.
     """
 
-    noisy: Images
+    noisy: Samples
     last: Evaluation
     one_before: Evaluation
 
@@ -130,36 +124,38 @@ class History(NamedTuple):
 def unipc() -> StepRule:
     """Makes UniPC with a predictor of order 2 and a corrector of order 3: deterministic, one call a step."""
 
-    def init(noisy: Images) -> History:
+    def init(noisy: Samples) -> History:
         return History(noisy, empty_history(noisy), empty_history(noisy, 2.0 * EMPTY_LOG_SNR))
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, _ = split_estimate(denoise(noisy, log_snr))
-        here = Evaluation(image, log_snr)
+        clean, _ = split_estimate(denoise(noisy, log_snr))
+        here = Evaluation(clean, log_snr)
         has_history = memory.last.log_snr > EMPTY_LOG_SNR
         begun = jnp.where(has_history, memory.last.log_snr, log_snr - 1.0)
         corrected = integrate(memory.noisy, begun, log_snr, (memory.last, here, memory.one_before))
-        noisy = jnp.where(has_history[:, None, None, None], corrected, noisy)
+        noisy = jnp.where(expand(has_history, noisy), corrected, noisy)
         last = memory.last._replace(log_snr=jnp.where(is_clean(next_log_snr), EMPTY_LOG_SNR, memory.last.log_snr))
         return integrate(noisy, log_snr, next_log_snr, (here, last)), History(noisy, here, memory.last)
 
     return StepRule("UniPC", init, step)
 
 
-def integrate(noisy: Images, log_snr: PerExample, next_log_snr: PerExample, answers: tuple[Evaluation, ...]) -> Images:
+def integrate(
+    noisy: Samples, log_snr: PerExample, next_log_snr: PerExample, answers: tuple[Evaluation, ...]
+) -> Samples:
     """Integrates equation (1) with the polynomial through two or three evaluations, the first at ``log_snr``."""
     second = (answers[1].log_snr - log_snr) / 2.0
     # Newton's divided differences; with u₁ = 0 their polynomials are 1, u and u (u - u₂).
-    slope = (answers[1].image - answers[0].image) / for_images(second)
+    slope = (answers[1].clean - answers[0].clean) / expand(second, noisy)
     constant, linear, quadratic = exponential_moments((next_log_snr - log_snr) / 2.0)
-    whole = for_images(constant) * answers[0].image + for_images(linear) * slope
+    whole = expand(constant, noisy) * answers[0].clean + expand(linear, noisy) * slope
     if len(answers) == 3:
         third = (answers[2].log_snr - log_snr) / 2.0
-        other_slope = (answers[2].image - answers[1].image) / for_images(third - second)
-        curvature = (other_slope - slope) / for_images(third)
-        whole = whole + for_images(quadratic - second * linear) * curvature
-    _, sigma = signal_and_noise_scale(log_snr)
-    next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
+        other_slope = (answers[2].clean - answers[1].clean) / expand(third - second, noisy)
+        curvature = (other_slope - slope) / expand(third, noisy)
+        whole = whole + expand(quadratic - second * linear, noisy) * curvature
+    _, sigma = signal_and_noise_scale(log_snr, noisy)
+    next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
     return next_sigma / sigma * noisy + next_alpha * whole
 
 

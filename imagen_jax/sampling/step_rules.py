@@ -1,4 +1,4 @@
-r"""Step rules: one step from z_t to z_s, s < t, given the estimate x̂ of the clean image.
+r"""Step rules: one step from z_t to z_s, s < t, given the estimate x̂ of the clean sample.
 
 Ancestral sampling samples from the reverse process (Imagen, section 2.2 and appendix; Kingma et al. 2021, equation 31):
 with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
@@ -7,9 +7,9 @@ with ε̂ = (z_t - α_t x̂) / σ_t and r = exp(λ_t - λ_s), which is below 1,
     σ̃² = (1 - r) σ_s²   (min),      σ² = (1 - r) σ_t²   (max)                                   (2)
     z_s = mean + sqrt((σ̃²)^(1-γ) (σ²)^γ) ε                                                      (3)
 
-A network that learns its variance outputs γ for each value of the image (Nichol & Dhariwal 2021, equation 15).
+A network that learns its variance outputs γ for each value of the sample (Nichol & Dhariwal 2021, equation 15).
 
-The last step, onto the clean image, has ε = 0 in every rule (Ho et al. 2020, algorithm 2, line 3): no later step would
+The last step, onto the clean sample, has ε = 0 in every rule (Ho et al. 2020, algorithm 2, line 3): no later step would
 remove its noise. ``sampler.take_steps`` passes zeros there.
 
 DDIM (Song et al. 2021, equation 12) keeps the estimated noise ε̂. With η = 0 it adds no new noise; with η = 1 it is
@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from imagen_jax.array_types import Denoiser, Images, PerExample
-from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.array_types import Denoiser, PerExample, Samples
+from imagen_jax.diffusion.process import expand, noise_from_clean, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT
 from imagen_jax.sampling.estimates import split_estimate
 
@@ -44,28 +44,28 @@ class StepRule(NamedTuple):
         name: name for messages and the images' metadata.
         init: ``noisy -> memory``.
         step: ``(denoise, noisy, log_snr, next_log_snr, noise, memory) -> (next noisy, memory)``; ``noise`` is new
-            standard normal noise for the rules that use it, and zero in the step onto the clean image.
+            standard normal noise for the rules that use it, and zero in the step onto the clean sample.
         reads_variance: whether the rule uses γ from a network that learns its variance.
     """
 
     name: str
-    init: Callable[[Images], Memory]
-    step: Callable[[Denoiser, Images, PerExample, PerExample, Images, Memory], tuple[Images, Memory]]
+    init: Callable[[Samples], Memory]
+    step: Callable[[Denoiser, Samples, PerExample, PerExample, Samples, Memory], tuple[Samples, Memory]]
     reads_variance: bool = False
 
 
-def no_memory(noisy: Images) -> Memory:
+def no_memory(noisy: Samples) -> Memory:
     """Returns the empty memory of a single-step rule."""
     return ()
 
 
-def fraction_replaced(log_snr: PerExample, next_log_snr: PerExample) -> Images:
-    """Returns 1 - r of equation (1), shaped to multiply images: the fraction of the noise that a step replaces."""
-    return -jnp.expm1(log_snr - next_log_snr)[:, None, None, None]
+def fraction_replaced(log_snr: PerExample, next_log_snr: PerExample, like: Samples) -> Samples:
+    """Returns 1 - r of equation (1), shaped to multiply samples: the fraction of the noise that a step replaces."""
+    return expand(-jnp.expm1(log_snr - next_log_snr), like)
 
 
 def is_clean(log_snr: PerExample) -> Bool[Array, " batch"]:
-    """Returns for each log-SNR whether a step to it ends on the clean image."""
+    """Returns for each log-SNR whether a step to it ends on the clean sample."""
     return log_snr > 0.99 * LOG_SNR_LIMIT
 
 
@@ -78,11 +78,11 @@ def ancestral(gamma: float = 0.0) -> StepRule:
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, learned = split_estimate(denoise(noisy, log_snr))
-        alpha, sigma = signal_and_noise_scale(log_snr)
-        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
-        replaced = fraction_replaced(log_snr, next_log_snr)
-        mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * image
+        clean, learned = split_estimate(denoise(noisy, log_snr))
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
+        replaced = fraction_replaced(log_snr, next_log_snr, noisy)
+        mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * clean
         interpolation = gamma if learned is None else learned
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
         return mean + deviation * noise, memory
@@ -98,10 +98,10 @@ def ddim(eta: float = 0.0) -> StepRule:
     """
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
-        image, _ = split_estimate(denoise(noisy, log_snr))
-        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr)
-        fresh = eta * jnp.sqrt(fraction_replaced(log_snr, next_log_snr)) * next_sigma
+        clean, _ = split_estimate(denoise(noisy, log_snr))
+        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
+        fresh = eta * jnp.sqrt(fraction_replaced(log_snr, next_log_snr, noisy)) * next_sigma
         kept = jnp.sqrt(jax.nn.relu(jnp.square(next_sigma) - jnp.square(fresh)))
-        return next_alpha * image + kept * noise_from_image(image, noisy, log_snr) + fresh * noise, memory
+        return next_alpha * clean + kept * noise_from_clean(clean, noisy, log_snr) + fresh * noise, memory
 
     return StepRule(f"ddim (η = {eta:g})", no_memory, step)

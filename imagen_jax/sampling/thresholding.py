@@ -1,4 +1,4 @@
-r"""Thresholding (Imagen, section 2.3): keeps the estimate of the clean image in the range of images.
+r"""Thresholding (Imagen, section 2.3): keeps the estimate of the clean sample in the range of images.
 
 High guidance weights push x̂ beyond [-1, 1], the range of all training images, and the error grows from step to step.
 Static thresholding clips x̂ to [-1, 1]. Dynamic thresholding computes, for each image separately, s = the p-th
@@ -14,21 +14,21 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from imagen_jax.array_types import Denoiser, Estimate, Images, PerExample
+from imagen_jax.array_types import Denoiser, Estimate, PerExample, Samples
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
 
-Threshold = Callable[[Images], Images]
+Threshold = Callable[[Samples], Samples]
 
 
-def no_threshold(image: Images) -> Images:
+def no_threshold(clean: Samples) -> Samples:
     """Returns the estimate unchanged."""
-    return image
+    return clean
 
 
-def static_threshold(image: Images) -> Images:
+def static_threshold(clean: Samples) -> Samples:
     """Clips the estimate to [-1, 1]."""
-    return jnp.clip(image, -1.0, 1.0)
+    return jnp.clip(clean, -1.0, 1.0)
 
 
 def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = None) -> Threshold:
@@ -45,10 +45,10 @@ def dynamic_threshold(percentile: float = 99.5, max_threshold: float | None = No
         raise UserError(f"max_threshold {max_threshold} of dynamic thresholding is below 1: set it to 1 or more")
     check_percentile(percentile)
 
-    def threshold(image: Images) -> Images:
-        limit = jnp.percentile(jnp.abs(image), percentile, axis=(1, 2, 3), keepdims=True)
+    def threshold(clean: Samples) -> Samples:
+        limit = jnp.percentile(jnp.abs(clean), percentile, axis=tuple(range(1, clean.ndim)), keepdims=True)
         limit = jnp.clip(limit, 1.0, max_threshold)
-        return jnp.clip(image, -limit, limit) / limit
+        return jnp.clip(clean, -limit, limit) / limit
 
     return threshold
 
@@ -76,8 +76,8 @@ THRESHOLDS: dict[str, Callable[..., Threshold]] = {
 def apply_threshold(denoise: Denoiser, threshold: Threshold) -> Denoiser:
     """Makes a denoiser whose estimate is thresholded."""
 
-    def bounded(noisy: Images, log_snr: PerExample) -> Estimate:
-        image, gamma = split_estimate(denoise(noisy, log_snr))
-        return join_estimate(threshold(image), gamma)
+    def bounded(noisy: Samples, log_snr: PerExample) -> Estimate:
+        clean, gamma = split_estimate(denoise(noisy, log_snr))
+        return join_estimate(threshold(clean), gamma)
 
     return bounded

@@ -42,12 +42,16 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "hidden": TENSOR,
     "heads": TENSOR,
     "head_channels": None,
+    "unnamed": None,
 }
 """The mesh axes that each logical axis is sharded over during computation. None means replicated.
 
 ``hidden`` are the channels inside a block: one layer's outputs that the next layer sums over. ``channels`` are all
 other channels.
 """
+
+UNNAMED = "unnamed"
+"""The name of each axis of a large array whose layer names none, such as a kernel of a plain Flax layer."""
 
 MIN_SHARDED_SIZE = 2**14
 """Arrays with fewer elements are replicated, because gathering them would cost more than the memory saved."""
@@ -108,20 +112,23 @@ def remove_logical_axes(params: Any) -> Any:
 def axes_of(params: Any) -> Any:
     """Returns the logical axis names in the tree of the parameters, with None for a parameter without names.
 
-    Raises:
-        ValueError: a kernel has no names, or an array of at least two axes and ``MIN_SHARDED_SIZE`` elements has none.
+    A kernel of a layer that names no axes, and any other large array of at least two axes, has ``UNNAMED`` ones.
     """
 
     def names(path: Any, leaf: Any) -> tuple[str, ...] | None:
         if has_logical_axes(leaf):
             return leaf.axes
         if path[-1].key == "kernel" or (leaf.ndim > 1 and leaf.size >= MIN_SHARDED_SIZE):
-            raise ValueError(
-                f"the axes of {jax.tree_util.keystr(path)} have no names: wrap its initializer in with_logical_axes"
-            )
+            return (UNNAMED,) * leaf.ndim
         return None
 
     return jax.tree_util.tree_map_with_path(names, params, is_leaf=has_logical_axes)
+
+
+def unnamed_parameters(axes: Any) -> list[str]:
+    """Returns the paths of the parameters whose axes are ``UNNAMED``, from the tree that ``axes_of`` returns."""
+    leaves = jax.tree_util.tree_flatten_with_path(axes, is_leaf=lambda leaf: leaf is None or isinstance(leaf, tuple))[0]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, leaf in leaves if leaf and UNNAMED in leaf]
 
 
 def compute_spec(axes: Sequence[str], mesh: AnyMesh) -> list[tuple[str, ...]]:
@@ -147,7 +154,8 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
     ``tensor`` shards the same axis if the computation uses the kernel unsharded. Otherwise the compiler splits the work
     on the kernel's gradient over ``tensor`` in another way, and then needs collectives to reshard the gradient.
 
-    Arrays with fewer than ``MIN_SHARDED_SIZE`` elements are not sharded.
+    Arrays with fewer than ``MIN_SHARDED_SIZE`` elements are not sharded. One whose axes are ``UNNAMED`` is sharded
+    along its largest axis that both sizes divide, else that ``fsdp`` divides, and replicated if there is none.
 
     Raises:
         UserError: a name is not in ``AXES``, ``tensor`` does not divide an axis that it must shard, or no axis of the
@@ -161,6 +169,8 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
             raise UserError(
                 f"config.mesh.tensor={mesh.shape[TENSOR]} does not divide an axis of {size} {name}: choose a divisor"
             )
+    if UNNAMED in axes:
+        return largest_axis_spec(shape, mesh)
     over = [axis for axis in (FSDP, TENSOR) if mesh.shape[axis] > 1 and (axis == FSDP or not any(spec))]
     parts = math.prod(mesh.shape[axis] for axis in over)
     for index, (name, size) in enumerate(zip(axes, shape, strict=True)):
@@ -172,6 +182,19 @@ def storage_spec(shape: Sequence[int], axes: Sequence[str], mesh: AnyMesh) -> li
         f"{wanted} divides no axis of a kernel of shape {tuple(shape)}: choose a power of two that does, and leave the "
         "rest of the devices to config.mesh.data"
     )
+
+
+def largest_axis_spec(shape: Sequence[int], mesh: AnyMesh) -> list[tuple[str, ...]]:
+    """Returns the mesh axes for each axis of an array without names, see ``storage_spec``."""
+    spec: list[tuple[str, ...]] = [() for _ in shape]
+    for wanted in ((FSDP, TENSOR), (FSDP,)):
+        over = tuple(axis for axis in wanted if mesh.shape[axis] > 1)
+        parts = math.prod(mesh.shape[axis] for axis in over)
+        divisible = [index for index, size in enumerate(shape) if size % parts == 0]
+        if over and divisible:
+            spec[max(divisible, key=lambda index: shape[index])] = over
+            break
+    return spec
 
 
 def to_partition_spec(spec: Sequence[tuple[str, ...]]) -> PartitionSpec:

@@ -12,7 +12,7 @@ from imagen_jax.storage.paths import Path, absolute, files_in, in_bucket, to_pat
 from imagen_jax.training.checkpoints.folder import is_complete, list_steps
 from imagen_jax.training.workdir import config_path, has_begun
 
-WEIGHTS = "starting from weights is not supported yet; sample with them, or choose another --workdir"
+WEIGHTS = "to train them on, choose another --workdir and set --config.training.init_from to this folder"
 
 KINDS = {"stage": "imagen_jax train", "classifier": "imagen_jax train_classifier"}
 """Config sections that identify the kind of training, and the command that runs it."""

@@ -72,7 +72,7 @@ def make_train_step(
         after, before = (params, average, opt_state), (state.params, state.ema_params, state.opt_state)
         params, average, opt_state = jax.tree.map(lambda new, old: jax.lax.select(finite, new, old), after, before)
         metrics = {"loss": value, "gradient_norm": norm, "skipped": 1.0 - finite}
-        if has_aux:
+        if aux is not None:
             metrics[AUX] = aux
         if schedule is not None:
             metrics["learning_rate"] = jnp.asarray(schedule(count_updates(state.opt_state)), jnp.float32)

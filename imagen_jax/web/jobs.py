@@ -87,7 +87,7 @@ def explain_truncation(cascade: Cascade, prompts: Sequence[str]) -> str:
     encoder = cascade.encoder
     if not isinstance(encoder, BatchedEncoder):
         return ""
-    length = min(one.stage.text_length for one in cascade.trained)
+    length = min(one.stage.text_length for one in cascade.trained if one.stage.text_length)
     return next(filter(None, (encoder.explain_truncation(prompt, length) for prompt in prompts)), "")
 
 

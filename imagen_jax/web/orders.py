@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagen_jax.cascade.edits import NO_EDIT, Edit, decode_mask
-from imagen_jax.cascade.stage_sampler import SamplingStage
+from imagen_jax.cascade.stage import Stage
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
@@ -99,7 +99,7 @@ class Order(NamedTuple):
         return Edit(image, mask, self.strength, self.resample)
 
 
-def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def describe_stages(stages: Sequence[Stage], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns each stage's resolutions and default sampling settings for the page.
 
     Args:
@@ -117,7 +117,7 @@ def describe_stages(stages: Sequence[SamplingStage], configs: Sequence[Mapping[s
     ]
 
 
-def read_order(requested: Any, stages: Sequence[SamplingStage], limits: Limits) -> Order:
+def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order:
     """Parses and validates an order.
 
     Args:

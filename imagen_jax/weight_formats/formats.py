@@ -16,8 +16,9 @@ from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.checkpoint_export import NO_CHOICES, ImportChoices
 from imagen_jax.cascade.experiment import ModelConfig
 from imagen_jax.cascade.image_files import make_folder
-from imagen_jax.cascade.loading import TrainedStage, load_params, make_settings, plan_stage
-from imagen_jax.cascade.stage import check_encoder, load_encoder
+from imagen_jax.cascade.loading import TrainedStage, load_params, plan_stage
+from imagen_jax.cascade.sampling_settings import make_settings
+from imagen_jax.cascade.text_encoder import check_encoder, load_encoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.storage.folder_locks import locked
@@ -131,7 +132,9 @@ def copy_licences(source: Path, folder: Path) -> None:
                 write_whole(folder / path.name, path.read_bytes())
 
 
-def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32") -> None:
+def export_stage(
+    name: str, workdir: Path, folder: Path, dtype: str = "float32", network: type[Network] | None = None
+) -> None:
     """Exports the stage in ``workdir`` into ``folder``.
 
     Args:
@@ -139,6 +142,7 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
         workdir: the stage's workdir or exported folder.
         folder: the output folder, created if missing.
         dtype: dtype of the stored parameters, a key of ``checkpoint_export.STORED``.
+        network: the class of the stage's network, if its config names one of the user's own.
 
     Raises:
         UserError: there is no such format, stage or dtype, the format can't hold the stage's network, or the folder
@@ -148,7 +152,7 @@ def export_stage(name: str, workdir: Path, folder: Path, dtype: str = "float32")
     lookup(checkpoint_export.STORED, dtype, "dtype")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} already contains a model: choose another --out")
-    plan = plan_stage(workdir)
+    plan = plan_stage(workdir, network=network)
     form.check_network(plan.stage.network, plan.name)
     stage = load_params(plan)
     if form.notice:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from configs import quickstart
-from imagen_jax.cascade.compiled_training import make_training
-from imagen_jax.cascade.stage import build_stage
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.training.checkpoints.checksums import fingerprints_of
 from imagen_jax.training.checkpoints.metadata import arrays_by_name
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.compiled_training import make_training
 
 
 def run(step: Any, state: Any, batch: Any, steps: int, store: CheckpointStore | None, number: int) -> tuple[Any, ...]:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     config = quickstart.get_config("base")
-    training = make_training(config, build_stage(config))
+    training = make_training(make_stage_task(config))
     step = training.compile()
     state = training.make_state()
     batch = jax.tree.map(lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding), training.batch)

@@ -36,7 +36,8 @@ from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
-from imagen_jax.cascade.stage import abstract_params, build_stage, load_encoder
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.cascade.text_encoder import load_encoder
 from imagen_jax.data.data_sets import open_data_sets
 from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import load_split

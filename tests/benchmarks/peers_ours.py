@@ -21,14 +21,16 @@ from configs import quickstart
 from imagen_jax.array_types import Text
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.checkpoint_export import ImportChoices
-from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage, initial_params
+from imagen_jax.cascade.stage_task import make_stage_task
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.stage_programs import forward_program
 from imagen_jax.runtime.main import enable_compilation_cache
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.compiled_training import make_training
 from imagen_jax.training.workdir import keep_config, read_config
 from imagen_jax.weight_formats import deepfloyd_if
 from imagen_jax.weight_formats.formats import import_stage
@@ -177,7 +179,7 @@ def compare_answers(folder: Path, config: ConfigDict) -> float:
     text = Text(jnp.asarray(text), jnp.ones(text.shape[:2], bool))
     # The network alone, which is told the step's number.
     ours = jax.jit(stage.network.apply)(
-        {"params": params}, jnp.asarray(noisy.transpose(0, 2, 3, 1)), jnp.full((1,), 500.0), text
+        {"params": params}, jnp.asarray(noisy.transpose(0, 2, 3, 1)), jnp.full((1,), 500.0), Conditions(text=text)
     )
     return float(np.abs(np.asarray(ours).transpose(0, 3, 1, 2) - theirs).max())
 
@@ -186,7 +188,7 @@ def train(folder: Path, name: str, work: Work) -> Callable[[], Any]:
     """The step of ``imagen_jax.train``: Adam, gradients clipped, an average kept, numbers checked."""
     imported = name == "deepfloyd_unet"
     config = imported_config(folder, work) if imported else ConfigDict(read_config(folder / name))
-    training = make_training(config, build_stage(config))
+    training = make_training(make_stage_task(config))
     state = training.make_state()
     if imported:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, training.state.params)

@@ -35,14 +35,15 @@ from ml_collections import ConfigDict
 
 from imagen_jax import train as training
 from imagen_jax.array_types import Text
-from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.loading import make_sampling_stage, make_settings
-from imagen_jax.cascade.stage import abstract_params, build_stage, make_loss
-from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage, with_settings
+from imagen_jax.cascade.stage_inputs import keys_of_prompts, make_inputs
+from imagen_jax.cascade.stage_loss import make_loss
+from imagen_jax.cascade.stage_sampler import make_draw_stage
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.stored_images import load_split
-from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.errors import LeavingError, UserError
 from imagen_jax.forecast.flops import count_operations
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
@@ -50,7 +51,9 @@ from imagen_jax.forecast.stage_programs import forward_program, training_program
 from imagen_jax.runtime.exit_status import ExitStatus
 from imagen_jax.runtime.main import enable_compilation_cache
 from imagen_jax.runtime.preemption import ShouldLeave, watching_for_exit
+from imagen_jax.tasks.stage_data import make_feed, make_transform, open_stage_data
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.compiled_training import make_training
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.benchmarks.pages import write_page
 from tests.benchmarks.unet_configs import HELD_OUT_IMAGES, NAMES, make_config
@@ -84,8 +87,7 @@ def count_all(configs: Configs) -> dict[str, dict[str, int]]:
 def make_drawing(config: ConfigDict, steps: int, pictures: int) -> Callable[[], object]:
     """Makes a function that draws pictures, from random small images and without captions."""
     stage = build_stage(config)
-    settings = make_settings(config.sampling.to_dict() | {"steps": steps})
-    draw = make_draw_stage(make_sampling_stage(stage, settings))
+    draw = make_draw_stage(with_settings(stage, config.sampling.to_dict() | {"steps": steps}))
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda of: jnp.asarray(random.normal(0, 0.05, of.shape), of.dtype), abstract_params(stage))
     text = Text(
@@ -93,7 +95,8 @@ def make_drawing(config: ConfigDict, steps: int, pictures: int) -> Callable[[], 
     )
     size = config.stage.low_resolution
     small = jax.random.uniform(jax.random.key(1), (pictures, size, size, 3), minval=-1.0)
-    inputs = Inputs(text, null_text(text), keys_of_prompts(0, [""] * pictures, range(pictures)), small)
+    keys = keys_of_prompts(0, [""] * pictures, range(pictures))
+    inputs = make_inputs(Conditions(text=text), keys).with_low_resolution(small)
     return lambda: jax.block_until_ready(draw(params, inputs))
 
 
@@ -178,10 +181,10 @@ class HeldOutLoss:
     def __init__(self, config: ConfigDict | Experiment) -> None:
         config = read_experiment(config)
         stage = build_stage(config)
-        transform = training.make_transform(config.data, config.stage.crop, stage)
-        data = training.prepare(config, transform)
-        made = make_training(config, stage)
-        feed = training.make_feed(stage, data.store, made.batch)
+        transform = make_transform(config.data, config.stage.crop, stage)
+        data = open_stage_data(config, transform)
+        made = make_training(make_stage_task(config, stage))
+        feed = make_feed(stage, data.store, made.batch)
         size = config.training.batch_size
         batches = make_batches(load_split(data.folder, "validation"), transform, size, seed=0)
         self._batches = [feed(next(batches)) for _ in range(max(1, HELD_OUT_IMAGES // size))]

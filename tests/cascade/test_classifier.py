@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 
 from configs import openmoji_classifier
-from imagen_jax.cascade import classifier_training
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.classifier import (
-    CLASSES,
-    NO_CLASS,
     LabelledImages,
     build_classifier,
     initial_params,
     load_guidance,
     make_loss,
 )
-from imagen_jax.cascade.classifier_training import label, train_classifier
 from imagen_jax.cascade.experiment import read_classifier_experiment
 from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.data.classes import CLASSES, NO_CLASS
 from imagen_jax.data.sources.openmoji_groups import GROUPS, SORTED_RUNS, group_of
 from imagen_jax.errors import UserError
+from imagen_jax.tasks import classifier as task
+from imagen_jax.train import train_classifier
 from tests.drawn_params import draw_params
 from tests.small_cascades import write_cascade
 
@@ -99,12 +98,19 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
     config.training.max_consecutive_nonfinite = 3
     fed = []
 
-    def spoil(batch, classifier):
-        fed.append(batch)
-        labelled = label(batch, classifier)
-        return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
+    make_feed = task.make_feed
 
-    monkeypatch.setattr(classifier_training, "label", spoil)
+    def spoiling(classifier, batch):
+        feed = make_feed(classifier, batch)
+
+        def spoil(examples):
+            fed.append(examples)
+            labelled = feed(examples)
+            return labelled if len(fed) == 1 else labelled._replace(image=labelled.image * jnp.nan)
+
+        return spoil
+
+    monkeypatch.setattr(task, "make_feed", spoiling)
     with pytest.raises(UserError, match=r"steps 2 to 4 .*incidents/\d+\.json"):
         train_classifier(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

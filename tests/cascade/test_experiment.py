@@ -109,7 +109,7 @@ def test_a_classifiers_config_may_start_from_that_of_a_stage(caplog):
     read = read_classifier_experiment(config)
     assert read.training.steps == config.training.steps and read.classifier.classes == "openmoji_groups"
     warnings = " ".join(record.getMessage() for record in caplog.records)
-    assert all(name in warnings for name in ("config.training.preview_every", "config.network", "config.mesh"))
+    assert all(name in warnings for name in ("config.training.preview_every", "config.network", "config.text"))
     caplog.clear()
     assert read_experiment(config) == read_experiment(quickstart.get_config("base,smoke"))
     assert "config.classifier" in caplog.text

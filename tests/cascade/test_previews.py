@@ -20,10 +20,16 @@ from imagen_jax.cascade.previews import (
     first_examples,
     recall_prompts,
 )
+from imagen_jax.cascade.sampling_settings import SamplingSettings
 from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.stored_images import MANIFEST
 from imagen_jax.errors import UserError
+from imagen_jax.sampling.step_rules import ddim
+from imagen_jax.sampling.thresholding import no_threshold
 from imagen_jax.training.workdir import keep_config
+from tests.stages_of_functions import stage_of
+
+SETTINGS = SamplingSettings(2, ddim(), 1.0, no_threshold)
 
 
 def write_captions(folder, captions):
@@ -104,6 +110,6 @@ def test_without_validation_images_a_super_resolution_stage_enlarges_training_im
         Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(pictures / f"{number}.png")
         (pictures / f"{number}.txt").write_text(f"cat {number}")
     folder = prepare_data("folder", 32, tmp_path / "data", validation_fraction, folder=str(pictures))
-    captions, small, original = first_examples(folder, 16, 32)
+    captions, small, original = first_examples(folder, stage_of(None, (32, 32, 3), SETTINGS, 16))
     assert captions == json.loads((folder / "captions.json").read_text())[concept][:ENLARGED_EXAMPLES]
     assert small.shape == (len(captions), 16, 16, 3) and original.shape == (len(captions), 32, 32, 3)

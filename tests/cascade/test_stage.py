@@ -17,10 +17,11 @@ from imagen_jax.cascade.stage import (
     abstract_params,
     build_stage,
     initial_params,
-    load_encoder,
     make_denoiser,
-    make_loss,
+    with_augmented,
 )
+from imagen_jax.cascade.stage_loss import make_loss
+from imagen_jax.cascade.text_encoder import load_encoder
 from imagen_jax.config.sections import TextConfig
 from imagen_jax.errors import UserError
 from tests.drawn_params import draw_params
@@ -55,15 +56,18 @@ def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(s
     module = type(stage.network)
     original = module.__call__
 
-    def spy(self, noisy, log_snr, text=None, low_resolution=None, *rest, **named):
-        jax.debug.callback(lambda image, level: seen.append((np.asarray(image), np.asarray(level))), *low_resolution)
-        return original(self, noisy, log_snr, text, low_resolution, *rest, **named)
+    def spy(self, noisy, log_snr, conditions, **named):
+        report = lambda image, level: seen.append((np.asarray(image), np.asarray(level)))  # noqa: E731
+        jax.debug.callback(report, *conditions.low_resolution)
+        return original(self, noisy, log_snr, conditions, **named)
 
     monkeypatch.setattr(module, "__call__", spy)
     jax.block_until_ready(jax.jit(make_loss(stage, read_experiment(config).training))(params, batch, jax.random.key(3)))
     jax.effects_barrier()
     (image, log_snr), *_ = seen
-    added = image - np.sqrt(1 / (1 + np.exp(-log_snr)))[:, None, None, None] * np.asarray(batch.low_resolution)
+    added = image - np.sqrt(1 / (1 + np.exp(-log_snr)))[:, None, None, None] * np.asarray(
+        batch.conditions.low_resolution.image
+    )
     spread = added.std(axis=(1, 2, 3))
     assert len(np.unique(log_snr)) == len(log_snr), "a level for each example"
     np.testing.assert_allclose(spread, np.sqrt(1 / (1 + np.exp(log_snr))), rtol=0.25)
@@ -75,10 +79,11 @@ def test_the_loss_depends_on_everything_in_the_batch(super_resolution):
     loss = jax.jit(make_loss(stage, read_experiment(config).training))
     before = float(loss(params, batch, jax.random.key(3)))
     assert float(loss(params, batch, jax.random.key(3))) == before
+    text, small = batch.conditions.text, batch.conditions.low_resolution.image
     changed = [
-        batch._replace(image=-batch.image),
-        batch._replace(low_resolution=-batch.low_resolution),
-        batch._replace(text=Text(-batch.text.embeddings, batch.text.mask)),
+        batch._replace(clean=-batch.clean),
+        batch._replace(conditions=batch.conditions._replace(low_resolution=LowResolution(-small))),
+        batch._replace(conditions=batch.conditions._replace(text=Text(-text.embeddings, text.mask))),
     ]
     assert all(abs(float(loss(params, other, jax.random.key(3))) - before) > 1e-6 for other in changed)
     assert float(loss(params, batch, jax.random.key(4))) != before
@@ -90,10 +95,10 @@ def test_a_fresh_network_denoises_to_what_its_silence_means(super_resolution):
     params = jax.jit(partial(initial_params, stage))(jax.random.key(0))
     batch = make_batch(stage, batch_size=2)
     log_snr = jnp.asarray([0.0, 2.0])
-    low_resolution = LowResolution(batch.low_resolution, log_snr)
-    clean = jax.jit(make_denoiser(stage, params, batch.text, low_resolution))(batch.image, log_snr)
+    conditions = with_augmented(stage, batch.conditions, lambda small: LowResolution(small, log_snr))
+    clean = jax.jit(make_denoiser(stage, params, conditions))(batch.clean, log_snr)
     alpha = np.sqrt(1 / (1 + np.exp(-np.asarray(log_snr))))[:, None, None, None]
-    np.testing.assert_allclose(clean, alpha * np.asarray(batch.image), atol=1e-6)
+    np.testing.assert_allclose(clean, alpha * np.asarray(batch.clean), atol=1e-6)
 
 
 def test_shapes_are_known_without_computing(super_resolution):
@@ -102,7 +107,8 @@ def test_shapes_are_known_without_computing(super_resolution):
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
     cropped = abstract_batch(stage, 4, crop=8)
     assert isinstance(cropped, Batch)
-    assert cropped.image.shape == (4, 8, 8, 3) and cropped.low_resolution.shape == (4, 4, 4, 3)
+    assert cropped.clean.shape == (4, 8, 8, 3)
+    assert cropped.conditions.low_resolution.image.shape == (4, 4, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +138,8 @@ def test_self_conditioned_stages_train_and_denoise():
     batch = make_batch(stage, batch_size=2)
     loss = jax.jit(make_loss(stage, read_experiment(config).training))
     assert np.isfinite(float(loss(params, batch, jax.random.key(1))))
-    clean = jax.jit(make_denoiser(stage, params, batch.text, None))(batch.image, jnp.zeros((2,)))
-    assert clean.shape == batch.image.shape
+    clean = jax.jit(make_denoiser(stage, params, batch.conditions))(batch.clean, jnp.zeros((2,)))
+    assert clean.shape == batch.clean.shape
 
 
 def test_text_encoders_come_with_their_options_and_their_width_is_checked(tmp_path):

@@ -32,7 +32,7 @@ from imagen_jax.errors import UserError
 
 PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
           "a", "b", "data_dir", "cache", "captions_file", "inception_weights", "clip_weights", "clip_vocabulary",
-          "beside", "reference_statistics"}
+          "beside", "reference_statistics", "stage", "data"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
           "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host", "protocol", "dataset",
@@ -40,7 +40,7 @@ OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler",
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
-        "rate": [], "copy_configs": [], "show_run": []}
+        "rate": [], "copy_configs": [], "show_run": [], "measure_bound": []}
 
 
 def texts_of(module):
@@ -73,7 +73,7 @@ for name, more in MORE.items():
         if flag not in common and flag != "debug":
             delattr(flags.FLAGS, flag)
     # The next command defines the shared flags again.
-    for shared in ("sampling_flags", "stage_flags"):
+    for shared in ("sampling_flags", "stage_flags", "network_flag"):
         if sys.modules.pop(f"imagen_jax.cascade.{shared}", None):
             delattr(imagen_jax.cascade, shared)
 """
@@ -86,7 +86,7 @@ def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 32
+    assert len(lines) == 35
     for line in lines:
         assert ELSEWHERE in line and not line.endswith("accepted"), line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

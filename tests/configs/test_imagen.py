@@ -5,8 +5,9 @@ import pytest
 from configs import openmoji, quickstart
 from configs.imagen import base_64, recipe, super_res_256, super_res_1024
 from imagen_jax.cascade.experiment import read_experiment
-from imagen_jax.cascade.loading import make_settings
-from imagen_jax.cascade.stage import abstract_params, build_stage, make_loss
+from imagen_jax.cascade.sampling_settings import make_settings
+from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.cascade.stage_loss import make_loss
 from imagen_jax.forecast.parameter_count import count_parameters, total_of
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.training.optimizer import make_optimizer

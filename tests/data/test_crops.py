@@ -14,7 +14,8 @@ from imagen_jax.data.pixels import resize_shorter_side, to_image
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
-from imagen_jax.train import make_transform, train
+from imagen_jax.tasks.stage_data import make_transform
+from imagen_jax.train import train
 from tests.data.conftest import png_of
 
 WINDOWS = make_example(16, "random")

@@ -1,13 +1,22 @@
-"""The other inputs of networks: augmentation, null text, self-conditioning."""
+"""What networks are told beside the noisy sample: conditions, their nulls, augmentation, self-conditioning."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.array_types import Text
+from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.diffusion.augmentation import augment, augment_for_training, enlarge_to_corners
-from imagen_jax.diffusion.null_text import drop_text, null_text
+from imagen_jax.diffusion.conditions import (
+    DROPPED,
+    Conditions,
+    Labels,
+    TokenSequence,
+    Vectors,
+    drop,
+    mix_texts,
+    null,
+)
 from imagen_jax.diffusion.process import PREDICTIONS, add_noise
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.diffusion.self_conditioning import self_condition, self_condition_for_training
@@ -55,19 +64,80 @@ def make_text(batch: int = 256) -> Text:
 
 
 def test_null_text_does_not_depend_on_the_padding():
-    null = null_text(make_text(2))
-    assert not np.any(null.embeddings) and np.array_equal(null.mask, [[True, False, False, False, False]] * 2)
+    text = null(Conditions(text=make_text(2))).text
+    assert not np.any(text.embeddings) and np.array_equal(text.mask, [[True, False, False, False, False]] * 2)
 
 
 def test_dropout_drops_whole_captions_at_its_rate():
-    dropped = drop_text(make_text(), jax.random.key(0), 0.1)
+    dropped = drop(Conditions(text=make_text()), jax.random.key(0), {"text": 0.1}).text
     empty = ~np.asarray(dropped.embeddings).any(axis=(1, 2))
     assert 0.05 < empty.mean() < 0.16
     full = np.asarray(dropped.embeddings).all(axis=(1, 2))
     assert np.array_equal(full, ~empty), "a caption is dropped whole or not at all"
     assert np.array_equal(np.asarray(dropped.mask).sum(1), np.where(empty, 1, 5))
-    untouched = drop_text(make_text(), jax.random.key(0), 0.0)
+    untouched = drop(Conditions(text=make_text()), jax.random.key(0), {"text": 0.0}).text
     assert np.all(np.asarray(untouched.embeddings) == 1)
+
+
+def make_conditions(batch: int = 4000) -> Conditions:
+    """Every part there is, of ones."""
+    there = jnp.ones(batch, bool)
+    return Conditions(
+        text=make_text(batch),
+        tokens=TokenSequence(jnp.ones((batch, 3), int), jnp.ones((batch, 3), bool)),
+        text_vector=Vectors(jnp.ones((batch, 2)), there),
+        image_vector=Vectors(jnp.ones((batch, 2)), there),
+        label=Labels(jnp.ones(batch, int), there),
+        low_resolution=LowResolution(jnp.ones((batch, 1, 1, 3))),
+    )
+
+
+def kept(conditions: Conditions, name: str) -> np.ndarray:
+    """Whether each example has a part; every part's last array says which of its places count."""
+    mask = np.asarray(getattr(conditions, name)[-1])
+    return mask if mask.ndim == 1 else mask.all(axis=1)
+
+
+def test_the_null_lacks_every_part_except_the_low_resolution_image():
+    nothing = null(make_conditions(2))
+    assert nothing.given == Conditions._fields
+    for name in DROPPED:
+        assert not kept(nothing, name).any()
+    assert np.all(np.asarray(nothing.low_resolution.image) == 1)
+    assert null(Conditions()) == Conditions()
+
+
+def test_parts_are_dropped_independently_at_their_own_rates():
+    """As DALL·E 2's decoder: 10% of the image embeddings, and independently half of the captions."""
+    dropped = drop(make_conditions(), jax.random.key(0), {"image_vector": 0.1, "text": 0.5})
+    image, text = kept(dropped, "image_vector"), kept(dropped, "text")
+    assert abs(image.mean() - 0.9) < 0.02 and abs(text.mean() - 0.5) < 0.03
+    assert abs((~image & ~text).mean() - 0.05) < 0.015, "5% have neither"
+    assert kept(dropped, "label").all() and kept(dropped, "text_vector").all() and kept(dropped, "tokens").all()
+
+
+def test_parts_that_are_dropped_together_are_all_there_or_all_gone():
+    """As DALL·E 2's prior: 10% of the examples have no text at all."""
+    rates = dict.fromkeys(("text", "text_vector", "tokens"), 0.1)
+    dropped = drop(make_conditions(), jax.random.key(1), rates, together=True)
+    text = kept(dropped, "text")
+    assert abs(text.mean() - 0.9) < 0.02
+    assert np.array_equal(text, kept(dropped, "text_vector")) and np.array_equal(text, kept(dropped, "tokens"))
+
+
+def test_a_rate_for_each_example_decides_about_it_alone():
+    rates = {name: jnp.asarray([0.0, 1.0, 0.0]) for name in DROPPED}
+    dropped = drop(make_conditions(3), jax.random.key(0), rates)
+    for name in DROPPED:
+        assert kept(dropped, name).tolist() == [True, False, True]
+
+
+def test_mixed_texts_lie_between_two_and_have_the_tokens_of_both():
+    first = Text(jnp.zeros((2, 3, 4)), jnp.asarray([[True, False, False]] * 2))
+    second = Text(jnp.ones((2, 3, 4)), jnp.asarray([[True, True, False]] * 2))
+    mixed = mix_texts(first, second, jnp.asarray([0.25, 1.0]))
+    np.testing.assert_allclose(mixed.embeddings[:, 0, 0], [0.25, 1.0])
+    assert np.array_equal(mixed.mask, second.mask)
 
 
 def test_self_conditioning_shows_the_networks_own_estimate():

@@ -8,8 +8,8 @@ import pytest
 from imagen_jax.diffusion.process import (
     PREDICTIONS,
     add_noise,
-    image_from_velocity,
-    noise_from_image,
+    clean_from_velocity,
+    noise_from_clean,
     signal_and_noise_scale,
     velocity,
 )
@@ -24,7 +24,9 @@ def image_and_noise():
 
 
 def test_scales_preserve_variance_and_have_the_ratio_that_log_snr_says():
-    alpha, sigma = (np.asarray(scale, np.float64).ravel() for scale in signal_and_noise_scale(LOG_SNR))
+    alpha, sigma = (
+        np.asarray(scale, np.float64).ravel() for scale in signal_and_noise_scale(LOG_SNR, jnp.zeros((5, 1)))
+    )
     np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-6)
     np.testing.assert_allclose(np.log(alpha**2 / sigma**2), LOG_SNR, rtol=1e-5, atol=1e-6)
 
@@ -39,19 +41,19 @@ def test_add_noise_mixes_each_example_at_its_own_level(image_and_noise):
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_a_perfect_output_gives_back_the_image(name, image_and_noise):
+def test_a_perfect_output_gives_back_the_sample(name, image_and_noise):
     image, noise = image_and_noise
     prediction = PREDICTIONS[name]
     noisy = add_noise(image, noise, LOG_SNR)
     output = prediction.target(image, noise, LOG_SNR)
-    np.testing.assert_allclose(prediction.to_image(output, noisy, LOG_SNR), image, atol=2e-4)
+    np.testing.assert_allclose(prediction.to_clean(output, noisy, LOG_SNR), image, atol=2e-4)
 
 
 def test_noise_and_velocity_agree_with_each_other(image_and_noise):
     image, noise = image_and_noise
     noisy = add_noise(image, noise, LOG_SNR)
-    np.testing.assert_allclose(noise_from_image(image, noisy, LOG_SNR), noise, atol=2e-3)
-    np.testing.assert_allclose(image_from_velocity(velocity(image, noise, LOG_SNR), noisy, LOG_SNR), image, atol=1e-5)
+    np.testing.assert_allclose(noise_from_clean(image, noisy, LOG_SNR), noise, atol=2e-3)
+    np.testing.assert_allclose(clean_from_velocity(velocity(image, noise, LOG_SNR), noisy, LOG_SNR), image, atol=1e-5)
 
 
 def test_velocity_is_the_derivative_along_the_angle(image_and_noise):
@@ -70,5 +72,5 @@ def test_image_error_weight_is_the_ratio_of_squared_errors(name, image_and_noise
     log_snr = jnp.asarray([-3.0, -1.0, 0.0, 1.0, 3.0])
     noisy = add_noise(image, noise, log_snr)
     output = prediction.target(image, noise, log_snr) + 0.1
-    image_error = np.mean((np.asarray(prediction.to_image(output, noisy, log_snr)) - np.asarray(image)) ** 2, (1, 2, 3))
-    np.testing.assert_allclose(prediction.image_error_weight(log_snr), 0.01 / image_error, rtol=1e-3)
+    image_error = np.mean((np.asarray(prediction.to_clean(output, noisy, log_snr)) - np.asarray(image)) ** 2, (1, 2, 3))
+    np.testing.assert_allclose(prediction.clean_error_weight(log_snr), 0.01 / image_error, rtol=1e-3)

@@ -18,6 +18,7 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
+from imagen_jax.tasks import stage, stage_data
 from imagen_jax.training.monitoring.watchdog import Watch
 from tests.compiled_programs import compiling_once
 
@@ -54,14 +55,14 @@ async def ordinary(file_system, bucket):
 def main():
     join_as_flagged()
     if STALL.value and int(STALL.value[0]) == processes._group.index:
-        make_batches = train.make_batches
-        train.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
+        make_batches = stage_data.make_batches
+        stage_data.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
     train.make_training = compiling_once({})
     if "STORAGE_EMULATOR_HOST" in os.environ:
         ExtendedGcsFileSystem._get_bucket_type = ordinary
     for number, workdir in enumerate(command.WORKDIR.value.split(",")):
         if number or not PREVIEW.value:
-            train.make_preview = lambda *_: lambda *_: None
+            stage.make_preview = lambda *_: lambda *_: None
         train.train(command.CONFIG.value, to_path(workdir), Watch(hang_seconds=command.HANG_SECONDS.value))
 
 

@@ -35,7 +35,7 @@ def run_page(page: Path, sandbox: Path, folder: Path, *flags: str) -> str:
     return "\n\n".join(f"{name_of(page)}:{one['line']}\n    {one['run']}\n{one['said']}" for one in mistakes)
 
 
-@pytest.mark.slow(seconds=20)
+@pytest.mark.slow(seconds=150)
 @pytest.mark.parametrize("page", [*WITH_BLOCKS, *NOTEBOOKS], ids=name_of)
 def test_the_blocks_of_a_page_run(page, sandbox, tmp_path):
     mistakes = run_page(page, sandbox, tmp_path)

@@ -34,7 +34,7 @@ MEAN, DEVIATION = 0.3, 0.5
 
 def denoise_gaussian(noisy, log_snr):
     """The exact mean of the clean image, where images are normally distributed."""
-    alpha, sigma = signal_and_noise_scale(log_snr)
+    alpha, sigma = signal_and_noise_scale(log_snr, noisy)
     gain = alpha * DEVIATION**2 / (jnp.square(alpha) * DEVIATION**2 + jnp.square(sigma))
     return MEAN + gain * (noisy - alpha * MEAN)
 
@@ -45,7 +45,7 @@ def error_of(rule, steps):
     start = jax.random.normal(jax.random.key(0), (64, 1, 1, 1))
     keys = jax.random.split(jax.random.key(1), 64)
     reached = sample(denoise_gaussian, rule, log_snrs, keys, (1, 1, 1), start)
-    ends = signal_and_noise_scale(log_snrs[jnp.array([0, -1])])
+    ends = signal_and_noise_scale(log_snrs[jnp.array([0, -1])], jnp.zeros((2, 1)))
     (alpha, end_alpha), (sigma, end_sigma) = (scale.ravel().tolist() for scale in ends)
     place = (start - alpha * MEAN) / math.hypot(alpha * DEVIATION, sigma)
     exact = end_alpha * MEAN + place * math.hypot(end_alpha * DEVIATION, end_sigma)

@@ -8,11 +8,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import quickstart
-from imagen_jax import train as training
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.errors import UserError
+from imagen_jax.tasks import stage as training
 from imagen_jax.train import train_to_end as train
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import plain

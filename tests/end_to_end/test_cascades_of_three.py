@@ -43,7 +43,7 @@ def train_stage(trained, stage, data_dir, own_images, **training):
 
 @pytest.fixture(autouse=True)
 def no_previews(monkeypatch):
-    monkeypatch.setattr("imagen_jax.train.make_preview_hooks", lambda *arguments: [])
+    monkeypatch.setattr("imagen_jax.tasks.stage.make_hooks", lambda *arguments: [])
 
 
 @pytest.mark.thorough

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 import imagen_jax
-from imagen_jax import train as training
 from imagen_jax.errors import UserError
+from imagen_jax.tasks import stage as training
 from imagen_jax.train import train
 from imagen_jax.training.loop import Hook
 from tests.small_networks import ONE_LEVEL
@@ -30,7 +30,7 @@ def checkpoints_of(workdir):
 
 def press_after(number, monkeypatch):
     """The first call of the loop gets a Ctrl-C after a step."""
-    make_hooks = training.make_preview_hooks
+    make_hooks = training.make_hooks
 
     def pressing(*arguments):
         def press(step, info):
@@ -39,7 +39,7 @@ def press_after(number, monkeypatch):
 
         return [Hook("press", 1, press), *make_hooks(*arguments)]
 
-    monkeypatch.setattr(training, "make_preview_hooks", pressing)
+    monkeypatch.setattr(training, "make_hooks", pressing)
 
 
 @pytest.mark.thorough
@@ -63,7 +63,7 @@ def test_ctrl_c_before_the_first_step_is_raised_and_leaves_a_run_that_can_begin(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "open_log", interrupted)
+        patch.setattr("imagen_jax.train.open_log", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "run")
     assert train(config, tmp_path / "run").step == STEPS

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from imagen_jax import train as training
+from imagen_jax.tasks import stage as training
 from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images
@@ -32,7 +32,7 @@ def test_a_run_killed_during_a_preview_has_the_same_previews_in_the_end(tmp_path
     images, lines = previews_of(tmp_path / "whole")
     assert sorted(images) == ["0000002.png", "0000004.png"] and [line["step"] for line in lines] == [2, 4]
 
-    make_hooks, workdir = training.make_preview_hooks, tmp_path / "killed"
+    make_hooks, workdir = training.make_hooks, tmp_path / "killed"
 
     def dying(*arguments):
         def die(number, info):
@@ -42,7 +42,7 @@ def test_a_run_killed_during_a_preview_has_the_same_previews_in_the_end(tmp_path
 
     # Which kills it at step 2, then as soon as it has begun again, and at the last step.
     for patched, done in ((dying, "2"), (dying, "2"), (make_hooks, "4")):
-        monkeypatch.setattr(training, "make_preview_hooks", patched)
+        monkeypatch.setattr(training, "make_hooks", patched)
         if patched is dying:
             with pytest.raises(KilledError):
                 train(config, workdir)

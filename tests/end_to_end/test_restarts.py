@@ -27,16 +27,16 @@ STEPS = 3
 def short_runs(monkeypatch):
     """A run keeps the first state for its last, and no step is compiled: all that comes before is as it is."""
 
-    def run(this, state, watch):
-        after = state._replace(step=jax.numpy.asarray(this.config.training.steps))
-        reads = this.config.training.steps - this.done
-        for _ in range(reads):
-            next(this.data.batches)
-        this.checkpoints.save(this.config.training.steps, after, this.data.batches.get_state() | this.guard.get_state())
-        this.checkpoints.wait()
+    def train_from(state, task, job, data, run, watch):
+        steps = task.training.steps
+        after = state._replace(step=jax.numpy.asarray(steps))
+        for _ in range(steps - run.done):
+            next(data.batches)
+        run.checkpoints.save(steps, after, data.batches.get_state() | run.guard.get_state())
+        run.checkpoints.wait()
         return after
 
-    monkeypatch.setattr("imagen_jax.train.run", run)
+    monkeypatch.setattr("imagen_jax.train.train_from", train_from)
 
 
 @pytest.fixture

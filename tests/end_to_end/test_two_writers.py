@@ -94,7 +94,8 @@ def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_pat
 
 
 @pytest.mark.parametrize("way", thorough_except(["replaced"], ["deleted", "moved", "replaced"]))
-@pytest.mark.parametrize("at", [3, pytest.param(STEPS, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("at", [3, STEPS])
 def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_path, compiled_once, monkeypatch, way, at):
     monkeypatch.setattr("imagen_jax.train.make_training", compiled_once)
     workdir, seen = tmp_path / "run", []
@@ -117,6 +118,7 @@ def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_pat
     assert not (workdir / "metrics.jsonl").exists() and not (workdir / "checkpoints" / str(STEPS)).exists()
 
 
+@pytest.mark.thorough
 def test_the_lock_is_nowhere_when_the_run_is_done(config, tmp_path, compiled_once, monkeypatch):
     """So that copies, lists and comparisons of workdirs are as they were."""
     monkeypatch.setattr("imagen_jax.train.make_training", compiled_once)

@@ -136,6 +136,7 @@ NEEDS = [
     ("embed_captions", ["--data=data", "--encoder=minilm"], "train"),
     ("serve", ["--port=0"], "web"),
     ("show_run", ["--workdir=run", "--out=run.html"], "train"),
+    ("measure_bound", ["--stage=run", "--data=data"], "train"),
     ("rate", [*FOLDERS, "--port=0"], "web"),
     ("rate", [*FOLDERS, "--results"], "train"),
     ("compile_check", [CONFIG, "--topology=v4:2x2x1"], "tpu"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.forecast.parameter_count import KINDS, count_parameters, format_counts, kind_of, part_of, total_of
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.sharding.axes import remove_logical_axes
@@ -18,7 +19,7 @@ def unet():
         text = Text(jnp.zeros((1, 5, 12)), jnp.ones((1, 5), bool))
         network = UNet(8, (1, 2), 1, attention_resolutions=(8,), head_channels=4, text_heads=2, text_channels=6)
         return remove_logical_axes(
-            network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,)), text)["params"]
+            network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,)), Conditions(text=text))["params"]
         )
 
     return jax.eval_shape(init)
@@ -81,7 +82,9 @@ def test_the_parts_of_the_efficient_unet():
         image, level = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1,))
         text = Text(jnp.zeros((1, 5, 12)), jnp.ones((1, 5), bool))
         return remove_logical_axes(
-            network.init(jax.random.key(0), image, level, text, LowResolution(image, level))["params"]
+            network.init(
+                jax.random.key(0), image, level, Conditions(text=text, low_resolution=LowResolution(image, level))
+            )["params"]
         )
 
     counts = count_parameters(jax.eval_shape(init))

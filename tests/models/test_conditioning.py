@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.models.conditioning import ConditioningEmbedding
 from imagen_jax.sharding.axes import remove_logical_axes
@@ -34,7 +35,9 @@ def shapes_of(network, width):
         image, level = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1,))
         text = Text(jnp.zeros((1, 8, width)), jnp.ones((1, 8), bool))
         low = None if isinstance(network, UNet) else LowResolution(image[:, ::4, ::4], level)
-        return remove_logical_axes(network.init(jax.random.key(0), image, level, text, low)["params"])
+        return remove_logical_axes(
+            network.init(jax.random.key(0), image, level, Conditions(text=text, low_resolution=low))["params"]
+        )
 
     leaves = jax.tree_util.tree_flatten_with_path(jax.eval_shape(init))[0]
     return {"/".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
@@ -43,7 +46,7 @@ def shapes_of(network, width):
 def test_the_projection_follows_the_normalisation():
     text = make_text()
     module = ConditioningEmbedding(8, 16, text_heads=2, text_channels=6)
-    (_, projected), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), text, None)
+    (_, projected), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), Conditions(text=text))
     embeddings = np.asarray(text.embeddings, np.float64)
     centred = embeddings - embeddings.mean(axis=-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
@@ -55,7 +58,7 @@ def test_the_projection_follows_the_normalisation():
 
 def test_without_a_projection_the_text_keeps_its_width():
     module = ConditioningEmbedding(8, 16, text_heads=2)
-    (_, text), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), make_text(), None)
+    (_, text), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), Conditions(text=make_text()))
     assert text.embeddings.shape == (2, 5, 12) and "text_projection" not in variables["params"]
 
 

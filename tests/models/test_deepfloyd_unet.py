@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.errors import UserError
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.weight_formats.deepfloyd_tensors import (
@@ -36,7 +37,7 @@ def arguments(name):
     low_resolution = None
     if SETTINGS[name]["in_channels"] == 6:
         low_resolution = LowResolution(inputs["condition"], inputs["augmentation_steps"])
-    return (inputs["noisy"], inputs["steps"], text, low_resolution), inputs["cotangent"]
+    return (inputs["noisy"], inputs["steps"], Conditions(text=text, low_resolution=low_resolution)), inputs["cotangent"]
 
 
 def shapes_of(network, name):
@@ -171,6 +172,6 @@ def test_stage_one_has_the_published_sizes(width, millions):
         "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
     }
     text = Text(jnp.zeros((1, 77, 4096)), jnp.ones((1, 77), bool))
-    shapes = parameter_shapes(build(settings).init, jnp.zeros((1, 64, 64, 3)), jnp.zeros(1), text)
+    shapes = parameter_shapes(build(settings).init, jnp.zeros((1, 64, 64, 3)), jnp.zeros(1), Conditions(text=text))
     count = sum(int(np.prod(shape.shape)) for shape in shapes.values())
     assert count / 1e6 == pytest.approx(millions, rel=0.08)

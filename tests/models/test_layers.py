@@ -86,10 +86,10 @@ def test_pixels_become_channels_row_by_row_and_come_back():
 def test_input_gates_start_closed_and_weigh_whole_images():
     images = [normal(2, 4, 4, 3), normal(2, 4, 4, 3) + 1]
     inputs, embedding = jnp.concatenate(images, axis=-1), jnp.ones((2, 5))
-    params = remove_logical_axes(InputGates().init(jax.random.key(0), inputs, embedding))
-    assert not np.any(InputGates().apply(params, inputs, embedding))
+    params = remove_logical_axes(InputGates(3).init(jax.random.key(0), inputs, embedding))
+    assert not np.any(InputGates(3).apply(params, inputs, embedding))
     params["params"]["gates"]["bias"] = jnp.asarray([0.25, -2.0])
-    opened = InputGates().apply(params, inputs, embedding)
+    opened = InputGates(3).apply(params, inputs, embedding)
     np.testing.assert_allclose(opened, 0.25 * images[0] - 2 * images[1], atol=1e-5)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
+from imagen_jax.errors import UserError
 from imagen_jax.models import NETWORKS
 from imagen_jax.sharding.axes import remove_logical_axes
 from tests.drawn_params import draw_params
@@ -22,10 +24,12 @@ SMALL = {
 }  # fmt: skip
 
 FEWER = thorough_except(("unet", "efficient_unet, in patches"), SMALL)
+ONE = thorough_except(("unet",), SMALL)
 
 NOISY = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 LOG_SNR = jnp.asarray([-1.0, 2.0])
 TEXT = Text(jax.random.normal(jax.random.key(1), (2, 5, 12)), jnp.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool))
+TOLD = Conditions(text=TEXT)
 LOW = LowResolution(jax.random.normal(jax.random.key(2), (2, 4, 4, 3)), jnp.asarray([3.0, 3.0]))
 
 
@@ -34,9 +38,9 @@ def make(name, **changes):
     return NETWORKS[name.partition(",")[0]](**{**SMALL[name], **changes})
 
 
-def params_for(module, *inputs):
+def params_for(module, *inputs, **named):
     """Parameters of a network that is given these, none of which is zero."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(3), *inputs)["params"])
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(3), *inputs, **named)["params"])
     return draw_params(remove_logical_axes(shapes))
 
 
@@ -44,11 +48,13 @@ def params_for(module, *inputs):
 def network(request):
     """A network of every input, and its output as a function of those inputs."""
     module = make(request.param)
-    params = params_for(module, NOISY, LOG_SNR, TEXT, LOW, NOISY)
+    params = params_for(module, NOISY, LOG_SNR, Conditions(text=TEXT, low_resolution=LOW), estimate=NOISY)
     apply = jax.jit(module.apply)
 
     def run(noisy=NOISY, log_snr=LOG_SNR, text=TEXT, low=LOW, estimate=NOISY):
-        return np.asarray(apply({"params": params}, noisy, log_snr, text, low, estimate))
+        return np.asarray(
+            apply({"params": params}, noisy, log_snr, Conditions(text=text, low_resolution=low), estimate=estimate)
+        )
 
     return run
 
@@ -62,7 +68,7 @@ def change(before, after):
 def test_a_new_network_returns_zeros(name):
     """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of an output of zeros."""
     module = make(name)
-    output, _ = jax.jit(module.init_with_output)(jax.random.key(3), NOISY, LOG_SNR, TEXT)
+    output, _ = jax.jit(module.init_with_output)(jax.random.key(3), NOISY, LOG_SNR, TOLD)
     assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)
 
 
@@ -96,27 +102,27 @@ def test_order_of_tokens_is_left_to_the_text_encoder(network):
     np.testing.assert_allclose(network(text=swapped), network(), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", ONE)
 def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []
     for dtype in (jnp.float32, jnp.bfloat16):
         module = make(name, dtype=dtype)
-        params = params_for(module, NOISY, LOG_SNR, TEXT)
+        params = params_for(module, NOISY, LOG_SNR, TOLD)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-        outputs.append(np.asarray(jax.jit(module.apply)({"params": params}, NOISY, LOG_SNR, TEXT)))
+        outputs.append(np.asarray(jax.jit(module.apply)({"params": params}, NOISY, LOG_SNR, TOLD)))
     assert outputs[1].dtype == np.float32
     assert 0 < np.abs(outputs[0] - outputs[1]).mean() < 0.05 * outputs[0].std()
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", ONE)
 def test_dropout_only_in_training(name):
     module = make(name, dropout=0.5)
-    params = params_for(module, NOISY, LOG_SNR, TEXT)
+    params = params_for(module, NOISY, LOG_SNR, TOLD)
     apply = jax.jit(module.apply, static_argnames="train")
 
     def run(key, train):
         rngs = {"dropout": jax.random.key(key)}
-        return np.asarray(apply({"params": params}, NOISY, LOG_SNR, TEXT, train=train, rngs=rngs))
+        return np.asarray(apply({"params": params}, NOISY, LOG_SNR, TOLD, train=train, rngs=rngs))
 
     assert np.array_equal(run(0, False), run(1, False)) and not np.allclose(run(0, True), run(1, True))
 
@@ -126,7 +132,7 @@ def test_efficient_unet_runs_no_block_at_the_resolution_it_leaves():
     module = NETWORKS["efficient_unet"](**SMALL["efficient_unet"])
     _, seen = jax.eval_shape(
         lambda: module.init_with_output(
-            jax.random.key(0), NOISY, LOG_SNR, TEXT, mutable=["params", "intermediates"], capture_intermediates=True
+            jax.random.key(0), NOISY, LOG_SNR, TOLD, mutable=["params", "intermediates"], capture_intermediates=True
         )
     )
     heights = {
@@ -135,3 +141,75 @@ def test_efficient_unet_runs_no_block_at_the_resolution_it_leaves():
         if name.split("_")[-1].isdigit() and name.split("_")[0] in ("down", "up")
     }
     assert heights == {"down_0_0": 8, "down_1_0": 4, "up_1_0": 4, "up_0_0": 8}
+
+
+VECTOR = Vectors(jax.random.normal(jax.random.key(4), (2, 7)), jnp.asarray([True, False]))
+LABEL = Labels(jnp.asarray([2, 1]), jnp.asarray([True, False]))
+
+OPTIONS = {
+    "vectors are added": ({}, {"image_vector": VECTOR, "text_vector": VECTOR}),
+    "vectors are tokens too": ({"vector_tokens": 3}, {"image_vector": VECTOR}),
+    "vectors are tokens beside the text": (
+        {"vector_tokens": 3, "text_channels": 6},
+        {"image_vector": VECTOR, "text": TEXT},
+    ),
+    "class": ({"classes": 3}, {"label": LABEL}),
+    "addition": ({"embedding_enters": "addition"}, {"text": TEXT}),
+    "random Fourier features": ({"time_features": "fourier"}, {"text": TEXT}),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", thorough_except(["unet"], ["unet", "efficient_unet"]))
+def test_each_kind_of_condition_and_embedding_is_read(name, option):
+    """All that is told changes the output, and what an example lacks does not."""
+    fields, parts = OPTIONS[option]
+    module = make(name, **fields)
+    conditions = Conditions(**parts)
+    params = params_for(module, NOISY, LOG_SNR, conditions)
+    apply = jax.jit(module.apply)
+
+    def run(log_snr=LOG_SNR, **changed):
+        return np.asarray(apply({"params": params}, NOISY, log_snr, conditions._replace(**changed)))
+
+    before = run()
+    assert before.shape == NOISY.shape and np.all(change(before, run(LOG_SNR + 1)) > 1e-3)
+    for part, there in parts.items():
+        if part == "text":
+            assert np.all(change(before, run(text=Text(-TEXT.embeddings, TEXT.mask))) > 1e-3)
+            continue
+        other = (there[0] + 1) % 3 if part == "label" else there[0] + 1.0
+        changed = change(before, run(**{part: there._replace(**{there._fields[0]: other})}))
+        assert changed[0] > 1e-3 and changed[1] == 0, "only the example that has the part"
+        assert change(before, run(**{part: there._replace(present=jnp.asarray([False, False]))}))[0] > 1e-3
+
+
+def test_parts_that_no_layer_reads_are_refused():
+    module = make("unet")
+    with pytest.raises(UserError, match="classes"):
+        module.init(jax.random.key(0), NOISY, LOG_SNR, Conditions(label=LABEL))
+    tokens = TokenSequence(jnp.zeros((2, 3), int), jnp.ones((2, 3), bool))
+    with pytest.raises(UserError, match="tokens"):
+        module.init(jax.random.key(0), NOISY, LOG_SNR, Conditions(tokens=tokens))
+    with pytest.raises(UserError, match="text_channels"):
+        make("unet", vector_tokens=2).init(
+            jax.random.key(0), NOISY, LOG_SNR, Conditions(text=TEXT, image_vector=VECTOR)
+        )
+
+
+@pytest.mark.parametrize("channels", [1, 4, 8])
+@pytest.mark.parametrize("name", FEWER)
+def test_images_of_other_channels(name, channels):
+    noisy = jnp.ones((2, 16, 16, channels))
+    module = make(name, out_channels=channels)
+    low = Conditions(low_resolution=LowResolution(noisy[:, ::4, ::4], LOG_SNR))
+    output = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), noisy, LOG_SNR, low)[0])
+    assert output.shape == noisy.shape
+
+
+def test_the_middle_goes_without_attention():
+    with_it, without = (
+        jax.eval_shape(lambda on=on: make("unet", middle_attention=on).init(jax.random.key(0), NOISY, LOG_SNR, TOLD))
+        for on in (True, False)
+    )
+    assert set(with_it["params"]) - set(without["params"]) == {"middle_attention"}

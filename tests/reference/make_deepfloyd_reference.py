@@ -65,7 +65,7 @@ STEPS = {"stage_1": 12, "stage_2": 6}
 
 def noises(stage: str) -> Iterator[np.ndarray]:
     """The noises that our sampler draws for a stage, channels first, in the order in which diffusers asks for them."""
-    from imagen_jax.cascade.stage_sampler import keys_of_prompts
+    from imagen_jax.cascade.stage_inputs import keys_of_prompts
     from imagen_jax.sampling.sampler import fold_into_each, normal_for_each
 
     number, size = list(SIZES).index(stage), SIZES[stage]

@@ -91,6 +91,13 @@ REFUSED = {
         ([*TRAIN, "--config.data.weights=(1,2)"], "data.weights has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.data_dir=x"], "data.data_dir has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.validation_fraction=0.2"], "validation_fraction"),
+        ([*TRAIN, "--config.training.sigmoid_bias=1"], "sigmoid_bias has no effect"),
+        ([*TRAIN, "--config.training.noise_mean=1"], "noise_mean has no effect"),
+        ([*TRAIN, "--config.training.noise_deviation=1"], "noise_deviation has no effect"),
+        (
+            [*TRAIN, "--config.training.noise_levels=log_normal", "--config.training.time_exponent=2"],
+            "time_exponent has no effect",
+        ),
         ([*TRAIN, "--config.preview.samples=4"], "preview.samples has no effect"),
         ([*TRAIN, "--config.preview.compared=4"], "preview.compared has no effect"),
         ([*TRAIN, "--config.preview.features=pixels"], "preview.features has no effect"),
@@ -106,6 +113,9 @@ REFUSED = {
         (["--data=prepared", "--encoder=minilm", "--plan", "--verify"], "--plan and --verify"),
         (["--data=prepared", "--encoder=minilm", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         (["--data=prepared", "--encoder=minilm", "--option=max_token=4"], "did you mean 'max_tokens'"),
+    ],
+    "train_classifier": [
+        (["--config=classify.py", "--workdir=out", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
     ],
     "export_weights": [
         (["--workdir=base", "--out=base"], "same folder"),

@@ -6,17 +6,17 @@ import pytest
 
 from configs import openmoji_classifier, own_images
 from imagen_jax.cascade.cascade import ImageRequest, load_cascade
-from imagen_jax.cascade.classifier_training import train_classifier
-from imagen_jax.cascade.compiled_training import make_training
 from imagen_jax.cascade.image_files import file_name
-from imagen_jax.cascade.stage import build_stage
-from imagen_jax.cascade.stage_sampler import keys_of_prompts
+from imagen_jax.cascade.stage_inputs import keys_of_prompts
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.data.batches import make_batches
 from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.requests import Wanted
 from imagen_jax.runtime.seeds import MAX_SEED, check_seed
+from imagen_jax.train import train_classifier
+from imagen_jax.training.compiled_training import make_training
 from imagen_jax.web.orders import Limits, read_order
 from tests.forked_programs import run_forked
 from tests.small_cascades import write_cascade
@@ -46,7 +46,7 @@ def train_config(seed, config):
 
 def start_training(seed):
     config = train_config(seed, own_images.get_config("base,smoke"))
-    make_training(config, build_stage(config))
+    make_training(make_stage_task(config))
 
 
 ENTRIES = {

@@ -79,14 +79,14 @@ def test_more_noise_is_as_if_it_had_been_so_noisy_from_the_start():
     here, there = jnp.full((count,), 2.0), jnp.full((count,), -1.0)
     noisy = add_noise(image, normal_for_each(keys(count), SHAPE), here)
     noisier = add_more_noise(noisy, here, there, normal_for_each(keys(count, seed=1), SHAPE))
-    alpha, sigma = signal_and_noise_scale(there[:1])
+    alpha, sigma = signal_and_noise_scale(there[:1], image[:1])
     np.testing.assert_allclose(noisier.mean(0), alpha[0] * IMAGE[0], atol=0.06)
     np.testing.assert_allclose(noisier.std(0), np.full(SHAPE, sigma.item()), rtol=0.06)
 
 
 def neighbours_agree(noisy, log_snr):
     """E[x | z] where all values of an image are one sample of N(0, 0.5²): the known pixels determine it."""
-    alpha, sigma = signal_and_noise_scale(log_snr)
+    alpha, sigma = signal_and_noise_scale(log_snr, noisy)
     count = np.prod(SHAPE)
     gain = alpha * 0.25 / (jnp.square(alpha) * 0.25 + jnp.square(sigma) / count)
     return jnp.broadcast_to(gain * noisy.mean((1, 2, 3), keepdims=True), noisy.shape)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.array_types import ImageWithVariance
-from imagen_jax.diffusion.process import noise_from_image, signal_and_noise_scale
+from imagen_jax.array_types import EstimateWithVariance
+from imagen_jax.diffusion.process import noise_from_clean, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import (
@@ -31,9 +31,9 @@ NOISY, CONDITIONAL, UNCONDITIONAL = (jax.random.normal(jax.random.key(n), (3, 4,
 @pytest.mark.parametrize("weight", [0.0, 1.0, 1.35, 8.0])
 def test_guiding_images_is_guiding_noise(weight):
     guided = guide(lambda z, log_snr: CONDITIONAL, lambda z, log_snr: UNCONDITIONAL, weight)(NOISY, LOG_SNR)
-    noises = [np.asarray(noise_from_image(image, NOISY, LOG_SNR)) for image in (CONDITIONAL, UNCONDITIONAL)]
+    noises = [np.asarray(noise_from_clean(image, NOISY, LOG_SNR)) for image in (CONDITIONAL, UNCONDITIONAL)]
     np.testing.assert_allclose(
-        noise_from_image(guided, NOISY, LOG_SNR), guided_noise(*noises, weight), rtol=1e-3, atol=1e-3
+        noise_from_clean(guided, NOISY, LOG_SNR), guided_noise(*noises, weight), rtol=1e-3, atol=1e-3
     )
 
 
@@ -92,7 +92,7 @@ def test_dynamic_threshold_keeps_its_limit_below_the_max(max_threshold):
 
 def test_guidance_and_threshold_keep_the_variance_of_the_conditional_estimate():
     def learned(shade, gamma):
-        return lambda z, log_snr: ImageWithVariance(jnp.full_like(z, shade), jnp.full_like(z, gamma))
+        return lambda z, log_snr: EstimateWithVariance(jnp.full_like(z, shade), jnp.full_like(z, gamma))
 
     guided = apply_threshold(guide(learned(0.5, 0.25), learned(0.1, 0.75), 2.0), THRESHOLDS["static"](0.0))
     image, gamma = guided(NOISY, LOG_SNR)
@@ -105,7 +105,7 @@ def test_one_call_of_both_guides_as_two_do(learned):
     gammas = jax.random.uniform(jax.random.key(8), (6, 4, 4, 3))
 
     def estimate(image, gamma):
-        return ImageWithVariance(image, gamma) if learned else image
+        return EstimateWithVariance(image, gamma) if learned else image
 
     def both(noisy, log_snr):
         np.testing.assert_array_equal(noisy, jnp.concatenate([NOISY, NOISY]))
@@ -134,7 +134,7 @@ def test_no_interval_is_everywhere():
 
 def gaussian_estimate(mean, deviation):
     def denoise(noisy, log_snr):
-        alpha, sigma = signal_and_noise_scale(log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
         gain = alpha * deviation**2 / (jnp.square(alpha) * deviation**2 + jnp.square(sigma))
         return mean + gain * (noisy - alpha * mean)
 
@@ -146,7 +146,7 @@ def test_a_classifier_guides_the_samples_to_its_class():
     means, deviation, shape = (-0.5, 0.5), 0.2, (1, 1, 1)
 
     def log_likelihood(noisy, log_snr, mean):
-        alpha, sigma = signal_and_noise_scale(log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
         spread = jnp.square(alpha) * deviation**2 + jnp.square(sigma)
         return (-jnp.square(noisy - alpha * mean) / spread / 2).sum((1, 2, 3))
 

@@ -5,24 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.array_types import ImageWithVariance, Text
+from imagen_jax.array_types import EstimateWithVariance, Text
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.stage_sampler import (
-    Calls,
-    Inputs,
-    SamplingSettings,
-    SamplingStage,
-    keys_of_prompts,
-    make_draw_stage,
-    make_whole_program,
-)
-from imagen_jax.diffusion.null_text import null_text
+from imagen_jax.cascade.sampling_settings import SamplingSettings
+from imagen_jax.cascade.stage_inputs import keys_of_prompts, make_inputs
+from imagen_jax.cascade.stage_sampler import make_draw_stage, make_whole_program
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.diffusion.schedules import SCHEDULES, cosine
 from imagen_jax.sampling.edits import Known, end_of_trajectory, full_trajectory, keep_known, resample
 from imagen_jax.sampling.sampler import STEP_RULES, sample
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.step_rules import ancestral
 from imagen_jax.sampling.thresholding import no_threshold
+from tests.stages_of_functions import stage_of
 
 SHAPE = (4, 4, 3)
 
@@ -59,7 +54,7 @@ def denoise_to_image(noisy, log_snr):
 
 
 def denoise_with_variance(noisy, log_snr):
-    return ImageWithVariance(denoise_to_image(noisy, log_snr), jnp.full(noisy.shape, 0.8))
+    return EstimateWithVariance(denoise_to_image(noisy, log_snr), jnp.full(noisy.shape, 0.8))
 
 
 @pytest.mark.parametrize(("name", "level"), RULES)
@@ -110,12 +105,12 @@ def test_only_the_step_onto_the_clean_image_goes_without_noise():
 
 def test_every_way_to_run_a_stage_ends_without_noise():
     settings = SamplingSettings(8, ancestral(1.0), 1.0, no_threshold)
-    stage = SamplingStage(lambda *_: denoise_to_image, SHAPE[0], None, cosine, cosine, settings)
+    stage = stage_of(lambda *_: denoise_to_image, SHAPE, settings)
     text = Text(jnp.ones((2, 2, 4)), jnp.ones((2, 2), bool))
-    inputs = Inputs(text, null_text(text), keys_of_prompts(0, ["a", "b"], [0, 0]))
+    inputs = make_inputs(Conditions(text=text), keys_of_prompts(0, ["a", "b"], [0, 0]))
     for program in (
         make_draw_stage(stage),
-        make_draw_stage(stage, Calls(lambda step: None)),
+        make_draw_stage(stage, lambda step: None),
         make_whole_program(stage),
     ):
         sampled = np.asarray(program(None, inputs))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.array_types import ImageWithVariance
+from imagen_jax.array_types import EstimateWithVariance
 from imagen_jax.diffusion.process import add_noise, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, cosine, discrete_cosine, number_of_step
 from imagen_jax.errors import UserError
@@ -30,7 +30,7 @@ def gaussian_denoiser(mean, deviation):
     """The exact E[x | z] where x ~ N(mean, deviation²)."""
 
     def denoise(noisy, log_snr):
-        alpha, sigma = signal_and_noise_scale(log_snr)
+        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
         gain = alpha * deviation**2 / (jnp.square(alpha) * deviation**2 + jnp.square(sigma))
         return mean + gain * (noisy - alpha * mean)
 
@@ -43,8 +43,8 @@ def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
     """With x known, DDIM must stay on z_t = α_t x + σ_t ε for the ε it started with, however coarse its steps."""
     log_snrs = space_uniformly(SCHEDULES[schedule], 7)[: stop + 1]
     noise = normal_for_each(fold_into_each(keys(5), 0), SHAPE)
-    alpha, _ = signal_and_noise_scale(log_snrs[:1])
-    started = (noise - alpha * denoise_to_image(noise, None)) / signal_and_noise_scale(log_snrs[:1])[1]
+    alpha, sigma = signal_and_noise_scale(jnp.full((5,), log_snrs[0]), noise)
+    started = (noise - alpha * denoise_to_image(noise, None)) / sigma
     expected = add_noise(denoise_to_image(noise, None), started, jnp.full((5,), log_snrs[-1]))
     np.testing.assert_allclose(sample(denoise_to_image, ddim(), log_snrs, keys(5), SHAPE), expected, atol=2e-4)
 
@@ -72,7 +72,7 @@ def test_a_learned_variance_lies_between_the_bounds_value_by_value():
         return np.asarray(rule.step(denoise, noisy, log_snr, next_log_snr, noise, ())[0])
 
     def learned(noisy, log_snr):
-        return ImageWithVariance(denoise_to_image(noisy, log_snr), gamma)
+        return EstimateWithVariance(denoise_to_image(noisy, log_snr), gamma)
 
     smallest, largest = (step_with(denoise_to_image, ancestral(end)) for end in (0.0, 1.0))
     mean = np.asarray(ancestral().step(denoise_to_image, noisy, log_snr, next_log_snr, 0 * noise, ())[0])

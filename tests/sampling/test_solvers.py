@@ -19,7 +19,7 @@ SHAPE = (2, 2, 3)
 
 def mixture_estimate(noisy, log_snr):
     """E[x | z] where each value is a sample of a mixture of three Gaussians."""
-    alpha, sigma = signal_and_noise_scale(log_snr)
+    alpha, sigma = signal_and_noise_scale(log_snr, noisy)
     logits, means = [], []
     for mean, deviation, share in zip(MEANS, DEVIATIONS, SHARES, strict=True):
         spread = jnp.square(alpha * deviation) + jnp.square(sigma)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.cascade.stage import build_stage, initial_params, parameter_axes
+from imagen_jax.sharding.axes import unnamed_parameters
 from imagen_jax.sharding.placement import path_of, place_state
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
@@ -70,9 +71,10 @@ def test_the_step_and_the_key_are_whole():
 
 
 def test_every_network_names_the_axes_of_its_kernels():
-    """The names come with the layer; a kernel without them would stop here."""
+    """The names come with the layer."""
     for preset in PRESETS:
         _, params, axes = trace(preset)
+        assert unnamed_parameters(axes) == []
         named = jax.tree.map(lambda array, names: (array.ndim, names), params, axes, is_leaf=lambda x: x is None)
         for ndim, names in jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple)):
             assert names is None or len(names) == ndim

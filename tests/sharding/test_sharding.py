@@ -8,12 +8,14 @@ from jax.sharding import NamedSharding
 
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import (
+    UNNAMED,
     axes_of,
     constrain,
     gather,
     remove_logical_axes,
     storage_spec,
     to_partition_spec,
+    unnamed_parameters,
     with_logical_axes,
 )
 from imagen_jax.sharding.mesh import make_mesh
@@ -88,14 +90,30 @@ def test_an_unknown_axis_names_the_nearest():
         constrain(jnp.zeros((8, 2)), "batch", "chanels")
 
 
-def test_names_come_off_and_a_kernel_without_any_is_a_mistake():
+def test_names_come_off_and_a_kernel_without_any_has_a_name_that_says_so():
     named = {
         "kernel": with_logical_axes(jax.nn.initializers.ones, CONVOLUTION)(jax.random.key(0), (1, 1, 2, 3), jnp.float32)
     }
     assert axes_of(named) == {"kernel": CONVOLUTION}
     np.testing.assert_array_equal(remove_logical_axes(named)["kernel"], np.ones((1, 1, 2, 3)))
-    with pytest.raises(ValueError, match="kernel"):
-        axes_of({"kernel": jnp.zeros((2, 3))})
+    plain = axes_of({"dense": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}, "table": jnp.zeros((2**8, 2**7))})
+    assert plain == {"dense": {"kernel": (UNNAMED,) * 2, "bias": None}, "table": (UNNAMED,) * 2}
+    assert unnamed_parameters(plain) == ["dense/kernel", "table"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "mesh", "expected"),
+    [
+        ((256, 512), {"fsdp": 2, "tensor": 4}, [(), ("fsdp", "tensor")]),  # the largest
+        ((2048, 12), {"fsdp": 2, "tensor": 4}, [("fsdp", "tensor"), ()]),
+        ((1030, 100), {"fsdp": 2, "tensor": 4}, [("fsdp",), ()]),  # neither is a multiple of 8, both of 2
+        ((1031, 101), {"fsdp": 2, "tensor": 4}, [(), ()]),
+        ((256, 512), {"data": 8}, [(), ()]),
+        ((16, 16), {"fsdp": 8}, [(), ()]),  # too small
+    ],
+)
+def test_a_kernel_without_names_is_sharded_along_its_largest_divisible_axis(shape, mesh, expected):
+    assert storage_spec(shape, (UNNAMED,) * 2, make_mesh(mesh)) == expected
 
 
 def test_without_a_mesh_a_kernel_is_only_converted():

@@ -319,6 +319,12 @@ SHOW_RUN = Command(
     (values("out", "page.html", "own", "nowhere/page.html"),),
 )
 
+MEASURE_BOUND = Command(
+    2,
+    (values("stage", "base", "exported", "nowhere"), values("data", "prepared", "nowhere")),
+    (values("steps", 2, 3), values("images", 1, 2), values("batch_size", 2), values("out", "bound.json")),
+)
+
 COMMANDS = {
     "sample": SAMPLE,
     "evaluate": EVALUATE,
@@ -329,6 +335,7 @@ COMMANDS = {
     "import_weights": IMPORT_WEIGHTS,
     "export_weights": EXPORT_WEIGHTS,
     "show_run": SHOW_RUN,
+    "measure_bound": MEASURE_BOUND,
     "count": COUNT,
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,

@@ -11,9 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from imagen_jax.cascade.compiled_training import make_training
-from imagen_jax.cascade.stage import build_stage
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from imagen_jax.training.compiled_training import make_training
 from tests.torture import tiny
 from tests.torture.runs import PREVIEWED, STEPS, RunPaths, effective_batches
 
@@ -24,7 +24,7 @@ OF_TIME = re.compile("per_second|seconds|overhead|input_wait|goodput|memory")
 def shapes():
     """Of the state, which all variants share."""
     config = tiny.get_config("nowhere")
-    return make_training(config, build_stage(config)).state
+    return make_training(make_stage_task(config)).state
 
 
 def contents(paths: RunPaths) -> dict[str, np.ndarray]:

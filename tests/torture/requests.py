@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from starlette.types import ASGIApp, Message
 
-from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
-from imagen_jax.diffusion.schedules import SCHEDULES
+from imagen_jax.cascade.sampling_settings import SamplingSettings
+from imagen_jax.cascade.stage import Stage
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.web.app import make_app
 from imagen_jax.web.jobs import DONE, Job, Jobs
@@ -23,6 +23,7 @@ from imagen_jax.web.orders import Limits, Order
 from imagen_jax.web.pairs import make_comparison
 from imagen_jax.web.rating_app import make_rating_app
 from imagen_jax.web.ratings import RatingStore
+from tests.stages_of_functions import stage_of
 from tests.torture.mutations import Make, edit_json, edits
 from tests.web.rating_folders import write_two_folders
 
@@ -62,7 +63,7 @@ class UnansweredError(Exception):
 class NoDrawing(Jobs):
     """Jobs that are done at once."""
 
-    def __init__(self, stages: list[SamplingStage], limits: Limits):
+    def __init__(self, stages: list[Stage], limits: Limits):
         trained = SimpleNamespace(config=ConfigDict({"sampling": STAGE}))
         trained_stages = [trained] * len(stages)
         self.cascade = SimpleNamespace(stages=stages, trained=trained_stages, names=[])  # type: ignore[assignment]
@@ -170,10 +171,7 @@ def order_requests(image: str) -> Client:
         image: an image as a data URL.
     """
     settings = SamplingSettings(2, STEP_RULES["ddim"](0.0, 0.0), 1.0, lambda estimate: estimate)
-    schedule = SCHEDULES["cosine"]
-    stages = [
-        SamplingStage(lambda *_: None, size, low, schedule, schedule, settings) for size, low in ((8, None), (16, 8))
-    ]
+    stages = [stage_of(None, (size, size, 3), settings, low) for size, low in ((8, None), (16, 8))]
     app = make_app(NoDrawing(stages, Limits()), Limits(), keep_out(HOST, [PROXY]))
     order = {"prompt": "a cat", "negative_prompt": "", "seed": 3, "stages": [STAGE, STAGE]}
     edit = {**order, "image": image, "strength": 0.5}

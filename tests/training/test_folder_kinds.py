@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import openmoji_classifier, own_images, quickstart
-from imagen_jax.cascade.classifier_training import train_classifier
 from imagen_jax.errors import UserError
-from imagen_jax.train import train
+from imagen_jax.train import train, train_classifier
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import check_trainable
 from imagen_jax.training.workdir import keep_config

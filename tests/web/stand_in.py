@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.edits import NO_EDIT, resize
-from imagen_jax.cascade.stage_sampler import SamplingSettings, SamplingStage
-from imagen_jax.diffusion.schedules import SCHEDULES
+from imagen_jax.cascade.sampling_settings import SamplingSettings
 from imagen_jax.sampling.sampler import STEP_RULES
+from tests.stages_of_functions import stage_of
 
 SIDE = 16
 SETTINGS = {"steps": 2, "guidance": 2.0, "sampler": "ddim", "spacing": "uniform", "thresholding": "dynamic",
@@ -38,9 +38,8 @@ class StandIn(Cascade):
     """
 
     def __init__(self, steps=2, side=SIDE):
-        schedule = SCHEDULES["cosine"]
         settings = SamplingSettings(2, STEP_RULES["ddim"](0.0, 0.0), 1.0, lambda estimate: estimate)
-        self.stages = [SamplingStage(lambda *_: None, side, None, schedule, schedule, settings)]
+        self.stages = [stage_of(None, (side, side, 3), settings)]
         self.trained, self.steps, self.side = [Trained()], steps, side
         self.encoder = self.on_step = self.on_estimate = None
         self.may_step, self.begun = threading.Event(), threading.Semaphore(0)

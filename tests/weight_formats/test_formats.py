@@ -20,7 +20,8 @@ from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import abstract_params, build_stage
-from imagen_jax.cascade.stage_sampler import keys_of_prompts, make_draw_stage
+from imagen_jax.cascade.stage_inputs import keys_of_prompts
+from imagen_jax.cascade.stage_sampler import make_draw_stage
 from imagen_jax.errors import UserError
 from imagen_jax.evaluate import evaluate
 from imagen_jax.evaluation.protocols.requests import Wanted
@@ -73,9 +74,8 @@ def test_images_equal_those_of_diffusers(golden, workdirs, number):
     keys = fold_into_each(keys_of_prompts(SEED, PROMPTS, [0, 0]), number)
     small = None if number == 0 else jnp.asarray(golden["stage_1/images"])
     with jax.default_matmul_precision("highest"):
-        sampled = np.asarray(
-            make_draw_stage(stage)(cascade.trained[number].params, inputs._replace(keys=keys, low=small))
-        )
+        inputs = inputs._replace(keys=keys).with_low_resolution(small)
+        sampled = np.asarray(make_draw_stage(stage)(cascade.trained[number].params, inputs))
     expected = golden[f"stage_{number + 1}/images"].astype(np.float32)
     difference = np.abs(to_pixels(sampled).astype(int) - to_pixels(expected).astype(int))
     assert expected.std() > 0.2 and difference.max() <= 2

@@ -86,7 +86,10 @@ def group_of(key: str) -> str | None:
     Args:
         key: code points of the drawing, such as ``"1F1E6-1F1FA"``, as ``openmoji_images`` lists it.
     """
-    (code_point, *_) = read_code_points(key)
+    try:
+        (code_point, *_) = read_code_points(key)
+    except ValueError:
+        return None  # the name of another image
     index = bisect.bisect_right(SORTED_RUNS, (code_point, 0x110000, "")) - 1
     if index < 0:
         return None

@@ -5,5 +5,5 @@
     -> evaluation (facts), deviations (from the protocol) -> reporting; runs (one evaluation, or a sweep's points)
 
 ``training_captions`` and ``drawbench_run`` are separate protocols; ``during_training`` evaluates a stage while it
-trains.
+trains; ``bound`` measures the variational bound of a stage.
 """

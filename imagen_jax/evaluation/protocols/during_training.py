@@ -11,21 +11,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from imagen_jax.array_types import Images
+from imagen_jax.array_types import Samples, SmallImages
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.loading import make_sampling_stage, make_settings
 from imagen_jax.cascade.stage import Stage
-from imagen_jax.cascade.stage_sampler import Inputs, keys_of_prompts, make_draw_stage
-from imagen_jax.config.sections import PreviewConfig, SamplingConfig
-from imagen_jax.data.pixels import resize_area, to_image
-from imagen_jax.diffusion.null_text import null_text
-from imagen_jax.encoders.embedding_store import Embeddings, pad_text
+from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_captions, to_host
+from imagen_jax.cascade.stage_sampler import make_draw_stage
+from imagen_jax.config.sections import PreviewConfig
+from imagen_jax.data.pixels import resize_area, to_image, with_channels
+from imagen_jax.encoders.embedding_store import Embeddings
 from imagen_jax.encoders.feature_network import FeatureNetwork
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
-from imagen_jax.errors import lookup
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.evaluation.metrics.caption_recall import measure_caption_recall
 from imagen_jax.evaluation.metrics.frechet import frechet_distance, moments_of
 from imagen_jax.evaluation.protocols.caption_choice import choose_captions
@@ -69,7 +69,6 @@ class TrainingEvaluation:
     """A training hook that samples images, measures them, appends the metrics to a file, and updates a plot.
 
     Args:
-        sampling: the settings of sampling.
         preview: the numbers of sampled and compared images, and the features.
         seed: seed of the choice of images and of the noise.
         stage: the stage that trains.
@@ -83,24 +82,27 @@ class TrainingEvaluation:
 
     def __init__(
         self,
-        sampling: SamplingConfig,
         preview: PreviewConfig,
         seed: int,
         stage: Stage,
         folder: Path,
-        store: Embeddings,
+        store: Embeddings | None,
         workdir: Path,
     ) -> None:
+        if not stage.text_length:
+            raise UserError(
+                "an evaluation during training draws the captions of images, and this stage has no text: set "
+                "--config.training.evaluate_every=0"
+            )
         network = lookup(FEATURE_NETWORKS, preview.features, "preview.features")
         reference = open_prepared(folder, "train")
         self.stage, self.workdir = stage, workdir
         self.sample = choose_sample(reference, preview.samples, preview.compared, seed)
         self.inputs = self._inputs(store, reference, seed)
-        sample_stage = make_draw_stage(make_sampling_stage(stage, make_settings(sampling.to_dict())))
+        sample_stage = make_draw_stage(stage)
 
-        def sample_all(params: Any, inputs: Any) -> Images:
-            text, no_text, numbers, small = inputs
-            return sample_stage(params, Inputs(text, no_text, jax.random.wrap_key_data(numbers), small))
+        def sample_all(params: Any, inputs: Inputs) -> Samples:
+            return sample_stage(params, from_host(inputs))
 
         self._sample_all = sample_all
         self._compiled: Callable[..., Any] | None = None
@@ -109,17 +111,15 @@ class TrainingEvaluation:
             compared = (reference.image(number, stage.resolution) for number in self.sample.compared)
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
 
-    def _inputs(self, store: Embeddings, reference: Reference, seed: int) -> Any:
+    def _inputs(self, store: Embeddings | None, reference: Reference, seed: int) -> Inputs:
         """Returns the sampler's inputs as host arrays, identical in each process."""
-        length = self.stage.text_length
-        text = pad_text(store.lookup(list(self.sample.captions), length), length)
-        keys = keys_of_prompts(seed, list(self.sample.captions), [0] * len(self.sample.captions))
-        small = None
+        small: SmallImages | None = None
         if self.stage.low_resolution is not None:
             own = self.sample.compared[: len(self.sample.captions)]
             images = [to_image(reference.image(number, self.stage.resolution)) for number in own]
-            small = resize_area(np.stack(images), self.stage.low_resolution)
-        return jax.device_get((text, null_text(text), jax.random.key_data(keys), small))
+            smaller = resize_area(np.stack(images), self.stage.low_resolution)
+            small = jnp.asarray(with_channels(smaller, self.stage.shape[-1]))
+        return to_host(inputs_of_captions(self.stage, store, self.sample.captions, seed, small))
 
     def _sample_images(self, info: StepInfo) -> np.ndarray:
         """Samples the images in batches of one size, sharded over all devices."""

@@ -38,7 +38,7 @@ from typing import Any
 
 import jax
 
-from imagen_jax.config.sections import TrainingConfig
+from imagen_jax.config.sections import LoopConfig
 from imagen_jax.runtime import processes
 from imagen_jax.storage.json_text import read_json
 from imagen_jax.storage.paths import Path, write_whole
@@ -53,7 +53,7 @@ BEGAN = "began.json"
 
 @contextmanager
 def open_log(
-    training: TrainingConfig,
+    training: LoopConfig,
     workdir: Path,
     done: int,
     clock: LoopClock,

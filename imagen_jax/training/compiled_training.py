@@ -1,46 +1,46 @@
 """Builds a training job without its data: the step, and the shapes and shardings of its state and batch.
 
-    config + devices -> mesh -> state and batch (shape and sharding of each array) + step -> lowered program
+    task + devices -> mesh -> state and batch (shape and sharding of each array) + step -> lowered program
 
 The devices need not be attached: ``train`` compiles the step for its own devices, and ``compile_check`` for those of a
 pod that is not available.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
-from imagen_jax.array_types import RandomKey, Scalar
-from imagen_jax.cascade.experiment import Experiment, read_experiment
-from imagen_jax.cascade.stage import (
-    Batch,
-    Losses,
-    Params,
-    Stage,
-    abstract_batch,
-    initial_params,
-    make_losses,
-    parameter_axes,
-)
-from imagen_jax.config.reading import Given
-from imagen_jax.diffusion.loss import sum_by_noise_level
 from imagen_jax.errors import UserError
+from imagen_jax.runtime import processes
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
+from imagen_jax.sharding.axes import FSDP, TENSOR, unnamed_parameters
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_shapes, place_state
 from imagen_jax.training.optimizer import make_optimizer, make_schedule
 from imagen_jax.training.state import TrainState, initial_state
 from imagen_jax.training.step import TrainStep, lower_train_step, make_train_step
+from imagen_jax.training.task import Task
+
+
+def warn_of_unnamed(axes: Any, mesh: Mesh) -> None:
+    """Logs one warning if parameters without named axes are sharded over several devices."""
+    unnamed = unnamed_parameters(axes)
+    if unnamed and mesh.shape[FSDP] * mesh.shape[TENSOR] > 1 and processes.is_process_zero():
+        logging.warning(
+            "%d parameters name no axes, such as %s: each is sharded along its largest axis that the devices divide "
+            "(sharding.axes.with_logical_axes names axes)",
+            len(unnamed),
+            unnamed[0],
+        )
 
 
 class Training(NamedTuple):
-    """A training job of a stage.
+    """A training job.
 
     Attributes:
         step: the training step, not compiled.
@@ -53,7 +53,7 @@ class Training(NamedTuple):
     step: TrainStep
     first_state: Callable[[], TrainState]
     state: TrainState
-    batch: Batch
+    batch: Any
     mesh: Mesh
 
     def lower(self) -> jax.stages.Lowered:
@@ -76,45 +76,39 @@ class Training(NamedTuple):
         return state
 
 
-def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[jax.Device] | None = None) -> Training:
-    """Makes a stage's training job from its config.
+def make_training(task: Task, devices: Sequence[jax.Device] | None = None) -> Training:
+    """Makes the training job of a task.
 
     Args:
-        config: the stage's config.
-        stage: the stage, built from the config.
+        task: what is trained.
         devices: devices of the mesh; all devices of all processes if None.
 
     Raises:
-        UserError: the seed is out of range, ``text.null`` is one for imported weights only, the mesh does not match the
-            devices, the batch or the parameters, or ``training.gradient_accumulation`` does not divide each device's
-            examples.
+        UserError: the seed is out of range, the mesh does not match the devices, the batch or the parameters, or
+            ``training.gradient_accumulation`` does not divide each device's examples.
     """
-    config = read_experiment(config)
-    if config.text.null != "zeros":
-        raise UserError(
-            f"training replaces dropped captions by zeros: set --config.text.null=zeros, not {config.text.null!r}"
-        )
-    seed = check_seed(config.seed, "config.seed")
-    mesh = make_mesh(config.mesh.to_dict(), devices)
-    optimizer = make_optimizer(**config.optimizer.to_dict())
+    seed = check_seed(task.seed, "config.seed")
+    mesh = make_mesh(task.mesh.to_dict(), devices)
+    optimizer = make_optimizer(**task.optimizer.to_dict())
     step = make_train_step(
-        with_noise_levels(make_losses(stage, config.training)),
+        task.loss,
         optimizer,
         has_aux=True,
-        ema_decay=config.training.ema_decay,
-        ema_warm_up=config.training.ema_warm_up,
-        gradient_accumulation=config.training.gradient_accumulation,
-        schedule=make_schedule(config.optimizer.to_dict()),
+        ema_decay=task.training.ema_decay,
+        ema_warm_up=task.training.ema_warm_up,
+        gradient_accumulation=task.gradient_accumulation,
+        schedule=make_schedule(task.optimizer.to_dict()),
     )
 
     def first_state() -> TrainState:
         params_key, run_key = jax.random.split(jax.random.key(seed))
-        return initial_state(initial_params(stage, params_key), optimizer, run_key)
+        return initial_state(task.initial_params(params_key), optimizer, run_key)
 
     shapes = jax.eval_shape(first_state)
-    placement = place_state(shapes, parameter_axes(stage), mesh)
-    batch = abstract_batch(stage, config.training.batch_size, config.stage.crop)
-    batch_size, accumulation = config.training.batch_size, config.training.gradient_accumulation
+    axes = task.parameter_axes()
+    warn_of_unnamed(axes, mesh)
+    placement = place_state(shapes, axes, mesh)
+    batch_size, accumulation = task.training.batch_size, task.gradient_accumulation
     batch_sharding = batch_placement(mesh, batch_size)
     per_device = batch_size // num_batch_shards(mesh)
     if accumulation < 1 or per_device % accumulation:
@@ -127,19 +121,6 @@ def make_training(config: Given | Experiment, stage: Stage, devices: Sequence[ja
         step,
         first_state,
         place_shapes(shapes, placement),
-        place_shapes(batch, batch_sharding),
+        place_shapes(task.batch, batch_sharding),
         mesh,
     )
-
-
-def with_noise_levels(
-    losses: Losses,
-) -> Callable[[Params, Batch, RandomKey], tuple[Scalar, Float[Array, "2 levels"]]]:
-    """Makes the loss of the training step: the mean over the batch, and a stacked ``LossByNoiseLevel`` for the log."""
-
-    def loss(params: Params, batch: Batch, key: RandomKey) -> tuple[Scalar, Float[Array, "2 levels"]]:
-        of_examples, log_snr = losses(params, batch, key)
-        # One array: with two, libtpu reports a program without temporaries, which no program is.
-        return jnp.mean(of_examples), jnp.stack(sum_by_noise_level(of_examples, log_snr))
-
-    return loss

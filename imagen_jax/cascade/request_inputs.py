@@ -1,0 +1,126 @@
+"""Makes the inputs of a stage from requests: text by the encoder, noise by the seeds, start images by the edit.
+
+requests of a batch, an edit -> keys, encoded prompts, classes, start or known images -> ``stage_sampler.Inputs``
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.array_types import Keys, Text
+from imagen_jax.cascade.edits import NO_EDIT, Edit
+from imagen_jax.cascade.loading import TrainedStage
+from imagen_jax.cascade.plans import NULL_CAPTIONS
+from imagen_jax.cascade.requests import ImageRequest
+from imagen_jax.cascade.stage import Stage
+from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, with_absent_vectors
+from imagen_jax.cascade.stage_sampler import starting_noise
+from imagen_jax.data.pixels import with_channels
+from imagen_jax.diffusion.conditions import Conditions, mix_texts, null
+from imagen_jax.encoders.encoder import TextEncoder
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.edits import Known, interpolate
+from imagen_jax.sampling.sampler import fold_into_each
+
+
+class RequestInputs:
+    """Makes inputs of any stage that shares a text encoder.
+
+    Args:
+        encoder: the text encoder; None if no stage has text.
+    """
+
+    def __init__(self, encoder: TextEncoder | None) -> None:
+        self._encoder = encoder
+
+    def make(
+        self,
+        trained: TrainedStage,
+        stage: Stage,
+        number: int,
+        requests: Sequence[ImageRequest],
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        edit: Edit = NO_EDIT,
+    ) -> Inputs:
+        """Makes a stage's inputs for one batch, except the images of the previous stage.
+
+        Args:
+            trained: the stage with its config.
+            stage: the stage with its sampling settings.
+            number: index of the stage, from 0.
+            requests: the requests of the batch.
+            seed: random seed of the noise.
+            negative_prompt: text that guidance uses instead of the null prompt.
+            edit: an image to start from or to keep in part.
+        """
+        shares = jnp.asarray([request.share for request in requests], jnp.float32)
+        keys = fold_into_each(keys_of_requests(requests, seed), number)
+        prompts = [edit.prompt_of(request.prompt, number) for request in requests]
+        text = self.encode(stage, prompts)
+        if text is None and any(request.to_prompt is not None for request in requests):
+            raise UserError("--to_prompt has no effect on a stage without text, which is told a class: leave it out")
+        if text is not None and any(request.to_prompt is not None for request in requests):
+            second = self.encode(
+                stage, [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
+            )
+            assert second is not None
+            text = mix_texts(text, second, shares)
+        start = None
+        if any(request.to_seed is not None for request in requests):
+            to_keys = fold_into_each(keys_of_requests(requests, seed, to=True), number)
+            noises = [starting_noise(each, stage.shape) for each in (keys, to_keys)]
+            start = interpolate(noises[0], noises[1], shares)
+        image, known = edit.images(stage.resolution, len(requests))
+        channels = stage.shape[-1]
+        if image is not None:
+            image = with_channels(image, channels)
+        if known is not None:
+            known = with_channels(known[0], channels), known[1][..., :channels]
+        conditions = Conditions(text=text, label=labels_of(stage, prompts))
+        conditions = with_absent_vectors(stage, conditions, len(requests))
+        inputs = make_inputs(
+            conditions, keys, self._unwanted(trained, stage, conditions, negative_prompt, len(requests))
+        )
+        return inputs._replace(clean=image, start=start, known=None if known is None else Known(*known))
+
+    def encode(self, stage: Stage, captions: Sequence[str]) -> Text | None:
+        """Encodes captions for a stage; None for a stage without text."""
+        return self._encode_all(tuple(captions), stage.text_length) if stage.text_length else None
+
+    @functools.cached_property
+    def _encode_all(self) -> Callable[[tuple[str, ...], int], Text]:
+        # All stages use the same captions for a batch, so their embeddings are cached.
+        assert self._encoder is not None
+        return functools.lru_cache(maxsize=4)(self._encoder.encode)
+
+    def _unwanted(
+        self, trained: TrainedStage, stage: Stage, conditions: Conditions, negative_prompt: str | None, count: int
+    ) -> Conditions | None:
+        """Returns what guidance leads away from: the negative prompt, or a null prompt that is a caption; else None."""
+        if conditions.text is None:
+            if negative_prompt is None or stage.classes is None:
+                return None
+            # A stage without text leads away from another class.
+            return null(conditions)._replace(label=labels_of(stage, [negative_prompt] * count))
+        caption = NULL_CAPTIONS[trained.config.text.null] if negative_prompt is None else negative_prompt
+        if caption is None:
+            return None
+        # All examples share this caption. It is encoded once, because encoding may cost more than sampling.
+        text = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self.encode(stage, [caption]))
+        return null(conditions)._replace(text=text)
+
+
+def keys_of_requests(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:
+    """Returns one key per image: from ``seed``, or with ``to`` from each request's ``to_seed`` where it has one."""
+    prompts, indices = [request.prompt for request in requests], [request.index for request in requests]
+    if not to:
+        return keys_of_prompts(seed, prompts, indices)
+    seeds = [seed if request.to_seed is None else request.to_seed for request in requests]
+    keys = [
+        keys_of_prompts(its_seed, [request.prompt], [request.index])
+        for its_seed, request in zip(seeds, requests, strict=True)
+    ]
+    return jnp.concatenate(keys)

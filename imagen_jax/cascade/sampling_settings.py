@@ -1,0 +1,73 @@
+"""The sampling settings of a stage, made from ``config.sampling``.
+
+config.sampling, with overrides -> names and ranges checked (``settings``) -> SamplingSettings: rule, guidance, spacing
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from imagen_jax.cascade.settings import check_settings
+from imagen_jax.sampling.guidance import ClassifierGuidance, Interval
+from imagen_jax.sampling.sampler import STEP_RULES
+from imagen_jax.sampling.spacings import SPACINGS, Spacing, check_discrete, space_uniformly
+from imagen_jax.sampling.step_rules import StepRule
+from imagen_jax.sampling.thresholding import THRESHOLDS, Threshold
+
+
+class SamplingSettings(NamedTuple):
+    """The sampling settings of one stage.
+
+    Attributes:
+        steps: number of denoising steps, at least 1.
+        rule: the step rule, see ``step_rules`` and ``solvers``.
+        guidance_weight: w in Imagen's convention, 1 for no guidance; see ``guidance``.
+        threshold: thresholding of the estimate, see ``thresholding``.
+        augmentation_level: noise level of the low-resolution condition, in [0, 1]; a base ignores it.
+        spacing: the function that spaces the log-SNRs of the steps.
+        interval: log-SNRs between which guidance is applied; None for all.
+        batched_guidance: whether guidance calls the network once with twice the batch, instead of twice.
+        classifier: additional classifier guidance; None for none.
+    """
+
+    steps: int
+    rule: StepRule
+    guidance_weight: float
+    threshold: Threshold
+    augmentation_level: float = 0.0
+    spacing: Spacing = space_uniformly
+    interval: Interval | None = None
+    batched_guidance: bool = False
+    classifier: ClassifierGuidance | None = None
+
+    def describe(self) -> str:
+        """Describes the settings in words."""
+        words = [f"{self.steps} steps of {self.rule.name}", f"guidance {self.guidance_weight:g}"]
+        if self.interval is not None:
+            words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
+        if self.classifier is not None:
+            words.append(self.classifier.describe())
+        return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
+
+
+def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
+    """Makes the settings that ``config.sampling`` describes.
+
+    Args:
+        sampling: a value for every key of ``cascade.settings.SETTINGS``.
+
+    Raises:
+        UserError: a key, a sampler, a spacing or a thresholding is unknown, or a number is out of its range.
+    """
+    checked = check_settings(sampling)
+    if checked["spacing"] == "discrete":
+        check_discrete(checked["steps"])
+    return SamplingSettings(
+        steps=checked["steps"],
+        rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
+        guidance_weight=checked["guidance"],
+        threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["max_threshold"]),
+        augmentation_level=checked["augmentation_level"],
+        spacing=SPACINGS[checked["spacing"]],
+        interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
+        batched_guidance=checked["batched_guidance"],
+    )

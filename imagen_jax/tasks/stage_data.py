@@ -1,0 +1,212 @@
+"""Opens the data that a stage trains on, and puts their batches on the devices.
+
+config -> data set, text encoder -> embeddings of all captions -> StageData
+examples of a batch -> images; text by caption, vectors by a function of yours, class by key -> Batch
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from imagen_jax.array_types import LowResolution, Text
+from imagen_jax.cascade.experiment import Experiment
+from imagen_jax.cascade.previews import choose_prompts
+from imagen_jax.cascade.stage import Batch, Stage
+from imagen_jax.cascade.text_encoder import load_encoder
+from imagen_jax.config.sections import DataConfig
+from imagen_jax.data.batches import Batches, Mixture, check_batch_size, make_batches
+from imagen_jax.data.classes import NO_CLASS
+from imagen_jax.data.data_sets import DataSets, open_data_sets
+from imagen_jax.data.device_feed import to_devices, to_devices_padded
+from imagen_jax.data.preparation.builder import PREPARED
+from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
+from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
+from imagen_jax.encoders.data_set_embeddings import open_store
+from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
+from imagen_jax.errors import UserError, lookup
+from imagen_jax.runtime import processes
+from imagen_jax.storage.paths import Path
+
+VectorsOf = Callable[[Mapping[str, Any]], np.ndarray]
+"""``vectors_of(examples)``: one vector for each example of a host batch, ``(batch, width)``, float32.
+
+``examples`` has the arrays ``image`` and, for a super-resolution stage, ``low_res``, and the lists ``caption`` and
+``key``.
+"""
+
+EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
+"""Allowed values of ``text.embeddings``.
+
+stored: all captions are embedded before training, unless they already are, and read batch by batch.
+computed: the captions of each batch are embedded when it arrives; the encoder stays in memory.
+"""
+
+
+class StageData(NamedTuple):
+    """The training data of a stage.
+
+    Attributes:
+        folder: data set of the previews; the first of several.
+        batches: host batches of the training split.
+        store: embeddings of all captions, and of the preview's prompts; None for a stage without text.
+        fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
+        prompts: the prompts of a base's previews.
+    """
+
+    folder: Path
+    batches: Batches
+    store: Embeddings | None
+    fingerprints: dict[str, str]
+    prompts: tuple[str, ...]
+
+
+def open_stage_data(config: Experiment, transform: Transform) -> StageData:
+    """Builds or opens the data set and the embeddings of its captions, and opens the training batches.
+
+    If the config's previews need prompts, it chooses them from the captions.
+    """
+
+    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, str, tuple[str, ...]]:
+        data = config.data
+        # First, for the weights may be missing, and to read the images may take long.
+        encoder = load_encoder(config.text) if config.stage.text else None
+        opened = open_data_sets(
+            data.source,
+            data.resolution,
+            data.data_dir,
+            data.validation_fraction,
+            dict(data.options),
+            data.weights,
+        )
+        # make_batches checks it too, but only after all captions are embedded.
+        images = opened.load("train")
+        check_batch_size(config.training.batch_size, jax.process_count(), len(images))
+        prompts = choose_prompts(config, opened.folders[0])
+        if encoder is None:
+            return opened, images, None, "", prompts
+        if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
+            return opened, images, ComputedEmbeddings(encoder), encoder.name, prompts
+        return opened, images, open_store(opened.folders, encoder, prompts), encoder.name, prompts
+
+    data_sets, images, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
+    processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name if store else ""})
+    batches = make_batches(
+        images,
+        transform,
+        config.training.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        cache=config.data.cache,
+        mirror=config.data.mirror,
+        num_workers=config.data.num_workers,
+        # Only for prepared data: a generated data set's folder is named for its content, and older checkpoints lack it.
+        data=data_sets.name if config.data.source == PREPARED else None,
+        max_bad_fraction=config.data.max_bad_fraction,
+    )
+    fingerprints = {"data_set": data_sets.fingerprint} | ({"text_encoder": encoder_name} if encoder_name else {})
+    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts)
+
+
+def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
+    """Makes the transform from a stored example to an example of a batch of this stage.
+
+    Args:
+        data: the training images.
+        crop: height and width of a super-resolution stage's training crops; None for whole images.
+        stage: the stage.
+
+    Raises:
+        UserError: ``data.crop`` is unknown or useless for a source of square images, or sizes do not fit.
+    """
+    square, channels = data.crop, stage.shape[-1]
+    if stage.low_resolution is None:
+        transform = make_example(stage.resolution, square, channels)
+    else:
+        transform = make_super_resolution_example(stage.low_resolution, stage.resolution, crop, square, channels)
+    if square != "centre" and data.source != PREPARED:
+        raise UserError(
+            f"data.crop={square!r} finds nothing to cut, for data.source={data.source!r} stores squares: set "
+            f"data.crop='centre', or prepare the images (imagen_jax prepare_data) and set data.source={PREPARED!r}"
+        )
+    return transform
+
+
+def check_vectors(stage: Stage, vectors: Mapping[str, VectorsOf]) -> None:
+    """Checks that there is a function for each vector that the network is told, and for no other.
+
+    Raises:
+        UserError: one lacks the other; names both sides.
+    """
+    for name in ("text_vector", "image_vector"):
+        width = getattr(stage, name)
+        if width and name not in vectors:
+            raise UserError(
+                f"config.stage.{name}={width} tells the network a vector of each example, and the data have none: give "
+                f"a function of the examples, as in train(…, vectors={{{name!r}: my_function}})"
+            )
+        if not width and name in vectors:
+            raise UserError(
+                f"there is a function for {name}, and the network is not told one: set config.stage.{name} to its width"
+            )
+    for name in vectors.keys() - {"text_vector", "image_vector"}:
+        raise UserError(f"vectors={{{name!r}: …}} is unknown: a stage can be told text_vector and image_vector")
+
+
+def make_feed(
+    stage: Stage, store: Embeddings | None, batch: Batch, vectors: Mapping[str, VectorsOf] | None = None
+) -> Callable[[Mapping[str, Any]], Batch]:
+    """Makes the function that puts host batches on devices, as global arrays.
+
+    Args:
+        stage: the stage.
+        store: embeddings of the captions; None for a stage without text.
+        batch: shapes and shardings of the batch.
+        vectors: a function for each vector that the network is told.
+
+    Raises:
+        UserError: as ``check_vectors``; and the function that is made, if a vector has another width.
+    """
+    vectors = vectors or {}
+    check_vectors(stage, vectors)
+    placement, told = batch.clean.sharding, batch.conditions
+
+    def text_of(examples: Mapping[str, Any]) -> Text | None:
+        if store is None or told.text is None:
+            return None
+        text = store.lookup(list(examples["caption"]), stage.text_length)
+        here: Any = zip(text, told.text, strict=True)
+        return Text(*(to_devices_padded(*each) for each in here))
+
+    def vector_of(examples: Mapping[str, Any], name: str) -> Vectors | None:
+        if name not in vectors:
+            return None
+        values, width = np.asarray(vectors[name](examples), np.float32), getattr(stage, name)
+        wanted = (len(examples["image"]), width)
+        if values.shape != wanted:
+            raise UserError(
+                f"the function for {name} returns an array of the shape {values.shape}, and a batch of "
+                f"{wanted[0]} examples with config.stage.{name}={width} needs {wanted}"
+            )
+        return Vectors(*to_devices((values, np.ones(wanted[0], bool)), placement))
+
+    def label_of(examples: Mapping[str, Any]) -> Labels | None:
+        if stage.classes is None:
+            return None
+        classes = np.array([stage.classes.label_of(key) for key in examples["key"]], np.int32)
+        return Labels(*to_devices((np.maximum(classes, 0), classes != NO_CLASS), placement))
+
+    def feed(examples: Mapping[str, Any]) -> Batch:
+        images = to_devices({name: examples[name] for name in ("image", "low_res") if name in examples}, placement)
+        conditions = Conditions(
+            text=text_of(examples),
+            text_vector=vector_of(examples, "text_vector"),
+            image_vector=vector_of(examples, "image_vector"),
+            label=label_of(examples),
+            low_resolution=LowResolution(images["low_res"]) if "low_res" in images else None,
+        )
+        return Batch(images["image"], conditions)
+
+    return feed
