@@ -99,8 +99,7 @@ def bound_terms(
         large_variance: whether p has the large variance, and not the small one.
     """
     log_snrs = schedule(jnp.arange(steps + 1) / steps)
-    prior_key, data_key, steps_key = jax.random.split(key, 3)
-    del prior_key
+    _, data_key, steps_key = jax.random.split(key, 3)
 
     def level(number: Int[Array, ""] | int) -> PerExample:
         return jnp.full(clean.shape[:1], log_snrs[number])
