@@ -1,4 +1,4 @@
-"""Training of one stage: the function ``train``, for notebooks and programs; its command is in ``commands``.
+"""Training of a stage or a CLIP: the function ``train``, for notebooks and programs; its command is in ``commands``.
 
 config -> task (what is trained) -> shapes of state and batch -> data -> first or restored state -> compiled step
        -> loop with hooks -> TrainingResult
@@ -21,11 +21,12 @@ if __name__ == "__main__":
 
 import jax
 
-from imagen_jax.cascade.experiment import Experiment, read_classifier_experiment, read_experiment
+from imagen_jax.cascade.experiment import Experiment, is_clip, read_classifier_experiment, read_experiment
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.cascade.stage_loss import make_losses
 from imagen_jax.cascade.stage_task import MakeLosses
 from imagen_jax.config.reading import Given
+from imagen_jax.errors import UserError
 from imagen_jax.models import Network
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.config_files import load_config
@@ -33,6 +34,7 @@ from imagen_jax.runtime.preemption import explain_exit, watching_for_exit
 from imagen_jax.runtime.progress_bars import announcing, compiling
 from imagen_jax.storage.paths import Path, to_path, write_whole
 from imagen_jax.tasks.classifier import classifier_task, measure_accuracy
+from imagen_jax.tasks.clip import clip_task
 from imagen_jax.tasks.stage import stage_task
 from imagen_jax.tasks.stage_data import VectorsOf
 from imagen_jax.training.checkpoints.saving import Saving, make_check
@@ -107,6 +109,12 @@ def train_to_end(
     vectors: Mapping[str, VectorsOf] | None = None,
 ) -> TrainState:
     """As ``train``, for a config that is read already; returns the state after the last step."""
+    if not isinstance(config, Experiment) and is_clip(config):
+        if network is not None or loss is not make_losses or vectors:
+            raise UserError(
+                "network, loss and vectors belong to a stage, and this is the config of a CLIP: leave them out"
+            )
+        return run_task(clip_task(config), workdir, watch)
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
     return run_task(stage_task(config, build_stage(config, network), loss, vectors), workdir, watch)
@@ -163,6 +171,9 @@ def run_task(task: Task, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainStat
             done = int(state.step)
             print_once(f"{workdir} continues after step {done} of {steps}.")
             data.batches.set_state(data_state)
+            if data.finished(done):
+                print_once(f"{workdir} is trained already: it ended at step {done}, because it no longer improved.")
+                return state
         else:
             state, data_state = task.start(job.make_state, job.state), {}
         guard = NonfiniteGuard(settings, workdir, done, checkpoints, job.state)
@@ -178,7 +189,7 @@ def run_task(task: Task, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainStat
         if done < steps:
             run = Run(workdir, done, checkpoints, guard, check_workdir)
             state = train_from(state, task, job, data, run, watch)
-    if int(state.step) < steps:
+    if int(state.step) < steps and not data.finished(int(state.step)):
         raise explain_exit(int(state.step))
     return state
 
@@ -232,7 +243,7 @@ def train_from(state: TrainState, task: Task, job: Training, data: TaskData, run
                 # The heartbeat comes twice: a slow hook must not look like a step that hangs.
                 hooks=[check, heartbeat, Hook("loop", 1, run.guard), *logging, saving.hook(), *data.hooks, heartbeat],
                 clock=clock,
-                should_leave=should_leave,
+                should_leave=lambda number: should_leave(number) or data.finished(number),
             )
             # Wait inside the block, where a first signal does not end the process.
             run.checkpoints.wait()

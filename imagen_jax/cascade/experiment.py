@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from imagen_jax.cascade.settings import ELSEWHERE
+from imagen_jax.config.clip_sections import CLIP_SECTIONS, ClipConfig, ClipTrainingConfig, TowerConfig
 from imagen_jax.config.reading import Given, fit, key_types, known_keys, read_section, to_plain
 from imagen_jax.config.sections import (
     CLASSIFIER_SECTIONS,
@@ -121,6 +122,52 @@ class ClassifierExperiment:
     given: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipExperiment:
+    """The config of a CLIP and its training.
+
+    Attributes:
+        seed: seed of the initial parameters and of the training's randomness.
+        data: the training images.
+        clip: the loss, and what the towers share.
+        image_tower: the tower of images.
+        text_tower: the tower of captions.
+        training: the training.
+        optimizer: the optimizer.
+        mesh: the mesh of devices.
+    """
+
+    seed: int
+    data: DataConfig
+    clip: ClipConfig
+    image_tower: TowerConfig
+    text_tower: TowerConfig
+    training: ClipTrainingConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all sections as nested dicts."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
+
+
+def is_clip(config: Given) -> bool:
+    """Returns whether a config is that of a CLIP, and not that of a stage."""
+    return "clip" in config and "stage" not in config
+
+
+def read_clip_experiment(config: Given | ClipExperiment) -> ClipExperiment:
+    """Reads the config of a CLIP and its training.
+
+    Raises:
+        UserError: as ``read_experiment``.
+    """
+    if isinstance(config, ClipExperiment):
+        return config
+    return ClipExperiment(**read_sections(to_renamed(config), CLIP_SECTIONS))
+
+
 def read_experiment(config: Given | Experiment) -> Experiment:
     """Reads the config of a stage and its training. The keys of a ``ConfigDict`` get their new names, in place.
 
@@ -164,7 +211,7 @@ def read_sections(plain: Mapping[str, Any], sections: Mapping[str, type[Section]
         UserError: as ``read_experiment``.
     """
     # A config may have the sections of a stage and of its classifier together.
-    known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS))
+    known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS | CLIP_SECTIONS))
     for name in plain:
         if name not in known:
             raise UserError(f"unknown config key {name}{nearest_name(name, known)}")

@@ -6,6 +6,7 @@ from typing import get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.reading import key_defaults, key_types
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 
@@ -18,6 +19,11 @@ def base() -> ConfigDict:
 def classifier_base() -> ConfigDict:
     """The keys of the config of a noisy classifier, as ``base`` has those of a stage."""
     return make_config(CLASSIFIER_SECTIONS)
+
+
+def clip_base() -> ConfigDict:
+    """The keys of the config of a CLIP, as ``base`` has those of a stage."""
+    return make_config(CLIP_SECTIONS)
 
 
 def make_config(sections: Mapping[str, type[Section]]) -> ConfigDict:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 from absl import logging
 from ml_collections import ConfigDict
 
+from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 from imagen_jax.errors import UserError, check_names
 
@@ -52,6 +53,11 @@ def key_defaults(kind: type[Section]) -> dict[str, Any]:
     return defaults
 
 
+def sections_of(config: Mapping[str, Any]) -> Mapping[str, type[Section]]:
+    """Returns the sections that a config may have: those of a stage, with those of a classifier, or those of a CLIP."""
+    return CLIP_SECTIONS if "clip" in config and "stage" not in config else CLASSIFIER_SECTIONS | SECTIONS
+
+
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config whose sections have all keys: those that are missing get their defaults.
 
@@ -59,7 +65,7 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: a section is no mapping.
     """
     completed = dict(config)
-    for name, kind in (CLASSIFIER_SECTIONS | SECTIONS).items():
+    for name, kind in sections_of(config).items():
         if name in config:
             if not isinstance(config[name], Mapping):
                 raise TypeError(f"{name} is {config[name]!r}, and not a section")

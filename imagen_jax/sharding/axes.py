@@ -36,6 +36,7 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "height": None,
     "width": None,
     "places": None,
+    "negatives": None,
     "taps": None,
     "channels": None,
     "vocabulary": None,

@@ -98,6 +98,8 @@ def make_training(task: Task, devices: Sequence[jax.Device] | None = None) -> Tr
         ema_warm_up=task.training.ema_warm_up,
         gradient_accumulation=task.gradient_accumulation,
         schedule=make_schedule(task.optimizer.to_dict()),
+        differentiate=task.differentiate,
+        after_update=task.after_update,
     )
 
     def first_state() -> TrainState:

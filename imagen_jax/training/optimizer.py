@@ -1,4 +1,4 @@
-"""Imagen's optimizers (appendix F.1), Adafactor for the base and Adam for super-resolution; and Muon."""
+"""Imagen's optimizers (appendix F.1), Adafactor for the base and Adam for super-resolution; AdamW and Muon."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,6 +18,32 @@ def adam(
 ) -> optax.GradientTransformation:
     """Makes Adam with the paper's constants."""
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
+
+
+def adamw(
+    learning_rate: optax.Schedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> optax.GradientTransformation:
+    """Makes AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019), for CLIP and the priors of unCLIP.
+
+    Each update also subtracts ``learning_rate · weight_decay`` times the parameter, of those that ``decays`` names.
+    """
+    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=decays)
+
+
+DECAYED = ("kernel", "embedding")
+
+
+def decays(params: Any) -> Any:
+    """Returns which parameters weight decay changes: kernels and tables of token embeddings.
+
+    CLIP decays "all weights that are not gains or biases" (Radford et al. 2021, section 2.5). Positions, class tokens
+    and the temperature, which are neither, do not decay here.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, array: path[-1].key in DECAYED and array.ndim > 1, params)
 
 
 def adafactor(learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -70,6 +96,7 @@ def muon(
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": adam,
+    "adamw": adamw,
     "adafactor": adafactor,
     "muon": muon,
 }

@@ -36,6 +36,8 @@ def make_train_step(
     gradient_accumulation: int = 1,
     schedule: optax.Schedule | None = None,
     has_aux: bool = False,
+    differentiate: Differentiate | None = None,
+    after_update: Callable[[Params], Params] = lambda params: params,
 ) -> TrainStep:
     """Makes ``step(state, batch) -> (next state, metrics)``.
 
@@ -54,17 +56,21 @@ def make_train_step(
         schedule: learning rate of the optimizer, for the metrics; see ``optimizer.make_schedule``.
         has_aux: whether the loss returns a pair: its value, and a tree of arrays for the metrics. With gradient
             accumulation these arrays are averaged over the micro-batches, as the value is.
+        differentiate: computes loss and gradient, for a loss whose micro-batches depend on each other; it then replaces
+            ``loss`` and ``gradient_accumulation``.
+        after_update: changes the parameters after each update, such as to keep one of them in a range.
     """
-    differentiate = jax.value_and_grad(loss, has_aux=has_aux)
-    if gradient_accumulation > 1:
-        differentiate = in_pieces(differentiate, gradient_accumulation)
+    if differentiate is None:
+        differentiate = jax.value_and_grad(loss, has_aux=has_aux)
+        if gradient_accumulation > 1:
+            differentiate = in_pieces(differentiate, gradient_accumulation)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Mapping[str, Any]]:
         key = jax.random.fold_in(state.key, state.step)
         answer, gradient = differentiate(state.params, batch, key)
         value, aux = answer if has_aux else (answer, None)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = after_update(optax.apply_updates(state.params, updates))
         average = update_average(state.ema_params, params, state.step, ema_decay, ema_warm_up)
         norm = optax.tree.norm(gradient)
         # Selecting each value instead of branching fuses with the update, and needs no decision on the host.
@@ -81,20 +87,30 @@ def make_train_step(
     return step
 
 
-def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
-    """Makes a function that averages loss and gradient over micro-batches, each with its own key.
+def split_batch(batch: Any, pieces: int) -> Any:
+    """Splits a tree of arrays into micro-batches: ``(examples, …)`` becomes ``(pieces, examples / pieces, …)``.
 
     A micro-batch takes every ``pieces``-th example, so that each device keeps its own examples.
     """
+    return jax.tree.map(lambda array: jnp.moveaxis(array.reshape(-1, pieces, *array.shape[1:]), 1, 0), batch)
+
+
+def join_batch(micro_batches: Any) -> Any:
+    """Inverts ``split_batch``."""
+    return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1).reshape(-1, *array.shape[2:]), micro_batches)
+
+
+def in_pieces(differentiate: Differentiate, pieces: int) -> Differentiate:
+    """Makes a function that averages loss and gradient over micro-batches, each with its own key.
+
+    The examples are split as ``split_batch`` does.
+    """
 
     def mean_of_pieces(params: Params, batch: Batch, key: RandomKey) -> tuple[Any, Params]:
-        def split(array: jax.Array) -> jax.Array:
-            return jnp.moveaxis(array.reshape(-1, pieces, *array.shape[1:]), 1, 0)
-
         def add_piece(total: Any, piece: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, differentiate(params, *piece)), None
 
-        micro_batches = (jax.tree.map(split, batch), jax.random.split(key, pieces))
+        micro_batches = (split_batch(batch, pieces), jax.random.split(key, pieces))
         shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda array: array[0], micro_batches))
         zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
         total, _ = jax.lax.scan(add_piece, zeros, micro_batches)

@@ -16,7 +16,7 @@ from imagen_jax.data.batches import Batches
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.loop import Hook
 from imagen_jax.training.state import Params, TrainState
-from imagen_jax.training.step import Loss
+from imagen_jax.training.step import Differentiate, Loss
 
 
 class TaskData(NamedTuple):
@@ -28,6 +28,8 @@ class TaskData(NamedTuple):
         fingerprints: what identifies the data and the encoders, see ``training.workdir.FINGERPRINTS``.
         saved: the config to save with the run, as nested dicts.
         hooks: slow actions after a step, such as previews; they do not run when the run stops early.
+        finished: ``(step) -> bool``: whether the training is complete after this step, before its last one, because it
+            no longer improves. All processes must answer alike, and a resumed run as the run that it resumes.
     """
 
     batches: Batches
@@ -35,6 +37,7 @@ class TaskData(NamedTuple):
     fingerprints: Mapping[str, str]
     saved: Mapping[str, Any]
     hooks: Sequence[Hook] = ()
+    finished: Callable[[int], bool] = lambda step: False
 
 
 class Task(NamedTuple):
@@ -52,6 +55,9 @@ class Task(NamedTuple):
         batch: shapes of a batch's arrays.
         loss: ``(params, batch, key) -> (mean loss, further metrics)``.
         gradient_accumulation: number of micro-batches of a batch.
+        differentiate: computes loss and gradient for a loss whose micro-batches depend on each other, such as a
+            contrastive one. None for the gradient of ``loss``.
+        after_update: changes the parameters after each update.
         check_start: ``(shapes)``: raises ``UserError`` if a new run can't begin as the config says.
         start: ``(make_state, shapes) -> state``: what a new run begins with; ``make_state`` makes random parameters.
         open_data: ``(workdir, batch) -> TaskData``; the batch has shapes and shardings. None for a task that is only
@@ -71,6 +77,8 @@ class Task(NamedTuple):
     batch: Any
     loss: Loss
     gradient_accumulation: int = 1
+    differentiate: Differentiate | None = None
+    after_update: Callable[[Params], Params] = lambda params: params
     check_start: Callable[[TrainState], None] = lambda shapes: None
     start: Callable[[Callable[[], TrainState], TrainState], TrainState] = lambda make_state, shapes: make_state()
     open_data: Callable[[Path, Any], TaskData] | None = None

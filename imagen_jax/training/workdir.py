@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.reading import Given, to_plain, with_defaults
 from imagen_jax.config.sections import SECTIONS
 from imagen_jax.errors import UserError
@@ -24,7 +25,11 @@ FREE_TO_CHANGE = (
     "sampling.",
     "preview.",
     "mesh.",
-    *(f"{name}.{key}" for name, section in SECTIONS.items() for key in section.free_to_change),
+    *(
+        f"{name}.{key}"
+        for name, section in (*SECTIONS.items(), *CLIP_SECTIONS.items())
+        for key in section.free_to_change
+    ),
 )
 """Prefixes of config keys whose values may change when a run resumes."""
 
@@ -34,7 +39,7 @@ FREE_WITH_NOTICE = ("optimizer.",)
 The keys that ``changes_optimizer_state`` names may not change.
 """
 
-PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer")
+PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer", "clip.tokenizer")
 """Config keys that name a path. It may change and differ between hosts; ``FINGERPRINTS`` identify its content."""
 
 FINGERPRINTS = "fingerprints"

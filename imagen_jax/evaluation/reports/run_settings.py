@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from imagen_jax.config.reading import key_defaults
-from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS
+from imagen_jax.config.clip_sections import CLIP_SECTIONS
+from imagen_jax.config.reading import key_defaults, sections_of
+from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 from imagen_jax.models import NETWORKS
 from imagen_jax.storage.json_text import parse_json
 
@@ -50,22 +51,23 @@ def compare_with_defaults(config: Mapping[str, Any]) -> list[SettingsSection]:
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     nested = {key: value for key, value in config.items() if key not in plain}
     sections = [make_section("", plain, {"seed": 0})] if plain else []
-    order = [*SECTIONS, *CLASSIFIER_SECTIONS]
+    order = [*SECTIONS, *CLASSIFIER_SECTIONS, *CLIP_SECTIONS]
+    kinds = CLASSIFIER_SECTIONS if "classifier" in config else sections_of(config)
     for name in sorted(nested, key=lambda name: order.index(name) if name in order else len(order)):
-        defaults = find_defaults(name, nested[name], "classifier" in config)
+        defaults = find_defaults(name, nested[name], kinds)
         sections.append(make_section(name, nested[name], defaults))
     return sections
 
 
-def find_defaults(name: str, values: Mapping[str, Any], of_classifier: bool) -> dict[str, Any]:
+def find_defaults(name: str, values: Mapping[str, Any], kinds: Mapping[str, type[Section]]) -> dict[str, Any]:
     """Returns the defaults of a section's keys, those of the network's module among them.
 
     Args:
         name: name of the section.
         values: its values by key.
-        of_classifier: whether the config is that of a classifier.
+        kinds: the sections of such a config.
     """
-    kind = (CLASSIFIER_SECTIONS if of_classifier else SECTIONS).get(name)
+    kind = kinds.get(name)
     defaults = key_defaults(kind) if kind else {}
     module = NETWORKS.get(values.get("name", "")) if name == "network" else None
     if module is not None:

@@ -119,7 +119,7 @@ def make_logging(
         steps, input_seconds = clock.steps - before_steps, waited - before_input
         seconds = max(clock.step_seconds - before_seconds + input_seconds, 1e-9)
         before_steps, before_seconds, before_input = clock.steps, clock.step_seconds, waited
-        scalars = {name: value for name, value in info.metrics.items() if name != AUX}
+        scalars = {name: value for name, value in info.metrics.items() if name != AUX} | named_numbers(info.metrics)
         metrics = {name: float(value) for name, value in jax.device_get(scalars).items()}
         rate = steps * batch_size / seconds
         writer.write(
@@ -143,6 +143,12 @@ def make_logging(
         progress.update(number, metrics["loss"], rate)
 
     return log
+
+
+def named_numbers(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what the loss returned besides its value, if that is a dict of numbers; those of a stage are no dict."""
+    aux = metrics.get(AUX)
+    return aux if isinstance(aux, Mapping) else {}
 
 
 class Goodput:

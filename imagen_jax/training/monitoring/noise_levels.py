@@ -38,9 +38,9 @@ class NoiseLevelSums:
         """Adds the losses of a step, unless the step was skipped.
 
         Args:
-            metrics: the step's metrics, on the device; without ``aux`` nothing is added.
+            metrics: the step's metrics, on the device; without losses by noise level nothing is added.
         """
-        if AUX not in metrics:
+        if not isinstance(metrics.get(AUX), tuple):
             return
         skipped, aux = jax.device_get((metrics["skipped"], metrics[AUX]))
         if not skipped:

@@ -1,0 +1,1 @@
+"""CLIPs of published sizes."""

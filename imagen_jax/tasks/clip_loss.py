@@ -1,0 +1,41 @@
+"""The loss of a CLIP, from its config: pairs -> embeddings -> contrastive loss of the whole batch."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from imagen_jax.array_types import RandomKey, Scalar
+from imagen_jax.clip.contrastive import LOSSES, Embeddings
+from imagen_jax.clip.feature_head import FeatureHead
+from imagen_jax.clip.pair import Pair, Pairs, Params, temperature_of
+from imagen_jax.config.clip_sections import ClipConfig
+from imagen_jax.errors import lookup
+
+EQUAL_CAPTIONS = {"negatives": False, "ignored": True}
+"""Values of ``clip.equal_captions``, and whether equal captions are left out of the negatives."""
+
+
+def normalise(images: Float[Array, "batch height width 3"], clip: ClipConfig) -> Float[Array, "batch height width 3"]:
+    """Maps images in [-1, 1] to what the image tower takes: [0, 1], less the mean, over the deviation."""
+    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (clip.mean, clip.deviation))
+    return ((images + 1.0) / 2.0 - mean) / deviation
+
+
+def prepare_images(pair: Pair, clip: ClipConfig, images: Any) -> Any:
+    """Returns what the image tower takes: normalised images, or features unchanged."""
+    return images if isinstance(pair.image, FeatureHead) else normalise(images, clip)
+
+
+def embed_pairs(pair: Pair, clip: ClipConfig, params: Params, batch: Pairs, key: RandomKey | None = None) -> Embeddings:
+    """Returns the embeddings of a batch. With a key the towers train, with dropout if they have any."""
+    return pair.embed(params, prepare_images(pair, clip, batch.images), batch.captions, key)
+
+
+def loss_of_embeddings(
+    clip: ClipConfig, params: Params, embeddings: Embeddings, batch: Pairs
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Returns the loss of a batch, and its metrics."""
+    ignored = lookup(EQUAL_CAPTIONS, clip.equal_captions, "clip.equal_captions")
+    contrast = LOSSES[clip.loss](embeddings, temperature_of(params), batch.groups if ignored else None)
+    return contrast.loss, contrast.metrics
