@@ -1,7 +1,6 @@
 """Small emoji fonts in the layouts of the genuine ones: a font of bitmaps, and a folder of an npm package."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
@@ -117,10 +116,3 @@ def write_fluent_package(folder: Path) -> Path:
         Image.fromarray(fluent_image(name)).save(folder / "assets" / f"{name}.webp", lossless=True)
     (folder / "package.json").write_text('{"name": "@lobehub/fluent-emoji-3d"}', encoding="utf-8")
     return folder
-
-
-def openmoji_drawings(names: tuple[str, ...]) -> list[SimpleNamespace]:
-    """The real drawings with such names."""
-    from imagen_jax.data.sources.openmoji import openmoji_images
-
-    return [image for image in openmoji_images(skin_tones=True) if image.caption in names]
