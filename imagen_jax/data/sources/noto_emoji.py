@@ -16,8 +16,10 @@ from imagen_jax.data.sources.emoji_keys import without_selector
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, list_below, to_path
 
-LICENCE = "OFL-1.1"
-ATTRIBUTION = "Noto Color Emoji, copyright 2013 Google LLC; SIL Open Font License 1.1"
+LICENCE = "Apache-2.0 (images), OFL-1.1 (font)"
+"""As in Debian's ``copyright`` file, and in the font's own table of names."""
+
+ATTRIBUTION = f"Noto Color Emoji, copyright 2013-2022 Google Inc.; {LICENCE}"
 FILE = "NotoColorEmoji.ttf"
 PLACES = (f"/usr/share/fonts/truetype/noto/{FILE}", f"/usr/share/fonts/noto/{FILE}")
 """Where Debian and other distributions install the font."""
@@ -28,7 +30,7 @@ INSTALL = (
     "FOLDER`, and set the option noto=FOLDER"
 )
 
-RELEASES: dict[str, str] = {}
+RELEASES = {"e5899ed38b8ed83e08bd3ac5de09791e9d19d288333a796de1d35ad17396f1ec": "2.042"}
 """Versions of the font by the SHA-256 of the file: those that were tried."""
 
 Ligatures = dict[tuple[str, ...], str]

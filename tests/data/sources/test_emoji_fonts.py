@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources import emoji_fonts, fluent_emoji, noto_emoji
 from imagen_jax.data.sources.emoji_fonts import ATTRIBUTION, emoji_images, emoji_parts, render_bitmap
-from imagen_jax.data.sources.emoji_keys import STYLES, code_points_of, make_key, style_of
+from imagen_jax.data.sources.emoji_keys import STYLES, code_points_of, has_skin_tone, make_key, style_of
 from imagen_jax.data.sources.openmoji import openmoji_images
 from imagen_jax.data.sources.openmoji_groups import group_of
 from imagen_jax.data.sources.parted_sources import list_parts
@@ -21,7 +22,7 @@ from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.errors import UserError
 from tests.data.conftest import noise, png_of
-from tests.data.sources.tiny_emoji_fonts import bitmap_of, fluent_image, write_bitmap_font, write_fluent_package
+from tests.data.sources.tiny_emoji_fonts import FLUENT, bitmap_of, fluent_image, write_bitmap_font, write_fluent_package
 
 BOTH = ("noto", "fluent")
 
@@ -147,8 +148,7 @@ def test_fluent_is_found_where_npm_puts_it(packages, tmp_path, place):
         found = fluent_emoji.find_images(tmp_path)
     else:
         found = fluent_emoji.find_images(f"{folder}/{place}")
-    assert [file.name for file in found] == sorted(f"{name}.webp" for name in
-        ("1f34e", "2764-fe0f", "1f44b", "1f44b-1f3fd", "1f680", "e50a"))  # fmt: skip
+    assert [file.name for file in found] == sorted(f"{name}.webp" for name in FLUENT)
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(tiny, tmp_path, monkeypatch):
@@ -237,3 +237,31 @@ def installed():
     except UserError as error:
         pytest.skip(str(error))
     return emoji_images(skin_tones=True)
+
+
+def test_the_installed_fonts_hold_10877_images(installed):
+    assert Counter(style_of(image.key) for image in installed) == {"openmoji": 3953, "noto": 3797, "fluent": 3127}
+    assert len({image.key for image in installed}) == 10877
+    plain = [image for image in installed if not has_skin_tone(code_points_of(image.key))]
+    assert Counter(style_of(image.key) for image in plain) == {"openmoji": 1918, "noto": 1902, "fluent": 1607}
+    styles = Counter(Counter(image.caption for image in plain).values())
+    assert styles == {3: 1607, 2: 295, 1: 16}
+
+
+def test_all_styles_of_an_installed_emoji_have_one_concept_and_group(installed):
+    concepts, groups = {}, {}
+    for image in installed:
+        concepts.setdefault(code_points_of(image.key), set()).add(image.concept)
+        groups.setdefault(image.concept, set()).add(group_of(image.key))
+    assert all(len(each) == 1 for each in concepts.values())
+    assert len(concepts) == 3953 and len(groups) == 1919 and all(len(each) == 1 for each in groups.values())
+
+
+def test_installed_emoji_of_three_styles_are_different_images_of_the_same(installed):
+    apples = {style_of(image.key): image.render(32).astype(int) for image in installed if image.caption == "red apple"}
+    assert apples.keys() == set(STYLES)
+    for style, apple in apples.items():
+        assert (apple[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+        red, green, blue = apple[16, 16]
+        assert red > 180 and green < 120 and blue < 120
+        assert all(np.abs(apple - other).mean() > 4 for name, other in apples.items() if name != style)

@@ -131,10 +131,8 @@ def test_bitmaps_are_those_that_harfbuzz_and_freetype_draw(installed, start, ste
         if png is not None:
             layer = Image.open(io.BytesIO(png)).convert("RGBA")
             ours = Image.new("RGB", (136, 160), "white")
-            # FreeType puts the bitmap's top at its bearing, the same for all.
-            rows = np.flatnonzero((drawn < 255).any((1, 2)))
-            opaque = np.flatnonzero(np.asarray(layer)[..., 3].any(1))
-            ours.paste(layer, (0, int(rows[0] - opaque[0])), layer)
-            assert np.abs(np.asarray(ours).astype(int) - drawn).max() <= 2, texts[code_points]
+            ours.paste(layer, (0, 0), layer)
+            # FreeType composites with another rounding.
+            assert np.abs(np.asarray(ours).astype(int) - drawn).max() <= 1, texts[code_points]
             compared += 1
     assert compared > 60

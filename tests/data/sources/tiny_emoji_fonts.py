@@ -6,6 +6,7 @@ import numpy as np
 from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
 from fontTools.fontBuilder import FontBuilder
 from fontTools.ttLib import newTable
+from fontTools.ttLib.tables._g_l_y_f import Glyph
 from fontTools.ttLib.tables.BitmapGlyphMetrics import SmallGlyphMetrics
 from fontTools.ttLib.tables.C_B_D_T_ import cbdt_bitmap_format_17
 from fontTools.ttLib.tables.E_B_L_C_ import SbitLineMetrics, Strike, eblc_index_sub_table_1
@@ -60,7 +61,7 @@ def write_bitmap_font(path: Path, folder: Path, colour: bool = True) -> Path:
     builder = FontBuilder(2048, isTTF=True)
     builder.setupGlyphOrder(order)
     builder.setupCharacterMap(CHARACTERS)
-    builder.setupGlyf({})
+    builder.setupGlyf({name: Glyph() for name in order})
     builder.setupHorizontalMetrics(dict.fromkeys(order, (2550, 0)))
     builder.setupHorizontalHeader(ascent=1900, descent=-500)
     builder.setupNameTable({"familyName": "Tiny Color Emoji", "styleName": "Regular"})
@@ -100,8 +101,11 @@ def add_bitmaps(font, folder: Path) -> None:
     font["CBLC"].version, font["CBLC"].strikes = 3.0, [strike]
 
 
-FLUENT = ("1f34e", "2764-fe0f", "1f44b", "1f44b-1f3fd", "1f680", "e50a")
-"""File names of Fluent's images, of which the last is no emoji."""
+FLUENT = (
+    "1f34e", "2764-fe0f", "2764", "1f44b", "1f44b-1f3fd", "1f680", "1f1eb-1f1f7", "1f3f4-e0067_e0062_e0065_e006e_e0067",
+    "e50a",
+)  # fmt: skip
+"""File names of Fluent's images: one emoji has two, two are flags, and the last is no emoji."""
 
 
 def fluent_image(name: str) -> np.ndarray:
