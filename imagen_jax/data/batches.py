@@ -20,7 +20,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from imagen_jax.data.flips import mirror_by_chance
+from imagen_jax.data.flips import choose_mirror
 from imagen_jax.data.order import Order, Spot, quotas_of
 from imagen_jax.data.preparation.workers import die_with_parent, ignore_ctrl_c
 from imagen_jax.data.stored_images import RandomAccess, StoredImage, UnreadableError
@@ -99,13 +99,14 @@ class BatchMaker:
             # Seeded by the position, so a crop depends neither on the process that makes it nor on earlier batches.
             generators = [self._generator(position) for position in positions]
             pixels = [self.transform.vary(*each) for each in zip(pixels, generators, strict=True)]
-        if self.mirror:
-            pixels = [
-                mirror_by_chance(each, image.captions, self._generator(position, MIRROR))
-                for each, image, position in zip(pixels, images, positions, strict=True)
-            ]
+        mirrored = [
+            self.mirror and choose_mirror(image.captions, self._generator(position, MIRROR))
+            for image, position in zip(images, positions, strict=True)
+        ]
+        pixels = [each[:, ::-1] if turned else each for each, turned in zip(pixels, mirrored, strict=True)]
         return {
             **self.transform.finish(np.stack(pixels)),
+            "mirrored": np.array(mirrored, dtype=bool),
             "caption": np.array([self._caption_at(*each) for each in zip(positions, images, strict=True)]),
             "key": np.array([image.key for image in images]),
             UNREADABLE: np.array(unreadable, dtype=np.str_),
@@ -284,9 +285,10 @@ def make_batches(
     mirror: bool = False,
     max_bad_fraction: float = 0.01,
 ) -> Batches:
-    """Returns an iterator of dicts of ``image``, ``low_res`` for super-resolution, ``caption`` and ``key``.
+    """Returns an iterator of dicts: ``image``, ``low_res`` for super-resolution, ``caption``, ``key`` and ``mirrored``.
 
     Images have the shape (share, height, width, 3), with ``share = batch_size / process_count``. Texts are str.
+    ``mirrored`` is bool: which images were mirrored. Without ``mirror``, none was.
     With ``repeat`` epochs follow each other without end, and a batch may span two of them. Every ``len(source)``
     examples are one epoch, which contains each example once. Without ``repeat`` one epoch is read, and an incomplete
     last batch is dropped. With several data sets each has its own epochs, see ``order``.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagen_jax.data.sources.emoji_keys import STYLES, style_of
 from imagen_jax.data.sources.openmoji_groups import GROUPS, group_of
 
 NO_CLASS = -1
@@ -26,5 +27,9 @@ class Classes(NamedTuple):
         return NO_CLASS if name is None else self.names.index(name)
 
 
-CLASSES = {"openmoji_groups": Classes(GROUPS, group_of)}
-"""Valid values of ``stage.classes`` and ``classifier.classes``."""
+CLASSES = {"openmoji_groups": Classes(GROUPS, group_of), "emoji_styles": Classes(STYLES, style_of)}
+"""Valid values of ``stage.classes`` and ``classifier.classes``.
+
+openmoji_groups: Unicode's nine groups, of the images of the sources ``openmoji`` and ``emoji_fonts``.
+emoji_styles: the fonts of the source ``emoji_fonts``.
+"""

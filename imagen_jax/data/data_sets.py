@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.data.batches import Mixture
-from imagen_jax.data.preparation.builder import PREPARED, check_prepared, prepare_data
+from imagen_jax.data.preparation.builder import PREPARED, check_no_fold, check_prepared, prepare_data
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import identify, identify_rendered, load_split
 from imagen_jax.errors import UserError, check_names
@@ -46,6 +46,9 @@ def open_data_sets(
     validation_fraction: float,
     options: dict[str, Any],
     weights: Sequence[float | int] = (),
+    *,
+    fold: int | None = None,
+    folds: int = 5,
 ) -> DataSets:
     """Finds the data sets of a run, or renders the one of a small source.
 
@@ -57,15 +60,19 @@ def open_data_sets(
         validation_fraction: expected fraction of validation concepts, see ``prepare_data``.
         options: options of the source.
         weights: one weight for each folder; empty: proportional to the numbers of examples.
+        fold: fold that is the validation split, see ``prepare_data``; None to use ``validation_fraction``.
+        folds: number of folds.
 
     Raises:
-        UserError: ``prepare_data`` raises it, or the number of weights is not that of the folders.
+        UserError: ``prepare_data`` raises it, a fold is chosen for prepared data, or the number of weights is not that
+            of the folders.
     """
     folders: tuple[Path, ...]
     if source != PREPARED:
-        folders = (prepare_data(source, resolution, data_dir, validation_fraction, **options),)
+        folders = (prepare_data(source, resolution, data_dir, validation_fraction, fold=fold, folds=folds, **options),)
     else:
         check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
+        check_no_fold(fold)
         named = str(options.get("folder", ""))
         folders = tuple(check_prepared(resolution, folder=one) for one in split_places(named))
     if weights and len(weights) != len(folders):

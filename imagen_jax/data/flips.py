@@ -7,8 +7,6 @@ import re
 
 import numpy as np
 
-from imagen_jax.data.pixels import SquarePixels
-
 NOT_MIRRORED = re.compile(
     r"\b(left|right|(anti-?)?clockwise|east|west|text|texts|letters?|lettering|words?|writing|written|write|writes|reads?|"
     r"reading|says|saying|sign|signs|signpost|caption|title|titled|logo|logos|label|labelled|labeled|numbers?|numeral|"
@@ -23,8 +21,6 @@ def may_mirror(caption: str) -> bool:
     return NOT_MIRRORED.search(caption) is None
 
 
-def mirror_by_chance(pixels: SquarePixels, captions: tuple[str, ...], generator: np.random.Generator) -> SquarePixels:
-    """Mirrors an image left to right with probability 1/2, if all of its captions allow it."""
-    if generator.random() < 0.5 and all(map(may_mirror, captions)):
-        return pixels[:, ::-1]
-    return pixels
+def choose_mirror(captions: tuple[str, ...], generator: np.random.Generator) -> bool:
+    """Returns whether to mirror an image: with probability 1/2, if all of its captions allow it."""
+    return generator.random() < 0.5 and all(map(may_mirror, captions))

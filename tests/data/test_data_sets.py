@@ -143,6 +143,27 @@ def test_a_shard_that_vanishes_while_it_is_read_ends_the_run(hurtable, hurt, num
         list(islice(batches, 20))
 
 
+def test_prepared_data_have_no_folds(two_folders):
+    with pytest.raises(UserError, match="fold 1"):
+        open_data_sets("prepared", 16, "unused", 0.05, {"folder": str(two_folders[0])}, fold=1)
+
+
+def test_each_fold_of_rendered_data_is_a_data_set(tmp_path, monkeypatch):
+    from imagen_jax.data.sources.openmoji import openmoji_images
+    from imagen_jax.data.sources.sources import SOURCES, Source
+
+    drawings = openmoji_images()[700:730]
+    monkeypatch.setitem(SOURCES, "few", Source(lambda: drawings, "few of OpenMoji"))
+    opened = [open_data_sets("few", 8, tmp_path, 0.2, {}, fold=fold, folds=3) for fold in range(3)]
+    assert len({one.name for one in opened}) == len({one.fingerprint for one in opened}) == 3
+    held_out = [stored.key for one in opened for stored in one.load("validation").sources[0]]
+    assert sorted(held_out) == [drawing.key for drawing in drawings], "each drawing is held out once"
+    manifest = json.loads((opened[1].folders[0] / "manifest.json").read_text())
+    assert (manifest["fold"], manifest["folds"]) == (1, 3) and "validation_fraction" not in manifest
+    with pytest.raises(UserError, match="fold 3"):
+        open_data_sets("few", 8, tmp_path, 0.2, {}, fold=3, folds=3)
+
+
 def test_rendered_data_are_opened_too(two_folders, tmp_path, monkeypatch):
     from imagen_jax.data.sources.openmoji import openmoji_images
     from imagen_jax.data.sources.sources import SOURCES, Source

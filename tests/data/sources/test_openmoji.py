@@ -10,7 +10,8 @@ from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources import openmoji
-from imagen_jax.data.sources.openmoji import concept_of, openmoji_images, openmoji_parts, read_code_points
+from imagen_jax.data.sources.emoji_keys import read_code_points
+from imagen_jax.data.sources.openmoji import concept_of, openmoji_images, openmoji_parts
 from imagen_jax.data.sources.parted_sources import list_parts
 from imagen_jax.data.sources.sources import SOURCES, Source
 from imagen_jax.data.splits import SPLITS
