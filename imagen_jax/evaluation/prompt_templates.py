@@ -180,7 +180,7 @@ def choose_templates(name: str, own: Sequence[str] = ()) -> tuple[str, ...]:
     for number, template in enumerate(own):
         if SLOT not in template:
             raise UserError(
-                f"the template {template!r} lacks {SLOT}, the place of the class: write one, as in 'a drawing of {SLOT}'"
+                f"the template {template!r} lacks {SLOT}, the place of the class: write one, as in 'my {SLOT}'"
             )
         if template in own[:number]:
             raise UserError(f"the template {template!r} is given twice: leave one out")
