@@ -14,7 +14,7 @@ from tests.evaluation.reports.html_outline import Outline, check_self_contained,
 
 
 def make_split():
-    """Four images: two red ones of one caption, a green one with two captions, and a blue one whose caption belies it."""
+    """Four images: two red ones of one caption, a green one with two captions, and a blue one with a wrong caption."""
     rows = [("red", ("red",)), ("red", ("Red",)), ("green", ("green", "a green thing")), ("blue", ("red and green",))]
     stored = [
         StoredImage(f"{number}.png", captions, png_of(colour, 20)) for number, (colour, captions) in enumerate(rows)
