@@ -114,10 +114,10 @@ def main() -> None:
     Raises:
         UserError: a flag is missing, wrong or without effect, or an input can't be used.
     """
-    check_flags(PRECONDITIONS)
+    clip_flags.check_paths()
+    image_path, _ = to_path(IMAGE.value), to_path(CLASSES_FLAG.value)
     out = to_path(OUT.value) if OUT.value else None
-    for path in (clip_flags.DATA.value, clip_flags.DATA_DIR.value, IMAGE.value, CLASSES_FLAG.value):
-        to_path(path)
+    check_flags(PRECONDITIONS)
     if not (IMAGE.value or clip_flags.DATA.value):
         raise UserError("there is nothing to classify: give images as --data=FOLDER, or one as --image=FILE")
     clip_flags.check_clip()
@@ -127,7 +127,7 @@ def main() -> None:
     if out is not None:
         make_folder(out)
     if IMAGE.value:
-        image = read_image(to_path(IMAGE.value).expanduser())
+        image = read_image(image_path.expanduser())
         classify_image(clip_flags.load_flagged_clip(), image, prompts, out)
         return
     request = read_request(words, templates)

@@ -30,10 +30,9 @@ def main() -> None:
     Raises:
         UserError: a flag is missing, wrong or without effect, or an input can't be used.
     """
-    check_flags(clip_flags.PRECONDITIONS)
+    clip_flags.check_paths()
     out = to_path(OUT.value) if OUT.value else None
-    for path in (clip_flags.DATA.value, clip_flags.DATA_DIR.value):
-        to_path(path)
+    check_flags(clip_flags.PRECONDITIONS)
     clip_flags.check_clip()
     if out is not None:
         make_folder(out)

@@ -45,13 +45,22 @@ def with_source(flag: str) -> Precondition:
 PRECONDITIONS = tuple(map(with_source, ("option", "resolution", "validation_fraction", "data_dir")))
 
 
+def check_paths() -> None:
+    """Checks every flag of this module that holds a path.
+
+    Raises:
+        UserError: a path is neither on this machine nor in a supported bucket.
+    """
+    for flag in (CLIP, CLIP_VOCABULARY, DATA, DATA_DIR):
+        to_path(flag.value)
+
+
 def check_clip() -> None:
     """Checks ``--clip`` without loading it.
 
     Raises:
         UserError: it names neither a model of OpenAI nor an existing file or folder.
     """
-    to_path(CLIP_VOCABULARY.value)
     if CLIP.value not in SIZES and not to_path(CLIP.value).expanduser().exists():
         raise UserError(
             f"--clip={CLIP.value} is neither a file or folder of weights nor a model of OpenAI"
