@@ -165,20 +165,20 @@ def read_request(words: ClassWords, templates: Sequence[str]) -> ClassifyRequest
     labeller = choose_labeller(LABELS.value, CLASSES_FLAG.value, names)
     folder = clip_flags.find_data_set()
 
-    def open_labelled(split: str) -> LabelledSplit:
+    def open_labelled(split: str, fix: str) -> LabelledSplit:
         reference = open_prepared(folder, "train" if split == "train" else "validation")
         labelled = LabelledSplit(reference, list_labels(reference, labeller), split)
-        check_labels(labelled.labels, names, reference)
+        check_labels(labelled.labels, names, reference, fix)
         return labelled
 
-    tested = open_labelled(clip_flags.SPLIT.value)
+    tested = open_labelled(clip_flags.SPLIT.value, "choose another --split, or hold out more images")
     probes = PROBE.value and clip_flags.SPLIT.value != "train"
     return ClassifyRequest(
         words=words,
         templates=templates,
         templates_name=OWN if TEMPLATE.value else TEMPLATES_FLAG.value,
         tested=tested,
-        training=open_labelled("train") if probes else None,
+        training=open_labelled("train", "give --noprobe") if probes else None,
         seed=SEED.value,
     )
 

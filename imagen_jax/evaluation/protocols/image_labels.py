@@ -4,6 +4,7 @@
 --labels (a key of CLASSES, folders or captions) -> class of each stored image
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -88,12 +89,21 @@ def label_by_folder(names: Sequence[str]) -> Labeller:
 
 
 def label_by_caption(names: Sequence[str]) -> Labeller:
-    """Returns a function that labels an image by the first of its captions that is the name of a class."""
+    """Returns a function that labels an image by its captions.
+
+    Its class is the first one whose name is one of its captions, or else the only one whose name is in them as whole
+    words: "a red disc" is a "disc". If several are, as in "a cat and a dog", it has none.
+    """
     numbers = {fold(name): number for number, name in enumerate(names)}
+    patterns = {number: re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name, number in numbers.items()}
 
     def label(stored: StoredImage) -> int:
-        found = (numbers.get(fold(caption)) for caption in stored.captions)
-        return next((number for number in found if number is not None), NO_CLASS)
+        captions = [fold(caption) for caption in stored.captions]
+        equal = next((numbers[caption] for caption in captions if caption in numbers), NO_CLASS)
+        if equal != NO_CLASS:
+            return equal
+        named = [number for number, pattern in patterns.items() if any(map(pattern.search, captions))]
+        return named[0] if len(named) == 1 else NO_CLASS
 
     return label
 
@@ -124,8 +134,19 @@ def list_labels(reference: Reference, labeller: Labeller) -> Int64[np.ndarray, "
     return np.asarray([labeller(read_stored(reference, number)) for number in numbers], np.int64)
 
 
-def check_labels(labels: Int64[np.ndarray, " images"], names: Sequence[str], reference: Reference) -> None:
+def check_labels(
+    labels: Int64[np.ndarray, " images"],
+    names: Sequence[str],
+    reference: Reference,
+    fix: str = "choose another --split",
+) -> None:
     """Checks that a split has images of each class.
+
+    Args:
+        labels: class of each image, or ``NO_CLASS``.
+        names: names of the classes.
+        reference: the split.
+        fix: what to do if a class has no image.
 
     Raises:
         UserError: no image has a class, or a class has no image.
@@ -140,6 +161,5 @@ def check_labels(labels: Int64[np.ndarray, " images"], names: Sequence[str], ref
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"{reference.name} has no image of the class {missing[0]!r}{others}: leave it out of the classes, choose "
-            "another --split, or hold out more images"
+            f"{reference.name} has no image of the class {missing[0]!r}{others}: leave it out of the classes, or {fix}"
         )

@@ -30,7 +30,15 @@ def test_folders_name_classes():
 def test_captions_name_classes():
     labeller = choose_labeller("captions", "classes.txt", ("dog face", "cat face"))
     assert label(labeller, "1F431", "a pet", "Cat  face") == 1
-    assert label(labeller, "cat face/1", "a cat face") == NO_CLASS
+    assert label(labeller, "cat face/1", "an ox") == NO_CLASS
+
+
+def test_captions_contain_the_names_of_classes():
+    labeller = choose_labeller("captions", "classes.txt", ("cat", "cat face", "dog", "c++"))
+    captions = {"a black  Cat": 0, "cat face": 1, "a dog, asleep": 2, "a cat and a dog": NO_CLASS, "cats": NO_CLASS,
+                "hotdog": NO_CLASS, "written in C++": 3, "a cat face": NO_CLASS}  # fmt: skip
+    assert {caption: label(labeller, "", caption) for caption in captions} == captions
+    assert label(labeller, "", "a pet", "a dog") == 2
 
 
 @pytest.mark.parametrize(("labels", "classes"), [("", "openmoji_groups"), ("openmoji_groups", "classes.txt")])
