@@ -16,6 +16,7 @@ from imagen_jax.storage.paths import Path, size_of
 from imagen_jax.storage.refusals import raise_if_denied
 
 MAX_BYTES = 2**24
+FORM = '{"cat": ["cat", "kitten"]}'
 
 
 def read_class_file(path: Path) -> dict[str, tuple[str, ...]]:
@@ -70,12 +71,16 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     try:
         document: Any = read_json(path, MAX_BYTES)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): write an object, such as {{'cat': ['cat']}}") from error
-    rows = [(name, []) for name in document] if isinstance(document, list) else None
-    rows = list(document.items()) if isinstance(document, dict) else rows
-    for name, words in rows if rows is not None else [(None, None)]:
+        raise UserError(f"{path} is not JSON ({error}): write an object, such as {FORM}") from error
+    if isinstance(document, list):
+        rows: list[tuple[Any, Any]] = [(name, []) for name in document]
+    elif isinstance(document, dict):
+        rows = list(document.items())
+    else:
+        raise UserError(f"{path} has no object of names and words: write one, such as {FORM}")
+    for name, words in rows:
         words = [words] if isinstance(words, str) else words
         is_text = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not (isinstance(name, str) and name.strip() and is_text):
-            raise UserError(f'{path} has no object of names and words: write one, such as {{"cat": ["cat", "kitten"]}}')
+            raise UserError(f"{path} has a class without a name, or words that are not text: write {FORM}")
         yield name.strip(), tuple(word.strip() for word in words if word.strip())

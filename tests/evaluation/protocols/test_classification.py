@@ -122,7 +122,7 @@ def test_the_report_and_the_page(tmp_path, request_of_colours, found):
     images = [image_of(image.attributes["src"]) for image in outline.all("img")]
     assert len(images) == 1 + 9, "the confusions, and all nine images"
     (section,) = outline.all("section", id="classes")
-    assert [row.text for row in outline.all("tr", within=section)][1].startswith("red 4 3 0.750")
+    assert [row.text for row in outline.all("tr", within=section)][1].startswith("red430.750 ± 0.217")
     (examples,) = outline.all("section", id="examples")
     wrong = [one.text for one in outline.all("p", within=examples) if one.text.startswith(("✓", "✗"))]
     assert len(wrong) == 2 and wrong[1].startswith("✓ red")

@@ -15,7 +15,7 @@ from tests.evaluation.reports.html_outline import Outline, check_self_contained,
 
 def make_split():
     """Four images: two red ones of one caption, a green one with two captions, and a blue one with a wrong caption."""
-    rows = [("red", ("red",)), ("red", ("Red",)), ("green", ("green", "a green thing")), ("blue", ("red and green",))]
+    rows = [("red", ("red",)), ("red", ("Red",)), ("green", ("green", "a green thing")), ("blue", ("red light",))]
     stored = [
         StoredImage(f"{number}.png", captions, png_of(colour, 20)) for number, (colour, captions) in enumerate(rows)
     ]
@@ -29,11 +29,11 @@ def run():
 
 
 def test_the_numbers(run):
-    assert run.pairs.captions == ("red", "green", "a green thing", "red and green")
+    assert run.pairs.captions == ("red", "green", "a green thing", "red light")
     images, captions = run.retrieval
-    # Of each image's captions the nearest counts; the blue image has its own caption last or tied.
-    assert images.recall[1] == pytest.approx(3 / 4) and images.recall[5] == 1.0
-    # "red" has two right images, both the nearest; "red and green" has three wrong ones before its own.
+    # Red images tie with "red light", which is wrong for them; all captions are equally far from the blue image.
+    assert images.recall[1] == pytest.approx(1 / 4) and images.recall[5] == 1.0 and images.median_rank == 2
+    # "red" has two right images, both the nearest; "red light" has three wrong ones before its own.
     assert captions.recall[1] == pytest.approx(3 / 4) and captions.queries == 4
     assert captions.chance[1] == pytest.approx((2 + 1 + 1 + 1) / 4 / 4)
 
@@ -51,7 +51,7 @@ def test_the_report_and_the_page(tmp_path, run):
     report = make_report(clip, 10.0, reference, "validation", run, 0)
     write_retrieval(tmp_path, report, reference, run)
     stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["image_to_text"]["recall_at_1"] == 0.75 and stored["data"]["distinct_captions"] == 4
+    assert stored["image_to_text"]["recall_at_1"] == 0.25 and stored["data"]["distinct_captions"] == 4
     assert len(stored["headline"]) == 6 and all("chance" in one for one in stored["headline"])
     assert any("only 4 images" in warning for warning in stored["warnings"])
     outline = Outline((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def test_the_report_and_the_page(tmp_path, run):
 def test_what_is_printed_has_both_directions_beside_chance(run):
     lines = describe_lines(run.retrieval)
     assert len(lines) == 3 and lines[0].count("chance") == 3
-    assert all("0.750" in line for line in lines[1:]) and "(4 among 4)" in lines[1]
+    assert "0.250" in lines[1] and "0.750" in lines[2] and "(4 among 4)" in lines[1]
 
 
 @pytest.mark.parametrize("captions", [[("red",)], [("red",), ("RED",)], [("red",), ()]])
