@@ -30,6 +30,8 @@ COMMANDS = {
     "import_weights": "imagen_jax.commands.import_weights",
     "export_weights": "imagen_jax.commands.export_weights",
     "train_classifier": "imagen_jax.commands.train_classifier",
+    "classify": "imagen_jax.commands.classify",
+    "retrieval": "imagen_jax.commands.retrieval",
     "measure_bound": "imagen_jax.commands.measure_bound",
     "show_run": "imagen_jax.commands.show_run",
     "count": "imagen_jax.commands.count",

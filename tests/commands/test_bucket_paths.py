@@ -25,6 +25,7 @@ PROGRAM = """
 import importlib, sys
 from absl import flags
 import imagen_jax.cascade
+import imagen_jax.evaluation
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.runtime import distributed_flags
 from imagen_jax.runtime.config_flag import accept_names
@@ -32,15 +33,18 @@ from imagen_jax.errors import UserError
 
 PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "image", "mask", "classifier",
           "a", "b", "data_dir", "cache", "captions_file", "inception_weights", "clip_weights", "clip_vocabulary",
-          "beside", "reference_statistics", "stage", "data"}
+          "beside", "reference_statistics", "stage", "data", "classes"}
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
           "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host", "protocol", "dataset",
-          "resize", "clip", "sweep", "origins"}
+          "resize", "clip", "sweep", "origins", "labels", "class", "template", "templates", "split", "option"}
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
-        "rate": [], "copy_configs": [], "show_run": [], "measure_bound": []}
+        "rate": [], "copy_configs": [], "show_run": [], "measure_bound": [],
+        "classify": ["--clip=local"], "retrieval": ["--clip=local"]}
+SHARED = {"imagen_jax.cascade": ("sampling_flags", "stage_flags", "network_flag"),
+          "imagen_jax.evaluation": ("clip_flags",)}
 
 
 def texts_of(module):
@@ -51,8 +55,8 @@ common = set(flags.FLAGS)
 for name, more in MORE.items():
     module = importlib.import_module(COMMANDS[name])
     texts = texts_of(COMMANDS[name])
-    if "imagen_jax.cascade.stage_flags" in sys.modules:
-        texts |= texts_of("imagen_jax.cascade.stage_flags")
+    for shared in ("imagen_jax.cascade.stage_flags", "imagen_jax.evaluation.clip_flags"):
+        texts |= texts_of(shared) if shared in sys.modules else set()
     assert texts_of("imagen_jax.cascade.sampling_flags") <= OTHERS
     assert texts <= PATHS | OTHERS, f"is it a path? {texts - PATHS - OTHERS}"
     for path in sorted(texts & PATHS):
@@ -73,9 +77,9 @@ for name, more in MORE.items():
         if flag not in common and flag != "debug":
             delattr(flags.FLAGS, flag)
     # The next command defines the shared flags again.
-    for shared in ("sampling_flags", "stage_flags", "network_flag"):
-        if sys.modules.pop(f"imagen_jax.cascade.{shared}", None):
-            delattr(imagen_jax.cascade, shared)
+    for room, shared in ((room, one) for room, modules in SHARED.items() for one in modules):
+        if sys.modules.pop(f"{room}.{shared}", None):
+            delattr(sys.modules[room], shared)
 """
 
 
@@ -86,7 +90,7 @@ def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 35
+    assert len(lines) == 45
     for line in lines:
         assert ELSEWHERE in line and not line.endswith("accepted"), line
     assert not [path.name for path in tmp_path.iterdir() if ":" in path.name]

@@ -30,6 +30,8 @@ def write_sandbox(folder: Path) -> None:
     write_data_sets(folder)
     write_cascades(folder)
     write_t5_folder(folder / "T5")
+    write_clip_folder(folder / "CLIP")
+    write_classes(folder)
     write_deepfloyd(folder)
     (folder / "captions.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
     (folder / "DRAWBENCH.csv").write_text("Prompts,Category\n" + "".join(f"{prompt},Colors\n" for prompt in PROMPTS))
@@ -114,6 +116,15 @@ def write_deepfloyd(folder: Path) -> None:
     with np.load(GOLDEN) as golden:
         for name, stage in zip(("IF-I-M-v1.0", "IF-II-M-v1.0"), SIZES, strict=True):
             write_stage(folder / name, stage, json.loads(str(golden[f"{stage}/shapes"])))
+
+
+def write_classes(folder: Path) -> None:
+    """Writes a file of classes: two captions that both splits of the data set DATA have."""
+    train, validation = (
+        {caption for captions in captions_of(folder / "DATA", split) for caption in captions} for split in SPLITS
+    )
+    names = sorted(train & validation)[:2]
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 def bundled_cascades(folder: Path) -> str:

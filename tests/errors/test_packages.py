@@ -136,6 +136,8 @@ NEEDS = [
     ("embed_captions", ["--data=data", "--encoder=minilm"], "train"),
     ("serve", ["--port=0"], "web"),
     ("show_run", ["--workdir=run", "--out=run.html"], "train"),
+    ("classify", ["--clip=ViT-B/32", "--data=data", "--classes=openmoji_groups"], "train"),
+    ("retrieval", ["--clip=ViT-B/32", "--data=data"], "train"),
     ("measure_bound", ["--stage=run", "--data=data"], "train"),
     ("rate", [*FOLDERS, "--port=0"], "web"),
     ("rate", [*FOLDERS, "--results"], "train"),

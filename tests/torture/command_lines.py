@@ -152,6 +152,7 @@ def load_fresh(name: str) -> Any:
         "imagen_jax.runtime.distributed_flags",
         "imagen_jax.cascade.sampling_flags",
         "imagen_jax.cascade.stage_flags",
+        "imagen_jax.evaluation.clip_flags",
     ]
     for flag in [*flags.FLAGS]:
         if flag.partition(".")[0] == "config" or flags.FLAGS.find_module_defining_flag(flag) in modules:

@@ -325,6 +325,57 @@ MEASURE_BOUND = Command(
     (values("steps", 2, 3), values("images", 1, 2), values("batch_size", 2), values("out", "bound.json")),
 )
 
+CLASSIFY = Command(
+    5,
+    (
+        values("clip", "clip", "clip", "clip/model.safetensors", "ViT-B/32", "nowhere"),
+        (
+            "--data=prepared --classes=shapes.txt --labels=captions",
+            "--data=prepared --classes=shapes.json --labels=captions --noprobe",
+            "--data=prepared --classes=shapes.txt",
+            "--data=prepared --classes=openmoji_groups",
+            "--image=photo.png --class=panda --class=tree",
+            "--image=photo.png --classes=shapes.txt",
+            "--image=photo.png",
+        ),
+    ),
+    (
+        values("templates", "bare", "emoji", "openai_7", "openai_80"),
+        values("template", "a drawing of a {}", "a drawing"),
+        values("split", "train", "validation"),
+        ("--probe", "--noprobe"),
+        values("seed", 0, 1),
+        values("out", "out"),
+    ),
+    (
+        values("labels", "folders", "captions", "openmoji_groups", "folder"),
+        values("class", "panda", "tree"),
+        values("classes", "nowhere.txt", "prompts.csv", "photo.png"),
+        values("data", "own", "nowhere", "prepared"),
+        values("image", "nowhere.png", "prompts.txt"),
+        values("templates", "openai"),
+        values("clip_vocabulary", "nowhere"),
+        values("resolution", 16),
+        values("validation_fraction", 0.5, 1),
+        values("data_dir", "nowhere"),
+        values("option", "folder=own"),
+        values("out", "prompts.txt"),
+    ),
+)
+RETRIEVAL = Command(
+    3,
+    (values("clip", "clip", "clip", "ViT-B/32", "nowhere"), values("data", "prepared", "prepared", "own", "nowhere")),
+    (
+        values("split", "train", "validation"),
+        values("examples", 0, 3, -1),
+        values("seed", 0, 1),
+        values("out", "out", "prompts.txt"),
+        values("resolution", 16),
+        values("option", "folder=own"),
+        values("clip_vocabulary", "nowhere"),
+    ),
+)
+
 COMMANDS = {
     "sample": SAMPLE,
     "evaluate": EVALUATE,
@@ -336,6 +387,8 @@ COMMANDS = {
     "export_weights": EXPORT_WEIGHTS,
     "show_run": SHOW_RUN,
     "measure_bound": MEASURE_BOUND,
+    "classify": CLASSIFY,
+    "retrieval": RETRIEVAL,
     "count": COUNT,
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,

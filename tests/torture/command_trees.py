@@ -15,9 +15,11 @@ from imagen_jax.cascade.loading import load_stage
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.synthetic import synthetic_parts
+from imagen_jax.data.stored_images import captions_of
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from tests.drawn_params import draw_params
 from tests.end_to_end.smoke_runs import draw_own_images
+from tests.reference.clip_folders import write_clip_folder
 from tests.small_cascades import write_cascade
 from tests.web.rating_folders import write_two_folders
 
@@ -68,6 +70,10 @@ def write_all(folder: Path) -> None:
     preparation = Preparation("synthetic", {}, "Ours", parts, Conversion(), duplicates="keys")
     prepare(preparation, folder / "prepared", 0)
     write_two_folders(folder / "rated")
+    write_clip_folder(folder / "clip")
+    shapes = sorted({caption for captions in captions_of(folder / "prepared", "train") for caption in captions})[:2]
+    (folder / "shapes.txt").write_text("".join(f"{shape}: {shape}, a {shape}\n" for shape in shapes))
+    (folder / "shapes.json").write_text(json.dumps({shape: [] for shape in shapes}))
     (folder / "train.py").write_text(SMALL_TRAINING)
     (folder / "classify.py").write_text(SMALL_CLASSIFIER)
 

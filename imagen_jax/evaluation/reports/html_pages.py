@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from imagen_jax.array_types import HostPixels
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels
 from imagen_jax.errors import UserError
@@ -92,10 +93,22 @@ def thumbnail(path: Path, side: int, max_bytes: int) -> bytes:
         UserError: the image can't be read.
     """
     try:
-        image = Image.fromarray(decode_pixels(path.read_bytes()))
+        pixels = decode_pixels(path.read_bytes())
     except (OSError, DamagedImageError) as error:
         raise_if_denied(error, path)
         raise UserError(f"the image {path} can't be read ({error}): delete it and sample it again") from error
+    return encode_thumbnail(pixels, side, max_bytes)
+
+
+def encode_thumbnail(pixels: HostPixels, side: int, max_bytes: int) -> bytes:
+    """Returns the pixels of an image as WebP of limited size, as ``thumbnail`` does.
+
+    Args:
+        pixels: the image.
+        side: the max length of the longer side in pixels.
+        max_bytes: the max size of the result in bytes, at least 1,000.
+    """
+    image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     while True:
         for quality in QUALITIES:
