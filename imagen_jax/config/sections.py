@@ -39,6 +39,9 @@ class DataConfig(Section):
         resolution: height and width of the stored images, in pixels; at least those of the stage.
         data_dir: folder for generated data sets.
         validation_fraction: fraction of the images in the validation split, in [0, 1].
+        fold: which of ``folds`` parts of the concepts is the validation split, instead of ``validation_fraction``; None
+            for no folds.
+        folds: number of such parts, for cross-validation.
         cache: whether decoded images stay in memory.
         crop: the square that is cut out of other images: ``centre``, or ``random`` along the longer side.
         mirror: whether each image is mirrored with probability 1/2, unless its caption mentions sides or text.
@@ -54,6 +57,8 @@ class DataConfig(Section):
     resolution: int
     data_dir: str = "runs/data"
     validation_fraction: float = 0.01
+    fold: int | None = None
+    folds: int = 5
     cache: bool = False
     crop: str = "centre"
     mirror: bool = False

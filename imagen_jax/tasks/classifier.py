@@ -25,9 +25,9 @@ from imagen_jax.cascade.classifier import (
 )
 from imagen_jax.cascade.experiment import ClassifierExperiment
 from imagen_jax.config.sections import DataConfig
-from imagen_jax.data.batches import check_batch_size, make_batches
+from imagen_jax.data.batches import check_batch_size
 from imagen_jax.data.classes import NO_CLASS
-from imagen_jax.data.data_sets import DataSets, open_data_sets
+from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices
 from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
@@ -35,6 +35,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.sharding.placement import batch_placement, replicated
 from imagen_jax.storage.paths import Path
+from imagen_jax.tasks.training_data import make_training_batches, open_configured
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.task import Task, TaskData
 
@@ -60,18 +61,7 @@ def classifier_task(config: ClassifierExperiment) -> Task:
         opened = open_sets(config.data)
         images = opened.load("train")
         check_batch_size(size, jax.process_count(), len(images))
-        batches = make_batches(
-            images,
-            make_example(side),
-            size,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            cache=config.data.cache,
-            mirror=config.data.mirror,
-            num_workers=config.data.num_workers,
-            max_bad_fraction=config.data.max_bad_fraction,
-        )
+        batches = make_training_batches(config.data, opened, images, make_example(side), size, config.seed)
         return TaskData(batches, make_feed(classifier, batch), {"data_set": opened.fingerprint}, config.given)
 
     return Task(
@@ -95,13 +85,7 @@ def open_sets(data: DataConfig) -> DataSets:
     Raises:
         UserError: they can't be opened, or differ between processes.
     """
-
-    def open_here() -> DataSets:
-        return open_data_sets(
-            data.source, data.resolution, data.data_dir, data.validation_fraction, dict(data.options), data.weights
-        )
-
-    opened = processes.run_on_process_zero_first(open_here)
+    opened = processes.run_on_process_zero_first(partial(open_configured, data))
     processes.check_agreement({"the data set": opened.name})
     return opened
 

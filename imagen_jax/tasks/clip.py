@@ -48,8 +48,8 @@ def clip_task(config: Given | ClipExperiment) -> Task:
         return loss(params, embed(params, batch, key), batch)
 
     def open_data(workdir: Path, batch: Pairs) -> TaskData:
-        prompts = [prompt for of_class in class_prompts(config) for prompt in of_class]
-        data = open_clip_data(config, pair, workdir, batch, prompts)
+        prompts = class_prompts(config)
+        data = open_clip_data(config, pair, workdir, batch, prompts.list_distinct() if prompts else ())
         hook = ClipHook(config, pair, data, workdir)
         return TaskData(
             data.batches, data.feed, data.fingerprints, config.to_dict(), hook.hooks(), finished=hook.is_finished

@@ -7,6 +7,7 @@ validation split -> held-out images and captions, on the host
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +16,9 @@ import numpy as np
 from imagen_jax.cascade.experiment import ClipExperiment
 from imagen_jax.clip.feature_head import FeatureHead
 from imagen_jax.clip.pair import Pair, Pairs
-from imagen_jax.data.batches import Batches, Mixture, check_batch_size, make_batches
-from imagen_jax.data.data_sets import DataSets, open_data_sets
+from imagen_jax.data.batches import Batches, Mixture, check_batch_size
+from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices
-from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_ids
 from imagen_jax.data.transforms import PreparedImage, Transform, make_example
@@ -30,6 +30,7 @@ from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.clip_tokenizer import open_tokenizer
+from imagen_jax.tasks.training_data import make_training_batches, open_configured
 
 ImagesOf = Callable[[Mapping[str, Any]], np.ndarray]
 """``images_of(examples)``: what the image tower takes of a host batch."""
@@ -60,7 +61,6 @@ class ClipData(NamedTuple):
         feed: puts a host batch on the devices.
         captions_of: what the text tower takes of captions of the data and of the prompts.
         held_out: reads the held-out pairs.
-        tokenizer: the text of ``tokenizer.json``; None if captions are not tokenised here.
         fingerprints: identify the data and the frozen networks.
     """
 
@@ -68,7 +68,6 @@ class ClipData(NamedTuple):
     feed: Callable[[Mapping[str, Any]], Pairs]
     captions_of: CaptionsOf
     held_out: Callable[[], HeldOut]
-    tokenizer: str | None
     fingerprints: dict[str, str]
 
 
@@ -89,30 +88,13 @@ def open_clip_data(
     """
     data, size = config.data, config.training.batch_size
 
-    def open_sets() -> DataSets:
-        return open_data_sets(
-            data.source, data.resolution, data.data_dir, data.validation_fraction, dict(data.options), data.weights
-        )
-
-    opened = processes.run_on_process_zero_first(open_sets)
+    opened = processes.run_on_process_zero_first(partial(open_configured, data))
     processes.check_agreement({"the data set": opened.name})
     images = opened.load("train")
     check_batch_size(size, jax.process_count(), len(images))
     transform, images_of, image_network = open_images(config, pair, opened)
-    captions_of, tokenizer, text_encoder = open_captions(config, pair, opened, workdir, prompts)
-    batches = make_batches(
-        images,
-        transform,
-        size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        cache=data.cache,
-        mirror=data.mirror,
-        num_workers=data.num_workers,
-        data=opened.name if data.source == PREPARED else None,
-        max_bad_fraction=data.max_bad_fraction,
-    )
+    captions_of, text_encoder = open_captions(config, pair, opened, workdir, prompts)
+    batches = make_training_batches(data, opened, images, transform, size, config.seed)
     placement = batch.images.sharding
 
     def feed(examples: Mapping[str, Any]) -> Pairs:
@@ -124,7 +106,7 @@ def open_clip_data(
 
     fingerprints = {"data_set": opened.fingerprint, "image_network": image_network, "text_encoder": text_encoder}
     present = {name: value for name, value in fingerprints.items() if value}
-    return ClipData(batches, feed, captions_of, held_out, tokenizer, present)
+    return ClipData(batches, feed, captions_of, held_out, present)
 
 
 def number_captions(captions: Sequence[str]) -> np.ndarray:
@@ -176,16 +158,16 @@ def finish_nothing(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 def open_captions(
     config: ClipExperiment, pair: Pair, opened: DataSets, workdir: Path, prompts: Sequence[str]
-) -> tuple[CaptionsOf, str | None, str]:
-    """Returns what the text tower takes of captions, the trained tokenizer, and the name of a frozen encoder, or "".
+) -> tuple[CaptionsOf, str]:
+    """Returns what the text tower takes of captions, and the name of a frozen encoder, or "".
 
     Raises:
         UserError: the frozen encoder is unknown or has another width, or the tokenizer can't be read.
     """
     tower: Any = pair.text
     if not isinstance(tower, FeatureHead):
-        tokenize, text = open_tokenizer(config.clip.tokenizer, opened.folders, workdir, tower.vocabulary)
-        return tokens_for(tokenize, tower.context), text, ""
+        tokenize = open_tokenizer(config.clip.tokenizer, opened.folders, workdir, tower.vocabulary)
+        return tokens_for(tokenize, tower.context), ""
     encoder = load_text_encoder(tower.network)
     if encoder.width != tower.features:
         raise UserError(
@@ -198,7 +180,7 @@ def open_captions(
         mask = np.asarray(text.mask, np.float32)[..., None]
         return np.sum(np.asarray(text.embeddings, np.float32) * mask, axis=1) / np.maximum(mask.sum(axis=1), 1.0)
 
-    return captions_of, None, encoder.name
+    return captions_of, encoder.name
 
 
 def tokens_for(tokenize: Tokenize, context: int) -> CaptionsOf:

@@ -4,7 +4,7 @@ averaged parameters -> embeddings of held-out images and captions -> recall both
 -> WORKDIR/retrieval.jsonl; WORKDIR/clip (the weights that other commands read)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,11 +13,11 @@ import numpy as np
 from imagen_jax.cascade.experiment import ClipExperiment
 from imagen_jax.clip.pair import Pair, Params
 from imagen_jax.config.clip_sections import ClipTrainingConfig
-from imagen_jax.data.classes import CLASSES, NO_CLASS
+from imagen_jax.data.class_words import DESCRIPTIONS
+from imagen_jax.data.classes import CLASSES
 from imagen_jax.errors import UserError, lookup
-from imagen_jax.evaluation.metrics.retrieval import measure_retrieval, pair_captions
-from imagen_jax.evaluation.metrics.zero_shot import build_classifier, measure_accuracy
-from imagen_jax.evaluation.prompt_templates import make_prompts
+from imagen_jax.evaluation.prompt_templates import TEMPLATES, ClassPrompts, make_prompts
+from imagen_jax.evaluation.protocols.clip_evaluation import ClipEvaluation, make_clip_evaluation
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.progress_bars import compile_first
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
@@ -54,9 +54,10 @@ class ClipHook:
         self._scores: dict[int, float] | None = None
         self._programs: dict[str, Any] = {}
         self._held_out: HeldOut | None = None
+        self._evaluation: ClipEvaluation | None = None
         if config.training.evaluate_every:
             self._held_out = data.held_out()
-            self._pairs = pair_captions(self._held_out.captions)
+            self._evaluation = make_evaluation(config, self._held_out)
         elif config.training.patience:
             raise UserError("config.training.patience has no effect at config.training.evaluate_every=0: set both")
 
@@ -91,47 +92,29 @@ class ClipHook:
                 with warn_on_write_error(f"the measurement of step {number}"):
                     with MetricsWriter(self.workdir, number - 1, name=FILE_NAME) as writer:
                         writer.write(number, line)
-        if best and processes.is_process_zero():
-            with warn_on_write_error(f"the weights of step {number}"):
-                export_pair(self.config, self.pair, info.state.ema_params, self.data.tokenizer, self.workdir, number)
+        if best:
+            params = self.gather(info)
+            if processes.is_process_zero():
+                with warn_on_write_error(f"the weights of step {number}"):
+                    export_pair(self.config, self.pair, params, self.workdir)
+
+    def gather(self, info: StepInfo) -> Params:
+        """Returns the averaged parameters on the host, from the shards of all processes."""
+        placement: Any = info.state.step.sharding
+        params = info.state.ema_params
+        if processes.is_multi_process():
+            params = jax.jit(lambda params: params, out_shardings=replicated(placement.mesh))(params)
+        return jax.device_get(params) if processes.is_process_zero() else params
 
     def measure(self, params: Params, info: StepInfo) -> dict[str, float]:
-        """Returns the metrics of held-out pairs: recall both ways, and the zero-shot accuracy if there are classes."""
-        held_out = self._held_out
-        assert held_out is not None
+        """Returns the metrics of the held-out pairs: recall both ways, and with classes the zero-shot accuracy."""
+        assert self._held_out is not None and self._evaluation is not None
         placement: Any = info.state.step.sharding
-        images = self.embed("images", params, held_out.images, placement.mesh)
-        captions = self.embed_texts(params, self._pairs.captions, placement.mesh)
-        retrieval = measure_retrieval(images, captions, self._pairs)
-        line = {
-            f"{way}_recall_at_{k}": value
-            for way, recalls in retrieval._asdict().items()
-            for k, value in recalls.recall.items()
-        }
-        line = {SCORE: float(np.mean(list(line.values()))), **line}
-        line["chance_at_1"] = retrieval.image_to_text.chance[1]
-        return line | self.measure_classes(params, images, held_out.keys, placement.mesh)
-
-    def measure_classes(
-        self, params: Params, images: np.ndarray, keys: Sequence[str], mesh: Any
-    ) -> Mapping[str, float]:
-        """Returns the zero-shot accuracy of the held-out images that have a class, and that of guessing."""
-        if not self.config.clip.classes:
-            return {}
-        classes = lookup(CLASSES, self.config.clip.classes, "clip.classes")
-        labels = np.array([classes.label_of(key) for key in keys])
-        has_class = labels != NO_CLASS
-        prompts = class_prompts(self.config)
-        texts = self.embed_texts(params, [one for of_class in prompts for one in of_class], mesh)
-        parts = np.split(texts, np.cumsum([len(of_class) for of_class in prompts])[:-1])
-        classifier = build_classifier(parts)
-        unit_images = images / np.linalg.norm(images, axis=1, keepdims=True)
-        accuracy = measure_accuracy(unit_images[has_class] @ classifier.T, labels[has_class], classes.names)
-        return {"zero_shot": accuracy.accuracy, "zero_shot_chance": accuracy.chance, "majority": accuracy.majority}
-
-    def embed_texts(self, params: Params, texts: Sequence[str], mesh: Any) -> np.ndarray:
-        """Returns the embeddings of texts, float32."""
-        return self.embed("captions", params, self.data.captions_of(list(texts)), mesh)
+        images = self.embed("images", params, self._held_out.images, placement.mesh)
+        texts = self.data.captions_of(self._evaluation.texts)
+        metrics = self._evaluation(images, self.embed("captions", params, texts, placement.mesh))
+        recalls = [value for name, value in metrics.items() if "_recall_at_" in name]
+        return {SCORE: float(np.mean(recalls)), **metrics}
 
     def embed(self, what: str, params: Params, inputs: np.ndarray, mesh: Any) -> np.ndarray:
         """Returns the embeddings of what a tower takes, in batches of one size, sharded over all devices.
@@ -165,11 +148,31 @@ def best_step(scores: Mapping[int, float]) -> int:
     return max(sorted(scores), key=lambda step: scores[step])
 
 
-def class_prompts(config: ClipExperiment) -> list[list[str]]:
-    """Returns the prompts of each class of the zero-shot measurement; none without classes."""
+def class_prompts(config: ClipExperiment) -> ClassPrompts | None:
+    """Returns the prompts of the zero-shot measurement; None without classes.
+
+    Raises:
+        UserError: the classes or the templates are unknown.
+    """
     if not config.clip.classes:
-        return []
-    return make_prompts(config.clip.classes, config.clip.templates)
+        return None
+    described = lookup(DESCRIPTIONS, config.clip.classes, "clip.classes")
+    templates = lookup(TEMPLATES, config.clip.templates, "clip.templates")
+    return make_prompts({name: one.words for name, one in described.items()}, templates)
+
+
+def make_evaluation(config: ClipExperiment, held_out: HeldOut) -> ClipEvaluation:
+    """Makes the measurement of the held-out pairs.
+
+    Raises:
+        UserError: the classes are unknown, or no image has one.
+    """
+    prompts = class_prompts(config)
+    if prompts is None:
+        return make_clip_evaluation(held_out.captions)
+    classes = CLASSES[config.clip.classes]
+    labels = np.array([classes.label_of(key) for key in held_out.keys])
+    return make_clip_evaluation(held_out.captions, prompts, labels)
 
 
 def find_missing_measurement(training: ClipTrainingConfig, workdir: Path, done: int) -> tuple[str, ...]:

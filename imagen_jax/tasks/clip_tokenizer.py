@@ -19,7 +19,7 @@ SMALLEST_VOCABULARY = 256 + 2
 """The bytes, and the tokens of start and end."""
 
 
-def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabulary: int) -> tuple[Tokenize, str | None]:
+def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabulary: int) -> Tokenize:
     """Opens the tokenizer that a config names, or trains one at the first start of a run.
 
     Args:
@@ -28,9 +28,6 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
         workdir: folder of the run, which keeps the new tokenizer.
         vocabulary: number of tokens of the text tower.
 
-    Returns:
-        The tokenizer, and the text of ``tokenizer.json`` if it was trained here.
-
     Raises:
         UserError: the tokenizer can't be read, or has more tokens than the tower.
     """
@@ -38,7 +35,7 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
         path = to_path(source)
         tokenize = load_openai_vocabulary(path) if path.is_file() else load_folder_tokenizer(path)
         check_vocabulary(tokenize, vocabulary, source)
-        return tokenize, None
+        return tokenize
     if vocabulary < SMALLEST_VOCABULARY:
         raise UserError(
             f"config.text_tower.vocabulary={vocabulary}: the bytes and two marks need {SMALLEST_VOCABULARY} tokens, so "
@@ -49,10 +46,9 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
         create_folder(workdir)
         write_whole(path, train_tokenizer(read_all(folders), vocabulary).encode())
     processes.barrier("the tokenizer is trained")
-    text = path.read_text(encoding="utf-8")
     tokenize = load_folder_tokenizer(workdir)
     check_vocabulary(tokenize, vocabulary, str(path))
-    return tokenize, text
+    return tokenize
 
 
 def read_all(folders: Sequence[Path]) -> Iterator[str]:

@@ -16,9 +16,9 @@ from imagen_jax.cascade.previews import choose_prompts
 from imagen_jax.cascade.stage import Batch, Stage
 from imagen_jax.cascade.text_encoder import load_encoder
 from imagen_jax.config.sections import DataConfig
-from imagen_jax.data.batches import Batches, Mixture, check_batch_size, make_batches
+from imagen_jax.data.batches import Batches, Mixture, check_batch_size
 from imagen_jax.data.classes import NO_CLASS
-from imagen_jax.data.data_sets import DataSets, open_data_sets
+from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
@@ -28,6 +28,7 @@ from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, 
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
+from imagen_jax.tasks.training_data import make_training_batches, open_configured
 
 VectorsOf = Callable[[Mapping[str, Any]], np.ndarray]
 """``vectors_of(examples)``: one vector for each example of a host batch, ``(batch, width)``, float32.
@@ -72,14 +73,7 @@ def open_stage_data(config: Experiment, transform: Transform) -> StageData:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text) if config.stage.text else None
-        opened = open_data_sets(
-            data.source,
-            data.resolution,
-            data.data_dir,
-            data.validation_fraction,
-            dict(data.options),
-            data.weights,
-        )
+        opened = open_configured(data)
         # make_batches checks it too, but only after all captions are embedded.
         images = opened.load("train")
         check_batch_size(config.training.batch_size, jax.process_count(), len(images))
@@ -92,20 +86,8 @@ def open_stage_data(config: Experiment, transform: Transform) -> StageData:
 
     data_sets, images, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name if store else ""})
-    batches = make_batches(
-        images,
-        transform,
-        config.training.batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        cache=config.data.cache,
-        mirror=config.data.mirror,
-        num_workers=config.data.num_workers,
-        # Only for prepared data: a generated data set's folder is named for its content, and older checkpoints lack it.
-        data=data_sets.name if config.data.source == PREPARED else None,
-        max_bad_fraction=config.data.max_bad_fraction,
-    )
+    size = config.training.batch_size
+    batches = make_training_batches(config.data, data_sets, images, transform, size, config.seed)
     fingerprints = {"data_set": data_sets.fingerprint} | ({"text_encoder": encoder_name} if encoder_name else {})
     return StageData(data_sets.folders[0], batches, store, fingerprints, prompts)
 
