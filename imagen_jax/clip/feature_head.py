@@ -5,12 +5,17 @@ features of an image or a caption, computed once -> dropout -> linear layer (or 
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from imagen_jax.sharding.axes import gathering, with_logical_axes
 
 KERNEL = ("channels", "hidden")
 LECUN_NORMAL = nn.initializers.lecun_normal()
+
+FROZEN = "frozen_features"
+"""Name of this tower."""
 
 Features = Float[Array, "batch features"]
 Embeddings = Float[Array, "batch embedding"]
@@ -34,6 +39,10 @@ class FeatureHead(nn.Module):
     hidden: int = 0
     dropout: float = 0.0
 
+    def example_input(self) -> np.ndarray:
+        """Returns an input of batch size 1, for ``init``."""
+        return np.zeros((1, self.features), np.float32)
+
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> Embeddings:
         """Returns ``(batch, embedding)``; with ``train`` and dropout it needs the random key ``dropout``."""
@@ -46,4 +55,7 @@ class FeatureHead(nn.Module):
 def dense(channels: int, name: str, use_bias: bool = True) -> nn.Dense:
     """Returns a dense layer whose kernel has named axes."""
     initialise = with_logical_axes(LECUN_NORMAL, KERNEL)
-    return nn.Dense(channels, use_bias=use_bias, kernel_init=initialise, promote_dtype=gathering(KERNEL), name=name)
+    gathered = gathering(KERNEL)
+    return nn.Dense(
+        channels, use_bias=use_bias, kernel_init=initialise, promote_dtype=gathered, dtype=jnp.float32, name=name
+    )

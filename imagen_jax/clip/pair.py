@@ -24,7 +24,7 @@ from imagen_jax.clip.contrastive import (
     Groups,
     Temperature,
 )
-from imagen_jax.clip.feature_head import FeatureHead
+from imagen_jax.clip.description import LOGIT_BIAS, LOGIT_SCALE
 from imagen_jax.clip.towers import IMAGE_TOWERS, TEXT_TOWERS, make_tower
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
@@ -32,8 +32,6 @@ from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 Params = Any
 Views = Float[Array, "batch height width channels"] | Float[Array, "batch features"]
 Captions = Int[Array, "batch context"] | Float[Array, "batch features"]
-
-LOGIT_SCALE, LOGIT_BIAS = "logit_scale", "logit_bias"
 
 
 class Pairs(NamedTuple):
@@ -69,8 +67,8 @@ class Pair:
         image_key, text_key = jax.random.split(key)
         of_softmax = self.loss == "softmax"
         params = {
-            "image": self.image.init(image_key, example_images(self.image))["params"],
-            "text": self.text.init(text_key, example_captions(self.text))["params"],
+            "image": self.image.init(image_key, example_input(self.image))["params"],
+            "text": self.text.init(text_key, example_input(self.text))["params"],
             LOGIT_SCALE: jnp.asarray(math.log(FIRST_SCALE if of_softmax else SIGMOID_FIRST_SCALE), jnp.float32),
         }
         return params if of_softmax else params | {LOGIT_BIAS: jnp.asarray(SIGMOID_FIRST_BIAS, jnp.float32)}
@@ -83,13 +81,13 @@ class Pair:
         """Returns the logical axis names of each parameter (``sharding.axes``); None for a vector, which has none."""
         return axes_of(jax.eval_shape(self.labelled_params, jax.random.key(0)))
 
-    def embed_images(self, params: Params, images: Views, key: RandomKey | None = None) -> Float[Array, "batch width"]:
+    def embed_images(self, params: Params, images: Views, key: RandomKey | None = None) -> Float[Array, "batch embedding"]:
         """Returns the embeddings of images. With a key the tower trains, with dropout if it has any."""
         return embed(self.image, params["image"], images, key)
 
     def embed_captions(
         self, params: Params, captions: Captions, key: RandomKey | None = None
-    ) -> Float[Array, "batch width"]:
+    ) -> Float[Array, "batch embedding"]:
         """Returns the embeddings of captions. With a key the tower trains, with dropout if it has any."""
         return embed(self.text, params["text"], captions, key)
 
@@ -119,20 +117,9 @@ def limit_scale(params: Params, max_scale: float) -> Params:
     return params | {LOGIT_SCALE: jnp.minimum(params[LOGIT_SCALE], math.log(max_scale))}
 
 
-def example_images(tower: nn.Module) -> jax.Array:
-    """Returns zeros of the shape that an image tower takes, for one image."""
-    if isinstance(tower, FeatureHead):
-        return jnp.zeros((1, tower.features))
-    side: int = tower.resolution  # type: ignore[attr-defined]
-    return jnp.zeros((1, side, side, 3))
-
-
-def example_captions(tower: nn.Module) -> jax.Array:
-    """Returns zeros of the shape that a text tower takes, for one caption."""
-    if isinstance(tower, FeatureHead):
-        return jnp.zeros((1, tower.features))
-    context: int = tower.context  # type: ignore[attr-defined]
-    return jnp.zeros((1, context), jnp.int32)
+def example_input(tower: nn.Module) -> jax.Array:
+    """Returns an input of batch size 1 that a tower takes."""
+    return jnp.asarray(tower.example_input())  # type: ignore[attr-defined]
 
 
 def make_pair(image: Mapping[str, Any], text: Mapping[str, Any], embedding: int, loss: str = "softmax") -> Pair:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.cascade.experiment import ClipExperiment, read_clip_experiment
-from imagen_jax.clip.pair import Pair, Pairs, Params, example_captions, example_images, limit_scale, make_pair
+from imagen_jax.clip.pair import Pair, Pairs, Params, example_input, limit_scale, make_pair
 from imagen_jax.config.clip_sections import ClipTrainingConfig
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import MeshConfig
@@ -134,6 +134,6 @@ def abstract_pairs(pair: Pair, size: int) -> Pairs:
     def of_batch(example: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *example.shape[1:]), example.dtype)
 
-    images, captions = example_images(pair.image), example_captions(pair.text)
+    images, captions = example_input(pair.image), example_input(pair.text)
     shapes: Any = (of_batch(images), of_batch(captions), jax.ShapeDtypeStruct((size,), jnp.int32))
     return Pairs(*shapes)

@@ -25,6 +25,7 @@ from imagen_jax.data.transforms import PreparedImage, Transform, make_example
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.encoder import load_text_encoder
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS
+from imagen_jax.encoders.frozen_features import average_tokens, check_features
 from imagen_jax.encoders.image_embeddings import open_image_embeddings
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
@@ -129,10 +130,7 @@ def open_images(config: ClipExperiment, pair: Pair, opened: DataSets) -> tuple[T
     if not isinstance(tower, FeatureHead):
         return make_example(tower.resolution, config.data.crop), lambda examples: examples["image"], ""
     network = lookup(FEATURE_NETWORKS, tower.network, "image_tower.network")()
-    if network.width != tower.features:
-        raise UserError(
-            f"config.image_tower.features={tower.features}, and {tower.network} has {network.width}: set it to that"
-        )
+    check_features(tower, network.width, "image_tower")
     if config.data.crop != "centre":
         raise UserError(
             "the features of images are stored once, of the whole square: set config.data.crop='centre', or train an "
@@ -169,16 +167,11 @@ def open_captions(
         tokenize = open_tokenizer(config.clip.tokenizer, opened.folders, workdir, tower.vocabulary)
         return tokens_for(tokenize, tower.context), ""
     encoder = load_text_encoder(tower.network)
-    if encoder.width != tower.features:
-        raise UserError(
-            f"config.text_tower.features={tower.features}, and {tower.network} has {encoder.width}: set it to that"
-        )
+    check_features(tower, encoder.width, "text_tower")
     store = processes.run_on_process_zero_first(lambda: open_store(opened.folders, encoder, prompts))
 
     def captions_of(captions: Sequence[str]) -> np.ndarray:
-        text = store.lookup(list(captions), encoder.max_tokens)
-        mask = np.asarray(text.mask, np.float32)[..., None]
-        return np.sum(np.asarray(text.embeddings, np.float32) * mask, axis=1) / np.maximum(mask.sum(axis=1), 1.0)
+        return average_tokens(store.lookup(list(captions), encoder.max_tokens))
 
     return captions_of, encoder.name
 
