@@ -1,7 +1,10 @@
-"""CLIP (Radford et al. 2021, arXiv 2103.00020): its two towers, its tokenizer and its parameters.
+"""CLIP (Radford et al. 2021, arXiv 2103.00020): its towers, its tokenizer, and files of its parameters.
 
-    image -> vision tower -> embedding;   text -> ``tokenizer`` -> text tower -> embedding
+    image -> image tower -> embedding;   text -> ``tokenizer`` -> text tower -> embedding
 
-``clip``: the network in Flax; ``tokenizer``: byte-pair encoding; ``weights``: maps the tensors of published files to
-parameters. ``encoders.pretrained_clip`` loads a trained CLIP.
+``towers`` has the registries of towers: ``vision_transformer`` and ``resnet`` for images, ``text_transformer`` and
+``bag_of_words`` for captions. ``transformer`` is the part that both transformers share. ``description`` says in plain
+data what a CLIP is. ``folder`` reads a CLIP in our layout, open_clip's (``open_clip_folder``) or Hugging Face's
+(``hugging_face_folder``), and writes one in ours. ``openai_file`` derives the description of one of OpenAI's files, and
+``weights`` maps tensors to parameters and back. ``encoders.pretrained_clip`` loads a trained CLIP.
 """

@@ -9,8 +9,9 @@ tokenizers clean only white space, so they give other tokens for captions with c
 
 import gzip
 import html
+import string
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ftfy
@@ -32,6 +33,9 @@ VOCABULARY = KnownFile(
     sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
 )
 
+VOCABULARY_FLAG = "clip_vocabulary"
+"""The flag for the file of the vocabulary, in error messages."""
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
@@ -47,14 +51,47 @@ PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N
 
 def clean(caption: str) -> str:
     """Cleans a caption for tokenization: one line in lower case, with one space between words."""
+    return clean_spaces(caption).lower()
+
+
+def clean_spaces(caption: str) -> str:
+    """Cleans a caption to one line with one space between words."""
     # JSON may contain surrogates. This joins pairs, and replaces lone ones, which cannot be encoded.
     whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     # Unescaped twice, as OpenAI does: captions from the web are often escaped twice.
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split()).lower()
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split())
 
 
-def load_openai_vocabulary(path: Path) -> Tokenize:
+def clean_punctuation(caption: str) -> str:
+    """Cleans a caption to words in lower case, without the punctuation of ASCII."""
+    without = clean_spaces(caption).replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+    return " ".join(without.lower().split())
+
+
+CLEANERS: dict[str, Callable[[str], str]] = {
+    "lower": clean,
+    "whitespace": clean_spaces,
+    "canonicalize": clean_punctuation,
+}
+"""How captions are cleaned, under open_clip's names. OpenAI's CLIP has "lower"."""
+
+
+def load_openai_vocabulary(path: Path, cleaner: str = "lower") -> Tokenize:
     """Returns the tokenizer of ``bpe_simple_vocab_16e6.txt.gz``.
+
+    Args:
+        path: the file.
+        cleaner: how captions are cleaned first, a key of ``CLEANERS``.
+
+    Raises:
+        UserError: the file can't be read, or is not that vocabulary.
+    """
+    numbers, merges = read_openai_vocabulary(path)
+    return make_tokenizer(numbers, merges, path, cleaner)
+
+
+def read_openai_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Returns the id of each token, and the merges in order of priority.
 
     Raises:
         UserError: the file can't be read, or is not that vocabulary.
@@ -71,7 +108,7 @@ def load_openai_vocabulary(path: Path) -> Tokenize:
         raise UserError(f"{path} is not CLIP's vocabulary ({error}): download {VOCABULARY.url} again") from None
     letters = list_bytes()
     words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]
-    return make_tokenizer({word: number for number, word in enumerate(words)}, merges, path)
+    return {word: number for number, word in enumerate(words)}, merges
 
 
 def read_pair(line: str) -> tuple[str, str]:
@@ -95,15 +132,19 @@ def is_version(line: str) -> bool:
     return line.startswith("#version")
 
 
-def load_folder_tokenizer(folder: Path) -> Tokenize:
+def load_folder_tokenizer(folder: Path, cleaner: str = "lower") -> Tokenize:
     """Returns the tokenizer of a Hugging Face folder: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
+
+    Args:
+        folder: the folder.
+        cleaner: how captions are cleaned first, a key of ``CLEANERS``.
 
     Raises:
         UserError: the files are missing or damaged, or are of another model.
     """
     if (path := folder / "tokenizer.json").is_file():
         try:
-            return clean_before(load_tokenizer(path))
+            return clean_before(load_tokenizer(path), cleaner)
         except ValueError as error:
             raise UserError(f"{path} can't be read ({error}): download it again") from None
     path = folder / "merges.txt"
@@ -117,16 +158,19 @@ def load_folder_tokenizer(folder: Path) -> Tokenize:
     check_kinds(folder / "vocab.json", numbers, dict.fromkeys(numbers, TOKEN_ID))
     if not all(map(is_utf8, numbers)):
         raise UserError(f"{folder / 'vocab.json'} has a token that is not UTF-8: download it again")
-    return make_tokenizer(numbers, merges, folder / "vocab.json")
+    return make_tokenizer(numbers, merges, folder / "vocab.json", cleaner)
 
 
-def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path: Path) -> Tokenize:
+def make_tokenizer(
+    numbers: dict[str, Any], merges: list[tuple[str, str]], path: Path, cleaner: str = "lower"
+) -> Tokenize:
     """Returns the tokenizer of a vocabulary.
 
     Args:
         numbers: the id of each token.
         merges: pairs of tokens that are merged, in order of priority.
         path: the file, for error messages.
+        cleaner: how captions are cleaned first, a key of ``CLEANERS``.
 
     Raises:
         UserError: the vocabulary lacks the start token, the end token, or a token of the merges.
@@ -150,9 +194,10 @@ def make_tokenizer(numbers: dict[str, Any], merges: list[tuple[str, str]], path:
     def tokenize(captions: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(list(captions))]
 
-    return clean_before(tokenize)
+    return clean_before(tokenize, cleaner)
 
 
-def clean_before(tokenize: Tokenize) -> Tokenize:
-    """Wraps a tokenizer so that it cleans captions first."""
-    return lambda captions: tokenize([clean(caption) for caption in captions])
+def clean_before(tokenize: Tokenize, cleaner: str = "lower") -> Tokenize:
+    """Wraps a tokenizer so that it cleans captions first, as a key of ``CLEANERS`` says."""
+    clean_one = CLEANERS[cleaner]
+    return lambda captions: tokenize([clean_one(caption) for caption in captions])

@@ -1,28 +1,31 @@
-"""Maps tensors named as in Hugging Face's or OpenAI's files to the parameters and sizes of CLIP's towers.
+"""Maps the parameters of a CLIP to tensors named as in other projects' files, and back.
 
     {"visual.conv1.weight": …} or {"vision_model.embeddings.patch_embedding.weight": …}
-    -> {"image": parameters of ImageTower, "text": of TextTower, "logit_scale": its logarithm}
+    <-> {"image": parameters of the image tower, "text": of the text tower, "logit_scale": its logarithm}
 
-The published tensors have half precision, or were converted from it. The parameters are float32.
+open_clip has OpenAI's names. Some of its files have ``text.`` before the names of the text tower. Published tensors
+have half precision, or were converted from it. The parameters are float32.
 """
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from imagen_jax.clip.clip import ClipSizes, ImageTower, TextTower, TowerSizes
+from imagen_jax.clip.description import LOGIT_BIAS, LOGIT_SCALE, Description, shapes_of
 from imagen_jax.errors import UserError
-from imagen_jax.storage.paths import Path
-from imagen_jax.weights.json_settings import COUNT, check_kinds, read_settings
-from imagen_jax.weights.named_tensors import Shape, Turn, import_weights, parameter_shapes, turn_from_torch
+from imagen_jax.weights.named_tensors import Shape, import_weights, turn_from_torch, turn_to_torch
 
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
-LOGIT_SCALE = "logit_scale"
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+}
 
 HUGGING_FACE_NAMES = {
     "image/class_token": "vision_model.embeddings.class_embedding",
@@ -54,6 +57,14 @@ OPENAI_NAMES = {
     "image/last_norm": "visual.ln_post",
     "image/projection/kernel": "visual.proj",
     "image/layer": "visual.transformer.resblocks",
+    "image/stem_conv": "visual.conv",
+    "image/stem_norm": "visual.bn",
+    "image/stage": "visual.layer",
+    "image/pool/positions": "visual.attnpool.positional_embedding",
+    "image/pool/query": "visual.attnpool.q_proj",
+    "image/pool/key": "visual.attnpool.k_proj",
+    "image/pool/value": "visual.attnpool.v_proj",
+    "image/pool/output": "visual.attnpool.c_proj",
     "text/tokens": "token_embedding",
     "text/positions": "positional_embedding",
     "text/last_norm": "ln_final",
@@ -67,214 +78,159 @@ OPENAI_NAMES = {
     "perceptron_norm": "ln_2",
     "expand": "mlp.c_fc",
     "contract": "mlp.c_proj",
+    "conv_1": "conv1",
+    "conv_2": "conv2",
+    "conv_3": "conv3",
+    "norm_1": "bn1",
+    "norm_2": "bn2",
+    "norm_3": "bn3",
+    "skip": "downsample.0",
+    "skip_norm": "downsample.1",
 }
+BIASED_PROJECTION = {"text/projection/kernel": "text_projection.weight", "text/projection/bias": "text_projection.bias"}
 """Maps the modules and parameters of the towers to their names in files; see ``name_in_file``."""
 
-# These only repeat sizes: ``position_ids`` in files of transformers until 4.31, the others in OpenAI's files.
-UNUSED = {
-    "vision_model.embeddings.position_ids",
-    "text_model.embeddings.position_ids",
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-}
+TEXT_PREFIX = "text."
 
-HEAD_WIDTH = 64
-"""The width of a head in OpenAI's models. The shapes of the tensors do not contain the number of heads."""
-
-# The values for missing keys in config.json are those of ViT-B/32.
-IMAGE_DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "image_size": 224,
-    "patch_size": 32,
-}
-TEXT_DEFAULTS = {
-    "hidden_size": 512,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "intermediate_size": 2048,
-    "vocab_size": 49408,
-    "max_position_embeddings": 77,
-    "eos_token_id": 49407,
-}
-ARCHITECTURE = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_channels": 3}
-"""The values of settings of both towers that ``clip`` requires; it implements no other values."""
-
-WRONG_END = 2
-"""The ``eos_token_id`` that transformers wrote until 4.31. It means the last token of the vocabulary."""
+# These only repeat sizes, or count the batches of training: ``position_ids`` in files of transformers until 4.31, the
+# others in OpenAI's files.
+UNUSED = re.compile(
+    r"(vision_model|text_model)\.embeddings\.position_ids|input_resolution|context_length|vocab_size|"
+    r".*\.num_batches_tracked"
+)
 
 
-class Naming(NamedTuple):
+class Layout(NamedTuple):
     """The names and the axis order of CLIP's tensors in one kind of file.
 
     Attributes:
         names: maps modules and parameters to their names in the file; see ``name_in_file``.
-        turn: changes the axes of a tensor to those of the parameter, a ``named_tensors.Turn``.
+        same_axes: the paths of kernels that the file has in our order of axes, and not in PyTorch's.
+        joins: whether queries, keys and values are one tensor in the file.
         advice: what to do, in error messages about weights that do not fit.
     """
 
     names: Mapping[str, str]
-    turn: Turn
+    same_axes: frozenset[str]
+    joins: bool
     advice: str
 
+    def turn(self, path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
+        """Returns a tensor with the axes of the parameter, a ``named_tensors.Turn``."""
+        if shape == () and tensor.shape == (1,) and self.joins:
+            return tensor.reshape(())
+        return tensor if path in self.same_axes else turn_from_torch(path, tensor, shape)
 
-def import_clip_weights(tensors: Mapping[str, np.ndarray], sizes: ClipSizes) -> dict[str, Any]:
+    def turn_back(self, path: str, array: np.ndarray) -> np.ndarray:
+        """Inverts ``turn``."""
+        return array if path in self.same_axes or array.ndim == 0 else turn_to_torch(path, array)
+
+
+PROJECTIONS = frozenset({"image/projection/kernel", "text/projection/kernel"})
+HUGGING_FACE = Layout(HUGGING_FACE_NAMES, frozenset(), False, "use the config.json that came with them")
+OPENAI = Layout(OPENAI_NAMES, PROJECTIONS, True, "download one of OpenAI's files in full")
+
+
+def open_clip_layout(
+    description: Description, advice: str = "use the open_clip_config.json that came with them"
+) -> Layout:
+    """Returns the layout of open_clip's files, which depends on whether the text projection has a bias."""
+    if description.text.get("projection_bias"):
+        return Layout({**OPENAI_NAMES, **BIASED_PROJECTION}, PROJECTIONS - BIASED_PROJECTION.keys(), True, advice)
+    return OPENAI._replace(advice=advice)
+
+
+def import_parameters(tensors: Mapping[str, np.ndarray], description: Description, layout: Layout) -> dict[str, Any]:
     """Returns the parameters of both towers, ``{"image": …, "text": …, "logit_scale": …}``, float32.
 
     Args:
-        tensors: tensors under the names of Hugging Face, or of OpenAI after ``split_projections``.
-        sizes: the sizes of the network.
+        tensors: the tensors of a file, without a prefix of the text tower.
+        description: the CLIP in the file.
+        layout: the layout of the file.
 
     Raises:
-        UserError: a tensor is missing, left over or of the wrong shape. The message names it.
+        UserError: a tensor is missing, left over, of the wrong shape or not finite. The message names it.
     """
-    naming = OPENAI if is_openai(tensors) else HUGGING_FACE
-    side = sizes.resolution
-    shapes = {
-        **below("image", parameter_shapes(ImageTower(sizes).init, jnp.zeros((1, side, side, 3)))),
-        **below("text", parameter_shapes(TextTower(sizes).init, jnp.zeros((1, sizes.context), jnp.int32))),
-        LOGIT_SCALE: jax.ShapeDtypeStruct((), jnp.float32),
+    shapes = shapes_of(description)
+    split = dict(split_projections(tensors)) if layout.joins else tensors
+    sources = {path: name_in_file(path, layout.names) for path in shapes}
+    return import_weights(
+        "CLIP",
+        split,
+        shapes,
+        sources,
+        lambda name: UNUSED.fullmatch(name) is not None,
+        turn=layout.turn,
+        advice=layout.advice,
+    )
+
+
+def export_parameters(params: Mapping[str, Any], layout: Layout) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file with the parameters of both towers; the inverse of ``import_parameters``."""
+    arrays = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
+    tensors = {
+        name_in_file(path, layout.names): np.ascontiguousarray(layout.turn_back(path, array))
+        for path, array in arrays.items()
     }
-    sources = {path: name_in_file(path, naming.names) for path in shapes}
-    return import_weights("CLIP", tensors, shapes, sources, UNUSED.__contains__, turn=naming.turn, advice=naming.advice)
-
-
-def below(tower: str, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the shapes with the tower's name in front of each path."""
-    return {f"{tower}/{path}": shape for path, shape in shapes.items()}
+    # ``ascontiguousarray`` gives numbers an axis.
+    tensors |= {name: arrays[name] for name in (LOGIT_SCALE, LOGIT_BIAS) if name in arrays}
+    return join_projections(tensors) if layout.joins else tensors
 
 
 def name_in_file(path: str, names: Mapping[str, str]) -> str:
-    """Returns a parameter's tensor name: ``text/layer_3/expand/bias`` -> ``transformer.resblocks.3.mlp.c_fc.bias``."""
-    if path == LOGIT_SCALE or path in names:
+    """Returns a parameter's tensor name: ``text/layer_3/expand/bias`` -> ``transformer.resblocks.3.mlp.c_fc.bias``.
+
+    Raises:
+        UserError: the layout has no such parameter.
+    """
+    if path in (LOGIT_SCALE, LOGIT_BIAS) or path in names:
         return names.get(path, path)
     module, leaf = path.rsplit("/", 1)
     if module in names:
         return f"{names[module]}.{LEAVES[leaf]}"
-    tower, layer, module = module.split("/", 2)
-    return f"{names[f'{tower}/layer']}.{layer.removeprefix('layer_')}.{names[module]}.{LEAVES[leaf]}"
+    if layer := re.fullmatch(r"(\w+/layer)_(\d+)/(.+)", module):
+        parts = (layer[1], layer[2], layer[3])
+    elif stem := re.fullmatch(r"(image/stem_(?:conv|norm))_(\d)", module):
+        return f"{names[stem[1]]}{stem[2]}.{LEAVES[leaf]}"
+    elif block := re.fullmatch(r"(image/stage)_(\d)_block_(\d+)/(\w+)", module):
+        return f"{names[block[1]]}{block[2]}.{block[3]}.{names[block[4]]}.{LEAVES[leaf]}"
+    else:
+        raise UserError(f"the file's layout has no place for the parameter {path}: use the layout imagen_jax")
+    return f"{names[parts[0]]}.{parts[1]}.{names[parts[2]]}.{LEAVES[leaf]}"
 
 
-def turn_from_openai(path: str, tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Converts kernels like ``turn_from_torch``, except the projections, which OpenAI stores as (in, out)."""
-    return tensor if path.endswith("/projection/kernel") else turn_from_torch(path, tensor, shape)
-
-
-HUGGING_FACE = Naming(HUGGING_FACE_NAMES, turn_from_torch, "use the config.json that came with them")
-OPENAI = Naming(OPENAI_NAMES, turn_from_openai, "download one of OpenAI's files with a vision transformer in full")
-
-
-def is_openai(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether the names are OpenAI's, and not Hugging Face's."""
+def has_openai_names(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether the names are OpenAI's or open_clip's, and not Hugging Face's."""
     return not any(name.startswith(("vision_model.", "text_model.")) for name in tensors)
 
 
-def split_projections(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Splits OpenAI's joint tensors of queries, keys and values: ``….in_proj_bias`` to ``….in_proj.key.bias`` etc."""
-    split: dict[str, np.ndarray] = {}
-    for name, tensor in tensors.items():
+def remove_text_prefix(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Returns tensors with ``text.`` removed from the names of the text tower, if these have it."""
+    if not any(name.startswith(TEXT_PREFIX) for name in tensors):
+        return tensors
+    return {name.removeprefix(TEXT_PREFIX): tensors[name] for name in tensors}
+
+
+def split_projections(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Splits joint tensors of queries, keys and values: ``….in_proj_bias`` to ``….in_proj.key.bias`` etc."""
+    for name in tensors:
+        tensor = tensors[name]
         whole = re.fullmatch(r"(.*\.in_proj)_(weight|bias)", name)
         if whole and tensor.ndim and len(tensor) % 3 == 0:
-            parts = zip(("query", "key", "value"), np.split(tensor, 3), strict=True)
-            split |= {f"{whole[1]}.{part}.{whole[2]}": piece for part, piece in parts}
+            for part, piece in zip(("query", "key", "value"), np.split(tensor, 3), strict=True):
+                yield f"{whole[1]}.{part}.{whole[2]}", piece
         else:
-            split[name] = tensor
-    return split
+            yield name, tensor
 
 
-def derive_sizes(tensors: Mapping[str, np.ndarray], file: Path) -> ClipSizes:
-    """Derives the sizes of a CLIP from tensors with OpenAI's names.
-
-    Args:
-        tensors: the tensors of the file.
-        file: the file, for error messages.
-
-    Raises:
-        UserError: a required tensor is missing or has the wrong number of axes, or the file is of another kind of CLIP.
-    """
-    if "visual.layer1.0.conv1.weight" in tensors:
-        raise UserError(f"{file} is a CLIP with a ResNet, which has no patches: {OPENAI.advice}")
-
-    def shape_of(name: str, axes: int) -> tuple[int, ...]:
-        if name not in tensors or tensors[name].ndim != axes or 0 in tensors[name].shape:
-            found = f"of shape {tensors[name].shape}" if name in tensors else "missing"
-            raise UserError(f"{file} is not a CLIP file of OpenAI (the tensor {name} is {found}): {OPENAI.advice}")
-        return tensors[name].shape
-
-    def tower_below(prefix: str, width: int) -> TowerSizes:
-        begin = f"{prefix}resblocks."
-        layers = {name.removeprefix(begin).split(".")[0] for name in tensors if name.startswith(begin)}
-        hidden, _ = shape_of(f"{begin}0.mlp.c_fc.weight", 2)
-        if width % HEAD_WIDTH:
-            raise UserError(
-                f"{file} has attention of width {width}, which is not a multiple of {HEAD_WIDTH}: {OPENAI.advice}"
-            )
-        return TowerSizes(width, len(layers), width // HEAD_WIDTH, hidden)
-
-    image_width, _, patch, _ = shape_of("visual.conv1.weight", 4)
-    positions, _ = shape_of("visual.positional_embedding", 2)
-    context, _ = shape_of("positional_embedding", 2)
-    vocabulary, _ = shape_of("token_embedding.weight", 2)
-    text_width, embedding = shape_of("text_projection", 2)
-    image, text = tower_below("visual.transformer.", image_width), tower_below("transformer.", text_width)
-    return ClipSizes(
-        image, text, math.isqrt(positions - 1) * patch, patch, vocabulary, context, embedding, end=vocabulary - 1
-    )
-
-
-def read_sizes(path: Path) -> ClipSizes:
-    """Returns the sizes in the ``config.json`` of a Hugging Face folder.
-
-    Raises:
-        UserError: the file is missing or damaged, or describes another network.
-    """
-    settings = read_settings(path)
-    if settings.get("model_type") != "clip":
-        raise UserError(f"{path} is of the model {settings.get('model_type')!r}: give the folder of a CLIP")
-    image = read_tower(path, settings, "vision_config", IMAGE_DEFAULTS)
-    text = read_tower(path, settings, "text_config", TEXT_DEFAULTS)
-    check_kinds(path, settings, {"projection_dim": COUNT})
-    if image["image_size"] % image["patch_size"]:
-        raise UserError(f"{path} has patches that do not fill {image['image_size']} pixels: fix the file")
-    end = text["eos_token_id"]
-    return ClipSizes(
-        image=tower_sizes(image),
-        text=tower_sizes(text),
-        resolution=image["image_size"],
-        patch=image["patch_size"],
-        vocabulary=text["vocab_size"],
-        context=text["max_position_embeddings"],
-        embedding=settings.get("projection_dim", 512),
-        end=text["vocab_size"] - 1 if end == WRONG_END else end,
-    )
-
-
-def read_tower(path: Path, settings: Mapping[str, Any], key: str, defaults: Mapping[str, int]) -> dict[str, Any]:
-    """Returns the checked settings of one tower. In old files, values in ``{key}_dict`` override those in ``key``.
-
-    Raises:
-        UserError: a value has the wrong type, or requires an architecture that is not implemented.
-    """
-    for name in (key, f"{key}_dict"):
-        if not isinstance(settings.get(name) or {}, dict):
-            raise UserError(f"{path} has {name}={settings[name]!r}, which is not an object: download it again")
-    tower = {**defaults, **(settings.get(key) or {}), **(settings.get(f"{key}_dict") or {})}
-    check_kinds(f"{path} ({key})", tower, dict.fromkeys(defaults, COUNT))
-    for name, implemented in ARCHITECTURE.items():
-        if tower.get(name, implemented) != implemented:
-            raise UserError(
-                f"{path} has {name}={tower[name]!r}: use a CLIP with {name}={implemented!r}, as in OpenAI's"
-            )
-    if tower["hidden_size"] % tower["num_attention_heads"]:
-        raise UserError(f"{path} has heads that do not divide {key}.hidden_size={tower['hidden_size']}: fix the file")
-    return tower
-
-
-def tower_sizes(tower: Mapping[str, int]) -> TowerSizes:
-    """Selects the sizes from the settings of a tower."""
-    return TowerSizes(
-        tower["hidden_size"], tower["num_hidden_layers"], tower["num_attention_heads"], tower["intermediate_size"]
-    )
+def join_projections(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inverts ``split_projections``."""
+    joined = {}
+    for name, tensor in tensors.items():
+        part = re.fullmatch(r"(.*\.in_proj)\.(query|key|value)\.(weight|bias)", name)
+        if not part:
+            joined[name] = tensor
+        elif part[2] == "query":
+            pieces = [tensors[f"{part[1]}.{kind}.{part[3]}"] for kind in ("query", "key", "value")]
+            joined[f"{part[1]}_{part[3]}"] = np.concatenate(pieces)
+    return joined

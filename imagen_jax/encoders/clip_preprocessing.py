@@ -1,7 +1,11 @@
 """Prepares images for CLIP: resizes them with Pillow on the host, and normalises them on the device.
 
 uint8, any size -> shorter side to 224 pixels, bicubic -> middle 224×224, uint8 -> minus mean, divided by deviation
+
+The description of a CLIP says which of these it needs (``clip.description``).
 """
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,26 +13,37 @@ from jaxtyping import Array, UInt8
 from PIL import Image
 
 from imagen_jax.array_types import HostPixels, Images
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of red, green and blue in CLIP's training data, for values in [0, 1], from its code."""
+from imagen_jax.clip.description import INTERPOLATIONS, OPENAI_DEVIATION, OPENAI_MEAN
 
 
-def resize_and_crop(image: HostPixels, resolution: int) -> UInt8[np.ndarray, "resolution resolution 3"]:
-    """Resizes the shorter side of an image to ``resolution`` pixels and returns the middle square.
+def resize_and_crop(
+    image: HostPixels, resolution: int, interpolation: str = "bicubic", resize: str = "shortest"
+) -> UInt8[np.ndarray, "resolution resolution 3"]:
+    """Resizes an image to a square.
 
-    If an odd number of pixels must be cropped, the right or lower side loses one more.
+    Args:
+        image: the image.
+        resolution: the side of the square, in pixels.
+        interpolation: a key of ``description.INTERPOLATIONS``.
+        resize: "shortest" resizes the shorter side to ``resolution`` and crops the middle; if an odd number of pixels
+            must be cropped, the right or lower side loses one more. "squash" resizes both sides.
     """
     height, width = image.shape[:2]
     short = min(height, width)
     size = (resolution * width // short, resolution * height // short)
-    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    if resize == "squash":
+        size = (resolution, resolution)
+    method = Image.Resampling[INTERPOLATIONS[interpolation]]
+    resized = np.asarray(Image.fromarray(image).resize(size, method))
     top, left = ((side - resolution) // 2 for side in resized.shape[:2])
     return resized[top : top + resolution, left : left + resolution]
 
 
-def normalise(images: UInt8[Array, "batch height width 3"]) -> Images:
-    """Scales uint8 images to [0, 1] and normalises them with CLIP's mean and deviation."""
-    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (MEAN, DEVIATION))
-    return (images / 255.0 - mean) / deviation
+def normalise(
+    images: UInt8[Array, "batch height width 3"],
+    mean: Sequence[float] = OPENAI_MEAN,
+    deviation: Sequence[float] = OPENAI_DEVIATION,
+) -> Images:
+    """Scales uint8 images to [0, 1], subtracts the mean of each colour and divides by its deviation."""
+    centre, scale = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (mean, deviation))
+    return (images / 255.0 - centre) / scale

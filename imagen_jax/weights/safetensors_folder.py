@@ -115,6 +115,20 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         return len(self.locations)
 
 
+class SafetensorsFile(SafetensorsFolder):
+    """The tensors of one safetensors file of any name.
+
+    Raises:
+        UserError: the file is missing or damaged. The message names it.
+    """
+
+    def __init__(self, path: Path):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: copy the folder again")
+        self.folder = path.parent
+        self.locations = read_header(path)
+
+
 def find_files(folder: Path) -> list[Path]:
     """Returns the safetensors files of a folder: the single one, or the shards of its index.
 
