@@ -130,11 +130,11 @@ def describe_towers(image: nn.Module, text: nn.Module, **others: Any) -> Descrip
     Raises:
         UserError: the embeddings of the towers differ in size, or as in ``make_description``.
     """
-    described = [describe_tower(image), describe_tower(text)]
-    sizes = [one.pop("embedding") for one in described]
+    of_image, of_text = describe_tower(image), describe_tower(text)
+    sizes = of_image.pop("embedding"), of_text.pop("embedding")
     if sizes[0] != sizes[1]:
         raise UserError(f"the towers have embeddings of {sizes[0]} and {sizes[1]} numbers: make them equal")
-    return make_description(*described, sizes[0], **others)
+    return make_description(of_image, of_text, sizes[0], **others)
 
 
 def read_description(settings: Mapping[str, Any], where: object = "the description of a CLIP") -> Description:
@@ -159,15 +159,16 @@ def read_description(settings: Mapping[str, Any], where: object = "the descripti
     for name, choices in (("interpolation", INTERPOLATIONS), ("resize", RESIZES), ("clean", CLEANERS)):
         if name in values:
             lookup(dict(choices), values[name], f"{name} of {where}")
-    return Description(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    whole: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Description(**whole)
 
 
 def shapes_of(description: Description) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shape and dtype of each parameter of a CLIP by its path, such as ``image/layer_0/expand/bias``."""
     towers = {"image": description.make_image_tower(), "text": description.make_text_tower()}
-    shapes = {}
+    shapes: dict[str, jax.ShapeDtypeStruct] = {}
     for name, tower in towers.items():
-        own = parameter_shapes(tower.init, jnp.asarray(tower.example_input()))  # type: ignore[attr-defined]
+        own = parameter_shapes(tower.init, jnp.asarray(tower.example_input()))
         shapes |= {f"{name}/{path}": shape for path, shape in own.items()}
     scalars = [LOGIT_SCALE, LOGIT_BIAS] if description.logit_bias else [LOGIT_SCALE]
     return shapes | {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}

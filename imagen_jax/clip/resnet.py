@@ -85,7 +85,7 @@ class GroupNorm(nn.GroupNorm):
     epsilon: float = EPSILON
     dtype: Any = jnp.float32
 
-    def __call__(self, x: Any, mask: Any = None) -> Any:
+    def __call__(self, x: Any, *, mask: Any = None) -> Any:
         """Returns the normalised features."""
         return super().__call__(x, mask=mask).astype(x.dtype)
 

@@ -76,9 +76,9 @@ class Norm(nn.LayerNorm):
     use_fast_variance: bool = False
     dtype: Any = jnp.float32
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *, mask: Any = None) -> Any:
         """Returns the normalised states."""
-        return super().__call__(x).astype(x.dtype)
+        return super().__call__(x, mask=mask).astype(x.dtype)
 
 
 def dense(
@@ -159,7 +159,8 @@ def attend(
     """Returns scaled dot-product attention (Vaswani et al. 2017, equation 1), with the softmax in float32."""
     scores = jnp.matmul(query / query.shape[-1] ** 0.5, key.mT, preferred_element_type=jnp.float32)
     if causal:
-        seen = jnp.tri(*scores.shape[-2:], dtype=bool)
+        queries, keys = scores.shape[-2:]
+        seen = jnp.tri(queries, keys, dtype=bool)
         scores = jnp.where(seen[None, None], scores, SINK)
     return jax.nn.softmax(scores).astype(value.dtype) @ value
 
@@ -228,7 +229,11 @@ def run_scanned(owner: nn.Module, block: nn.Module, names: Sequence[str], x: Sta
     """
     params = [owner.variables["params"][name] for name in names]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-    x, _ = jax.lax.scan(lambda x, params: (block.apply({"params": params}, x), None), x, stacked)
+
+    def run_one(x: jax.Array, params: Any) -> tuple[Any, None]:
+        return block.apply({"params": params}, x), None
+
+    x, _ = jax.lax.scan(run_one, x, stacked)
     return x
 
 

@@ -19,6 +19,6 @@ A new text encoder needs its own module and weights, and one line in ``encoder.T
 
 The image encoders: ``feature_network`` is the interface. ``feature_networks`` selects a network by name and extracts
 features in batches. ``inception``, ``inception_weights`` and ``resizing`` implement FID's network.
-``pretrained_clip`` and ``clip_preprocessing`` implement CLIP. The weights of ``efficientnet_lite0`` are in a Python
-package.
+``pretrained_clip``, ``published_clips`` and ``clip_preprocessing`` implement CLIP. The weights of
+``efficientnet_lite0`` are in a Python package.
 """

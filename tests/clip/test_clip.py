@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from imagen_jax.encoders import pretrained_clip
-from imagen_jax.encoders.pretrained_clip import SIZES, load_clip, published_file
+from imagen_jax.encoders.pretrained_clip import load_clip
+from imagen_jax.encoders.published_clips import SHA256, SIZES, published_file
 from imagen_jax.errors import UserError
 from tests.reference.clip_folders import (
     CONFIG,
@@ -92,7 +93,7 @@ def test_what_stands_behind_the_end_changes_nothing(clip):
 def test_the_file_of_openai_is_the_same_network(script, tmp_path, clip, images):
     path = write_clip_file(tmp_path, script=script)
     other = load_clip(str(path), model="")
-    assert other.sizes == clip.sizes
+    assert other.description == clip.description
     np.testing.assert_allclose(embed_images(other, images), embed_images(clip, images), rtol=0, atol=1e-5)
     np.testing.assert_allclose(other.encode_texts(CAPTIONS), clip.encode_texts(CAPTIONS), rtol=0, atol=1e-5)
     assert other.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() != clip.sha256
@@ -136,6 +137,7 @@ def test_its_names_and_checksum(clip, folder):
         ("ViT-B/16", "clip_vit_b16", "ViT-B-16.pt", "5806e77c"),
         ("ViT-L/14", "clip_vit_l14", "ViT-L-14.pt", "b8cca3fd"),
         ("ViT-L/14@336px", "clip_vit_l14_336px", "ViT-L-14-336px.pt", "3035c92b"),
+        ("RN50x4", "clip_rn50x4", "RN50x4.pt", "7e526bd1"),
     ],
 )
 def test_openais_files(model, name, file, begin):
@@ -153,12 +155,10 @@ def test_a_file_in_the_weights_folder_is_found(tmp_path, monkeypatch, file, clip
     monkeypatch.setenv("IMAGEN_JAX_WEIGHTS", str(tmp_path))
     vocabulary = write_vocabulary(tmp_path)
     (tmp_path / "ViT-B-32.pt").write_bytes(file.read_bytes())
-    for name, path in (("SHA256", tmp_path / "ViT-B-32.pt"), ("VOCABULARY", vocabulary)):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        present = getattr(pretrained_clip, name)
-        changed = {**present, "ViT-B/32": digest} if name == "SHA256" else present._replace(sha256=digest)
-        monkeypatch.setattr(pretrained_clip, name, changed)
-    monkeypatch.setitem(SIZES, "ViT-B/32", clip.sizes)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "ViT-B-32.pt", vocabulary)]
+    monkeypatch.setitem(SHA256, "ViT-B/32", digests[0])
+    monkeypatch.setattr(pretrained_clip, "VOCABULARY", pretrained_clip.VOCABULARY._replace(sha256=digests[1]))
+    monkeypatch.setitem(SIZES, "ViT-B/32", clip.description)
     assert load_clip(model="ViT-B/32").name == "clip_vit_b32"
 
 
@@ -185,7 +185,7 @@ def test_a_missing_vocabulary_gives_its_checksum_and_the_flag(tmp_path, monkeypa
 def test_another_model_than_the_named_one_is_refused(folder, monkeypatch, clip):
     with pytest.raises(UserError, match=r"--clip_weights=.* ViT-L/14"):
         load_clip(str(folder))
-    monkeypatch.setitem(SIZES, "ViT-B/16", clip.sizes)
+    monkeypatch.setitem(SIZES, "ViT-B/16", clip.description)
     with pytest.raises(UserError, match=r"--clip_weights=.* ViT-B/16.* ViT-L/14"):
         load_clip(str(folder))
     with pytest.raises(UserError, match=r"'ViT-L-14'.*'ViT-L/14'"):
@@ -227,7 +227,7 @@ def test_a_tensor_left_over_or_of_another_shape_is_named(tmp_path, tensors):
     with pytest.raises(UserError, match=r"text_model\.extra"):
         load_clip(str(tmp_path / "one"), model="")
     old = {**tensors, "vision_model.embeddings.position_ids": np.arange(17)[None]}
-    assert load_clip(str(write_clip_folder(tmp_path / "old", old)), model="").sizes.resolution == 32
+    assert load_clip(str(write_clip_folder(tmp_path / "old", old)), model="").description.image["resolution"] == 32
     write_clip_folder(tmp_path / "two", {**tensors, "logit_scale": np.zeros(2, np.float32)})
     with pytest.raises(UserError, match=r"logit_scale.* \(2,\)"):
         load_clip(str(tmp_path / "two"), model="")
@@ -236,7 +236,7 @@ def test_a_tensor_left_over_or_of_another_shape_is_named(tmp_path, tensors):
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        ({"visual.layer1.0.conv1.weight": np.zeros((1, 1, 1, 1), "<f4")}, "ResNet"),
+        ({"visual.layer1.0.conv1.weight": np.zeros((1, 1, 1, 1), "<f4")}, r"visual\.attnpool\.positional_embedding"),
         ({"visual.conv1.weight": np.zeros((3, 3), "<f4")}, r"visual\.conv1\.weight .*\(3, 3\)"),
         ({"visual.conv1.weight": np.zeros((96, 3, 8, 8), "<f4")}, r"\b96\b.*\b64\b"),
         ({"visual.positional_embedding": np.zeros((16, 128), "<f4")}, r"positional_embedding .*\(16, 128\)"),
@@ -264,7 +264,7 @@ def changed_config(changes: dict) -> dict:
     ("change", "facts"),
     [
         ({"model_type": "siglip"}, "'siglip'"),
-        ({"vision_config/hidden_act": "gelu"}, "hidden_act='gelu'.*hidden_act='quick_gelu'"),
+        ({"vision_config/hidden_act": "relu"}, "hidden_act='relu'.*hidden_act='quick_gelu'"),
         ({"text_config/layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06.*layer_norm_eps=1e-05"),
         ({"vision_config/patch_size": 7}, r"patches .*\b32 pixels"),
         ({"vision_config/num_attention_heads": 3}, r"heads .*vision_config\.hidden_size=128"),
@@ -285,7 +285,7 @@ def test_old_settings_are_understood(tmp_path, clip):
     config = changed_config({"text_config/eos_token_id": 2, "vision_config/hidden_size": 64})
     config["vision_config_dict"] = {"hidden_size": 128}
     config["text_config_dict"] = None
-    assert load_clip(str(write_clip_folder(tmp_path, config=config)), model="").sizes == clip.sizes
+    assert load_clip(str(write_clip_folder(tmp_path, config=config)), model="").description == clip.description
 
 
 def test_shards_have_one_checksum(tmp_path, tensors, clip):

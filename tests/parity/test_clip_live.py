@@ -18,7 +18,8 @@ import pytest
 from imagen_jax.clip.tokenizer import MERGES, VOCABULARY, list_bytes, load_folder_tokenizer, load_openai_vocabulary
 from imagen_jax.data.tokenizer import truncate_token_ids
 from imagen_jax.encoders.clip_preprocessing import normalise, resize_and_crop
-from imagen_jax.encoders.pretrained_clip import SIZES, load_clip
+from imagen_jax.encoders.pretrained_clip import load_clip
+from imagen_jax.encoders.published_clips import SIZES
 from imagen_jax.storage.paths import checksum_of
 from tests.reference.clip_folders import to_openai
 
@@ -154,7 +155,7 @@ def test_a_folder_of_transformers_is_the_same_network(name, tmp_path):
     model.save_pretrained(tmp_path)
     write_any_tokenizer(tmp_path)
     clip = load_clip(str(tmp_path), model="")
-    images, ids = make_inputs(clip.sizes.resolution, 49407)
+    images, ids = make_inputs(clip.description.image["resolution"], 49407)
     for found, expected in zip(embed(clip, images, ids), embed_with(model, images, ids), strict=True):
         assert_close(found, expected)
     assert clip.logit_scale == pytest.approx(np.exp(model.logit_scale.item()))
@@ -166,7 +167,7 @@ def test_vit_b32_of_full_size_is_the_same_network(tmp_path):
     model.save_pretrained(tmp_path)
     write_any_tokenizer(tmp_path)
     clip = load_clip(str(tmp_path), "ViT-B/32")
-    assert clip.sizes == SIZES["ViT-B/32"] and clip.name == "clip_vit_b32"
+    assert clip.description == SIZES["ViT-B/32"] and clip.name == "clip_vit_b32"
     images, ids = make_inputs(224, 49407, batch=2)
     for found, expected in zip(embed(clip, images, ids), embed_with(model, images, ids), strict=True):
         assert_close(found, expected)

@@ -103,7 +103,7 @@ def make_tensors(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def to_openai(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_openai(tensors: dict[str, np.ndarray], dtype: type = np.float16) -> dict[str, np.ndarray]:
     """The same tensors as OpenAI's file has them: queries, keys and values in one, projections the other way round."""
     renamed = {
         "visual.proj": tensors["visual_projection.weight"].T,
@@ -120,7 +120,7 @@ def to_openai(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             renamed[f"{before}attn.in_proj_{leaf}"] = np.concatenate(joined)
         elif "self_attn" not in new:
             renamed[new] = tensors[name]
-    half = {name: tensor.astype(np.float16, order="C") for name, tensor in renamed.items()}
+    half = {name: tensor.astype(dtype, order="C") for name, tensor in renamed.items()}
     counts = {"input_resolution": 32, "context_length": 12, "vocab_size": END + 1}
     return half | {name: np.asarray(count, np.int64) for name, count in counts.items()}
 
@@ -156,3 +156,109 @@ def write_clip_file(folder: Path, tensors: dict[str, np.ndarray] | None = None, 
     """Writes OpenAI's file, by default TorchScript, and the vocabulary beside it."""
     write_vocabulary(folder)
     return write_tensors(folder / "small.pt", to_openai(make_tensors()) if tensors is None else tensors, script)
+
+
+MEAN, DEVIATION = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+"""A preparation that no published CLIP has."""
+
+
+def make_open_clip_config(**changes: dict) -> dict:
+    """``open_clip_config.json`` of the same CLIP, with changes of its sections."""
+    vision = {
+        "image_size": IMAGE["image_size"],
+        "layers": IMAGE["num_hidden_layers"],
+        "width": IMAGE["hidden_size"],
+        "head_width": IMAGE["hidden_size"] // IMAGE["num_attention_heads"],
+        "mlp_ratio": IMAGE["intermediate_size"] / IMAGE["hidden_size"],
+        "patch_size": IMAGE["patch_size"],
+    }
+    text = {
+        "context_length": TEXT["max_position_embeddings"],
+        "vocab_size": TEXT["vocab_size"],
+        "width": TEXT["hidden_size"],
+        "heads": TEXT["num_attention_heads"],
+        "layers": TEXT["num_hidden_layers"],
+        "mlp_ratio": TEXT["intermediate_size"] / TEXT["hidden_size"],
+    }
+    model = {"embed_dim": EMBEDDING, "quick_gelu": True}
+    sections = {"vision_cfg": vision, "text_cfg": text}
+    model |= {name: section | changes.get(name, {}) for name, section in sections.items()}
+    preparation = {"mean": MEAN, "std": DEVIATION, "interpolation": "bicubic", "resize_mode": "shortest"}
+    return {
+        "model_cfg": model | changes.get("model_cfg", {}),
+        "preprocess_cfg": preparation | changes.get("preprocess_cfg", {}),
+    }
+
+
+def to_open_clip(tensors: dict[str, np.ndarray], prefix: str = "") -> dict[str, np.ndarray]:
+    """The same tensors as open_clip has them, with a prefix of the text tower's."""
+    openai = to_openai(tensors, np.float32)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        openai.pop(name)
+    of_text = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
+    return {f"{prefix}{name}" if name.startswith(of_text) else name: tensor for name, tensor in openai.items()}
+
+
+def write_open_clip_folder(
+    folder: Path, tensors: dict[str, np.ndarray] | None = None, config: dict | None = None, pickle: bool = False
+) -> Path:
+    """Writes a folder of open_clip, with safetensors or a state dict."""
+    write_tokenizer(folder)
+    content = make_open_clip_config() if config is None else config
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    tensors = to_open_clip(make_tensors()) if tensors is None else tensors
+    if pickle:
+        write_tensors(folder / "open_clip_pytorch_model.bin", tensors, script=False)
+    else:
+        save_file(tensors, folder / "open_clip_model.safetensors")
+    return folder
+
+
+RESNET = {"layers": (1, 2, 1, 1), "width": 8, "resolution": 64}
+
+
+def make_resnet(seed: int = 0) -> dict[str, np.ndarray]:
+    """Tensors of a small residual network under OpenAI's names, so large that each of them matters."""
+    generator = np.random.default_rng(seed)
+    tensors: dict[str, np.ndarray] = {}
+
+    def normal(*shape: int, mean: float = 0.0) -> np.ndarray:
+        scale = 0.2 if len(shape) == 1 else np.prod(shape[1:]) ** -0.5
+        return (mean + scale * generator.normal(size=shape)).astype(np.float16).astype(np.float32)
+
+    def norm(name: str, channels: int) -> None:
+        tensors.update({f"{name}.weight": normal(channels, mean=1.0), f"{name}.bias": normal(channels)})
+        tensors[f"{name}.running_mean"] = normal(channels)
+        tensors[f"{name}.running_var"] = np.maximum(normal(channels, mean=1.0), np.float32(0.25))
+        tensors[f"{name}.num_batches_tracked"] = np.asarray(7, np.int64)
+
+    width = RESNET["width"]
+    for index, (inputs, outputs) in enumerate(((3, width // 2), (width // 2, width // 2), (width // 2, width)), 1):
+        tensors[f"visual.conv{index}.weight"] = normal(outputs, inputs, 3, 3)
+        norm(f"visual.bn{index}", outputs)
+    inputs = width
+    for stage, blocks in enumerate(RESNET["layers"]):
+        inside = width * 2**stage
+        for index in range(blocks):
+            name = f"visual.layer{stage + 1}.{index}"
+            for number, shape in enumerate(
+                ((inside, inputs, 1, 1), (inside, inside, 3, 3), (4 * inside, inside, 1, 1))
+            ):
+                tensors[f"{name}.conv{number + 1}.weight"] = normal(*shape)
+                norm(f"{name}.bn{number + 1}", shape[0])
+            if index == 0:
+                tensors[f"{name}.downsample.0.weight"] = normal(4 * inside, inputs, 1, 1)
+                norm(f"{name}.downsample.1", 4 * inside)
+            inputs = 4 * inside
+    tensors["visual.attnpool.positional_embedding"] = normal((RESNET["resolution"] // 32) ** 2 + 1, inputs)
+    for name, outputs in (("q", inputs), ("k", inputs), ("v", inputs), ("c", EMBEDDING)):
+        tensors[f"visual.attnpool.{name}_proj.weight"] = normal(outputs, inputs)
+        tensors[f"visual.attnpool.{name}_proj.bias"] = normal(outputs)
+    return tensors
+
+
+def make_resnet_clip() -> dict[str, np.ndarray]:
+    """OpenAI's names: the small residual network, and the text tower of ``make_tensors``."""
+    text = {name: tensor for name, tensor in to_openai(make_tensors()).items() if not name.startswith("visual.")}
+    resnet = make_resnet()
+    return text | {name: tensor if tensor.ndim == 0 else tensor.astype(np.float16) for name, tensor in resnet.items()}

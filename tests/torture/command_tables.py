@@ -239,7 +239,7 @@ EMBED_CAPTIONS = Command(
 IMPORT_WEIGHTS = Command(
     6,
     (
-        values("format", "imagen_jax", "imagen_jax", "deepfloyd_if", "imagen"),
+        values("format", "imagen_jax", "imagen_jax", "deepfloyd_if", "clip", "imagen"),
         values("source", "exported", "exported", "base"),
         values("out", "out", "out", "base"),
     ),
@@ -247,13 +247,17 @@ IMPORT_WEIGHTS = Command(
         values("text_encoder", "nowhere"),
         values("dtype", "float32", "bfloat16", "float16"),
         values("text_dtype", "float32", "float16"),
+        values("clip_vocabulary", "nowhere"),
     ),
     results=("out/checkpoints",),
 )
 EXPORT_WEIGHTS = Command(
     5,
     (values("workdir", "base", "base", "exported", "nowhere"), values("out", "out", "out", "exported", "base")),
-    (values("format", "imagen_jax", "imagen_jax", "deepfloyd_if"), values("dtype", "float32", "bfloat16", "float16")),
+    (
+        values("format", "imagen_jax", "imagen_jax", "deepfloyd_if", "open_clip"),
+        values("dtype", "float32", "bfloat16", "float16"),
+    ),
     results=("out/model.safetensors",),
 )
 COUNT = Command(

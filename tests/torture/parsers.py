@@ -16,8 +16,8 @@ from safetensors.numpy import save
 
 from imagen_jax.cascade.edits import decode_mask
 from imagen_jax.cascade.image_files import encode_picture, read_png_metadata
+from imagen_jax.clip.hugging_face_folder import read_config as read_clip_config
 from imagen_jax.clip.tokenizer import list_bytes, load_folder_tokenizer, load_openai_vocabulary
-from imagen_jax.clip.weights import read_sizes
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels, encode_png
 from imagen_jax.data.preparation.image_files import ImageRules, check_image
@@ -248,7 +248,7 @@ def metrics(folder: Path) -> Parser:
 
 
 def clip_config(folder: Path) -> Parser:
-    return Parser(of_json([CONFIG]), reading(folder / "config.json", read_sizes))
+    return Parser(of_json([CONFIG]), reading(folder / "config.json", read_clip_config))
 
 
 def clip_vocabulary(folder: Path) -> Parser:
