@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from imagen_jax.clip.description import Description, read_description, shapes_of
+from imagen_jax.clip.feature_head import FROZEN
 from imagen_jax.clip.hugging_face_folder import read_config
 from imagen_jax.clip.open_clip_folder import CONFIG as OPEN_CLIP_CONFIG
 from imagen_jax.clip.open_clip_folder import PICKLE, read_open_clip_config
@@ -43,6 +44,9 @@ from imagen_jax.weights.torch_file import read_torch_file
 
 CONFIG = "clip_config.json"
 WEIGHTS = "clip.safetensors"
+
+TRAINED = "clip"
+"""Folder of the weights in the workdir of a CLIP's training."""
 
 TOKENIZER_FILES = (VOCABULARY.name, "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 """The files of tokenizers, which are copied with the weights."""
@@ -73,12 +77,14 @@ def read_clip_folder(folder: Path, vocabulary: str = "") -> ClipFiles:
     """Reads a folder in any of the three layouts.
 
     Args:
-        folder: the folder.
+        folder: the folder, or the workdir of a CLIP's training.
         vocabulary: OpenAI's vocabulary, for a folder without a tokenizer; "" for the one in its usual folder.
 
     Raises:
         UserError: a file is missing or damaged, or is of another model.
     """
+    if (folder / TRAINED / CONFIG).is_file():
+        return read_own_folder(folder / TRAINED)
     if (folder / CONFIG).is_file():
         return read_own_folder(folder)
     if (folder / OPEN_CLIP_CONFIG).is_file():
@@ -161,6 +167,8 @@ def load_tokenizer_of(folder: Path, description: Description) -> Tokenize:
     Raises:
         UserError: its files are missing or damaged.
     """
+    if description.text["name"] == FROZEN:
+        return refuse_tokens
     if (folder / VOCABULARY.name).is_file():
         return load_openai_vocabulary(folder / VOCABULARY.name, description.clean)
     tokenize = load_folder_tokenizer(folder, description.clean)
@@ -168,6 +176,15 @@ def load_tokenizer_of(folder: Path, description: Description) -> Tokenize:
         return tokenize
     stripped = find_token_id(folder / "tokenizer.json", description.stripped_token)
     return lambda captions: [[PADDING_ID if one == stripped else one for one in ids] for ids in tokenize(captions)]
+
+
+def refuse_tokens(captions: Sequence[str]) -> list[list[int]]:
+    """Stands for the tokenizer of a text tower that takes features.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("the text tower of this CLIP takes features of a frozen encoder, and no tokens: use another CLIP")
 
 
 def find_token_id(path: Path, token: str) -> int:

@@ -81,7 +81,9 @@ class Pair:
         """Returns the logical axis names of each parameter (``sharding.axes``); None for a vector, which has none."""
         return axes_of(jax.eval_shape(self.labelled_params, jax.random.key(0)))
 
-    def embed_images(self, params: Params, images: Views, key: RandomKey | None = None) -> Float[Array, "batch embedding"]:
+    def embed_images(
+        self, params: Params, images: Views, key: RandomKey | None = None
+    ) -> Float[Array, "batch embedding"]:
         """Returns the embeddings of images. With a key the tower trains, with dropout if it has any."""
         return embed(self.image, params["image"], images, key)
 

@@ -5,8 +5,8 @@
 An image tower maps normalised images ``(batch, resolution, resolution, 3)`` to embeddings, and a text tower token ids
 ``(batch, context)``. Both are called with ``train``, and ``example_input`` returns an input of batch size 1 for
 ``init``. Both have a field ``embedding``. An image tower also has ``resolution``, and a text tower ``vocabulary``,
-``context`` and ``end``. To add a tower, write such a module with fields of the types in ``KINDS``, and add it to one of
-the dicts.
+``context`` and ``end``. ``frozen_features`` has none of these: it takes features of a frozen network. To add a tower,
+write such a module with fields of the types in ``KINDS``, and add it to one of the dicts.
 """
 
 import dataclasses
@@ -16,15 +16,24 @@ from typing import Any
 import flax.linen as nn
 
 from imagen_jax.clip.bag_of_words import BagOfWords
+from imagen_jax.clip.feature_head import FeatureHead
 from imagen_jax.clip.resnet import ResNet
 from imagen_jax.clip.text_transformer import TextTransformer
 from imagen_jax.clip.vision_transformer import VisionTransformer
 from imagen_jax.errors import UserError, check_names, lookup
 from imagen_jax.weights.json_settings import COUNTS, FLAG, TEXT, Kind
 
-IMAGE_TOWERS: dict[str, type[nn.Module]] = {"vision_transformer": VisionTransformer, "resnet": ResNet}
+IMAGE_TOWERS: dict[str, type[nn.Module]] = {
+    "vision_transformer": VisionTransformer,
+    "resnet": ResNet,
+    "frozen_features": FeatureHead,
+}
 
-TEXT_TOWERS: dict[str, type[nn.Module]] = {"transformer": TextTransformer, "bag_of_words": BagOfWords}
+TEXT_TOWERS: dict[str, type[nn.Module]] = {
+    "transformer": TextTransformer,
+    "bag_of_words": BagOfWords,
+    "frozen_features": FeatureHead,
+}
 
 NOT_FIELDS = {"parent", "name"}
 """Fields of every Linen module, which describe no tower."""

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from imagen_jax.array_types import TokenIds
 from imagen_jax.clip.description import Description
+from imagen_jax.clip.feature_head import FROZEN
 from imagen_jax.clip.folder import ClipFiles, read_clip_folder
 from imagen_jax.clip.openai_file import derive_description
 from imagen_jax.clip.tokenizer import VOCABULARY, VOCABULARY_FLAG, load_openai_vocabulary
@@ -28,6 +29,7 @@ from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_id
 from imagen_jax.encoders.batched_encoder import round_up_to_bucket
 from imagen_jax.encoders.clip_preprocessing import normalise, resize_and_crop
 from imagen_jax.encoders.feature_network import FeatureNetwork, Features
+from imagen_jax.encoders.frozen_features import head_on_captions, head_on_images
 from imagen_jax.encoders.published_clips import SIZES, find_published, published_file
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import to_path
@@ -53,6 +55,7 @@ class Clip:
         tokenize: maps captions to token ids, neither truncated nor padded.
         embed: maps the parameters of the text tower and token ids to embeddings; compiled.
         parameters: ``{"image": …, "text": …, "logit_scale": …}``, float32, on the host.
+        embed_features: maps captions to embeddings, if the text tower takes features of a frozen encoder; else None.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Clip:
     tokenize: Tokenize
     embed: Callable[[Any, TokenIds], Embeddings]
     parameters: Any
+    embed_features: Callable[[Sequence[str]], np.ndarray] | None = None
 
     @property
     def text_weights(self) -> Any:
@@ -175,6 +179,8 @@ def check_tokenizer(files: ClipFiles) -> None:
         UserError: it does not.
     """
     text = files.description.text
+    if text["name"] == FROZEN:
+        return
     (ids,) = files.tokenize([""])
     known = bool(ids) and max(ids) < text["vocabulary"]
     if text.get("pool", "end") != "end" and known:
@@ -197,33 +203,39 @@ def build(files: ClipFiles, model: str) -> Clip:
     """
     description, parameters = files.description, files.parameters
     model = model or name_towers(description)
-    name = "clip_" + model.lower().replace("/", "").replace("-", "_").replace("@", "_")
+    name = "clip_" + model.lower().replace("/", "").replace("-", "_").replace("@", "_").replace(" ", "_")
     title = f"CLIP {model}"
-    resize, interpolation = description.resize, description.interpolation
-    prepare = partial(
-        resize_and_crop,
-        resolution=description.image["resolution"],
-        interpolation=interpolation,
-        resize=resize,
-    )
     image = FeatureNetwork(
         name=name,
         title=title,
         width=description.embedding,
-        resize="clip" if (resize, interpolation) == ("shortest", "bicubic") else f"clip_{resize}_{interpolation}",
         sha256=files.sha256,
-        extract=partial(extract, description.make_image_tower(), description.mean, description.deviation),
-        weights=parameters["image"],
-        prepare=prepare,
+        **(head_on_images if description.image["name"] == FROZEN else image_tower)(description, parameters["image"]),
     )
-    embed = jax.jit(partial(embed_ids, description.make_text_tower()))
+    text_tower: Any = description.make_text_tower()
+    embed = jax.jit(partial(embed_ids, text_tower))
+    of_captions = head_on_captions(text_tower, parameters["text"]) if description.text["name"] == FROZEN else None
     scale = float(np.exp(parameters["logit_scale"]))
-    return Clip(name, title, files.sha256, image, scale, description, files.tokenize, embed, parameters)
+    return Clip(name, title, files.sha256, image, scale, description, files.tokenize, embed, parameters, of_captions)
+
+
+def image_tower(description: Description, params: Any) -> dict[str, Any]:
+    """Returns the fields of the feature network of an image tower that takes pixels."""
+    resize, interpolation = description.resize, description.interpolation
+    resolution = description.image["resolution"]
+    return {
+        "resize": "clip" if (resize, interpolation) == ("shortest", "bicubic") else f"clip_{resize}_{interpolation}",
+        "extract": partial(extract, description.make_image_tower(), description.mean, description.deviation),
+        "weights": params,
+        "prepare": partial(resize_and_crop, resolution=resolution, interpolation=interpolation, resize=resize),
+    }
 
 
 def name_towers(description: Description) -> str:
     """Returns a name for towers that OpenAI did not publish, such as "768x12-32"."""
     image = description.image
+    if image["name"] == FROZEN:
+        return f"on {image['network']}"
     layers = image["layers"] if isinstance(image["layers"], int) else "-".join(map(str, image["layers"]))
     return f"{image['width']}x{layers}" + (f"-{image['patch']}" if "patch" in image else "")
 
