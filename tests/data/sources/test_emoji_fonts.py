@@ -113,7 +113,7 @@ def test_bitmaps_are_squares_on_white_and_area_means(tiny, resolution):
         np.minimum(edges[1:, None], np.arange(1, 137)) - np.maximum(edges[:-1, None], np.arange(136)), 0, 1
     )
     shares *= resolution / 136
-    expected = np.einsum("yh,xw,hwc->yxc", shares, shares, white) * 255
+    expected = np.einsum("yh,hxc->yxc", shares, np.einsum("xw,hwc->hxc", shares, white)) * 255
     np.testing.assert_allclose(apple.render(resolution), expected, atol=0.51)
 
 
