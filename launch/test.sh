@@ -6,7 +6,7 @@
 #     bash launch/test.sh --thorough           also the tests that kill, damage, fuzz or wait for minutes
 #     bash launch/test.sh --with-references    also compares with torch, transformers and diffusers, and compiles for TPUs
 #                                             with libtpu; all of them are installed into .venv,
-#                                             and on Debian, as root, the stamps of Tux Paint and Chromium;
+#                                             and on Debian, as root, the stamps of Tux Paint, Noto's emoji and Chromium;
 #                                             with Python 3.11 if there is one: if .venv has another, .venv-references
 #                                             takes its place
 set -euo pipefail
@@ -30,9 +30,9 @@ choose_references_python() {
     [[ -z $PYTHON || ! -x $python ]] || is_wanted_python || use_environment .venv-references
 }
 
-# Real images for the data sources, 200 MB, and a browser for the pages, 400 MB. Without them their tests are skipped.
+# Real images for the data sources, 210 MB, and a browser for the pages, 400 MB. Without them their tests are skipped.
 install_debian_packages() {
-    local packages=(tuxpaint-stamps-default chromium chromium-driver)
+    local packages=(tuxpaint-stamps-default fonts-noto-color-emoji chromium chromium-driver)
     if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]] || dpkg -s "${packages[@]}" >/dev/null 2>&1; then
         return
     fi

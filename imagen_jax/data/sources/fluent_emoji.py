@@ -6,13 +6,16 @@ no licence file.
 
 The package also contains flags of countries and regions. They are flat and wave as Noto's do, and Fluent Emoji itself
 has none. So they have neither this style nor, perhaps, this licence, and are left out.
+
+Most names have the wrong skin tone: medium-light and medium are exchanged for 288 of 304 emoji, and one emoji has all
+five in another order. ``correct_tones`` returns the right code points.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from imagen_jax.data.sources.emoji_keys import read_code_points
+from imagen_jax.data.sources.emoji_keys import SKIN_TONES, read_code_points
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, files_in, read_files, to_path
 
@@ -38,6 +41,23 @@ SUFFIXES = (".webp", ".png")
 
 FILE = re.compile("[0-9a-f]+(-[0-9a-f]+)*")
 """Name of an image, without suffix. Three flags of regions have other names."""
+
+EXCHANGED = {0x1F3FC: 0x1F3FD, 0x1F3FD: 0x1F3FC}
+"""The skin tone that most images show, by the skin tone in their names."""
+
+RIGHTLY_NAMED = """
+    1f468-200d-1f4bb 1f469-200d-1f4bb 1f9d1-200d-1f4bb 1f46b 1f46c 1f46d 1f9d1-200d-1f91d-200d-1f9d1 1f48f 1f491
+    1f468-200d-2764-200d-1f468 1f469-200d-2764-200d-1f468 1f469-200d-2764-200d-1f469
+    1f468-200d-2764-200d-1f48b-200d-1f468 1f469-200d-2764-200d-1f48b-200d-1f468 1f469-200d-2764-200d-1f48b-200d-1f469
+"""
+"""Emoji whose images show the skin tones in their names: technologists and most couples."""
+
+TONES: dict[tuple[int, ...], dict[int, int]] = {
+    **{read_code_points(name): {} for name in RIGHTLY_NAMED.split()},
+    # The person mountain biking.
+    (0x1F6B5,): {0x1F3FB: 0x1F3FF, 0x1F3FC: 0x1F3FD, 0x1F3FD: 0x1F3FE, 0x1F3FE: 0x1F3FC, 0x1F3FF: 0x1F3FB},
+}
+"""The skin tone that an image shows, by the skin tone in its name, for emoji without ``EXCHANGED`` ones."""
 
 FLAG = re.compile("1f1(e[6-9a-f]|f[0-9a-f])")
 """Start of the name of a flag of a country: one of the letters that spell it."""
@@ -80,8 +100,16 @@ def read_images(fluent: str | Path = "") -> dict[tuple[int, ...], tuple[Path, st
     for file, content in contents.items():
         if FILE.fullmatch(file.stem) and not FLAG.match(file.stem):
             # Sixteen emoji have two files, such as 0033-fe0f-20e3 and 33-fe0f-20e3: the first is taken.
-            images.setdefault(read_code_points(file.stem), (file, hashlib.sha256(content).hexdigest()))
+            code_points = correct_tones(read_code_points(file.stem))
+            images.setdefault(code_points, (file, hashlib.sha256(content).hexdigest()))
     return images
+
+
+def correct_tones(code_points: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the code points of the emoji that an image shows, by the code points of the image's name."""
+    plain = tuple(point for point in code_points if point not in SKIN_TONES)
+    tones = TONES.get(plain, EXCHANGED)
+    return tuple(tones.get(point, point) for point in code_points)
 
 
 def check_images(contents: Mapping[str, bytes]) -> None:

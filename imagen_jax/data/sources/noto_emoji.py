@@ -6,6 +6,7 @@ and the glyph that replaces them. ``fontTools`` reads all of these tables.
 """
 
 import hashlib
+import importlib
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def read_font(path: Path) -> BitmapFont:
         UserError: the file is damaged, or is a font without bitmaps; or ``fontTools`` is not installed.
     """
     try:
-        from fontTools.ttLib import TTFont
+        ttlib = importlib.import_module("fontTools.ttLib")
     except ModuleNotFoundError as error:
         raise UserError("the emoji of Noto need the package fonttools: run `pip install fonttools`") from error
     content = path.read_bytes()
@@ -102,7 +103,7 @@ def read_font(path: Path) -> BitmapFont:
         tried = ", ".join(RELEASES.values())
         logging.warning("%s is not a release that was tried (%s): the number of its emoji may differ", path, tried)
     try:
-        font = TTFont(io.BytesIO(content), lazy=True, ignoreDecompileErrors=False)
+        font = ttlib.TTFont(io.BytesIO(content), lazy=True, ignoreDecompileErrors=False)
         if "CBDT" not in font:
             raise UserError(f"{path} is a font without bitmaps (table CBDT): {INSTALL}")
         return BitmapFont(read_bitmaps(font), font.getBestCmap() or {}, read_ligatures(font))

@@ -1,16 +1,13 @@
-"""The reader of bitmap fonts, on a small font and, where it is installed, on Noto Color Emoji."""
+"""The reader of bitmap fonts, on a small font."""
 
 import io
-from itertools import islice
 
-import emoji
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont
 
 from imagen_jax.data.sources import noto_emoji
 from imagen_jax.data.sources.noto_emoji import find_font, join_ligatures, read_font
-from imagen_jax.data.sources.openmoji import read_names
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import to_path
 from tests.data.sources.tiny_emoji_fonts import PPEM, bitmap_of, write_bitmap_font
@@ -102,37 +99,3 @@ def test_another_release_is_read_with_a_warning(tiny, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         read_font(tiny)
     assert str(tiny) in caplog.text
-
-
-@pytest.fixture(scope="module")
-def installed():
-    try:
-        return find_font()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-def draw_with_harfbuzz(font, text):
-    """The text on white, as Pillow draws it with HarfBuzz and FreeType."""
-    canvas = Image.new("RGB", (136, 160), "white")
-    ImageDraw.Draw(canvas).text((0, 0), text, font=font, embedded_color=True)
-    return np.asarray(canvas)
-
-
-@pytest.mark.skipif(not features.check("raqm"), reason="Pillow was built without Raqm, which joins sequences")
-@pytest.mark.parametrize(("start", "step"), [(0, 40), pytest.param(1, 2, marks=pytest.mark.thorough)])
-def test_bitmaps_are_those_that_harfbuzz_and_freetype_draw(installed, start, step):
-    font, drawer = read_font(installed), ImageFont.truetype(str(installed), PPEM, layout_engine=ImageFont.Layout.RAQM)
-    texts = {tuple(ord(one) for one in text if one != "️"): text for text in emoji.EMOJI_DATA}
-    compared = 0
-    for code_points in islice(read_names(emoji), start, None, step):
-        png = font.find(code_points)
-        drawn = draw_with_harfbuzz(drawer, texts[code_points])
-        if png is not None:
-            layer = Image.open(io.BytesIO(png)).convert("RGBA")
-            ours = Image.new("RGB", (136, 160), "white")
-            ours.paste(layer, (0, 0), layer)
-            # FreeType composites with another rounding.
-            assert np.abs(np.asarray(ours).astype(int) - drawn).max() <= 1, texts[code_points]
-            compared += 1
-    assert compared > 60
