@@ -3,6 +3,8 @@
 features of an image or a caption, computed once -> dropout -> linear layer (or one hidden layer) -> embedding
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,8 @@ from jaxtyping import Array, Float
 from imagen_jax.sharding.axes import gathering, with_logical_axes
 
 KERNEL = ("channels", "hidden")
-LECUN_NORMAL = nn.initializers.lecun_normal()
+# Flax's types do not say that initializers can be hashed.
+LECUN_NORMAL: Any = nn.initializers.lecun_normal()
 
 FROZEN = "frozen_features"
 """Name of this tower."""

@@ -121,7 +121,7 @@ def limit_scale(params: Params, max_scale: float) -> Params:
 
 def example_input(tower: nn.Module) -> jax.Array:
     """Returns an input of batch size 1 that a tower takes."""
-    return jnp.asarray(tower.example_input())  # type: ignore[attr-defined]
+    return jnp.asarray(tower.example_input())
 
 
 def make_pair(image: Mapping[str, Any], text: Mapping[str, Any], embedding: int, loss: str = "softmax") -> Pair:

@@ -80,8 +80,8 @@ def build_pair(config: ClipExperiment) -> Pair:
     Raises:
         UserError: a name or a field is unknown.
     """
-    towers = ({"name": tower.name, **tower.fields} for tower in (config.image_tower, config.text_tower))
-    return make_pair(*towers, embedding=config.clip.embedding, loss=config.clip.loss)
+    image, text = ({"name": tower.name, **tower.fields} for tower in (config.image_tower, config.text_tower))
+    return make_pair(image, text, config.clip.embedding, config.clip.loss)
 
 
 def check_training(training: ClipTrainingConfig, mesh: MeshConfig) -> None:

@@ -156,7 +156,7 @@ def class_prompts(config: ClipExperiment) -> ClassPrompts | None:
     """
     if not config.clip.classes:
         return None
-    described = lookup(DESCRIPTIONS, config.clip.classes, "clip.classes")
+    described = lookup(dict(DESCRIPTIONS), config.clip.classes, "clip.classes")
     templates = lookup(TEMPLATES, config.clip.templates, "clip.templates")
     return make_prompts({name: one.words for name, one in described.items()}, templates)
 

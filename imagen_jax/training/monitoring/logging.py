@@ -119,7 +119,8 @@ def make_logging(
         steps, input_seconds = clock.steps - before_steps, waited - before_input
         seconds = max(clock.step_seconds - before_seconds + input_seconds, 1e-9)
         before_steps, before_seconds, before_input = clock.steps, clock.step_seconds, waited
-        scalars = {name: value for name, value in info.metrics.items() if name != AUX} | named_numbers(info.metrics)
+        scalars = {name: value for name, value in info.metrics.items() if name != AUX}
+        scalars |= named_numbers(info.metrics)
         metrics = {name: float(value) for name, value in jax.device_get(scalars).items()}
         rate = steps * batch_size / seconds
         writer.write(
