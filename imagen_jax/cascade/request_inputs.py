@@ -15,11 +15,11 @@ from imagen_jax.cascade.loading import TrainedStage
 from imagen_jax.cascade.plans import NULL_CAPTIONS
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import Stage
-from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, with_absent_vectors
+from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, with_vectors
 from imagen_jax.cascade.stage_sampler import starting_noise
 from imagen_jax.data.pixels import with_channels
 from imagen_jax.diffusion.conditions import Conditions, mix_texts, null
-from imagen_jax.encoders.encoder import TextEncoder
+from imagen_jax.encoders.encoder import TextEncoder, vectors_reader
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Known, interpolate
 from imagen_jax.sampling.sampler import fold_into_each
@@ -60,6 +60,8 @@ class RequestInputs:
         keys = fold_into_each(keys_of_requests(requests, seed), number)
         prompts = [edit.prompt_of(request.prompt, number) for request in requests]
         text = self.encode(stage, prompts)
+        vectors_of = vectors_reader(self._encoder)
+        told = with_vectors(stage, Conditions(text=text), len(requests), vectors_of)
         if text is None and any(request.to_prompt is not None for request in requests):
             raise UserError("--to_prompt has no effect on a stage without text, which is told a class: leave it out")
         if text is not None and any(request.to_prompt is not None for request in requests):
@@ -67,6 +69,8 @@ class RequestInputs:
                 stage, [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
             )
             assert second is not None
+            to_told = with_vectors(stage, Conditions(text=second), len(requests), vectors_of)
+            told = mix_vectors(told, to_told, shares)
             text = mix_texts(text, second, shares)
         start = None
         if any(request.to_seed is not None for request in requests):
@@ -79,8 +83,7 @@ class RequestInputs:
             image = with_channels(image, channels)
         if known is not None:
             known = with_channels(known[0], channels), known[1][..., :channels]
-        conditions = Conditions(text=text, label=labels_of(stage, prompts))
-        conditions = with_absent_vectors(stage, conditions, len(requests))
+        conditions = told._replace(text=text, label=labels_of(stage, prompts))
         inputs = make_inputs(
             conditions, keys, self._unwanted(trained, stage, conditions, negative_prompt, len(requests))
         )
@@ -109,8 +112,18 @@ class RequestInputs:
         if caption is None:
             return None
         # All examples share this caption. It is encoded once, because encoding may cost more than sampling.
-        text = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self.encode(stage, [caption]))
-        return null(conditions)._replace(text=text)
+        told = with_vectors(stage, Conditions(text=self.encode(stage, [caption])), 1, vectors_reader(self._encoder))
+        told = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), told)
+        return null(conditions)._replace(text=told.text, text_vector=told.text_vector)
+
+
+def mix_vectors(one: Conditions, other: Conditions, shares: jax.Array) -> Conditions:
+    """Returns the first conditions with the vectors of captions between both: 0 is the first, 1 the second."""
+    if one.text_vector is None or other.text_vector is None:
+        return one
+    weights = shares[:, None]
+    mixed = (1 - weights) * one.text_vector.values + weights * other.text_vector.values
+    return one._replace(text_vector=one.text_vector._replace(values=mixed))
 
 
 def keys_of_requests(requests: Sequence[ImageRequest], seed: int, to: bool = False) -> Keys:

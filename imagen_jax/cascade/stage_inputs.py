@@ -4,18 +4,19 @@ captions, classes, small images, a seed -> Conditions, their nulls, a key for ea
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.array_types import Keys, LowResolution, Samples, SmallImages
+from imagen_jax.array_types import Keys, LowResolution, Samples, SmallImages, Text
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.data.classes import NO_CLASS
 from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, null
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
+from imagen_jax.encoders.encoder import vectors_reader
 from imagen_jax.errors import lookup
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.edits import Known
@@ -84,17 +85,32 @@ def inputs_of_captions(
         text = jax.tree.map(jnp.asarray, padded)
     is_told = stage.text_length > 0 or stage.classes is not None
     keys = keys_of_prompts(seed, captions, [0] * len(captions) if is_told else range(len(captions)))
-    conditions = with_absent_vectors(stage, Conditions(text=text, label=labels_of(stage, captions)), len(captions))
+    conditions = Conditions(text=text, label=labels_of(stage, captions))
+    conditions = with_vectors(stage, conditions, len(captions), vectors_reader(store))
     return make_inputs(conditions, keys).with_low_resolution(small)
 
 
-def with_absent_vectors(stage: Stage, conditions: Conditions, count: int) -> Conditions:
-    """Returns the conditions with the vectors that a stage is told, absent for all of ``count`` examples."""
+def with_vectors(
+    stage: Stage, conditions: Conditions, count: int, vectors_of: Callable[[Text], Any] | None
+) -> Conditions:
+    """Returns the conditions with the vectors that a stage is told.
+
+    Those of captions come from the text encoder, if it gives any; others are absent.
+
+    Args:
+        stage: the stage.
+        conditions: the conditions, with their text.
+        count: number of examples.
+        vectors_of: the ``vectors_of`` of the text encoder; None if it has none.
+    """
 
     def absent(width: int) -> Vectors | None:
         return Vectors(jnp.zeros((count, width)), jnp.zeros(count, bool)) if width else None
 
-    return conditions._replace(text_vector=absent(stage.text_vector), image_vector=absent(stage.image_vector))
+    of_text, of_image = absent(stage.text_vector), absent(stage.image_vector)
+    if of_text is not None and vectors_of is not None and conditions.text is not None:
+        of_text = Vectors(jnp.asarray(vectors_of(conditions.text)), jnp.ones(count, bool))
+    return conditions._replace(text_vector=of_text, image_vector=of_image)
 
 
 def labels_of(stage: Stage, prompts: Sequence[str]) -> Labels | None:

@@ -8,6 +8,7 @@ The way of a caption through the files, one per step::
     t5_files.py            reads T5 downloads, in the layouts of Hugging Face and of T5X
     minilm.py              finds and checks the files of the pretrained MiniLM, and builds its encoder
     pretrained_t5.py       does the same for a T5 v1.1 of any size
+    clip_text.py           makes an encoder of the text tower of a CLIP
     batched_encoder.py     any tokenizer, network and weights -> an encoder with few compilations
     encoder.py             the interface TextEncoder, and the choice of an encoder by name
     embedding_bucket.py    one file of unpadded embeddings, mapped into memory
@@ -19,6 +20,7 @@ A new text encoder needs its own module and weights, and one line in ``encoder.T
 
 The image encoders: ``feature_network`` is the interface. ``feature_networks`` selects a network by name and extracts
 features in batches. ``inception``, ``inception_weights`` and ``resizing`` implement FID's network.
-``pretrained_clip``, ``published_clips`` and ``clip_preprocessing`` implement CLIP. The weights of
+``pretrained_clip``, ``published_clips`` and ``clip_preprocessing`` implement CLIP, and ``frozen_features`` one whose
+towers are heads on other networks. ``image_embeddings`` stores features of all images of a data set. The weights of
 ``efficientnet_lite0`` are in a Python package.
 """

@@ -26,7 +26,7 @@ from absl import logging
 from imagen_jax.array_types import Text
 from imagen_jax.encoders.embedding_bucket import Found, hash_caption, write_bucket
 from imagen_jax.encoders.embedding_layer import STORE, Layer, bucket_of, open_layer, open_layers
-from imagen_jax.encoders.encoder import TextEncoder
+from imagen_jax.encoders.encoder import TextEncoder, vectors_reader
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.progress import tqdm
 from imagen_jax.storage.json_text import parse_json, read_json
@@ -89,6 +89,11 @@ class ComputedEmbeddings:
     encoder: TextEncoder
 
     @property
+    def vectors_of(self) -> Callable[[Text], Any] | None:
+        """The ``vectors_of`` of the encoder; None if it has none."""
+        return vectors_reader(self.encoder)
+
+    @property
     def name(self) -> str:
         """The encoder's name, followed by ", computed"."""
         return f"{self.encoder.name}, computed"
@@ -111,12 +116,14 @@ class EmbeddingStore:
         width: the size of each token's embedding.
         layers: the sets of captions, in the order in which they are searched.
         lengths_warned_of: the lengths for which a warning about truncated captions was logged.
+        vectors_of: the ``vectors_of`` of the encoder; None if it has none.
     """
 
     encoder_name: str
     width: int
     layers: tuple[Layer, ...]
     lengths_warned_of: set[int] = field(default_factory=set, repr=False)
+    vectors_of: Callable[[Text], Any] | None = None
 
     @classmethod
     def build_or_open(
@@ -157,7 +164,7 @@ class EmbeddingStore:
         if missing:
             made = build_layer(parent, lambda: missing, encoder)
             used[made.folder] = made
-        return cls(encoder.name, encoder.width, tuple(used.values()))
+        return cls(encoder.name, encoder.width, tuple(used.values()), vectors_of=vectors_reader(encoder))
 
     @property
     def name(self) -> str:

@@ -2,9 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from jaxtyping import Float
 
 from imagen_jax.array_types import Text
+from imagen_jax.encoders.clip_text import load_clip_text
 from imagen_jax.encoders.minilm import load_minilm
 from imagen_jax.encoders.pretrained_t5 import load_t5
 from imagen_jax.errors import UserError, lookup, nearest_name
@@ -34,7 +38,28 @@ class TextEncoder(Protocol):
         ...
 
 
-TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"minilm": load_minilm, "t5": load_t5}
+@runtime_checkable
+class VectorEncoder(TextEncoder, Protocol):
+    """A text encoder that also gives one vector for each caption.
+
+    Attributes:
+        vector_width: number of channels of a vector.
+    """
+
+    @property
+    def vector_width(self) -> int: ...
+
+    def vectors_of(self, text: Text) -> Float[jax.Array, "batch channels"]:
+        """Returns the vectors of encoded captions, with channels near a deviation of 1."""
+        ...
+
+
+def vectors_reader(source: object) -> Callable[[Text], Any] | None:
+    """Returns the ``vectors_of`` of an encoder, or of a store of embeddings that one made; None if it has none."""
+    return getattr(source, "vectors_of", None)
+
+
+TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"clip": load_clip_text, "minilm": load_minilm, "t5": load_t5}
 
 
 def load_text_encoder(name: str, **options) -> TextEncoder:

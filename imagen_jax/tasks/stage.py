@@ -47,7 +47,8 @@ def stage_task(
     stage = build_stage(config) if stage is None else stage
     task = make_stage_task(config, stage, make_losses)
     transform = make_transform(config.data, config.stage.crop, stage)
-    check_vectors(stage, vectors or {})
+    # Only a CLIP gives vectors of captions. It is not loaded yet.
+    check_vectors(stage, vectors or {}, of_captions=config.stage.text and config.text.encoder == "clip")
 
     def open_data(workdir: Path, batch: Batch) -> TaskData:
         remembered = processes.run_on_process_zero_first(partial(recall_prompts, config, workdir))

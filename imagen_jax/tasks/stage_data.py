@@ -25,6 +25,7 @@ from imagen_jax.data.transforms import Transform, make_example, make_super_resol
 from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
+from imagen_jax.encoders.encoder import VectorEncoder, vectors_reader
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
@@ -73,6 +74,8 @@ def open_stage_data(config: Experiment, transform: Transform) -> StageData:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text) if config.stage.text else None
+        if isinstance(encoder, VectorEncoder) and config.stage.text_vector:
+            check_vector_encoder(encoder, config.text.length, config.stage.text_vector)
         opened = open_configured(data)
         # make_batches checks it too, but only after all captions are embedded.
         images = opened.load("train")
@@ -116,15 +119,43 @@ def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transfor
     return transform
 
 
-def check_vectors(stage: Stage, vectors: Mapping[str, VectorsOf]) -> None:
+def check_vector_encoder(encoder: VectorEncoder, length: int, width: int) -> None:
+    """Checks that a text encoder gives the vectors that a stage is told.
+
+    Args:
+        encoder: the encoder.
+        length: number of tokens that the stage keeps of a caption.
+        width: ``stage.text_vector``.
+
+    Raises:
+        UserError: its vectors have another width, or a caption may lose its last token, of which the vector is made.
+    """
+    if encoder.vector_width != width:
+        raise UserError(
+            f"the text encoder gives vectors of {encoder.vector_width}, and config.stage.text_vector={width}: set it "
+            f"to {encoder.vector_width}"
+        )
+    if length < encoder.max_tokens:
+        raise UserError(
+            f"config.text.length={length} would cut the end of captions of up to {encoder.max_tokens} tokens, of which "
+            f"their vector is made: set --config.text.options.max_tokens={length}"
+        )
+
+
+def check_vectors(stage: Stage, vectors: Mapping[str, VectorsOf], of_captions: bool = False) -> None:
     """Checks that there is a function for each vector that the network is told, and for no other.
+
+    Args:
+        stage: the stage.
+        vectors: the functions.
+        of_captions: whether the text encoder gives the vectors of captions.
 
     Raises:
         UserError: one lacks the other; names both sides.
     """
     for name in ("text_vector", "image_vector"):
         width = getattr(stage, name)
-        if width and name not in vectors:
+        if width and name not in vectors and not (of_captions and name == "text_vector"):
             raise UserError(
                 f"config.stage.{name}={width} tells the network a vector of each example, and the data have none: give "
                 f"a function of the examples, as in train(…, vectors={{{name!r}: my_function}})"
@@ -151,8 +182,8 @@ def make_feed(
     Raises:
         UserError: as ``check_vectors``; and the function that is made, if a vector has another width.
     """
-    vectors = vectors or {}
-    check_vectors(stage, vectors)
+    vectors, of_captions = vectors or {}, vectors_reader(store)
+    check_vectors(stage, vectors, of_captions is not None)
     placement, told = batch.clean.sharding, batch.conditions
 
     def text_of(examples: Mapping[str, Any]) -> Text | None:
@@ -164,7 +195,10 @@ def make_feed(
 
     def vector_of(examples: Mapping[str, Any], name: str) -> Vectors | None:
         if name not in vectors:
-            return None
+            if name != "text_vector" or not stage.text_vector or store is None or of_captions is None:
+                return None
+            values = of_captions(store.lookup(list(examples["caption"]), stage.text_length))
+            return Vectors(*to_devices((np.asarray(values, np.float32), np.ones(len(values), bool)), placement))
         values, width = np.asarray(vectors[name](examples), np.float32), getattr(stage, name)
         wanted = (len(examples["image"]), width)
         if values.shape != wanted:
