@@ -45,11 +45,11 @@ def frozen() -> ConfigDict:
         {"name": "frozen_features", "network": "efficientnet_lite0", "features": 1280, "hidden": 0, "dropout": 0.5}
     )
     config.text_tower = ConfigDict(
-        {"name": "frozen_features", "network": "minilm", "features": 384, "hidden": 0, "dropout": 0.0}
+        {"name": "frozen_features", "network": "minilm", "features": 384, "hidden": 0, "dropout": 0.2}
     )
     config.training.update(
         {
-            "steps": 300,
+            "steps": 200,
             "batch_size": 512,
             "ema_decay": 0.98,
             "log_every": 20,
@@ -58,7 +58,7 @@ def frozen() -> ConfigDict:
             "evaluate_every": 50,
         }
     )
-    config.optimizer.update({"learning_rate": 1e-3, "warm_up_steps": 20, "decay_steps": 300})
+    config.optimizer.update({"learning_rate": 1e-3, "warm_up_steps": 20, "decay_steps": 200})
     return config
 
 
