@@ -33,11 +33,12 @@ from imagen_jax.evaluation.protocols.classification import (
 )
 from imagen_jax.evaluation.protocols.image_labels import (
     LABELLERS,
-    ClassWords,
+    Wordings,
     check_labels,
     choose_labeller,
     list_labels,
-    load_words,
+    load_wordings,
+    make_wordings,
 )
 from imagen_jax.evaluation.protocols.references import open_prepared
 from imagen_jax.evaluation.reports.classification_page import PAGE, REPORT, write_classification
@@ -121,16 +122,16 @@ def main() -> None:
     if not (IMAGE.value or clip_flags.DATA.value):
         raise UserError("there is nothing to classify: give images as --data=FOLDER, or one as --image=FILE")
     clip_flags.check_clip()
-    words = read_words()
+    wordings = read_wordings()
     templates = choose_templates(TEMPLATES_FLAG.value, TEMPLATE.value)
-    prompts = make_prompts(words, templates)
+    prompts = make_prompts(wordings.richest, templates)
     if out is not None:
         make_folder(out)
     if IMAGE.value:
         image = read_image(image_path.expanduser())
         classify_image(clip_flags.load_flagged_clip(), image, prompts, out)
         return
-    request = read_request(words, templates)
+    request = read_request(wordings, templates)
     clip = clip_flags.load_flagged_clip()
     found = run_classification(clip, clip.logit_scale, request)
     print("\n".join(describe_lines(found)))
@@ -139,29 +140,29 @@ def main() -> None:
         print(f"the report is {out / REPORT}, the page {out / PAGE}")
 
 
-def read_words() -> ClassWords:
-    """Returns the words of the classes that the flags name.
+def read_wordings() -> Wordings:
+    """Returns the classes that the flags name, in words.
 
     Raises:
         UserError: there are none, or the file can't be used.
     """
     if CLASSES_FLAG.value:
-        return load_words(CLASSES_FLAG.value)
+        return load_wordings(CLASSES_FLAG.value)
     if not CLASS.value:
         raise UserError("--classes is missing: give a file of classes, or each as in --class='a cat'")
     repeated = next((one for number, one in enumerate(CLASS.value) if one in CLASS.value[:number]), None)
     if repeated is not None:
         raise UserError(f"--class={repeated} is given twice: leave one out")
-    return {name: (name,) for name in CLASS.value}
+    return make_wordings(CLASS.value)
 
 
-def read_request(words: ClassWords, templates: Sequence[str]) -> ClassifyRequest:
+def read_request(wordings: Wordings, templates: Sequence[str]) -> ClassifyRequest:
     """Opens the splits of ``--data`` and finds the classes of their images.
 
     Raises:
         UserError: the data set can't be used, or a class has no image in one of the splits.
     """
-    names = tuple(words)
+    names = wordings.names
     labeller = choose_labeller(LABELS.value, CLASSES_FLAG.value, names)
     folder = clip_flags.find_data_set()
 
@@ -174,7 +175,7 @@ def read_request(words: ClassWords, templates: Sequence[str]) -> ClassifyRequest
     tested = open_labelled(clip_flags.SPLIT.value, "choose another --split, or hold out more images")
     probes = PROBE.value and clip_flags.SPLIT.value != "train"
     return ClassifyRequest(
-        words=words,
+        wordings=wordings,
         templates=templates,
         templates_name=OWN if TEMPLATE.value else TEMPLATES_FLAG.value,
         tested=tested,

@@ -1,8 +1,8 @@
-"""Prompts for zero-shot classification: templates, and words for the classes of known data sets.
+"""Prompts for zero-shot classification: the words of each class in templates.
 
     class "Food & Drink" -> words "food", "drink" … × templates "a drawing of {}" … -> prompts of the class
 
-All templates and words here were fixed before anything was measured with them.
+All templates here were fixed before anything was measured with them, as were the words in ``data.class_words``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,21 +127,6 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "openai_80": OPENAI_80,
 }
 """Sets of templates, by the values of ``--templates``."""
-
-CLASS_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "openmoji_groups": {
-        "Smileys & Emotion": ("face", "smiling face", "sad face", "heart", "emotion"),
-        "People & Body": ("person", "man", "woman", "hand", "family"),
-        "Animals & Nature": ("animal", "bird", "insect", "plant", "flower"),
-        "Food & Drink": ("food", "drink", "fruit", "vegetable", "meal"),
-        "Travel & Places": ("vehicle", "building", "place", "weather", "clock"),
-        "Activities": ("sport", "game", "ball", "medal", "celebration"),
-        "Objects": ("tool", "clothing", "musical instrument", "household item", "office item"),
-        "Symbols": ("symbol", "sign", "arrow", "button", "zodiac sign"),
-        "Flags": ("flag", "flag of a country", "flag of an island", "banner", "pennant"),
-    },
-}
-"""Words of each class, for keys of ``data.classes.CLASSES``. They follow the names of Unicode's subgroups."""
 
 
 class ClassPrompts(NamedTuple):

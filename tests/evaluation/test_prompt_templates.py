@@ -2,15 +2,12 @@
 
 import pytest
 
-from imagen_jax.data.classes import CLASSES
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.prompt_templates import (
-    CLASS_WORDS,
     EMOJI,
     OPENAI_7,
     OPENAI_80,
     TEMPLATES,
-    check_words,
     choose_templates,
     fill_template,
     make_prompts,
@@ -23,14 +20,6 @@ def test_each_set_has_distinct_templates_with_one_place():
     }  # fmt: skip
     assert all(template.count("{}") == 1 for templates in TEMPLATES.values() for template in templates)
     assert set(OPENAI_7) < set(OPENAI_80)
-
-
-def test_known_classes_have_distinct_words():
-    for name, words in CLASS_WORDS.items():
-        assert tuple(words) == CLASSES[name].names
-        check_words(words)
-        every = [word for own in words.values() for word in own]
-        assert len(set(every)) == len(every)
 
 
 def test_a_template_is_filled_everywhere_and_other_braces_stay():

@@ -26,9 +26,14 @@ STRENGTHS = tuple(10.0**exponent for exponent in np.arange(1.0, -6.1, -0.5))
 HELD_OUT = 0.2
 """Share of the training images, by groups, that chooses λ."""
 
+PATIENCE = 2
+"""Number of weaker λ in a row with a higher log-loss after which still weaker ones, which fit slowly, are not tried."""
+
 MAX_STEPS = 500
-TOLERANCE = 1e-5
-"""A fit converges if no entry of the gradient is larger, or if the loss no longer falls."""
+TOLERANCE = 1e-4
+"""A fit converges if no entry of the gradient is larger, or if the loss falls by less than ``MIN_FALL`` of itself."""
+
+MIN_FALL = 1e-8
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def choose_strength(
 ) -> float:
     """Returns the λ of ``STRENGTHS`` whose fit to the images has the lowest log-loss on the held-out ones.
 
+    It tries them from the strongest on, and stops when ``PATIENCE`` of them in a row are worse than the best.
+
     Args:
         x: centred and scaled features of the images of the fit.
         labels: their classes.
@@ -156,6 +163,8 @@ def choose_strength(
         fit = fit_probe(x, labels, classes, strength, fit)
         logs = log_softmax(held_out @ fit.weights.T + fit.biases, axis=1)
         losses.append(-float(np.mean(logs[np.arange(len(held_out_labels)), held_out_labels])))
+        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            break
     return STRENGTHS[int(np.argmin(losses))]
 
 
@@ -190,7 +199,7 @@ def fit_probe(
     first = np.zeros((classes, width + 1))
     if start is not None:
         first = np.concatenate([start.weights, start.biases[:, None]], axis=1)
-    options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "gtol": TOLERANCE, "ftol": 1e-12}
+    options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "gtol": TOLERANCE, "ftol": MIN_FALL}
     found = minimize(loss_and_gradient, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     parameters = found.x.reshape(classes, width + 1)
     return Fit(parameters[:, :-1], parameters[:, -1], bool(found.success))

@@ -4,7 +4,7 @@ class words × templates -> texts -> classifier      images -> embeddings -> acc
 training images, labels -> embeddings -> linear probe ----^
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -17,15 +17,13 @@ from imagen_jax.evaluation.metrics.linear_probe import LinearProbe, train_probe
 from imagen_jax.evaluation.metrics.zero_shot import Accuracy, build_classifier, classify, measure_accuracy, predict
 from imagen_jax.evaluation.prompt_templates import TEMPLATES, ClassPrompts, make_prompts
 from imagen_jax.evaluation.protocols.image_embeddings import embed_images
-from imagen_jax.evaluation.protocols.image_labels import ClassWords
+from imagen_jax.evaluation.protocols.image_labels import Wordings
 from imagen_jax.evaluation.protocols.measures import Headline
 from imagen_jax.evaluation.protocols.references import Reference
 from imagen_jax.evaluation.reports.report import describe_machine
 
 FEW_IMAGES = 100
 """Number of images below which a warning says that the accuracy says little."""
-
-NAMES, WORDS = "class names", "class words"
 
 
 class LabelledSplit(NamedTuple):
@@ -52,7 +50,7 @@ class ClassifyRequest:
     """What to classify, and how.
 
     Attributes:
-        words: words of each class, by name.
+        wordings: the classes in words; the richest wording makes the headline.
         templates: templates of the prompts.
         templates_name: key of ``prompt_templates.TEMPLATES``, or ``OWN``.
         tested: the split to classify.
@@ -60,7 +58,7 @@ class ClassifyRequest:
         seed: seed of the choice of examples, and of the probe's choice of λ.
     """
 
-    words: ClassWords
+    wordings: Wordings
     templates: Sequence[str]
     templates_name: str
     tested: LabelledSplit
@@ -108,19 +106,12 @@ class Classification:
         return self.results[-1].accuracy
 
 
-def list_variants(words: ClassWords, templates: Sequence[str]) -> dict[str, ClassPrompts]:
-    """Returns the requested prompts, last, and before them the simpler ones that they consist of, each by its name."""
-    names_alone = {name: (name,) for name in words}
-    rows: dict[str, tuple[Mapping[str, Sequence[str]], Sequence[str]]] = {NAMES: (names_alone, TEMPLATES["bare"])}
-    has_words = any(tuple(own) != (name,) for name, own in words.items())
-    has_templates = tuple(templates) != TEMPLATES["bare"]
-    if has_words:
-        rows[WORDS] = (words, TEMPLATES["bare"])
-    if has_templates:
-        rows[f"{NAMES} in templates"] = (names_alone, templates)
-    if has_words and has_templates:
-        rows[f"{WORDS} in templates"] = (words, templates)
-    return {name: make_prompts(*row) for name, row in rows.items()}
+def list_variants(wordings: Wordings, templates: Sequence[str]) -> dict[str, ClassPrompts]:
+    """Returns each wording alone and in the templates, by a name for it; the richest one in the templates is last."""
+    variants = {kind: make_prompts(words, TEMPLATES["bare"]) for kind, words in wordings.by_kind.items()}
+    if tuple(templates) != TEMPLATES["bare"]:
+        variants |= {f"{kind} in templates": make_prompts(words, templates) for kind, words in wordings.by_kind.items()}
+    return variants
 
 
 def embed_prompts(network: TextImageNetwork, variants: Sequence[ClassPrompts]) -> list[list[np.ndarray]]:
@@ -143,7 +134,7 @@ def run_classification(network: TextImageNetwork, logit_scale: float, request: C
     """
     tested = request.tested
     labels = tested.labels[tested.numbers]
-    variants = list_variants(request.words, request.templates)
+    variants = list_variants(request.wordings, request.templates)
     classifiers = [build_classifier(prompts) for prompts in embed_prompts(network, list(variants.values()))]
     images = embed_images(network.image, tested.reference, tested.numbers.tolist())
     results = []
@@ -153,7 +144,7 @@ def run_classification(network: TextImageNetwork, logit_scale: float, request: C
     classified = classify(images, classifiers[-1], logit_scale)
     probe, probe_accuracy = run_probe(network, request, images, labels)
     return Classification(
-        names=tuple(request.words),
+        names=request.wordings.names,
         results=tuple(results),
         probabilities=classified.probabilities,
         predicted=predict(classified.cosines, labels),
@@ -175,7 +166,7 @@ def run_probe(
     training = request.training
     if training is None:
         return None, None
-    names = tuple(request.words)
+    names = request.wordings.names
     features = embed_images(network.image, training.reference, training.numbers.tolist())
     captions = [training.reference.captions[number][:1] for number in training.numbers]
     groups = [own or (number,) for number, own in enumerate(captions)]
@@ -232,7 +223,7 @@ def make_report(
         "prompts": {
             "templates": request.templates_name,
             "texts": list(request.templates),
-            "words": {name: list(own) for name, own in request.words.items()},
+            "words": {name: list(own) for name, own in request.wordings.richest.items()},
         },
         "seed": request.seed,
         "machine": describe_machine(),

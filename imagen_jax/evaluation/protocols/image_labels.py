@@ -6,27 +6,50 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
+from imagen_jax.data.class_files import read_class_file
+from imagen_jax.data.class_words import DESCRIPTIONS
 from imagen_jax.data.classes import CLASSES, NO_CLASS
 from imagen_jax.data.stored_images import StoredImage, UnreadableError
 from imagen_jax.errors import UserError, lookup, nearest_name
-from imagen_jax.evaluation.prompt_templates import CLASS_WORDS, fold
-from imagen_jax.evaluation.protocols.class_files import read_class_file
+from imagen_jax.evaluation.prompt_templates import fold
 from imagen_jax.evaluation.protocols.references import Reference
 from imagen_jax.storage.paths import to_path
 
+NAMES, SHORT_NAMES, WORDS = "class names", "short names", "class words"
+
 ClassWords = Mapping[str, Sequence[str]]
 """Words of each class, by the class's name."""
+
+
+class Wordings(NamedTuple):
+    """Ways to put classes into words, from the simplest to the richest.
+
+    Attributes:
+        names: names of the classes.
+        by_kind: words of each class, by the kind of wording: ``NAMES`` and, where they differ from the names,
+            ``SHORT_NAMES`` and ``WORDS``.
+    """
+
+    names: tuple[str, ...]
+    by_kind: dict[str, ClassWords]
+
+    @property
+    def richest(self) -> ClassWords:
+        """The words of the last kind."""
+        return list(self.by_kind.values())[-1]
+
 
 Labeller = Callable[[StoredImage], int]
 """Returns the index of an image's class, or ``NO_CLASS``."""
 
 
-def load_words(classes: str) -> ClassWords:
-    """Returns the words of the classes that ``--classes`` names.
+def load_wordings(classes: str) -> Wordings:
+    """Returns the wordings of the classes that ``--classes`` names.
 
     Args:
         classes: key of ``data.classes.CLASSES``, or a file of classes.
@@ -36,14 +59,34 @@ def load_words(classes: str) -> ClassWords:
     """
     if classes in CLASSES:
         names = CLASSES[classes].names
-        words = CLASS_WORDS.get(classes, {})
-        return {name: words.get(name, (name,)) for name in names}
+        described = DESCRIPTIONS.get(classes, {})
+        short = {name: (one.short_name,) for name, one in described.items()}
+        return make_wordings(names, short, {name: one.words for name, one in described.items()})
     path = to_path(classes).expanduser()
     if not path.is_file():
         raise UserError(
             f"--classes={classes} is neither a file nor a known set of classes{nearest_name(classes, CLASSES)}"
         )
-    return read_class_file(path)
+    words = read_class_file(path)
+    return make_wordings(tuple(words), {}, words)
+
+
+def make_wordings(
+    names: Sequence[str], short_names: ClassWords | None = None, words: ClassWords | None = None
+) -> Wordings:
+    """Returns wordings without those that are empty or equal a simpler one.
+
+    Args:
+        names: names of the classes.
+        short_names: one short name of each class; empty for none.
+        words: words of each class; empty for none.
+    """
+    by_kind: dict[str, ClassWords] = {NAMES: {name: (name,) for name in names}}
+    for kind, given in ((SHORT_NAMES, short_names), (WORDS, words)):
+        own = {name: tuple(given[name]) for name in names} if given else None
+        if own is not None and own not in by_kind.values():
+            by_kind[kind] = own
+    return Wordings(tuple(names), by_kind)
 
 
 def choose_labeller(labels: str, classes: str, names: Sequence[str]) -> Labeller:

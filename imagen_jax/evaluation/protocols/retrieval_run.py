@@ -18,6 +18,7 @@ from imagen_jax.evaluation.metrics.retrieval import (
     measure_retrieval,
     nearest_items,
     pair_captions,
+    rank_queries,
 )
 from imagen_jax.evaluation.protocols.image_embeddings import embed_images
 from imagen_jax.evaluation.protocols.measures import Headline
@@ -41,11 +42,13 @@ class Ranked(NamedTuple):
         query: index of the query.
         items: indices of the nearest items, nearest first.
         is_right: whether each of them is right.
+        rank: rank of the query, as the recall counts it.
     """
 
     query: int
     items: tuple[int, ...]
     is_right: tuple[bool, ...]
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,12 @@ def rank_examples(
     seed: int,
 ) -> tuple[Ranked, ...]:
     """Returns the nearest items of random queries, the same ones for the same seed."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:count])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:count]).tolist()
+    ranks = rank_queries(queries[chosen], items, [right[query] for query in chosen]).tolist() if chosen else []
     ranked = []
-    for query in map(int, chosen):
+    for query, rank in zip(chosen, ranks, strict=True):
         found = nearest_items(queries[query], items, right[query], SHOWN_ITEMS).tolist()
-        ranked.append(Ranked(query, tuple(found), tuple(item in right[query] for item in found)))
+        ranked.append(Ranked(query, tuple(found), tuple(item in right[query] for item in found), rank))
     return tuple(ranked)
 
 

