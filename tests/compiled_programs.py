@@ -13,6 +13,7 @@ IN_THE_PROGRAM = ("network", "stage", "text", "optimizer", "mesh", "seed", "trai
 NOT_IN_IT = {
     "steps", "log_every", "checkpoint_every", "preview_every", "evaluate_every", "keep_checkpoints", "keep_every",
     "max_consecutive_nonfinite", "on_nonfinite", "max_rewinds", "tensorboard",
+    "init_from", "init_parts", "init_optimizer",
 }  # fmt: skip
 """Settings of training that the step knows nothing of."""
 

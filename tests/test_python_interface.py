@@ -210,6 +210,13 @@ def test_a_setting_without_effect_is_refused(cascade, settings):
 
 
 def test_a_setting_with_an_effect_on_one_stage_is_enough(cascade):
+    adjusted = cascade.adjusted(guidance=[3, 1], guidance_interval=(-40, 40))
+    described = [adjusted.describe()[f"stage_{number}"] for number in range(2)]
+    assert ["guidance 3" in facts for facts in described] == [True, False]
+
+
+@pytest.mark.thorough
+def test_a_guidance_interval_that_holds_all_levels_changes_no_image(cascade):
     plain, guided = cascade.sample("panda"), cascade.sample("panda", guidance=[3, 1], guidance_interval=(-40, 40))
     assert np.abs(np.asarray(plain[0], float) - np.asarray(guided[0], float)).mean() > 0.1
     np.testing.assert_array_equal(guided[0], cascade.sample("panda", guidance=[3, 1])[0])

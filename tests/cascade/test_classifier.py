@@ -24,6 +24,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.tasks import classifier as task
 from imagen_jax.train import train_classifier
 from tests.drawn_params import draw_params
+from tests.few_drawings import few_drawings
 from tests.small_cascades import write_cascade
 
 FOOD = "Food & Drink"
@@ -57,7 +58,8 @@ def test_runs_of_groups_do_not_overlap():
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    with few_drawings():
+        yield tmp_path_factory.mktemp("data")
 
 
 def smoke(data_dir):
@@ -75,7 +77,7 @@ def trained(tmp_path_factory, data_dir):
 def test_the_report_holds_shares_of_the_images_that_were_kept_from_training(trained):
     workdir, accuracy = trained
     assert json.loads((workdir / "accuracy.json").read_text()) == accuracy
-    assert 90 < accuracy["images"] < 110 and 1 / 9 < accuracy["chance"] < 0.5 and len(accuracy["classes"]) == 9
+    assert 5 < accuracy["images"] < 15 and 1 / 9 < accuracy["chance"] < 0.5 and len(accuracy["classes"]) == 9
     assert all(0 <= share <= 1 for share in accuracy["told_right"].values())
 
 
@@ -123,11 +125,17 @@ def test_images_without_a_class_are_not_learned_from():
     params = draw_params(jax.eval_shape(lambda: initial_params(classifier, jax.random.key(1))))
     loss = make_loss(classifier)
     labels = jax.numpy.array([3, NO_CLASS, 1, NO_CLASS])
-    gradient = jax.jit(jax.grad(lambda image: loss(params, LabelledImages(image, labels), jax.random.key(2))))(images)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss_and_gradient(image, labels):
+        return loss(params, LabelledImages(image, labels), jax.random.key(2))
+
+    _, gradient = loss_and_gradient(images, labels)
     moved = np.abs(np.asarray(gradient)).max((1, 2, 3)) > 0
     np.testing.assert_array_equal(moved, [True, False, True, False])
-    nothing = LabelledImages(images, jax.numpy.full(4, NO_CLASS))
-    assert float(loss(params, nothing, jax.random.key(2))) == 0.0
+    of_nothing, _ = loss_and_gradient(images, jax.numpy.full(4, NO_CLASS))
+    assert float(of_nothing) == 0.0
 
 
 def test_the_labels_are_the_groups():
@@ -138,12 +146,13 @@ def test_the_labels_are_the_groups():
 
 def test_it_guides_the_stage_of_its_size_and_is_described(trained, tmp_path):
     workdirs = write_cascade(tmp_path)
-    free = load_cascade(workdirs, batch_size=1)
+    free = load_cascade(workdirs[:1], batch_size=1)
     towards = load_guidance(trained[0], FOOD, 50.0)
-    guided = load_cascade(workdirs, batch_size=1, classifier=towards)
-    assert [stage.settings.classifier is not None for stage in guided.stages] == [True, False]
+    both = load_cascade(workdirs, batch_size=1, classifier=towards)
+    assert [stage.settings.classifier is not None for stage in both.stages] == [True, False]
+    guided = load_cascade(workdirs[:1], batch_size=1, classifier=towards)
     assert all(fact in guided.describe()["stage_0"] for fact in ("classifier", "50", FOOD, "4 steps"))
-    (small, _), (small_guided, _) = next(free.draw(["panda"])), next(guided.draw(["panda"]))
+    (small,), (small_guided,) = next(free.draw(["panda"])), next(guided.draw(["panda"]))
     assert np.abs(to_pixels(small).astype(int) - to_pixels(small_guided)).mean() > 1
     log_snr = jax.numpy.full((1,), 2.0)
     of_free, of_guided = (towards.log_probability(jax.numpy.asarray(one), log_snr)[0] for one in (small, small_guided))

@@ -26,6 +26,7 @@ from imagen_jax.config.sections import TextConfig
 from imagen_jax.errors import UserError
 from tests.drawn_params import draw_params
 from tests.reference.t5_folders import write_t5_folder
+from tests.small_networks import ATTENDING
 
 
 def make_batch(stage, crop=None, batch_size=8):
@@ -43,6 +44,7 @@ def make_batch(stage, crop=None, batch_size=8):
 @pytest.fixture(scope="module")
 def super_resolution():
     config = quickstart.get_config("super_resolution,smoke")
+    config.network.update(ATTENDING)
     config.stage.prediction = "v"
     stage = build_stage(config)
     return config, stage, draw_params(abstract_params(stage))
@@ -132,6 +134,7 @@ def test_a_config_mistake_names_the_key_and_the_nearest(key, value, facts):
 
 def test_self_conditioned_stages_train_and_denoise():
     config = quickstart.get_config("base,smoke")
+    config.network.update(ATTENDING)
     config.stage.self_conditioned = True
     stage = build_stage(config)
     params = draw_params(abstract_params(stage))

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow(seconds=50)
 
 CHECKOUT = Path(__file__).parents[2]
 STEPS, SAVED, STALLED = 20, 16, 18
+FEWER_STEPS = 8
 LAST = {0: f"process 0: {STALLED - 1}, process 1: {STALLED - 2}", 1: f"process 1: {STALLED - 2}"}
 """The last steps that each process has seen then. The batch of a step is fetched during the one before, which so can't
 be seen to end."""
@@ -117,9 +118,12 @@ def cut_copy(place, workdir, name):
 def test_two_processes_train_as_one(place, monkeypatch):
     """Process 0 alone prints and writes."""
     monkeypatch.setattr("imagen_jax.train.make_training", compiling_once({}))
-    train(runpy.run_path(str(place.config))["get_config"](), place.folder / "one")
-    printed = finish(start(place, 2, 4, ["two"], "--nopreview"))
-    assert len(losses(place.folder / "two")) == STEPS
+    config = runpy.run_path(str(place.config))["get_config"]()
+    config.training.update({"steps": FEWER_STEPS, "preview_every": 0})
+    config.preview.prompts = ()
+    train(config, place.folder / "one")
+    printed = finish(start(place, 2, 4, ["two"], "--nopreview", f"--config.training.steps={FEWER_STEPS}"))
+    assert len(losses(place.folder / "two")) == FEWER_STEPS
     assert losses(place.folder / "two") == pytest.approx(losses(place.folder / "one"), rel=1e-5)
     assert re.findall(r"^\[1\] .*(?:raining|rawing|error).*", printed, flags=re.MULTILINE) == []
 

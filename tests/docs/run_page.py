@@ -4,6 +4,7 @@ Commands of imagen-jax run in this process, one after the other, as do blocks of
 mistakes are written to ``mistakes.json`` in the sandbox: for each the line of the block, the command, and the message.
 
 A command is run to its end if no page before this one has one of its kind, or if the page names again what it writes.
+Training and evaluation have pages of their own for that.
 The others stop where they would load weights, encode captions, build a data set or compile a program: by then all
 flags, settings and inputs have been checked. With ``--whole`` all are run to their end.
 """
@@ -31,7 +32,7 @@ from imagen_jax import pretrained
 from imagen_jax.__main__ import COMMANDS
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import parse_flags
-from tests.docs.pages import CHECKOUT, PAGES, Block, read_blocks
+from tests.docs.pages import CHECKOUT, PAGES, Block, name_of, read_blocks
 from tests.docs.sandbox import bundled_cascades, shrink
 from tests.small_networks import ONE_LEVEL
 from tests.torture.command_lines import Loaders, StoppedError, load_fresh
@@ -41,6 +42,9 @@ IGNORED = (["source", ".venv/bin/activate"],)
 
 SLOW = ("--stages=runs/if_base",)
 """What is in commands that run to their end with ``--whole`` alone: even a small DeepFloyd IF compiles for a minute."""
+
+PAGE_OF = {"train": "docs/own_images.md", "evaluate": "docs/evaluate.md"}
+"""The page on which the first command of a kind runs to its end, where that is not the first page that has one."""
 
 SMOKE_CELLS = {
     "BATCH, STEPS, CHUNK = 512, 4000, 250": "BATCH, STEPS, CHUNK = 64, 4, 2",
@@ -68,10 +72,12 @@ def split_commands(text: str) -> list[str]:
 def list_whole(page: Path) -> set[str]:
     """Returns the commands of a page that are run to their end: those of a new kind, and those whose results are used.
 
-    A kind is new if no page before this one, in the order of ``PAGES``, has it.
+    A kind is new if no page before this one, in the order of ``PAGES``, has it; those of ``PAGE_OF`` on their page.
     """
     before = PAGES[: PAGES.index(page)]
     kinds = {kind_of(line) for earlier in before for line in list_run(earlier)}
+    kinds -= {kind for kind, of in PAGE_OF.items() if of == name_of(page)}
+    kinds |= {kind for kind, of in PAGE_OF.items() if of != name_of(page)}
     whole, lines = set(), list_run(page)
     for number, line in enumerate(lines):
         kind = kind_of(line)

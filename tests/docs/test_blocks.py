@@ -1,5 +1,7 @@
 """What the pages show runs as it stands: every block of bash and of Python, and the notebooks."""
 
+import ast
+import importlib
 import json
 from pathlib import Path
 
@@ -7,12 +9,17 @@ import nbformat
 import pytest
 
 from tests.docs.pages import CHECKOUT, NOTEBOOKS, OUTPUT, PAGES, name_of, read_blocks
+from tests.docs.run_page import read_cells
 from tests.docs.sandbox import copy_sandbox, write_sandbox
 from tests.forked_programs import run_forked
+from tests.tiers import thorough_except
 
 RUN = ("bash", "python")
 BLOCKS = {page: [block for block in read_blocks(page) if block.language in RUN] for page in PAGES}
 WITH_BLOCKS = [page for page, blocks in BLOCKS.items() if not all(block.reason for block in blocks)]
+COMPILING = {"deepfloyd_if", "evaluate", "gallery", "python", "sample"}
+"""Pages that take a while; without ``--thorough`` README samples and ``own_images.md`` trains and samples."""
+QUICK = [page for page in WITH_BLOCKS if page.stem not in COMPILING]
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +42,22 @@ def run_page(page: Path, sandbox: Path, folder: Path, *flags: str) -> str:
     return "\n\n".join(f"{name_of(page)}:{one['line']}\n    {one['run']}\n{one['said']}" for one in mistakes)
 
 
-@pytest.mark.slow(seconds=150)
-@pytest.mark.parametrize("page", [*WITH_BLOCKS, *NOTEBOOKS], ids=name_of)
+@pytest.mark.slow(seconds=50)
+@pytest.mark.parametrize("page", thorough_except(QUICK, [*WITH_BLOCKS, *NOTEBOOKS]), ids=name_of)
 def test_the_blocks_of_a_page_run(page, sandbox, tmp_path):
     mistakes = run_page(page, sandbox, tmp_path)
     assert not mistakes, f"\n{mistakes}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name_of)
+def test_what_the_python_of_a_page_imports_is_there(page):
+    blocks = read_cells(page) if page.suffix == ".ipynb" else read_blocks(page)
+    for block in blocks:
+        for node in ast.walk(ast.parse(block.text)) if block.language == "python" else ():
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "imagen_jax":
+                module = importlib.import_module(node.module)
+                missing = [one.name for one in node.names if not hasattr(module, one.name)]
+                assert not missing, f"{block.page}:{block.line}"
 
 
 @pytest.mark.thorough

@@ -58,7 +58,7 @@ def test_the_sampler_is_of_second_order():
     assert coarse < error_of(ddim(), 40) / 3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_cascade_takes_the_sampler_by_its_name(tmp_path, monkeypatch):
     cascade = load_cascade(write_cascade(tmp_path)[:1], {"steps": 4, "spacing": "karras"})
     with pytest.raises(UserError, match="adams_bashforth"):
@@ -135,7 +135,7 @@ def test_the_figures_denoiser_is_the_mean_of_what_a_pixel_may_have_been():
         assert float(ours[0, 0, 0, 0]) == pytest.approx((weight * clean).sum() / weight.sum(), abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_figures_are_made(tmp_path, monkeypatch):
     monkeypatch.setattr(make_figures, "STEPS", 4)
     monkeypatch.setattr("sys.argv", ["make_figures.py", str(tmp_path)])

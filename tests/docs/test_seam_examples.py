@@ -22,8 +22,10 @@ from imagen_jax.cascade.stage_loss import make_losses
 from imagen_jax.data.sources.openmoji_groups import GROUPS
 from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.errors import UserError
+from imagen_jax.forecast.stage_programs import training_program
 from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import read_metrics
+from tests.few_drawings import few_drawings
 from tests.small_networks import ONE_LEVEL
 
 pytestmark = pytest.mark.slow(seconds=75)
@@ -43,7 +45,8 @@ def smoke(data_dir, **stage):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    with few_drawings():
+        yield tmp_path_factory.mktemp("data")
 
 
 def with_own_network(config):
@@ -86,6 +89,24 @@ def test_flow_matching_is_a_schedule_and_a_prediction(data_dir, tmp_path):
     assert load_cascade(tmp_path).sample("panda", steps=2)[0].size == (8, 8)
 
 
+EXAMPLES = {
+    "flow matching": with_flow_matching,
+    "classes": with_classes,
+    "grey": with_grey_images,
+    "a vector": lambda config: config.stage.update({"image_vector": told_a_vector.WIDTH}) or config,
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_step_of_each_other_example_is_traced(example, data_dir):
+    """They train and sample with ``--thorough``."""
+    config = EXAMPLES[example](smoke(data_dir))
+    program = training_program(build_stage(config), read_experiment(config).training, batch_size=2)
+    loss, gradient = jax.eval_shape(program.function, *program.arguments)
+    assert loss.shape == () and jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, program.arguments[0])
+
+
+@pytest.mark.thorough
 def test_a_stage_without_text_is_told_its_class(data_dir, tmp_path):
     result = train(with_classes(smoke(data_dir)), tmp_path)
     assert result.step == 2 and len(result.previews) == 1
@@ -150,7 +171,8 @@ class Silent:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("width", [pytest.param(2, marks=pytest.mark.thorough), 256])
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", [2, 256])
 def test_vectors_are_learned(width):
     """Two clusters at ±1 in all dimensions: the samples are near one of them."""
     generator = np.random.default_rng(0)
@@ -162,6 +184,7 @@ def test_vectors_are_learned(width):
     assert np.abs(np.abs(means) - 1).mean() < 0.15 and 0.3 < (means > 0).mean() < 0.7
 
 
+@pytest.mark.thorough
 def test_a_decoder_is_told_a_vector_and_follows_it(data_dir, tmp_path):
     config = smoke(data_dir)
     result = told_a_vector.train_decoder(config, tmp_path)
@@ -173,10 +196,14 @@ def test_a_decoder_is_told_a_vector_and_follows_it(data_dir, tmp_path):
     assert images[0].shape == (2, 8, 8, 3) and np.abs(images[0] - images[1]).max() > 0
 
 
-def test_a_vector_that_is_missing_or_of_another_width_is_named(data_dir, tmp_path):
-    config = smoke(data_dir, image_vector=12)
+def test_a_vector_that_is_missing_is_named(data_dir, tmp_path):
     with pytest.raises(UserError, match=r"image_vector=12.*vectors="):
-        train(config, tmp_path)
+        train(smoke(data_dir, image_vector=12), tmp_path)
+
+
+@pytest.mark.thorough
+def test_a_vector_of_another_width_or_too_many_is_named(data_dir, tmp_path):
+    config = smoke(data_dir, image_vector=12)
     with pytest.raises(UserError, match=r"\(8, 3\).*\(8, 12\)"):
         train(config, tmp_path, vectors={"image_vector": lambda examples: np.zeros((8, 3))})
     with pytest.raises(UserError, match="text_vector"):

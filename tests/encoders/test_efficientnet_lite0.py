@@ -1,6 +1,7 @@
 """EfficientNet-Lite0: against PyTorch's recorded output, its parts against plain sums, and with damaged weights."""
 
 import importlib.util
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from imagen_jax.encoders import efficientnet_lite0 as lite
 from imagen_jax.errors import UserError
 from imagen_jax.weights.torch_file import read_torch_file
 from tests.reference.make_efficientnet_lite0_reference import GOLDEN, make_images
+from tests.tiers import thorough_rows_except
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,12 @@ def test_features_equal_torch(tensors, golden):
     assert np.std(golden["features"], axis=0).max() > 1, "the four images do differ, so the comparison means something"
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+@pytest.mark.parametrize(
+    ("size", "stride", "kernel"),
+    thorough_rows_except(
+        [((8, 8), 2, 5), ((7, 10), 1, 3), ((7, 10), 2, 3)], itertools.product([(8, 8), (7, 10)], [1, 2], [3, 5])
+    ),
+)
 def test_a_depthwise_convolution_equals_a_sum_over_each_window(kernel, stride, size):
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, *size, 3)).astype(np.float32)

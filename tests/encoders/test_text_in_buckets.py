@@ -24,7 +24,14 @@ def assert_same_parts(ours, theirs):
     assert all(np.array_equal(one, other) for one, other in leaves)
 
 
-@pytest.mark.parametrize("write", [write_t5_folder, lambda folder: write_t5_folder(folder, shards=3), write_t5x_folder])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(write_t5_folder, marks=pytest.mark.thorough),
+        lambda folder: write_t5_folder(folder, shards=3),
+        pytest.param(write_t5x_folder, marks=pytest.mark.thorough),
+    ],
+)
 def test_t5_is_the_same_from_a_bucket(write, tmp_path, bucket, fake_buckets):
     here = write(tmp_path / "t5")
     there = upload(here, bucket / "models" / "t5")

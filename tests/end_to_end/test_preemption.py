@@ -24,7 +24,7 @@ STEPS = 150
 SETTINGS = {
     "training.steps": STEPS,
     "training.checkpoint_every": 1000,
-    "training.preview_every": 1000,
+    "training.preview_every": 0,
     "training.log_every": 1,
     "optimizer.decay_steps": 10_000,
     **{f"network.{key}": value for key, value in ONE_LEVEL.items()},
@@ -162,7 +162,11 @@ def test_one_of_two_hosts_gets_the_signal_and_both_exit_after_the_same_step(run,
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, ExitStatus.INTERRUPTED)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, -signal.SIGTERM),
+        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, marks=pytest.mark.thorough),
+    ],
 )
 def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path, number, status):
     early = run(tmp_path / "run")

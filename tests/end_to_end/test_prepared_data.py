@@ -21,7 +21,8 @@ from imagen_jax.data.stored_images import captions_of
 from imagen_jax.train import train_to_end as train
 from tests.end_to_end.data_trees import write_coco, write_own, write_shards
 from tests.end_to_end.smoke_runs import copy_after_first_step, losses, plain
-from tests.small_networks import ATTENDING
+from tests.forked_programs import run_forked
+from tests.small_networks import ONE_LEVEL
 
 pytestmark = pytest.mark.slow(seconds=55)
 
@@ -42,7 +43,7 @@ def run(module, *flags):
 
 def make_config(folder):
     config = own_images_config.get_config("base,smoke")
-    config.network.update(ATTENDING)
+    config.network.update(ONE_LEVEL)
     config.data.update({"source": "prepared", "data_dir": "unused"})
     config.data.options.folder = str(folder)
     return config
@@ -58,7 +59,7 @@ def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     captions = captions_of(tmp_path / "data", "train")
     assert len(captions) == 29 and sorted(map(len, captions)) == [1] + [2] * 28
 
-    ended = run("embed_captions", f"--data={tmp_path / 'data'}", "--encoder=minilm")
+    ended = run_forked("imagen_jax.commands.embed_captions", f"--data={tmp_path / 'data'}", "--encoder=minilm")
     every = [caption for split in SPLITS for of_image in captions_of(tmp_path / "data", split) for caption in of_image]
     distinct = set(every)
     assert ended.returncode == 0 and f": {len(distinct)} captions, " in ended.stdout, ended.stderr
@@ -100,5 +101,6 @@ def test_tar_shards_and_a_folder_are_prepared_and_train(tmp_path):
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
-    ended = run("prepare_data", f"--out={tmp_path / 'data'}", "--source=coco", "--option=folder=nowhere")
+    data = f"--out={tmp_path / 'data'}"
+    ended = run_forked("imagen_jax.commands.prepare_data", data, "--source=coco", "--option=folder=nowhere")
     assert ended.returncode == 2 and "nowhere" in ended.stderr and "Traceback" not in ended.stderr

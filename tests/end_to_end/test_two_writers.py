@@ -155,7 +155,7 @@ QUICKSTART = "--config=configs/quickstart.py:base,smoke"
             "{held}",
             marks=pytest.mark.thorough,
         ),
-        ("evaluate", ("--out={held}",), "{held}"),
+        pytest.param("evaluate", ("--out={held}",), "{held}", marks=pytest.mark.thorough),
         pytest.param(
             "prepare_data",
             ("--source=folder", "--option=folder={images}", "--out={held}"),

@@ -81,6 +81,7 @@ def test_a_middling_network_is_counted_as_the_compiler_does():
     assert config.network.dtype == "bfloat16", "the caller's config stays as it is"
 
 
+@pytest.mark.thorough
 def test_operations_grow_with_the_batch():
     config = make_middling()
     stage, training = build_stage(config), read_experiment(config).training

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import thorough_except, thorough_rows_except
+
 LAUNCH = Path(__file__).parents[2] / "launch"
 
 FAKE = """#!/bin/sh
@@ -82,16 +84,19 @@ def machine(tmp_path, tools):
 
 @pytest.mark.parametrize(
     ("versions", "best"),
-    [
-        (["3.11.7", "3.13.0", "3.12.8"], "3.13.0"),
-        (["3.11.7", "3.12.4"], "3.12.4"),
-        (["3.11.7", "3.12.1"], "3.11.7"),
-        (["3.11.7", "3.14.0"], "3.11.7"),
-        (["3.12.1", "3.14.0"], "3.12.1"),
-        (["3.10.13", "3.14.0", "3.15.0"], "3.14.0"),
-    ],
+    thorough_rows_except(
+        [(["3.11.7", "3.13.0", "3.12.8"], "3.13.0"), (["3.11.7", "3.12.1"], "3.11.7")],
+        [
+            (["3.11.7", "3.13.0", "3.12.8"], "3.13.0"),
+            (["3.11.7", "3.12.4"], "3.12.4"),
+            (["3.11.7", "3.12.1"], "3.11.7"),
+            (["3.11.7", "3.14.0"], "3.11.7"),
+            (["3.12.1", "3.14.0"], "3.12.1"),
+            (["3.10.13", "3.14.0", "3.15.0"], "3.14.0"),
+        ],
+    ),
 )
-@pytest.mark.parametrize("order", [1, -1], ids=["rising", "falling"])
+@pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.thorough)], ids=["rising", "falling"])
 def test_the_newest_that_tests_have_passed_on_is_taken(machine, versions, best, order):
     for name, version in zip(["python3", "python3.12", "python"], versions[::order], strict=False):
         write_fake(machine.bin / name, version)
@@ -170,7 +175,7 @@ def test_the_environment_itself_is_no_python_to_make_it_with(machine):
     assert machine.chosen(PATH=f"{machine.environment.parent}:{machine.variables['PATH']}") == other
 
 
-@pytest.mark.parametrize("version", ["3.11.7", "3.12.1", "3.14.0"])
+@pytest.mark.parametrize("version", thorough_except(["3.12.1"], ["3.11.7", "3.12.1", "3.14.0"]))
 def test_an_environment_stays_when_a_newer_python_appears(machine, version):
     machine.install(version)
     newer = write_fake(machine.bin / "python3.13")
@@ -191,7 +196,7 @@ def test_the_references_are_compared_with_on_python_3_11(machine):
     assert machine.made() == [(python, ".venv") for python in made]
 
 
-@pytest.mark.parametrize("version", ["3.12.4", "3.13.0"])
+@pytest.mark.parametrize("version", thorough_except(["3.13.0"], ["3.12.4", "3.13.0"]))
 def test_an_environment_of_another_python_stays_where_references_are_compared_with(machine, version):
     machine.install(version)
     write_fake(machine.bin / "python3.11", "3.11.7")
@@ -203,13 +208,16 @@ def test_an_environment_of_another_python_stays_where_references_are_compared_wi
 
 @pytest.mark.parametrize(
     ("versions", "made"),
-    [
-        (["3.11.7", "3.12.4"], [("python3.12", ".venv-other")]),
-        (["3.11.7", "3.12.4", "3.13.0"], [("python3.13", ".venv-other")]),
-        (["3.11.7"], []),
-        (["3.11.7", "3.12.1"], []),
-        (["3.11.7", "3.14.0"], []),
-    ],
+    thorough_rows_except(
+        [(["3.11.7", "3.12.4", "3.13.0"], [("python3.13", ".venv-other")]), (["3.11.7", "3.12.1"], [])],
+        [
+            (["3.11.7", "3.12.4"], [("python3.12", ".venv-other")]),
+            (["3.11.7", "3.12.4", "3.13.0"], [("python3.13", ".venv-other")]),
+            (["3.11.7"], []),
+            (["3.11.7", "3.12.1"], []),
+            (["3.11.7", "3.14.0"], []),
+        ],
+    ),
 )
 def test_the_other_python_is_the_newest_that_tests_have_passed_on(machine, versions, made):
     for version in versions:

@@ -10,6 +10,7 @@ from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.models.conditioning import ConditioningEmbedding
 from imagen_jax.sharding.axes import remove_logical_axes
+from tests.tiers import thorough_except, thorough_rows_except
 
 WIDTH = 4096
 LAST = (False, False, False, True)
@@ -43,10 +44,14 @@ def shapes_of(network, width):
     return {"/".join(entry.key for entry in path): leaf.shape for path, leaf in leaves}
 
 
+def init_with_output(module, text):
+    return jax.jit(module.init_with_output)(jax.random.key(0), jnp.zeros(2), Conditions(text=text))
+
+
 def test_the_projection_follows_the_normalisation():
     text = make_text()
     module = ConditioningEmbedding(8, 16, text_heads=2, text_channels=6)
-    (_, projected), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), Conditions(text=text))
+    (_, projected), variables = init_with_output(module, text)
     embeddings = np.asarray(text.embeddings, np.float64)
     centred = embeddings - embeddings.mean(axis=-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
@@ -58,11 +63,11 @@ def test_the_projection_follows_the_normalisation():
 
 def test_without_a_projection_the_text_keeps_its_width():
     module = ConditioningEmbedding(8, 16, text_heads=2)
-    (_, text), variables = module.init_with_output(jax.random.key(0), jnp.zeros(2), Conditions(text=make_text()))
+    (_, text), variables = init_with_output(module, make_text())
     assert text.embeddings.shape == (2, 5, 12) and "text_projection" not in variables["params"]
 
 
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize("name", thorough_except(["64→256"], PRINTED))
 def test_only_the_norm_and_the_projection_read_the_encoders_width(name):
     odd = 4093  # no other size in the network is that
     shapes = shapes_of(PRINTED[name](512), odd)
@@ -72,7 +77,11 @@ def test_only_the_norm_and_the_projection_read_the_encoders_width(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "direct", "projected"), [("base", 2.442, 2.141), ("64→256", 0.550, 0.486), ("256→1024", 0.546, 0.482)]
+    ("name", "direct", "projected"),
+    thorough_rows_except(
+        [("64→256", 0.550, 0.486)],
+        [("base", 2.442, 2.141), ("64→256", 0.550, 0.486), ("256→1024", 0.546, 0.482)],
+    ),
 )
 def test_what_the_projection_saves_at_the_papers_size(name, direct, projected):
     """In billions of parameters. The paper speaks of 2B for the base."""

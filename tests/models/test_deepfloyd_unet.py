@@ -22,7 +22,7 @@ from imagen_jax.weight_formats.deepfloyd_tensors import (
 from imagen_jax.weights.named_tensors import parameter_shapes
 from tests.reference.deepfloyd_models import SETTINGS, make_inputs, make_tensors
 from tests.reference.make_deepfloyd_reference import GOLDEN, project
-from tests.tiers import thorough_except
+from tests.tiers import thorough_except, thorough_rows_except
 
 
 def build(settings):
@@ -49,9 +49,14 @@ def output_and_gradients(name, tensors):
     network = build(SETTINGS[name])
     params = import_deepfloyd_weights(tensors, shapes_of(network, name), len(network.channels))
     inputs, cotangent = arguments(name)
+
+    @jax.jit
+    def run(params):
+        output, pull_back = jax.vjp(lambda params: network.apply({"params": params}, *inputs), params)
+        return output, *pull_back(cotangent)
+
     with jax.default_matmul_precision("highest"):
-        output, pull_back = jax.vjp(jax.jit(lambda params: network.apply({"params": params}, *inputs)), params)
-        (gradients,) = pull_back(cotangent)
+        output, gradients = run(params)
     flat = flatten_dict(jax.device_get(gradients), sep="/")
     return np.asarray(output), export_deepfloyd_weights(flat, len(network.channels))
 
@@ -77,7 +82,7 @@ def test_output_and_gradients_equal_diffusers(name, golden):
     np.testing.assert_allclose(ours, golden[f"{name}/gradients"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", thorough_except(["stage_2_with_self_attention"], SETTINGS))
 def test_export_undoes_import(name, golden):
     tensors = golden_tensors(golden, name)
     network = build(SETTINGS[name])
@@ -157,7 +162,9 @@ def test_a_missing_key_is_named():
         read_network(settings)
 
 
-@pytest.mark.parametrize(("width", "millions"), [(192, 400), (320, 900), (704, 4300)])
+@pytest.mark.parametrize(
+    ("width", "millions"), thorough_rows_except([(192, 400)], [(192, 400), (320, 900), (704, 4300)])
+)
 def test_stage_one_has_the_published_sizes(width, millions):
     """IF's own model zoo: IF-I-M 400M, IF-I-L 900M, IF-I-XL 4.3B."""
     settings = SETTINGS["stage_1"] | {

@@ -22,6 +22,7 @@ from imagen_jax.models.layers import (
 )
 from imagen_jax.sharding.axes import remove_logical_axes
 from tests.reference.imagen_statements import attention, cosine_alpha_sigma
+from tests.tiers import thorough_except, thorough_rows_except
 
 
 def normal(*shape, seed=0):
@@ -50,7 +51,9 @@ def test_pooled_text_ignores_padding_and_survives_an_empty_mask():
     assert np.all(np.isfinite(pooled))
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (6, 6), (33, 11)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), thorough_rows_except([(48, 24), (33, 11)], [(64, 32), (48, 24), (6, 6), (33, 11)])
+)
 def test_group_norm_normalises_each_group(channels, groups):
     x = 3 * normal(2, 4, 4, channels) + 1
     normalised = GroupNorm().apply(GroupNorm().init(jax.random.key(0), x), x)
@@ -93,7 +96,7 @@ def test_input_gates_start_closed_and_weigh_whole_images():
     np.testing.assert_allclose(opened, 0.25 * images[0] - 2 * images[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("stride", thorough_except([2], [1, 2, 4]))
 def test_upsampling_convolution_lays_out_pixels_in_order(stride):
     """A kernel of which only the centre of the first input channel is 1 in output n writes n-th subpixels alone."""
     x = normal(1, 3, 3, 2)

@@ -23,6 +23,13 @@ SMALL = {
                                    "text_heads": 2, "embedding_width": 24, "input_gates": True},
 }  # fmt: skip
 
+ONE_LEVEL = {
+    "unet": {"channel_multipliers": (1,), "attention_resolutions": (16,)},
+    "efficient_unet": {},
+    "efficient_unet, in patches": {},
+}
+"""Changes for tests of what one level shows too."""
+
 FEWER = thorough_except(("unet", "efficient_unet, in patches"), SMALL)
 ONE = thorough_except(("unet",), SMALL)
 
@@ -44,7 +51,7 @@ def params_for(module, *inputs, **named):
     return draw_params(remove_logical_axes(shapes))
 
 
-@pytest.fixture(params=SMALL, scope="module")
+@pytest.fixture(params=FEWER, scope="module")
 def network(request):
     """A network of every input, and its output as a function of those inputs."""
     module = make(request.param)
@@ -64,7 +71,7 @@ def change(before, after):
     return np.abs(after - before).max(axis=(1, 2, 3))
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", ONE)
 def test_a_new_network_returns_zeros(name):
     """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of an output of zeros."""
     module = make(name)
@@ -106,7 +113,7 @@ def test_order_of_tokens_is_left_to_the_text_encoder(network):
 def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []
     for dtype in (jnp.float32, jnp.bfloat16):
-        module = make(name, dtype=dtype)
+        module = make(name, dtype=dtype, **ONE_LEVEL[name])
         params = params_for(module, NOISY, LOG_SNR, TOLD)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         outputs.append(np.asarray(jax.jit(module.apply)({"params": params}, NOISY, LOG_SNR, TOLD)))
@@ -116,7 +123,7 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
 
 @pytest.mark.parametrize("name", ONE)
 def test_dropout_only_in_training(name):
-    module = make(name, dropout=0.5)
+    module = make(name, dropout=0.5, **ONE_LEVEL[name])
     params = params_for(module, NOISY, LOG_SNR, TOLD)
     apply = jax.jit(module.apply, static_argnames="train")
 
@@ -164,7 +171,7 @@ OPTIONS = {
 def test_each_kind_of_condition_and_embedding_is_read(name, option):
     """All that is told changes the output, and what an example lacks does not."""
     fields, parts = OPTIONS[option]
-    module = make(name, **fields)
+    module = make(name, **fields, **ONE_LEVEL[name])
     conditions = Conditions(**parts)
     params = params_for(module, NOISY, LOG_SNR, conditions)
     apply = jax.jit(module.apply)
@@ -185,16 +192,17 @@ def test_each_kind_of_condition_and_embedding_is_read(name, option):
 
 
 def test_parts_that_no_layer_reads_are_refused():
-    module = make("unet")
+
+    def trace(conditions, **changes):
+        jax.eval_shape(lambda: make("unet", **changes).init(jax.random.key(0), NOISY, LOG_SNR, conditions))
+
     with pytest.raises(UserError, match="classes"):
-        module.init(jax.random.key(0), NOISY, LOG_SNR, Conditions(label=LABEL))
+        trace(Conditions(label=LABEL))
     tokens = TokenSequence(jnp.zeros((2, 3), int), jnp.ones((2, 3), bool))
     with pytest.raises(UserError, match="tokens"):
-        module.init(jax.random.key(0), NOISY, LOG_SNR, Conditions(tokens=tokens))
+        trace(Conditions(tokens=tokens))
     with pytest.raises(UserError, match="text_channels"):
-        make("unet", vector_tokens=2).init(
-            jax.random.key(0), NOISY, LOG_SNR, Conditions(text=TEXT, image_vector=VECTOR)
-        )
+        trace(Conditions(text=TEXT, image_vector=VECTOR), vector_tokens=2)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 8])

@@ -15,7 +15,12 @@ LOG_SNR = jnp.asarray([-1.0, 2.0])
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"attention_resolutions": (8,), "head_channels": 4}, {"pool": "attention", "head_channels": 8}]
+    "fields",
+    [
+        pytest.param({}, marks=pytest.mark.thorough),
+        pytest.param({"attention_resolutions": (8,), "head_channels": 4}, marks=pytest.mark.thorough),
+        {"pool": "attention", "head_channels": 8},
+    ],
 )
 def test_every_pixel_and_the_noise_level_are_read(fields):
     module = NoiseClassifier(classes=3, channels=(8, 16), **fields)
@@ -32,7 +37,7 @@ def test_every_pixel_and_the_noise_level_are_read(fields):
 
 def test_its_kernels_name_their_axes_and_a_new_one_is_undecided():
     module = NoiseClassifier(3, (8, 16), attention_resolutions=(16, 8), head_channels=4, pool="attention")
-    logits, variables = module.init_with_output(jax.random.key(1), NOISY, LOG_SNR)
+    logits, variables = jax.jit(module.init_with_output)(jax.random.key(1), NOISY, LOG_SNR)
     assert unnamed_parameters(axes_of(variables["params"])) == []
     assert not np.any(logits)
 

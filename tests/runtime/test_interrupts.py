@@ -80,7 +80,7 @@ WORK = {
 }
 
 
-@pytest.mark.parametrize("work", named_cases(WORK, kept=2))
+@pytest.mark.parametrize("work", named_cases(WORK, kept=1))
 def test_where_no_step_can_be_lost_it_ends_at_once_with_the_commands_sentence(work):
     process = start(f"def main():\n    ready({work})")
     wait_for(process, "done" if "train" in work else "ready")
@@ -129,6 +129,7 @@ def test_a_last_step_that_ends_meanwhile_is_the_end_of_the_run():
     assert process.returncode == 0
 
 
+@pytest.mark.thorough
 def test_a_process_that_ignores_it_from_its_start_keeps_ignoring_it():
     """As nohup and a shell's & do."""
     body = "def main():\n    ready(lambda: time.sleep(1))"
@@ -170,6 +171,7 @@ def test_in_a_program_training_keeps_the_step_raises_and_can_run_again():
     assert process.returncode == 0 and len(errors.split("\n")) == 3 and "Ctrl-C: " in errors
 
 
+@pytest.mark.thorough
 def test_in_a_program_the_second_raises_at_once():
     process = start_program("after_step = lambda: time.sleep(1000)\ninterrupted(10**6)")
     wait_for(process, "step 1")

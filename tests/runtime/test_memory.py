@@ -30,7 +30,10 @@ def beginnings_of(tmp_path, command, **environment):
     return [line for line in done.stdout.splitlines() if line == "small" or line.startswith("glibc")]
 
 
-@pytest.mark.parametrize("command", [["-m", "imagen_jax", "train"], ["-m", "imagen_jax.train"]])
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "imagen_jax", "train"], pytest.param(["-m", "imagen_jax.train"], marks=pytest.mark.thorough)],
+)
 def test_a_training_restarts_once(tmp_path, command):
     found = beginnings_of(tmp_path, [*command, "--helpshort"])
     assert found == (["small", TUNABLE] if would_help() else ["small"])
@@ -44,7 +47,12 @@ def test_what_the_user_set_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["-c", "import imagen_jax"], ["-c", "import imagen_jax.train"], ["-m", "imagen_jax", "--version"]]
+    "command",
+    [
+        pytest.param(["-c", "import imagen_jax"], marks=pytest.mark.thorough),
+        pytest.param(["-c", "import imagen_jax.train"], marks=pytest.mark.thorough),
+        ["-m", "imagen_jax", "--version"],
+    ],
 )
 def test_nothing_else_restarts(tmp_path, command):
     assert beginnings_of(tmp_path, command) == ["small"]

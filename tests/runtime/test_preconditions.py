@@ -1,14 +1,10 @@
 """Flags that would do nothing are refused, in a sentence, before anything is loaded; for every command."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.forked_programs import run_forked
 
 BASE = ["--stages=base", "--out=out"]
 BOTH = ["--stages=base,super_resolution", "--out=out"]
@@ -169,9 +165,11 @@ for command in COMMANDS:
 def told(tmp_path_factory):
     """What came of each line, and the sentences of each command's table."""
     given = json.dumps([(command, arguments) for command, arguments, _ in LINES])
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, given], cwd=tmp_path_factory.mktemp("trees"), env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    program = tmp_path_factory.mktemp("program") / "program.py"
+    program.write_text(PROGRAM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trees"))
+        done = run_forked(program, given)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(lines) > len(LINES), done.stderr
     return lines[: len(LINES)], dict(lines[len(LINES) :])

@@ -134,7 +134,7 @@ def test_an_error_of_one_ends_the_others(be, endings):
     be(1)
     with pytest.raises(UserError), processes.announcing_exit():
         raise UserError("the disk is full: make room")
-    here = be(0)
+    here = be(0, heartbeat_seconds=5.0)
     here.start()
     wait_for(lambda: endings)
     assert endings == [("process 1 has ended: the disk is full: make room", ExitStatus.PEER_LOST)]
@@ -146,7 +146,7 @@ def test_ctrl_c_on_one_host_is_the_end_of_the_others_and_no_loss(be, endings):
     be(1)
     with pytest.raises(KeyboardInterrupt), processes.announcing_exit():
         raise KeyboardInterrupt
-    here = be(0)
+    here = be(0, heartbeat_seconds=5.0)
     here.start()
     wait_for(lambda: endings)
     ((message, status),) = endings

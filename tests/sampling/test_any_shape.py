@@ -49,7 +49,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-@pytest.mark.parametrize("name", STEP_RULES)
+@pytest.mark.parametrize("name", thorough_except(("ancestral", "unipc"), STEP_RULES))
 def test_every_sampler_reaches_mean_and_covariance_of_a_gaussian(name):
     rule = STEP_RULES[name](0.0, 1.0)
     # Steps that add noise lose variance in proportion to their length.
@@ -145,7 +145,7 @@ def test_known_values_thresholds_and_estimates_of_vectors():
     np.testing.assert_allclose(first_pass[1], 3.0)
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", thorough_except([(3,), (2, 3, 4, 5)], [(3,), (4, 5), (2, 3, 4, 5)]))
 def test_shapes_of_any_rank_are_sampled_and_have_a_loss(shape):
     reached = sample(
         lambda noisy, log_snr: jnp.full_like(noisy, 0.5), ddim(), space_uniformly(cosine, 3), keys(2), shape
@@ -190,6 +190,7 @@ def test_two_shapes_that_differ_are_an_error_that_names_both(call):
 PROGRAM = """
 import jax.numpy as jnp
 from imagen_jax.diffusion.process import add_noise
+from tests.tiers import thorough_except
 
 cube, square, vector = jnp.zeros((2, 2, 2)), jnp.zeros((2, 2)), jnp.zeros(2)
 for arguments in ((cube, square, vector), (square, square, jnp.zeros(3)), (vector, vector, vector)):

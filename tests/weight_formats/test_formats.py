@@ -33,6 +33,7 @@ from imagen_jax.weight_formats.formats import export_stage, import_stage
 from tests.drawn_params import draw_params
 from tests.reference.deepfloyd_folders import SIZES, write_json, write_stage
 from tests.reference.make_deepfloyd_reference import GOLDEN, PROMPTS, SEED, STEPS
+from tests.small_networks import ATTENDING
 from tests.storage.uploads import upload
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -107,6 +108,7 @@ def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, 
 def write_run(workdir, variant):
     """A stage of the quickstart's smoke size after seven steps; returns its parameters."""
     config = quickstart.get_config(f"{variant},smoke")
+    config.network.update(ATTENDING)
     params = draw_params(abstract_params(build_stage(config)))
     keep_config(workdir, config)
     with CheckpointStore(workdir / "checkpoints") as checkpoints:

@@ -83,7 +83,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_with_its_data_position(tmp_path, na
     assert data_state == DATA_STATE
 
 
-@pytest.mark.parametrize("smallest_slice", [checkpoints.MIN_SLICE, 1])
+@pytest.mark.parametrize("smallest_slice", thorough_except([1], [checkpoints.MIN_SLICE, 1]))
 def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path, smallest_slice, monkeypatch):
     """What several devices have is written by one of them, or each writes a slice of it."""
     monkeypatch.setattr(checkpoints, "MIN_SLICE", smallest_slice)
@@ -175,6 +175,7 @@ def test_a_run_killed_while_writing_leaves_the_checkpoint_before(tmp_path):
 import os, sys, jax.numpy as jnp
 from typing import NamedTuple
 from imagen_jax.training.checkpoints.store import CheckpointStore
+from tests.tiers import thorough_except
 
 class State(NamedTuple):
     params: object

@@ -19,6 +19,7 @@ from imagen_jax.training.monitoring.nonfinite import NonfiniteGuard, count_updat
 from imagen_jax.training.optimizer import OPTIMIZERS, make_optimizer
 from imagen_jax.training.state import initial_state
 from imagen_jax.training.step import make_train_step
+from tests.tiers import thorough_except
 
 NAN, INF = float("nan"), float("inf")
 BEYOND = 1e3
@@ -213,7 +214,7 @@ def test_a_run_killed_amid_skipped_steps_counts_on(tmp_path):
 REWIND = {"on_nonfinite": "rewind"}
 
 
-@pytest.mark.parametrize("killed", [[], [9], [11], [13], [14, 17], [18]])
+@pytest.mark.parametrize("killed", thorough_except([[], [11], [14, 17]], [[], [9], [11], [13], [14, 17], [18]]))
 def test_a_rewind_takes_good_parameters_and_continues_with_the_data_after_the_bad_ones(tmp_path, capsys, killed):
     """Batch 11 throws the parameters out, so that 12, 13 and 14 are skipped; checkpoints are those of 4, 8, 12, 16.
 
@@ -242,7 +243,7 @@ def test_where_the_step_after_a_rewind_is_skipped_the_next_goes_further_back(tmp
     assert rewound == [8, 4]
 
 
-@pytest.mark.parametrize("killed", [[], [16], [25]])
+@pytest.mark.parametrize("killed", thorough_except([[16]], [[], [16], [25]]))
 def test_after_the_max_number_of_rewinds_the_run_stops(tmp_path, killed):
     changed = {11: 1e9, 18: 1e9, 25: 1e9}
     with pytest.raises(UserError, match=r"steps 26 to 28 .* 2 rewinds .*training\.max_rewinds"):
@@ -252,7 +253,7 @@ def test_after_the_max_number_of_rewinds_the_run_stops(tmp_path, killed):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("killed", [[], [8], [11], [13]])
+@pytest.mark.parametrize("killed", thorough_except([[], [11]], [[], [8], [11], [13]]))
 def test_a_rewind_passes_over_a_damaged_checkpoint(tmp_path, capsys, killed):
     """Batch 11 throws the parameters out, and that of step 8 is damaged before it is gone back to."""
     folder = tmp_path / "checkpoints"
