@@ -31,6 +31,10 @@ def load_open_clip(name: str) -> ModuleType:
         package = types.ModuleType(PACKAGE)
         package.__path__ = [str(open_clip_folder())]
         sys.modules[PACKAGE] = package
+        # It imports most of transformers, which looks for torchvision, and no plain model uses it.
+        towers = types.ModuleType(f"{PACKAGE}.hf_model")
+        towers.HFTextEncoder = None  # type: ignore[attr-defined]
+        sys.modules[towers.__name__] = towers
     stubs = make_stubs()
     sys.modules.update(stubs)
     try:
@@ -74,8 +78,12 @@ def make_clip(config: dict, seed: int = 0):
                 parameter.add_(0.2 * torch.randn_like(parameter))
             elif "token_embedding" in name or "positional_embedding" in name:
                 parameter.mul_(10)
+            elif parameter.ndim == 4:
+                # So large that the variance survives the rectifiers after PyTorch's first kernels.
+                parameter.mul_(6**0.5)
         for module in clip.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
     return clip
