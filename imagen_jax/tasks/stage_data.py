@@ -34,8 +34,8 @@ from imagen_jax.tasks.training_data import make_training_batches, open_configure
 VectorsOf = Callable[[Mapping[str, Any]], np.ndarray]
 """``vectors_of(examples)``: one vector for each example of a host batch, ``(batch, width)``, float32.
 
-``examples`` has the arrays ``image`` and, for a super-resolution stage, ``low_res``, and the lists ``caption`` and
-``key``.
+``examples`` has the arrays ``image``, ``mirrored`` (whether each image is) and, for a super-resolution stage,
+``low_res``, and the lists ``caption`` and ``key``.
 """
 
 EMBEDDINGS = {"stored": EmbeddingStore, "computed": ComputedEmbeddings}
