@@ -195,6 +195,19 @@ def single(path: Path, key: str, value: Any) -> int:
     return sizes.pop()
 
 
+def expand(path: Path, width: int, section: Mapping[str, Any]) -> int:
+    """Returns the width inside the perceptrons.
+
+    Raises:
+        UserError: it is no size.
+    """
+    ratio = section.get("mlp_ratio", 4.0)
+    try:
+        return int(width * ratio)
+    except OverflowError:
+        raise UserError(f"{path} has width={width} and mlp_ratio={ratio}: fix the file") from None
+
+
 def read_image_tower(path: Path, vision: Mapping[str, Any], activation: str) -> dict[str, Any]:
     """Returns the name and fields of the image tower.
 
@@ -220,7 +233,7 @@ def read_image_tower(path: Path, vision: Mapping[str, Any], activation: str) -> 
         "name": "vision_transformer",
         **sizes,
         "patch": single(path, "patch_size", vision.get("patch_size", 16)),
-        "hidden": int(width * vision.get("mlp_ratio", 4.0)),
+        "hidden": expand(path, width, vision),
         "activation": activation,
         "pool": IMAGE_POOLS[pool],
         "first_norm": not vision.get("no_ln_pre", False),
@@ -248,7 +261,7 @@ def read_text_tower(path: Path, text: Mapping[str, Any], activation: str) -> dic
         "width": width,
         "layers": text.get("layers", 12),
         "heads": text.get("heads", 8),
-        "hidden": int(width * text.get("mlp_ratio", 4.0)),
+        "hidden": expand(path, width, text),
         "end": text.get("eos_id", 2) if pool == "eos" else vocabulary - 1,
         "activation": activation,
         "pool": "end" if ends_last else TEXT_POOLS[pool],

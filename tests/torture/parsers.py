@@ -16,7 +16,9 @@ from safetensors.numpy import save
 
 from imagen_jax.cascade.edits import decode_mask
 from imagen_jax.cascade.image_files import encode_picture, read_png_metadata
+from imagen_jax.clip.description import read_description
 from imagen_jax.clip.hugging_face_folder import read_config as read_clip_config
+from imagen_jax.clip.open_clip_folder import read_open_clip_config
 from imagen_jax.clip.tokenizer import list_bytes, load_folder_tokenizer, load_openai_vocabulary
 from imagen_jax.data.opened_images import DamagedImageError
 from imagen_jax.data.pixels import decode_pixels, encode_png
@@ -27,16 +29,18 @@ from imagen_jax.data.sources.tables import table_parts
 from imagen_jax.data.sources.tar_shards import read_shard
 from imagen_jax.data.stored_images import check_features, read_manifest
 from imagen_jax.data.tokenizer import load_sentencepiece
+from imagen_jax.encoders.published_clips import SIZES
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.reference_statistics import load_statistics, read_published_statistics
 from imagen_jax.evaluation.reports.side_by_side import images_by_prompt
 from imagen_jax.training.monitoring.metrics import read_metrics
 from imagen_jax.training.workdir import check_same_run, read_config, require_sections
 from imagen_jax.web.pairs import look_into
+from imagen_jax.weights.json_settings import read_settings
 from imagen_jax.weights.safetensors_folder import SafetensorsFolder
 from imagen_jax.weights.t5x_folder import read_leaves
 from imagen_jax.weights.torch_file import MAGIC_NUMBER, read_torch_file
-from tests.reference.clip_folders import CONFIG, MERGES
+from tests.reference.clip_folders import CONFIG, MERGES, make_open_clip_config
 from tests.reference.t5_folders import write_tokenizer
 from tests.reference.torch_programs import write_tensors
 from tests.torture.mutations import (
@@ -251,6 +255,19 @@ def clip_config(folder: Path) -> Parser:
     return Parser(of_json([CONFIG]), reading(folder / "config.json", read_clip_config))
 
 
+def open_clip_config(folder: Path) -> Parser:
+    configs = [make_open_clip_config(), make_open_clip_config(vision_cfg={"layers": [1, 2, 1, 1], "image_size": 64})]
+    return Parser(of_json(configs), reading(folder / "open_clip_config.json", read_open_clip_config))
+
+
+def own_clip_config(folder: Path) -> Parser:
+    def read(path: Path) -> None:
+        read_description(read_settings(path), path)
+
+    return Parser(of_json([SIZES[name].to_json() for name in ("ViT-B/32", "RN50")]),
+                  reading(folder / "clip_config.json", read))  # fmt: skip
+
+
 def clip_vocabulary(folder: Path) -> Parser:
     lines = "\n".join(["#version: 0.2", *MERGES, ""]).encode()
 
@@ -368,6 +385,8 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "workdir_config": workdir_config,
     "metrics": metrics,
     "clip_config": clip_config,
+    "open_clip_config": open_clip_config,
+    "own_clip_config": own_clip_config,
     "clip_vocabulary": clip_vocabulary,
     "clip_tokenizer": clip_tokenizer,
     "statistics": statistics,
