@@ -12,9 +12,11 @@ from imagen_jax.data.preparation.builder import prepare_data
 from imagen_jax.data.preparation.conversion import Conversion
 from imagen_jax.data.preparation.preparation import Preparation, prepare
 from imagen_jax.data.sources.records import Record
-from imagen_jax.data.sources.synthetic import synthetic_parts
+from imagen_jax.data.sources.synthetic import SHAPES, synthetic_parts
+from imagen_jax.data.splits import SPLITS, split_of
 from tests.docs.pages import CHECKOUT
 from tests.end_to_end.data_trees import write_coco, write_shards
+from tests.reference.clip_folders import write_clip_folder
 from tests.reference.deepfloyd_folders import SIZES, write_stage
 from tests.reference.make_deepfloyd_reference import GOLDEN
 from tests.reference.t5_folders import write_t5_folder
@@ -119,12 +121,12 @@ def write_deepfloyd(folder: Path) -> None:
 
 
 def write_classes(folder: Path) -> None:
-    """Writes a file of classes: two captions that both splits of the data set DATA have."""
-    train, validation = (
-        {caption for captions in captions_of(folder / "DATA", split) for caption in captions} for split in SPLITS
-    )
-    names = sorted(train & validation)[:2]
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    """Writes a file of classes: the shapes that both halves of the folder FOLDER have."""
+    captions = [file.read_text().strip() for file in (folder / "FOLDER").glob("*.txt")]
+    halves = ({name for name in SHAPES for one in captions if name in one.split() and split_of(one, 0.5) == half}
+              for half in SPLITS)  # fmt: skip
+    names = sorted(set.intersection(*halves))
+    (folder / "classes.txt").write_text("".join(f"{name}: {name}, {name} on a ground\n" for name in names))
 
 
 def bundled_cascades(folder: Path) -> str:

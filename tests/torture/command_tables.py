@@ -334,9 +334,9 @@ CLASSIFY = Command(
     (
         values("clip", "clip", "clip", "clip/model.safetensors", "ViT-B/32", "nowhere"),
         (
-            "--data=prepared --classes=shapes.txt --labels=captions",
-            "--data=prepared --classes=shapes.json --labels=captions --noprobe",
-            "--data=prepared --classes=shapes.txt",
+            "--data=prepared --split=train --classes=shapes.txt --labels=captions",
+            "--data=prepared --split=train --classes=shapes.json --labels=captions --noprobe",
+            "--data=prepared --split=train --classes=shapes.txt",
             "--data=prepared --classes=openmoji_groups",
             "--image=photo.png --class=panda --class=tree",
             "--image=photo.png --classes=shapes.txt",
@@ -368,7 +368,10 @@ CLASSIFY = Command(
 )
 RETRIEVAL = Command(
     3,
-    (values("clip", "clip", "clip", "ViT-B/32", "nowhere"), values("data", "prepared", "prepared", "own", "nowhere")),
+    (
+        values("clip", "clip", "clip", "ViT-B/32", "nowhere"),
+        ("--data=prepared --split=train", "--data=prepared --split=train", "--data=own", "--data=nowhere"),
+    ),
     (
         values("split", "train", "validation"),
         values("examples", 0, 3, -1),

@@ -73,7 +73,7 @@ def write_all(folder: Path) -> None:
     write_clip_folder(folder / "clip")
     shapes = sorted({caption for captions in captions_of(folder / "prepared", "train") for caption in captions})[:2]
     (folder / "shapes.txt").write_text("".join(f"{shape}: {shape}, a {shape}\n" for shape in shapes))
-    (folder / "shapes.json").write_text(json.dumps({shape: [] for shape in shapes}))
+    (folder / "shapes.json").write_text(json.dumps({shape: [shape] for shape in shapes}))
     (folder / "train.py").write_text(SMALL_TRAINING)
     (folder / "classify.py").write_text(SMALL_CLASSIFIER)
 
