@@ -26,6 +26,12 @@ from absl import flags
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.classifier import GuidancePlan, load_planned_guidance, plan_guidance
+from imagen_jax.cascade.clip_guidance import (
+    ClipGuidancePlan,
+    is_clip_folder,
+    load_clip_guidance,
+    plan_clip_guidance,
+)
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
@@ -41,6 +47,7 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.runtime.seeds import MAX_SEED
+from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.storage.paths import Path, to_path
 
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "Description of the image; repeatable, for more images.")
@@ -58,8 +65,10 @@ FORMAT = flags.DEFINE_enum(
 )
 GRID = flags.DEFINE_bool("grid", True, "Also write grid.png with the first 64 images.")
 
-CLASSIFIER = flags.DEFINE_string("classifier", None, "Workdir of a classifier that also guides the images.")
-CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the target class.")
+CLASSIFIER = flags.DEFINE_string(
+    "classifier", None, "Workdir of a classifier, or of a CLIP of noisy images, that also guides the images."
+)
+CLASS = flags.DEFINE_string("classifier_class", None, "With --classifier: the target class; of a CLIP, a caption.")
 SCALE = flags.DEFINE_float(
     "classifier_scale", 1.0, "With --classifier: guidance scale; below 0 guides away from the class."
 )
@@ -155,12 +164,12 @@ def main() -> None:
     plan.check_encoders()
     guidance = read_classifier()
     if guidance is not None:
-        check_classifier(guidance.classifier.resolution, plan.sampling)
+        check_classifier(guidance.resolution, plan.sampling)
     make_folder(out)
     join_as_flagged()
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(requests))
-        classifier = None if guidance is None else load_planned_guidance(guidance)
+        classifier = load_classifier(guidance)
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         settings = describe_settings(cascade, edit)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
@@ -237,7 +246,7 @@ def read_edit() -> Edit:
     return Edit(image, mask, STRENGTH.value, RESAMPLE.value, INVERT.value, LATER_PROMPT.value)
 
 
-def read_classifier() -> GuidancePlan | None:
+def read_classifier() -> GuidancePlan | ClipGuidancePlan | None:
     """Returns the classifier guidance that the flags describe, without parameters; None without ``--classifier``.
 
     Raises:
@@ -245,7 +254,16 @@ def read_classifier() -> GuidancePlan | None:
     """
     if CLASSIFIER.value is None:
         return None
-    return plan_guidance(to_path(CLASSIFIER.value), CLASS.value or "", SCALE.value)
+    folder = to_path(CLASSIFIER.value)
+    plan = plan_clip_guidance if is_clip_folder(folder) else plan_guidance
+    return plan(folder, CLASS.value or "", SCALE.value)
+
+
+def load_classifier(plan: GuidancePlan | ClipGuidancePlan | None) -> ClassifierGuidance | None:
+    """Loads the classifier guidance that was planned."""
+    if plan is None:
+        return None
+    return load_clip_guidance(plan) if isinstance(plan, ClipGuidancePlan) else load_planned_guidance(plan)
 
 
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:

@@ -118,6 +118,11 @@ class GuidancePlan(NamedTuple):
     wanted: str
     scale: float
 
+    @property
+    def resolution(self) -> int:
+        """Height and width of the classifier's images."""
+        return self.classifier.resolution
+
 
 def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     """Reads the config of a trained classifier, and checks class and scale.

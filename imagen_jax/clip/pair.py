@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from imagen_jax.array_types import RandomKey
+from imagen_jax.array_types import PerExample, RandomKey
 from imagen_jax.clip.contrastive import (
     FIRST_SCALE,
     LOSSES,
@@ -82,10 +82,14 @@ class Pair:
         return axes_of(jax.eval_shape(self.labelled_params, jax.random.key(0)))
 
     def embed_images(
-        self, params: Params, images: Views, key: RandomKey | None = None
+        self, params: Params, images: Views, key: RandomKey | None = None, log_snr: PerExample | None = None
     ) -> Float[Array, "batch embedding"]:
-        """Returns the embeddings of images. With a key the tower trains, with dropout if it has any."""
-        return embed(self.image, params["image"], images, key)
+        """Returns the embeddings of images. With a key the tower trains, with dropout if it has any.
+
+        A tower of noisy images also takes their ``log_snr``, ``(batch,)``; None for clean images.
+        """
+        more = {} if log_snr is None else {"log_snr": log_snr}
+        return embed(self.image, params["image"], images, key, **more)
 
     def embed_captions(
         self, params: Params, captions: Captions, key: RandomKey | None = None
@@ -93,16 +97,25 @@ class Pair:
         """Returns the embeddings of captions. With a key the tower trains, with dropout if it has any."""
         return embed(self.text, params["text"], captions, key)
 
-    def embed(self, params: Params, images: Views, captions: Captions, key: RandomKey | None = None) -> Embeddings:
+    def embed(
+        self,
+        params: Params,
+        images: Views,
+        captions: Captions,
+        key: RandomKey | None = None,
+        log_snr: PerExample | None = None,
+    ) -> Embeddings:
         """Returns the embeddings of images and captions. With a key the towers train."""
         image_key, text_key = (None, None) if key is None else jax.random.split(key)
-        return Embeddings(self.embed_images(params, images, image_key), self.embed_captions(params, captions, text_key))
+        return Embeddings(
+            self.embed_images(params, images, image_key, log_snr), self.embed_captions(params, captions, text_key)
+        )
 
 
-def embed(tower: nn.Module, params: Params, inputs: Any, key: RandomKey | None) -> Any:
+def embed(tower: nn.Module, params: Params, inputs: Any, key: RandomKey | None, **more: Any) -> Any:
     """Applies a tower."""
     rngs = None if key is None else {"dropout": key}
-    return tower.apply({"params": params}, inputs, train=key is not None, rngs=rngs)
+    return tower.apply({"params": params}, inputs, train=key is not None, rngs=rngs, **more)
 
 
 def temperature_of(params: Params) -> Temperature:

@@ -29,7 +29,7 @@ from imagen_jax.clip.transformer import (
     run_scanned,
 )
 from imagen_jax.errors import UserError, lookup
-from imagen_jax.sharding.axes import constrain, gather, with_logical_axes
+from imagen_jax.sharding.axes import constrain, gather, gathering, with_logical_axes
 
 POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "class_token": lambda x: x[:, 0],
@@ -37,8 +37,17 @@ POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 """From the last states, ``(batch, 1 + patches, width)``, to one vector for each image."""
 
+ZEROS: Any = nn.initializers.zeros_init()
+
 PATCH_AXES = ("taps", "taps", "channels", "channels")
 POSITION_AXES = ("places", "channels")
+NOISE_AXES = ("channels", "channels")
+
+CLEAN = 20.0
+"""The log-SNR of images without noise, at which a tower that takes noisy images measures clean ones."""
+
+LONGEST_PERIOD = 100.0
+"""Longest period of the features of a log-SNR, which lies within about ±20."""
 
 
 class Patches(nn.Module):
@@ -84,6 +93,8 @@ class VisionTransformer(nn.Module):
         pool: "class_token", or "mean" of the patches' last states. Either is normalised after it is pooled.
         patch_dropout: the share of patches that training leaves out (Li et al. 2022, arXiv 2212.00794).
         first_norm: whether the states are normalised before the first layer.
+        noise_conditioned: whether it takes noisy images and their log-SNR, to guide diffusion (Nichol et al. 2021,
+            arXiv 2112.10741, section 2.4).
         remat: a key of ``transformer.REMAT``.
         scan: whether the layers run as one loop.
         dtype: the compute dtype, a key of ``array_types.DTYPES``. The embeddings are float32.
@@ -103,6 +114,7 @@ class VisionTransformer(nn.Module):
     pool: str = "class_token"
     patch_dropout: float = 0.0
     first_norm: bool = True
+    noise_conditioned: bool = False
     remat: str = "none"
     scan: bool = False
     dtype: str = "float32"
@@ -121,12 +133,15 @@ class VisionTransformer(nn.Module):
         return np.zeros((1, self.resolution, self.resolution, 3), np.float32)
 
     @nn.compact
-    def __call__(self, images: Images, train: bool = False) -> Embeddings:
+    def __call__(
+        self, images: Images, train: bool = False, log_snr: Float[Array, " batch"] | None = None
+    ) -> Embeddings:
         """Returns the embeddings, ``(batch, embedding)``, float32.
 
         Args:
             images: ``(batch, resolution, resolution, 3)``, normalised with the CLIP's mean and deviation.
             train: whether patches are left out, which needs a "dropout" key if ``patch_dropout`` is not 0.
+            log_snr: log-SNR of each image, for a tower that is noise-conditioned; None for clean images.
 
         Raises:
             UserError: the images have another size.
@@ -135,6 +150,9 @@ class VisionTransformer(nn.Module):
             raise UserError(f"images of shape {images.shape[1:]} do not fit a tower of {self.resolution} pixels")
         dtype = DTYPES[self.dtype]
         x = self.add_positions(Patches(self.patch, self.width, dtype, name="patches")(images))
+        if self.noise_conditioned:
+            log_snr = jnp.full(len(images), CLEAN) if log_snr is None else log_snr
+            x = x + noise_embedding(self.width, "noise")(noise_features(log_snr, self.width))[:, None].astype(x.dtype)
         if train and self.patch_dropout > 0:
             x = drop_patches(x, self.patch_dropout, self.make_rng("dropout"))
         x = constrain(x, "batch", "places", "channels")
@@ -163,6 +181,21 @@ class VisionTransformer(nn.Module):
         for name in names:
             x = make(*fields, name=name)(x)
         return x
+
+
+def noise_features(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch features"]:
+    """Returns cosines and sines of a log-SNR, with periods from 2π/10 to ``LONGEST_PERIOD``."""
+    count = (width + 1) // 2
+    frequencies = jnp.geomspace(10.0, 2 * jnp.pi / LONGEST_PERIOD, count)
+    angles = log_snr[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+def noise_embedding(width: int, name: str) -> nn.Dense:
+    """Returns the layer that adds the noise level to each token; it starts with zeros."""
+    initialise = with_logical_axes(ZEROS, NOISE_AXES)
+    gathered = gathering(NOISE_AXES)
+    return nn.Dense(width, kernel_init=initialise, promote_dtype=gathered, dtype=jnp.float32, name=name)
 
 
 def drop_patches(x: States, share: float, key: jax.Array) -> Float[Array, "batch kept tower_width"]:

@@ -20,6 +20,8 @@ class ClipConfig(Section):
             ``ignored``.
         mean: mean of red, green and blue that normalises images in [0, 1].
         deviation: standard deviation of red, green and blue that normalises images.
+        noise_schedule: a key of ``diffusion.schedules.SCHEDULES``: the image tower takes noisy images, at times that are
+            spread evenly, and their log-SNR, so that it can guide a diffusion model; "" for clean images.
         tokenizer: the file of OpenAI's vocabulary, or a folder with ``tokenizer.json``; "" trains one on the captions.
         held_out: max number of held-out pairs for the measurements during training.
         classes: a key of ``data.classes.CLASSES`` for the zero-shot accuracy during training; "" for none.
@@ -34,6 +36,7 @@ class ClipConfig(Section):
     equal_captions: str = "negatives"
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     deviation: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    noise_schedule: str = ""
     tokenizer: str = ""
     held_out: int = 2000
     classes: str = ""

@@ -16,7 +16,8 @@ from imagen_jax.clip.pair import Pair, Pairs, Params, example_input, limit_scale
 from imagen_jax.config.clip_sections import ClipTrainingConfig
 from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import MeshConfig
-from imagen_jax.errors import UserError
+from imagen_jax.diffusion.schedules import SCHEDULES
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.clip_data import open_clip_data
 from imagen_jax.tasks.clip_hooks import ClipHook, class_prompts, find_missing_measurement
@@ -40,6 +41,7 @@ def clip_task(config: Given | ClipExperiment) -> Task:
     config = read_clip_experiment(config)
     pair = build_pair(config)
     check_training(config.training, config.mesh)
+    check_noise(config.clip.noise_schedule, pair)
     embed = partial(embed_pairs, pair, config.clip)
     loss = partial(loss_of_embeddings, config.clip)
     differentiate = make_differentiate(embed, loss, config.training)
@@ -116,6 +118,22 @@ def check_training(training: ClipTrainingConfig, mesh: MeshConfig) -> None:
         raise UserError(
             "config.training.sam_share embeds the shares at once: set config.training.gradient_accumulation=1, or "
             "sam_share=0"
+        )
+
+
+def check_noise(schedule: str, pair: Pair) -> None:
+    """Checks that the image tower is told the noise level if, and only if, images are noisy.
+
+    Raises:
+        UserError: it is not, or the schedule is unknown.
+    """
+    told = bool(getattr(pair.image, "noise_conditioned", False))
+    if schedule:
+        lookup(SCHEDULES, schedule, "clip.noise_schedule")
+    if told != bool(schedule):
+        raise UserError(
+            f"config.clip.noise_schedule={schedule!r} and config.image_tower.noise_conditioned={told} contradict each "
+            "other: set both, for a vision_transformer that guides diffusion, or neither"
         )
 
 

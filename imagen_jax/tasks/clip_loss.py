@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -10,6 +11,9 @@ from imagen_jax.clip.contrastive import LOSSES, Embeddings
 from imagen_jax.clip.feature_head import FeatureHead
 from imagen_jax.clip.pair import Pair, Pairs, Params, temperature_of
 from imagen_jax.config.clip_sections import ClipConfig
+from imagen_jax.diffusion.loss import sample_quantiles
+from imagen_jax.diffusion.process import add_noise
+from imagen_jax.diffusion.schedules import SCHEDULES
 from imagen_jax.errors import lookup
 
 EQUAL_CAPTIONS = {"negatives": False, "ignored": True}
@@ -28,8 +32,17 @@ def prepare_images(pair: Pair, clip: ClipConfig, images: Any) -> Any:
 
 
 def embed_pairs(pair: Pair, clip: ClipConfig, params: Params, batch: Pairs, key: RandomKey | None = None) -> Embeddings:
-    """Returns the embeddings of a batch. With a key the towers train, with dropout if they have any."""
-    return pair.embed(params, prepare_images(pair, clip, batch.images), batch.captions, key)
+    """Returns the embeddings of a batch. With a key the towers train, with dropout if they have any.
+
+    With a noise schedule the images are noisy, at times that are spread evenly over the batch. Without a key they are
+    clean.
+    """
+    images, log_snr = batch.images, None
+    if clip.noise_schedule and key is not None:
+        time_key, noise_key, key = jax.random.split(key, 3)
+        log_snr = SCHEDULES[clip.noise_schedule](sample_quantiles(time_key, len(images), stratified=True))
+        images = add_noise(images, jax.random.normal(noise_key, images.shape), log_snr)
+    return pair.embed(params, prepare_images(pair, clip, images), batch.captions, key, log_snr)
 
 
 def loss_of_embeddings(

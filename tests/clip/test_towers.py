@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,7 @@ from imagen_jax.clip.bag_of_words import BagOfWords
 from imagen_jax.clip.text_transformer import TextTransformer
 from imagen_jax.clip.towers import IMAGE_TOWERS, TEXT_TOWERS, describe_tower, make_tower
 from imagen_jax.clip.transformer import exact_gelu
-from imagen_jax.clip.vision_transformer import VisionTransformer, drop_patches
+from imagen_jax.clip.vision_transformer import CLEAN, VisionTransformer, drop_patches, noise_features
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import UNNAMED, axes_of, remove_logical_axes, unnamed_parameters
 from imagen_jax.sharding.mesh import make_mesh
@@ -448,3 +449,21 @@ def test_a_vision_transformer_has_as_many_parameters_as_published():
     tower = VisionTransformer(224, 32, width, 12, 12, hidden, 512)
     shapes = jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected == 87_849_216
+
+
+def test_a_tower_of_noisy_images_is_told_their_noise_level():
+    tower = VisionTransformer(8, 4, 16, 1, 2, 32, 6, noise_conditioned=True)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+    params = remove_logical_axes(tower.init(jax.random.key(0), images)["params"])
+    levels = jnp.array([-3.0, 5.0])
+    # The noise level starts without effect, as its layer starts with zeros.
+    apply = partial(tower.apply, {"params": params})
+    np.testing.assert_array_equal(apply(images, log_snr=levels), apply(images))
+    params["noise"]["kernel"] = params["noise"]["kernel"] + 0.3
+    told, clean = apply(images, log_snr=levels), apply(images)
+    assert np.abs(told - clean).max() > 1e-3
+    np.testing.assert_allclose(apply(images, log_snr=jnp.full(2, CLEAN)), clean, atol=1e-6)
+    # Nearby levels are told apart, far ones too.
+    features = np.asarray(noise_features(jnp.linspace(-20, 20, 81), 16))
+    distances = np.linalg.norm(features[:, None] - features[None], axis=2) + 10 * np.eye(81)
+    assert distances.min() > 0.3

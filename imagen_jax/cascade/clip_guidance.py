@@ -1,0 +1,82 @@
+"""Guides a stage by a CLIP that was trained on noisy images, towards a caption (Nichol et al. 2021, section 2.4).
+
+workdir of such a CLIP, a caption -> the embedding of the caption -> e^t · cos(image at this noise level, caption)
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.array_types import Images, PerExample
+from imagen_jax.clip.folder import CONFIG, TRAINED
+from imagen_jax.encoders.pretrained_clip import Clip, load_clip
+from imagen_jax.errors import UserError
+from imagen_jax.sampling.guidance import MAX_GUIDANCE, ClassifierGuidance
+from imagen_jax.storage.paths import Path
+
+
+class ClipGuidancePlan(NamedTuple):
+    """Guidance by a CLIP, checked.
+
+    Attributes:
+        clip: the CLIP.
+        resolution: height and width of its images.
+        caption: the caption to guide towards.
+        scale: guidance scale s, see ``ClassifierGuidance``.
+    """
+
+    clip: Clip
+    resolution: int
+    caption: str
+    scale: float
+
+
+def is_clip_folder(folder: Path) -> bool:
+    """Returns whether a folder is the workdir of a CLIP's training, or has a CLIP in our layout."""
+    return (folder / TRAINED / CONFIG).is_file() or (folder / CONFIG).is_file()
+
+
+def plan_clip_guidance(folder: Path, caption: str, scale: float) -> ClipGuidancePlan:
+    """Loads a CLIP for guidance, and checks it.
+
+    Args:
+        folder: the workdir of its training, or a folder in our layout.
+        caption: the caption to guide towards.
+        scale: guidance scale s, at most ``MAX_GUIDANCE`` in absolute value.
+
+    Raises:
+        UserError: there is no such CLIP, it was trained on clean images, or the scale is out of range.
+    """
+    if not abs(scale) <= MAX_GUIDANCE:
+        raise UserError(
+            f"--classifier_scale={scale} is not between -{MAX_GUIDANCE:g} and {MAX_GUIDANCE:g}: give one such as 2"
+        )
+    clip = load_clip(str(folder), model="")
+    if not clip.description.image.get("noise_conditioned", False):
+        raise UserError(
+            f"the CLIP in {folder} was trained on clean images, and its gradient on noisy ones leads nowhere: train "
+            "one with --config.clip.noise_schedule=cosine and --config.image_tower.noise_conditioned=True"
+        )
+    return ClipGuidancePlan(clip, clip.description.image["resolution"], caption, scale)
+
+
+def load_clip_guidance(plan: ClipGuidancePlan) -> ClassifierGuidance:
+    """Makes the guidance of a plan: its log-probability is the logit of the caption, up to a constant."""
+    description, scale = plan.clip.description, plan.clip.logit_scale
+    tower: Any = description.make_image_tower()
+    params = plan.clip.parameters["image"]
+    wanted = unit(jnp.asarray(plan.clip.encode_texts([plan.caption])))
+    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (description.mean, description.deviation))
+
+    def log_probability(noisy: Images, log_snr: PerExample) -> PerExample:
+        normalised = ((noisy + 1.0) / 2.0 - mean) / deviation
+        embedded = unit(tower.apply({"params": params}, normalised, log_snr=log_snr))
+        return scale * jnp.sum(embedded * wanted, axis=1)
+
+    return ClassifierGuidance(log_probability, plan.scale, plan.resolution, plan.caption)
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Returns vectors of length 1."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
