@@ -5,7 +5,7 @@ r"""Linear probe: logistic regression on frozen features, the supervised counter
 x is a feature vector of unit length, minus the mean of the training images, divided by one number, so that its entries
 have mean square 1. The loss is convex, and L-BFGS minimises it in float64. λ is chosen by the log-loss on a part of the
 *training* images that the fit does not see; the probe is then fitted to all training images. The test images are not
-involved. Radford et al. 2021, section 3.2 and appendix A.3, do the same with another grid of λ.
+involved. Radford et al. 2021, section 3.2, fit theirs to features before CLIP's projection; ours are after it.
 """
 
 from collections.abc import Hashable, Sequence
