@@ -2,6 +2,7 @@
 
     python -m imagen_jax compile_check --config=imagen/base_64:2b --topology=v4:4x8x8 --batch=2048
     python -m imagen_jax compile_check --config=… --topology=v5e:4x4 --batch=64 --sample
+    python -m imagen_jax compile_check --config=clip/published:b16 --topology=v4:4x8x8
     python -m imagen_jax compile_check --encoder=xxl --topology=v5e:2x4 --batch=512
 
 It compiles the real training step, sampler or T5 encoder with the real compiler, that of libtpu, which needs no TPU.
@@ -21,14 +22,15 @@ from imagen_jax.storage.paths import create_folder, to_path, write_whole
 # Set before JAX initialises its devices: only the TPU compiler is needed, even on a machine with a TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from imagen_jax.cascade.experiment import read_experiment
+from imagen_jax.cascade.experiment import is_clip, read_clip_experiment, read_experiment
 from imagen_jax.errors import UserError
-from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, training_job
+from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, task_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report
 from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.progress_bars import announcing, compiling
+from imagen_jax.tasks.clip import clip_task, count_step_operations
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -85,7 +87,11 @@ def check_choice() -> None:
     """
     if (CONFIG.value is None) == (ENCODER.value is None):
         raise UserError(f"give either --config or --encoder, as in --config=quickstart:base {EXAMPLE}")
-    if CONFIG.value is not None:
+    if CONFIG.value is not None and is_clip(CONFIG.value):
+        if SAMPLE.value:
+            raise UserError("a CLIP samples no images: leave out --sample")
+        read_clip_experiment(CONFIG.value)
+    elif CONFIG.value is not None:
         read_experiment(CONFIG.value)
 
 
@@ -104,6 +110,9 @@ def make_job(pod: Pod) -> Job:
         return sampling_job(read_experiment(config), pod.devices, BATCH.value or len(pod.devices))
     if BATCH.value is not None:
         config.training.batch_size = BATCH.value
+    if is_clip(config):
+        clip = read_clip_experiment(config)
+        return task_job(clip_task(clip), pod.devices, count_step_operations(clip))
     return training_job(read_experiment(config), pod.devices)
 
 

@@ -7,15 +7,17 @@ forward pass and of a training step without its optimizer, both counted and as X
 Nothing is allocated. Counting operations compiles both programs in float32, which takes minutes for 2B parameters.
 """
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax.cascade.experiment import read_experiment
+from imagen_jax.cascade.experiment import is_clip, read_clip_experiment, read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
+from imagen_jax.tasks.clip import build_pair, count_step_operations
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -36,12 +38,27 @@ PRECONDITIONS = (
 def main() -> None:
     """Counts ``--config``."""
     check_flags(PRECONDITIONS)
+    if is_clip(CONFIG.value):
+        count_clip()
+        return
     config = read_experiment(CONFIG.value)
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
     if FLOPS.value:
         print()
         for row in format_operations(config, BATCH_SIZE.value):
             print(row, flush=True)
+
+
+def count_clip() -> None:
+    """Counts a CLIP: the parameters of each tower, and the operations of a training step."""
+    config = read_clip_experiment(CONFIG.value)
+    params = jax.eval_shape(build_pair(config).initial_params, jax.random.key(0))
+    for name, part in params.items():
+        print(f"{name:>16} {sum(leaf.size for leaf in jax.tree.leaves(part)):>14,}")
+    if FLOPS.value:
+        size = config.training.batch_size
+        operations = count_step_operations(config)
+        print(f"\n{operations / size / 1e9:.2f} GFLOPs for each pair of a training step with {size:,} pairs")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ class ClipConfig(Section):
             ``ignored``.
         mean: mean of red, green and blue that normalises images in [0, 1].
         deviation: standard deviation of red, green and blue that normalises images.
-        noise_schedule: a key of ``diffusion.schedules.SCHEDULES``: the image tower takes noisy images, at times that are
-            spread evenly, and their log-SNR, so that it can guide a diffusion model; "" for clean images.
+        noise_schedule: a key of ``diffusion.schedules.SCHEDULES``: the image tower takes noisy images, at evenly spread
+            times, and their log-SNR, so that it can guide a diffusion model; "" for clean images.
         tokenizer: the file of OpenAI's vocabulary, or a folder with ``tokenizer.json``; "" trains one on the captions.
         held_out: max number of held-out pairs for the measurements during training.
         classes: a key of ``data.classes.CLASSES`` for the zero-shot accuracy during training; "" for none.

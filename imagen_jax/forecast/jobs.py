@@ -25,6 +25,7 @@ from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_shapes, place_state
 from imagen_jax.training.compiled_training import make_training
+from imagen_jax.training.task import Task
 
 
 class Job(NamedTuple):
@@ -60,18 +61,24 @@ def training_job(config: Given | Experiment, devices: Sequence[jax.Device]) -> J
         UserError: the config is invalid, or its mesh does not fit the devices, the batch or the parameters.
     """
     config = read_experiment(config)
-    training = make_training(make_stage_task(config), devices)
-    batch = config.training.batch_size
-    return Job(
-        "training step",
-        training.lower(),
-        training.mesh,
-        batch,
-        "image",
-        batch * count_training_operations(config),
-        bytes_of(training.state),
-        trains=True,
-    )
+    operations = config.training.batch_size * count_training_operations(config)
+    return task_job(make_stage_task(config), devices, operations)
+
+
+def task_job(task: Task, devices: Sequence[jax.Device], model_flops: int) -> Job:
+    """Lowers the training step of any task.
+
+    Args:
+        task: what is trained; its data are not opened.
+        devices: the devices of the mesh.
+        model_flops: operations of the loss of a batch and its gradient, without recomputation.
+
+    Raises:
+        UserError: the mesh does not fit the devices, the batch or the parameters.
+    """
+    training = make_training(task, devices)
+    batch, size = task.training.batch_size, bytes_of(training.state)
+    return Job("training step", training.lower(), training.mesh, batch, "image", model_flops, size, trains=True)
 
 
 def sampling_job(config: Given | Experiment, devices: Sequence[jax.Device], batch: int) -> Job:

@@ -4,6 +4,7 @@ config -> two towers (Pair) -> contrastive loss of a whole batch -> Task
 open data -> pairs; measurements on held-out pairs, and the exported weights, as hooks (``clip_data``, ``clip_hooks``)
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,12 @@ from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import MeshConfig
 from imagen_jax.diffusion.schedules import SCHEDULES
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.forecast.flops import count_operations
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.clip_data import open_clip_data
 from imagen_jax.tasks.clip_hooks import ClipHook, class_prompts, find_missing_measurement
 from imagen_jax.tasks.clip_loss import embed_pairs, loss_of_embeddings
+from imagen_jax.tasks.clip_start import check_clip_start, start_clip
 from imagen_jax.training.step import Differentiate
 from imagen_jax.training.task import Task, TaskData
 from imagen_jax.training.whole_batch import (
@@ -71,6 +74,8 @@ def clip_task(config: Given | ClipExperiment) -> Task:
         gradient_accumulation=config.training.gradient_accumulation,
         differentiate=differentiate,
         after_update=partial(limit_scale, max_scale=config.clip.max_scale),
+        check_start=partial(check_clip_start, config.training.init_from),
+        start=partial(start_clip, config.training.init_from),
         open_data=open_data,
         missing=partial(find_missing_measurement, config.training),
     )
@@ -84,6 +89,27 @@ def build_pair(config: ClipExperiment) -> Pair:
     """
     image, text = ({"name": tower.name, **tower.fields} for tower in (config.image_tower, config.text_tower))
     return make_pair(image, text, config.clip.embedding, config.clip.loss)
+
+
+def count_step_operations(config: ClipExperiment) -> int:
+    """Counts the operations of the loss of a batch and its gradient, without recomputation.
+
+    Those of the towers grow with the batch size N, and those of the cosines, 6 N² d for d channels, with its square.
+    """
+    image, text = (
+        replace(tower, fields={key: value for key, value in tower.fields.items() if key not in ("remat", "scan")})
+        for tower in (config.image_tower, config.text_tower)
+    )
+    pair = build_pair(replace(config, image_tower=image, text_tower=text))
+
+    def embed(params: Params, batch: Pairs, key: RandomKey) -> Scalar:
+        return sum(map(jnp.sum, embed_pairs(pair, config.clip, params, batch, key)), jnp.zeros(()))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(pair.initial_params, key)
+    of_pair = count_operations(jax.value_and_grad(embed), params, abstract_pairs(pair, 1), key)
+    size = config.training.batch_size
+    return size * of_pair + 6 * size**2 * config.clip.embedding
 
 
 def check_training(training: ClipTrainingConfig, mesh: MeshConfig) -> None:

@@ -15,6 +15,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.tasks.clip import clip_task
 from imagen_jax.tasks.clip_data import number_captions
 from imagen_jax.tasks.clip_hooks import FILE_NAME, best_step
+from imagen_jax.tasks.clip_start import resize_positions
 from imagen_jax.tasks.clip_tokenizer import train_tokenizer
 from imagen_jax.train import train, train_to_end
 from imagen_jax.training.monitoring.metrics import read_metrics
@@ -199,3 +200,29 @@ def test_a_trained_tokenizer_has_the_wanted_size_and_gives_back_what_it_was_give
         assert ids[0] == vocabulary - 2 and ids[-1] == vocabulary - 1 and max(ids[1:-1]) < vocabulary - 2
         assert tokenizer.decode(ids).strip() == "a red café"
     assert json.loads(text)["model"]["type"] == "BPE"
+
+
+def test_a_training_starts_from_the_weights_of_another(make_config, trained, tmp_path, capsys):
+    workdir, state = trained
+    config = make_config(steps=1, evaluate_every=0, init_from=str(workdir))
+    config.optimizer.update({"learning_rate": 1e-9})
+    started = train_to_end(config, tmp_path / "run")
+    assert "Starts from" in capsys.readouterr().out
+    for one, other in zip(jax.tree.leaves(started.params), jax.tree.leaves(state.ema_params), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    larger = make_config(init_from=str(workdir))
+    larger.image_tower.width = 32
+    with pytest.raises(UserError, match="init_from|shape"):
+        train(larger, tmp_path / "larger")
+
+
+def test_positions_of_another_resolution_are_interpolated():
+    # A linear ramp stays one; the class token's position stays.
+    rows, columns = np.mgrid[0:4, 0:4]
+    ramp = np.stack([rows, columns], axis=-1).reshape(16, 2).astype(np.float32)
+    positions = np.concatenate([np.full((1, 2), 7.0, np.float32), ramp])
+    resized = resize_positions(positions, (65, 2))
+    assert resized.shape == (65, 2) and (resized[0] == 7).all()
+    middle = resized[1:].reshape(8, 8, 2)[2:6, 2:6]
+    np.testing.assert_allclose(middle[..., 0], np.arange(2, 6)[:, None] / 2 - 0.25 + np.zeros((4, 4)), atol=0.02)
+    assert resize_positions(positions, (17, 3)) is positions and resize_positions(positions, (18, 2)) is positions
