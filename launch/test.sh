@@ -8,17 +8,18 @@
 #                                             with libtpu; all of them are installed into .venv,
 #                                             and on Debian, as root, the stamps of Tux Paint, Noto's emoji and Chromium;
 #                                             with Python 3.11 if there is one: if .venv has another, .venv-references
-#                                             takes its place
+#                                             takes its place; with --thorough too, all of those comparisons
 set -euo pipefail
 # shellcheck source=launch/set_up.sh
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
 help_if_asked "$@"
 
-with_references=false
+with_references=false thorough=
 for argument in "$@"; do
     shift
     case $argument in
         --with-references) with_references=true ;;
+        --thorough) thorough=$argument && set -- "$@" "$argument" ;;
         *) set -- "$@" "$argument" ;;
     esac
 done
@@ -77,6 +78,6 @@ if [[ $with_references == true ]]; then
     install_reference_packages
     install_debian_packages
     say "pytest, against the reference libraries, on real images and in a browser"
-    "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m references -rs --durations 10
+    "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m references -rs --durations 10 ${thorough:+"$thorough"}
 fi
 say "All passed after $(minutes)"

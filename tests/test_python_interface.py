@@ -45,7 +45,7 @@ def workdirs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cascade(workdirs):
-    return load_cascade(workdirs, {"steps": 1}, batch_size=1)
+    return load_cascade(workdirs, {"steps": 1, "guidance": 1.0}, batch_size=1)
 
 
 def misspell(name):

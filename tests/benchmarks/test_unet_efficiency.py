@@ -17,6 +17,7 @@ from tests.benchmarks.unet_configs import NAMES, make_config
 from tests.benchmarks.unet_report import describe_machine, interpolate, list_losses, plot, write_table
 
 
+@pytest.mark.thorough
 def test_the_networks_have_equal_parameters_and_all_else_in_common(tmp_path):
     configs = [make_config(name, str(tmp_path)) for name in NAMES]
     counts = [total_of(count_parameters(abstract_params(build_stage(config)))) for config in configs]

@@ -146,11 +146,12 @@ def test_the_labels_are_the_groups():
 
 def test_it_guides_the_stage_of_its_size_and_is_described(trained, tmp_path):
     workdirs = write_cascade(tmp_path)
-    free = load_cascade(workdirs[:1], batch_size=1)
+    plain = {"guidance": 1.0}
+    free = load_cascade(workdirs[:1], plain, batch_size=1)
     towards = load_guidance(trained[0], FOOD, 50.0)
     both = load_cascade(workdirs, batch_size=1, classifier=towards)
     assert [stage.settings.classifier is not None for stage in both.stages] == [True, False]
-    guided = load_cascade(workdirs[:1], batch_size=1, classifier=towards)
+    guided = load_cascade(workdirs[:1], plain, batch_size=1, classifier=towards)
     assert all(fact in guided.describe()["stage_0"] for fact in ("classifier", "50", FOOD, "4 steps"))
     (small,), (small_guided,) = next(free.draw(["panda"])), next(guided.draw(["panda"]))
     assert np.abs(to_pixels(small).astype(int) - to_pixels(small_guided)).mean() > 1

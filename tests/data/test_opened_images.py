@@ -138,6 +138,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports a process's peak of memory")
+@pytest.mark.thorough
 def test_an_image_of_max_size_takes_less_than_a_gigabyte():
     done = subprocess.run([sys.executable, "-c", LARGEST], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1.4 * 2**20, "the libraries take a third of a gigabyte"

@@ -64,6 +64,7 @@ def test_ctrl_c_before_the_first_step_is_raised_and_leaves_a_run_that_can_begin(
 
     with monkeypatch.context() as patch:
         patch.setattr("imagen_jax.train.open_log", interrupted)
+        config.training.preview_every = 0
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "run")
     assert train(config, tmp_path / "run").step == STEPS

@@ -19,6 +19,7 @@ from tests.end_to_end.smoke_runs import losses
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.references,
+    pytest.mark.thorough,
     pytest.mark.skipif(not Path(FOLDER).is_dir(), reason=f"the stamps are not on this machine: {INSTALL}"),
 ]
 

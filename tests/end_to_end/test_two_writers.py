@@ -23,6 +23,7 @@ from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import MetricsWriter
 from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
+from tests.forked_programs import run_forked
 from tests.small_networks import ONE_LEVEL
 from tests.tiers import thorough_except
 
@@ -174,7 +175,9 @@ QUICKSTART = "--config=configs/quickstart.py:base,smoke"
         ),
     ],
 )
-def test_every_command_that_writes_a_folder_refuses_one_in_use(module, flags, folder, tmp_path, own_images):
+def test_every_command_that_writes_a_folder_refuses_one_in_use(
+    module, flags, folder, tmp_path, own_images, monkeypatch
+):
     names = {"held": tmp_path / "held", "images": own_images, "data": tmp_path / "data"}
     held = Path(folder.format(**names))
     held.mkdir(parents=True)
@@ -182,10 +185,12 @@ def test_every_command_that_writes_a_folder_refuses_one_in_use(module, flags, fo
         prepare(Preparation("listed", {}, "Ours, CC0", parts(100)), names["data"], workers=0)
         held = held / load_text_encoder("minilm").name
         held.mkdir()
+    monkeypatch.setenv("IMAGEN_JAX_CACHE", str(tmp_path))
+    monkeypatch.chdir(CHECKOUT)
     with locked(held, "--out"):
         before = sorted(held.rglob("*"))
-        refused = run(module, *(flag.format(**names) for flag in flags), cache=tmp_path)
-        printed = refused.communicate(timeout=600)[1]
+        refused = run_forked(f"imagen_jax.{module}", *(flag.format(**names) for flag in flags))
+        printed = refused.stderr
         assert refused.returncode == 74, printed
         assert re.search(rf"{held} .*\b{os.getpid()}\b", printed) and "Traceback" not in printed
         assert {path.name for path in held.rglob("*")} - {path.name for path in before} <= {"config.json"}

@@ -184,6 +184,7 @@ def test_so_is_each_module_that_python_runs(folder):
     assert line.startswith("error: ") and "[train]" in line
 
 
+@pytest.mark.thorough
 def test_sources_and_settings_need_their_extras_too(folder):
     needs = [
         ("train", [CONFIG, "--workdir=run", "--config.training.tensorboard=True"], "tensorboard"),

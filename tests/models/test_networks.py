@@ -74,7 +74,7 @@ def change(before, after):
 @pytest.mark.parametrize("name", ONE)
 def test_a_new_network_returns_zeros(name):
     """The last layer starts at zero (Dhariwal & Nichol 2021), so that the first loss is that of an output of zeros."""
-    module = make(name)
+    module = make(name, **ONE_LEVEL[name])
     output, _ = jax.jit(module.init_with_output)(jax.random.key(3), NOISY, LOG_SNR, TOLD)
     assert output.shape == NOISY.shape and output.dtype == jnp.float32 and not np.any(output)
 

@@ -44,4 +44,4 @@ def test_its_kernels_name_their_axes_and_a_new_one_is_undecided():
 
 def test_an_unknown_pool_names_the_nearest():
     with pytest.raises(UserError, match=r"classifier\.pool.*'mean'"):
-        NoiseClassifier(3, (8,), pool="means").init(jax.random.key(1), NOISY, LOG_SNR)
+        jax.eval_shape(lambda: NoiseClassifier(3, (8,), pool="means").init(jax.random.key(1), NOISY, LOG_SNR))

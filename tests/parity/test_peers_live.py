@@ -30,6 +30,7 @@ def test_both_have_one_network(folder):
     assert 0.85 < ours["operations"] / theirs["operations"] <= 1.0
 
 
+@pytest.mark.thorough
 def test_both_learn_the_same_batch_and_sample(folder):
     from tests.benchmarks import peers_ours, peers_torch
 

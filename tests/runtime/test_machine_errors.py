@@ -13,7 +13,7 @@ from jax.errors import JaxRuntimeError
 
 from imagen_jax.runtime import main
 from imagen_jax.runtime.machine_errors import explain_missing_resource
-from tests.tiers import named_cases, thorough_except
+from tests.tiers import named_cases
 
 
 def raise_threads(*_, **__):
@@ -118,7 +118,8 @@ def run(*command, prefix=(), **variables):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize("platform", thorough_except(["cuda"], ["cuda", "CPU", "foo,cpu"]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("platform", ["cuda", "CPU", "foo,cpu"])
 def test_a_command_ends_with_status_2_where_the_platform_is_missing(platform):
     """So that launch/supervise.sh does not run it again."""
     finished = run("imagen_jax.commands.count", "--config=configs/quickstart.py:base,smoke", JAX_PLATFORMS=platform)

@@ -143,6 +143,7 @@ def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
         assert left.stderr.read() == ""
 
 
+@pytest.mark.thorough
 def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
     body = """
         import jax, jax.monitoring

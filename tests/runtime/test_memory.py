@@ -39,6 +39,7 @@ def test_a_training_restarts_once(tmp_path, command):
     assert found == (["small", TUNABLE] if would_help() else ["small"])
 
 
+@pytest.mark.thorough
 def test_what_the_user_set_stays(tmp_path):
     found = beginnings_of(
         tmp_path, ["-m", "imagen_jax", "train", "--helpshort"], GLIBC_TUNABLES="glibc.malloc.arena_max=2"

@@ -58,7 +58,7 @@ def run(folder, redirected, *arguments):
     return done
 
 
-@pytest.mark.parametrize("redirected", named_cases(CLOSED, kept=4))
+@pytest.mark.parametrize("redirected", named_cases(CLOSED, kept=2))
 def test_the_work_is_done_and_no_file_takes_what_is_printed(tmp_path, redirected):
     done = run(tmp_path, redirected)
     assert done.returncode == 0 and (tmp_path / "done").exists(), done.stderr

@@ -26,6 +26,7 @@ from imagen_jax.sampling.spacings import space_as_karras, space_uniformly
 from imagen_jax.sampling.step_rules import ddim
 from imagen_jax.sampling.thresholding import dynamic_threshold
 from tests.forked_programs import run_forked
+from tests.tiers import thorough_except
 
 MEAN = np.array([[0.5, -1.0, 2.0]])
 FACTOR = np.array([[1.0, 0.0, 0.0], [0.6, 0.5, 0.0], [-0.4, 0.3, 0.8]])
@@ -190,7 +191,6 @@ def test_two_shapes_that_differ_are_an_error_that_names_both(call):
 PROGRAM = """
 import jax.numpy as jnp
 from imagen_jax.diffusion.process import add_noise
-from tests.tiers import thorough_except
 
 cube, square, vector = jnp.zeros((2, 2, 2)), jnp.zeros((2, 2)), jnp.zeros(2)
 for arguments in ((cube, square, vector), (square, square, jnp.zeros(3)), (vector, vector, vector)):

@@ -16,12 +16,7 @@ from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh
 from tests.tiers import thorough_except
 
 # Tracing the others takes a second each.
-OF_EACH_KIND = (
-    "imagen_base_64_2b",
-    "imagen_super_res_256_as_printed",
-    "imagen_super_res_1024_size_matched",
-    "openmoji_base",
-)
+OF_EACH_KIND = ("imagen_base_64_2b", "imagen_super_res_1024_size_matched")
 
 
 @pytest.mark.parametrize("preset", thorough_except(OF_EACH_KIND, PRESETS))
@@ -39,8 +34,12 @@ def test_a_file_for_each_preset_and_no_other():
     [pytest.param("imagen_base_64_300m", marks=pytest.mark.thorough), "imagen_super_res_256_as_printed"],
 )
 def test_moments_and_averages_lie_with_their_parameters_and_a_chip_holds_its_share(preset):
-    """By Adafactor and by Adam; what is no parameter's equal is small."""
+    """By Adafactor and by Adam; what is no parameter's equal is small. With one block a level, to trace fewer."""
     config = make_config(preset)
+    if "blocks" in config.network:
+        config.network.blocks = (1,) * len(config.network.blocks)
+    else:
+        config.network.blocks_per_level = 1
     stage, mesh = build_stage(config), mesh_of(config, CHIPS)
     optimizer = make_optimizer(**config.optimizer.to_dict())
     state = jax.eval_shape(

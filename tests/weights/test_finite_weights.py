@@ -93,7 +93,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("read", "name"), CASES.values(), ids=CASES)
 def test_the_tensor_is_named(read, name, value, tmp_path):
     with pytest.raises(UserError, match=rf"{name} .*NaN"):

@@ -23,6 +23,7 @@ from imagen_jax.sharding.placement import place_state
 from imagen_jax.training.checkpoints import store as checkpoints
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.state import initial_state
+from tests.tiers import thorough_except
 
 OPTIMIZERS = {"adam": optax.adam(0.1), "adafactor": optax.adafactor(optax.cosine_decay_schedule(0.1, 10))}
 DATA_STATE = {"batches_read": 7, "shuffle": True}
@@ -175,7 +176,6 @@ def test_a_run_killed_while_writing_leaves_the_checkpoint_before(tmp_path):
 import os, sys, jax.numpy as jnp
 from typing import NamedTuple
 from imagen_jax.training.checkpoints.store import CheckpointStore
-from tests.tiers import thorough_except
 
 class State(NamedTuple):
     params: object
