@@ -34,6 +34,7 @@ class FeatureHead(nn.Module):
         embedding: number of channels of an embedding.
         hidden: width of a hidden layer; 0 for none.
         dropout: fraction of the features that are dropped in training, in [0, 1).
+        norm: whether the features of each example are shifted and scaled to mean 0 and deviation 1 first.
     """
 
     network: str
@@ -41,6 +42,7 @@ class FeatureHead(nn.Module):
     embedding: int
     hidden: int = 0
     dropout: float = 0.0
+    norm: bool = False
 
     def example_input(self) -> np.ndarray:
         """Returns an input of batch size 1, for ``init``."""
@@ -49,7 +51,8 @@ class FeatureHead(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> Embeddings:
         """Returns ``(batch, embedding)``; with ``train`` and dropout it needs the random key ``dropout``."""
-        x = nn.Dropout(self.dropout)(features, deterministic=not train)
+        x = jax.nn.standardize(features, axis=-1) if self.norm else features
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
         if self.hidden:
             x = jax.nn.gelu(dense(self.hidden, "hidden")(x))
         return dense(self.embedding, "projection", use_bias=False)(x)

@@ -30,8 +30,8 @@ from imagen_jax.errors import UserError, lookup
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 
 Params = Any
-Views = Float[Array, "batch height width channels"] | Float[Array, "batch features"]
-Captions = Int[Array, "batch context"] | Float[Array, "batch features"]
+Views = Float[Array, "batch height width channels"] | Float[Array, "batch image_features"]
+Captions = Int[Array, "batch context"] | Float[Array, "batch text_features"]
 
 
 class Pairs(NamedTuple):
