@@ -26,12 +26,7 @@ from absl import flags
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.classifier import GuidancePlan, load_planned_guidance, plan_guidance
-from imagen_jax.cascade.clip_guidance import (
-    ClipGuidancePlan,
-    is_clip_folder,
-    load_clip_guidance,
-    plan_clip_guidance,
-)
+from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, load_clip_guidance, plan_clip_guidance
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
@@ -39,6 +34,7 @@ from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import check_classifier, plan_cascade
 from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
+from imagen_jax.clip.folder import is_clip_folder
 from imagen_jax.data.prompts import check_readable, read_prompts
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import distributed_flags, processes

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax.array_types import Images, PerExample
-from imagen_jax.clip.folder import CONFIG, TRAINED
 from imagen_jax.encoders.pretrained_clip import Clip, load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import MAX_GUIDANCE, ClassifierGuidance
@@ -30,11 +29,6 @@ class ClipGuidancePlan(NamedTuple):
     resolution: int
     caption: str
     scale: float
-
-
-def is_clip_folder(folder: Path) -> bool:
-    """Returns whether a folder is the workdir of a CLIP's training, or has a CLIP in our layout."""
-    return (folder / TRAINED / CONFIG).is_file() or (folder / CONFIG).is_file()
 
 
 def plan_clip_guidance(folder: Path, caption: str, scale: float) -> ClipGuidancePlan:

@@ -55,6 +55,11 @@ STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat
 """Dtypes of written parameters. bfloat16 halves the file and keeps eight significant bits of each number."""
 
 
+def is_clip_folder(folder: Path) -> bool:
+    """Returns whether a folder is a CLIP in our layout, or the workdir of a CLIP's training."""
+    return (folder / CONFIG).is_file() or (folder / TRAINED / CONFIG).is_file()
+
+
 class ClipFiles(NamedTuple):
     """The contents of a weights file or folder.
 

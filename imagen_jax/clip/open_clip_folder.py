@@ -328,6 +328,8 @@ def write_open_clip_config(description: Description) -> dict[str, Any]:
         raise UserError(
             f"open_clip has no tower {text['name']!r} or {image['name']!r}: export with --format=imagen_jax"
         )
+    if image.get("noise_conditioned"):
+        raise UserError("open_clip has no tower of noisy images: export with --format=imagen_jax")
     if image.get("activation", text["activation"]) != text["activation"]:
         raise UserError("in open_clip both towers have the same activation: export with --format=imagen_jax")
     if image.get("norm", "frozen_batch") != "frozen_batch":

@@ -10,10 +10,11 @@ also accepts a folder in the format imagen_jax. ``weight_formats.clip`` lists th
 from absl import flags
 
 from imagen_jax.cascade.network_flag import read_network
+from imagen_jax.clip.folder import is_clip_folder
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
-from imagen_jax.weight_formats.clip import export_clip_folder, is_clip_folder
+from imagen_jax.weight_formats.clip import export_clip_folder
 from imagen_jax.weight_formats.formats import export_stage
 
 FORMAT = flags.DEFINE_string(

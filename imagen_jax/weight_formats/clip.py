@@ -124,11 +124,6 @@ def import_clip_folder(source: str, folder: Path, vocabulary: str = "") -> None:
     export_clip(files.description, files.parameters, folder, tokenizer_files=files.tokenizer_files)
 
 
-def is_clip_folder(folder: Path) -> bool:
-    """Returns whether a folder is a CLIP in our layout."""
-    return (folder / CONFIG).is_file()
-
-
 def export_clip_folder(source: Path, folder: Path, layout: str, dtype: str = "float32") -> None:
     """Exports a CLIP in our layout to another layout; the arguments are those of ``export_clip``."""
     lookup(LAYOUTS, layout, "layout of a CLIP")

@@ -7,7 +7,8 @@ import pytest
 
 from configs import emoji_clip
 from imagen_jax.cascade.cascade import load_cascade
-from imagen_jax.cascade.clip_guidance import is_clip_folder, load_clip_guidance, plan_clip_guidance
+from imagen_jax.cascade.clip_guidance import load_clip_guidance, plan_clip_guidance
+from imagen_jax.clip.folder import is_clip_folder
 from imagen_jax.errors import UserError
 from imagen_jax.tasks.clip import clip_task
 from imagen_jax.tasks.clip_loss import embed_pairs

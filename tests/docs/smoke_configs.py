@@ -22,7 +22,9 @@ def get_config(named: str) -> ConfigDict:
     config.data.update({"data_dir": "drawn", "validation_fraction": 0.2})
     # A preview of the second stage compiles the first one's program too.
     preview_every = 0 if "super_res" in named else 1
-    config.training.update({"steps": 1, "batch_size": 8, "checkpoint_every": 1, "preview_every": preview_every})
+    config.training.update({"steps": 1, "batch_size": 8, "checkpoint_every": 1})
+    if "preview_every" in config.training:
+        config.training.preview_every = preview_every
     if "network" in config and config.network.name == "efficient_unet":
         config.network.update(ONE_LEVEL | {"patch": 2})
     elif "network" in config and config.network.name == "unet":

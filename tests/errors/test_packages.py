@@ -134,6 +134,7 @@ NEEDS = [
     ("evaluate", ["--out=report"], "train"),
     ("prepare_data", ["--source=folder", "--option=folder=a", "--out=data"], "train"),
     ("embed_captions", ["--data=data", "--encoder=minilm"], "train"),
+    ("embed_images", ["--data=data", "--clip=clip"], "train"),
     ("serve", ["--port=0"], "web"),
     ("show_run", ["--workdir=run", "--out=run.html"], "train"),
     ("classify", ["--clip=ViT-B/32", "--data=data", "--classes=openmoji_groups"], "train"),

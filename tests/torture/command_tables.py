@@ -236,6 +236,14 @@ EMBED_CAPTIONS = Command(
         ("--verify",),
     ),
 )
+EMBED_IMAGES = Command(
+    3,
+    (
+        values("data", "prepared", "prepared", "own", "nowhere"),
+        values("clip", "clip", "clip", "prompts.txt", "nowhere"),
+    ),
+    (*PROCESSES,),
+)
 IMPORT_WEIGHTS = Command(
     6,
     (
@@ -388,6 +396,7 @@ COMMANDS = {
     "train_classifier": TRAIN_CLASSIFIER,
     "prepare_data": PREPARE_DATA,
     "embed_captions": EMBED_CAPTIONS,
+    "embed_images": EMBED_IMAGES,
     "import_weights": IMPORT_WEIGHTS,
     "export_weights": EXPORT_WEIGHTS,
     "show_run": SHOW_RUN,
