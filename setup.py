@@ -101,6 +101,7 @@ setup(
     packages=[
         *find_packages(include=["imagen_jax", "imagen_jax.*"]),
         "imagen_jax.configs",
+        "imagen_jax.configs.clip",
         "imagen_jax.configs.imagen",
     ],
     package_dir={"imagen_jax": "imagen_jax", "imagen_jax.configs": "configs"},

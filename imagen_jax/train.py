@@ -169,11 +169,9 @@ def run_task(task: Task, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainStat
         if done:
             state, data_state = checkpoints.restore(job.state)
             done = int(state.step)
-            print_once(f"{workdir} continues after step {done} of {steps}.")
+            what = "no longer improved, and ended" if data.finished(done) else "continues"
+            print_once(f"{workdir} {what} after step {done} of {steps}.")
             data.batches.set_state(data_state)
-            if data.finished(done):
-                print_once(f"{workdir} is trained already: it ended at step {done}, because it no longer improved.")
-                return state
         else:
             state, data_state = task.start(job.make_state, job.state), {}
         guard = NonfiniteGuard(settings, workdir, done, checkpoints, job.state)
@@ -186,7 +184,7 @@ def run_task(task: Task, workdir: Path, watch: Watch = NOT_WATCHED) -> TrainStat
         for hook in data.hooks:
             if hook.name in owed:
                 hook.act(done, StepInfo(state, {}, {}, LoopClock()))
-        if done < steps:
+        if done < steps and not data.finished(done):
             run = Run(workdir, done, checkpoints, guard, check_workdir)
             state = train_from(state, task, job, data, run, watch)
     if int(state.step) < steps and not data.finished(int(state.step)):

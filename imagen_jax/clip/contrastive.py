@@ -41,7 +41,7 @@ MAX_SCALE = 100.0
 SIGMOID_FIRST_SCALE, SIGMOID_FIRST_BIAS = 10.0, -10.0
 """Initial factor and bias of the sigmoid loss (Zhai et al. 2023, section 3.2)."""
 
-SMALLEST_LENGTH = 1e-12
+MIN_LENGTH = 1e-12
 
 
 class Embeddings(NamedTuple):
@@ -88,7 +88,7 @@ Loss = Callable[[Embeddings, Temperature, Groups | None], Contrast]
 def unit(vectors: Embedded) -> Embedded:
     """Returns vectors of length 1 with the same directions, float32. Zeros stay zeros."""
     vectors = vectors.astype(jnp.float32)
-    length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), SMALLEST_LENGTH**2))
+    length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), MIN_LENGTH**2))
     return vectors / length
 
 

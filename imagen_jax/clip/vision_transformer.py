@@ -46,8 +46,8 @@ NOISE_AXES = ("channels", "channels")
 CLEAN = 20.0
 """The log-SNR of images without noise, at which a tower that takes noisy images measures clean ones."""
 
-LONGEST_PERIOD = 100.0
-"""Longest period of the features of a log-SNR, which lies within about ±20."""
+MAX_PERIOD = 100.0
+"""Max period of the features of a log-SNR, which lies within about ±20."""
 
 
 class Patches(nn.Module):
@@ -184,9 +184,9 @@ class VisionTransformer(nn.Module):
 
 
 def noise_features(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch features"]:
-    """Returns cosines and sines of a log-SNR, with periods from 2π/10 to ``LONGEST_PERIOD``."""
+    """Returns cosines and sines of a log-SNR, with periods from 2π/10 to ``MAX_PERIOD``."""
     count = (width + 1) // 2
-    frequencies = jnp.geomspace(10.0, 2 * jnp.pi / LONGEST_PERIOD, count)
+    frequencies = jnp.geomspace(10.0, 2 * jnp.pi / MAX_PERIOD, count)
     angles = log_snr[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
 

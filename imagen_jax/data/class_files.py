@@ -10,9 +10,7 @@ As JSON (``.json``), one object::
     {"animals": ["animal", "bird", "plant"], "flag": ["flag"]}
 """
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from imagen_jax.errors import UserError
 from imagen_jax.storage.json_text import parse_json
@@ -89,21 +87,15 @@ def parse_object(text: str, path: Path) -> list[tuple[str, list[str]]]:
     """
     fix = 'write one object, such as {"animals": ["animal", "bird"], "flag": ["flag"]}'
     try:
-        parse_json(text)
-        # As pairs: a dict would keep only the last of two equal names.
-        pairs: Any = json.loads(text, object_pairs_hook=Pairs)
+        classes = parse_json(text, check_names=lambda names: check_repetitions(names, f"the classes of {path}"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): {fix}") from error
-    if not isinstance(pairs, Pairs):
+    if not isinstance(classes, dict):
         raise UserError(f"{path} contains no JSON object: {fix}")
-    for name, words in pairs:
-        if isinstance(words, Pairs) or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+    for name, words in classes.items():
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise UserError(f"the words of the class {name!r} in {path} are not a list of strings: {fix}")
-    return [(normalise(name), [normalise(word) for word in words]) for name, words in pairs]
-
-
-class Pairs(list):
-    """The names and values of a JSON object, in order."""
+    return [(normalise(name), [normalise(word) for word in words]) for name, words in classes.items()]
 
 
 def normalise(text: str) -> str:

@@ -68,8 +68,8 @@ def load_clip_text(folder: str = "", max_tokens: int = 0) -> ClipTextEncoder:
     tower = clip.description.make_text_tower()
     if not isinstance(tower, TextTransformer) or not tower.causal or tower.pool not in ("end", "argmax"):
         raise UserError(
-            f"the text tower of {folder} is no causal transformer with an end token, so its tokens have no states: use "
-            "another CLIP"
+            f"the text tower of {folder} is not a causal transformer with an end token, so its tokens have no states: "
+            "use another CLIP"
         )
     if max_tokens < 0 or max_tokens == 1 or max_tokens > tower.context:
         raise UserError(f"max_tokens={max_tokens} does not fit the CLIP's context: choose 2 to {tower.context}")

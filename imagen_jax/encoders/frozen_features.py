@@ -33,9 +33,11 @@ def head_on_images(description: Description, params: Any) -> dict[str, Any]:
     network = lookup(FEATURE_NETWORKS, head.network, "image_tower.network")()
     check_features(head, network.width, "image_tower")
 
+    frozen_features = network.extract
+
     def extract(weights: Any, images: jax.Array) -> Features:
         frozen, of_head = weights
-        return Features(head.apply({"params": of_head}, network.extract(frozen, images).pooled))
+        return Features(head.apply({"params": of_head}, frozen_features(frozen, images).pooled))
 
     return {
         "resize": network.resize,

@@ -4,7 +4,7 @@ bytes -> check of the size -> parser -> check of the depth -> dicts, lists, text
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from imagen_jax.storage.paths import Path, size_of
@@ -17,7 +17,10 @@ MAX_DEPTH = 100
 
 
 def parse_json(
-    content: bytes | str, max_bytes: int = MAX_BYTES, parse_constant: Callable[[str], Any] | None = None
+    content: bytes | str,
+    max_bytes: int = MAX_BYTES,
+    parse_constant: Callable[[str], Any] | None = None,
+    check_names: Callable[[Sequence[str]], None] = lambda names: None,
 ) -> Any:
     """Parses JSON.
 
@@ -26,14 +29,20 @@ def parse_json(
         max_bytes: max length of ``content``, in bytes or characters.
         parse_constant: converts ``NaN``, ``Infinity`` and ``-Infinity``, which standard JSON lacks; by default to
             floats.
+        check_names: called with the names of each object, in order; a dict would keep only the last of two equal ones.
 
     Raises:
         ValueError: the text is not valid JSON, too large or nested too deeply.
     """
     if len(content) > max_bytes:
         raise ValueError(f"it has {len(content)} bytes, more than {max_bytes}")
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        check_names([name for name, _ in pairs])
+        return dict(pairs)
+
     try:
-        value = json.loads(content, parse_constant=parse_constant)
+        value = json.loads(content, parse_constant=parse_constant, object_pairs_hook=make_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]

@@ -15,7 +15,7 @@ from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path, create_folder, to_path, write_whole
 
 FILE_NAME = "tokenizer.json"
-SMALLEST_VOCABULARY = 256 + 2
+MIN_VOCABULARY = 256 + 2
 """The bytes, and the tokens of start and end."""
 
 
@@ -36,9 +36,9 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
         tokenize = load_openai_vocabulary(path) if path.is_file() else load_folder_tokenizer(path)
         check_vocabulary(tokenize, vocabulary, source)
         return tokenize
-    if vocabulary < SMALLEST_VOCABULARY:
+    if vocabulary < MIN_VOCABULARY:
         raise UserError(
-            f"config.text_tower.vocabulary={vocabulary}: the bytes and two marks need {SMALLEST_VOCABULARY} tokens, so "
+            f"config.text_tower.vocabulary={vocabulary}: the bytes and two marks need {MIN_VOCABULARY} tokens, so "
             "set it to that or more"
         )
     path = workdir / FILE_NAME

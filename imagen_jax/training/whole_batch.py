@@ -27,7 +27,7 @@ Embed = Callable[[Params, Batch, RandomKey], Any]
 LossOfEmbeddings = Callable[[Params, Any, Batch], tuple[Scalar, Any]]
 """``loss(params, embeddings, batch)``: the loss of the whole batch, and metrics."""
 
-SMALLEST_NORM = 1e-12
+MIN_NORM = 1e-12
 
 
 def differentiate_whole(embed: Embed, loss: LossOfEmbeddings) -> Differentiate:
@@ -127,7 +127,7 @@ def sharpness_aware_in_shares(embed: Embed, loss: LossOfEmbeddings, rho: float, 
 
 def step_uphill(params: Params, gradient: Params, rho: float) -> Params:
     """Moves parameters by the length ``rho`` along a gradient."""
-    factor = rho / jnp.maximum(optax.tree.norm(gradient), SMALLEST_NORM)
+    factor = rho / jnp.maximum(optax.tree.norm(gradient), MIN_NORM)
     return jax.lax.stop_gradient(jax.tree.map(lambda param, slope: param + factor * slope, params, gradient))
 
 

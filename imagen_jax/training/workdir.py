@@ -39,7 +39,15 @@ FREE_WITH_NOTICE = ("optimizer.",)
 The keys that ``changes_optimizer_state`` names may not change.
 """
 
-PATHS = ("data.data_dir", "data.options.folder", "text.options.folder", "text.options.tokenizer", "clip.tokenizer")
+PATHS = (
+    "data.data_dir",
+    "data.options.folder",
+    "data.options.fluent",
+    "data.options.noto",
+    "text.options.folder",
+    "text.options.tokenizer",
+    "clip.tokenizer",
+)
 """Config keys that name a path. It may change and differ between hosts; ``FINGERPRINTS`` identify its content."""
 
 FINGERPRINTS = "fingerprints"

@@ -55,8 +55,9 @@ def make_config(folder, tmp_path, vector):
     with config.unlocked():
         config.text.update({"encoder": "clip", "options": {"folder": folder}, "width": 64, "length": 12})
     config.stage.text_vector = vector
-    config.training.update({"steps": 1, "checkpoint_every": 1, "preview_every": 1})
-    config.preview.prompts = ("bar", "square")
+    config.training.update({"steps": 1, "checkpoint_every": 1, "preview_every": 0})
+    config.preview.prompts = ()
+    config.sampling.steps = 1
     return config
 
 

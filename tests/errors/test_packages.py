@@ -14,7 +14,7 @@ from imagen_jax.__main__ import COMMANDS
 from imagen_jax.errors.packages import BASE, EXTRA_OF, explain_missing_package, install
 
 CHECKOUT = Path(__file__).parents[2]
-MODULES = {"pillow": "PIL", "absl_py": "absl", "orbax_checkpoint": "orbax"}
+MODULES = {"pillow": "PIL", "absl_py": "absl", "orbax_checkpoint": "orbax", "fonttools": "fontTools"}
 """The module of each distribution whose module is called otherwise."""
 
 

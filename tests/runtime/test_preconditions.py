@@ -14,6 +14,11 @@ MEASURE = [*BOTH, "--features=pixels"]
 TRAIN = ["--config=train.py:base", "--workdir=out"]
 MIN_SNR, REWIND = "--config.training.min_snr_gamma=3.0", "--config.training.max_rewinds=2"
 
+ONE_IMAGE = ["--clip=clip", "--image=photo.png", "--class=panda", "--class=tree"]
+LABELLED = ["--clip=clip", "--data=prepared", "--classes=openmoji_groups"]
+OF_A_SOURCE = ("--option=folder=own", "--resolution=16", "--validation_fraction=0.5", "--data_dir=drawn")
+OF_A_DATA_SET = ("--data=prepared", "--split=train", "--labels=folders", "--probe", "--seed=1")
+
 REFUSED = {
     "sample": [
         ([*DRAW, "--between=5"], "--between"),
@@ -109,6 +114,17 @@ REFUSED = {
         (["--data=prepared", "--encoder=minilm", "--plan", "--verify"], "--plan and --verify"),
         (["--data=prepared", "--encoder=minilm", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
         (["--data=prepared", "--encoder=minilm", "--option=max_token=4"], "did you mean 'max_tokens'"),
+    ],
+    "embed_images": [
+        (["--data=prepared", "--clip=clip", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
+    ],
+    "classify": [
+        *(([*ONE_IMAGE, flag], f"{flag.split('=')[0]} has no effect with --image") for flag in (*OF_A_DATA_SET, *OF_A_SOURCE)),
+        ([*LABELLED, "--class=panda"], "--class has no effect with --classes"),
+        (["--clip=clip", "--data=prepared", "--class=panda", "--class=tree"], "--class names classes of one --image"),
+        ([*LABELLED, "--templates=emoji", "--template=my_{}"], "--templates has no effect"),
+        ([*LABELLED, "--probe", "--split=train"], "--probe has no effect with --split=train"),
+        *(([*LABELLED, flag], f"{flag.split('=')[0]} has no effect with the folder") for flag in OF_A_SOURCE),
     ],
     "train_classifier": [
         (["--config=classify.py", "--workdir=out", "--heartbeat_seconds=30"], "--heartbeat_seconds"),

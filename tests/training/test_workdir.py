@@ -140,7 +140,7 @@ def trained_on(data_folder, text_folder="t5", source="prepared"):
     """A config whose keys name places."""
     data = {"source": source, "data_dir": "cache", "options": {"folder": str(data_folder)}}
     text = {"encoder": "t5", "options": {"folder": str(text_folder), "tokenizer": f"{text_folder}/spiece.model"}}
-    return ConfigDict({"data": data, "text": text, "training": {"steps": 5}})
+    return ConfigDict({"data": data, "text": text, "training": {"steps": 5}, "clip": {"tokenizer": "vocabulary"}})
 
 
 PRINTS = {"data_set": "1234", "text_encoder": "t5-64-abcd"}
@@ -151,7 +151,10 @@ def test_a_path_may_change_where_its_fingerprint_is_the_same(tmp_path, key):
     config = trained_on("data", source="folder")
     keep_config(tmp_path, config, PRINTS)
     begin(tmp_path)
-    config.update_from_flattened_dict({key: "moved"})
+    section, *names = key.split(".")
+    with config.unlocked():
+        target = config[section][names[0]] if len(names) == 2 else config[section]
+        target[names[-1]] = "moved"
     keep_config(tmp_path, config, PRINTS)
     assert read_config(tmp_path)["fingerprints"] == PRINTS
 

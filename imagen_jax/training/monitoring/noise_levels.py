@@ -40,7 +40,7 @@ class NoiseLevelSums:
         Args:
             metrics: the step's metrics, on the device; without losses by noise level nothing is added.
         """
-        if not isinstance(metrics.get(AUX), tuple):
+        if metrics.get(AUX) is None or isinstance(metrics[AUX], Mapping):
             return
         skipped, aux = jax.device_get((metrics["skipped"], metrics[AUX]))
         if not skipped:
