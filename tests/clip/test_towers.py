@@ -222,7 +222,7 @@ def test_bfloat16_is_near_float32_and_gives_float32(name):
     assert cosines.min() > 0.999
 
 
-@pytest.mark.parametrize("name", [*list(DESCRIBED)[:-1], pytest.param("resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*list(DESCRIBED)[:-1], pytest.param("resnet", marks=pytest.mark.thorough)])
 def test_sharded_over_eight_devices_a_tower_computes_the_same(name):
     wide = {"width": 128, "hidden": 256} if name != "resnet" else {"width": 16, "resolution": 32, "layers": [1] * 4}
     if "transformer" in name:

@@ -17,7 +17,7 @@ MIN_SNR, REWIND = "--config.training.min_snr_gamma=3.0", "--config.training.max_
 ONE_IMAGE = ["--clip=clip", "--image=photo.png", "--class=panda", "--class=tree"]
 LABELLED = ["--clip=clip", "--data=prepared", "--classes=openmoji_groups"]
 OF_A_SOURCE = ("--option=folder=own", "--resolution=16", "--validation_fraction=0.5", "--data_dir=drawn")
-OF_A_DATA_SET = ("--data=prepared", "--split=train", "--labels=folders", "--probe", "--seed=1")
+OF_A_DATA_SET = ("--data=prepared", "--split=train", "--labels=folders", "--probe", "--seed=1", *OF_A_SOURCE)
 
 REFUSED = {
     "sample": [
@@ -119,7 +119,7 @@ REFUSED = {
         (["--data=prepared", "--clip=clip", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
     ],
     "classify": [
-        *(([*ONE_IMAGE, flag], f"{flag.split('=')[0]} has no effect with --image") for flag in (*OF_A_DATA_SET, *OF_A_SOURCE)),
+        *(([*ONE_IMAGE, flag], f"{flag.split('=')[0]} has no effect with --image") for flag in OF_A_DATA_SET),
         ([*LABELLED, "--class=panda"], "--class has no effect with --classes"),
         (["--clip=clip", "--data=prepared", "--class=panda", "--class=tree"], "--class names classes of one --image"),
         ([*LABELLED, "--templates=emoji", "--template=my_{}"], "--templates has no effect"),
