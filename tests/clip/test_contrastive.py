@@ -1,11 +1,15 @@
 """The contrastive losses, against statements in NumPy with loops, and on eight devices against one."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imagen_jax.clip.contrastive import LOSSES, Embeddings, Temperature, sigmoid_loss, softmax_loss
+from imagen_jax.forecast.collectives import find_collectives
+from imagen_jax.forecast.programs import read_instructions
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, replicated
 
@@ -85,6 +89,31 @@ def test_lengths_do_not_matter_and_zeros_are_finite():
     zeros = Embeddings(jnp.zeros((N, D)), jnp.zeros((N, D)))
     gradient = jax.grad(lambda pairs: softmax_loss(pairs, temperature).loss)(zeros)
     assert all(np.isfinite(leaf).all() for leaf in gradient)
+
+
+EXAMPLES, WIDTH = 256, 16
+NUMBERS, MATRIX = 4 * EXAMPLES, 4 * EXAMPLES * WIDTH
+COLLECTIVES = {
+    "softmax": {("all-gather", NUMBERS): 2, ("all-gather", MATRIX): 1, ("all-reduce", NUMBERS): 2},
+    "sigmoid": {("all-gather", MATRIX): 1},
+}
+"""Bytes of each collective, besides one sum of the captions' gradient and the scalars. Captions are gathered once."""
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_devices_exchange_the_embeddings_once_and_sums(loss):
+    pairs, temperature = random_pairs(count=EXAMPLES, width=WIDTH), Temperature(jnp.log(20.0), jnp.asarray(-4.0))
+    mesh = make_mesh({"data": 2, "fsdp": 4}, jax.devices())
+    sharded = batch_placement(mesh, EXAMPLES)
+    differentiate = jax.value_and_grad(lambda *arguments: LOSSES[loss](*arguments, None).loss, argnums=(0, 1))
+    with jax.set_mesh(mesh):
+        program = jax.jit(differentiate, in_shardings=(sharded, replicated(mesh))).lower(pairs, temperature).compile()
+    instructions = list(read_instructions(program.as_text()))
+    found = find_collectives(instructions, {one.computation: 1 for one in instructions})
+    counted = Counter((one.kind, one.size) for one in found)
+    (largest,) = [one for one in counted if one[0] == "all-reduce" and one[1] >= MATRIX]
+    assert counted.pop(largest) == 1 and largest[1] < MATRIX + 64
+    assert counted == COLLECTIVES[loss]
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
