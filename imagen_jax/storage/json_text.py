@@ -5,6 +5,7 @@ bytes -> check of the size -> parser -> check of the depth -> dicts, lists, text
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from imagen_jax.storage.paths import Path, size_of
@@ -36,14 +37,8 @@ def parse_json(
     """
     if len(content) > max_bytes:
         raise ValueError(f"it has {len(content)} bytes, more than {max_bytes}")
-
-    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        assert check_names is not None
-        check_names([name for name, _ in pairs])
-        return dict(pairs)
-
     # Without a hook, Python has one decoder for all calls.
-    hook = None if check_names is None else make_object
+    hook = None if check_names is None else partial(make_object, check_names)
     try:
         value = json.loads(content, parse_constant=parse_constant, object_pairs_hook=hook)
     except RecursionError:
@@ -59,6 +54,12 @@ def parse_json(
         if not level:
             return value
     raise ValueError("it is nested too deeply")
+
+
+def make_object(check_names: Callable[[Sequence[str]], None], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its names and values, after a check of all names."""
+    check_names([name for name, _ in pairs])
+    return dict(pairs)
 
 
 def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
