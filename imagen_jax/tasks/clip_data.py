@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from imagen_jax.cascade.experiment import ClipExperiment
 from imagen_jax.clip.feature_head import FeatureHead
@@ -177,10 +178,23 @@ def open_captions(
 
 
 def tokens_for(tokenize: Tokenize, context: int) -> CaptionsOf:
-    """Makes the function from captions to token ids, ``(captions, context)``; longer ones keep their end token."""
+    """Makes the function from captions to token ids, ``(captions, context)``.
+
+    Longer captions keep their end token. A warning shows the first of them.
+    """
+    told: list[str] = []
 
     def captions_of(captions: Sequence[str]) -> np.ndarray:
-        sequences = [truncate_token_ids(ids, context) for ids in tokenize(captions)]
+        whole = tokenize(captions)
+        too_long = [caption for caption, ids in zip(captions, whole, strict=True) if len(ids) > context]
+        if too_long and not told:
+            told.append(too_long[0])
+            logging.warning(
+                "the caption %r has more than %d tokens and is cut: raise config.text_tower.context if many are",
+                too_long[0],
+                context,
+            )
+        sequences = [truncate_token_ids(ids, context) for ids in whole]
         return pad_token_ids(sequences, len(sequences), context)[0]
 
     return captions_of

@@ -13,7 +13,7 @@ from imagen_jax.cascade.experiment import read_clip_experiment
 from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.tasks.clip import clip_task
-from imagen_jax.tasks.clip_data import number_captions
+from imagen_jax.tasks.clip_data import number_captions, tokens_for
 from imagen_jax.tasks.clip_hooks import FILE_NAME, best_step
 from imagen_jax.tasks.clip_start import resize_positions
 from imagen_jax.tasks.clip_tokenizer import train_tokenizer
@@ -187,6 +187,14 @@ def test_published_sizes_have_the_printed_number_of_parameters(variant):
 def test_equal_captions_have_equal_numbers_on_all_hosts():
     numbers = number_captions(["a cat", "a dog", "a cat", "ü"])
     assert numbers.dtype == np.int32 and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
+
+
+def test_long_captions_keep_their_end_and_are_told_once(caplog):
+    captions_of = tokens_for(lambda captions: [[1, *range(10, 10 + len(caption)), 99] for caption in captions], 6)
+    ids = captions_of(["abc", "abcdefgh", "abcdefghi"])
+    np.testing.assert_array_equal(ids, [[1, 10, 11, 12, 99, 0], [1, 10, 11, 12, 13, 99], [1, 10, 11, 12, 13, 99]])
+    captions_of(["abcdefghij"])
+    assert [record.getMessage().count("abcdefgh") for record in caplog.records] == [1]
 
 
 def test_a_trained_tokenizer_has_the_wanted_size_and_gives_back_what_it_was_given():
