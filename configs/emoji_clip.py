@@ -3,7 +3,7 @@
 Command:   imagen-jax train --config=configs/emoji_clip.py:frozen --workdir=runs/emoji_clip
            the same with :scratch and a workdir of its own; --config.data.source=emoji_fonts adds two more fonts
 Hardware:  two CPU cores.
-Result:    docs/clip.md has the numbers, with their standard errors.
+Result:    frozen: docs/clip.md has the numbers, with their standard errors. scratch: not yet run beyond the smoke size.
 Variants:  frozen (default): a linear head for each tower, on features of EfficientNet-Lite0 and of MiniLM;
            scratch: a small vision transformer and a small text transformer, from random numbers;
            with ",smoke" a size that trains in seconds, for the tests.
