@@ -27,7 +27,12 @@ NAMED = {
 
 
 # One of each kind; tracing the others takes a second each.
-OF_EACH_KIND = ("imagen_base_64_2b", "imagen_super_res_1024_size_matched")
+OF_EACH_KIND = (
+    "imagen_base_64_2b",
+    "imagen_super_res_256_as_printed",
+    "imagen_super_res_1024_size_matched",
+    "openmoji_base",
+)
 
 
 @pytest.fixture(params=thorough_except(OF_EACH_KIND, PRESETS), scope="module")

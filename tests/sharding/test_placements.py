@@ -13,13 +13,9 @@ from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config
 from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of, trace
-from tests.tiers import thorough_except
-
-# Tracing the others takes a second each.
-OF_EACH_KIND = ("imagen_base_64_2b", "imagen_super_res_1024_size_matched")
 
 
-@pytest.mark.parametrize("preset", thorough_except(OF_EACH_KIND, PRESETS))
+@pytest.mark.parametrize("preset", PRESETS)
 def test_parameters_lie_where_the_file_says(preset):
     on_file = json.loads((FOLDER / f"{preset}.json").read_text())
     assert make_placements(preset) == on_file
