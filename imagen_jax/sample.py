@@ -25,8 +25,8 @@ from absl import flags
 
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
-from imagen_jax.cascade.classifier import GuidancePlan, load_planned_guidance, plan_guidance
-from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, load_clip_guidance, plan_clip_guidance
+from imagen_jax.cascade.classifier import GuidancePlan, plan_guidance
+from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, plan_clip_guidance
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
@@ -43,7 +43,6 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.progress_bars import ProgressBar
 from imagen_jax.runtime.seeds import MAX_SEED
-from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.storage.paths import Path, to_path
 
 PROMPTS = flags.DEFINE_multi_string("prompt", [], "Description of the image; repeatable, for more images.")
@@ -165,7 +164,7 @@ def main() -> None:
     join_as_flagged()
     with contextlib.ExitStack() as stack:
         size = min(BATCH_SIZE.value, len(requests))
-        classifier = load_classifier(guidance)
+        classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         settings = describe_settings(cascade, edit)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
@@ -253,13 +252,6 @@ def read_classifier() -> GuidancePlan | ClipGuidancePlan | None:
     folder = to_path(CLASSIFIER.value)
     plan = plan_clip_guidance if is_clip_folder(folder) else plan_guidance
     return plan(folder, CLASS.value or "", SCALE.value)
-
-
-def load_classifier(plan: GuidancePlan | ClipGuidancePlan | None) -> ClassifierGuidance | None:
-    """Loads the classifier guidance that was planned."""
-    if plan is None:
-        return None
-    return load_clip_guidance(plan) if isinstance(plan, ClipGuidancePlan) else load_planned_guidance(plan)
 
 
 def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:

@@ -21,11 +21,11 @@ if __name__ == "__main__":
 
 import jax
 
-from imagen_jax.cascade.experiment import Experiment, is_clip, read_classifier_experiment, read_experiment
+from imagen_jax.cascade.experiment import Experiment, read_classifier_experiment, read_experiment
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.cascade.stage_loss import make_losses
 from imagen_jax.cascade.stage_task import MakeLosses
-from imagen_jax.config.reading import Given
+from imagen_jax.config.reading import Given, is_clip
 from imagen_jax.errors import UserError
 from imagen_jax.models import Network
 from imagen_jax.runtime import processes

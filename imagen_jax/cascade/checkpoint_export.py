@@ -8,32 +8,26 @@
 Kernels keep Flax's order of axes: (height, width, in, out) and (in, out), for attention (in, heads, channels).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.stage import Params, abstract_params, build_stage
-from imagen_jax.errors import UserError, lookup
+from imagen_jax.errors import lookup
 from imagen_jax.models import Network
-from imagen_jax.storage.paths import Path, absolute, checksum_of, write_whole, writing
+from imagen_jax.storage.paths import Path, absolute
 from imagen_jax.training.workdir import read_config as read_stage_config
 from imagen_jax.training.workdir import require_sections
-from imagen_jax.weights.checksums import check_checksums, write_checksums
+from imagen_jax.weights.checksums import check_checksums
 from imagen_jax.weights.named_tensors import flatten_shapes, import_weights
 from imagen_jax.weights.safetensors_folder import SINGLES, SafetensorsFolder, read_metadata
-
-STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-"""Dtypes of exported parameters. bfloat16 halves the file and keeps eight significant bits of each number."""
+from imagen_jax.weights.written_folder import STORED, write_weights
 
 MAX_DIGITS = 18
 """Max number of digits of a step in a file's metadata."""
@@ -78,18 +72,10 @@ def write_files(
     Raises:
         UserError: the dtype is unknown, or a file can't be written.
     """
-    kind = lookup(STORED, dtype, "dtype")
+    lookup(STORED, dtype, "dtype")
     make_folder(folder)
-    try:
-        with writing(folder / name) as file:
-            stored = {key: np.ascontiguousarray(tensor, kind) for key, tensor in tensors.items()}
-            save_file(stored, file, dict(metadata) if metadata else None)
-            checksum = checksum_of(file)
-        config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-        write_checksums(folder, {name: checksum, "config.json": hashlib.sha256(config).hexdigest()})
-        write_whole(folder / "config.json", config)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
+    config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    write_weights(folder, name, tensors, dtype, {"config.json": config}, metadata=metadata)
 
 
 def name_params(params: Params) -> dict[str, np.ndarray]:

@@ -123,6 +123,39 @@ class GuidancePlan(NamedTuple):
         """Height and width of the classifier's images."""
         return self.classifier.resolution
 
+    def load(self) -> ClassifierGuidance:
+        """Loads the parameters.
+
+        Raises:
+            UserError: there are no parameters, or they do not match the config.
+        """
+        classifier = self.classifier
+        label = classifier.classes.names.index(self.wanted)
+        shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
+        with CheckpointStore(self.workdir / "checkpoints") as checkpoints:
+            params, step = checkpoints.restore_ema(shapes)
+        params = jax.device_get(params)
+
+        apply: Any = classifier.network.apply
+
+        def log_probability(noisy: Images, log_snr: PerExample) -> PerExample:
+            logits = apply({"params": params}, noisy, log_snr)
+            return jax.nn.log_softmax(logits)[:, label]
+
+        return ClassifierGuidance(log_probability, self.scale, classifier.resolution, self.wanted, step)
+
+
+def check_scale(scale: float) -> None:
+    """Checks a guidance scale.
+
+    Raises:
+        UserError: its absolute value exceeds ``MAX_GUIDANCE``, or it is not a number.
+    """
+    if not abs(scale) <= MAX_GUIDANCE:
+        raise UserError(
+            f"--classifier_scale={scale} is not between -{MAX_GUIDANCE:g} and {MAX_GUIDANCE:g}: give one such as 2"
+        )
+
 
 def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     """Reads the config of a trained classifier, and checks class and scale.
@@ -139,10 +172,7 @@ def plan_guidance(workdir: Path, wanted: str, scale: float) -> GuidancePlan:
     require_sections(config, ("classifier",), workdir, "classifier guidance")
     classifier = build_classifier(read_section(ClassifierConfig, config["classifier"], "classifier"))
     lookup(dict.fromkeys(classifier.classes.names), wanted, "class")
-    if not abs(scale) <= MAX_GUIDANCE:
-        raise UserError(
-            f"--classifier_scale={scale} is not between -{MAX_GUIDANCE:g} and {MAX_GUIDANCE:g}: give one such as 2"
-        )
+    check_scale(scale)
     return GuidancePlan(workdir, classifier, wanted, scale)
 
 
@@ -157,26 +187,4 @@ def load_guidance(workdir: Path, wanted: str, scale: float) -> ClassifierGuidanc
     Raises:
         UserError: there is no trained classifier, it has no such class, or the scale is out of range.
     """
-    return load_planned_guidance(plan_guidance(workdir, wanted, scale))
-
-
-def load_planned_guidance(plan: GuidancePlan) -> ClassifierGuidance:
-    """Loads the parameters of a planned classifier, whose config is already checked.
-
-    Raises:
-        UserError: there are no parameters, or they do not match the config.
-    """
-    workdir, classifier, wanted, scale = plan
-    label = classifier.classes.names.index(wanted)
-    shapes = jax.eval_shape(lambda: initial_params(classifier, jax.random.key(0)))
-    with CheckpointStore(workdir / "checkpoints") as checkpoints:
-        params, step = checkpoints.restore_ema(shapes)
-    params = jax.device_get(params)
-
-    apply: Any = classifier.network.apply
-
-    def log_probability(noisy: Images, log_snr: PerExample) -> PerExample:
-        logits = apply({"params": params}, noisy, log_snr)
-        return jax.nn.log_softmax(logits)[:, label]
-
-    return ClassifierGuidance(log_probability, scale, classifier.resolution, wanted, step)
+    return plan_guidance(workdir, wanted, scale).load()

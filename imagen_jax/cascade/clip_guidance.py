@@ -5,13 +5,15 @@ workdir of such a CLIP, a caption -> the embedding of the caption -> e^t · cos(
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from imagen_jax.array_types import Images, PerExample
+from imagen_jax.cascade.classifier import check_scale
+from imagen_jax.clip.contrastive import unit
+from imagen_jax.clip.description import normalise_images
 from imagen_jax.encoders.pretrained_clip import Clip, load_clip
 from imagen_jax.errors import UserError
-from imagen_jax.sampling.guidance import MAX_GUIDANCE, ClassifierGuidance
+from imagen_jax.sampling.guidance import ClassifierGuidance
 from imagen_jax.storage.paths import Path
 
 
@@ -30,6 +32,20 @@ class ClipGuidancePlan(NamedTuple):
     caption: str
     scale: float
 
+    def load(self) -> ClassifierGuidance:
+        """Makes the guidance: its log-probability is the logit of the caption, up to a constant."""
+        description, logit_scale = self.clip.description, self.clip.logit_scale
+        tower: Any = description.make_image_tower()
+        params = self.clip.parameters["image"]
+        wanted = unit(jnp.asarray(self.clip.encode_texts([self.caption])))
+
+        def log_probability(noisy: Images, log_snr: PerExample) -> PerExample:
+            images = normalise_images(noisy, description.mean, description.deviation)
+            embedded = unit(tower.apply({"params": params}, images, log_snr=log_snr))
+            return logit_scale * jnp.sum(embedded * wanted, axis=1)
+
+        return ClassifierGuidance(log_probability, self.scale, self.resolution, self.caption)
+
 
 def plan_clip_guidance(folder: Path, caption: str, scale: float) -> ClipGuidancePlan:
     """Loads a CLIP for guidance, and checks it.
@@ -42,10 +58,7 @@ def plan_clip_guidance(folder: Path, caption: str, scale: float) -> ClipGuidance
     Raises:
         UserError: there is no such CLIP, it was trained on clean images, or the scale is out of range.
     """
-    if not abs(scale) <= MAX_GUIDANCE:
-        raise UserError(
-            f"--classifier_scale={scale} is not between -{MAX_GUIDANCE:g} and {MAX_GUIDANCE:g}: give one such as 2"
-        )
+    check_scale(scale)
     clip = load_clip(str(folder), model="")
     if not clip.description.image.get("noise_conditioned", False):
         raise UserError(
@@ -53,24 +66,3 @@ def plan_clip_guidance(folder: Path, caption: str, scale: float) -> ClipGuidance
             "one with --config.clip.noise_schedule=cosine and --config.image_tower.noise_conditioned=True"
         )
     return ClipGuidancePlan(clip, clip.description.image["resolution"], caption, scale)
-
-
-def load_clip_guidance(plan: ClipGuidancePlan) -> ClassifierGuidance:
-    """Makes the guidance of a plan: its log-probability is the logit of the caption, up to a constant."""
-    description, scale = plan.clip.description, plan.clip.logit_scale
-    tower: Any = description.make_image_tower()
-    params = plan.clip.parameters["image"]
-    wanted = unit(jnp.asarray(plan.clip.encode_texts([plan.caption])))
-    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (description.mean, description.deviation))
-
-    def log_probability(noisy: Images, log_snr: PerExample) -> PerExample:
-        normalised = ((noisy + 1.0) / 2.0 - mean) / deviation
-        embedded = unit(tower.apply({"params": params}, normalised, log_snr=log_snr))
-        return scale * jnp.sum(embedded * wanted, axis=1)
-
-    return ClassifierGuidance(log_probability, plan.scale, plan.resolution, plan.caption)
-
-
-def unit(vectors: jax.Array) -> jax.Array:
-    """Returns vectors of length 1."""
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

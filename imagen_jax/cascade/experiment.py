@@ -152,11 +152,6 @@ class ClipExperiment:
         return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
 
 
-def is_clip(config: Given) -> bool:
-    """Returns whether a config is that of a CLIP, and not that of a stage."""
-    return "clip" in config and "stage" not in config
-
-
 def read_clip_experiment(config: Given | ClipExperiment) -> ClipExperiment:
     """Reads the config of a CLIP and its training.
 

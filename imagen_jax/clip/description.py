@@ -6,13 +6,14 @@ It has no options of how a tower computes (``COMPUTE``), which a run chooses ane
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from imagen_jax.clip.tokenizer import CLEANERS
 from imagen_jax.clip.towers import IMAGE_TOWERS, TEXT_TOWERS, describe_tower, make_tower
@@ -31,6 +32,14 @@ INTERPOLATIONS = {"bicubic": "BICUBIC", "bilinear": "BILINEAR"}
 RESIZES = {"shortest": "the shorter side to the resolution, then the middle square", "squash": "both sides"}
 
 LOGIT_SCALE, LOGIT_BIAS = "logit_scale", "logit_bias"
+
+
+def normalise_images(
+    images: Float[Array, "batch height width 3"], mean: Sequence[float], deviation: Sequence[float]
+) -> Float[Array, "batch height width 3"]:
+    """Maps images in [-1, 1] to what an image tower takes: [0, 1], minus the mean, divided by the deviation."""
+    centre, scale = (jnp.asarray(values)[None, None, None] for values in (mean, deviation))
+    return ((images + 1.0) / 2.0 - centre) / scale
 
 
 def is_colour(value: Any) -> bool:

@@ -12,11 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from imagen_jax.clip.description import Description, read_description, shapes_of
 from imagen_jax.clip.feature_head import FROZEN
@@ -32,15 +29,16 @@ from imagen_jax.clip.weights import (
     remove_text_prefix,
 )
 from imagen_jax.data.tokenizer import PADDING_ID, Tokenize
-from imagen_jax.errors import UserError, lookup
+from imagen_jax.errors import UserError
 from imagen_jax.storage.local_copies import local_copy
-from imagen_jax.storage.paths import Path, checksum_of, create_folder, write_whole, writing
-from imagen_jax.weights.checksums import check_checksums, write_checksums
+from imagen_jax.storage.paths import Path, checksum_of
+from imagen_jax.weights.checksums import check_checksums
 from imagen_jax.weights.json_settings import read_settings
 from imagen_jax.weights.known_files import find_known_file
 from imagen_jax.weights.named_tensors import import_weights
 from imagen_jax.weights.safetensors_folder import SafetensorsFile, SafetensorsFolder, find_files
 from imagen_jax.weights.torch_file import read_torch_file
+from imagen_jax.weights.written_folder import write_weights
 
 CONFIG = "clip_config.json"
 WEIGHTS = "clip.safetensors"
@@ -50,9 +48,6 @@ TRAINED = "clip"
 
 TOKENIZER_FILES = (VOCABULARY.name, "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 """The files of tokenizers, which are copied with the weights."""
-
-STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-"""Dtypes of written parameters. bfloat16 halves the file and keeps eight significant bits of each number."""
 
 
 def is_clip_folder(folder: Path) -> bool:
@@ -218,7 +213,7 @@ def write_clip_folder(
         folder: the output folder, created if missing.
         description: the CLIP.
         params: ``{"image": …, "text": …, "logit_scale": …}``.
-        dtype: the dtype of the stored parameters, a key of ``STORED``.
+        dtype: the dtype of the stored parameters, a key of ``written_folder.STORED``.
         tokenizer_files: files to copy, as those in ``ClipFiles``.
 
     Raises:
@@ -247,7 +242,7 @@ def write_files(
         folder: the output folder, created if missing.
         tensors: tensors by name.
         name: the name of the safetensors file.
-        dtype: the dtype of the stored tensors, a key of ``STORED``.
+        dtype: the dtype of the stored tensors, a key of ``written_folder.STORED``.
         configs: the contents of the JSON files by name.
         copied: the files to copy.
         texts: the contents of other text files by name.
@@ -255,21 +250,7 @@ def write_files(
     Raises:
         UserError: the dtype is unknown, or a file can't be written.
     """
-    kind = lookup(STORED, dtype, "dtype")
-    try:
-        create_folder(folder)
-        with writing(folder / name) as file:
-            save_file({key: np.asarray(tensor, kind, order="C") for key, tensor in tensors.items()}, file)
-            checksums = {name: checksum_of(file)}
-        beside = {source.name: source.read_bytes() for source in copied}
-        for key, content in {**beside, **{key: text.encode() for key, text in (texts or {}).items()}}.items():
-            write_whole(folder / key, content)
-            checksums[key] = hashlib.sha256(content).hexdigest()
-        contents = {key: (json.dumps(value, indent=2) + "\n").encode() for key, value in configs.items()}
-        write_checksums(
-            folder, checksums | {key: hashlib.sha256(content).hexdigest() for key, content in contents.items()}
-        )
-        for key, content in contents.items():
-            write_whole(folder / key, content)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
+    encoded = {key: text.encode() for key, text in (texts or {}).items()}
+    beside = {source.name: source.read_bytes() for source in copied} | encoded
+    last = {key: (json.dumps(value, indent=2) + "\n").encode() for key, value in configs.items()}
+    write_weights(folder, name, tensors, dtype, last, beside)

@@ -22,7 +22,8 @@ from imagen_jax.storage.paths import create_folder, to_path, write_whole
 # Set before JAX initialises its devices: only the TPU compiler is needed, even on a machine with a TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from imagen_jax.cascade.experiment import is_clip, read_clip_experiment, read_experiment
+from imagen_jax.cascade.experiment import read_clip_experiment, read_experiment
+from imagen_jax.config.reading import is_clip
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, task_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report

@@ -11,8 +11,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax.cascade.experiment import is_clip, read_clip_experiment, read_experiment
+from imagen_jax.cascade.experiment import read_clip_experiment, read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
+from imagen_jax.config.reading import is_clip
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main

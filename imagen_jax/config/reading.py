@@ -53,9 +53,14 @@ def key_defaults(kind: type[Section]) -> dict[str, Any]:
     return defaults
 
 
+def is_clip(config: Given) -> bool:
+    """Returns whether a config is that of a CLIP, and not that of a stage."""
+    return "clip" in config and "stage" not in config
+
+
 def sections_of(config: Mapping[str, Any]) -> Mapping[str, type[Section]]:
     """Returns the sections that a config may have: those of a stage, with those of a classifier, or those of a CLIP."""
-    return CLIP_SECTIONS if "clip" in config and "stage" not in config else CLASSIFIER_SECTIONS | SECTIONS
+    return CLIP_SECTIONS if is_clip(config) else CLASSIFIER_SECTIONS | SECTIONS
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Shardings for every array of a training state, and for batches."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from imagen_jax.errors import UserError
@@ -35,6 +36,12 @@ def batch_placement(mesh: Mesh, batch_size: int) -> NamedSharding:
     if batch_size % parts:
         raise UserError(f"a batch of {batch_size} does not divide over {parts} devices; make it a multiple of {parts}")
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def rows_of_batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """Yields the rows of each batch of ``count`` examples; the last is filled with the first, so all have one size."""
+    for first in range(0, count, size):
+        yield np.arange(first, first + size) % count
 
 
 def place_state(abstract_state: Any, axes: Mapping[str, Any], mesh: AnyMesh) -> Any:

@@ -24,7 +24,6 @@ from imagen_jax.cascade.classifier import (
     parameter_axes,
 )
 from imagen_jax.cascade.experiment import ClassifierExperiment
-from imagen_jax.config.sections import DataConfig
 from imagen_jax.data.batches import check_batch_size
 from imagen_jax.data.classes import NO_CLASS
 from imagen_jax.data.data_sets import DataSets
@@ -32,10 +31,9 @@ from imagen_jax.data.device_feed import to_devices
 from imagen_jax.data.transforms import make_example
 from imagen_jax.diffusion.process import add_noise
 from imagen_jax.errors import UserError
-from imagen_jax.runtime import processes
-from imagen_jax.sharding.placement import batch_placement, replicated
+from imagen_jax.sharding.placement import batch_placement, replicated, rows_of_batches
 from imagen_jax.storage.paths import Path
-from imagen_jax.tasks.training_data import make_training_batches, open_configured
+from imagen_jax.tasks.training_data import make_training_batches, open_agreed
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.task import Task, TaskData
 
@@ -58,7 +56,7 @@ def classifier_task(config: ClassifierExperiment) -> Task:
         return of_batch(params, batch, key), None
 
     def open_data(workdir: Path, batch: LabelledImages) -> TaskData:
-        opened = open_sets(config.data)
+        opened = open_agreed(config.data)
         images = opened.load("train")
         check_batch_size(size, jax.process_count(), len(images))
         batches = make_training_batches(config.data, opened, images, make_example(side), size, config.seed)
@@ -77,17 +75,6 @@ def classifier_task(config: ClassifierExperiment) -> Task:
         loss=loss,
         open_data=open_data,
     )
-
-
-def open_sets(data: DataConfig) -> DataSets:
-    """Builds or opens the data sets of a config: process 0 first, and all must have the same.
-
-    Raises:
-        UserError: they can't be opened, or differ between processes.
-    """
-    opened = processes.run_on_process_zero_first(partial(open_configured, data))
-    processes.check_agreement({"the data set": opened.name})
-    return opened
 
 
 def make_feed(classifier: Classifier, batch: LabelledImages) -> Callable[[Mapping[str, Any]], LabelledImages]:
@@ -112,7 +99,7 @@ def measure_accuracy(config: ClassifierExperiment, state: TrainState) -> dict[st
         UserError: no image of the validation split has a class.
     """
     classifier = build_classifier(config.classifier)
-    images, labels = read_validation(classifier, open_sets(config.data))
+    images, labels = read_validation(classifier, open_agreed(config.data))
     if not len(labels):
         raise UserError("no image of the validation split has a class: increase --config.data.validation_fraction")
     placement: Any = state.step.sharding
@@ -128,9 +115,7 @@ def measure_accuracy(config: ClassifierExperiment, state: TrainState) -> dict[st
 
     def guess_all(log_snr: np.ndarray) -> np.ndarray:
         guesses = []
-        for first in range(0, len(labels), size):
-            # The last batch is filled with the first examples, so that all batches have one size.
-            rows = np.arange(first, first + size) % len(labels)
+        for rows in rows_of_batches(len(labels), size):
             guesses.append(np.asarray(guess(state.ema_params, images[rows], noise[rows], log_snr)))
         return np.concatenate(guesses)[: len(labels)]
 

@@ -7,7 +7,6 @@ validation split -> held-out images and captions, on the host
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +31,7 @@ from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.clip_tokenizer import open_tokenizer
-from imagen_jax.tasks.training_data import make_training_batches, open_configured
+from imagen_jax.tasks.training_data import make_training_batches, open_agreed
 
 ImagesOf = Callable[[Mapping[str, Any]], np.ndarray]
 """``images_of(examples)``: what the image tower takes of a host batch."""
@@ -90,8 +89,7 @@ def open_clip_data(
     """
     data, size = config.data, config.training.batch_size
 
-    opened = processes.run_on_process_zero_first(partial(open_configured, data))
-    processes.check_agreement({"the data set": opened.name})
+    opened = open_agreed(data)
     images = opened.load("train")
     check_batch_size(size, jax.process_count(), len(images))
     transform, images_of, image_network = open_images(config, pair, opened)

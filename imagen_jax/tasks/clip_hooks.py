@@ -20,7 +20,7 @@ from imagen_jax.evaluation.prompt_templates import TEMPLATES, ClassPrompts, make
 from imagen_jax.evaluation.protocols.clip_evaluation import ClipEvaluation, make_clip_evaluation
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.progress_bars import compile_first
-from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated, rows_of_batches
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.clip_data import ClipData, HeldOut
 from imagen_jax.tasks.clip_export import export_pair
@@ -50,7 +50,7 @@ class ClipHook:
     """
 
     def __init__(self, config: ClipExperiment, pair: Pair, data: ClipData, workdir: Path) -> None:
-        self.config, self.pair, self.data, self.workdir = config, pair, data, workdir
+        self.config, self.pair, self.workdir = config, pair, workdir
         self._scores: dict[int, float] | None = None
         self._programs: dict[str, Any] = {}
         self._held_out: HeldOut | None = None
@@ -58,6 +58,7 @@ class ClipHook:
         if config.training.evaluate_every:
             self._held_out = data.held_out()
             self._evaluation = make_evaluation(config, self._held_out)
+            self._texts = data.captions_of(self._evaluation.texts)
         elif config.training.patience:
             raise UserError("config.training.patience has no effect at config.training.evaluate_every=0: set both")
 
@@ -103,7 +104,9 @@ class ClipHook:
         placement: Any = info.state.step.sharding
         params = info.state.ema_params
         if processes.is_multi_process():
-            params = jax.jit(lambda params: params, out_shardings=replicated(placement.mesh))(params)
+            if "weights" not in self._programs:
+                self._programs["weights"] = jax.jit(lambda params: params, out_shardings=replicated(placement.mesh))
+            params = self._programs["weights"](params)
         return jax.device_get(params) if processes.is_process_zero() else params
 
     def measure(self, params: Params, info: StepInfo) -> dict[str, float]:
@@ -111,8 +114,7 @@ class ClipHook:
         assert self._held_out is not None and self._evaluation is not None
         placement: Any = info.state.step.sharding
         images = self.embed("images", params, self._held_out.images, placement.mesh)
-        texts = self.data.captions_of(self._evaluation.texts)
-        metrics = self._evaluation(images, self.embed("captions", params, texts, placement.mesh))
+        metrics = self._evaluation(images, self.embed("captions", params, self._texts, placement.mesh))
         recalls = [value for name, value in metrics.items() if "_recall_at_" in name]
         return {SCORE: float(np.mean(recalls)), **metrics}
 
@@ -133,9 +135,7 @@ class ClipHook:
             program = jax.jit(act, in_shardings=(None, sharded), out_shardings=replicated(mesh))
             self._programs[what] = compile_first(program, f"the embedding of held-out {what}")
         parts = []
-        for first in range(0, len(inputs), size):
-            # The last batch is filled with the first inputs, so that all batches have one size.
-            rows = np.arange(first, first + size) % len(inputs)
+        for rows in rows_of_batches(len(inputs), size):
             parts.append(np.asarray(self._programs[what](params, inputs[rows]), np.float32))
         return np.concatenate(parts)[: len(inputs)]
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from imagen_jax.array_types import RandomKey, Scalar
 from imagen_jax.clip.contrastive import LOSSES, Embeddings
+from imagen_jax.clip.description import normalise_images
 from imagen_jax.clip.feature_head import FeatureHead
 from imagen_jax.clip.pair import Pair, Pairs, Params, temperature_of
 from imagen_jax.config.clip_sections import ClipConfig
@@ -20,15 +19,9 @@ EQUAL_CAPTIONS = {"negatives": False, "ignored": True}
 """Values of ``clip.equal_captions``, and whether equal captions are left out of the negatives."""
 
 
-def normalise(images: Float[Array, "batch height width 3"], clip: ClipConfig) -> Float[Array, "batch height width 3"]:
-    """Maps images in [-1, 1] to what the image tower takes: [0, 1], less the mean, over the deviation."""
-    mean, deviation = (jnp.asarray(values)[None, None, None] for values in (clip.mean, clip.deviation))
-    return ((images + 1.0) / 2.0 - mean) / deviation
-
-
 def prepare_images(pair: Pair, clip: ClipConfig, images: Any) -> Any:
     """Returns what the image tower takes: normalised images, or features unchanged."""
-    return images if isinstance(pair.image, FeatureHead) else normalise(images, clip)
+    return images if isinstance(pair.image, FeatureHead) else normalise_images(images, clip.mean, clip.deviation)
 
 
 def embed_pairs(pair: Pair, clip: ClipConfig, params: Params, batch: Pairs, key: RandomKey | None = None) -> Embeddings:

@@ -4,8 +4,7 @@ file or folder of a CLIP -> parameters by path -> those of this pair; positions 
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -60,12 +59,7 @@ def check_clip_start(source: str, shapes: TrainState) -> None:
     """
     if source:
         weights = read_weights(source, shapes)
-        match(flatten_dict(shapes.params, sep="/"), shapes_of(weights.params), weights.source)
-
-
-def shapes_of(params: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the shape of each array."""
-    return {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in params.items()}
+        match(flatten_dict(shapes.params, sep="/"), weights.params, weights.source)
 
 
 def start_clip(source: str, make_state: Callable[[], TrainState], shapes: TrainState) -> TrainState:

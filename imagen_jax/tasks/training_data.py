@@ -1,5 +1,7 @@
 """The data sets and batches of a training, from its config: the same for every task."""
 
+from functools import partial
+
 import jax
 
 from imagen_jax.config.sections import DataConfig
@@ -7,6 +9,7 @@ from imagen_jax.data.batches import Batches, Mixture, make_batches
 from imagen_jax.data.data_sets import DataSets, open_data_sets
 from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.transforms import Transform
+from imagen_jax.runtime import processes
 
 
 def open_configured(data: DataConfig) -> DataSets:
@@ -25,6 +28,17 @@ def open_configured(data: DataConfig) -> DataSets:
         fold=data.fold,
         folds=data.folds,
     )
+
+
+def open_agreed(data: DataConfig) -> DataSets:
+    """Finds or renders the data sets of a config: process 0 first, and all must have the same.
+
+    Raises:
+        UserError: they can't be opened, or differ between processes.
+    """
+    opened = processes.run_on_process_zero_first(partial(open_configured, data))
+    processes.check_agreement({"the data set": opened.name})
+    return opened
 
 
 def make_training_batches(

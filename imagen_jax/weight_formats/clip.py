@@ -17,7 +17,6 @@ from typing import Any
 from imagen_jax.clip.description import Description
 from imagen_jax.clip.folder import (
     CONFIG,
-    STORED,
     ClipFiles,
     read_clip_folder,
     write_clip_folder,
@@ -33,6 +32,7 @@ from imagen_jax.encoders.pretrained_clip import check_tokenizer, read_clip_files
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.paths import Path
 from imagen_jax.weights.safetensors_folder import SINGLES
+from imagen_jax.weights.written_folder import STORED
 
 FORMAT = "clip"
 """The value of ``--format`` that imports a CLIP."""
@@ -103,7 +103,7 @@ def export_clip(
         params: ``{"image": …, "text": …, "logit_scale": …}``.
         folder: the output folder, created if missing.
         layout: a key of ``LAYOUTS``.
-        dtype: the dtype of the stored parameters, a key of ``clip.folder.STORED``.
+        dtype: the dtype of the stored parameters, a key of ``weights.written_folder.STORED``.
         tokenizer_files: the tokenizer's files, as in ``ClipFiles``.
 
     Raises:

@@ -27,6 +27,7 @@ from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import has_state
 from imagen_jax.training.workdir import has_begun, keep_config
 from imagen_jax.weight_formats import deepfloyd_if
+from imagen_jax.weights.written_folder import STORED
 
 
 class Format(NamedTuple):
@@ -55,7 +56,7 @@ def write_stage(trained: TrainedStage, folder: Path, dtype: str) -> None:
     Args:
         trained: the stage.
         folder: the output folder, created if missing.
-        dtype: dtype of the stored parameters, a key of ``checkpoint_export.STORED``.
+        dtype: dtype of the stored parameters, a key of ``weights.written_folder.STORED``.
     """
     checkpoint_export.write(trained.config, trained.params, trained.step, folder, dtype)
 
@@ -141,7 +142,7 @@ def export_stage(
         name: the format, a key of ``FORMATS``.
         workdir: the stage's workdir or exported folder.
         folder: the output folder, created if missing.
-        dtype: dtype of the stored parameters, a key of ``checkpoint_export.STORED``.
+        dtype: dtype of the stored parameters, a key of ``weights.written_folder.STORED``.
         network: the class of the stage's network, if its config names one of the user's own.
 
     Raises:
@@ -149,7 +150,7 @@ def export_stage(
             already contains a model or can't be written to.
     """
     form = lookup(FORMATS, name, "format")
-    lookup(checkpoint_export.STORED, dtype, "dtype")
+    lookup(STORED, dtype, "dtype")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} already contains a model: choose another --out")
     plan = plan_stage(workdir, network=network)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import emoji_clip
 from imagen_jax.cascade.cascade import load_cascade
-from imagen_jax.cascade.clip_guidance import load_clip_guidance, plan_clip_guidance
+from imagen_jax.cascade.clip_guidance import plan_clip_guidance
 from imagen_jax.clip.folder import is_clip_folder
 from imagen_jax.errors import UserError
 from imagen_jax.tasks.clip import clip_task
@@ -44,7 +44,7 @@ def trained(make_config, tmp_path_factory):
 def test_the_log_probability_is_the_logit_of_the_caption(trained):
     assert is_clip_folder(trained)
     plan = plan_clip_guidance(trained, "square number 3", 2.0)
-    guidance = load_clip_guidance(plan)
+    guidance = plan.load()
     assert guidance.resolution == 8 and guidance.wanted == "square number 3"
     noisy = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)), jnp.float32)
     levels = jnp.array([-2.0, 0.0, 4.0])
@@ -63,7 +63,7 @@ def test_the_log_probability_is_the_logit_of_the_caption(trained):
 def test_it_changes_the_images_of_a_cascade(trained, tmp_path):
     base, _ = write_cascade(tmp_path)
     plain = load_cascade([base]).sample(["a bar"], seed=3)[0]
-    guidance = load_clip_guidance(plan_clip_guidance(trained, "bar number 2", 50.0))
+    guidance = plan_clip_guidance(trained, "bar number 2", 50.0).load()
     guided = load_cascade([base], classifier=guidance).sample(["a bar"], seed=3)[0]
     assert np.asarray(plain).shape == np.asarray(guided).shape and (np.asarray(plain) != np.asarray(guided)).any()
 

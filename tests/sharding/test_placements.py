@@ -8,7 +8,7 @@ import pytest
 
 from imagen_jax.cascade.stage import build_stage, initial_params, parameter_axes
 from imagen_jax.sharding.axes import unnamed_parameters
-from imagen_jax.sharding.placement import path_of, place_state
+from imagen_jax.sharding.placement import path_of, place_state, rows_of_batches
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config
@@ -82,3 +82,9 @@ def test_every_network_names_the_axes_of_its_kernels():
         named = jax.tree.map(lambda array, names: (array.ndim, names), params, axes, is_leaf=lambda x: x is None)
         for ndim, names in jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple)):
             assert names is None or len(names) == ndim
+
+
+def test_the_last_batch_is_filled_with_the_first_examples():
+    assert [rows.tolist() for rows in rows_of_batches(7, 3)] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
+    assert [rows.tolist() for rows in rows_of_batches(2, 5)] == [[0, 1, 0, 1, 0]]
+    assert not list(rows_of_batches(0, 4))

@@ -32,7 +32,7 @@ from imagen_jax.evaluation.protocols.caption_choice import choose_captions
 from imagen_jax.evaluation.protocols.references import Reference, open_prepared
 from imagen_jax.runtime import processes
 from imagen_jax.runtime.progress_bars import compile_first
-from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated
+from imagen_jax.sharding.placement import batch_placement, num_batch_shards, replicated, rows_of_batches
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.loop import StepInfo
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
@@ -136,9 +136,7 @@ class TrainingEvaluation:
                 "the evaluation's sampler",
             )
         sampled = []
-        for first in range(0, count, size):
-            # Fill the last batch with the first examples, so that all batches have one size.
-            rows = np.arange(first, first + size) % count
+        for rows in rows_of_batches(count, size):
             batch = jax.tree.map(lambda array, rows=rows: array[rows], self.inputs)
             sampled.append(np.asarray(self._compiled(info.state.ema_params, batch)))
         return np.concatenate(sampled)[:count]
