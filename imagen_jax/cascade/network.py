@@ -31,12 +31,15 @@ def build(make: Callable[..., Any], fields: Mapping[str, Any], where: str, **ext
     return make(**fields, **extra)
 
 
-def build_network(config: NetworkConfig, network: type[Network] | None = None, **told: Any) -> Network:
+def build_network(
+    config: NetworkConfig, network: type[Network] | None = None, noise_conditioning: str = "", **told: Any
+) -> Network:
     """Builds the network ``config.name``, with what the stage tells it, such as the number of classes.
 
     Args:
         config: the section of the network.
         network: the class of a network of one's own; None for one of ``models.NETWORKS``.
+        noise_conditioning: ``config.stage.noise_conditioning``, for a network that takes each kind; "" for its default.
         **told: further fields, for a network that has them.
 
     Raises:
@@ -60,7 +63,8 @@ def build_network(config: NetworkConfig, network: type[Network] | None = None, *
     for key in told:
         if network is None and key not in known:
             raise UserError(f"the network {config.name} can't be told {key}: choose another config.network.name")
-    extra = {key: value for key, value in {"dtype": dtype, **told}.items() if key in known}
+    offered = {"dtype": dtype, **({"noise_conditioning": noise_conditioning} if noise_conditioning else {}), **told}
+    extra = {key: value for key, value in offered.items() if key in known}
     fields = config.fields
     if network is not None:
         # A config that began as one of a U-Net still has its keys.

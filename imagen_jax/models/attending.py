@@ -21,7 +21,9 @@ from imagen_jax.sharding.axes import constrain
 
 Query = Float[Array, "batch queries heads head_channels"]
 Key = Float[Array, "batch keys heads head_channels"]
-KeyMask = Bool[Array, "batch keys"]
+KeyMask = Bool[Array, "batch keys"] | Bool[Array, "batch queries keys"]
+"""True for keys to attend to: the same for all queries, or for each query its own."""
+
 HeadsQuery = Float[Array, "batch heads queries head_channels"]
 HeadsKey = Float[Array, "batch heads keys head_channels"]
 Scores = Float[Array, "batch heads queries keys"]
@@ -43,7 +45,8 @@ def attend(
         query: the queries, ``(batch, queries, heads, head_channels)``.
         key: the keys, ``(batch, keys, heads, head_channels)``.
         value: the values, one per key.
-        mask: True for keys to attend to, ``(batch, keys)``; the others get no weight.
+        mask: True for keys to attend to, ``(batch, keys)``, or for each query its own, ``(batch, queries, keys)``; the
+            others get no weight.
         recompute: whether the gradient recomputes the weights. On a CPU in float32 it always does.
     """
     query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
@@ -149,7 +152,9 @@ def score(query: HeadsQuery, key: HeadsKey, mask: KeyMask | None) -> Scores:
 
 def hide(scores: Scores, mask: KeyMask | None, with_what: float) -> Scores:
     """Replaces the scores of masked keys by a number."""
-    return scores if mask is None else jnp.where(mask[:, None, None, :], scores, with_what)
+    if mask is None:
+        return scores
+    return jnp.where(mask[:, None, None, :] if mask.ndim == 2 else mask[:, None], scores, with_what)
 
 
 def heads_first(array: Float[Array, "batch a b head_channels"]) -> Float[Array, "batch b a head_channels"]:

@@ -30,7 +30,7 @@ from imagen_jax.models.remat import recompute
 from imagen_jax.models.unet import walk_levels
 
 
-def gelu(x: FeatureMap | Embedding) -> FeatureMap | Embedding:
+def gelu(x: jax.Array) -> jax.Array:
     """Computes the exact GELU with ``erf``. Linen's uses ``erfc``, which takes an additional exponential."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 

@@ -1,0 +1,197 @@
+"""The diffusion prior of DALL·E 2: a transformer that denoises the CLIP embedding of an image (Ramesh et al. 2022).
+
+    caption's tokens, z_t, time, noisy z_i, a learned query -> transformer -> state of the query -> z_i
+
+A causal mask keeps each position from the later ones (section 2.2), so only the query, which is last, sees all. z_t and
+z_i are the vectors of the caption and of the image. Karlo's prior is this network, with ``noise_conditioning`` of
+"timestep"; ``weight_formats.karlo`` reads its weights.
+
+Each layer normalises before its two branches, as in GPT-2:
+
+    x += attention(norm(x));   x += perceptron(norm(x))
+
+Both branches and the last projection start at zero. Norms and softmax are computed in float32.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from imagen_jax.array_types import PerExample
+from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions, Vectors
+from imagen_jax.errors import UserError, lookup
+from imagen_jax.models.attending import attend
+from imagen_jax.models.attention import split_heads
+from imagen_jax.models.conditioning import log_snr_to_time
+from imagen_jax.models.deepfloyd_unet import ACTIVATIONS
+from imagen_jax.models.layers import dense, sinusoids, split_into_heads
+from imagen_jax.models.remat import recompute
+from imagen_jax.sharding.axes import constrain, gather, with_logical_axes
+
+States = Float[Array, "batch positions prior_width"]
+SeenPositions = Bool[Array, "batch positions positions"]
+Samples = Float[Array, "batch channels"]
+
+POSITION_AXES = ("places", "channels")
+
+# Flax's types do not say that initializers can be hashed, which the cache of ``with_logical_axes`` needs.
+SMALL: Any = nn.initializers.normal(0.01)
+
+NUMBERS: dict[str, Callable[[PerExample], PerExample]] = {
+    "log_snr": lambda log_snr: 1000.0 * log_snr_to_time(log_snr),
+    "timestep": lambda step: step,
+}
+"""The number of a noise level, up to 1000, of which the features are sinusoids; see ``stage.noise_conditioning``."""
+
+
+class PriorNorm(nn.LayerNorm):
+    """LayerNorm in float32, which computes the variance in two passes, without loss of digits."""
+
+    epsilon: float = 1e-5
+    use_fast_variance: bool = False
+    dtype: Any = jnp.float32
+
+
+class PriorLayer(nn.Module):
+    """A layer of the transformer; the attributes are those of ``PriorTransformer``."""
+
+    heads: int
+    dropout: float
+    activation: str
+    recompute_weights: bool
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: States, seen: SeenPositions, train: bool = False) -> States:
+        """Returns the next layer's input.
+
+        Args:
+            x: the states of all positions.
+            seen: the positions that each position attends to.
+            train: whether dropout is on.
+        """
+        width = x.shape[-1]
+        shape = split_heads(width, self.heads)
+
+        def normalise(name: str) -> States:
+            return PriorNorm(name=name)(x).astype(self.dtype)
+
+        def add(branch: States) -> States:
+            branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
+            return constrain(x + branch, "batch", "places", "channels")
+
+        normalised = normalise("attention_norm")
+        query, key, value = (
+            split_into_heads(shape, dtype=self.dtype, name=name)(normalised) for name in ("query", "key", "value")
+        )
+        attended = attend(query, key, value, seen, self.recompute_weights)
+        x = add(dense(width, zero=True, inputs="heads", dtype=self.dtype, name="attention_out")(attended))
+        hidden = dense(4 * width, outputs="hidden", dtype=self.dtype, name="expand")(normalise("perceptron_norm"))
+        hidden = ACTIVATIONS[self.activation](constrain(hidden, "batch", "places", "hidden"))
+        return add(dense(width, zero=True, inputs="hidden", dtype=self.dtype, name="contract")(hidden))
+
+
+class PriorTransformer(nn.Module):
+    """The diffusion prior; its samples are vectors.
+
+    The widths of z_i, of z_t and of the caption's tokens, and the number of tokens, follow from the inputs.
+
+    Attributes:
+        width: the width of the transformer.
+        layers: the number of layers.
+        heads: the number of attention heads; a divisor of ``width``.
+        dropout: the rate of both branches of a layer.
+        causal: whether a position attends only to itself and earlier ones.
+        activation: of the perceptrons, a name in ``deepfloyd_unet.ACTIVATIONS``; "gelu" is the exact GELU.
+        noise_conditioning: what the network gets as noise level, see ``stage.noise_conditioning``. A stage sets it.
+        remat: the activations that the gradient recomputes, see ``models.remat``.
+        dtype: the compute dtype; parameters are float32.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    dropout: float = 0.0
+    causal: bool = True
+    activation: str = "gelu"
+    noise_conditioning: str = "log_snr"
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        noisy: Samples,
+        log_snr: PerExample,
+        conditions: Conditions = UNCONDITIONAL,
+        *,
+        estimate: Samples | None = None,
+        train: bool = False,
+    ) -> Samples:
+        """Returns the network's output, ``(batch, channels)``, float32: in the paper the estimate of z_i.
+
+        Args:
+            noisy: noisy z_i.
+            log_snr: the noise level of each example, as ``noise_conditioning`` says.
+            conditions: ``text``, whose padding no position attends to, and ``text_vector``, z_t. A part that is None
+                has no position and no parameters. A learned vector, zero at first, takes the place of an absent z_t.
+            estimate: None; there is no self-conditioning.
+            train: whether dropout is on, which needs a "dropout" key.
+
+        Raises:
+            UserError: the network is told something else, or a field has an unknown value.
+        """
+        self.check(conditions, estimate)
+        count, channels = noisy.shape
+
+        def project(inputs: jax.Array, name: str) -> jax.Array:
+            return dense(self.width, dtype=self.dtype, name=name)(inputs.astype(self.dtype))
+
+        number = lookup(NUMBERS, self.noise_conditioning, "network.noise_conditioning")(log_snr)
+        time = nn.swish(project(sinusoids(number, self.width), "time_hidden"))
+        parts = [project(time, "time_out")[:, None], project(noisy, "noisy_in")[:, None]]
+        if conditions.text_vector is not None:
+            parts.insert(0, project(self.fill_absent(conditions.text_vector), "text_vector_in")[:, None])
+        mask = jnp.ones((count, len(parts) + 1), bool)
+        if conditions.text is not None:
+            parts.insert(0, project(conditions.text.embeddings, "text_in"))
+            mask = jnp.concatenate([conditions.text.mask, mask], axis=1)
+        query = self.param("query", nn.initializers.normal(0.02), (self.width,)).astype(self.dtype)
+        x = jnp.concatenate([*parts, jnp.broadcast_to(query[None, None], (count, 1, self.width))], axis=1)
+
+        start = with_logical_axes(SMALL, POSITION_AXES)
+        positions: Any = self.param("positions", start, (x.shape[1], self.width))
+        x = constrain(x + gather(positions, POSITION_AXES, self.dtype)[None], "batch", "places", "channels")
+        seen = jnp.broadcast_to(mask[:, None], (count, x.shape[1], x.shape[1]))
+        if self.causal:
+            seen &= jnp.tri(x.shape[1], dtype=bool)[None]
+        make = recompute(PriorLayer, self.remat, static=(3,))
+        fields = (self.heads, self.dropout, self.activation, self.remat == "attention", self.dtype)
+        for index in range(self.layers):
+            x = make(*fields, name=f"layer_{index}")(x, seen, train)
+        last = PriorNorm(name="norm_out")(x[:, -1])
+        return dense(channels, zero=True, dtype=jnp.float32, name="out")(last)
+
+    def fill_absent(self, vector: Vectors) -> Float[Array, "batch vector"]:
+        """Returns the vectors, with a learned one where there is none."""
+        null = self.param("text_vector_null", nn.initializers.zeros_init(), vector.values.shape[-1:])
+        return jnp.where(vector.present[:, None], vector.values, null[None])
+
+    def check(self, conditions: Conditions, estimate: Samples | None) -> None:
+        """Checks the fields and what the network is told.
+
+        Raises:
+            UserError: the network is told something else, or a field has an unknown value.
+        """
+        lookup(ACTIVATIONS, self.activation, "network.activation")
+        if self.layers < 1:
+            raise UserError(f"a prior has layers={self.layers}: set --config.network.layers to 1 or more")
+        if other := [name for name in conditions.given if name not in ("text", "text_vector")]:
+            raise UserError(f"a prior can't be told {', '.join(other)}: it takes text and text_vector")
+        if estimate is not None:
+            raise UserError("a prior takes no estimate of its own: set --config.stage.self_conditioned=False")
