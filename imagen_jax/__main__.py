@@ -26,6 +26,7 @@ COMMANDS = {
     "prepare_data": "imagen_jax.commands.prepare_data",
     "embed_captions": "imagen_jax.commands.embed_captions",
     "embed_images": "imagen_jax.commands.embed_images",
+    "manipulate": "imagen_jax.commands.manipulate",
     "serve": "imagen_jax.commands.serve",
     "rate": "imagen_jax.commands.rate",
     "import_weights": "imagen_jax.commands.import_weights",

@@ -6,6 +6,7 @@
     imagen-jax sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --strength=0.6 --out=edited
     imagen-jax sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
     imagen-jax sample --stages=LARGE --image=small.png --out=enlarged
+    imagen-jax sample --stages=PRIOR,DECODER,LARGE --prompt="panda" --conditioning=prior,caption --out=compared
 
 Without ``--stages`` it samples from the bundled cascade (``imagen_jax.pretrained``). It writes one file per image, with
 prompt, seed and settings in the metadata, and ``grid.png`` of the first images. Settings default to those of each
@@ -31,7 +32,7 @@ from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
 from imagen_jax.cascade.network_flag import read_network
-from imagen_jax.cascade.plans import check_classifier, plan_cascade
+from imagen_jax.cascade.plans import check_classifier, check_conditionings, plan_cascade
 from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.clip.folder import is_clip_folder
@@ -57,6 +58,9 @@ SAMPLES = flags.DEFINE_integer("samples_per_prompt", 1, "Number of images per pr
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Number of images that are sampled at once.", lower_bound=1)
 FORMAT = flags.DEFINE_enum(
     "format", "png", (*FORMATS, "jpeg"), "Format of the files; jpeg is jpg, and npz is one array of all images."
+)
+CONDITIONING = flags.DEFINE_list(
+    "conditioning", [], "What a decoder is told: prior, text_embedding, caption. Several are sampled side by side."
 )
 GRID = flags.DEFINE_bool("grid", True, "Also write grid.png with the first 64 images.")
 
@@ -155,6 +159,7 @@ def main() -> None:
     overrides = sampling_flags.read_overrides()
     plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
+    check_conditionings(plan.sampling, requests)
     plan.check_effects(overrides)
     plan.check_encoders()
     guidance = read_classifier()
@@ -179,7 +184,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     processes.barrier("all images are sampled")
     if processes.is_process_zero():
-        by_prompt = SAMPLES.value * (BETWEEN.value if is_between() else 1)
+        by_prompt = SAMPLES.value * (BETWEEN.value if is_between() else 1) * max(1, len(CONDITIONING.value))
         folder.finish(by_prompt if by_prompt > 1 else min(4, len(requests)), GRID.value)
         others = (
             f" ({len(requests) - sampled} existed already or are sampled elsewhere)" if sampled < len(requests) else ""
@@ -224,9 +229,10 @@ def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
     """Returns one request per image. A repeated prompt continues its indices, so its images differ."""
     shares = np.linspace(0.0, 1.0, BETWEEN.value).tolist() if is_between() else [0.0]
     return [
-        replace(request, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share)
+        replace(request, to_prompt=TO_PROMPT.value, to_seed=TO_SEED.value, share=share, conditioning=conditioning)
         for request in requests_of(prompts, SAMPLES.value)
         for share in shares
+        for conditioning in CONDITIONING.value or [""]
     ]
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from PIL import Image
 
 from imagen_jax.array_types import Samples
@@ -24,6 +25,7 @@ from imagen_jax.cascade.loading import TrainedStage, load_encoder_of, load_param
 from imagen_jax.cascade.plans import (
     CascadePlan,
     check_classifier,
+    check_conditionings,
     check_effects,
     check_images,
     plan_cascade,
@@ -45,7 +47,7 @@ from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.progress_bars import compiling
 from imagen_jax.runtime.seeds import check_seed
 from imagen_jax.sampling.guidance import ClassifierGuidance
-from imagen_jax.sampling.sampler import OnStep
+from imagen_jax.sampling.sampler import OnStep, fold_into_each
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, num_batch_shards, place_state
 from imagen_jax.storage.paths import Path, to_path
@@ -111,7 +113,7 @@ class Cascade:
     def describe(self) -> dict[str, str]:
         """Describes the settings of each stage in words, for image metadata and reports."""
         return {
-            f"stage_{number}": f"{to_path(name).name}: {stage.resolution} px, {stage.settings.describe()}"
+            f"stage_{number}": f"{to_path(name).name}: {stage.size}, {stage.settings.describe()}"
             for number, (name, stage) in enumerate(zip(self.names, self.stages, strict=True))
         }
 
@@ -201,6 +203,7 @@ class Cascade:
         requests = [requests] if isinstance(requests, ImageRequest | str) else requests
         seed = check_seed(seed)
         check_images(self.stages, self.names, edit, negative_prompt)
+        check_conditionings(self.stages, [one for one in requests if isinstance(one, ImageRequest)])
         if not requests:
             raise UserError("there is nothing to sample: give at least one prompt, as in --prompt='red apple'")
         if edit.begins_with_image and any(
@@ -226,7 +229,8 @@ class Cascade:
         images = edit.first_condition(self.stages[0].low_resolution, len(requests))
         images = None if images is None else with_channels(images, self.stages[0].shape[-1])
         for number, one in enumerate(self.trained):
-            inputs = hand_on(self.inputs(number, requests, seed, negative_prompt, edit), images)
+            takes = [request.vector is None and request.conditioning in ("", "prior") for request in requests]
+            inputs = hand_on(self.inputs(number, requests, seed, negative_prompt, edit), images, takes)
             with jax.set_mesh(self.mesh):
                 params = jax.device_put(one.params, self._placements[number])
                 inputs = jax.device_put(inputs, placement)
@@ -237,8 +241,40 @@ class Cascade:
                     of_image = inputs._replace(conditions=inputs.conditions._replace(text=text, label=label))
                     inverted = self._run(number, edit, make_invert_stage, params, of_image)
                     inputs = inputs._replace(start=inverted)
-                images = self._run(number, edit, make_draw_stage, params, inputs)
+                images = self._draw_best(number, edit, params, inputs)
             yield np.asarray(images)
+
+    def _draw_best(self, number: int, edit: Edit, params: Any, inputs: Inputs) -> Samples:
+        """Samples a stage. Of a prior's candidates it keeps those nearest to the captions, and returns vectors."""
+        stage = self.stages[number]
+        samples = self._run(number, edit, make_draw_stage, params, inputs)
+        if not stage.makes_vectors:
+            return samples
+        drawn = [samples]
+        for candidate in range(1, stage.settings.candidates):
+            others = inputs._replace(keys=fold_into_each(inputs.keys, candidate))
+            drawn.append(self._run(number, edit, make_draw_stage, params, others))
+        vectors = jnp.stack([jnp.asarray(stage.space.from_samples(each)) for each in drawn])
+        told = inputs.conditions.text_vector
+        return vectors[0] if told is None else choose_nearest(vectors, told.values)
+
+    def invert(self, request: ImageRequest, edit: Edit) -> Float[np.ndarray, "height width channels"]:
+        """Returns the noise from which the first stage samples the image of an edit, under a request.
+
+        Args:
+            request: what the stage is told.
+            edit: the image, and with ``invert`` its caption.
+
+        Raises:
+            UserError: the first stage can't sample such an edit, or its sampler is not DDIM without noise.
+        """
+        check_images(self.stages, self.names, edit)
+        requests = [request] * self.batch_size_for(1)
+        inputs = self.inputs(0, requests, edit=edit)
+        with jax.set_mesh(self.mesh):
+            params = jax.device_put(self.trained[0].params, self._placements[0])
+            inputs = jax.device_put(inputs, batch_placement(self.mesh, len(requests)))
+            return np.asarray(self._run(0, edit, make_invert_stage, params, inputs))[0]
 
     def inputs(
         self,
@@ -266,7 +302,7 @@ class Cascade:
         def compile_first() -> Any:
             program = make(self.stages[number], self.on_step, self.on_estimate, edit.make_trajectory)
             what = " (inversion)" if make is make_invert_stage else ""
-            with compiling(f"{to_path(self.names[number]).name}{what}, {self.stages[number].resolution} px"):
+            with compiling(f"{to_path(self.names[number]).name}{what}, {self.stages[number].size}"):
                 program.lower(params, inputs).compile()
             release_memory()
             return program
@@ -285,6 +321,17 @@ class Cascade:
             place_state(jax.eval_shape(lambda one=one: one.params), parameter_axes(one.stage), self.mesh)
             for one in self.trained
         ]
+
+
+def choose_nearest(
+    drawn: Float[Array, "candidates batch width"], text_vectors: Float[Array, "batch width"]
+) -> Float[Array, "batch width"]:
+    """Returns of each example's candidates the one with the largest dot product with its caption's embedding.
+
+    Ramesh et al. 2022, section 2.2: their diffusion prior draws two.
+    """
+    products = jnp.sum(drawn * text_vectors[None], axis=-1)
+    return jnp.take_along_axis(drawn, jnp.argmax(products, axis=0)[None, :, None], axis=0)[0]
 
 
 @names_its_arguments

@@ -20,6 +20,7 @@ from imagen_jax.config.sections import (
     SECTIONS,
     ClassifierConfig,
     DataConfig,
+    EmbeddingConfig,
     LoopConfig,
     MeshConfig,
     NetworkConfig,
@@ -37,7 +38,7 @@ from imagen_jax.storage.paths import Path
 from imagen_jax.training.workdir import FINGERPRINTS
 
 MODEL_SECTIONS = ("network", "sampling", "stage", "text")
-"""The sections that sampling reads."""
+"""The sections that every stage has and sampling reads. ``embedding``, which sampling reads too, may be missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class ModelConfig:
         stage: the images and the diffusion process.
         network: the network.
         sampling: the settings of sampling.
+        embedding: the image embeddings that the stage makes or is told.
         others: the other sections of a saved config, as they were saved.
     """
 
@@ -56,6 +58,7 @@ class ModelConfig:
     stage: StageConfig
     network: NetworkConfig
     sampling: SamplingConfig
+    embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -172,7 +175,7 @@ def read_experiment(config: Given | Experiment) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    return Experiment(**read_sections(to_renamed(config), SECTIONS))
+    return share_clip(Experiment(**read_sections(to_renamed(config), SECTIONS)))
 
 
 def read_classifier_experiment(config: Given) -> ClassifierExperiment:
@@ -223,8 +226,17 @@ def read_model(config: Given | ModelConfig) -> ModelConfig:
     if isinstance(config, ModelConfig):
         return config
     plain = to_plain(config)
-    others = {name: value for name, value in plain.items() if name not in MODEL_SECTIONS}
-    return ModelConfig(**read_each(plain, {name: SECTIONS[name] for name in MODEL_SECTIONS}), others=others)
+    names = (*MODEL_SECTIONS, "embedding")
+    others = {name: value for name, value in plain.items() if name not in names}
+    return share_clip(ModelConfig(**read_each(plain, {name: SECTIONS[name] for name in names}), others=others))
+
+
+def share_clip(config: AnyModel) -> AnyModel:
+    """Returns the config with the CLIP of its image embeddings as its text encoder too, if that has no folder."""
+    text, clip = config.text, config.embedding.clip
+    if text.encoder != "clip" or text.options.get("folder") or not clip:
+        return config
+    return dataclasses.replace(config, text=dataclasses.replace(text, options={**text.options, "folder": clip}))
 
 
 def warn_of_no_effect(names: Sequence[str]) -> None:

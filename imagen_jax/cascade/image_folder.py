@@ -58,7 +58,7 @@ def settings_of(cascade: Cascade) -> dict[str, Any]:
         "dtypes": [one.config.network.dtype for one in cascade.trained],
         "overrides": dict(cascade.overrides),
         # Identifies the stages independently of their folders' names. Folders of earlier versions lack these entries.
-        "settings": [f"{stage.resolution} px, {stage.settings.describe()}" for stage in cascade.stages],
+        "settings": [f"{stage.size}, {stage.settings.describe()}" for stage in cascade.stages],
         "weights": [one.sha256 for one in cascade.trained],
     }
 
@@ -229,6 +229,8 @@ class PictureFolder:
                     continue
                 name = file_name_of(request, self.seed, self.form)
                 about = {"prompt": request.prompt, "index": str(request.index), **metadata}
+                if request.conditioning:
+                    about["conditioning"] = request.conditioning
                 if request.is_between:
                     about["on_the_way_to"] = f"{request.share:g} of the way to {request.to_prompt or request.to_seed}"
                 write_whole(self.out / name, encode_picture(pixels, self.form, about))
@@ -371,6 +373,8 @@ def batch_name(number: int) -> str:
 def file_name_of(request: ImageRequest, seed: int, form: str) -> str:
     """Returns the file name of an image; unique to its request and seed."""
     name = file_name(request.prompt, seed, request.index)
+    if request.conditioning:
+        name = f"{name}-{request.conditioning}"
     if request.is_between:
         to = file_name(
             request.to_prompt or request.prompt, request.to_seed if request.to_seed is not None else seed, request.index

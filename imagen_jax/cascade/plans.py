@@ -7,10 +7,12 @@ without an effect on any stage. They initialise no JAX device, so that ``jax.dis
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.loading import StagePlan, TrainedStage, plan_stage
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.settings import pick_for_stage
 from imagen_jax.cascade.stage import Stage, with_settings
 from imagen_jax.cascade.stage_sampler import check_invertible, check_order
@@ -32,11 +34,13 @@ class StageFacts(NamedTuple):
         values: the value of every key of ``config.sampling``.
         enlarges: whether it is a super-resolution stage.
         learns_variance: whether its network predicts the variance of a step.
+        makes_vectors: whether it is a prior.
     """
 
     values: Mapping[str, Any]
     enlarges: bool
     learns_variance: bool
+    makes_vectors: bool = False
 
     @property
     def is_guided(self) -> bool:
@@ -129,7 +133,28 @@ def plan_cascade(
         raise UserError(f"overrides must map names of settings to values, as in {{'steps': 32}}, not {overrides!r}")
     plans = [plan_stage(folder, dtype, text_encoder, network) for folder in find_stages(stages)]
     check_order([one.stage for one in plans], [one.name for one in plans], has_image=True)
+    check_spaces(plans)
     return CascadePlan(plans, dict(overrides), stages_with(plans, overrides))
+
+
+def check_spaces(stages: Sequence[StagePlan]) -> None:
+    """Checks that all image embeddings of a cascade are of one CLIP, in one form.
+
+    Raises:
+        UserError: they are not; names both stages.
+    """
+    spaces = {
+        one.name: (one.config.fingerprints.get("image_encoder", ""), one.stage.space.form)
+        for one in stages
+        if one.stage.makes_vectors or one.stage.image_vector
+    }
+    for (first, here), (second, there) in pairwise(spaces.items()):
+        # A stage that was told vectors of a function of the user's own has no name for them.
+        if here[1] != there[1] or (here[0] and there[0] and here[0] != there[0]):
+            raise UserError(
+                f"{first} makes or takes image embeddings of {' '.join(filter(None, here))}, and {second} those of "
+                f"{' '.join(filter(None, there))}: train both with the same config.embedding"
+            )
 
 
 def stages_with(stages: Sequence[StagePlan | TrainedStage], overrides: Mapping[str, Any]) -> list[Stage]:
@@ -194,6 +219,27 @@ def check_images(
             check_invertible(stage)
 
 
+def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest]) -> None:
+    """Checks that stages can sample what requests say of image embeddings.
+
+    Args:
+        stages: the stages, base first.
+        requests: the requests.
+
+    Raises:
+        UserError: no stage takes an image embedding, or there is no prior to draw one.
+    """
+    asked = {one.conditioning or ("" if one.vector is None else "an image's embedding") for one in requests} - {""}
+    if asked and not any(stage.image_vector for stage in stages):
+        raise UserError(
+            f"{', '.join(sorted(asked))}: no stage takes an image embedding, so it has no effect: sample a decoder"
+        )
+    if "prior" in asked and not any(stage.makes_vectors for stage in stages):
+        raise UserError(
+            "--conditioning=prior needs a prior: list its folder first in --stages, or choose text_embedding or caption"
+        )
+
+
 def any_stage(condition: Any) -> Any:
     """Returns a function of a list of facts that is true if ``condition`` is true of any of them."""
     return lambda facts: any(map(condition, facts))
@@ -225,6 +271,11 @@ EFFECTS = (
         "augmentation_level",
         any_stage(lambda stage: stage.enlarges),
         "--augmentation_level has no effect: no stage is a super-resolution stage. Leave it out, or add such a stage",
+    ),
+    Precondition(
+        "candidates",
+        any_stage(lambda stage: stage.makes_vectors),
+        "--candidates has no effect: no stage is a prior. Leave it out, or list a prior first in --stages",
     ),
     Precondition(
         "guidance_interval",
@@ -260,6 +311,7 @@ def check_effects(
             one.config.sampling.to_dict() | pick_for_stage(overrides, number, len(stages)),
             one.stage.low_resolution is not None,
             one.stage.learns_variance,
+            one.stage.makes_vectors,
         )
         for number, one in enumerate(stages)
     ]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from imagen_jax.array_types import Keys, Text
+from imagen_jax.array_types import Keys, Samples, Text
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.loading import TrainedStage
 from imagen_jax.cascade.plans import NULL_CAPTIONS
@@ -18,7 +19,7 @@ from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, with_vectors
 from imagen_jax.cascade.stage_sampler import starting_noise
 from imagen_jax.data.pixels import with_channels
-from imagen_jax.diffusion.conditions import Conditions, mix_texts, null
+from imagen_jax.diffusion.conditions import Conditions, Vectors, mix_texts, null, null_text
 from imagen_jax.encoders.encoder import TextEncoder, vectors_reader
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Known, interpolate
@@ -83,11 +84,45 @@ class RequestInputs:
             image = with_channels(image, channels)
         if known is not None:
             known = with_channels(known[0], channels), known[1][..., :channels]
+        start = start_noise(stage, requests, keys, start)
+        if text is not None:
+            text = without_captions(text, [one.vector is not None and not one.prompt for one in requests])
+        told = told._replace(image_vector=self.image_vectors(stage, requests, prompts, told.image_vector))
         conditions = told._replace(text=text, label=labels_of(stage, prompts))
         inputs = make_inputs(
             conditions, keys, self._unwanted(trained, stage, conditions, negative_prompt, len(requests))
         )
         return inputs._replace(clean=image, start=start, known=None if known is None else Known(*known))
+
+    def image_vectors(
+        self, stage: Stage, requests: Sequence[ImageRequest], prompts: Sequence[str], absent: Vectors | None
+    ) -> Vectors | None:
+        """Returns the image embeddings that requests bring along, or take from their captions; others are absent.
+
+        Raises:
+            UserError: one has another width than the decoder takes, or the text encoder gives no vectors.
+        """
+        if absent is None:
+            return None
+        values, present = np.array(absent.values), np.array(absent.present)
+        if any(request.conditioning == "text_embedding" for request in requests):
+            reader = vectors_reader(self._encoder)
+            if reader is None or self._encoder is None:
+                raise UserError(
+                    "--conditioning=text_embedding needs stages whose text encoder is a CLIP's: leave it out of the "
+                    "list, or sample stages that were trained with config.text.encoder='clip'"
+                )
+            length = stage.text_length or self._encoder.max_tokens
+            of_captions = np.asarray(reader(self._encode_all(tuple(prompts), length)))
+            check_vector(of_captions[0], stage.image_vector)
+            for row, request in enumerate(requests):
+                if request.conditioning == "text_embedding":
+                    values[row], present[row] = of_captions[row], True
+        for row, request in enumerate(requests):
+            if request.vector is not None:
+                check_vector(np.asarray(request.vector), stage.image_vector)
+                values[row], present[row] = request.vector, True
+        return Vectors(jnp.asarray(values), jnp.asarray(present))
 
     def encode(self, stage: Stage, captions: Sequence[str]) -> Text | None:
         """Encodes captions for a stage; None for a stage without text."""
@@ -115,6 +150,52 @@ class RequestInputs:
         told = with_vectors(stage, Conditions(text=self.encode(stage, [caption])), 1, vectors_reader(self._encoder))
         told = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), told)
         return null(conditions)._replace(text=told.text, text_vector=told.text_vector)
+
+
+def without_captions(text: Text, without: Sequence[bool]) -> Text:
+    """Returns a text with the null in the place of some captions: those of requests that bring an embedding alone."""
+    nothing, rows = null_text(text), jnp.asarray(without)
+    embeddings = jnp.where(rows[:, None, None], nothing.embeddings, text.embeddings)
+    return Text(embeddings, jnp.where(rows[:, None], nothing.mask, text.mask))
+
+
+def check_vector(vector: np.ndarray, width: int) -> None:
+    """Checks the width of an image embedding.
+
+    Raises:
+        UserError: it has another width than the decoder takes.
+    """
+    if vector.shape != (width,):
+        raise UserError(
+            f"an image embedding has the shape {vector.shape}, and the decoder takes vectors of {width}: use the "
+            "embeddings of the CLIP that it was trained with"
+        )
+
+
+def start_noise(stage: Stage, requests: Sequence[ImageRequest], keys: Keys, start: Samples | None) -> Samples | None:
+    """Returns the noise to start from: of requests that bring it along, in the first stage of images.
+
+    Args:
+        stage: the stage.
+        requests: the requests.
+        keys: their keys, for the noise of the others.
+        start: the noise so far; None for that of the keys.
+
+    Raises:
+        UserError: a request's noise has another shape than the samples.
+    """
+    if stage.makes_vectors or stage.low_resolution is not None or all(one.start is None for one in requests):
+        return start
+    values = np.array(starting_noise(keys, stage.shape) if start is None else start)
+    for row, request in enumerate(requests):
+        if request.start is not None:
+            if np.shape(request.start) != stage.shape:
+                raise UserError(
+                    f"a request starts from noise of the shape {np.shape(request.start)}, and the stage makes samples "
+                    f"of {stage.shape}: encode the image with the same stage"
+                )
+            values[row] = request.start
+    return jnp.asarray(values)
 
 
 def mix_vectors(one: Conditions, other: Conditions, shares: jax.Array) -> Conditions:

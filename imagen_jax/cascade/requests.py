@@ -5,10 +5,18 @@ prompts, number of samples of each -> one request per image, with its index amon
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from imagen_jax.errors import UserError, names_its_arguments
+from imagen_jax.errors import UserError, lookup, names_its_arguments
 from imagen_jax.runtime.seeds import check_seed
+
+CONDITIONINGS = {
+    "prior": "the image embedding that the prior draws",
+    "text_embedding": "the caption's embedding in the place of an image embedding",
+    "caption": "no image embedding, the caption alone",
+}
+"""What a decoder that takes image embeddings can be told, as in figure 8 of Ramesh et al. 2022."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,11 @@ class ImageRequest:
         to_prompt: second prompt to interpolate to; None to keep ``prompt``.
         to_seed: second seed to interpolate the noise to; None to keep the first seed.
         share: position of the interpolation, from 0 (``prompt`` and first seed) to 1.
+        conditioning: a key of ``CONDITIONINGS``, for a cascade with a decoder; "" for "prior" if there is a prior.
+        vector: the image embedding that the decoder is told, ``(d,)``, a vector of its ``EmbeddingSpace``; None for
+            what ``conditioning`` says.
+        start: the noise from which the first stage of images starts, ``(height, width, channels)``; None for that of
+            the seed.
     """
 
     prompt: str
@@ -28,8 +41,13 @@ class ImageRequest:
     to_prompt: str | None = None
     to_seed: int | None = None
     share: float = 0.0
+    conditioning: str = ""
+    vector: Any = field(default=None, compare=False, repr=False)
+    start: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.conditioning:
+            lookup(CONDITIONINGS, self.conditioning, "conditioning")
         if self.index < 0 or not 0.0 <= self.share <= 1.0:
             raise UserError(
                 f"index={self.index} and share={self.share} of an image: the index must be at least 0, and the share "
@@ -47,7 +65,7 @@ class ImageRequest:
     def label(self) -> str:
         """The image's label in a grid."""
         if not self.is_between:
-            return self.prompt
+            return f"{self.prompt} ({self.conditioning})" if self.conditioning else self.prompt
         to = self.to_prompt if self.to_prompt is not None else f"seed {self.to_seed}"
         return f"{self.prompt}, {self.share:.0%} {to}"
 

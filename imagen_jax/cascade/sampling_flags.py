@@ -18,6 +18,9 @@ GAMMA = flags.DEFINE_list("gamma", None, "For ancestral: 0 is the min variance, 
 ETA = flags.DEFINE_list("eta", None, "For ddim: 0 adds no noise, 1 as much as ancestral.")
 THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One value, or one per stage.")
 PERCENTILE = flags.DEFINE_list("percentile", None, "For dynamic thresholding, such as 99.5.")
+CANDIDATES = flags.DEFINE_list(
+    "candidates", None, "Embeddings that a prior draws, of which the best stays: 2 in DALL·E 2."
+)
 AUGMENTATION = flags.DEFINE_list("augmentation_level", None, "Noise on the low-resolution image, 0 to 1.")
 
 
@@ -37,6 +40,7 @@ def read_overrides() -> dict[str, list]:
         "thresholding": (THRESHOLDING, str),
         "percentile": (PERCENTILE, float),
         "augmentation_level": (AUGMENTATION, float),
+        "candidates": (CANDIDATES, int),
         "guidance_interval": (GUIDANCE_INTERVAL, float),
     }
     overrides: dict[str, list] = {}

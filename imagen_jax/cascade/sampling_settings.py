@@ -27,6 +27,7 @@ class SamplingSettings(NamedTuple):
         interval: log-SNRs between which guidance is applied; None for all.
         batched_guidance: whether guidance calls the network once with twice the batch, instead of twice.
         classifier: additional classifier guidance; None for none.
+        candidates: number of vectors that a prior draws for each request, of which the best stays.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class SamplingSettings(NamedTuple):
     interval: Interval | None = None
     batched_guidance: bool = False
     classifier: ClassifierGuidance | None = None
+    candidates: int = 1
 
     def describe(self) -> str:
         """Describes the settings in words."""
@@ -46,6 +48,8 @@ class SamplingSettings(NamedTuple):
             words.append(f"between log-SNR {self.interval.noisiest:g} and {self.interval.cleanest:g}")
         if self.classifier is not None:
             words.append(self.classifier.describe())
+        if self.candidates > 1:
+            words.append(f"best of {self.candidates}")
         return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
 
 
@@ -70,4 +74,5 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         spacing=SPACINGS[checked["spacing"]],
         interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
         batched_guidance=checked["batched_guidance"],
+        candidates=checked["candidates"],
     )

@@ -113,6 +113,7 @@ SETTINGS: dict[str, Check] = {
     "guidance_interval": interval,
     "batched_guidance": truth,
     "augmentation_level": number(0, 1, "0.1"),
+    "candidates": whole(1, 64),
 }
 """Every key of ``config.sampling``, and the check of its value."""
 

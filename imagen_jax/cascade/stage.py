@@ -10,7 +10,7 @@ is an error that names the key.
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,9 @@ from imagen_jax.array_types import (
 from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.cascade.network import build_network, twice
 from imagen_jax.cascade.sampling_settings import SamplingSettings, make_settings
+from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import EmbeddingConfig, StageConfig
 from imagen_jax.data.classes import CLASSES, Classes
 from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, leave_small
 from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, in_float32
@@ -96,6 +98,7 @@ class Stage:
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
         self_conditioned: whether the network also takes its own estimate, from a first pass.
         value_range: the lowest and the highest value of clean samples; None for no limits.
+        space: how image embeddings become the vectors that the stage is told, and the samples that it makes.
     """
 
     network: Network
@@ -115,11 +118,22 @@ class Stage:
     enlarge: Enlarge = leave_small
     self_conditioned: bool = False
     value_range: ValueRange | None = RANGE_OF_IMAGES
+    space: EmbeddingSpace = field(default_factory=EmbeddingSpace)
 
     @property
     def resolution(self) -> int:
         """Height and width of its images; the length of its vectors."""
         return self.shape[0]
+
+    @property
+    def size(self) -> str:
+        """The size of its samples in words, such as "64 px"."""
+        return f"vectors of {self.shape[0]}" if self.makes_vectors else f"{self.resolution} px"
+
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether its samples are vectors, as those of a prior are."""
+        return len(self.shape) == 1
 
     @property
     def learns_variance(self) -> bool:
@@ -138,6 +152,7 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         UserError: a key or the name of a part is unknown, or a key is missing or has a value of another type.
     """
     config = read_model(config)
+    shape = shape_of(config.stage)
     schedule = lookup(SCHEDULES, config.stage.schedule, "stage.schedule")
     if config.stage.schedule_shifted_from:
         schedule = shifted(schedule, config.stage.resolution, config.stage.schedule_shifted_from)
@@ -146,11 +161,11 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
     stage, sampling = config.stage, config.sampling.to_dict()
     classes = lookup(CLASSES, stage.classes, "stage.classes") if stage.classes else None
     told = {"classes": len(classes.names)} if classes else {}
-    if stage.channels != CHANNELS and "out_channels" not in config.network.fields:
+    if stage.channels != CHANNELS and not stage.vector and "out_channels" not in config.network.fields:
         told["out_channels"] = stage.channels
     built = Stage(
         network=build_network(config.network, network, stage.noise_conditioning, **told),
-        shape=(stage.resolution, stage.resolution, stage.channels),
+        shape=shape,
         settings=make_settings(sampling),
         low_resolution=stage.low_resolution,
         text_length=config.text.length if stage.text else 0,
@@ -165,8 +180,38 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         augmentation_measure=make_measure(augmentation_schedule),
         enlarge=lookup(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
+        value_range=RANGE_OF_IMAGES if len(shape) == 3 else None,
+        space=space_of(config.embedding),
     )
     return with_settings(built, sampling)
+
+
+def shape_of(stage: StageConfig) -> tuple[int, ...]:
+    """Returns the shape of one sample of a stage.
+
+    Raises:
+        UserError: it makes neither images nor vectors, or both; or vectors of what only images have.
+    """
+    if (stage.resolution > 0) == (stage.vector > 0) or min(stage.resolution, stage.vector) < 0:
+        raise UserError(
+            f"config.stage.resolution={stage.resolution} and vector={stage.vector}: set the resolution of a stage that "
+            "makes images, or the number of channels of one that makes vectors, and leave the other at 0"
+        )
+    if not stage.vector:
+        return stage.resolution, stage.resolution, stage.channels
+    for name in ("low_resolution", "crop", "image_vector", "schedule_shifted_from"):
+        if getattr(stage, name):
+            raise UserError(f"config.stage.{name} has no meaning for a stage that makes vectors: leave it out")
+    return (stage.vector,)
+
+
+def space_of(embedding: EmbeddingConfig) -> EmbeddingSpace:
+    """Returns the space that the section ``embedding`` describes.
+
+    Raises:
+        UserError: its numbers do not belong to its form.
+    """
+    return EmbeddingSpace(embedding.form, embedding.deviation, embedding.mean, embedding.deviations)
 
 
 def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:

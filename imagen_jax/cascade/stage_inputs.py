@@ -48,16 +48,21 @@ class Inputs(NamedTuple):
         return self._replace(conditions=self.conditions._replace(low_resolution=low))
 
 
-def hand_on(inputs: Inputs, made: Samples | None) -> Inputs:
+def hand_on(inputs: Inputs, made: Samples | None, takes: Sequence[bool] | None = None) -> Inputs:
     """Returns the inputs with what the previous stage made: an image to enlarge, or the vector of an image.
 
     Args:
         inputs: the inputs of a stage.
-        made: samples of the stage before it; None for the first stage.
+        made: images, or vectors of images, of the stage before it; None for the first stage.
+        takes: whether each example takes the vector; None if all do. Others keep what their inputs have, if anything.
     """
     if made is None or made.ndim > 2:
         return inputs.with_low_resolution(made)
-    vector = Vectors(made, jnp.ones(len(made), bool))
+    vector = Vectors(jnp.asarray(made), jnp.ones(len(made), bool))
+    own = inputs.conditions.image_vector
+    if takes is not None and own is not None:
+        taken = jnp.asarray(takes)
+        vector = Vectors(jnp.where(taken[:, None], vector.values, own.values), taken | own.present)
     return inputs._replace(conditions=inputs.conditions._replace(image_vector=vector))
 
 
@@ -68,7 +73,12 @@ def make_inputs(conditions: Conditions, keys: Keys, unwanted: Conditions | None 
 
 
 def inputs_of_captions(
-    stage: Stage, store: Embeddings | None, captions: Sequence[str], seed: int, small: SmallImages | None = None
+    stage: Stage,
+    store: Embeddings | None,
+    captions: Sequence[str],
+    seed: int,
+    small: SmallImages | None = None,
+    index: int = 0,
 ) -> Inputs:
     """Makes the inputs of one sample for each caption, without a cascade: for previews and evaluations in training.
 
@@ -78,13 +88,14 @@ def inputs_of_captions(
         captions: the captions, or names of classes for a stage without text; two that are equal give the same sample.
         seed: random seed of the noise.
         small: the images that a super-resolution stage enlarges; None for a base.
+        index: which of the samples of a caption.
     """
     text = None
     if store is not None and stage.text_length:
         padded = pad_text(store.lookup(list(captions), stage.text_length), stage.text_length)
         text = jax.tree.map(jnp.asarray, padded)
     is_told = stage.text_length > 0 or stage.classes is not None
-    keys = keys_of_prompts(seed, captions, [0] * len(captions) if is_told else range(len(captions)))
+    keys = keys_of_prompts(seed, captions, [index] * len(captions) if is_told else range(len(captions)))
     conditions = Conditions(text=text, label=labels_of(stage, captions))
     conditions = with_vectors(stage, conditions, len(captions), vectors_reader(store))
     return make_inputs(conditions, keys).with_low_resolution(small)

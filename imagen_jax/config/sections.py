@@ -90,10 +90,11 @@ class TextConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig(Section):
-    """The images of a stage and its diffusion process.
+    """The images of a stage, or the vectors, and its diffusion process.
 
     Attributes:
-        resolution: height and width of the images, in pixels.
+        resolution: height and width of the images, in pixels; 0 for a stage that makes vectors.
+        vector: number of channels of the vectors that the stage makes, as a prior does; 0 for a stage of images.
         channels: number of channels of the images: 3 for RGB, 1 for grey.
         low_resolution: height and width of the image that a super-resolution stage enlarges; None for a base.
         text: whether the network is told the caption.
@@ -112,7 +113,8 @@ class StageConfig(Section):
         self_conditioned: whether the network also takes its own estimate of a first pass.
     """
 
-    resolution: int
+    resolution: int = 0
+    vector: int = 0
     channels: int = 3
     low_resolution: int | None = None
     text: bool = True
@@ -127,6 +129,27 @@ class StageConfig(Section):
     noise_conditioning: str = "log_snr"
     prediction: str = "eps"
     self_conditioned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig(Section):
+    """CLIP's image embeddings, for a stage that makes them or is told them, see ``clip.embedding_space``.
+
+    Attributes:
+        clip: the CLIP of the embeddings of training images: a workdir, or a folder or file of weights; "" for none.
+        form: ``unit`` for directions of length √d, or ``raw`` for embeddings as the CLIP makes them.
+        deviation: standard deviation of the channels that a prior diffuses, for ``unit``.
+        mean: mean of each channel, from which a prior measures, for ``raw``; () for 0.
+        deviations: standard deviation of each channel, by which a prior divides, for ``raw``; () for 1.
+    """
+
+    free_to_change = ("clip",)
+
+    clip: str = ""
+    form: str = "unit"
+    deviation: float = 0.5375
+    mean: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +328,7 @@ class SamplingConfig(Section):
         guidance_interval: two log-SNRs; guidance applies only between them. () applies it at all noise levels.
         batched_guidance: whether guidance evaluates the network once with twice the batch, instead of twice.
         augmentation_level: noise level of the low-resolution image, in [0, 1].
+        candidates: number of vectors that a prior draws; that with the largest dot product with the caption's stays.
     """
 
     sampler: str = "ancestral"
@@ -319,6 +343,7 @@ class SamplingConfig(Section):
     guidance_interval: tuple[float, ...] | None = ()
     batched_guidance: bool = False
     augmentation_level: float = 0.0
+    candidates: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,6 +384,7 @@ SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "text": TextConfig,
     "stage": StageConfig,
+    "embedding": EmbeddingConfig,
     "network": NetworkConfig,
     "training": TrainingConfig,
     "optimizer": OptimizerConfig,

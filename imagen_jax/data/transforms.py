@@ -79,6 +79,21 @@ def make_example(resolution: int, square: str = "centre", channels: int = 3) -> 
     return Transform(partial(prepare, resolution=resolution), vary, partial(finish_example, channels=channels))
 
 
+def make_keys() -> Transform:
+    """Makes the transform to no arrays, for what is trained on stored features: images are not even decoded."""
+    return Transform(skip_pixels, None, finish_nothing)
+
+
+def skip_pixels(stored: StoredImage) -> PreparedImage:
+    """Returns a stored image with one black pixel instead of its own."""
+    return PreparedImage(stored.key, stored.captions, np.zeros((1, 1, 3), np.uint8))
+
+
+def finish_nothing(pixels: PixelsOfBatch) -> dict[str, np.ndarray]:
+    """Returns no arrays."""
+    return {}
+
+
 def make_super_resolution_example(
     low_resolution: int, resolution: int, crop: int | None = None, square: str = "centre", channels: int = 3
 ) -> Transform:

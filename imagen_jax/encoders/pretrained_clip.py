@@ -70,6 +70,11 @@ class Clip:
     embed_features: Callable[[Sequence[str]], np.ndarray] | None = None
 
     @property
+    def identity(self) -> str:
+        """What identifies its embeddings: two CLIPs of the same identity have the same weights."""
+        return f"clip-{self.sha256[:8]}"
+
+    @property
     def text_weights(self) -> Any:
         """The parameters of the text tower."""
         return self.parameters["text"]

@@ -19,9 +19,8 @@ from imagen_jax.clip.pair import Pair, Pairs
 from imagen_jax.data.batches import Batches, Mixture, check_batch_size
 from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices
-from imagen_jax.data.stored_images import StoredImage
 from imagen_jax.data.tokenizer import Tokenize, pad_token_ids, truncate_token_ids
-from imagen_jax.data.transforms import PreparedImage, Transform, make_example
+from imagen_jax.data.transforms import Transform, make_example, make_keys
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.encoder import load_text_encoder
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS
@@ -140,17 +139,7 @@ def open_images(config: ClipExperiment, pair: Pair, opened: DataSets) -> tuple[T
     def images_of(examples: Mapping[str, Any]) -> np.ndarray:
         return store.lookup(list(examples["key"]), examples["mirrored"])
 
-    return Transform(skip_pixels, None, finish_nothing), images_of, f"{network.name}-{network.sha256[:16]}"
-
-
-def skip_pixels(stored: StoredImage) -> PreparedImage:
-    """Returns a stored image without decoding it, for towers that take stored features."""
-    return PreparedImage(stored.key, stored.captions, np.zeros((1, 1, 3), np.uint8))
-
-
-def finish_nothing(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns no arrays."""
-    return {}
+    return make_keys(), images_of, f"{network.name}-{network.sha256[:16]}"
 
 
 def open_captions(

@@ -12,11 +12,13 @@ from imagen_jax.cascade.previews import is_drawn, make_preview, recall_prompts, 
 from imagen_jax.cascade.stage import Batch, Stage, build_stage
 from imagen_jax.cascade.stage_loss import make_losses
 from imagen_jax.cascade.stage_task import MakeLosses, make_stage_task
+from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.during_training import TrainingEvaluation, is_measured
 from imagen_jax.forecast.utilisation import make_mfu
 from imagen_jax.models import NETWORKS
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
+from imagen_jax.tasks.prior_evaluation import make_prior_evaluation
 from imagen_jax.tasks.stage_data import StageData, VectorsOf, check_vectors, make_feed, make_transform, open_stage_data
 from imagen_jax.tasks.stage_start import check_start, start_stage
 from imagen_jax.training.loop import Hook, StepInfo
@@ -46,16 +48,24 @@ def stage_task(
     """
     stage = build_stage(config) if stage is None else stage
     task = make_stage_task(config, stage, make_losses)
-    transform = make_transform(config.data, config.stage.crop, stage)
-    # Only a CLIP gives vectors of captions. It is not loaded yet.
-    check_vectors(stage, vectors or {}, of_captions=config.stage.text and config.text.encoder == "clip")
+    of_images = bool(config.embedding.clip)
+    transform = make_transform(config.data, config.stage.crop, stage, of_images)
+    # Only a CLIP gives vectors. It is not loaded yet.
+    of_captions = config.stage.text and config.text.encoder == "clip"
+    check_vectors(stage, vectors or {}, of_captions, of_images)
+    if stage.makes_vectors and config.training.preview_every:
+        raise UserError(
+            "config.training.preview_every has no meaning for a stage that makes vectors: set it to 0, and "
+            "evaluate_every for measures of held-out images"
+        )
 
     def open_data(workdir: Path, batch: Batch) -> TaskData:
         remembered = processes.run_on_process_zero_first(partial(recall_prompts, config, workdir))
-        data = open_stage_data(remembered, transform)
+        data = open_stage_data(remembered, stage, transform)
         completed = with_prompts(remembered, data.prompts)
         hooks = make_hooks(completed, stage, data, workdir)
-        feed = make_feed(stage, data.store, batch, vectors)
+        stored = {} if data.image_vectors is None else {"image_vector": data.image_vectors}
+        feed = make_feed(stage, data.store, batch, {**stored, **(vectors or {})})
         return TaskData(data.batches, feed, data.fingerprints, completed.to_dict(), hooks)
 
     own = None if config.network.name in NETWORKS else type(stage.network)
@@ -95,7 +105,11 @@ def make_hooks(config: Experiment, stage: Stage, data: StageData, workdir: Path)
         preview = make_preview(config.preview.prompts, *there)
         hooks.append(forgiving("preview", config.training.preview_every, preview))
     if config.training.evaluate_every:
-        evaluation = TrainingEvaluation(config.preview, *there)
+        evaluation: Callable[[int, StepInfo], None] = (
+            make_prior_evaluation(config, stage, data, workdir)
+            if stage.makes_vectors
+            else TrainingEvaluation(config.preview, *there)
+        )
         hooks.append(forgiving("evaluation", config.training.evaluate_every, evaluation))
     if processes.is_process_zero():
         every = config.training.preview_every or config.training.checkpoint_every

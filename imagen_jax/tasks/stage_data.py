@@ -1,7 +1,7 @@
 """Opens the data that a stage trains on, and puts their batches on the devices.
 
-config -> data set, text encoder -> embeddings of all captions -> StageData
-examples of a batch -> images; text by caption, vectors by a function of yours, class by key -> Batch
+config -> data set, text encoder, CLIP -> embeddings of all captions, and of all images -> StageData
+examples of a batch -> images; text by caption, vectors of images by key, class by key -> Batch
 """
 
 from collections.abc import Callable, Mapping
@@ -21,11 +21,12 @@ from imagen_jax.data.classes import NO_CLASS
 from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
-from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
+from imagen_jax.data.transforms import Transform, make_example, make_keys, make_super_resolution_example
 from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
-from imagen_jax.encoders.encoder import VectorEncoder, vectors_reader
+from imagen_jax.encoders.encoder import TextEncoder, VectorEncoder, vectors_reader
+from imagen_jax.encoders.image_vectors import ImageVectors, load_embedding_clip, open_image_vectors
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
@@ -53,8 +54,10 @@ class StageData(NamedTuple):
         folder: data set of the previews; the first of several.
         batches: host batches of the training split.
         store: embeddings of all captions, and of the preview's prompts; None for a stage without text.
-        fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
+        fingerprints: fingerprints of data, text encoder and CLIP, see ``training.workdir``.
         prompts: the prompts of a base's previews.
+        image_vectors: vectors of all images, if a CLIP gives them.
+        data_sets: the data sets.
     """
 
     folder: Path
@@ -62,15 +65,18 @@ class StageData(NamedTuple):
     store: Embeddings | None
     fingerprints: dict[str, str]
     prompts: tuple[str, ...]
+    image_vectors: ImageVectors | None
+    data_sets: DataSets
 
 
-def open_stage_data(config: Experiment, transform: Transform) -> StageData:
-    """Builds or opens the data set and the embeddings of its captions, and opens the training batches.
+def open_stage_data(config: Experiment, stage: Stage, transform: Transform) -> StageData:
+    """Builds or opens the data set and the embeddings of its captions and images, and opens the training batches.
 
     If the config's previews need prompts, it chooses them from the captions.
     """
+    clip = load_embedding_clip(config.embedding.clip) if config.embedding.clip else None
 
-    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, str, tuple[str, ...]]:
+    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, TextEncoder | None, tuple[str, ...]]:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text) if config.stage.text else None
@@ -82,31 +88,44 @@ def open_stage_data(config: Experiment, transform: Transform) -> StageData:
         check_batch_size(config.training.batch_size, jax.process_count(), len(images))
         prompts = choose_prompts(config, opened.folders[0])
         if encoder is None:
-            return opened, images, None, "", prompts
+            return opened, images, None, None, prompts
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, images, ComputedEmbeddings(encoder), encoder.name, prompts
-        return opened, images, open_store(opened.folders, encoder, prompts), encoder.name, prompts
+            return opened, images, ComputedEmbeddings(encoder), encoder, prompts
+        return opened, images, open_store(opened.folders, encoder, prompts), encoder, prompts
 
-    data_sets, images, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
+    data_sets, images, store, encoder, prompts = processes.run_on_process_zero_first(build_or_open)
+    width = stage.image_vector or stage.shape[0]
+    vectors = None if clip is None else open_image_vectors(clip, data_sets.folders, width, stage.space, encoder)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name if store else ""})
     size = config.training.batch_size
     batches = make_training_batches(config.data, data_sets, images, transform, size, config.seed)
-    fingerprints = {"data_set": data_sets.fingerprint} | ({"text_encoder": encoder_name} if encoder_name else {})
-    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts)
+    frozen = {"text_encoder": encoder, "image_encoder": vectors}
+    names = {name: network.name for name, network in frozen.items() if network is not None}
+    fingerprints = {"data_set": data_sets.fingerprint, **names}
+    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts, vectors, data_sets)
 
 
-def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
+def make_transform(data: DataConfig, crop: int | None, stage: Stage, stored_vectors: bool = False) -> Transform:
     """Makes the transform from a stored example to an example of a batch of this stage.
 
     Args:
         data: the training images.
         crop: height and width of a super-resolution stage's training crops; None for whole images.
         stage: the stage.
+        stored_vectors: whether the stage is told stored vectors of the images, or makes them.
 
     Raises:
-        UserError: ``data.crop`` is unknown or useless for a source of square images, or sizes do not fit.
+        UserError: ``data.crop`` is unknown or useless for a source of square images, sizes do not fit, or crops would
+            not be what the stored vectors are of.
     """
     square, channels = data.crop, stage.shape[-1]
+    if stored_vectors and (square != "centre" or crop is not None):
+        raise UserError(
+            "the vectors of images are stored once, of the whole square: set config.data.crop='centre' and "
+            "config.stage.crop=None, or leave config.embedding.clip out"
+        )
+    if stage.makes_vectors:
+        return make_keys()
     if stage.low_resolution is None:
         transform = make_example(stage.resolution, square, channels)
     else:
@@ -142,30 +161,44 @@ def check_vector_encoder(encoder: VectorEncoder, length: int, width: int) -> Non
         )
 
 
-def check_vectors(stage: Stage, vectors: Mapping[str, VectorsOf], of_captions: bool = False) -> None:
-    """Checks that there is a function for each vector that the network is told, and for no other.
+def check_vectors(
+    stage: Stage, vectors: Mapping[str, VectorsOf], of_captions: bool = False, of_images: bool = False
+) -> None:
+    """Checks that there is a function for each vector that the network is told or makes, and for no other.
 
     Args:
         stage: the stage.
         vectors: the functions.
         of_captions: whether the text encoder gives the vectors of captions.
+        of_images: whether a CLIP gives the vectors of images.
 
     Raises:
         UserError: one lacks the other; names both sides.
     """
-    for name in ("text_vector", "image_vector"):
-        width = getattr(stage, name)
-        if width and name not in vectors and not (of_captions and name == "text_vector"):
+    widths = {"text_vector": stage.text_vector, "image_vector": width_of_images(stage)}
+    there = {"text_vector": of_captions, "image_vector": of_images}
+    for name, width in widths.items():
+        if width and name not in vectors and not there[name]:
+            elsewhere = {
+                "text_vector": "let a CLIP encode the captions with config.text.encoder='clip'",
+                "image_vector": "name a CLIP with config.embedding.clip",
+            }
             raise UserError(
-                f"config.stage.{name}={width} tells the network a vector of each example, and the data have none: give "
-                f"a function of the examples, as in train(…, vectors={{{name!r}: my_function}})"
+                f"config.stage.{'vector' if stage.makes_vectors and name == 'image_vector' else name}={width} needs a "
+                f"vector of each example, and the data have none: {elsewhere[name]}, or give a function of the "
+                f"examples, as in train(…, vectors={{{name!r}: my_function}})"
             )
-        if not width and name in vectors:
+        if not width and (name in vectors or (name == "image_vector" and of_images)):
             raise UserError(
-                f"there is a function for {name}, and the network is not told one: set config.stage.{name} to its width"
+                f"there are vectors for {name}, and the network is not told any: set config.stage.{name} to their width"
             )
-    for name in vectors.keys() - {"text_vector", "image_vector"}:
+    for name in vectors.keys() - widths.keys():
         raise UserError(f"vectors={{{name!r}: …}} is unknown: a stage can be told text_vector and image_vector")
+
+
+def width_of_images(stage: Stage) -> int:
+    """Returns the width of the vectors of images that a stage is told or makes; 0 for none."""
+    return stage.shape[0] if stage.makes_vectors else stage.image_vector
 
 
 def make_feed(
@@ -199,14 +232,17 @@ def make_feed(
                 return None
             values = of_captions(store.lookup(list(examples["caption"]), stage.text_length))
             return Vectors(*to_devices((np.asarray(values, np.float32), np.ones(len(values), bool)), placement))
-        values, width = np.asarray(vectors[name](examples), np.float32), getattr(stage, name)
-        wanted = (len(examples["image"]), width)
+        values = computed(examples, name, getattr(stage, name))
+        return Vectors(*to_devices((values, np.ones(len(values), bool)), placement))
+
+    def computed(examples: Mapping[str, Any], name: str, width: int) -> np.ndarray:
+        values, wanted = np.asarray(vectors[name](examples), np.float32), (len(examples["key"]), width)
         if values.shape != wanted:
             raise UserError(
                 f"the function for {name} returns an array of the shape {values.shape}, and a batch of "
-                f"{wanted[0]} examples with config.stage.{name}={width} needs {wanted}"
+                f"{wanted[0]} examples with vectors of {width} needs {wanted}"
             )
-        return Vectors(*to_devices((values, np.ones(wanted[0], bool)), placement))
+        return values
 
     def label_of(examples: Mapping[str, Any]) -> Labels | None:
         if stage.classes is None:
@@ -216,10 +252,13 @@ def make_feed(
 
     def feed(examples: Mapping[str, Any]) -> Batch:
         images = to_devices({name: examples[name] for name in ("image", "low_res") if name in examples}, placement)
+        if stage.makes_vectors:
+            made = stage.space.to_samples(computed(examples, "image_vector", stage.shape[0]))
+            images["image"] = to_devices(np.asarray(made, np.float32), placement)
         conditions = Conditions(
             text=text_of(examples),
             text_vector=vector_of(examples, "text_vector"),
-            image_vector=vector_of(examples, "image_vector"),
+            image_vector=None if stage.makes_vectors else vector_of(examples, "image_vector"),
             label=label_of(examples),
             low_resolution=LowResolution(images["low_res"]) if "low_res" in images else None,
         )

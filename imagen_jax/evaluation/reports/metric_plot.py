@@ -1,4 +1,4 @@
-"""Plots the metrics of a run against its steps, with one panel for each metric."""
+"""Plots the metrics of a run against its steps, one panel for each kind of metric."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,35 +7,53 @@ from matplotlib.ticker import MaxNLocator
 
 from imagen_jax.storage.paths import Path, writing
 
-TITLES = {
-    "frechet_distance": "Fréchet distance (lower is better)",
-    "caption_recall_at_10": "caption recall@10 (higher is better)",
+PANELS: dict[str, dict[str, str]] = {
+    "Fréchet distance (lower is better)": {"frechet_distance": ""},
+    "caption recall@10 (higher is better)": {"caption_recall_at_10": "", "chance": "chance"},
+    "cosine with the held-out image": {
+        "prior_cosine": "prior",
+        "text_vector_cosine": "caption's embedding",
+        "ridge_cosine": "ridge regression",
+    },
+    "recall@10 of the held-out image": {
+        "prior_recall_at_10": "prior",
+        "text_vector_recall_at_10": "caption's embedding",
+        "ridge_recall_at_10": "ridge regression",
+        "chance_at_10": "chance",
+    },
 }
-"""The titles of the plotted metrics. Other metrics are not plotted."""
+"""The panels by title: their metrics with the labels of their lines. The first is what the others compare with.
+
+Other metrics are not plotted, and a panel is left out if its first metric is missing.
+"""
 
 
 def plot_metrics(lines: Sequence[Mapping[str, int | float]], path: Path, subtitle: str) -> None:
-    """Plots each metric with a title against the step, and ``chance``, if present, dotted in the last panel.
+    """Plots each panel's metrics against the step.
 
     Args:
         lines: the metrics of each ``step``; at least one line.
         path: the PNG file.
         subtitle: a description of the measurement.
     """
-    names = [name for name in TITLES if name in lines[-1]]
-    figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        of_name = [line for line in lines if name in line]
-        axis.plot([line["step"] for line in of_name], [line[name] for line in of_name], "o-", markersize=4)
-        axis.set(title=TITLES[name], xlabel="step")
-        axis.set_ylim(bottom=0)
+    shown = {title: metrics for title, metrics in PANELS.items() if next(iter(metrics)) in lines[-1]}
+    figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)
+    for axis, (title, metrics) in zip(axes[0], shown.items(), strict=True):
+        for number, (name, label) in enumerate(metrics.items()):
+            of_name = [line for line in lines if name in line]
+            style = {"linestyle": ":", "color": "grey"} if label == "chance" else {"marker": "o", "markersize": 4}
+            alpha = 0.6 if number and label != "chance" else 1.0
+            axis.plot(
+                [one["step"] for one in of_name], [one[name] for one in of_name], label=label, alpha=alpha, **style
+            )
+        axis.set(title=title, xlabel="step")
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(visible=True, alpha=0.3)
-    if "chance" in lines[-1]:
-        axes[0][-1].axhline(lines[-1]["chance"], color="grey", linestyle=":", label="chance")
-        axes[0][-1].legend(frameon=False)
+        if len(metrics) > 1:
+            axis.legend(frameon=False)
     figure.suptitle(subtitle, fontsize=9, color="dimgrey")
     with writing(path) as file:
         figure.savefig(file, dpi=120)

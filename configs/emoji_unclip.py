@@ -1,0 +1,136 @@
+"""unCLIP (DALL·E 2) of emoji: a prior from captions to CLIP's image embeddings, and a decoder from these to 64 px.
+
+Command:   imagen-jax train --config=configs/emoji_clip.py:frozen --workdir=runs/emoji_clip
+           imagen-jax train --config=configs/emoji_unclip.py:prior --workdir=runs/unclip/prior
+               --config.embedding.clip=runs/emoji_clip
+           the same with :decoder and :upsampler and workdirs of their own; the upsampler needs no CLIP
+Hardware:  two CPU cores.
+Result:    not yet run to the end.
+Variants:  prior (default), decoder, upsampler (64 to 256 px); with ",smoke" a size that trains in seconds.
+
+Shared with Ramesh et al. 2022: the prior's sequence and objective, embeddings scaled to the deviation of pixels, text
+and text embedding dropped together for 10%, the better of two draws; the decoder is told the embedding beside the time
+and as four tokens, and drops it (10%) and the caption (50%) independently; the upsampler is told nothing but the image.
+Ours, for so small a data set: the networks, dropout in the prior, Muon and the clean image as the decoder's output.
+``--config.data.source=emoji_fonts`` adds two more fonts, so that a caption has up to three pictures.
+"""
+
+from ml_collections import ConfigDict
+
+from . import openmoji_small, quickstart
+from .base import base
+
+
+def get_config(variant: str = "prior") -> ConfigDict:
+    """The config of one variant.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    name, smoke = quickstart.read_variant(variant, STAGES)
+    config = STAGES[name]()
+    return SHRINK[name](config) if smoke else config
+
+
+def prior() -> ConfigDict:
+    """The diffusion prior, in the space of ``emoji_clip:frozen``."""
+    config = base()
+    share(config)
+    config.stage.update({"vector": EMBEDDING, "text_vector": EMBEDDING, "prediction": "x0"})
+    config.network = ConfigDict({"name": "prior", "width": 256, "layers": 4, "heads": 4, "dropout": 0.2})
+    config.training.update(
+        {
+            "steps": 2500,
+            "batch_size": 256,
+            "drop": {"text_vector": 0.1},
+            "drop_together": True,
+            "ema_decay": 0.998,
+            "log_every": 100,
+            "checkpoint_every": 500,
+            "keep_checkpoints": 2,
+            "preview_every": 0,
+            "evaluate_every": 500,
+        }
+    )
+    config.optimizer.update(
+        {
+            "name": "adamw",
+            "learning_rate": 5e-4,
+            "b2": 0.96,
+            "epsilon": 1e-6,
+            "weight_decay": 6e-2,
+            "warm_up_steps": 100,
+            "decay_steps": 2500,
+        }
+    )
+    config.sampling.update(
+        {"sampler": "dpm_solver_2m", "steps": 20, "guidance": 1.0, "thresholding": "none", "candidates": 2}
+    )
+    config.preview.update({"prompts": (), "samples": 400})
+    return config
+
+
+def decoder() -> ConfigDict:
+    """The 64-px decoder."""
+    config = openmoji_small.base()
+    share(config)
+    config.stage.image_vector = EMBEDDING
+    config.network.update({"vector_tokens": 4, "text_channels": 384})
+    config.training.update(
+        {
+            "batch_size": 64,
+            "caption_dropout": 0.5,
+            "drop": {"image_vector": 0.1},
+            "steps": 4000,
+            "checkpoint_every": 250,
+            "preview_every": 500,
+        }
+    )
+    config.optimizer.decay_steps = 4000
+    config.sampling.update({"sampler": "ddim", "steps": 16, "guidance": 1.5})
+    return config
+
+
+def upsampler() -> ConfigDict:
+    """From 64 to 256 px, on quarter crops, without captions."""
+    config = openmoji_small.super_resolution()
+    config.data.validation_fraction = 0.2
+    config.stage.text = False
+    return config
+
+
+def share(config: ConfigDict) -> None:
+    """Sets what prior and decoder share: drawings, the CLIP, and its text encoder."""
+    config.data.update(
+        {"source": "openmoji", "resolution": 256, "validation_fraction": 0.2, "cache": True, "mirror": False}
+    )
+    config.data.options = {"skin_tones": False}
+    # The text tower of ``emoji_clip:frozen`` is a head on MiniLM, so captions have MiniLM's tokens.
+    config.text.update({"encoder": "clip", "width": 384, "length": 24, "options": {"max_tokens": 24}})
+
+
+EMBEDDING = 256
+"""Number of channels of the embeddings of ``emoji_clip``."""
+
+STAGES = {"prior": prior, "decoder": decoder, "upsampler": upsampler}
+
+
+def shrink_prior(config: ConfigDict) -> ConfigDict:
+    """The smoke size of the prior, for the CLIP of ``emoji_clip:frozen,smoke``."""
+    config.data.resolution = 16
+    config.stage.update({"vector": SMOKE_EMBEDDING, "text_vector": SMOKE_EMBEDDING})
+    config.network.update({"width": 16, "layers": 1, "heads": 2})
+    quickstart.shorten(config)
+    config.training.update({"preview_every": 0, "evaluate_every": 2})
+    config.preview.samples = 16
+    return config
+
+
+def shrink_decoder(config: ConfigDict) -> ConfigDict:
+    """The smoke size of the decoder, for the same CLIP."""
+    config.stage.image_vector = SMOKE_EMBEDDING
+    return quickstart.shrink(config)
+
+
+SMOKE_EMBEDDING = 8
+SHRINK = {"prior": shrink_prior, "decoder": shrink_decoder, "upsampler": quickstart.shrink}

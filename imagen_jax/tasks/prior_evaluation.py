@@ -1,0 +1,129 @@
+"""Measures a prior during its training: what it draws for held-out captions, beside the captions' own embeddings.
+
+held-out captions -> two draws of the averaged parameters -> cosines, recalls, diversity (``evaluation.metrics.prior``)
+-> evaluations.jsonl, evaluations.png in the workdir
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from imagen_jax.array_types import Samples
+from imagen_jax.cascade.experiment import Experiment
+from imagen_jax.cascade.stage import Stage
+from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_captions, to_host
+from imagen_jax.cascade.stage_sampler import make_draw_stage
+from imagen_jax.data.splits import Split
+from imagen_jax.data.stored_images import StoredImage
+from imagen_jax.encoders.encoder import vectors_reader
+from imagen_jax.encoders.image_vectors import ImageVectors
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.metrics.prior import EmbeddingPairs, measure_prior
+from imagen_jax.evaluation.protocols.during_training import FILE_NAME, PLOT_NAME
+from imagen_jax.runtime import processes
+from imagen_jax.runtime.progress_bars import compile_first
+from imagen_jax.sharding.placement import replicated
+from imagen_jax.storage.paths import Path
+from imagen_jax.tasks.stage_data import StageData
+from imagen_jax.training.loop import StepInfo
+from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
+
+DRAWS = 2
+MAX_TRAINING_PAIRS = 20_000
+"""Max number of training pairs of the regression that a prior is compared with."""
+
+
+class CaptionedVectors(NamedTuple):
+    """Pairs of one split.
+
+    Attributes:
+        texts: one caption of each image.
+        pairs: embeddings of images and captions.
+    """
+
+    texts: tuple[str, ...]
+    pairs: EmbeddingPairs
+
+
+def make_prior_evaluation(
+    config: Experiment, stage: Stage, data: StageData, workdir: Path
+) -> Callable[[int, StepInfo], None]:
+    """Makes the hook.
+
+    Args:
+        config: the config; ``preview.samples`` is the max number of held-out images.
+        stage: the prior.
+        data: its data.
+        workdir: folder of the run.
+
+    Raises:
+        UserError: the stage has no text with vectors, its vectors are no stored ones, or no images are held out.
+    """
+    if data.image_vectors is None or vectors_reader(data.store) is None:
+        raise UserError(
+            "a prior is measured by a CLIP's embeddings of images and captions: set config.embedding.clip and "
+            "config.text.encoder='clip', or config.training.evaluate_every=0"
+        )
+    held_out = read_pairs(data, data.image_vectors, "validation", config.preview.samples, stage.text_length)
+    if len(held_out.texts) < 2:
+        raise UserError("no images are held out to measure the prior: raise config.data.validation_fraction")
+    training = read_pairs(data, data.image_vectors, "train", MAX_TRAINING_PAIRS, stage.text_length)
+    inputs = [
+        to_host(inputs_of_captions(stage, data.store, held_out.texts, config.seed, index=index))
+        for index in range(DRAWS)
+    ]
+    sample = make_draw_stage(stage)
+    programs: list[Callable[..., Any]] = []
+
+    def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
+        return sample(params, from_host(inputs))
+
+    def evaluate(number: int, info: StepInfo) -> None:
+        placement: Any = info.state.step.sharding
+        if not programs:
+            jitted = jax.jit(sample_everywhere, out_shardings=replicated(placement.mesh))
+            programs.append(compile_first(jitted, "the evaluation's sampler"))
+        draws = [np.asarray(programs[0](info.state.ema_params, each)) for each in inputs]
+        if not processes.is_process_zero():
+            return
+        draws = [np.asarray(stage.space.from_samples(drawn)) for drawn in draws]
+        line = measure_prior(draws, held_out.pairs, held_out.texts, training.pairs)
+        # Drop lines of this step and later ones, which come from an interrupted run.
+        with MetricsWriter(workdir, number - 1, name=FILE_NAME) as writer:
+            writer.write(number, line)
+        # Imported here, because the import is slow and most training runs do not need it.
+        from imagen_jax.evaluation.reports.metric_plot import plot_metrics
+
+        plot_metrics(read_metrics(workdir, FILE_NAME), workdir / PLOT_NAME, f"{len(held_out.texts)} held-out images")
+
+    return evaluate
+
+
+def read_pairs(data: StageData, vectors: ImageVectors, split: Split, limit: int, length: int) -> CaptionedVectors:
+    """Reads at most ``limit`` images of a split, spread over it, with the first caption of each.
+
+    ``length`` is the number of tokens that the stage keeps of a caption.
+    """
+    stored = list(captioned(data, split, limit))
+    if not stored:
+        none = np.zeros((0, vectors.stored.width), np.float32)
+        return CaptionedVectors((), EmbeddingPairs(none, none))
+    keys, texts = [one.key for one in stored], tuple(one.captions[0] for one in stored)
+    images = vectors({"key": keys, "mirrored": np.zeros(len(keys), bool)})
+    reader = vectors_reader(data.store)
+    assert reader is not None and data.store is not None
+    captions = [
+        np.asarray(reader(data.store.lookup(list(texts[first : first + 256]), length)))
+        for first in range(0, len(texts), 256)
+    ]
+    return CaptionedVectors(texts, EmbeddingPairs(images, np.concatenate(captions)))
+
+
+def captioned(data: StageData, split: Split, limit: int) -> Iterator[StoredImage]:
+    """Yields images with captions, spread evenly over the split."""
+    for source in data.data_sets.load(split).sources:
+        step = max(1, -(-len(source) // limit))
+        yield from islice((one for one in map(source.__getitem__, range(0, len(source), step)) if one.captions), limit)

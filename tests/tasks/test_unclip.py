@@ -1,0 +1,170 @@
+"""A prior and a decoder train on a CLIP's embeddings, and sample as one cascade."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import emoji_unclip
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.plans import plan_cascade
+from imagen_jax.cascade.requests import ImageRequest
+from imagen_jax.clip.embedding_space import EmbeddingSpace
+from imagen_jax.encoders.image_vectors import load_embedding_clip
+from imagen_jax.errors import UserError
+from imagen_jax.evaluation.protocols.during_training import FILE_NAME
+from imagen_jax.train import train, train_to_end
+from imagen_jax.training.monitoring.metrics import read_metrics
+from tests.end_to_end.smoke_runs import draw_own_images
+from tests.reference.clip_folders import write_clip_folder
+from tests.small_networks import ONE_LEVEL
+
+WIDTH = 24
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """A tiny CLIP, images, and the workdirs of a prior and a decoder that were trained on them."""
+    folder = tmp_path_factory.mktemp("unclip")
+    write_clip_folder(folder / "clip")
+    (folder / "images").mkdir()
+    draw_own_images(folder / "images")
+    train_to_end(make_config(folder, "prior"), folder / "prior")
+    train_to_end(make_config(folder, "decoder"), folder / "decoder")
+    return folder
+
+
+def make_config(folder, variant, clip="clip"):
+    config = emoji_unclip.get_config(f"{variant},smoke")
+    config.data.update({"source": "folder", "data_dir": str(folder / "data"), "validation_fraction": 0.4})
+    with config.unlocked():
+        config.data.options = {"folder": str(folder / "images")}
+        config.text.update({"width": 64, "length": 12, "options": {}})
+        if variant == "decoder":
+            config.network.update(ONE_LEVEL)
+    config.embedding.clip = str(folder / clip)
+    config.stage.text_vector = WIDTH if variant == "prior" else 0
+    config.stage["vector" if variant == "prior" else "image_vector"] = WIDTH
+    config.training.update({"batch_size": 4, "preview_every": 0})
+    config.preview.prompts = ()
+    return config
+
+
+def draw(there, requests, stages=("prior", "decoder"), **settings):
+    cascade = load_cascade([there / stage for stage in stages], settings)
+    return [np.concatenate(of_stage) for of_stage in zip(*cascade.draw(requests), strict=True)]
+
+
+def test_a_prior_draws_vectors_and_the_decoder_is_told_them(there):
+    requests = [ImageRequest("bar", conditioning=name) for name in ("prior", "text_embedding", "caption")]
+    vectors, images = draw(there, requests, guidance=[1.0, 1.0])
+    # One caption has one noise, so the vectors are equal, and the images differ by what the decoder is told alone.
+    np.testing.assert_allclose(vectors[0], vectors[2])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), WIDTH**0.5, rtol=1e-5)
+    assert images.shape == (3, *images.shape[1:])
+    told = images[0], images[1], images[2]
+    assert all(
+        np.abs(one - other).max() > 0 for one, other in [(told[0], told[1]), (told[0], told[2]), (told[1], told[2])]
+    )
+    # A request that brings the prior's vector along gives the prior's image, from the decoder alone.
+    given = [ImageRequest("bar", vector=vectors[0])]
+    (alone,) = draw(there, given, stages=("decoder",))
+    (_, again) = draw(there, [ImageRequest("bar", vector=vectors[0])])
+    np.testing.assert_array_equal(again[0], images[0])
+    assert alone.shape == again.shape
+
+
+def test_a_noise_of_ones_own_is_where_the_decoder_starts(there):
+    side = load_cascade([there / "decoder"]).stages[0].shape
+    noise = np.random.default_rng(0).normal(size=side).astype(np.float32)
+    vector = np.ones(WIDTH, np.float32)
+    requests = [ImageRequest(prompt, vector=vector, start=noise) for prompt in ("bar", "another")]
+    (images,) = draw(there, requests, stages=("decoder",), guidance=1.0)
+    plain = draw(there, [dataclasses.replace(requests[0], start=None)], stages=("decoder",), guidance=1.0)[0]
+    assert np.abs(images[0] - plain[0]).max() > 0
+    with pytest.raises(UserError, match="shape"):
+        draw(there, [dataclasses.replace(requests[0], start=noise[1:])], stages=("decoder",))
+
+
+def test_of_several_candidates_the_nearest_to_the_caption_stays(there):
+    cascade = load_cascade([there / "prior", there / "decoder"], {"candidates": 1})
+    inputs = cascade.inputs(0, [ImageRequest("bar")])
+    text = np.asarray(inputs.conditions.text_vector.values[0])
+    products = [float(draw(there, ["bar"], candidates=count)[0][0] @ text) for count in (1, 2, 5)]
+    assert products == sorted(products) and products[0] < products[-1]
+
+
+def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):
+    config = make_config(there, "prior")
+    config.training.steps = 1
+    train(config, tmp_path / "cut")
+    config.training.steps = 2
+    resumed, whole = train_to_end(config, tmp_path / "cut"), train_to_end(config, tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    (line,) = read_metrics(tmp_path / "whole", FILE_NAME)
+    assert {"prior_cosine", "text_vector_cosine", "ridge_cosine", "prior_diversity"} <= line.keys()
+    saved = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert saved["fingerprints"]["image_encoder"].startswith("clip-")
+
+
+def test_the_decoder_is_told_the_vectors_of_its_own_view(there):
+    clip = load_embedding_clip(str(there / "clip"))
+    from imagen_jax.data.stored_images import load_split
+    from imagen_jax.encoders.image_vectors import open_image_vectors
+
+    (data,) = [one.parent for one in (there / "data").glob("*/manifest.json")][:1]
+    vectors = open_image_vectors(clip, [data], WIDTH, EmbeddingSpace())
+    stored = load_split(data, "train")[0]
+    from imagen_jax.data.pixels import decode_pixels
+    from imagen_jax.encoders.feature_networks import extract_features
+
+    pixels = decode_pixels(stored.encoded)
+    both = extract_features(clip.image, [pixels, np.ascontiguousarray(pixels[:, ::-1])], show=False).pooled
+    expected = both / np.linalg.norm(both, axis=1, keepdims=True) * WIDTH**0.5
+    here = vectors({"key": [stored.key] * 2, "mirrored": np.array([False, True])})
+    np.testing.assert_allclose(here, expected, atol=2e-2)
+    assert np.abs(here[0] - here[1]).max() > 0
+
+
+def test_embeddings_of_two_clips_are_not_mixed(there, tmp_path):
+    saved = json.loads((there / "decoder" / "config.json").read_text())
+    saved["fingerprints"]["image_encoder"] = "clip-00000000-unit"
+    (tmp_path / "decoder").mkdir()
+    (tmp_path / "decoder" / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="clip-00000000"):
+        plan_cascade([there / "prior", tmp_path / "decoder"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "change", "match"),
+    [
+        ("prior", lambda config: config.stage.update({"resolution": 8}), "vector=24"),
+        ("prior", lambda config: config.stage.update({"vector": 0}), "vector=0"),
+        ("prior", lambda config: config.stage.update({"vector": 25}), "25"),
+        ("prior", lambda config: config.stage.update({"low_resolution": 8}), "low_resolution"),
+        ("prior", lambda config: config.embedding.update({"clip": ""}), "config.embedding.clip"),
+        ("prior", lambda config: config.embedding.update({"form": "raw"}), "form"),
+        ("prior", lambda config: config.training.update({"preview_every": 1}), "preview_every"),
+        ("decoder", lambda config: config.data.update({"crop": "random"}), "crop"),
+        ("decoder", lambda config: config.stage.update({"image_vector": 0}), "image_vector"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(there, tmp_path, variant, change, match):
+    config = make_config(there, variant)
+    with config.unlocked():
+        if "folder" not in config.text.options:
+            config.text.options = {"folder": str(there / "clip")}
+        change(config)
+    with pytest.raises(UserError, match=match):
+        train(config, tmp_path / "run")
+
+
+def test_conditionings_without_effect_are_told(there):
+    with pytest.raises(UserError, match="prior"):
+        draw(there, [ImageRequest("bar", conditioning="prior")], stages=("decoder",))
+    with pytest.raises(UserError, match="shape"):
+        draw(there, [ImageRequest("bar", vector=np.ones(3))], stages=("decoder",))
+    with pytest.raises(UserError, match="conditioning"):
+        ImageRequest("bar", conditioning="priors")
