@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from PIL import Image
 
 from imagen_jax.array_types import Samples
@@ -39,6 +39,7 @@ from imagen_jax.cascade.settings import ELSEWHERE, SETTINGS, at_least_one, refus
 from imagen_jax.cascade.stage import parameter_axes
 from imagen_jax.cascade.stage_inputs import Inputs, hand_on, labels_of
 from imagen_jax.cascade.stage_sampler import OnEstimate, StageSampler, make_draw_stage, make_invert_stage, trajectory_of
+from imagen_jax.clip.embedding_space import choose_nearest
 from imagen_jax.data.pixels import with_channels
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
@@ -108,7 +109,7 @@ class Cascade:
 
     def count_steps(self, edit: Edit = NO_EDIT) -> int:
         """Returns the number of denoising steps for one batch, summed over all stages."""
-        return sum(len(trajectory_of(stage, edit.make_trajectory)) - 1 for stage in self.stages)
+        return sum(stage.draws * (len(trajectory_of(stage, edit.make_trajectory)) - 1) for stage in self.stages)
 
     def describe(self) -> dict[str, str]:
         """Describes the settings of each stage in words, for image metadata and reports."""
@@ -251,7 +252,7 @@ class Cascade:
         if not stage.makes_vectors:
             return samples
         drawn = [samples]
-        for candidate in range(1, stage.settings.candidates):
+        for candidate in range(1, stage.draws):
             others = inputs._replace(keys=fold_into_each(inputs.keys, candidate))
             drawn.append(self._run(number, edit, make_draw_stage, params, others))
         vectors = jnp.stack([jnp.asarray(stage.space.from_samples(each)) for each in drawn])
@@ -321,17 +322,6 @@ class Cascade:
             place_state(jax.eval_shape(lambda one=one: one.params), parameter_axes(one.stage), self.mesh)
             for one in self.trained
         ]
-
-
-def choose_nearest(
-    drawn: Float[Array, "candidates batch width"], text_vectors: Float[Array, "batch width"]
-) -> Float[Array, "batch width"]:
-    """Returns of each example's candidates the one with the largest dot product with its caption's embedding.
-
-    Ramesh et al. 2022, section 2.2: their diffusion prior draws two.
-    """
-    products = jnp.sum(drawn * text_vectors[None], axis=-1)
-    return jnp.take_along_axis(drawn, jnp.argmax(products, axis=0)[None, :, None], axis=0)[0]
 
 
 @names_its_arguments

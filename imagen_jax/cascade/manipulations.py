@@ -207,5 +207,5 @@ def text_difference(cascade: Cascade, from_caption: str, to_caption: str) -> Vec
 
 def slerp(first: Any, second: Any, shares: Sequence[float]) -> np.ndarray:
     """Returns spherical interpolations of two arrays, ``(shares, *shape)``."""
-    ends = [jnp.repeat(jnp.asarray(end, jnp.float32)[None], len(shares), axis=0) for end in (first, second)]
-    return np.asarray(interpolate(*ends, jnp.asarray(shares, jnp.float32)))
+    one, other = (jnp.repeat(jnp.asarray(end, jnp.float32)[None], len(shares), axis=0) for end in (first, second))
+    return np.asarray(interpolate(one, other, jnp.asarray(shares, jnp.float32)))

@@ -136,6 +136,11 @@ class Stage:
         return len(self.shape) == 1
 
     @property
+    def draws(self) -> int:
+        """The number of samples that are drawn for each request, of which one stays."""
+        return self.settings.candidates if self.makes_vectors else 1
+
+    @property
     def learns_variance(self) -> bool:
         """Whether the network outputs the variance, in as many channels again after those of the sample."""
         return twice(self.network, self.shape[-1])

@@ -87,3 +87,14 @@ def to_unit(embeddings: ImageVectors) -> ImageVectors:
     of = jnp if isinstance(embeddings, jnp.ndarray) else np
     lengths = of.sqrt(of.sum(embeddings**2, axis=-1, keepdims=True))
     return embeddings / of.maximum(lengths, np.float32(1e-12)) * np.float32(embeddings.shape[-1] ** 0.5)
+
+
+def choose_nearest(
+    drawn: Float[Array, "candidates batch width"], text_vectors: Float[Array, "batch width"]
+) -> Float[Array, "batch width"]:
+    """Returns of each example's candidates the one with the largest dot product with its caption's embedding.
+
+    Ramesh et al. 2022, section 2.2: their diffusion prior draws two.
+    """
+    products = jnp.sum(drawn * text_vectors[None], axis=-1)
+    return jnp.take_along_axis(drawn, jnp.argmax(products, axis=0)[None, :, None], axis=0)[0]

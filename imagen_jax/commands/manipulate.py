@@ -192,7 +192,7 @@ def make_row(cascade: Cascade, clip: Clip, latents: Latents) -> Row:
         return Row(unguided(cascade), requests, [f"{share:.0%}" for share in shares])
     if HOW.value == "text_difference":
         shares = [share * FARTHEST.value for share in shares]
-        difference = text_difference(cascade, FROM_TEXT.value, TO_TEXT.value)
+        difference = text_difference(cascade, FROM_TEXT.value, TO_TEXT.value or "")
         requests = make_text_difference(latents, difference, shares, caption)
         return Row(exact, requests, [f"θ = {share:.2f}" for share in shares])
     request = ImageRequest(caption, vector=latents.vector, start=latents.noise)

@@ -6,6 +6,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 from imagen_jax import __version__, commands
 from imagen_jax.__main__ import COMMANDS, list_commands, summarise
 from imagen_jax.runtime.exit_status import ExitStatus
@@ -32,6 +34,7 @@ def test_old_module_names_are_still_found():
         assert find_spec(f"imagen_jax.{name}") is not None
 
 
+@pytest.mark.thorough
 def test_a_command_runs_under_its_new_and_its_old_name():
     flags = ["--config=configs/quickstart.py:base,smoke", "--noflops"]
     new, old = run("count", *flags), run(*flags, module="imagen_jax.count")

@@ -188,6 +188,7 @@ def test_a_mixture_is_read_by_its_weights(mixture, stored_images):
     }
 
 
+@pytest.mark.thorough
 def test_a_mixture_without_weights_is_read_as_one(mixture):
     batches = make_batches(Mixture(mixture.sources), make_example(8), 8, seed=0)
     keys = Counter(keys_of(islice(batches, 512)))

@@ -14,7 +14,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.runtime.backend import plain_implementations
 from tests.reference.inception_weights import make_images, random_tensors
 from tests.reference.make_inception_reference import GOLDEN
-from tests.tiers import thorough_except
+from tests.tiers import thorough_except, thorough_rows_except
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,10 @@ def windows_of(x, row, column, size, stride):
 @pytest.mark.parametrize("directly", [True, False], ids=["direct", "as on a CPU"])
 @pytest.mark.parametrize(
     ("size", "stride", "padding"),
-    [((3, 3), 1, (1, 1)), ((3, 3), 1, (0, 0)), ((3, 3), 2, (0, 0)), ((1, 7), 1, (0, 3)), ((1, 1), 1, (0, 0))],
+    thorough_rows_except(
+        [((3, 3), 2, (0, 0)), ((1, 7), 1, (0, 3))],
+        [((3, 3), 1, (1, 1)), ((3, 3), 1, (0, 0)), ((3, 3), 2, (0, 0)), ((1, 7), 1, (0, 3)), ((1, 1), 1, (0, 0))],
+    ),
     ids=str,
 )
 def test_a_convolution_is_its_definition(size, stride, padding, directly):

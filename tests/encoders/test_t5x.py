@@ -150,6 +150,7 @@ def test_a_tensor_that_does_not_fit_is_named(name, tensor, facts, tmp_path):
     assert all(fact in message for fact in facts), message
 
 
+@pytest.mark.thorough
 def test_any_byte_of_the_msgpack_may_be_damaged(folder):
     """It is refused in a sentence, or what it changes are numbers and names."""
     content = (folder / "checkpoint").read_bytes()

@@ -10,6 +10,7 @@ from imagen_jax.models.attending import attend, attend_as_written, count_groups
 from imagen_jax.runtime.backend import plain_implementations
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement
+from tests.tiers import thorough_except
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
@@ -38,7 +39,7 @@ def by_definition(query, key, value, mask):
     return outputs.reshape(*query.shape[:2], -1)
 
 
-@pytest.fixture(params=[1, 2, 4], name="groups")
+@pytest.fixture(params=thorough_except([1, 4], [1, 2, 4]), name="groups")
 def make_groups(request, monkeypatch):
     """Splits the examples into this many groups, as on a machine with one device."""
     monkeypatch.setattr(attending, "computes_on_one_device", lambda: True)

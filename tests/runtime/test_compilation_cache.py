@@ -149,7 +149,9 @@ def make_belong_to_another(runs):
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can run a program as another user")
 
 
-@pytest.mark.parametrize("refuse", [make_file, pytest.param(make_belong_to_another, marks=AS_ROOT)])
+@pytest.mark.parametrize(
+    "refuse", [make_file, pytest.param(make_belong_to_another, marks=[AS_ROOT, pytest.mark.thorough])]
+)
 def test_a_cache_that_can_not_be_used_is_told_once(runs, refuse):
     options = refuse(runs)
     if "setpriv" in options.get("prefix", ()):

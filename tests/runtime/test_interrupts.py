@@ -182,6 +182,7 @@ def test_in_a_program_the_second_raises_at_once():
     assert printed.splitlines() == ["interrupted: ", "as before True"] and time.monotonic() - pressed < 10
 
 
+@pytest.mark.thorough
 def test_a_programs_own_handler_stays():
     body = "signal.signal(signal.SIGINT, lambda *_: print('own', flush=True))\ninterrupted(20)"
     process = start_program(body)

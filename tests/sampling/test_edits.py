@@ -119,6 +119,7 @@ def test_inversion_and_ddim_reproduce_the_image():
     assert distance(30) < 1e-4 and distance(1) > 0.01
 
 
+@pytest.mark.thorough
 def test_inverted_noise_looks_like_noise():
     """A sample of the mixture inverts to values as in the forward process: standard normal."""
     log_snrs = space_as_karras(cosine, 60)

@@ -20,6 +20,7 @@ from imagen_jax.errors import ForNowError, UserError
 from imagen_jax.storage import folder_locks, leases
 from imagen_jax.storage.folder_locks import locked
 from imagen_jax.storage.holders import LOCK
+from tests.tiers import thorough_except
 
 PROGRAM = """
 import sys, time
@@ -99,6 +100,9 @@ def raised_by(check):
     return None
 
 
+@pytest.mark.parametrize(
+    "target", thorough_except(["disk", "bucket"], ["disk", "disk without flock", "bucket"]), indirect=True
+)
 def test_the_error_names_the_holder_and_a_killed_one_leaves_nothing_behind(target):
     holder = target.hold()
     who = rf"\b{holder.pid}\b.*{re.escape(socket.gethostname())}.*\d{{4}}-.* UTC.*--out"
@@ -147,7 +151,7 @@ def test_of_many_that_come_at_once_one_gets_it(target):
     assert len(got) == 1
 
 
-@pytest.mark.parametrize("change", ["deleted", "moved", "replaced"])
+@pytest.mark.parametrize("change", thorough_except(["replaced"], ["deleted", "moved", "replaced"]))
 def test_who_has_it_sees_that_it_is_gone(target, change):
     if target.kind == "bucket" and change == "moved":
         pytest.skip("a bucket can't move a folder at once")

@@ -1,11 +1,13 @@
 """A prior and a decoder train on a CLIP's embeddings, and sample as one cascade."""
 
 import dataclasses
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import emoji_unclip
 from imagen_jax.cascade.cascade import load_cascade
@@ -31,6 +33,11 @@ def there(tmp_path_factory):
     write_clip_folder(folder / "clip")
     (folder / "images").mkdir()
     draw_own_images(folder / "images")
+    for file in (folder / "images").glob("*.png"):
+        pixels = np.array(Image.open(file))
+        # A mark in a corner, so that an image is not its own mirror image.
+        pixels[2:12, 2:12] = 0
+        Image.fromarray(pixels).save(file)
     train_to_end(make_config(folder, "prior"), folder / "prior")
     train_to_end(make_config(folder, "decoder"), folder / "decoder")
     return folder
@@ -38,28 +45,36 @@ def there(tmp_path_factory):
 
 def make_config(folder, variant, clip="clip"):
     config = emoji_unclip.get_config(f"{variant},smoke")
-    config.data.update({"source": "folder", "data_dir": str(folder / "data"), "validation_fraction": 0.4})
+    config.data.update(
+        {"source": "folder", "resolution": 32, "data_dir": str(folder / "data"), "validation_fraction": 0.4}
+    )
     with config.unlocked():
         config.data.options = {"folder": str(folder / "images")}
-        config.text.update({"width": 64, "length": 12, "options": {}})
+        config.text.update({"width": 64, "length": 12})
+        config.text.options = {}
         if variant == "decoder":
             config.network.update(ONE_LEVEL)
     config.embedding.clip = str(folder / clip)
     config.stage.text_vector = WIDTH if variant == "prior" else 0
     config.stage["vector" if variant == "prior" else "image_vector"] = WIDTH
-    config.training.update({"batch_size": 4, "preview_every": 0})
+    config.training.update({"batch_size": 8, "preview_every": 0})
     config.preview.prompts = ()
     return config
 
 
+@functools.cache
+def load(there, stages):
+    return load_cascade([there / stage for stage in stages], {"guidance": 1.0})
+
+
 def draw(there, requests, stages=("prior", "decoder"), **settings):
-    cascade = load_cascade([there / stage for stage in stages], settings)
+    cascade = load(there, stages).adjusted(**settings)
     return [np.concatenate(of_stage) for of_stage in zip(*cascade.draw(requests), strict=True)]
 
 
 def test_a_prior_draws_vectors_and_the_decoder_is_told_them(there):
     requests = [ImageRequest("bar", conditioning=name) for name in ("prior", "text_embedding", "caption")]
-    vectors, images = draw(there, requests, guidance=[1.0, 1.0])
+    vectors, images = draw(there, requests)
     # One caption has one noise, so the vectors are equal, and the images differ by what the decoder is told alone.
     np.testing.assert_allclose(vectors[0], vectors[2])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), WIDTH**0.5, rtol=1e-5)
@@ -77,20 +92,19 @@ def test_a_prior_draws_vectors_and_the_decoder_is_told_them(there):
 
 
 def test_a_noise_of_ones_own_is_where_the_decoder_starts(there):
-    side = load_cascade([there / "decoder"]).stages[0].shape
+    side = load(there, ("decoder",)).stages[0].shape
     noise = np.random.default_rng(0).normal(size=side).astype(np.float32)
     vector = np.ones(WIDTH, np.float32)
     requests = [ImageRequest(prompt, vector=vector, start=noise) for prompt in ("bar", "another")]
-    (images,) = draw(there, requests, stages=("decoder",), guidance=1.0)
-    plain = draw(there, [dataclasses.replace(requests[0], start=None)], stages=("decoder",), guidance=1.0)[0]
+    (images,) = draw(there, requests, stages=("decoder",))
+    plain = draw(there, [dataclasses.replace(requests[0], start=None)], stages=("decoder",))[0]
     assert np.abs(images[0] - plain[0]).max() > 0
     with pytest.raises(UserError, match="shape"):
         draw(there, [dataclasses.replace(requests[0], start=noise[1:])], stages=("decoder",))
 
 
 def test_of_several_candidates_the_nearest_to_the_caption_stays(there):
-    cascade = load_cascade([there / "prior", there / "decoder"], {"candidates": 1})
-    inputs = cascade.inputs(0, [ImageRequest("bar")])
+    inputs = load(there, ("prior", "decoder")).inputs(0, [ImageRequest("bar")])
     text = np.asarray(inputs.conditions.text_vector.values[0])
     products = [float(draw(there, ["bar"], candidates=count)[0][0] @ text) for count in (1, 2, 5)]
     assert products == sorted(products) and products[0] < products[-1]

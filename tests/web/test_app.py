@@ -115,6 +115,7 @@ def test_orders_that_differ_in_their_images_alone_are_followed_while_they_wait(s
     assert [served.follow(name)[-1]["state"] for name in reversed(names)] == ["done"] * 3
 
 
+@pytest.mark.thorough
 def test_the_queue_and_the_history_are_bounded(served):
     answers = [served.order(seed=number, stages=[{"steps": 20, "guidance": 2.0}] * 2) for number in range(6)]
     accepted = [reply["id"] for status, reply in answers if status == 202]

@@ -1,7 +1,10 @@
 """Plots the metrics of a run against its steps, one panel for each kind of metric."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -40,20 +43,34 @@ def plot_metrics(lines: Sequence[Mapping[str, int | float]], path: Path, subtitl
     figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)
     for axis, (title, metrics) in zip(axes[0], shown.items(), strict=True):
-        for number, (name, label) in enumerate(metrics.items()):
-            of_name = [line for line in lines if name in line]
-            style = {"linestyle": ":", "color": "grey"} if label == "chance" else {"marker": "o", "markersize": 4}
-            alpha = 0.6 if number and label != "chance" else 1.0
-            axis.plot(
-                [one["step"] for one in of_name], [one[name] for one in of_name], label=label, alpha=alpha, **style
-            )
+        draw_panel(axis, lines, metrics)
         axis.set(title=title, xlabel="step")
-        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(visible=True, alpha=0.3)
-        if len(metrics) > 1:
-            axis.legend(frameon=False)
     figure.suptitle(subtitle, fontsize=9, color="dimgrey")
     with writing(path) as file:
         figure.savefig(file, dpi=120)
+
+
+def draw_panel(axis: Axes, lines: Sequence[Mapping[str, Any]], metrics: Mapping[str, str]) -> None:
+    """Draws a panel's metrics against the step; values that are not finite numbers are left out.
+
+    Args:
+        axis: where to draw.
+        lines: the metrics of each ``step``.
+        metrics: the label of each metric, the first of which is the main one.
+    """
+    for number, (name, label) in enumerate(metrics.items()):
+        points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+        steps, values = np.asarray(points, np.float64).reshape(-1, 2).T
+        if not np.isfinite(values).any():
+            continue
+        style = CHANCE if label == "chance" else {"marker": "o", "markersize": 4, "alpha": 0.6 if number else 1.0}
+        axis.plot(steps, values, label=label, **style)
+    axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+    if len(metrics) > 1 and axis.lines:
+        axis.legend(frameon=False)
+
+
+CHANCE: dict[str, Any] = {"color": "grey", "linestyle": ":"}

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from imagen_jax.evaluation.reports.loss_plot import SMOOTHED_SHARE, running_mean
-from imagen_jax.evaluation.reports.metric_plot import TITLES
+from imagen_jax.evaluation.reports.metric_plot import PANELS, draw_panel
 from imagen_jax.training.monitoring.noise_levels import PREFIX
 
 SIZE = (5.4, 3.3)
@@ -65,7 +65,7 @@ def plot_run_figures(lines: Lines, incident_steps: Sequence[int], evaluations: L
         plot_curve("Learning rate", "Of the step of each log line.", lines, "learning_rate", smooth=False),
         plot_curve("Images per second", f"Without checkpoints and previews; {mean}.", lines, "images_per_second"),
         plot_curve("Gradient norm", f"Before clipping, log scale; {mean}.", lines, "gradient_norm", log=True),
-        *(plot_evaluation(evaluations, name) for name in TITLES),
+        *(plot_evaluation(evaluations, title) for title in PANELS),
     ]
     return [figure for figure in candidates if figure is not None]
 
@@ -155,22 +155,14 @@ def level_label(name: str) -> str:
     return name.removeprefix(PREFIX).replace("_", " ").replace("-", "−")
 
 
-def plot_evaluation(evaluations: Lines, name: str) -> Figure | None:
-    """Plots a metric of the evaluations during training, with the value of chance; None if there is none."""
-    steps, values = select_values(evaluations, name)
+def plot_evaluation(evaluations: Lines, title: str) -> Figure | None:
+    """Plots a panel of the evaluations; None if none has its main metric."""
+    metrics = PANELS[title]
+    _, values = select_values(evaluations, next(iter(metrics)))
     if not np.isfinite(values).any():
         return None
-    chance = evaluations[-1].get("chance") if "recall" in name else None
-
-    def draw(axis: Axes) -> None:
-        axis.plot(steps, values, "o-", color=BLUE, markersize=4)
-        axis.set_ylim(bottom=0)
-        if chance is not None:
-            axis.axhline(chance, color="grey", linestyle=":", label="chance")
-            axis.legend(frameon=False)
-
-    title = TITLES[name][0].upper() + TITLES[name][1:]
-    return Figure(title, "Of the samples of the evaluations during training.", draw_svg(draw))
+    image = draw_svg(lambda axis: draw_panel(axis, evaluations, metrics))
+    return Figure(title[0].upper() + title[1:], "Of the samples of the evaluations during training.", image)
 
 
 def thin(steps: Values, values: Values) -> tuple[Points, Points]:

@@ -306,6 +306,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_workers_end_with_the_process_that_started_them(prepared, tmp_path):
     """However it ends: else they would write on, where the next run writes too."""
     script = tmp_path / "prepare_slowly.py"

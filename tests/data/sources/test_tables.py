@@ -340,6 +340,7 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path, images):
             list(part.read())
 
 
+@pytest.mark.thorough
 def test_listing_keeps_little_of_each_row(tmp_path, images):
     table = write_lines(tmp_path, *(row_of(f"{number}.png", "words " * 50) for number in range(3000)))
     tracemalloc.start()
