@@ -1,6 +1,6 @@
 """CLIP's image embeddings as sequences of whole numbers, for an autoregressive prior (Ramesh et al. 2022, section 2.2).
 
-    image embeddings of training -> mean, principal components by falling variance -> edges of buckets for each component
+    image embeddings of training -> mean, principal components by falling variance -> edges of buckets for each
     an embedding -> its first components -> the bucket of each: codes -> middles of the buckets -> an embedding again
     z_i·z_t      -> its bucket: the similarity code
 
@@ -88,7 +88,9 @@ class PrincipalComponents:
             UserError: it is not between 1 and the number of channels.
         """
         if not 1 <= count <= len(self.variances):
-            raise UserError(f"{count} components of vectors of {len(self.variances)} channels: choose 1 or more of them")
+            raise UserError(
+                f"{count} components of vectors of {len(self.variances)} channels: choose 1 or more of them"
+            )
 
 
 def fit_components(vectors: HostVectors) -> PrincipalComponents:
@@ -142,9 +144,7 @@ def find_middles(codes: HostCodes, edges: Edges) -> Coefficients:
     return (edges[components, codes] + edges[components, codes + 1]) / 2
 
 
-def dot_products(
-    images: HostVectors, captions: Float[np.ndarray, "vectors channels"]
-) -> Float[np.ndarray, " vectors"]:
+def dot_products(images: HostVectors, captions: Float[np.ndarray, "vectors channels"]) -> Float[np.ndarray, " vectors"]:
     """Returns z_i·z_t of each pair."""
     return np.einsum("vc,vc->v", np.asarray(images, np.float32), np.asarray(captions, np.float32))
 
@@ -203,9 +203,7 @@ class CodeBook:
             )
         return self.components.rebuild(find_middles(codes, self.edges))
 
-    def to_similarity_codes(
-        self, images: HostVectors, captions: Float[np.ndarray, "vectors channels"]
-    ) -> HostCode:
+    def to_similarity_codes(self, images: HostVectors, captions: Float[np.ndarray, "vectors channels"]) -> HostCode:
         """Returns the bucket of z_i·z_t for each pair. A greater product has a greater code."""
         return find_buckets(dot_products(images, captions)[:, None], self.similarity_edges[None])[:, 0]
 
@@ -274,7 +272,9 @@ def load_code_book(path: Path) -> CodeBook:
         with path.open("rb") as file, opened_arrays(file) as arrays:
             mean, directions, variances, edges, similarity_edges = (arrays[name] for name in NAMES)
     except (OSError, KeyError, ArrayFileError) as error:
-        raise UserError(f"{path} can't be read as a code book ({error}): restore it, or train the prior again") from None
+        raise UserError(
+            f"{path} can't be read as a code book ({error}): restore it, or train the prior again"
+        ) from None
     channels = len(variances) if variances.ndim == 1 else -1
     fits = mean.shape == (channels,) and directions.shape == (channels, channels) and edges.ndim == 2
     if not fits or not len(edges) <= channels or min(edges.shape[1:]) < 2 or similarity_edges.ndim != 1:

@@ -90,8 +90,8 @@ def residual_dense(width: int, inputs: str, layers: int, dtype: DTypeLike, name:
     return nn.Dense(width, kernel_init=start, promote_dtype=gathering(axes), dtype=dtype, name=name)
 
 
-def norm(name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm in float32."""
+def norm(name: str | None) -> nn.LayerNorm:
+    """Returns a LayerNorm in float32; ``name`` is None in ``setup``."""
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
@@ -135,7 +135,9 @@ class Block(nn.Module):
             )
             cached = LayerCache(*written)
             key, value = cached
-        query, key, value = (constrain(part, "batch", "places", "heads", "head_channels") for part in (query, key, value))
+        query, key, value = (
+            constrain(part, "batch", "places", "heads", "head_channels") for part in (query, key, value)
+        )
         attended = attend_seen(query, key, value, seen).reshape(x.shape)
         x = x + self.drop(residual_dense(width, "heads", self.layers, self.dtype, "out")(attended), train)
         x = constrain(x, "batch", "places", "channels")

@@ -4,9 +4,9 @@
     input        tokens of the caption   z_t             similarity      code 0 … code (codes - 2)
     prediction   -                       similarity      code 0          code 1 … code (codes - 1)
 
-A causal transformer (Ramesh et al. 2022, section 2.2). The prefix is the caption, its embedding z_t and one token of the
-quantised z_i·z_t, the similarity code. That token is predicted too, so that sampling can draw it from its distribution
-(``sampling.codes``). ``clip.codes`` makes codes from embeddings.
+A causal transformer (Ramesh et al. 2022, section 2.2). The prefix is the caption, its embedding z_t and one token of
+the quantised z_i·z_t, the similarity code. That token is predicted too, so that sampling can draw it from its
+distribution (``sampling.codes``). ``clip.codes`` makes codes from embeddings.
 
 What the paper does not print, and what we chose:
 
@@ -14,7 +14,7 @@ What the paper does not print, and what we chose:
   decoder is 384, and 64 tokens, z_t, the similarity code and 318 of 319 codes are 384. Padding is masked.
 - Tables of codes: all components share one table of embeddings and one output layer, and learned positions tell the
   components apart. A table for each of 319 components of 1,024 buckets would have 0.54B parameters.
-- The null of guidance: the caption's null (``diffusion.conditions``), and a learned vector for z_t. The similarity code
+- The null of guidance: the caption's null (``diffusion.conditions``), and a learned state for z_t. The similarity code
   stays.
 """
 
@@ -39,7 +39,7 @@ from imagen_jax.models.cached_transformer import (
     empty_cache,
     norm,
 )
-from imagen_jax.models.layers import ZEROS, dense
+from imagen_jax.models.layers import dense
 from imagen_jax.sharding.axes import constrain, gather, gathering_table, with_logical_axes
 
 Codes = Int[Array, "batch codes"]
@@ -72,11 +72,11 @@ class DecodingState(NamedTuple):
 
     Attributes:
         cache: keys and values of all positions so far.
-        present: False at the padding of captions, ``(batch, positions)``.
+        present: False at the padding of captions, ``(batch, context)``.
     """
 
     cache: Cache
-    present: Bool[Array, "batch positions"]
+    present: Bool[Array, "batch context"]
 
 
 class CodePrior(nn.Module):
@@ -133,11 +133,10 @@ class CodePrior(nn.Module):
         self.text_norm = norm(None)
         self.text_in = dense(self.width, dtype=self.dtype, name=None)
         self.vector_in = dense(self.width, dtype=self.dtype, name=None)
+        self.vector_null: Any = self.param("vector_null", nn.initializers.zeros_init(), (self.width,))
         self.similarity_table = self.make_table(self.similarity_buckets)
         self.code_table = self.make_table(self.buckets)
-        self.transformer = CachedTransformer(
-            self.layers, self.heads, self.dropout, self.remat, self.scan, self.dtype
-        )
+        self.transformer = CachedTransformer(self.layers, self.heads, self.dropout, self.remat, self.scan, self.dtype)
         self.similarity_out = dense(self.similarity_buckets, dtype=self.dtype, name=None)
         self.code_out = dense(self.buckets, dtype=self.dtype, name=None)
 
@@ -150,11 +149,6 @@ class CodePrior(nn.Module):
             promote_dtype=gathering_table(TABLE_AXES),
             dtype=self.dtype,
         )
-
-    @nn.compact
-    def null_vector(self, width: int) -> Float[Array, " width"]:
-        """Returns the learned vector that takes the place of an absent z_t."""
-        return self.param("vector_null", ZEROS, (width,))
 
     def __call__(self, conditions: Conditions, similarity: Code, codes: Codes, train: bool = False) -> CodeLogits:
         """Returns the logits of each code, given the true ones before it (teacher forcing).
@@ -191,9 +185,7 @@ class CodePrior(nn.Module):
         """
         prefix, present = self.embed_prefix(conditions)
         batch, length = prefix.shape[:2]
-        cache = empty_cache(
-            batch, self.context, self.layers, split_heads(self.width, self.heads), self.dtype
-        )
+        cache = empty_cache(batch, self.context, self.layers, split_heads(self.width, self.heads), self.dtype)
         states, state = self.advance(DecodingState(cache, present), prefix, 0)
         return state, self.similarity_out(states[:, length - 1]).astype(jnp.float32)
 
@@ -227,7 +219,7 @@ class CodePrior(nn.Module):
         positions = gather(self.positions, POSITION_AXES, self.dtype)
         return jax.lax.dynamic_slice_in_dim(positions, start, length)[None]
 
-    def embed_prefix(self, conditions: Conditions) -> tuple[States, Bool[Array, "batch positions"]]:
+    def embed_prefix(self, conditions: Conditions) -> tuple[States, Bool[Array, "batch context"]]:
         """Returns the states of the caption and of z_t, and for all positions whether they are present.
 
         Raises:
@@ -242,8 +234,9 @@ class CodePrior(nn.Module):
         padding = ((0, 0), (0, self.text_length - tokens))
         caption = self.text_in(self.text_norm(text.embeddings.astype(jnp.float32)))
         caption = jnp.pad(caption, (*padding, (0, 0)))
-        values = jnp.where(vector.present[:, None], vector.values, self.null_vector(vector.values.shape[1])[None])
-        prefix = jnp.concatenate([caption, self.vector_in(values)[:, None]], axis=1)
+        null = self.vector_null.astype(self.dtype)[None]
+        embedded = jnp.where(vector.present[:, None], self.vector_in(vector.values), null)
+        prefix = jnp.concatenate([caption, embedded[:, None]], axis=1)
         others = jnp.ones((batch, self.context - self.text_length), bool)
         return prefix, jnp.concatenate([jnp.pad(text.mask, padding), others], axis=1)
 

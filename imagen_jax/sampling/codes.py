@@ -88,7 +88,9 @@ def check_code_settings(settings: CodeSettings, where: str = "") -> None:
         UserError: one is out of range.
     """
     if not abs(settings.guidance) <= MAX_GUIDANCE:
-        raise UserError(f"{where}guidance={settings.guidance}: choose a weight from -{MAX_GUIDANCE:g} to {MAX_GUIDANCE:g}")
+        raise UserError(
+            f"{where}guidance={settings.guidance}: choose a weight from -{MAX_GUIDANCE:g} to {MAX_GUIDANCE:g}"
+        )
     if not 0 < settings.temperature < float("inf"):
         raise UserError(f"{where}temperature={settings.temperature}: choose a number above 0, such as 1")
     if not 0 < settings.top_share <= 1:
