@@ -149,6 +149,19 @@ def dot_products(images: HostVectors, captions: Float[np.ndarray, "vectors chann
     return np.einsum("vc,vc->v", np.asarray(images, np.float32), np.asarray(captions, np.float32))
 
 
+def to_unit_channels(vectors: HostVectors) -> HostVectors:
+    """Returns vectors of length √channels in the same directions: of CLIP's embeddings only those have a meaning.
+
+    Raises:
+        UserError: a vector is zero, and so has no direction.
+    """
+    vectors = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (lengths > 0).all():
+        raise UserError("an embedding is zero or not finite, so it has no direction: compute the embeddings again")
+    return vectors * (vectors.shape[1] ** 0.5 / lengths)
+
+
 @dataclass(frozen=True, eq=False)
 class CodeBook:
     """Turns embeddings into codes and back.
