@@ -171,7 +171,7 @@ def cross_entropy(logits: jax.Array, buckets: jax.Array) -> jax.Array:
 
 def make_code_decoder(network: CodePrior, params: Params, conditions: Conditions) -> CodeDecoder:
     """Binds a network to its parameters and conditions."""
-    apply = partial(network.apply, {"params": params})
+    apply: Any = partial(network.apply, {"params": params})
     return CodeDecoder(
         begin=lambda: apply(conditions, method="begin"),
         after_similarity=lambda state, similarity: apply(state, similarity, method="after_similarity"),

@@ -268,10 +268,15 @@ def save_code_book(book: CodeBook, path: Path) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    parts = book.components
-    arrays = (parts.mean, parts.directions, parts.variances, book.edges, book.similarity_edges)
-    file = io.BytesIO()
-    np.savez(file, **dict(zip(NAMES, arrays, strict=True)))
+    parts, file = book.components, io.BytesIO()
+    np.savez(
+        file,
+        mean=parts.mean,
+        directions=parts.directions,
+        variances=parts.variances,
+        edges=book.edges,
+        similarity_edges=book.similarity_edges,
+    )
     write_whole(path, file.getvalue())
 
 

@@ -189,7 +189,7 @@ class CachedTransformer(nn.Module):
             x = self.run_scanned(names, x, seen, train)
         else:
             lookup(REMAT, self.remat, "network.remat")
-            written = []
+            written: list[Any] = []
             # A cache is for decoding, which has no gradient.
             make = Block if cache is not None else recompute(Block, self.remat, static=(3,))
             for index, name in enumerate(names):

@@ -213,7 +213,8 @@ def make_codes_feed(embedded: Embedded, book: CodeBook, batch: CodeBatch) -> Cal
         host = (book.to_similarity_codes(vectors, captions), book.to_codes(vectors), captions)
         similarity, codes, values = to_devices(host, placement)
         present = to_devices(np.ones(len(vectors), bool), placement)
-        tokens = Text(*(to_devices_padded(*each) for each in zip(text, wanted, strict=True)))
+        here: Any = zip(text, wanted, strict=True)
+        tokens = Text(*(to_devices_padded(*each) for each in here))
         return CodeBatch(similarity, codes, Conditions(text=tokens, text_vector=Vectors(values, present)))
 
     return feed
