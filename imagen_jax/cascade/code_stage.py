@@ -1,4 +1,4 @@
-"""An autoregressive prior: its network, its loss, and drawing image embeddings with it (Ramesh et al. 2022, section 2.2).
+"""An autoregressive prior: network, loss, and drawing image embeddings with it (Ramesh et al. 2022, section 2.2).
 
     config -> CodeStage -> the loss of a batch of codes, for training
     workdir -> network, averaged parameters, code book -> draw: captions and z_t -> codes -> image embeddings

@@ -62,7 +62,7 @@ def toy_conditions(second):
 
 @pytest.fixture(scope="module")
 def toy_params():
-    optimizer, loss = optax.adam(3e-3), make_code_loss(TOY, 0.1)
+    optimizer, loss = optax.adam(optax.cosine_decay_schedule(5e-3, 400)), make_code_loss(TOY, 0.1)
 
     @jax.jit
     def step(params, state, batch, key):
