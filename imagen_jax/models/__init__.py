@@ -11,6 +11,8 @@ equal blocks as one loop. ``remat`` selects the activations that the gradient re
 ``unet`` is ADM's network, Imagen's base. ``efficient_unet`` is that of Imagen's super-resolution stages.
 ``deepfloyd_unet`` is DeepFloyd IF's; ``weight_formats.deepfloyd_if`` reads its weights. ``noise_classifier`` is for
 classifier guidance. ``NETWORKS`` maps the names in configs to the denoising networks.
+
+``code_prior`` is the one network that does not denoise: an autoregressive prior, on ``cached_transformer``.
 """
 
 from typing import Protocol, runtime_checkable

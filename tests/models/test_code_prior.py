@@ -56,14 +56,20 @@ def test_step_by_step_logits_are_those_of_the_whole_sequence(prior, params, whol
     def apply(method, *inputs):
         return prior.apply({"params": params}, *inputs, method=method)
 
-    state, logits = apply("begin", conditions)
-    np.testing.assert_allclose(logits, expected.similarity, atol=1e-5)
-    state, logits = apply("after_similarity", state, similarity)
-    after_code = jax.jit(lambda *inputs: apply("after_code", *inputs))
-    for number in range(4):
-        np.testing.assert_allclose(logits, expected.codes[:, number], atol=1e-5)
-        state, logits = after_code(state, codes[:, number], jnp.asarray(number))
-    np.testing.assert_allclose(logits, expected.codes[:, 4], atol=1e-5)
+    @jax.jit
+    def decode(conditions, similarity, codes):
+        state, of_similarity = apply("begin", conditions)
+        state, first = apply("after_similarity", state, similarity)
+
+        def step(state, told):
+            return apply("after_code", state, *told)
+
+        _, others = jax.lax.scan(step, state, (codes.T[:-1], jnp.arange(4)))
+        return of_similarity, jnp.concatenate([first[:, None], others.swapaxes(0, 1)], axis=1)
+
+    of_similarity, of_codes = decode(conditions, similarity, codes)
+    np.testing.assert_allclose(of_similarity, expected.similarity, atol=1e-5)
+    np.testing.assert_allclose(of_codes, expected.codes, atol=1e-5)
 
 
 def test_a_code_changes_only_what_follows_it(whole):
@@ -126,11 +132,17 @@ def test_bfloat16_is_near_float32(params, whole):
     assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).mean()
 
 
-def test_dropout_is_of_training_alone(params):
-    network, inputs = CodePrior(**SIZES, dropout=0.5), make_inputs()
-    rngs = {"dropout": jax.random.key(1)}
-    trained = network.apply({"params": params}, *inputs, train=True, rngs=rngs).codes
-    assert np.abs(trained - network.apply({"params": params}, *inputs).codes).max() > 1e-2
+@pytest.mark.thorough
+@pytest.mark.parametrize("scan", [False, True])
+def test_dropout_is_of_training_alone(params, whole, scan):
+    network, inputs = CodePrior(**SIZES, dropout=0.5, scan=scan), make_inputs()
+    apply = jax.jit(
+        lambda key, train: network.apply({"params": params}, *inputs, train=train, rngs={"dropout": key}).codes,
+        static_argnums=1,
+    )
+    one, other = (apply(jax.random.key(number), True) for number in (1, 2))
+    assert np.abs(one - other).max() > 1e-2
+    np.testing.assert_allclose(apply(jax.random.key(1), False), whole(*inputs).codes, atol=1e-5)
 
 
 def test_wrong_sizes_and_conditions_are_told(prior, params):

@@ -1,6 +1,7 @@
 """A prior of codes learns a conditional distribution, trains as all else does, and draws from its workdir."""
 
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from imagen_jax.cascade.code_stage import (
 )
 from imagen_jax.cascade.experiment import read_codes_experiment
 from imagen_jax.clip.codes import to_unit_channels
+from imagen_jax.config.sections import MeshConfig
 from imagen_jax.diffusion.conditions import Conditions, Vectors
 from imagen_jax.encoders.clip_text import load_clip_text
 from imagen_jax.encoders.image_embeddings import open_image_embeddings
@@ -30,7 +32,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.models.code_prior import CodePrior
 from imagen_jax.sampling.codes import CodeSettings
 from imagen_jax.storage.paths import to_path
-from imagen_jax.tasks.codes import make_codes_task
+from imagen_jax.tasks.codes import count_code_operations, make_codes_task
 from imagen_jax.tasks.codes_data import open_codes_data
 from imagen_jax.tasks.training_data import open_agreed
 from imagen_jax.train import train, train_to_end
@@ -120,6 +122,20 @@ def test_the_published_size_is_what_the_docstring_says():
     assert transformer == pytest.approx(12 * 24 * 1664**2, rel=0.002)
     stage = build_code_stage(read_codes_experiment(code_prior.get_config()))
     assert task.batch == abstract_code_batch(stage, 4096)
+
+
+@pytest.mark.thorough
+def test_a_step_of_the_published_size_has_the_operations_of_its_kernels_and_is_sharded():
+    config = read_codes_experiment(code_prior.get_config())
+    layers, width, context = 24, 1664, 384
+    # Two operations for each kernel entry and position, and twice as many for the gradient; queries by keys by values.
+    expected = 6 * 12 * layers * width**2 * context + 12 * layers * context**2 * width
+    assert count_code_operations(config) / 4096 == pytest.approx(expected, rel=0.01)
+    config = replace(config, mesh=MeshConfig(fsdp=4, tensor=2))
+    training = make_training(make_codes_task(config))
+    training.lower()
+    query = training.state.params["transformer"]["layer_0"]["query"]["kernel"]
+    assert query.sharding.spec == jax.sharding.PartitionSpec("fsdp", "tensor", None)
 
 
 @pytest.mark.parametrize(
