@@ -38,8 +38,8 @@ def labelled(prior):
 
 @pytest.fixture(scope="module")
 def params(labelled):
-    # Larger than at the start, so that a wrong key or position shows.
-    return jax.tree.map(lambda leaf: 3.0 * leaf, remove_logical_axes(labelled))
+    # Larger than at the start, so that a wrong position shows.
+    return jax.tree.map(lambda leaf: 1.5 * leaf, remove_logical_axes(labelled))
 
 
 @pytest.fixture(scope="module")
