@@ -6,6 +6,6 @@ The fields of ``imagen_jax.config.sections`` are the keys, and describe them. Th
 that a config file outside the checkout can start from it too: ``from imagen_jax.config.base import base``.
 """
 
-from imagen_jax.config.base import base, classifier_base, clip_base
+from imagen_jax.config.base import base, classifier_base, clip_base, codes_base
 
-__all__ = ["base", "classifier_base", "clip_base"]
+__all__ = ["base", "classifier_base", "clip_base", "codes_base"]

@@ -1,4 +1,4 @@
-"""Training of a stage or a CLIP: the function ``train``, for notebooks and programs; its command is in ``commands``.
+"""Training of a stage, a CLIP or a prior: the function ``train``, for programs; its command is in ``commands``.
 
 config -> task (what is trained) -> shapes of state and batch -> data -> first or restored state -> compiled step
        -> loop with hooks -> TrainingResult
@@ -25,7 +25,7 @@ from imagen_jax.cascade.experiment import Experiment, read_classifier_experiment
 from imagen_jax.cascade.stage import build_stage
 from imagen_jax.cascade.stage_loss import make_losses
 from imagen_jax.cascade.stage_task import MakeLosses
-from imagen_jax.config.reading import Given, is_clip
+from imagen_jax.config.reading import Given, is_clip, is_codes
 from imagen_jax.errors import UserError
 from imagen_jax.models import Network
 from imagen_jax.runtime import processes
@@ -35,6 +35,7 @@ from imagen_jax.runtime.progress_bars import announcing, compiling
 from imagen_jax.storage.paths import Path, to_path, write_whole
 from imagen_jax.tasks.classifier import classifier_task, measure_accuracy
 from imagen_jax.tasks.clip import clip_task
+from imagen_jax.tasks.codes import codes_task
 from imagen_jax.tasks.stage import stage_task
 from imagen_jax.tasks.stage_data import VectorsOf
 from imagen_jax.training.checkpoints.saving import Saving, make_check
@@ -109,12 +110,12 @@ def train_to_end(
     vectors: Mapping[str, VectorsOf] | None = None,
 ) -> TrainState:
     """As ``train``, for a config that is read already; returns the state after the last step."""
-    if not isinstance(config, Experiment) and is_clip(config):
+    if not isinstance(config, Experiment) and (is_clip(config) or is_codes(config)):
         if network is not None or loss is not make_losses or vectors:
             raise UserError(
-                "network, loss and vectors belong to a stage, and this is the config of a CLIP: leave them out"
+                "network, loss and vectors belong to a stage, and this config is not one of a stage: leave them out"
             )
-        return run_task(clip_task(config), workdir, watch)
+        return run_task(clip_task(config) if is_clip(config) else codes_task(config), workdir, watch)
     config = read_experiment(config)
     check_traced(watch.traced, 0, config.training.steps)
     return run_task(stage_task(config, build_stage(config, network), loss, vectors), workdir, watch)

@@ -1,4 +1,4 @@
-"""The config of a stage or a classifier as frozen dataclasses, built once at the start of a program.
+"""The config of what is trained or sampled as frozen dataclasses, built once at the start of a program.
 
 config of ``--config``, or saved config of a workdir -> ``Experiment``, ``ModelConfig`` or ``ClassifierExperiment``
 
@@ -14,6 +14,7 @@ from absl import logging
 
 from imagen_jax.cascade.settings import ELSEWHERE
 from imagen_jax.config.clip_sections import CLIP_SECTIONS, ClipConfig, ClipTrainingConfig, TowerConfig
+from imagen_jax.config.codes_sections import CODES_SECTIONS, CodesConfig, CodesTrainingConfig
 from imagen_jax.config.reading import Given, fit, key_types, known_keys, read_section, to_plain
 from imagen_jax.config.sections import (
     CLASSIFIER_SECTIONS,
@@ -155,6 +156,45 @@ class ClipExperiment:
         return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodesExperiment:
+    """The config of a prior of codes and its training.
+
+    Attributes:
+        seed: seed of the initial parameters and of the training's randomness.
+        data: the training images.
+        codes: the CLIP and the codes of its embeddings.
+        network: the network.
+        training: the training.
+        optimizer: the optimizer.
+        mesh: the mesh of devices.
+    """
+
+    seed: int
+    data: DataConfig
+    codes: CodesConfig
+    network: NetworkConfig
+    training: CodesTrainingConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all sections as nested dicts."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {name: value.to_dict() if isinstance(value, Section) else value for name, value in values.items()}
+
+
+def read_codes_experiment(config: Given | CodesExperiment) -> CodesExperiment:
+    """Reads the config of a prior of codes and its training.
+
+    Raises:
+        UserError: as ``read_experiment``.
+    """
+    if isinstance(config, CodesExperiment):
+        return config
+    return CodesExperiment(**read_sections(to_renamed(config), CODES_SECTIONS))
+
+
 def read_clip_experiment(config: Given | ClipExperiment) -> ClipExperiment:
     """Reads the config of a CLIP and its training.
 
@@ -209,7 +249,7 @@ def read_sections(plain: Mapping[str, Any], sections: Mapping[str, type[Section]
         UserError: as ``read_experiment``.
     """
     # A config may have the sections of a stage and of its classifier together.
-    known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS | CLIP_SECTIONS))
+    known = ("seed", *(SECTIONS | CLASSIFIER_SECTIONS | CLIP_SECTIONS | CODES_SECTIONS))
     for name in plain:
         if name not in known:
             raise UserError(f"unknown config key {name}{nearest_name(name, known)}")

@@ -22,8 +22,8 @@ from imagen_jax.storage.paths import create_folder, to_path, write_whole
 # Set before JAX initialises its devices: only the TPU compiler is needed, even on a machine with a TPU.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from imagen_jax.cascade.experiment import read_clip_experiment, read_experiment
-from imagen_jax.config.reading import is_clip
+from imagen_jax.cascade.experiment import read_clip_experiment, read_codes_experiment, read_experiment
+from imagen_jax.config.reading import is_clip, is_codes
 from imagen_jax.errors import UserError
 from imagen_jax.forecast.jobs import Job, embedding_job, sampling_job, task_job, training_job
 from imagen_jax.forecast.report import compile_job, format_report
@@ -32,6 +32,7 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.progress_bars import announcing, compiling
 from imagen_jax.tasks.clip import clip_task, count_step_operations
+from imagen_jax.tasks.codes import count_code_operations, make_codes_task
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -92,6 +93,10 @@ def check_choice() -> None:
         if SAMPLE.value:
             raise UserError("a CLIP samples no images: leave out --sample")
         read_clip_experiment(CONFIG.value)
+    elif CONFIG.value is not None and is_codes(CONFIG.value):
+        if SAMPLE.value:
+            raise UserError("--sample compiles the sampling of images, and a prior of codes makes none: leave it out")
+        read_codes_experiment(CONFIG.value)
     elif CONFIG.value is not None:
         read_experiment(CONFIG.value)
 
@@ -114,6 +119,9 @@ def make_job(pod: Pod) -> Job:
     if is_clip(config):
         clip = read_clip_experiment(config)
         return task_job(clip_task(clip), pod.devices, count_step_operations(clip))
+    if is_codes(config):
+        codes = read_codes_experiment(config)
+        return task_job(make_codes_task(codes), pod.devices, count_code_operations(codes))
     return training_job(read_experiment(config), pod.devices)
 
 

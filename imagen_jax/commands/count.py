@@ -11,14 +11,15 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax.cascade.experiment import read_clip_experiment, read_experiment
+from imagen_jax.cascade.experiment import read_clip_experiment, read_codes_experiment, read_experiment
 from imagen_jax.cascade.stage import abstract_params, build_stage
-from imagen_jax.config.reading import is_clip
+from imagen_jax.config.reading import is_clip, is_codes
 from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.tasks.clip import build_pair, count_step_operations
+from imagen_jax.tasks.codes import count_code_operations, make_codes_task
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -42,6 +43,9 @@ def main() -> None:
     if is_clip(CONFIG.value):
         count_clip()
         return
+    if is_codes(CONFIG.value):
+        count_codes()
+        return
     config = read_experiment(CONFIG.value)
     print(*format_counts(count_parameters(abstract_params(build_stage(config)))), sep="\n")
     if FLOPS.value:
@@ -60,6 +64,17 @@ def count_clip() -> None:
         size = config.training.batch_size
         operations = count_step_operations(config)
         print(f"\n{operations / size / 1e9:.2f} GFLOPs for each pair of a training step with {size:,} pairs")
+
+
+def count_codes() -> None:
+    """Counts a prior of codes: its parameters, and the operations of a training step."""
+    config = read_codes_experiment(CONFIG.value)
+    params = jax.eval_shape(make_codes_task(config).initial_params, jax.random.key(0))
+    for name, part in params.items():
+        print(f"{name:>16} {sum(leaf.size for leaf in jax.tree.leaves(part)):>14,}")
+    if FLOPS.value:
+        per_example = count_code_operations(config) / config.training.batch_size
+        print(f"\n{per_example / 1e9:.2f} GFLOPs for each image of a training step")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
+from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.reading import key_defaults, key_types
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 
@@ -24,6 +25,11 @@ def classifier_base() -> ConfigDict:
 def clip_base() -> ConfigDict:
     """The keys of the config of a CLIP, as ``base`` has those of a stage."""
     return make_config(CLIP_SECTIONS)
+
+
+def codes_base() -> ConfigDict:
+    """The keys of the config of a prior of codes, as ``base`` has those of a stage."""
+    return make_config(CODES_SECTIONS)
 
 
 def make_config(sections: Mapping[str, type[Section]]) -> ConfigDict:

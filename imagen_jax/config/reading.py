@@ -13,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
+from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 from imagen_jax.errors import UserError, check_names
 
@@ -58,9 +59,16 @@ def is_clip(config: Given) -> bool:
     return "clip" in config and "stage" not in config
 
 
+def is_codes(config: Given) -> bool:
+    """Returns whether a config is that of a prior of codes."""
+    return "codes" in config and "stage" not in config
+
+
 def sections_of(config: Mapping[str, Any]) -> Mapping[str, type[Section]]:
-    """Returns the sections that a config may have: those of a stage, with those of a classifier, or those of a CLIP."""
-    return CLIP_SECTIONS if is_clip(config) else CLASSIFIER_SECTIONS | SECTIONS
+    """Returns the sections that a config may have, by what it trains; a stage's may have those of a classifier too."""
+    if is_clip(config):
+        return CLIP_SECTIONS
+    return CODES_SECTIONS if is_codes(config) else CLASSIFIER_SECTIONS | SECTIONS
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ equal blocks as one loop. ``remat`` selects the activations that the gradient re
 ``deepfloyd_unet`` is DeepFloyd IF's; ``weight_formats.deepfloyd_if`` reads its weights. ``prior`` is DALL·E 2's
 transformer, whose samples are vectors. ``noise_classifier`` is for classifier guidance. ``NETWORKS`` maps the names in
 configs to the denoising networks.
+
+``code_prior`` is the one network that does not denoise: an autoregressive prior, on ``cached_transformer``.
 """
 
 from typing import Protocol, runtime_checkable

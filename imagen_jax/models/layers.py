@@ -109,9 +109,9 @@ def dense(
     inputs: str = "channels",
     outputs: str = "channels",
     dtype: DTypeLike,
-    name: str,
+    name: str | None,
 ) -> nn.Dense:
-    """Returns a dense layer. The arguments are those of ``convolution``."""
+    """Returns a dense layer. The arguments are those of ``convolution``; ``name`` is None in ``setup``."""
     axes = (inputs, outputs)
     return nn.Dense(
         channels,

@@ -5,5 +5,6 @@
     Heun, UniPC) along a trajectory of log-SNRs (``spacings``) -> sampler (one scan) -> cascade (a stage's program)
     -> images (files, grids)
 
-All modules work with a ``Denoiser``, a plain function, and do not depend on networks or configs.
+``codes`` draws from an autoregressive prior instead. All modules work with plain functions, such as a ``Denoiser``, and
+do not depend on networks or configs.
 """

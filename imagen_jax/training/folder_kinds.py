@@ -14,7 +14,12 @@ from imagen_jax.training.workdir import config_path, has_begun
 
 WEIGHTS = "to train them on, choose another --workdir and set --config.training.init_from to this folder"
 
-KINDS = {"stage": "imagen_jax train", "classifier": "imagen_jax train_classifier", "clip": "imagen_jax train"}
+KINDS = {
+    "stage": "imagen_jax train",
+    "classifier": "imagen_jax train_classifier",
+    "clip": "imagen_jax train",
+    "codes": "imagen_jax train",
+}
 """Config sections that identify the kind of training, and the command that runs it."""
 
 OTHERS = {

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
+from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.reading import Given, to_plain, with_defaults
 from imagen_jax.config.sections import SECTIONS
 from imagen_jax.errors import UserError
@@ -27,7 +28,7 @@ FREE_TO_CHANGE = (
     "mesh.",
     *(
         f"{name}.{key}"
-        for name, section in (*SECTIONS.items(), *CLIP_SECTIONS.items())
+        for name, section in (*SECTIONS.items(), *CLIP_SECTIONS.items(), *CODES_SECTIONS.items())
         for key in section.free_to_change
     ),
 )
@@ -47,6 +48,7 @@ PATHS = (
     "text.options.folder",
     "text.options.tokenizer",
     "clip.tokenizer",
+    "codes.clip",
 )
 """Config keys that name a path. It may change and differ between hosts; ``FINGERPRINTS`` identify its content."""
 

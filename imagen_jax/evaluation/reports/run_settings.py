@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
+from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.reading import key_defaults, sections_of
 from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
 from imagen_jax.models import NETWORKS
@@ -51,7 +52,7 @@ def compare_with_defaults(config: Mapping[str, Any]) -> list[SettingsSection]:
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     nested = {key: value for key, value in config.items() if key not in plain}
     sections = [make_section("", plain, {"seed": 0})] if plain else []
-    order = [*SECTIONS, *CLASSIFIER_SECTIONS, *CLIP_SECTIONS]
+    order = [*SECTIONS, *CLASSIFIER_SECTIONS, *CLIP_SECTIONS, *CODES_SECTIONS]
     kinds = CLASSIFIER_SECTIONS if "classifier" in config else sections_of(config)
     for name in sorted(nested, key=lambda name: order.index(name) if name in order else len(order)):
         defaults = find_defaults(name, nested[name], kinds)
