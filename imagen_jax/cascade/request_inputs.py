@@ -15,10 +15,11 @@ from imagen_jax.cascade.loading import TrainedStage
 from imagen_jax.cascade.plans import NULL_CAPTIONS
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import Stage
-from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, with_vectors
+from imagen_jax.cascade.stage_inputs import Inputs, keys_of_prompts, labels_of, make_inputs, tokens_of, with_vectors
 from imagen_jax.cascade.stage_sampler import starting_noise
 from imagen_jax.data.pixels import with_channels
 from imagen_jax.diffusion.conditions import Conditions, mix_texts, null
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.encoder import TextEncoder, vectors_reader
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import Known, interpolate
@@ -30,10 +31,11 @@ class RequestInputs:
 
     Args:
         encoder: the text encoder; None if no stage has text.
+        tokenizer: the tokenizer; None if no stage is told token ids.
     """
 
-    def __init__(self, encoder: TextEncoder | None) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: TextEncoder | None, tokenizer: CaptionTokenizer | None = None) -> None:
+        self._encoder, self._tokenizer = encoder, tokenizer
 
     def make(
         self,
@@ -59,19 +61,11 @@ class RequestInputs:
         shares = jnp.asarray([request.share for request in requests], jnp.float32)
         keys = fold_into_each(keys_of_requests(requests, seed), number)
         prompts = [edit.prompt_of(request.prompt, number) for request in requests]
-        text = self.encode(stage, prompts)
-        vectors_of = vectors_reader(self._encoder)
-        told = with_vectors(stage, Conditions(text=text), len(requests), vectors_of)
-        if text is None and any(request.to_prompt is not None for request in requests):
-            raise UserError("--to_prompt has no effect on a stage without text, which is told a class: leave it out")
-        if text is not None and any(request.to_prompt is not None for request in requests):
-            second = self.encode(
-                stage, [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
-            )
-            assert second is not None
-            to_told = with_vectors(stage, Conditions(text=second), len(requests), vectors_of)
-            told = mix_vectors(told, to_told, shares)
-            text = mix_texts(text, second, shares)
+        told = self.read(stage, prompts)
+        if any(request.to_prompt is not None for request in requests):
+            check_mixes(stage)
+            others = [edit.prompt_of(request.to_prompt or request.prompt, number) for request in requests]
+            told = mix_captions(told, self.read(stage, others), shares)
         start = None
         if any(request.to_seed is not None for request in requests):
             to_keys = fold_into_each(keys_of_requests(requests, seed, to=True), number)
@@ -83,11 +77,16 @@ class RequestInputs:
             image = with_channels(image, channels)
         if known is not None:
             known = with_channels(known[0], channels), known[1][..., :channels]
-        conditions = told._replace(text=text, label=labels_of(stage, prompts))
+        conditions = told._replace(label=labels_of(stage, prompts))
         inputs = make_inputs(
             conditions, keys, self._unwanted(trained, stage, conditions, negative_prompt, len(requests))
         )
         return inputs._replace(clean=image, start=start, known=None if known is None else Known(*known))
+
+    def read(self, stage: Stage, captions: Sequence[str]) -> Conditions:
+        """Returns what captions tell a stage: their text, their token ids and their vectors, without a class."""
+        conditions = Conditions(text=self.encode(stage, captions), tokens=tokens_of(stage, self._tokenizer, captions))
+        return with_vectors(stage, conditions, len(captions), vectors_reader(self._encoder))
 
     def encode(self, stage: Stage, captions: Sequence[str]) -> Text | None:
         """Encodes captions for a stage; None for a stage without text."""
@@ -103,7 +102,7 @@ class RequestInputs:
         self, trained: TrainedStage, stage: Stage, conditions: Conditions, negative_prompt: str | None, count: int
     ) -> Conditions | None:
         """Returns what guidance leads away from: the negative prompt, or a null prompt that is a caption; else None."""
-        if conditions.text is None:
+        if not stage.reads_captions:
             if negative_prompt is None or stage.classes is None:
                 return None
             # A stage without text leads away from another class.
@@ -112,9 +111,28 @@ class RequestInputs:
         if caption is None:
             return None
         # All examples share this caption. It is encoded once, because encoding may cost more than sampling.
-        told = with_vectors(stage, Conditions(text=self.encode(stage, [caption])), 1, vectors_reader(self._encoder))
-        told = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), told)
-        return null(conditions)._replace(text=told.text, text_vector=told.text_vector)
+        told = jax.tree.map(lambda array: jnp.repeat(array, count, axis=0), self.read(stage, [caption]))
+        return null(conditions)._replace(text=told.text, tokens=told.tokens, text_vector=told.text_vector)
+
+
+def check_mixes(stage: Stage) -> None:
+    """Checks that a stage can be told something between two captions.
+
+    Raises:
+        UserError: it is told a class, or token ids, between which nothing is.
+    """
+    if stage.token_length:
+        raise UserError(
+            "--to_prompt mixes the embeddings of two prompts, and a stage is told their token ids: leave it out"
+        )
+    if not stage.text_length:
+        raise UserError("--to_prompt has no effect on a stage without text, which is told a class: leave it out")
+
+
+def mix_captions(one: Conditions, other: Conditions, shares: jax.Array) -> Conditions:
+    """Returns the first conditions with text and vectors between both captions: 0 is the first, 1 the second."""
+    assert one.text is not None and other.text is not None
+    return mix_vectors(one._replace(text=mix_texts(one.text, other.text, shares)), other, shares)
 
 
 def mix_vectors(one: Conditions, other: Conditions, shares: jax.Array) -> Conditions:

@@ -22,7 +22,8 @@ from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.transforms import Transform, make_example, make_super_resolution_example
-from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.encoders.encoder import VectorEncoder, vectors_reader
@@ -55,6 +56,7 @@ class StageData(NamedTuple):
         store: embeddings of all captions, and of the preview's prompts; None for a stage without text.
         fingerprints: fingerprints of data and text encoder, see ``training.workdir``.
         prompts: the prompts of a base's previews.
+        tokenizer: the tokenizer of the captions; None for a stage that is told no token ids.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class StageData(NamedTuple):
     store: Embeddings | None
     fingerprints: dict[str, str]
     prompts: tuple[str, ...]
+    tokenizer: CaptionTokenizer | None = None
 
 
 def open_stage_data(config: Experiment, transform: Transform) -> StageData:
@@ -70,29 +73,50 @@ def open_stage_data(config: Experiment, transform: Transform) -> StageData:
     If the config's previews need prompts, it chooses them from the captions.
     """
 
-    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, str, tuple[str, ...]]:
+    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, str, tuple[str, ...], CaptionTokenizer | None]:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text) if config.stage.text else None
         if isinstance(encoder, VectorEncoder) and config.stage.text_vector:
             check_vector_encoder(encoder, config.text.length, config.stage.text_vector)
+        tokenizer = load_caption_tokenizer(config.text.tokenizer) if config.stage.tokens else None
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, config.network.fields.get("text_transformer"))
         opened = open_configured(data)
         # make_batches checks it too, but only after all captions are embedded.
         images = opened.load("train")
         check_batch_size(config.training.batch_size, jax.process_count(), len(images))
         prompts = choose_prompts(config, opened.folders[0])
         if encoder is None:
-            return opened, images, None, "", prompts
+            return opened, images, None, "", prompts, tokenizer
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, images, ComputedEmbeddings(encoder), encoder.name, prompts
-        return opened, images, open_store(opened.folders, encoder, prompts), encoder.name, prompts
+            return opened, images, ComputedEmbeddings(encoder), encoder.name, prompts, tokenizer
+        return opened, images, open_store(opened.folders, encoder, prompts), encoder.name, prompts, tokenizer
 
-    data_sets, images, store, encoder_name, prompts = processes.run_on_process_zero_first(build_or_open)
+    data_sets, images, store, encoder_name, prompts, tokenizer = processes.run_on_process_zero_first(build_or_open)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name if store else ""})
     size = config.training.batch_size
     batches = make_training_batches(config.data, data_sets, images, transform, size, config.seed)
-    fingerprints = {"data_set": data_sets.fingerprint} | ({"text_encoder": encoder_name} if encoder_name else {})
-    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts)
+    names = {"text_encoder": encoder_name, "tokenizer": tokenizer.name if tokenizer else ""}
+    fingerprints = {"data_set": data_sets.fingerprint} | {what: name for what, name in names.items() if name}
+    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts, tokenizer)
+
+
+def check_vocabulary(tokenizer: CaptionTokenizer, sizes: Mapping[str, Any] | None) -> None:
+    """Checks that a text transformer embeds all tokens of a tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        sizes: ``network.text_transformer``; None for a network of the user's own, which may have other fields.
+
+    Raises:
+        UserError: its vocabulary is smaller.
+    """
+    if sizes and sizes["vocabulary"] < tokenizer.vocabulary:
+        raise UserError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocabulary} tokens, and "
+            f"config.network.text_transformer.vocabulary={sizes['vocabulary']}: set it to {tokenizer.vocabulary}"
+        )
 
 
 def make_transform(data: DataConfig, crop: int | None, stage: Stage) -> Transform:
@@ -169,7 +193,11 @@ def check_vectors(stage: Stage, vectors: Mapping[str, VectorsOf], of_captions: b
 
 
 def make_feed(
-    stage: Stage, store: Embeddings | None, batch: Batch, vectors: Mapping[str, VectorsOf] | None = None
+    stage: Stage,
+    store: Embeddings | None,
+    batch: Batch,
+    vectors: Mapping[str, VectorsOf] | None = None,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """Makes the function that puts host batches on devices, as global arrays.
 
@@ -178,6 +206,7 @@ def make_feed(
         store: embeddings of the captions; None for a stage without text.
         batch: shapes and shardings of the batch.
         vectors: a function for each vector that the network is told.
+        tokenizer: the tokenizer of a stage that is told token ids.
 
     Raises:
         UserError: as ``check_vectors``; and the function that is made, if a vector has another width.
@@ -192,6 +221,12 @@ def make_feed(
         text = store.lookup(list(examples["caption"]), stage.text_length)
         here: Any = zip(text, told.text, strict=True)
         return Text(*(to_devices_padded(*each) for each in here))
+
+    def tokens_of(examples: Mapping[str, Any]) -> TokenSequence | None:
+        if tokenizer is None or told.tokens is None:
+            return None
+        here: Any = zip(tokenizer.read(list(examples["caption"]), stage.token_length), told.tokens, strict=True)
+        return TokenSequence(*(to_devices_padded(*each) for each in here))
 
     def vector_of(examples: Mapping[str, Any], name: str) -> Vectors | None:
         if name not in vectors:
@@ -218,6 +253,7 @@ def make_feed(
         images = to_devices({name: examples[name] for name in ("image", "low_res") if name in examples}, placement)
         conditions = Conditions(
             text=text_of(examples),
+            tokens=tokens_of(examples),
             text_vector=vector_of(examples, "text_vector"),
             image_vector=vector_of(examples, "image_vector"),
             label=label_of(examples),

@@ -46,6 +46,7 @@ PATHS = (
     "data.options.noto",
     "text.options.folder",
     "text.options.tokenizer",
+    "text.tokenizer",
     "clip.tokenizer",
 )
 """Config keys that name a path. It may change and differ between hosts; ``FINGERPRINTS`` identify its content."""
