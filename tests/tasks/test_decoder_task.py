@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from configs.unclip import decoder_64
+from imagen_jax.cascade import stage_loss
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import abstract_batch, build_stage
 from imagen_jax.cascade.stage_inputs import inputs_of_captions
+from imagen_jax.cascade.stage_task import make_stage_task
 from imagen_jax.encoders.caption_tokens import load_caption_tokenizer
 from imagen_jax.errors import UserError
 from imagen_jax.sharding.mesh import make_mesh
@@ -67,6 +69,15 @@ def test_batches_have_the_tokens_of_their_captions(config):
     np.testing.assert_array_equal(tokens.ids[:, :8], read.ids)
     np.testing.assert_array_equal(tokens.mask, np.pad(read.mask, ((0, 0), (0, 4))))
     assert tokens.mask.sum(axis=1).tolist() == [3] * 7 + [0]
+
+
+def test_training_drops_captions_and_image_embeddings_at_the_rates_of_the_paper(config, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(stage_loss, "drop", lambda conditions, key, rates, together: seen.update(rates) or conditions)
+    task = make_stage_task(config)
+    params = jax.eval_shape(task.initial_params, jax.random.key(0))
+    jax.eval_shape(task.loss, params, task.batch, jax.random.key(0))
+    assert (seen["tokens"], seen["image_vector"]) == (0.5, 0.1) and not config.training.drop_together
 
 
 def test_it_trains_and_remembers_its_tokenizer(workdir):
