@@ -16,8 +16,14 @@ from imagen_jax.array_types import DTYPES
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage
-from imagen_jax.cascade.text_encoder import check_encoder, check_encoder_is_there, load_encoder, move_encoder
-from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
+from imagen_jax.cascade.text_encoder import (
+    check_encoder,
+    check_encoder_is_there,
+    load_encoder,
+    load_tokenizer,
+    move_encoder,
+)
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
@@ -154,14 +160,7 @@ def load_tokenizer_of(one: StagePlan | TrainedStage) -> CaptionTokenizer:
     Raises:
         UserError: it is missing or damaged, or is not the one used in training.
     """
-    tokenizer = load_caption_tokenizer(one.config.text.tokenizer)
-    trained_with = one.config.fingerprints.get("tokenizer")
-    if trained_with not in (None, tokenizer.name):
-        raise UserError(
-            f"{one.name} was trained with the tokenizer {trained_with}, and {one.config.text.tokenizer} is now "
-            f"{tokenizer.name}: restore the original file"
-        )
-    return tokenizer
+    return load_tokenizer(one.config.text, one.config.fingerprints.get("tokenizer"), one.name)
 
 
 def load_shared_encoder(stages: Sequence[StagePlan]) -> TextEncoder | None:

@@ -8,6 +8,7 @@ import pytest
 from configs.unclip import decoder_64
 from imagen_jax.cascade import stage_loss
 from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import abstract_batch, build_stage
 from imagen_jax.cascade.stage_inputs import inputs_of_captions
@@ -19,6 +20,7 @@ from imagen_jax.sharding.placement import batch_placement
 from imagen_jax.tasks.stage_data import make_feed
 from imagen_jax.train import train
 from imagen_jax.training.workdir import read_config
+from imagen_jax.weight_formats.formats import export_stage, import_stage
 from tests.end_to_end.smoke_runs import draw_own_images, losses
 
 PROMPTS = ["square number 3", "bar"]
@@ -88,6 +90,13 @@ def test_it_trains_and_remembers_its_tokenizer(workdir):
 def test_the_cascade_samples_prompts(cascade):
     images = cascade.sample(PROMPTS, seed=1, guidance=2.0, negative_prompt="blue")
     assert [image.size for image in images] == [(8, 8)] * 2 and np.any(np.asarray(images[0]) != np.asarray(images[1]))
+
+
+def test_an_export_comes_back_with_its_tokenizer(workdir, tmp_path):
+    export_stage("imagen_jax", workdir, tmp_path / "exported", "float32")
+    import_stage("imagen_jax", tmp_path / "exported", tmp_path / "imported")
+    assert read_config(tmp_path / "imported")["fingerprints"] == read_config(workdir)["fingerprints"]
+    assert load_stage(tmp_path / "imported").sha256 == load_stage(workdir).sha256
 
 
 def test_prompts_negative_prompts_and_the_null_are_token_ids(cascade):
