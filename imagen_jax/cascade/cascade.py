@@ -21,7 +21,7 @@ from PIL import Image
 from imagen_jax.array_types import Samples
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.loading import TrainedStage, load_encoder_of, load_params
+from imagen_jax.cascade.loading import TrainedStage, load_params, load_shared_encoder, load_shared_tokenizer
 from imagen_jax.cascade.plans import (
     CascadePlan,
     check_classifier,
@@ -41,6 +41,7 @@ from imagen_jax.cascade.stage_inputs import Inputs, hand_on, labels_of
 from imagen_jax.cascade.stage_sampler import OnEstimate, StageSampler, make_draw_stage, make_invert_stage, trajectory_of
 from imagen_jax.clip.embedding_space import choose_nearest
 from imagen_jax.data.pixels import with_channels
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, check_names, names_its_arguments
 from imagen_jax.models import Network
@@ -72,6 +73,7 @@ class Cascade:
         on_step: called after each denoising step.
         on_estimate: called with the current estimate of the images, at each call of the denoiser.
         classifier: additional guidance for the stages of the classifier's resolution.
+        tokenizer: the tokenizer that the stages were trained with; None if none is told token ids.
     """
 
     trained: Sequence[TrainedStage]
@@ -81,6 +83,7 @@ class Cascade:
     on_step: OnStep | None = None
     on_estimate: OnEstimate | None = None
     classifier: ClassifierGuidance | None = None
+    tokenizer: CaptionTokenizer | None = None
     _programs: Programs = field(init=False, repr=False)
     _adjusted: dict[str, "Cascade"] = field(init=False, repr=False, default_factory=dict)
     _adjusted_to: str = field(init=False, repr=False, default="")
@@ -92,7 +95,7 @@ class Cascade:
         # A batch must divide evenly over the devices.
         parts = num_batch_shards(self.mesh)
         self.batch_size = -(-self.batch_size // parts) * parts
-        self._inputs = RequestInputs(self.encoder)
+        self._inputs = RequestInputs(self.encoder, self.tokenizer)
         self._programs = Programs(MAX_TRAJECTORIES * len(self.trained))
         self.stages = stages_with(self.trained, self.overrides)
         if self.classifier is not None:
@@ -237,9 +240,10 @@ class Cascade:
                 inputs = jax.device_put(inputs, placement)
                 if edit.invert is not None:
                     captions = [edit.invert] * len(requests)
-                    of_caption = self._inputs.encode(one.stage, captions), labels_of(one.stage, captions)
-                    text, label = jax.device_put(of_caption, placement)
-                    of_image = inputs._replace(conditions=inputs.conditions._replace(text=text, label=label))
+                    told = self._inputs.read(one.stage, captions)
+                    of_caption = {"text": told.text, "tokens": told.tokens, "label": labels_of(one.stage, captions)}
+                    of_caption = jax.device_put(of_caption, placement)
+                    of_image = inputs._replace(conditions=inputs.conditions._replace(**of_caption))
                     inverted = self._run(number, edit, make_invert_stage, params, of_image)
                     inputs = inputs._replace(start=inverted)
                 images = self._draw_best(number, edit, params, inputs)
@@ -378,13 +382,6 @@ def load_planned(
             stages' encoders differ.
     """
     at_least_one("batch_size", batch_size)
-    encoders = {one.name: load_encoder_of(one) for one in plan.stages if one.stage.text_length}
-    if len({encoder.name for encoder in encoders.values()}) > 1:
-        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in encoders.items())
-        raise UserError(
-            f"the stages were trained with different text encoders: {listed}. Sample stages that share one, "
-            "or import the stages of DeepFloyd IF with the same --text_encoder and --text_dtype"
-        )
+    encoder, tokenizer = load_shared_encoder(plan.stages), load_shared_tokenizer(plan.stages)
     trained = [load_params(one) for one in plan.stages]
-    encoder = next(iter(encoders.values()), None)
-    return Cascade(trained, encoder, plan.overrides, batch_size, on_step, classifier=classifier)
+    return Cascade(trained, encoder, plan.overrides, batch_size, on_step, classifier=classifier, tokenizer=tokenizer)

@@ -10,6 +10,11 @@ def key(name: str) -> str:
 
 PRECONDITIONS = (
     Precondition(
+        key("text.tokenizer"),
+        lambda given: given.config.stage.tokens,
+        "--config.text.tokenizer has no effect without --config.stage.tokens=True: set both",
+    ),
+    Precondition(
         key("training.min_snr_gamma"),
         lambda given: given.config.training.weighting == "min_snr",
         "--config.training.min_snr_gamma has no effect without --config.training.weighting=min_snr: set both",

@@ -4,6 +4,7 @@ workdir or exported files -> config -> StagePlan -> EMA parameters -> TrainedSta
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,9 +16,16 @@ from imagen_jax.array_types import DTYPES
 from imagen_jax.cascade import checkpoint_export
 from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage
-from imagen_jax.cascade.text_encoder import check_encoder, check_encoder_is_there, load_encoder, move_encoder
+from imagen_jax.cascade.text_encoder import (
+    check_encoder,
+    check_encoder_is_there,
+    load_encoder,
+    load_tokenizer,
+    move_encoder,
+)
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.encoder import TextEncoder
-from imagen_jax.errors import lookup
+from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.storage.paths import Path
 from imagen_jax.training.checkpoints.store import CheckpointStore
@@ -144,6 +152,44 @@ def load_encoder_of(one: StagePlan | TrainedStage) -> TextEncoder:
     encoder = load_encoder(text)
     check_encoder(encoder, one.config.fingerprints.get("text_encoder"), one.name)
     return encoder
+
+
+def load_tokenizer_of(one: StagePlan | TrainedStage) -> CaptionTokenizer:
+    """Loads the tokenizer that a stage was trained with.
+
+    Raises:
+        UserError: it is missing or damaged, or is not the one used in training.
+    """
+    return load_tokenizer(one.config.text, one.config.fingerprints.get("tokenizer"), one.name)
+
+
+def load_shared_encoder(stages: Sequence[StagePlan]) -> TextEncoder | None:
+    """Loads the text encoder of a cascade's stages; None if none has text.
+
+    Raises:
+        UserError: as ``load_encoder_of``, or the stages' encoders differ.
+    """
+    encoders = {one.name: load_encoder_of(one) for one in stages if one.stage.text_length}
+    if len({encoder.name for encoder in encoders.values()}) > 1:
+        listed = ", ".join(f"{name} ({encoder.name})" for name, encoder in encoders.items())
+        raise UserError(
+            f"the stages were trained with different text encoders: {listed}. Sample stages that share one, "
+            "or import the stages of DeepFloyd IF with the same --text_encoder and --text_dtype"
+        )
+    return next(iter(encoders.values()), None)
+
+
+def load_shared_tokenizer(stages: Sequence[StagePlan]) -> CaptionTokenizer | None:
+    """Loads the tokenizer of a cascade's stages; None if none is told token ids.
+
+    Raises:
+        UserError: as ``load_tokenizer_of``, or the stages' tokenizers differ.
+    """
+    tokenizers = {one.name: load_tokenizer_of(one) for one in stages if one.stage.token_length}
+    if len({tokenizer.name for tokenizer in tokenizers.values()}) > 1:
+        listed = ", ".join(f"{name} ({tokenizer.name})" for name, tokenizer in tokenizers.items())
+        raise UserError(f"the stages were trained with different tokenizers: {listed}. Sample stages that share one")
+    return next(iter(tokenizers.values()), None)
 
 
 def hash_parameters(params: Any) -> str:

@@ -17,6 +17,7 @@ from imagen_jax.cascade.settings import pick_for_stage
 from imagen_jax.cascade.stage import Stage, with_settings
 from imagen_jax.cascade.stage_sampler import check_invertible, check_order
 from imagen_jax.cascade.text_encoder import check_encoder_is_there
+from imagen_jax.encoders.caption_tokens import check_tokenizer_is_there
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.pretrained import USUAL, find_stages
@@ -76,7 +77,7 @@ class CascadePlan(NamedTuple):
         return self._replace(overrides=together, sampling=stages_with(self.stages, together))
 
     def check_encoders(self) -> None:
-        """Checks that the files of the stages' text encoders are on this machine, without reading them.
+        """Checks that the files of the stages' text encoders and tokenizers are on this machine.
 
         Raises:
             UserError: they are not.
@@ -84,6 +85,8 @@ class CascadePlan(NamedTuple):
         for one in self.stages:
             if one.stage.text_length:
                 check_encoder_is_there(one.config.text, one.name)
+            if one.stage.token_length:
+                check_tokenizer_is_there(one.config.text.tokenizer)
 
     def check_images(self, edit: Edit = NO_EDIT, negative_prompt: str | None = None) -> None:
         """Checks that the stages can sample with an edit and a negative prompt, and that these have an effect.

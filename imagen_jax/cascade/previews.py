@@ -26,6 +26,7 @@ from imagen_jax.data.classes import CLASSES
 from imagen_jax.data.splits import Split
 from imagen_jax.data.stored_images import load_split, read_captions, read_manifest
 from imagen_jax.data.transforms import make_super_resolution_example
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.embedding_store import Embeddings
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
@@ -85,7 +86,8 @@ def choose_prompts(config: Experiment, folder: Path) -> tuple[str, ...]:
     Raises:
         UserError: the data set has no captions.
     """
-    if not config.stage.text and config.training.preview_every > 0 and config.stage.low_resolution is None:
+    captioned = config.stage.text or config.stage.tokens
+    if not captioned and config.training.preview_every > 0 and config.stage.low_resolution is None:
         return choose_classes(config)
     if not needs_prompts(config):
         return config.preview.prompts
@@ -126,6 +128,7 @@ def make_preview(
     folder: Path,
     store: Embeddings | None,
     workdir: Path,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> Callable[[int, StepInfo], None]:
     """Makes the hook that samples with the averaged parameters and writes ``previews/<step>.png``.
 
@@ -136,13 +139,14 @@ def make_preview(
         folder: the prepared data set, for the images that a super-resolution stage enlarges.
         store: embeddings of the data set's captions and the preview's prompts; None for a stage without text.
         workdir: the run's folder.
+        tokenizer: the tokenizer of a stage that is told token ids.
     """
     sample = make_draw_stage(stage)
     small: SmallImages | None = None
     captions, original = list(prompts), None
     if stage.low_resolution is not None:
         captions, small, original = first_examples(folder, stage)
-    here = to_host(inputs_of_captions(stage, store, captions, seed, small))
+    here = to_host(inputs_of_captions(stage, store, captions, seed, small, tokenizer))
 
     def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
         return sample(params, from_host(inputs))
@@ -189,7 +193,7 @@ def first_examples(folder: Path, stage: Stage) -> tuple[list[str], Images, Any]:
     assert stage.low_resolution is not None
     transform = make_super_resolution_example(stage.low_resolution, stage.resolution, channels=stage.shape[-1])
     chosen = (images[index] for index in range(len(images)))
-    class_of = None if stage.classes is None or stage.text_length else stage.classes.class_of
+    class_of = None if stage.classes is None or stage.reads_captions else stage.classes.class_of
     if class_of is not None:
         chosen = (image for image in chosen if class_of(image.key) is not None)
     prepared = [transform.prepare(image) for image in itertools.islice(chosen, ENLARGED_EXAMPLES)]

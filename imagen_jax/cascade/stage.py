@@ -35,7 +35,7 @@ from imagen_jax.config.reading import Given
 from imagen_jax.config.sections import EmbeddingConfig, StageConfig
 from imagen_jax.data.classes import CLASSES, Classes
 from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, leave_small
-from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, in_float32
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors, in_float32
 from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
 from imagen_jax.diffusion.self_conditioning import self_condition
@@ -87,6 +87,7 @@ class Stage:
         low_resolution: height and width of the image that it enlarges; None for a base.
         text_length: number of tokens to which captions are padded; 0 for a stage without text.
         text_width: width of the text encoder's embeddings.
+        token_length: number of tokens to which captions as token ids are padded; 0 for a stage without them.
         text_vector: width of the vector of each caption; 0 for none.
         image_vector: width of the vector of each image; 0 for none.
         classes: the classes of its images; None for a stage that is told none.
@@ -107,6 +108,7 @@ class Stage:
     low_resolution: int | None = None
     text_length: int = 0
     text_width: int = 0
+    token_length: int = 0
     text_vector: int = 0
     image_vector: int = 0
     classes: Classes | None = None
@@ -139,6 +141,11 @@ class Stage:
     def draws(self) -> int:
         """The number of samples that are drawn for each request, of which one stays."""
         return self.settings.candidates if self.makes_vectors else 1
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether it is told captions: as a text encoder's embeddings, as token ids, or both."""
+        return self.text_length > 0 or self.token_length > 0
 
     @property
     def learns_variance(self) -> bool:
@@ -175,6 +182,7 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         low_resolution=stage.low_resolution,
         text_length=config.text.length if stage.text else 0,
         text_width=config.text.width,
+        token_length=config.text.length if stage.tokens else 0,
         text_vector=stage.text_vector,
         image_vector=stage.image_vector,
         classes=classes,
@@ -188,6 +196,7 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         value_range=RANGE_OF_IMAGES if len(shape) == 3 else None,
         space=space_of(config.embedding),
     )
+    check_text_transformer(built)
     return with_settings(built, sampling)
 
 
@@ -217,6 +226,32 @@ def space_of(embedding: EmbeddingConfig) -> EmbeddingSpace:
         UserError: its numbers do not belong to its form.
     """
     return EmbeddingSpace(embedding.form, embedding.deviation, embedding.mean, embedding.deviations)
+
+
+def check_text_transformer(stage: Stage) -> None:
+    """Checks that the network has a text transformer exactly if the stage has token ids for it.
+
+    Raises:
+        UserError: one lacks the other, or its context is too short.
+    """
+    if not hasattr(stage.network, "text_transformer"):
+        return
+    sizes = stage.network.text_transformer
+    if sizes and not stage.token_length:
+        raise UserError(
+            "config.network.text_transformer reads token ids, and the network is told none: set "
+            "--config.stage.tokens=True, or leave the text transformer out"
+        )
+    if stage.token_length and not sizes:
+        raise UserError(
+            "config.stage.tokens tells the network token ids, and it has no text transformer to read them: set "
+            "config.network.text_transformer, or --config.stage.tokens=False"
+        )
+    if sizes and sizes.get("context", stage.token_length) < stage.token_length:
+        raise UserError(
+            f"captions of {stage.token_length} tokens exceed config.network.text_transformer.context="
+            f"{sizes['context']}: set --config.text.length to it or less"
+        )
 
 
 def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
@@ -250,6 +285,9 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
         embeddings = shape(stage.text_length, stage.text_width, dtype=jnp.bfloat16)
         return Text(embeddings, shape(stage.text_length, dtype=jnp.bool_))
 
+    def tokens(length: int) -> TokenSequence:
+        return TokenSequence(shape(length, dtype=jnp.int32), shape(length, dtype=jnp.bool_))
+
     clean = stage.shape if crop is None else (crop, crop, stage.shape[-1])
     small = None
     if stage.low_resolution is not None:
@@ -257,6 +295,7 @@ def abstract_batch(stage: Stage, batch_size: int, crop: int | None = None) -> Ba
         small = LowResolution(shape(side, side, stage.shape[-1]))
     conditions = Conditions(
         text=text() if stage.text_length else None,
+        tokens=tokens(stage.token_length) if stage.token_length else None,
         text_vector=vectors(stage.text_vector),
         image_vector=vectors(stage.image_vector),
         label=Labels(shape(dtype=jnp.int32), shape(dtype=jnp.bool_)) if stage.classes else None,

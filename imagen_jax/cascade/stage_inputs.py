@@ -14,7 +14,8 @@ import numpy as np
 from imagen_jax.array_types import Keys, LowResolution, Samples, SmallImages, Text
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.data.classes import NO_CLASS
-from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, null
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors, null
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer, pad_tokens
 from imagen_jax.encoders.embedding_store import Embeddings, pad_text
 from imagen_jax.encoders.encoder import vectors_reader
 from imagen_jax.errors import lookup
@@ -79,6 +80,7 @@ def inputs_of_captions(
     seed: int,
     small: SmallImages | None = None,
     index: int = 0,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> Inputs:
     """Makes the inputs of one sample for each caption, without a cascade: for previews and evaluations in training.
 
@@ -89,16 +91,26 @@ def inputs_of_captions(
         seed: random seed of the noise.
         small: the images that a super-resolution stage enlarges; None for a base.
         index: which of the samples of a caption.
+        tokenizer: the tokenizer of a stage that is told token ids.
     """
     text = None
     if store is not None and stage.text_length:
         padded = pad_text(store.lookup(list(captions), stage.text_length), stage.text_length)
         text = jax.tree.map(jnp.asarray, padded)
-    is_told = stage.text_length > 0 or stage.classes is not None
+    is_told = stage.reads_captions or stage.classes is not None
     keys = keys_of_prompts(seed, captions, [index] * len(captions) if is_told else range(len(captions)))
-    conditions = Conditions(text=text, label=labels_of(stage, captions))
+    tokens = tokens_of(stage, tokenizer, captions)
+    conditions = Conditions(text=text, tokens=tokens, label=labels_of(stage, captions))
     conditions = with_vectors(stage, conditions, len(captions), vectors_reader(store))
     return make_inputs(conditions, keys).with_low_resolution(small)
+
+
+def tokens_of(stage: Stage, tokenizer: CaptionTokenizer | None, captions: Sequence[str]) -> TokenSequence | None:
+    """Returns the token ids of captions; None for a stage that is told none."""
+    if not stage.token_length:
+        return None
+    assert tokenizer is not None, "a stage with token ids needs its tokenizer"
+    return jax.tree.map(jnp.asarray, pad_tokens(tokenizer.read(captions, stage.token_length), stage.token_length))
 
 
 def with_vectors(
@@ -127,16 +139,16 @@ def with_vectors(
 def labels_of(stage: Stage, prompts: Sequence[str]) -> Labels | None:
     """Returns the classes that prompts name; None for a stage that is told no class.
 
-    A stage that also has text takes a prompt that names no class as one without a class.
+    A stage that also reads captions takes a prompt that names no class as one without a class.
 
     Raises:
-        UserError: a stage without text can't be told a prompt that names no class; names the nearest class.
+        UserError: a stage without captions can't be told a prompt that names no class; names the nearest class.
     """
     if stage.classes is None:
         return None
     names = stage.classes.names
     for prompt in prompts:
-        if prompt not in names and not stage.text_length:
+        if prompt not in names and not stage.reads_captions:
             lookup(dict.fromkeys(names), prompt, "class, which the prompts of this stage name,")
     return to_labels([names.index(prompt) if prompt in names else NO_CLASS for prompt in prompts])
 

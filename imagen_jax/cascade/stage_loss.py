@@ -51,7 +51,7 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         )
     check_rates(training.drop)
     # A class stands for a caption where there is none.
-    rates = {"text": training.caption_dropout, "label": training.caption_dropout, **training.drop}
+    rates = dict.fromkeys(("text", "tokens", "label"), training.caption_dropout) | dict(training.drop)
     weighting = lookup(WEIGHTINGS, training.weighting, "training.weighting")(training)
     make_levels = lookup(NOISE_LEVELS, training.noise_levels, "training.noise_levels")
     levels = make_levels(

@@ -1,9 +1,10 @@
-"""Loads the text encoder that a stage's config names, and checks that it is the one used in training."""
+"""Loads the text encoder or tokenizer that a stage's config names, and checks that it is the one used in training."""
 
 from dataclasses import replace
 
 from imagen_jax.config.sections import TextConfig
 from imagen_jax.encoders import minilm
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
 from imagen_jax.encoders.encoder import TextEncoder, load_text_encoder
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path, to_path
@@ -40,6 +41,26 @@ def check_encoder(encoder: TextEncoder, trained_with: str | None, stage: str) ->
             f"{stage} was trained with the text encoder {trained_with}, not with {encoder.name}: give the folder "
             "with the same weights and tokenizer"
         )
+
+
+def load_tokenizer(text: TextConfig, trained_with: str | None, stage: str) -> CaptionTokenizer:
+    """Loads the tokenizer ``text.tokenizer`` of a stage, and checks that it is the one used in training.
+
+    Args:
+        text: the stage's text section.
+        trained_with: name of the tokenizer used in training; None if it was not recorded, then any tokenizer passes.
+        stage: name of the stage in error messages.
+
+    Raises:
+        UserError: it is missing or damaged, or has another name.
+    """
+    tokenizer = load_caption_tokenizer(text.tokenizer)
+    if trained_with not in (None, tokenizer.name):
+        raise UserError(
+            f"{stage} was trained with the tokenizer {trained_with}, and {text.tokenizer} is now {tokenizer.name}: "
+            "restore the original file"
+        )
+    return tokenizer
 
 
 def move_encoder(text: TextConfig, folder: str | Path, stage: str) -> TextConfig:

@@ -11,7 +11,7 @@ import json
 
 from absl import flags
 
-from imagen_jax.cascade.loading import load_encoder_of, load_stage
+from imagen_jax.cascade.loading import load_encoder_of, load_stage, load_tokenizer_of
 from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.diffusion.variational_bound import STEPS
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings
@@ -37,11 +37,11 @@ def main() -> None:
     workdir, data, out = to_path(STAGE.value), to_path(DATA.value), to_path(OUT.value) if OUT.value else None
     trained = load_stage(workdir, network=read_network())
     store = ComputedEmbeddings(load_encoder_of(trained)) if trained.stage.text_length else None
+    tokenizer = load_tokenizer_of(trained) if trained.stage.token_length else None
     reference = open_prepared(data, "validation")
     numbers = range(min(IMAGES.value, len(reference.captions)))
-    found = measure_bound(
-        trained, store, reference, numbers, batch_size=BATCH_SIZE.value, steps=BOUND_STEPS.value, seed=SEED.value
-    )
+    sizes = {"batch_size": BATCH_SIZE.value, "steps": BOUND_STEPS.value, "seed": SEED.value}
+    found = measure_bound(trained, store, reference, numbers, **sizes, tokenizer=tokenizer)
     print(f"{found.total:.3f} ± {found.error:.3f} bits per value, of {found.images} images of {reference.name}")
     print(f"  the cleanest step (data)     {found.data:.4f}")
     size = -(-len(found.steps) // GROUPS)

@@ -72,20 +72,23 @@ class TextConfig(Section):
     """The text encoder and its embeddings.
 
     Attributes:
-        encoder: a key of ``encoders.encoder.TEXT_ENCODERS``.
+        encoder: a key of ``encoders.encoder.TEXT_ENCODERS``; "" for a stage without ``stage.text``.
         options: arguments of the encoder; T5 takes ``folder``, ``tokenizer``, ``max_tokens`` and ``dtype``.
-        width: number of channels of an embedding.
+        width: number of channels of an embedding; 0 without an encoder.
         length: number of tokens to which captions are padded.
         embeddings: ``stored``, or ``computed`` again for each batch.
         null: the text of no caption in sampling: ``zeros``, or ``empty_caption``.
+        tokenizer: the tokenizer for ``stage.tokens``: ``minilm``, the file of OpenAI's vocabulary, or a folder with
+            ``tokenizer.json``, such as that of a CLIP.
     """
 
-    encoder: str
+    encoder: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    width: int
+    width: int = 0
     length: int
     embeddings: str = "stored"
     null: str = "zeros"
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,8 @@ class StageConfig(Section):
         vector: number of channels of the vectors that the stage makes, as a prior does; 0 for a stage of images.
         channels: number of channels of the images: 3 for RGB, 1 for grey.
         low_resolution: height and width of the image that a super-resolution stage enlarges; None for a base.
-        text: whether the network is told the caption.
+        text: whether the network is told the caption, by the embeddings of a frozen text encoder.
+        tokens: whether the network is told the caption as token ids, for a text transformer of its own.
         text_vector: width of the vector of a caption that the network is told; 0 for none.
         image_vector: width of the vector of an image that the network is told; 0 for none.
         classes: a key of ``data.classes.CLASSES``, for a network that is told the class; "" for none.
@@ -118,6 +122,7 @@ class StageConfig(Section):
     channels: int = 3
     low_resolution: int | None = None
     text: bool = True
+    tokens: bool = False
     text_vector: int = 0
     image_vector: int = 0
     classes: str = ""

@@ -47,6 +47,11 @@ def load_tokenizer(path: Path) -> Tokenize:
     return tokenize
 
 
+def count_vocabulary(path: Path) -> int:
+    """Returns the number of tokens of a ``tokenizer.json`` file that ``load_tokenizer`` can read."""
+    return tokenizers.Tokenizer.from_buffer(path.read_bytes()).get_vocab_size()
+
+
 def load_sentencepiece(path: Path) -> Tokenize:
     """Returns the tokenizer of a sentencepiece model with T5's conventions.
 

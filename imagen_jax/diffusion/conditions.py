@@ -10,8 +10,9 @@ drops the image embedding of 10% and, independently, the caption of 50%; its pri
 10% (Ramesh et al. 2022, sections 2.1 and 2.2). ``drop`` does both.
 
 The null of a text is zeros, with one token in the mask, so that the network sees the same null whatever length a
-batch's captions are padded to. The nulls of vectors and labels are marked as absent, and the network puts a learned
-vector in their place (``models.conditioning``). The low-resolution image is never dropped.
+batch's captions are padded to. The null of token ids is the empty caption: padding alone, for which a text transformer
+has learned vectors (Nichol et al. 2021, section 4.1). The nulls of vectors and labels are marked as absent, and the
+network puts a learned vector in their place (``models.conditioning``). The low-resolution image is never dropped.
 """
 
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ def null(conditions: Conditions) -> Conditions:
             case Text():
                 return null_text(part)
             case TokenSequence():
-                return part._replace(mask=jnp.zeros_like(part.mask).at[:, 0].set(True), ids=jnp.zeros_like(part.ids))
+                return TokenSequence(jnp.zeros_like(part.ids), jnp.zeros_like(part.mask))
             case Vectors() | Labels():
                 return part._replace(present=jnp.zeros_like(part.present))
         return part
@@ -123,7 +124,7 @@ def drop(
         key: random key.
         rates: the probability p of parts, by their names in ``DROPPED``; a part without a rate is kept.
         together: whether one random number decides about all parts of an example, so that parts of equal rates are
-            dropped together; else each part has its own.
+            dropped together; else each part has its own, except that a caption's text and tokens share one.
     """
     nulls = null(conditions)
     parts = {}
@@ -131,8 +132,9 @@ def drop(
         part, rate = getattr(conditions, name), rates.get(name)
         if part is None or rate is None:
             continue
-        # The text's key is the key itself, so that trainings with a text alone go on as they began.
-        own = key if together or name == "text" else jax.random.fold_in(key, number)
+        # The text's key is the key itself, so that trainings with a text alone go on as they began. Its token ids are
+        # the same caption, so they are dropped with it.
+        own = key if together or name in ("text", "tokens") else jax.random.fold_in(key, number)
         dropped = jax.random.bernoulli(own, rate, part[-1].shape[:1])
         parts[name] = jax.tree.map(
             lambda there, not_there, dropped=dropped: jnp.where(

@@ -36,7 +36,7 @@ def part_of(module: str) -> str:
 def kind_of(path: tuple[str, ...]) -> str:
     """Returns the kind of the parameter at a path of module names."""
     top = path[0]
-    if any(name.startswith(("text_", "pooled_")) for name in path):
+    if any(name.startswith(("text_", "pooled_", "tokens_")) for name in path):
         return "text"
     if top.endswith(("attention", "feed_forward")):
         return "attention"

@@ -21,8 +21,8 @@ from imagen_jax.sharding.axes import constrain
 
 Query = Float[Array, "batch queries heads head_channels"]
 Key = Float[Array, "batch keys heads head_channels"]
-KeyMask = Bool[Array, "batch keys"] | Bool[Array, "batch queries keys"]
-"""True for keys to attend to: the same for all queries, or for each query its own."""
+Mask = Bool[Array, "batch keys"] | Bool[Array, "batch queries keys"]
+"""True for keys to attend to: the same for all queries, or for each query, as in causal attention."""
 
 HeadsQuery = Float[Array, "batch heads queries head_channels"]
 HeadsKey = Float[Array, "batch heads keys head_channels"]
@@ -37,7 +37,7 @@ HIDDEN = float(jnp.finfo(jnp.float32).min)
 
 
 def attend(
-    query: Query, key: Key, value: Key, mask: KeyMask | None = None, recompute: bool = False
+    query: Query, key: Key, value: Key, mask: Mask | None = None, recompute: bool = False
 ) -> Float[Array, "batch queries channels"]:
     """Computes scaled dot-product attention (Vaswani et al. 2017, equation 1), with the softmax in float32.
 
@@ -45,8 +45,7 @@ def attend(
         query: the queries, ``(batch, queries, heads, head_channels)``.
         key: the keys, ``(batch, keys, heads, head_channels)``.
         value: the values, one per key.
-        mask: True for keys to attend to, ``(batch, keys)``, or for each query its own, ``(batch, queries, keys)``; the
-            others get no weight.
+        mask: True for keys to attend to, ``(batch, keys)`` or ``(batch, queries, keys)``; the others get no weight.
         recompute: whether the gradient recomputes the weights. On a CPU in float32 it always does.
     """
     query, key, value = (constrain(x, "batch", "places", "heads", "head_channels") for x in (query, key, value))
@@ -58,7 +57,7 @@ def attend(
     return outputs.reshape(batch, queries, heads * head_channels)
 
 
-def attend_as_written(query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
+def attend_as_written(query: Query, key: Key, value: Key, mask: Mask | None) -> Query:
     """Computes attention as two products with a softmax between them."""
     scores = jnp.einsum("bqhc,bkhc->bhqk", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
     weights = jax.nn.softmax(hide(scores, mask, HIDDEN), axis=-1).astype(value.dtype)
@@ -94,13 +93,13 @@ class Normaliser(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def attend_in_groups(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | None) -> Query:
+def attend_in_groups(groups: int, query: Query, key: Key, value: Key, mask: Mask | None) -> Query:
     """Computes ``attend_as_written`` for ``groups`` groups of examples, one after the other."""
     outputs, _ = in_groups(attend_with_normaliser, groups, query, key, value, mask)
     return outputs
 
 
-def _forward(groups: int, query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Any]:
+def _forward(groups: int, query: Query, key: Key, value: Key, mask: Mask | None) -> tuple[Query, Any]:
     outputs, normaliser = in_groups(attend_with_normaliser, groups, query, key, value, mask)
     return outputs, (query, key, value, mask, outputs, normaliser)
 
@@ -123,7 +122,7 @@ def in_groups(function: Any, groups: int, *arrays: Any) -> Any:
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), done)
 
 
-def attend_with_normaliser(query: Query, key: Key, value: Key, mask: KeyMask | None) -> tuple[Query, Normaliser]:
+def attend_with_normaliser(query: Query, key: Key, value: Key, mask: Mask | None) -> tuple[Query, Normaliser]:
     """Returns the attention outputs, and the normalisers from which the weights can be recomputed."""
     scores = score(heads_first(query), heads_first(key), mask)
     greatest = scores.max(axis=-1, keepdims=True)
@@ -133,7 +132,7 @@ def attend_with_normaliser(query: Query, key: Key, value: Key, mask: KeyMask | N
 
 
 def differentiate(
-    query: Query, key: Key, value: Key, mask: KeyMask | None, outputs: Query, normaliser: Normaliser, gradient: Query
+    query: Query, key: Key, value: Key, mask: Mask | None, outputs: Query, normaliser: Normaliser, gradient: Query
 ) -> tuple[Query, Key, Key]:
     """Returns the gradients of query, key and value."""
     query, key, value, gradient, outputs = map(heads_first, (query, key, value, gradient, outputs))
@@ -145,12 +144,12 @@ def differentiate(
     return heads_first(of_scores @ key), heads_first(of_scores.mT @ query), heads_first(weights.mT @ gradient)
 
 
-def score(query: HeadsQuery, key: HeadsKey, mask: KeyMask | None) -> Scores:
+def score(query: HeadsQuery, key: HeadsKey, mask: Mask | None) -> Scores:
     """Returns the scaled dot product of each query and key, with masked keys at ``HIDDEN``."""
     return hide((query / query.shape[-1] ** 0.5) @ key.mT, mask, HIDDEN)
 
 
-def hide(scores: Scores, mask: KeyMask | None, with_what: float) -> Scores:
+def hide(scores: Scores, mask: Mask | None, with_what: float) -> Scores:
     """Replaces the scores of masked keys by a number."""
     if mask is None:
         return scores

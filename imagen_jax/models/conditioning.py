@@ -8,7 +8,7 @@ The embedding enters each residual block (``blocks``), the tokens enter attentio
 function for each part of ``Conditions``: a new kind of condition is one more entry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,10 +18,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagen_jax.array_types import Images, LowResolution, PerExample, Text
-from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
 from imagen_jax.errors import UserError
 from imagen_jax.models.attention import AttentionPool
 from imagen_jax.models.layers import Embedding, NewFeatureMap, dense, enlarge, sinusoids
+from imagen_jax.models.text_transformer import make_text_transformer
 from imagen_jax.sharding.axes import with_logical_axes
 
 
@@ -104,6 +105,9 @@ class ConditioningEmbedding(nn.Module):
         classes: the number of classes, for a network that is told a class; 0 for none.
         vector_tokens: the number of tokens that each vector also becomes (4 in DALL·E 2, section 2.1); 0 for none.
         time_features: a key of ``TIME_FEATURES``.
+        text_transformer: the sizes of a text transformer for token ids, by the names in ``text_transformer.SIZES``: a
+            mapping with a hash, such as ``FrozenDict``; None for none.
+        remat: the activations of the text transformer that the gradient recomputes, see ``models.remat``.
         dtype: the compute dtype.
     """
 
@@ -114,6 +118,8 @@ class ConditioningEmbedding(nn.Module):
     classes: int = 0
     vector_tokens: int = 0
     time_features: str = "sinusoids"
+    text_transformer: Mapping[str, Any] | None = None
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -156,6 +162,24 @@ def embed_text(owner: ConditioningEmbedding, text: Text, name: str) -> Embedded:
     return Embedded(dense(owner.width, dtype=owner.dtype, name="pooled_out")(pooled), text)
 
 
+def embed_tokens(owner: ConditioningEmbedding, tokens: TokenSequence, name: str) -> Embedded:
+    """Adds a projection of the last position's state, and appends the states of all positions to the tokens.
+
+    GLIDE, section 4.1. The last position of most captions is padding, whose state has attended to the tokens. Attention
+    sees the states of padding too.
+    """
+    if owner.text_transformer is None:
+        raise UserError(
+            "the network is told tokens, and has no text transformer to read them: set config.network.text_transformer"
+        )
+    transformer = make_text_transformer(owner.text_transformer, owner.remat, owner.dtype, "text_transformer")
+    states = transformer(tokens)
+    added = dense(owner.width, dtype=owner.dtype, name=f"{name}_out")(states[:, -1])
+    if owner.text_channels is not None:
+        states = dense(owner.text_channels, dtype=owner.dtype, name=f"{name}_projection")(states)
+    return Embedded(added, Text(states, jnp.ones(states.shape[:2], bool)))
+
+
 def embed_vector(owner: ConditioningEmbedding, vector: Vectors, name: str) -> Embedded:
     """Adds a projection of the vector, and appends ``vector_tokens`` tokens (Ramesh et al. 2022, section 2.1).
 
@@ -167,7 +191,8 @@ def embed_vector(owner: ConditioningEmbedding, vector: Vectors, name: str) -> Em
     added = dense(owner.width, dtype=owner.dtype, name=f"{name}_out")(values)
     if not owner.vector_tokens:
         return Embedded(added)
-    channels = owner.text_channels or width
+    of_text = owner.text_transformer["width"] if owner.text_transformer else width
+    channels = owner.text_channels or of_text
     tokens = dense(owner.vector_tokens * channels, dtype=owner.dtype, name=f"{name}_tokens")(values)
     tokens = tokens.reshape(len(values), owner.vector_tokens, channels)
     return Embedded(added, Text(tokens.astype(jnp.float32), jnp.ones(tokens.shape[:2], bool)))
@@ -205,6 +230,7 @@ Embedder = Callable[[ConditioningEmbedding, Any, str], Embedded]
 EMBEDDERS: dict[str, Embedder] = {
     "low_resolution": embed_low_resolution,
     "text": embed_text,
+    "tokens": embed_tokens,
     "text_vector": embed_vector,
     "image_vector": embed_vector,
     "label": embed_label,

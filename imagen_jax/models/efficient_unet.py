@@ -5,11 +5,13 @@ It differs from the ADM U-Net in three ways. Most blocks and parameters are at l
 are scaled by 1/√2.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from imagen_jax.array_types import Images, PerExample
@@ -45,6 +47,8 @@ class EfficientUNet(nn.Module):
         text_channels: the width to which the text is projected, see ``ConditioningEmbedding``; None for no projection.
         classes: the number of classes, for a network that is told a class; 0 for none.
         vector_tokens: the number of tokens that each vector of the conditions also becomes; 0 for none.
+        text_transformer: the sizes of a text transformer that reads token ids and trains along, by the names in
+            ``models.text_transformer.SIZES``; None for none.
         time_features: "sinusoids", or "fourier" for random frequencies; see ``conditioning.TIME_FEATURES``.
         embedding_enters: how the embedding enters a block, see ``ResidualBlock``.
         dropout: the rate inside residual blocks.
@@ -69,6 +73,7 @@ class EfficientUNet(nn.Module):
     text_channels: int | None = None
     classes: int = 0
     vector_tokens: int = 0
+    text_transformer: Mapping[str, Any] | None = None
     time_features: str = "sinusoids"
     embedding_enters: str = "scale_shift"
     dropout: float = 0.0
@@ -79,6 +84,12 @@ class EfficientUNet(nn.Module):
     remat: str = "none"
     scan: bool = False
     dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        # A module must have a hash, and a dict has none.
+        if self.text_transformer is not None:
+            self.text_transformer = FrozenDict(self.text_transformer)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -100,6 +111,8 @@ class EfficientUNet(nn.Module):
             self.classes,
             self.vector_tokens,
             self.time_features,
+            self.text_transformer,
+            self.remat,
             dtype=self.dtype,
             name="conditioning",
         )(log_snr, conditions)

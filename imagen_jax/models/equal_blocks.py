@@ -15,8 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.models.layers import Embedding, FeatureMap, NewFeatureMap
-
 MakeBlock = Callable[..., nn.Module]
 """Makes a block with a ``name`` in the current module, or with ``parent=None`` an unbound block."""
 
@@ -25,25 +23,27 @@ def run_blocks(
     owner: nn.Module,
     make_block: MakeBlock,
     names: Sequence[str],
-    x: FeatureMap,
-    embedding: Embedding,
+    x: jax.Array,
+    told: Any,
     train: bool,
     scan: bool,
-) -> NewFeatureMap:
+) -> Any:
     """Runs blocks that keep the shape of the features and differ only in their parameters.
+
+    Each is called as ``block(x, told, train)``, and its result is the next one's ``x``.
 
     Args:
         owner: the current module, which is the parent of the blocks.
         make_block: makes one block, see ``MakeBlock``.
         names: the names of the blocks, in order.
-        x: features, ``(batch, height, width, channels)``.
-        embedding: ``(batch, embedding width)``, the same for all.
+        x: features, such as ``(batch, height, width, channels)``.
+        told: what all blocks are told, such as the embedding of the time; arrays or None.
         train: whether dropout is on. Its masks differ between a loop and unrolled blocks.
         scan: whether to run the blocks as one loop.
     """
     if not scan or len(names) < 2 or owner.is_initializing():
         for name in names:
-            x = make_block(name=name)(x, embedding, train)
+            x = make_block(name=name)(x, told, train)
         return x
     block = make_block(parent=None)
     params = [owner.variables["params"][name] for name in names]
@@ -53,7 +53,7 @@ def run_blocks(
     def run_one(x: jax.Array, of_block: Any) -> tuple[Any, None]:
         params, key = of_block
         rngs = None if key is None else {"dropout": key}
-        return block.apply({"params": params}, x, embedding, train, rngs=rngs), None
+        return block.apply({"params": params}, x, told, train, rngs=rngs), None
 
     x, _ = jax.lax.scan(run_one, x, (stacked, keys))
     return x

@@ -1,9 +1,11 @@
 """The ADM U-Net (Dhariwal & Nichol 2021) with text, as Imagen's 64×64 base uses it (appendix F.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from imagen_jax.array_types import Images, PerExample
@@ -30,6 +32,8 @@ class UNet(nn.Module):
         middle_attention: whether there is self-attention in the middle.
         classes: the number of classes, for a network that is told a class; 0 for none.
         vector_tokens: the number of tokens that each vector of the conditions also becomes; 0 for none.
+        text_transformer: the sizes of a text transformer that reads token ids and trains along, by the names in
+            ``models.text_transformer.SIZES``; None for none.
         time_features: "sinusoids", or "fourier" for random frequencies; see ``conditioning.TIME_FEATURES``.
         embedding_enters: how the embedding enters a block, see ``ResidualBlock``.
         dropout: the rate inside residual blocks.
@@ -48,12 +52,19 @@ class UNet(nn.Module):
     middle_attention: bool = True
     classes: int = 0
     vector_tokens: int = 0
+    text_transformer: Mapping[str, Any] | None = None
     time_features: str = "sinusoids"
     embedding_enters: str = "scale_shift"
     dropout: float = 0.0
     out_channels: int = 3
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        # A module must have a hash, and a dict has none.
+        if self.text_transformer is not None:
+            self.text_transformer = FrozenDict(self.text_transformer)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -82,6 +93,8 @@ class UNet(nn.Module):
             self.classes,
             self.vector_tokens,
             self.time_features,
+            self.text_transformer,
+            self.remat,
             dtype=self.dtype,
             name="conditioning",
         )(log_snr, conditions)

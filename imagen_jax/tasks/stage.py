@@ -65,7 +65,7 @@ def stage_task(
         completed = with_prompts(remembered, data.prompts)
         hooks = make_hooks(completed, stage, data, workdir)
         stored = {} if data.image_vectors is None else {"image_vector": data.image_vectors}
-        feed = make_feed(stage, data.store, batch, {**stored, **(vectors or {})})
+        feed = make_feed(stage, data.store, batch, {**stored, **(vectors or {})}, data.tokenizer)
         return TaskData(data.batches, feed, data.fingerprints, completed.to_dict(), hooks)
 
     own = None if config.network.name in NETWORKS else type(stage.network)
@@ -99,7 +99,7 @@ def make_hooks(config: Experiment, stage: Stage, data: StageData, workdir: Path)
             # Whatever is wrong with a page, it is not worth a training.
             print_line(f"warning: the page of the run can't be written: {error!r}. Training continues")
 
-    there = (config.seed, stage, data.folder, data.store, workdir)
+    there = (config.seed, stage, data.folder, data.store, workdir, data.tokenizer)
     hooks = []
     if config.training.preview_every:
         preview = make_preview(config.preview.prompts, *there)

@@ -22,7 +22,8 @@ from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
 from imagen_jax.data.transforms import Transform, make_example, make_keys, make_super_resolution_example
-from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors
+from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.encoders.encoder import TextEncoder, VectorEncoder, vectors_reader
@@ -56,6 +57,7 @@ class StageData(NamedTuple):
         store: embeddings of all captions, and of the preview's prompts; None for a stage without text.
         fingerprints: fingerprints of data, text encoder and CLIP, see ``training.workdir``.
         prompts: the prompts of a base's previews.
+        tokenizer: the tokenizer of the captions; None for a stage that is told no token ids.
         image_vectors: vectors of all images, if a CLIP gives them.
         data_sets: the data sets.
     """
@@ -65,8 +67,9 @@ class StageData(NamedTuple):
     store: Embeddings | None
     fingerprints: dict[str, str]
     prompts: tuple[str, ...]
-    image_vectors: ImageVectors | None
     data_sets: DataSets
+    tokenizer: CaptionTokenizer | None = None
+    image_vectors: ImageVectors | None = None
 
 
 def open_stage_data(config: Experiment, stage: Stage, transform: Transform) -> StageData:
@@ -76,33 +79,55 @@ def open_stage_data(config: Experiment, stage: Stage, transform: Transform) -> S
     """
     clip = load_embedding_clip(config.embedding.clip) if config.embedding.clip else None
 
-    def build_or_open() -> tuple[DataSets, Mixture, Embeddings | None, TextEncoder | None, tuple[str, ...]]:
+    def build_or_open() -> tuple[
+        DataSets, Mixture, Embeddings | None, TextEncoder | None, tuple[str, ...], CaptionTokenizer | None
+    ]:
         data = config.data
         # First, for the weights may be missing, and to read the images may take long.
         encoder = load_encoder(config.text) if config.stage.text else None
         if isinstance(encoder, VectorEncoder) and config.stage.text_vector:
             check_vector_encoder(encoder, config.text.length, config.stage.text_vector)
+        tokenizer = load_caption_tokenizer(config.text.tokenizer) if config.stage.tokens else None
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, config.network.fields.get("text_transformer"))
         opened = open_configured(data)
         # make_batches checks it too, but only after all captions are embedded.
         images = opened.load("train")
         check_batch_size(config.training.batch_size, jax.process_count(), len(images))
         prompts = choose_prompts(config, opened.folders[0])
         if encoder is None:
-            return opened, images, None, None, prompts
+            return opened, images, None, None, prompts, tokenizer
         if lookup(EMBEDDINGS, config.text.embeddings, "text.embeddings") is ComputedEmbeddings:
-            return opened, images, ComputedEmbeddings(encoder), encoder, prompts
-        return opened, images, open_store(opened.folders, encoder, prompts), encoder, prompts
+            return opened, images, ComputedEmbeddings(encoder), encoder, prompts, tokenizer
+        return opened, images, open_store(opened.folders, encoder, prompts), encoder, prompts, tokenizer
 
-    data_sets, images, store, encoder, prompts = processes.run_on_process_zero_first(build_or_open)
-    width = stage.image_vector or stage.shape[0]
+    data_sets, images, store, encoder, prompts, tokenizer = processes.run_on_process_zero_first(build_or_open)
+    width = width_of_images(stage)
     vectors = None if clip is None else open_image_vectors(clip, data_sets.folders, width, stage.space, encoder)
     processes.check_agreement({"the data set": data_sets.name, "the embeddings": store.name if store else ""})
     size = config.training.batch_size
     batches = make_training_batches(config.data, data_sets, images, transform, size, config.seed)
-    frozen = {"text_encoder": encoder, "image_encoder": vectors}
+    frozen = {"text_encoder": encoder, "tokenizer": tokenizer, "image_encoder": vectors}
     names = {name: network.name for name, network in frozen.items() if network is not None}
     fingerprints = {"data_set": data_sets.fingerprint, **names}
-    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts, vectors, data_sets)
+    return StageData(data_sets.folders[0], batches, store, fingerprints, prompts, data_sets, tokenizer, vectors)
+
+
+def check_vocabulary(tokenizer: CaptionTokenizer, sizes: Mapping[str, Any] | None) -> None:
+    """Checks that a text transformer embeds all tokens of a tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        sizes: ``network.text_transformer``; None for a network of the user's own, which may have other fields.
+
+    Raises:
+        UserError: its vocabulary is smaller.
+    """
+    if sizes and sizes["vocabulary"] < tokenizer.vocabulary:
+        raise UserError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocabulary} tokens, and "
+            f"config.network.text_transformer.vocabulary={sizes['vocabulary']}: set it to {tokenizer.vocabulary}"
+        )
 
 
 def make_transform(data: DataConfig, crop: int | None, stage: Stage, stored_vectors: bool = False) -> Transform:
@@ -202,7 +227,11 @@ def width_of_images(stage: Stage) -> int:
 
 
 def make_feed(
-    stage: Stage, store: Embeddings | None, batch: Batch, vectors: Mapping[str, VectorsOf] | None = None
+    stage: Stage,
+    store: Embeddings | None,
+    batch: Batch,
+    vectors: Mapping[str, VectorsOf] | None = None,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """Makes the function that puts host batches on devices, as global arrays.
 
@@ -211,6 +240,7 @@ def make_feed(
         store: embeddings of the captions; None for a stage without text.
         batch: shapes and shardings of the batch.
         vectors: a function for each vector that the network is told.
+        tokenizer: the tokenizer of a stage that is told token ids.
 
     Raises:
         UserError: as ``check_vectors``; and the function that is made, if a vector has another width.
@@ -225,6 +255,12 @@ def make_feed(
         text = store.lookup(list(examples["caption"]), stage.text_length)
         here: Any = zip(text, told.text, strict=True)
         return Text(*(to_devices_padded(*each) for each in here))
+
+    def tokens_of(examples: Mapping[str, Any]) -> TokenSequence | None:
+        if tokenizer is None or told.tokens is None:
+            return None
+        here: Any = zip(tokenizer.read(list(examples["caption"]), stage.token_length), told.tokens, strict=True)
+        return TokenSequence(*(to_devices_padded(*each) for each in here))
 
     def vector_of(examples: Mapping[str, Any], name: str) -> Vectors | None:
         if name not in vectors:
@@ -257,6 +293,7 @@ def make_feed(
             images["image"] = to_devices(np.asarray(made, np.float32), placement)
         conditions = Conditions(
             text=text_of(examples),
+            tokens=tokens_of(examples),
             text_vector=vector_of(examples, "text_vector"),
             image_vector=None if stage.makes_vectors else vector_of(examples, "image_vector"),
             label=label_of(examples),

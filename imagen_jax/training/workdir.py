@@ -47,6 +47,7 @@ PATHS = (
     "data.options.noto",
     "text.options.folder",
     "text.options.tokenizer",
+    "text.tokenizer",
     "clip.tokenizer",
     "codes.clip",
 )

@@ -18,7 +18,7 @@ from imagen_jax.cascade.experiment import ModelConfig
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.loading import TrainedStage, load_params, plan_stage
 from imagen_jax.cascade.sampling_settings import make_settings
-from imagen_jax.cascade.text_encoder import check_encoder, load_encoder
+from imagen_jax.cascade.text_encoder import check_encoder, load_encoder, load_tokenizer
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.storage.folder_locks import locked
@@ -107,9 +107,13 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         raise UserError(f"{workdir} already contains a stage: choose another --out")
     config = form.read_config(source, choices)
     fingerprints = config.fingerprints
-    encoder = load_encoder(config.text)
-    if choices.text_dtype is None:
-        check_encoder(encoder, fingerprints.get("text_encoder"), str(source))
+    if config.stage.tokens:
+        fingerprints["tokenizer"] = load_tokenizer(config.text, fingerprints.get("tokenizer"), str(source)).name
+    if config.text.encoder:
+        encoder = load_encoder(config.text)
+        if choices.text_dtype is None:
+            check_encoder(encoder, fingerprints.get("text_encoder"), str(source))
+        fingerprints["text_encoder"] = encoder.name
     make_settings(config.sampling.to_dict())
     if form.notice:
         print(form.notice, flush=True)
@@ -122,7 +126,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         with CheckpointStore(workdir / "checkpoints") as checkpoints:
             checkpoints.save_weights(form.read_step(source), params)
         copy_licences(source, workdir)
-        keep_config(workdir, config.to_dict(), fingerprints | {"text_encoder": encoder.name})
+        keep_config(workdir, config.to_dict(), fingerprints)
 
 
 def copy_licences(source: Path, folder: Path) -> None:

@@ -116,6 +116,13 @@ def test_parts_are_dropped_independently_at_their_own_rates():
     assert kept(dropped, "label").all() and kept(dropped, "text_vector").all() and kept(dropped, "tokens").all()
 
 
+def test_a_caption_is_dropped_whole_text_and_token_ids():
+    rates = {"image_vector": 0.5, "text": 0.5, "tokens": 0.5}
+    dropped = drop(make_conditions(), jax.random.key(0), rates)
+    assert np.array_equal(kept(dropped, "text"), kept(dropped, "tokens"))
+    assert 0.4 < (kept(dropped, "text") == kept(dropped, "image_vector")).mean() < 0.6
+
+
 def test_parts_that_are_dropped_together_are_all_there_or_all_gone():
     """As DALL·E 2's prior: 10% of the examples have no text at all."""
     rates = dict.fromkeys(("text", "text_vector", "tokens"), 0.1)

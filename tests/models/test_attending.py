@@ -54,6 +54,15 @@ def test_it_is_the_definition(masked, groups):
     np.testing.assert_allclose(attend(*arrays), by_definition(*arrays), atol=2e-6)
 
 
+def test_a_mask_may_differ_between_queries(groups):
+    """As in causal attention: each query by itself is one with a mask of its own."""
+    *arrays, _ = example(False)
+    pairs = jnp.asarray(np.random.default_rng(1).random((4, 6, 5)) < 0.5)
+    query, key, value = arrays
+    of_queries = [by_definition(query[:, [one]], key, value, pairs[:, one]) for one in range(6)]
+    np.testing.assert_allclose(attend(*arrays, pairs), np.concatenate(of_queries, axis=1), atol=2e-6)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["all count", "some hidden"])
 def test_its_gradients_are_those_of_the_program_as_it_is_written(masked, groups):
     *arrays, mask = example(masked)

@@ -92,6 +92,7 @@ REFUSED = {
         ([*TRAIN, "--config.data.weights=(1,2)"], "data.weights has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.data_dir=x"], "data.data_dir has no effect"),
         ([*TRAIN, "--config.data.source=prepared", "--config.data.validation_fraction=0.2"], "validation_fraction"),
+        ([*TRAIN, "--config.text.tokenizer=minilm"], "text.tokenizer has no effect"),
         ([*TRAIN, "--config.training.sigmoid_bias=1"], "sigmoid_bias has no effect"),
         ([*TRAIN, "--config.training.noise_mean=1"], "noise_mean has no effect"),
         ([*TRAIN, "--config.training.noise_deviation=1"], "noise_deviation has no effect"),

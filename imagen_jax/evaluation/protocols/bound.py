@@ -22,6 +22,7 @@ from imagen_jax.data.pixels import resize_area, to_image, with_channels
 from imagen_jax.diffusion.augmentation import augment
 from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.diffusion.variational_bound import STEPS, BoundTerms, bound_terms
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.embedding_store import Embeddings
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.references import Reference
@@ -69,6 +70,7 @@ def measure_bound(
     batch_size: int = 16,
     steps: int = STEPS,
     seed: int = 0,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> MeasuredBound:
     """Measures the bound of a stage on images of a data set.
 
@@ -80,6 +82,7 @@ def measure_bound(
         batch_size: number of images at once.
         steps: number of steps of the process.
         seed: random seed of the noise.
+        tokenizer: the tokenizer of a stage that is told token ids.
 
     Raises:
         UserError: there are no images, one can't be read, the stage is told vectors, or there are too many steps.
@@ -107,11 +110,11 @@ def measure_bound(
         small = None
         if stage.low_resolution is not None:
             small = jnp.asarray(with_channels(resize_area(images, stage.low_resolution), stage.shape[-1]))
-        if stage.text_length:
+        if stage.reads_captions:
             captions = [reference.captions[number][0] if reference.captions[number] else "" for number in here]
         else:
             captions = list(stage.classes.names[:1] if stage.classes else [""]) * len(here)
-        inputs = inputs_of_captions(stage, store, captions, seed, small)
+        inputs = inputs_of_captions(stage, store, captions, seed, small, tokenizer)
         if stage.classes is not None:
             classes = [stage.classes.label_of(reference.read(number).key) for number in here]
             inputs = inputs._replace(conditions=inputs.conditions._replace(label=to_labels(classes)))

@@ -22,6 +22,7 @@ from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_caption
 from imagen_jax.cascade.stage_sampler import make_draw_stage
 from imagen_jax.config.sections import PreviewConfig
 from imagen_jax.data.pixels import resize_area, to_image, with_channels
+from imagen_jax.encoders.caption_tokens import CaptionTokenizer
 from imagen_jax.encoders.embedding_store import Embeddings
 from imagen_jax.encoders.feature_network import FeatureNetwork
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
@@ -75,6 +76,7 @@ class TrainingEvaluation:
         folder: folder of the prepared data set.
         store: embeddings of the data set's captions.
         workdir: folder of the run.
+        tokenizer: the tokenizer of a stage that is told token ids.
 
     Raises:
         UserError: the feature network is unknown or can't be loaded.
@@ -88,8 +90,9 @@ class TrainingEvaluation:
         folder: Path,
         store: Embeddings | None,
         workdir: Path,
+        tokenizer: CaptionTokenizer | None = None,
     ) -> None:
-        if not stage.text_length:
+        if not stage.reads_captions:
             raise UserError(
                 "an evaluation during training draws the captions of images, and this stage has no text: set "
                 "--config.training.evaluate_every=0"
@@ -98,7 +101,7 @@ class TrainingEvaluation:
         reference = open_prepared(folder, "train")
         self.stage, self.workdir = stage, workdir
         self.sample = choose_sample(reference, preview.samples, preview.compared, seed)
-        self.inputs = self._inputs(store, reference, seed)
+        self.inputs = self._inputs(store, tokenizer, reference, seed)
         sample_stage = make_draw_stage(stage)
 
         def sample_all(params: Any, inputs: Inputs) -> Samples:
@@ -111,7 +114,9 @@ class TrainingEvaluation:
             compared = (reference.image(number, stage.resolution) for number in self.sample.compared)
             self.features = extract_features(self.network, compared, len(self.sample.compared)).pooled
 
-    def _inputs(self, store: Embeddings | None, reference: Reference, seed: int) -> Inputs:
+    def _inputs(
+        self, store: Embeddings | None, tokenizer: CaptionTokenizer | None, reference: Reference, seed: int
+    ) -> Inputs:
         """Returns the sampler's inputs as host arrays, identical in each process."""
         small: SmallImages | None = None
         if self.stage.low_resolution is not None:
@@ -119,7 +124,7 @@ class TrainingEvaluation:
             images = [to_image(reference.image(number, self.stage.resolution)) for number in own]
             smaller = resize_area(np.stack(images), self.stage.low_resolution)
             small = jnp.asarray(with_channels(smaller, self.stage.shape[-1]))
-        return to_host(inputs_of_captions(self.stage, store, self.sample.captions, seed, small))
+        return to_host(inputs_of_captions(self.stage, store, self.sample.captions, seed, small, tokenizer))
 
     def _sample_images(self, info: StepInfo) -> np.ndarray:
         """Samples the images in batches of one size, sharded over all devices."""
