@@ -30,12 +30,12 @@ class StageFacts(NamedTuple):
 
     Attributes:
         values: the value of every key of ``config.sampling``.
-        enlarges: whether it is a super-resolution stage.
+        takes_noise_level: whether it is a super-resolution stage whose network is told a noise level.
         learns_variance: whether its network predicts the variance of a step.
     """
 
     values: Mapping[str, Any]
-    enlarges: bool
+    takes_noise_level: bool
     learns_variance: bool
 
     @property
@@ -228,8 +228,9 @@ EFFECTS = (
     ),
     Precondition(
         "augmentation_level",
-        any_stage(lambda stage: stage.enlarges),
-        "--augmentation_level has no effect: no stage is a super-resolution stage. Leave it out, or add such a stage",
+        any_stage(lambda stage: stage.takes_noise_level),
+        "--augmentation_level has no effect: no stage is a super-resolution stage that is told a noise level. Leave it "
+        "out, or add such a stage",
     ),
     Precondition(
         "guidance_interval",
@@ -263,7 +264,7 @@ def check_effects(
     facts = [
         StageFacts(
             one.config.sampling.to_dict() | pick_for_stage(overrides, number, len(stages)),
-            one.stage.low_resolution is not None,
+            one.stage.takes_noise_level,
             one.stage.learns_variance,
         )
         for number, one in enumerate(stages)

@@ -31,8 +31,9 @@ from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.cascade.network import build_network, twice
 from imagen_jax.cascade.sampling_settings import SamplingSettings, make_settings
 from imagen_jax.config.reading import Given
+from imagen_jax.config.sections import StageConfig
 from imagen_jax.data.classes import CLASSES, Classes
-from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, leave_small
+from imagen_jax.diffusion.augmentation import CORRUPTIONS, ENLARGEMENTS, Enlarge, leave_small
 from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, in_float32
 from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
@@ -94,6 +95,8 @@ class Stage:
         prediction: the kind of the network's output, such as the noise.
         measure: function from a log-SNR to the network's noise conditioning: itself, or a step number of ``schedule``.
         augmentation_measure: the same function for the low-resolution image and ``augmentation_schedule``.
+        corruption: how training corrupts the low-resolution image, a key of ``diffusion.augmentation.CORRUPTIONS``.
+        blur_probability: fraction of the low-resolution images that the corruption "blur" blurs.
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
         self_conditioned: whether the network also takes its own estimate, from a first pass.
         value_range: the lowest and the highest value of clean samples; None for no limits.
@@ -113,6 +116,8 @@ class Stage:
     prediction: Prediction = PREDICTIONS["eps"]
     measure: Measure = itself
     augmentation_measure: Measure = itself
+    corruption: str = "noise"
+    blur_probability: float = 0.5
     enlarge: Enlarge = leave_small
     self_conditioned: bool = False
     value_range: ValueRange | None = RANGE_OF_IMAGES
@@ -121,6 +126,11 @@ class Stage:
     def resolution(self) -> int:
         """Height and width of its images; the length of its vectors."""
         return self.shape[0]
+
+    @property
+    def takes_noise_level(self) -> bool:
+        """Whether its low-resolution images have noise of a level that the network is told."""
+        return self.low_resolution is not None and CORRUPTIONS[self.corruption].is_noise
 
     @property
     def learns_variance(self) -> bool:
@@ -164,10 +174,35 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         prediction=lookup(PREDICTIONS, config.stage.prediction, "stage.prediction"),
         measure=make_measure(schedule),
         augmentation_measure=make_measure(augmentation_schedule),
+        corruption=check_corruption(stage),
+        blur_probability=stage.blur_probability,
         enlarge=lookup(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
     )
     return with_settings(built, sampling)
+
+
+def check_corruption(config: StageConfig) -> str:
+    """Returns ``stage.corruption``, if it fits the other keys.
+
+    Raises:
+        UserError: it is unknown, or without effect on a base; or a key contradicts it.
+    """
+    corruption = lookup(CORRUPTIONS, config.corruption, "stage.corruption")
+    if not 0 <= config.blur_probability <= 1:
+        raise UserError(f"config.stage.blur_probability is {config.blur_probability}: set it to a number from 0 to 1")
+    if not corruption.is_noise:
+        if config.low_resolution is None:
+            raise UserError(
+                f"config.stage.corruption={config.corruption!r} corrupts low-resolution images, which a base has not: "
+                "set config.stage.low_resolution, or leave the corruption at 'noise'"
+            )
+        if config.enlarge_before_noise != "none":
+            raise UserError(
+                f"config.stage.enlarge_before_noise={config.enlarge_before_noise!r} is for images with noise: set it "
+                f"to 'none' with config.stage.corruption={config.corruption!r}"
+            )
+    return config.corruption
 
 
 def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
@@ -245,13 +280,15 @@ def with_augmented(
 ) -> Conditions:
     """Returns the conditions with their clean low-resolution images enlarged, if the stage does so, and augmented.
 
+    A stage whose network is told no noise level gets the images as they are.
+
     Args:
         stage: the stage.
         conditions: the conditions; without low-resolution images they are returned as they are.
         augment: adds noise to the images, see ``diffusion.augmentation``.
         resolution: height and width of the training crops; None for whole images.
     """
-    if conditions.low_resolution is None:
+    if conditions.low_resolution is None or not stage.takes_noise_level:
         return conditions
     enlarged = stage.enlarge(conditions.low_resolution.image, resolution or stage.resolution)
     return conditions._replace(low_resolution=augment(enlarged))
@@ -310,6 +347,12 @@ def apply_network(
     """
     module: Any = stage.network
     low_resolution = conditions.low_resolution
+    if low_resolution is not None and (low_resolution.log_snr is None) == stage.takes_noise_level:
+        raise ValueError(
+            "the low-resolution image has no noise level: augment it first, at level 0 to leave it clean"
+            if stage.takes_noise_level
+            else f"the low-resolution image has a noise level, and stage.corruption={stage.corruption!r} has none"
+        )
     if low_resolution is not None and low_resolution.log_snr is not None:
         measured = stage.augmentation_measure(low_resolution.log_snr)
         conditions = conditions._replace(low_resolution=low_resolution._replace(log_snr=measured))

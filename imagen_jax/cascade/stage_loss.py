@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.array_types import PerExample, RandomKey, Scalar
+from imagen_jax.array_types import LowResolution, PerExample, RandomKey, Scalar, SmallImages
 from imagen_jax.cascade.stage import Batch, Params, Stage, apply_network, with_augmented
 from imagen_jax.config.sections import TrainingConfig
-from imagen_jax.diffusion.augmentation import augment_for_training
-from imagen_jax.diffusion.conditions import DROPPED, drop, in_float32
+from imagen_jax.diffusion.augmentation import CORRUPTIONS
+from imagen_jax.diffusion.conditions import DROPPED, Conditions, drop, in_float32
 from imagen_jax.diffusion.loss import (
     Weighting,
     denoising_losses,
@@ -62,12 +62,7 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
     def losses(params: Params, batch: Batch, key: RandomKey) -> tuple[PerExample, PerExample]:
         drop_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
         conditions = drop(in_float32(batch.conditions), drop_key, rates, training.drop_together)
-        conditions = with_augmented(
-            stage,
-            conditions,
-            lambda small: augment_for_training(small, augmentation_key, stage.augmentation_schedule),
-            batch.clean.shape[1],
-        )
+        conditions = corrupt(stage, conditions, augmentation_key, batch.clean.shape[1])
         predict = apply_network(stage, params, conditions, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key, stage.value_range)
@@ -82,6 +77,25 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         )
 
     return losses
+
+
+def corrupt(stage: Stage, conditions: Conditions, key: RandomKey, resolution: int) -> Conditions:
+    """Returns the conditions with their low-resolution images corrupted as in training.
+
+    Args:
+        stage: the stage.
+        conditions: the conditions, with clean images, or with those that the host has degraded.
+        key: random key.
+        resolution: height and width of the training crops.
+    """
+    kind = CORRUPTIONS[stage.corruption]
+
+    def corrupted(small: SmallImages) -> LowResolution:
+        return kind.corrupt(small, key, stage.augmentation_schedule, stage.blur_probability)
+
+    if kind.is_noise or conditions.low_resolution is None:
+        return with_augmented(stage, conditions, corrupted, resolution)
+    return conditions._replace(low_resolution=corrupted(conditions.low_resolution.image))
 
 
 def check_variance(stage: Stage) -> None:

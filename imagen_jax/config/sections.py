@@ -104,7 +104,11 @@ class StageConfig(Section):
         schedule: noise schedule, a key of ``diffusion.schedules.SCHEDULES``.
         schedule_shifted_from: resolution for which the schedule was made, from which it is shifted to this one; 0 for a
             schedule that is not shifted.
-        augmentation_schedule: noise schedule of the low-resolution image.
+        corruption: how training corrupts the low-resolution image, a key of ``diffusion.augmentation.CORRUPTIONS``:
+            ``noise`` of a level that the network is told (Imagen), or without a level ``blur`` (Gaussian, σ 0.6) or
+            ``bsr`` (BSRGAN's degradations), as unCLIP's upsamplers.
+        blur_probability: fraction of the images that ``blur`` blurs. unCLIP prints none; 0.5 is DALLE2-pytorch's.
+        augmentation_schedule: noise schedule of the low-resolution image, for ``noise``.
         enlarge_before_noise: a key of ``diffusion.augmentation.ENLARGEMENTS``: ``none``, or ``corners``, for DeepFloyd
             IF adds noise to the enlarged image.
         noise_conditioning: input of the network for the noise level: ``log_snr``, or ``timestep`` (of 1000).
@@ -122,6 +126,8 @@ class StageConfig(Section):
     crop: int | None = None
     schedule: str = "cosine"
     schedule_shifted_from: int = 0
+    corruption: str = "noise"
+    blur_probability: float = 0.5
     augmentation_schedule: str = "cosine"
     enlarge_before_noise: str = "none"
     noise_conditioning: str = "log_snr"

@@ -78,6 +78,8 @@ def check_discrete(steps: int) -> None:
 def steps_with_both_ends(steps: int) -> list[int]:
     """Returns the numbers ``round(i · 999 / (steps - 1))`` of discrete steps, from noisy to clean; 999 for one step.
 
+    A half goes to the even number.
+
     Raises:
         UserError: ``steps`` exceeds 1000.
     """
@@ -85,8 +87,9 @@ def steps_with_both_ends(steps: int) -> list[int]:
         raise UserError(f"there are {DISCRETE_STEPS} discrete steps, and not {steps}: set --steps to fewer")
     if steps == 1:
         return [DISCRETE_STEPS - 1]
-    # As in Karlo and ADM, a half goes to the even number.
-    return [round(number * (DISCRETE_STEPS - 1) / (steps - 1)) for number in reversed(range(steps))]
+    # The ratio first, as Karlo does it: with 27 steps, 499.5 then is a little less.
+    ratio = (DISCRETE_STEPS - 1) / (steps - 1)
+    return [round(number * ratio) for number in reversed(range(steps))]
 
 
 def space_with_both_ends(schedule: Schedule, steps: int) -> LogSnrs:
@@ -146,7 +149,7 @@ def space_in_sections(schedule: Schedule, steps: int, sections: str = GLIDE_SECT
 
 def of_discrete_steps(schedule: Schedule, numbers: Sequence[int]) -> LogSnrs:
     """Returns the log-SNRs of discrete steps, counted from 0, and of the clean image."""
-    return schedule(jnp.append((jnp.asarray(numbers) + 1) / DISCRETE_STEPS, 0.0))
+    return schedule(jnp.append((np.asarray(numbers) + 1) / DISCRETE_STEPS, 0.0))
 
 
 def space_in_log_snr(schedule: Schedule, steps: int) -> LogSnrs:
