@@ -38,6 +38,19 @@ PRECONDITIONS = (
         "--config.training.time_exponent has no effect unless --config.training.noise_levels=times: leave one out",
     ),
     Precondition(
+        key("stage.blur_probability"),
+        lambda given: given.config.stage.corruption == "blur",
+        "--config.stage.blur_probability has no effect without --config.stage.corruption=blur: set both",
+    ),
+    *(
+        Precondition(
+            key(f"stage.{name}"),
+            lambda given: given.config.stage.corruption == "noise",
+            f"--config.stage.{name} has no effect unless --config.stage.corruption=noise: leave one out",
+        )
+        for name in ("augmentation_schedule", "enlarge_before_noise")
+    ),
+    Precondition(
         key("training.max_rewinds"),
         lambda given: given.config.training.on_nonfinite == "rewind",
         "--config.training.max_rewinds has no effect without --config.training.on_nonfinite=rewind: set both",

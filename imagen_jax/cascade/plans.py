@@ -33,13 +33,13 @@ class StageFacts(NamedTuple):
 
     Attributes:
         values: the value of every key of ``config.sampling``.
-        enlarges: whether it is a super-resolution stage.
+        takes_noise_level: whether it is a super-resolution stage whose network is told a noise level.
         learns_variance: whether its network predicts the variance of a step.
         makes_vectors: whether it is a prior.
     """
 
     values: Mapping[str, Any]
-    enlarges: bool
+    takes_noise_level: bool
     learns_variance: bool
     makes_vectors: bool = False
 
@@ -261,6 +261,11 @@ EFFECTS = (
         "--eta has no effect: no stage uses the ddim sampler. Set --sampler=ddim, or leave --eta out",
     ),
     Precondition(
+        "sections",
+        any_stage(lambda stage: stage.values["spacing"] == "sections"),
+        "--sections has no effect without the spacing sections: set --spacing=sections, or leave --sections out",
+    ),
+    Precondition(
         "percentile",
         any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
         "--percentile has no effect without dynamic thresholding: set --thresholding=dynamic, or leave it out",
@@ -272,8 +277,9 @@ EFFECTS = (
     ),
     Precondition(
         "augmentation_level",
-        any_stage(lambda stage: stage.enlarges),
-        "--augmentation_level has no effect: no stage is a super-resolution stage. Leave it out, or add such a stage",
+        any_stage(lambda stage: stage.takes_noise_level),
+        "--augmentation_level has no effect: no stage is a super-resolution stage that is told a noise level. Leave it "
+        "out, or add such a stage",
     ),
     Precondition(
         "candidates",
@@ -312,7 +318,7 @@ def check_effects(
     facts = [
         StageFacts(
             one.config.sampling.to_dict() | pick_for_stage(overrides, number, len(stages)),
-            one.stage.low_resolution is not None,
+            one.stage.takes_noise_level,
             one.stage.learns_variance,
             one.stage.makes_vectors,
         )

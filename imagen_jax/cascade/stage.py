@@ -30,15 +30,16 @@ from imagen_jax.array_types import (
 from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.cascade.network import build_network, twice
 from imagen_jax.cascade.sampling_settings import SamplingSettings, make_settings
+from imagen_jax.cascade.stage_checks import check_corruption, check_text_transformer, shape_of, space_of
 from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.config.reading import Given
-from imagen_jax.config.sections import EmbeddingConfig, StageConfig
 from imagen_jax.data.classes import CLASSES, Classes
-from imagen_jax.diffusion.augmentation import ENLARGEMENTS, Enlarge, leave_small
+from imagen_jax.diffusion.augmentation import CORRUPTIONS, ENLARGEMENTS, Enlarge, leave_small
 from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors, in_float32
 from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
 from imagen_jax.diffusion.self_conditioning import self_condition
+from imagen_jax.diffusion.variance_loss import split_variance
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
@@ -96,6 +97,8 @@ class Stage:
         prediction: the kind of the network's output, such as the noise.
         measure: function from a log-SNR to the network's noise conditioning: itself, or a step number of ``schedule``.
         augmentation_measure: the same function for the low-resolution image and ``augmentation_schedule``.
+        corruption: how training corrupts the low-resolution image, a key of ``diffusion.augmentation.CORRUPTIONS``.
+        blur_probability: fraction of the low-resolution images that the corruption "blur" blurs.
         enlarge: function that enlarges the low-resolution image before noise is added, or leaves it small.
         self_conditioned: whether the network also takes its own estimate, from a first pass.
         value_range: the lowest and the highest value of clean samples; None for no limits.
@@ -117,6 +120,8 @@ class Stage:
     prediction: Prediction = PREDICTIONS["eps"]
     measure: Measure = itself
     augmentation_measure: Measure = itself
+    corruption: str = "noise"
+    blur_probability: float = 0.5
     enlarge: Enlarge = leave_small
     self_conditioned: bool = False
     value_range: ValueRange | None = RANGE_OF_IMAGES
@@ -146,6 +151,11 @@ class Stage:
     def reads_captions(self) -> bool:
         """Whether it is told captions: as a text encoder's embeddings, as token ids, or both."""
         return self.text_length > 0 or self.token_length > 0
+
+    @property
+    def takes_noise_level(self) -> bool:
+        """Whether its low-resolution images have noise of a level that the network is told."""
+        return self.low_resolution is not None and CORRUPTIONS[self.corruption].is_noise
 
     @property
     def learns_variance(self) -> bool:
@@ -191,67 +201,15 @@ def build_stage(config: Given | ModelConfig, network: type[Network] | None = Non
         prediction=lookup(PREDICTIONS, config.stage.prediction, "stage.prediction"),
         measure=make_measure(schedule),
         augmentation_measure=make_measure(augmentation_schedule),
+        corruption=check_corruption(stage),
+        blur_probability=stage.blur_probability,
         enlarge=lookup(ENLARGEMENTS, config.stage.enlarge_before_noise, "stage.enlarge_before_noise"),
         self_conditioned=config.stage.self_conditioned,
         value_range=RANGE_OF_IMAGES if len(shape) == 3 else None,
         space=space_of(config.embedding),
     )
-    check_text_transformer(built)
+    check_text_transformer(built.network, built.token_length)
     return with_settings(built, sampling)
-
-
-def shape_of(stage: StageConfig) -> tuple[int, ...]:
-    """Returns the shape of one sample of a stage.
-
-    Raises:
-        UserError: it makes neither images nor vectors, or both; or vectors of what only images have.
-    """
-    if (stage.resolution > 0) == (stage.vector > 0) or min(stage.resolution, stage.vector) < 0:
-        raise UserError(
-            f"config.stage.resolution={stage.resolution} and vector={stage.vector}: set the resolution of a stage that "
-            "makes images, or the number of channels of one that makes vectors, and leave the other at 0"
-        )
-    if not stage.vector:
-        return stage.resolution, stage.resolution, stage.channels
-    for name in ("low_resolution", "crop", "image_vector", "schedule_shifted_from"):
-        if getattr(stage, name):
-            raise UserError(f"config.stage.{name} has no meaning for a stage that makes vectors: leave it out")
-    return (stage.vector,)
-
-
-def space_of(embedding: EmbeddingConfig) -> EmbeddingSpace:
-    """Returns the space that the section ``embedding`` describes.
-
-    Raises:
-        UserError: its numbers do not belong to its form.
-    """
-    return EmbeddingSpace(embedding.form, embedding.deviation, embedding.mean, embedding.deviations)
-
-
-def check_text_transformer(stage: Stage) -> None:
-    """Checks that the network has a text transformer exactly if the stage has token ids for it.
-
-    Raises:
-        UserError: one lacks the other, or its context is too short.
-    """
-    if not hasattr(stage.network, "text_transformer"):
-        return
-    sizes = stage.network.text_transformer
-    if sizes and not stage.token_length:
-        raise UserError(
-            "config.network.text_transformer reads token ids, and the network is told none: set "
-            "--config.stage.tokens=True, or leave the text transformer out"
-        )
-    if stage.token_length and not sizes:
-        raise UserError(
-            "config.stage.tokens tells the network token ids, and it has no text transformer to read them: set "
-            "config.network.text_transformer, or --config.stage.tokens=False"
-        )
-    if sizes and sizes.get("context", stage.token_length) < stage.token_length:
-        raise UserError(
-            f"captions of {stage.token_length} tokens exceed config.network.text_transformer.context="
-            f"{sizes['context']}: set --config.text.length to it or less"
-        )
 
 
 def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
@@ -333,13 +291,15 @@ def with_augmented(
 ) -> Conditions:
     """Returns the conditions with their clean low-resolution images enlarged, if the stage does so, and augmented.
 
+    A stage whose network is told no noise level gets the images as they are.
+
     Args:
         stage: the stage.
         conditions: the conditions; without low-resolution images they are returned as they are.
         augment: adds noise to the images, see ``diffusion.augmentation``.
         resolution: height and width of the training crops; None for whole images.
     """
-    if conditions.low_resolution is None:
+    if conditions.low_resolution is None or not stage.takes_noise_level:
         return conditions
     enlarged = stage.enlarge(conditions.low_resolution.image, resolution or stage.resolution)
     return conditions._replace(low_resolution=augment(enlarged))
@@ -398,6 +358,12 @@ def apply_network(
     """
     module: Any = stage.network
     low_resolution = conditions.low_resolution
+    if low_resolution is not None and (low_resolution.log_snr is None) == stage.takes_noise_level:
+        raise ValueError(
+            "the low-resolution image has no noise level: augment it first, at level 0 to leave it clean"
+            if stage.takes_noise_level
+            else f"the low-resolution image has a noise level, and stage.corruption={stage.corruption!r} has none"
+        )
     if low_resolution is not None and low_resolution.log_snr is not None:
         measured = stage.augmentation_measure(low_resolution.log_snr)
         conditions = conditions._replace(low_resolution=low_resolution._replace(log_snr=measured))
@@ -426,8 +392,7 @@ def make_denoiser(stage: Stage, params: Params, conditions: Conditions) -> Denoi
         output = predict(noisy, log_snr)
         if not stage.learns_variance:
             return stage.prediction.to_clean(output, noisy, log_snr)
-        said, variance = jnp.split(output, 2, axis=-1)
-        # The network's range [-1, 1], from the min to the max variance, becomes [0, 1].
-        return EstimateWithVariance(stage.prediction.to_clean(said, noisy, log_snr), (variance + 1.0) / 2.0)
+        predicted, gamma = split_variance(output)
+        return EstimateWithVariance(stage.prediction.to_clean(predicted, noisy, log_snr), gamma)
 
     return denoise

@@ -4,16 +4,17 @@ batch -> conditions dropped and augmented -> the network, at a random noise leve
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.array_types import PerExample, RandomKey, Scalar
+from imagen_jax.array_types import LowResolution, PerExample, RandomKey, Scalar, SmallImages
 from imagen_jax.cascade.stage import Batch, Params, Stage, apply_network, with_augmented
 from imagen_jax.config.sections import TrainingConfig
-from imagen_jax.diffusion.augmentation import augment_for_training
-from imagen_jax.diffusion.conditions import DROPPED, drop, in_float32
+from imagen_jax.diffusion.augmentation import CORRUPTIONS
+from imagen_jax.diffusion.conditions import DROPPED, Conditions, drop, in_float32
 from imagen_jax.diffusion.loss import (
     Weighting,
     denoising_losses,
@@ -24,6 +25,7 @@ from imagen_jax.diffusion.loss import (
 )
 from imagen_jax.diffusion.noise_levels import NOISE_LEVELS
 from imagen_jax.diffusion.self_conditioning import self_condition_for_training
+from imagen_jax.diffusion.variance_loss import hybrid_losses
 from imagen_jax.errors import UserError, check_names, lookup
 
 WEIGHTINGS: dict[str, Callable[[TrainingConfig], Weighting]] = {
@@ -42,13 +44,10 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
     """Makes a stage's ``Losses`` from ``config.training``.
 
     Raises:
-        UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
+        UserError: the weighting is unknown, or ``check_variance`` finds that the network can't learn its variance.
     """
     if stage.learns_variance:
-        raise UserError(
-            "a network that learns its variance can be imported and sampled, but not trained: set "
-            f"--config.network.out_channels={stage.shape[-1]}"
-        )
+        check_variance(stage)
     check_rates(training.drop)
     # A class stands for a caption where there is none.
     rates = dict.fromkeys(("text", "tokens", "label"), training.caption_dropout) | dict(training.drop)
@@ -58,19 +57,16 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         stage.schedule, training.time_exponent, mean=training.noise_mean, deviation=training.noise_deviation
     )
 
+    losses_of = partial(hybrid_losses, schedule=stage.schedule) if stage.learns_variance else denoising_losses
+
     def losses(params: Params, batch: Batch, key: RandomKey) -> tuple[PerExample, PerExample]:
         drop_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
         conditions = drop(in_float32(batch.conditions), drop_key, rates, training.drop_together)
-        conditions = with_augmented(
-            stage,
-            conditions,
-            lambda small: augment_for_training(small, augmentation_key, stage.augmentation_schedule),
-            batch.clean.shape[1],
-        )
+        conditions = corrupt(stage, conditions, augmentation_key, batch.clean.shape[1])
         predict = apply_network(stage, params, conditions, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key, stage.value_range)
-        return denoising_losses(
+        return losses_of(
             predict,
             batch.clean,
             noise_key,
@@ -81,6 +77,43 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         )
 
     return losses
+
+
+def corrupt(stage: Stage, conditions: Conditions, key: RandomKey, resolution: int) -> Conditions:
+    """Returns the conditions with their low-resolution images corrupted as in training.
+
+    Args:
+        stage: the stage.
+        conditions: the conditions, with clean images, or with those that the host has degraded.
+        key: random key.
+        resolution: height and width of the training crops.
+    """
+    kind = CORRUPTIONS[stage.corruption]
+
+    def corrupted(small: SmallImages) -> LowResolution:
+        return kind.corrupt(small, key, stage.augmentation_schedule, stage.blur_probability)
+
+    if kind.is_noise or conditions.low_resolution is None:
+        return with_augmented(stage, conditions, corrupted, resolution)
+    return conditions._replace(low_resolution=corrupted(conditions.low_resolution.image))
+
+
+def check_variance(stage: Stage) -> None:
+    """Checks that the loss of a learned variance is defined for a stage.
+
+    Raises:
+        UserError: its samples are no images, or its network is self-conditioned.
+    """
+    if len(stage.shape) != 3 or stage.value_range is None:
+        raise UserError(
+            "a network learns its variance from images of 8-bit values, and this stage makes none: set "
+            f"--config.network.out_channels={stage.shape[-1]}"
+        )
+    if stage.self_conditioned:
+        raise UserError(
+            "a self-conditioned network can't learn its variance: set --config.stage.self_conditioned=False, or "
+            f"--config.network.out_channels={stage.shape[-1]}"
+        )
 
 
 def check_rates(rates: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from imagen_jax.clip.embedding_space import to_unit
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.storage.array_files import ArrayFileError, opened_arrays
 from imagen_jax.storage.paths import Path, write_whole
@@ -156,10 +157,9 @@ def to_unit_channels(vectors: HostVectors) -> HostVectors:
         UserError: a vector is zero, and so has no direction.
     """
     vectors = np.asarray(vectors, np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (lengths > 0).all():
+    if not (np.linalg.norm(vectors, axis=1) > 0).all():
         raise UserError("an embedding is zero or not finite, so it has no direction: compute the embeddings again")
-    return vectors * (vectors.shape[1] ** 0.5 / lengths)
+    return np.asarray(to_unit(vectors))
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,11 @@ class StageConfig(Section):
         schedule: noise schedule, a key of ``diffusion.schedules.SCHEDULES``.
         schedule_shifted_from: resolution for which the schedule was made, from which it is shifted to this one; 0 for a
             schedule that is not shifted.
-        augmentation_schedule: noise schedule of the low-resolution image.
+        corruption: how training corrupts the low-resolution image, a key of ``diffusion.augmentation.CORRUPTIONS``:
+            ``noise`` of a level that the network is told (Imagen), or without a level ``blur`` (Gaussian, σ 0.6) or
+            ``bsr`` (BSRGAN's degradations), as unCLIP's upsamplers.
+        blur_probability: fraction of the images that ``blur`` blurs. unCLIP prints none; 0.5 is DALLE2-pytorch's.
+        augmentation_schedule: noise schedule of the low-resolution image, for ``noise``.
         enlarge_before_noise: a key of ``diffusion.augmentation.ENLARGEMENTS``: ``none``, or ``corners``, for DeepFloyd
             IF adds noise to the enlarged image.
         noise_conditioning: input of the network for the noise level: ``log_snr``, or ``timestep`` (of 1000).
@@ -129,6 +133,8 @@ class StageConfig(Section):
     crop: int | None = None
     schedule: str = "cosine"
     schedule_shifted_from: int = 0
+    corruption: str = "noise"
+    blur_probability: float = 0.5
     augmentation_schedule: str = "cosine"
     enlarge_before_noise: str = "none"
     noise_conditioning: str = "log_snr"
@@ -324,7 +330,10 @@ class SamplingConfig(Section):
         sampler: a key of ``sampling.sampler.STEP_RULES``.
         steps: number of steps.
         guidance: guidance weight; 1 for no guidance.
-        spacing: spacing of the steps: ``uniform`` in time, or ``discrete`` as in diffusers' DeepFloyd IF.
+        spacing: spacing of the steps, a key of ``sampling.spacings.SPACINGS``: ``uniform`` in time, ``discrete`` as in
+            diffusers' DeepFloyd IF, ``both_ends`` as in Karlo, ``sections`` as in GLIDE and others.
+        sections: for the spacing ``sections``, the number of steps of each of as many equal parts of 1000 discrete
+            steps, from clean to noisy; their sum is ``steps``.
         thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
         percentile: percentile of dynamic thresholding, in (1, 100].
         max_threshold: max threshold of dynamic thresholding; the paper has none.
@@ -340,6 +349,7 @@ class SamplingConfig(Section):
     steps: int
     guidance: float
     spacing: str = "uniform"
+    sections: str = "10,10,3,2,2"
     thresholding: str = "dynamic"
     percentile: float = 99.5
     max_threshold: float = 1e9

@@ -1,7 +1,7 @@
 """Makes batches: reshuffled each epoch, split by process, and exactly resumable.
 
     batch number -> positions in the infinite sequence of epochs -> this process's share of them -> stored images
-    -> prepare (cached if configured) -> vary (one random generator per position) -> stack -> finish
+    -> prepare (cached if configured) -> vary (one random generator per position) -> stack -> finish -> degrade
 
 A batch is a pure function of the seed and its number. Grain prefetches the next ones, in threads or worker processes.
 The iterator's whole state is therefore the number of batches returned. No prefetched batch is lost or repeated, and a
@@ -104,8 +104,14 @@ class BatchMaker:
             for image, position in zip(images, positions, strict=True)
         ]
         pixels = [each[:, ::-1] if turned else each for each, turned in zip(pixels, mirrored, strict=True)]
+        stacked = np.stack(pixels)
+        arrays = self.transform.finish(stacked)
+        if self.transform.degrade is not None:
+            arrays |= self.transform.degrade(
+                stacked, [self._generator(position, DEGRADATION) for position in positions]
+            )
         return {
-            **self.transform.finish(np.stack(pixels)),
+            **arrays,
             "mirrored": np.array(mirrored, dtype=bool),
             "caption": np.array([self._caption_at(*each) for each in zip(positions, images, strict=True)]),
             "key": np.array([image.key for image in images]),
@@ -162,7 +168,7 @@ class BatchMaker:
         return prepared
 
 
-CAPTION, MIRROR = 1, 2
+CAPTION, MIRROR, DEGRADATION = 1, 2, 3
 """Purposes of a position's generators; purpose 0 is the transform."""
 
 

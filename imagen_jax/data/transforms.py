@@ -1,12 +1,13 @@
-"""Transforms a stored image into an element of a batch, in three steps. The result of the first can be cached.
+"""Transforms a stored image into an element of a batch, in four steps. The result of the first can be cached.
 
 prepare: stored image -> pixels at the stage's resolution     one example, deterministic; the only costly step
-vary:    pixels, generator -> pixels, such as a random crop   one example; the only random step, optional
+vary:    pixels, generator -> pixels, such as a random crop   one example; random, optional
 finish:  stacked pixels -> arrays of the batch                deterministic, the same for every example
+degrade: stacked pixels, generators -> arrays of the batch    random, optional; replaces arrays of finish
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.array_types import HostPixels
+from imagen_jax.data.degradations import degrade
 from imagen_jax.data.pixels import (
     SquarePixels,
     crop_centre_square,
@@ -29,6 +31,7 @@ from imagen_jax.errors import UserError, lookup
 
 PixelsOfBatch = UInt8[np.ndarray, "batch height width 3"]
 Vary = Callable[[HostPixels, np.random.Generator], SquarePixels]
+Degrade = Callable[[PixelsOfBatch, Sequence[np.random.Generator]], dict[str, np.ndarray]]
 
 
 class PreparedImage(NamedTuple):
@@ -47,17 +50,20 @@ class PreparedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """The three steps, as functions that can be pickled for worker processes.
+    """The four steps, as functions that can be pickled for worker processes.
 
     Attributes:
         prepare: decodes and resizes.
         vary: random step, which uses only the generator that it receives; None if nothing is random.
         finish: makes the arrays that the stage trains on.
+        degrade: makes random arrays from the same pixels, and replaces those of ``finish``; it uses only the generators
+            that it receives, one for each example. None if it is left out.
     """
 
     prepare: Callable[[StoredImage], PreparedImage]
     vary: Vary | None
     finish: Callable[[PixelsOfBatch], dict[str, np.ndarray]]
+    degrade: Degrade | None = None
 
 
 def make_example(resolution: int, square: str = "centre", channels: int = 3) -> Transform:
@@ -130,6 +136,17 @@ def make_super_resolution_example(
     )
 
 
+def with_degradations(transform: Transform, factor: int, channels: int = 3) -> Transform:
+    """Adds to the transform of a super-resolution stage that ``low_res`` is degraded, see ``degradations``.
+
+    Args:
+        transform: a transform of ``make_super_resolution_example``.
+        factor: ratio of both resolutions.
+        channels: 3 for RGB, 1 for grey.
+    """
+    return replace(transform, degrade=partial(degrade_examples, factor=factor, channels=channels))
+
+
 def in_turn(*steps: Vary) -> Vary | None:
     """Composes random steps into one; returns None if there are none."""
     return partial(vary_in_turn, steps=steps) if steps else None
@@ -200,6 +217,14 @@ def finish_super_resolution_example(pixels: PixelsOfBatch, factor: int, channels
     """Returns ``image`` and ``low_res`` of a stage that makes images ``factor`` times as high and wide."""
     image = with_channels(to_image(pixels), channels)
     return {"image": image, "low_res": resize_area(image, image.shape[1] // factor)}
+
+
+def degrade_examples(
+    pixels: PixelsOfBatch, generators: Sequence[np.random.Generator], factor: int, channels: int = 3
+) -> dict[str, np.ndarray]:
+    """Returns ``low_res``: each image degraded and shrunk by ``factor``, with its own generator."""
+    small = [degrade(*each, factor) for each in zip(pixels, generators, strict=True)]
+    return {"low_res": with_channels(to_image(np.stack(small)), channels)}
 
 
 class Squaring(NamedTuple):

@@ -144,9 +144,12 @@ class ConditioningEmbedding(nn.Module):
 
 
 def embed_low_resolution(owner: ConditioningEmbedding, condition: LowResolution, name: str) -> Embedded:
-    """Adds the embedding of the noise level of the low-resolution image; the image itself enters as channels."""
+    """Adds the embedding of the noise level of the low-resolution image, if it has one.
+
+    The image itself enters as channels.
+    """
     if condition.log_snr is None:
-        raise ValueError("the low-resolution image has no noise level: augment it first, at level 0 to leave it clean")
+        return Embedded()
     return Embedded(owner.embed_level(condition.log_snr, "augmentation"))
 
 

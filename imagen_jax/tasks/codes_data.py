@@ -28,7 +28,7 @@ from imagen_jax.clip.codes import (
 from imagen_jax.config.codes_sections import CodesConfig
 from imagen_jax.data.batches import Batches, Mixture, check_batch_size
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
-from imagen_jax.data.transforms import Transform
+from imagen_jax.data.transforms import make_keys
 from imagen_jax.diffusion.conditions import Conditions, Vectors
 from imagen_jax.encoders.clip_text import ClipTextEncoder, load_clip_text
 from imagen_jax.encoders.data_set_embeddings import open_store
@@ -38,7 +38,6 @@ from imagen_jax.encoders.pretrained_clip import Clip, load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
-from imagen_jax.tasks.clip_data import finish_nothing, skip_pixels
 from imagen_jax.tasks.training_data import make_training_batches, open_agreed
 from imagen_jax.training.workdir import has_begun, make_workdir, writing_to
 
@@ -107,7 +106,7 @@ def open_codes_data(config: CodesExperiment, workdir: Path, batch: CodeBatch) ->
     captions = processes.run_on_process_zero_first(partial(open_store, opened.folders, encoder, ()))
     embedded = Embedded(stored, captions, config.codes.text_length)
     book = open_book(config, workdir, images, embedded)
-    transform = Transform(skip_pixels, None, finish_nothing)
+    transform = make_keys()
     fingerprints = {
         "data_set": opened.fingerprint,
         "text_encoder": encoder.name,

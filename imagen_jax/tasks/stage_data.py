@@ -21,7 +21,13 @@ from imagen_jax.data.classes import NO_CLASS
 from imagen_jax.data.data_sets import DataSets
 from imagen_jax.data.device_feed import to_devices, to_devices_padded
 from imagen_jax.data.preparation.builder import PREPARED
-from imagen_jax.data.transforms import Transform, make_example, make_keys, make_super_resolution_example
+from imagen_jax.data.transforms import (
+    Transform,
+    make_example,
+    make_keys,
+    make_super_resolution_example,
+    with_degradations,
+)
 from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
 from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
 from imagen_jax.encoders.data_set_embeddings import open_store
@@ -155,6 +161,8 @@ def make_transform(data: DataConfig, crop: int | None, stage: Stage, stored_vect
         transform = make_example(stage.resolution, square, channels)
     else:
         transform = make_super_resolution_example(stage.low_resolution, stage.resolution, crop, square, channels)
+        if stage.corruption == "bsr":
+            transform = with_degradations(transform, stage.resolution // stage.low_resolution, channels)
     if square != "centre" and data.source != PREPARED:
         raise UserError(
             f"data.crop={square!r} finds nothing to cut, for data.source={data.source!r} stores squares: set "

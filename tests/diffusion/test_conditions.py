@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from imagen_jax.array_types import LowResolution, Text
-from imagen_jax.diffusion.augmentation import augment, augment_for_training, enlarge_to_corners
+from imagen_jax.diffusion.augmentation import (
+    augment,
+    augment_for_training,
+    blur,
+    blur_for_training,
+    enlarge_to_corners,
+)
 from imagen_jax.diffusion.conditions import (
     DROPPED,
     Conditions,
@@ -173,3 +180,19 @@ def test_no_gradient_flows_through_the_estimate():
         return jnp.sum(halves(noisy, jnp.zeros((8,))))
 
     assert float(jax.grad(predict_with)(1.0)) == pytest.approx(8 * 3 * 0.1, rel=1e-5)
+
+
+def test_a_blur_is_a_gaussian_of_three_pixels_in_both_directions():
+    image = jax.random.uniform(jax.random.key(0), (2, 5, 7, 3), minval=-1, maxval=1)
+    taps = np.exp(-0.5 * np.array([-1, 0, 1]) ** 2 / 0.6**2)
+    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    for blurred, clean in zip(np.asarray(blur(image)), np.asarray(image, np.float64), strict=True):
+        np.testing.assert_allclose(blurred, ndimage.convolve(clean, kernel[:, :, None], mode="nearest"), atol=1e-6)
+
+
+def test_training_blurs_some_images_and_names_no_level():
+    image = jax.random.uniform(jax.random.key(0), (1000, 3, 3, 1))
+    corrupted, level = blur_for_training(image, jax.random.key(1), 0.3)
+    is_clean = (np.asarray(corrupted) == np.asarray(image)).all((1, 2, 3))
+    is_blurred = np.isclose(corrupted, blur(image), atol=1e-6).all((1, 2, 3))
+    assert level is None and (is_clean ^ is_blurred).all() and 0.25 < is_blurred.mean() < 0.35

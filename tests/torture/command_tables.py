@@ -64,7 +64,7 @@ SAMPLING = (
      "--guidance=3 --batched_guidance"),
     ("--sampler=unipc", "--sampler=heun,ddim", "--sampler=ancestral --gamma=0.5", "--sampler=ddim --eta=0.5",
      "--sampler=dpm_solver_2m_sde", "--sampler=ddim,ancestral --eta=1 --gamma=0"),
-    values("spacing", "uniform", "log_snr", "karras", "discrete", "discrete,uniform"),
+    values("spacing", "uniform", "log_snr", "karras", "discrete", "discrete,uniform", "both_ends"),
     ("--thresholding=none", "--thresholding=static", "--thresholding=dynamic --percentile=90",
      "--thresholding=static,dynamic --percentile=99,90"),
     values("augmentation_level", 0, 0.1, "0,0.2"),
