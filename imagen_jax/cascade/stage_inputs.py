@@ -79,8 +79,8 @@ def inputs_of_captions(
     captions: Sequence[str],
     seed: int,
     small: SmallImages | None = None,
-    index: int = 0,
     tokenizer: CaptionTokenizer | None = None,
+    index: int = 0,
 ) -> Inputs:
     """Makes the inputs of one sample for each caption, without a cascade: for previews and evaluations in training.
 
@@ -90,8 +90,8 @@ def inputs_of_captions(
         captions: the captions, or names of classes for a stage without text; two that are equal give the same sample.
         seed: random seed of the noise.
         small: the images that a super-resolution stage enlarges; None for a base.
-        index: which of the samples of a caption.
         tokenizer: the tokenizer of a stage that is told token ids.
+        index: which of the samples of a caption.
     """
     text = None
     if store is not None and stage.text_length:
