@@ -103,6 +103,7 @@ setup(
         "imagen_jax.configs",
         "imagen_jax.configs.clip",
         "imagen_jax.configs.imagen",
+        "imagen_jax.configs.unclip",
     ],
     package_dir={"imagen_jax": "imagen_jax", "imagen_jax.configs": "configs"},
     package_data={

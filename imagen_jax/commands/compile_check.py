@@ -31,8 +31,6 @@ from imagen_jax.forecast.topologies import EXAMPLE, Pod, describe_pod
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
 from imagen_jax.runtime.progress_bars import announcing, compiling
-from imagen_jax.tasks.clip import clip_task, count_step_operations
-from imagen_jax.tasks.codes import count_code_operations, make_codes_task
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -116,10 +114,15 @@ def make_job(pod: Pod) -> Job:
         return sampling_job(read_experiment(config), pod.devices, BATCH.value or len(pod.devices))
     if BATCH.value is not None:
         config.training.batch_size = BATCH.value
+    # Tasks import what reads data, whose packages a stage's forecast does not need.
     if is_clip(config):
+        from imagen_jax.tasks.clip import clip_task, count_step_operations
+
         clip = read_clip_experiment(config)
         return task_job(clip_task(clip), pod.devices, count_step_operations(clip))
     if is_codes(config):
+        from imagen_jax.tasks.codes import count_code_operations, make_codes_task
+
         codes = read_codes_experiment(config)
         return task_job(make_codes_task(codes), pod.devices, count_code_operations(codes))
     return training_job(read_experiment(config), pod.devices)

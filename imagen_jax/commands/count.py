@@ -18,8 +18,6 @@ from imagen_jax.forecast.parameter_count import count_parameters, format_counts
 from imagen_jax.forecast.stage_programs import format_operations
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
-from imagen_jax.tasks.clip import build_pair, count_step_operations
-from imagen_jax.tasks.codes import count_code_operations, make_codes_task
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A bundled config, as in own_images:base, or a file, as in configs/mine.py:VARIANT."
@@ -56,6 +54,9 @@ def main() -> None:
 
 def count_clip() -> None:
     """Counts a CLIP: the parameters of each tower, and the operations of a training step."""
+    # Tasks import what reads data, whose packages counting a stage does not need.
+    from imagen_jax.tasks.clip import build_pair, count_step_operations
+
     config = read_clip_experiment(CONFIG.value)
     params = jax.eval_shape(build_pair(config).initial_params, jax.random.key(0))
     for name, part in params.items():
@@ -68,6 +69,8 @@ def count_clip() -> None:
 
 def count_codes() -> None:
     """Counts a prior of codes: its parameters, and the operations of a training step."""
+    from imagen_jax.tasks.codes import count_code_operations, make_codes_task
+
     config = read_codes_experiment(CONFIG.value)
     params = jax.eval_shape(make_codes_task(config).initial_params, jax.random.key(0))
     for name, part in params.items():

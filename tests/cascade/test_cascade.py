@@ -277,6 +277,7 @@ def test_later_stages_may_have_another_prompt(cascade):
     assert distance(plain[1], changed[1]) > 1e-5
 
 
+@pytest.mark.thorough
 def test_the_way_between_prompts_and_seeds_begins_and_ends_at_them(base):
     ends = draw(base, [ImageRequest("panda"), ImageRequest("apple")])
     way = draw(base, [ImageRequest("panda", to_prompt="apple", share=share) for share in (0.0, 0.5, 1.0)])

@@ -144,6 +144,7 @@ def test_the_labels_are_the_groups():
     assert classes.label_of("1F34E") == GROUPS.index(FOOD) and classes.label_of("1F3FB") == NO_CLASS
 
 
+@pytest.mark.thorough
 def test_it_guides_the_stage_of_its_size_and_is_described(trained, tmp_path):
     workdirs = write_cascade(tmp_path)
     plain = {"guidance": 1.0}

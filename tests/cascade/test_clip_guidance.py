@@ -60,6 +60,7 @@ def test_the_log_probability_is_the_logit_of_the_caption(trained):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+@pytest.mark.thorough
 def test_it_changes_the_images_of_a_cascade(trained, tmp_path):
     base, _ = write_cascade(tmp_path)
     plain = load_cascade([base]).sample(["a bar"], seed=3)[0]
@@ -68,6 +69,7 @@ def test_it_changes_the_images_of_a_cascade(trained, tmp_path):
     assert np.asarray(plain).shape == np.asarray(guided).shape and (np.asarray(plain) != np.asarray(guided)).any()
 
 
+@pytest.mark.thorough
 def test_training_noises_the_images_and_measuring_does_not(make_config):
     task = clip_task(make_config(True))
     clip = make_config(True).clip

@@ -88,9 +88,8 @@ def namespace(tmp_path):
     pytest.skip("this system lets no test mount a disk")
 
 
-@pytest.mark.parametrize(
-    ("kind", "step", "minimum"), [pytest.param("prepared", 12, 8, marks=pytest.mark.thorough), ("rendered", 4, 4)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("kind", "step", "minimum"), [("prepared", 12, 8), ("rendered", 4, 4)])
 def test_a_disk_of_any_size_ends_in_a_sentence_and_the_same_call_continues(
     namespace, tmp_path, images, kind, step, minimum
 ):

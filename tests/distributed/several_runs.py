@@ -18,7 +18,7 @@ from imagen_jax.runtime import processes
 from imagen_jax.runtime.distributed_flags import join_as_flagged
 from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
-from imagen_jax.tasks import stage, stage_data
+from imagen_jax.tasks import stage, training_data
 from imagen_jax.training.monitoring.watchdog import Watch
 from tests.compiled_programs import compiling_once
 
@@ -55,8 +55,8 @@ async def ordinary(file_system, bucket):
 def main():
     join_as_flagged()
     if STALL.value and int(STALL.value[0]) == processes._group.index:
-        make_batches = stage_data.make_batches
-        stage_data.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
+        make_batches = training_data.make_batches
+        training_data.make_batches = lambda *a, **named: StallingBatches(make_batches(*a, **named), int(STALL.value[1]))
     train.make_training = compiling_once({})
     if "STORAGE_EMULATOR_HOST" in os.environ:
         ExtendedGcsFileSystem._get_bucket_type = ordinary

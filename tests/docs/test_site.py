@@ -10,7 +10,7 @@ import pytest
 from tests.docs.pages import CHECKOUT, DOCS, name_of
 from tests.forked_programs import run_forked
 
-pytestmark = pytest.mark.slow(seconds=60)
+pytestmark = [pytest.mark.slow(seconds=60), pytest.mark.references]
 
 MAX_LINES = 90
 """Lines between two headings: about two screens."""

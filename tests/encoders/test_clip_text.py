@@ -61,6 +61,7 @@ def make_config(folder, tmp_path, vector):
     return config
 
 
+@pytest.mark.thorough
 def test_a_stage_is_told_tokens_and_vector_and_samples_with_both(folder, tmp_path):
     config = make_config(folder, tmp_path, 24)
     run = tmp_path / "run"

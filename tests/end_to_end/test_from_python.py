@@ -58,6 +58,7 @@ def test_ctrl_c_keeps_the_step_and_the_same_call_ends_the_training(tmp_path, con
     assert repr(train(config, tmp_path / "run")) == repr(result) and len(repr(result)) < 500
 
 
+@pytest.mark.thorough
 def test_ctrl_c_before_the_first_step_is_raised_and_leaves_a_run_that_can_begin(tmp_path, config, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

@@ -91,6 +91,7 @@ def steps_kept(workdir):
     return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
 
 
+@pytest.mark.thorough
 def test_sigterm_leaves_a_checkpoint_and_the_same_command_continues(run, tmp_path):
     kept = stop_and_continue(run, tmp_path / "run", signal.SIGTERM, ExitStatus.PREEMPTED)
     assert [step for step, _ in losses_of(tmp_path / "run")] == [*range(1, STEPS + 1)] and 1 <= kept < STEPS

@@ -49,6 +49,7 @@ def make_config(folder):
     return config
 
 
+@pytest.mark.thorough
 def test_a_coco_tree_is_prepared_trains_and_resumes(tmp_path):
     coco = write_coco(tmp_path / "coco", draw_records(40), 10, "some shape", cut=(3, 33), empty=(4, 34))
     data = f"--out={tmp_path / 'data'}"

@@ -66,7 +66,7 @@ def gradient_of(network, remat, **changes):
     ("network", "policies"),
     [
         pytest.param("unet", ["attention", "blocks"], marks=pytest.mark.thorough),
-        ("efficient_unet", ["elementwise"]),
+        pytest.param("efficient_unet", ["elementwise"], marks=pytest.mark.thorough),
         pytest.param("deepfloyd_unet", ["attention", "elementwise"], marks=pytest.mark.thorough),
     ],
 )

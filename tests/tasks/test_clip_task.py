@@ -86,6 +86,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(make_config, trained, tmp_path, 
     assert read_metrics(cut, FILE_NAME) == read_metrics(whole_dir, FILE_NAME)
 
 
+@pytest.mark.thorough
 def test_frozen_features_train_heads_alone(make_config, tmp_path):
     state = train_to_end(make_config("frozen", steps=2), tmp_path)
     assert {name: set(state.params[name]) for name in ("image", "text")} == {
@@ -99,6 +100,7 @@ def test_frozen_features_train_heads_alone(make_config, tmp_path):
     assert features.pooled.shape == (1, 8) and clip.encode_texts(["a bar"]).shape == (1, 8)
 
 
+@pytest.mark.thorough
 def test_a_training_that_no_longer_improves_ends_and_keeps_its_best(make_config, tmp_path):
     config = make_config(steps=40, evaluate_every=1, patience=2, checkpoint_every=10)
     # A rate of almost nothing: the first measurement stays the best.
@@ -135,6 +137,7 @@ def random_like(shape):
     return jax.numpy.asarray(generator.uniform(-1, 1, shape.shape), np.float32)
 
 
+@pytest.mark.thorough
 def test_the_scale_stays_below_its_limit(make_config, tmp_path):
     config = make_config(steps=3, evaluate_every=0)
     config.clip.max_scale = 10.0
@@ -211,6 +214,7 @@ def test_a_trained_tokenizer_has_the_wanted_size_and_gives_back_what_it_was_give
     assert json.loads(text)["model"]["type"] == "BPE"
 
 
+@pytest.mark.thorough
 def test_a_training_starts_from_the_weights_of_another(make_config, trained, tmp_path, capsys):
     workdir, state = trained
     config = make_config(steps=1, evaluate_every=0, init_from=str(workdir))

@@ -16,6 +16,7 @@ def run(main, *flags):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_file_of_openai_becomes_a_folder_of_open_clip(tmp_path):
     source, own, out = write_clip_file(tmp_path / "openai"), tmp_path / "own", tmp_path / "out"
     done = run("import_weights", "--format=clip", f"--source={source}", f"--out={own}")
