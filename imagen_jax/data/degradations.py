@@ -109,8 +109,8 @@ def random_kernel(generator: np.random.Generator, factor: int) -> np.ndarray:
     size = 2 * int(generator.integers(2, 12)) + 3
     if generator.random() < 0.5:
         return gaussian(size, generator.uniform(0, 2 + 0.2 * factor))
-    variances = generator.uniform(0, 4 + factor, 2)
-    return gaussian(size, *np.sqrt(variances), angle=generator.uniform(0, np.pi))
+    first, second = np.sqrt(generator.uniform(0, 4 + factor, 2))
+    return gaussian(size, first, second, angle=generator.uniform(0, np.pi))
 
 
 def blur(pixels: HostPixels, kernel: np.ndarray) -> HostPixels:

@@ -37,7 +37,8 @@ PATHS = {"workdir", "stages", "out", "source", "text_encoder", "prompts_file", "
 OTHERS = {"config", "prompt", "negative_prompt", "guidance", "steps", "sampler", "thresholding", "augmentation_level",
           "features", "format", "later_prompt", "guidance_interval", "spacing", "gamma", "eta", "percentile", "invert",
           "to_prompt", "dtype", "text_dtype", "profile_steps", "classifier_class", "host", "protocol", "dataset",
-          "resize", "clip", "sweep", "sections", "origins", "labels", "class", "template", "templates", "split", "option"}
+          "resize", "clip", "sweep", "origins", "labels", "class", "template", "templates", "split", "option",
+          "sections"}
 MORE = {"train": ["--config=CHECKOUT/configs/quickstart.py:base,smoke"], "sample": ["--prompt=x"],
         "train_classifier": ["--config=CHECKOUT/configs/openmoji_classifier.py:,smoke"],
         "evaluate": ["--features=pixels"], "import_weights": ["--format=imagen_jax"], "export_weights": [],
