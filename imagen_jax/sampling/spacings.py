@@ -118,7 +118,7 @@ def steps_in_sections(steps: int, sections: str = GLIDE_SECTIONS) -> list[int]:
     """
     words = [word.strip() for word in sections.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
-        raise UserError(f"sections={sections!r} is no list of numbers of steps: give one such as {GLIDE_SECTIONS!r}")
+        raise UserError(f"sections={sections!r} must list numbers of steps: give a value such as {GLIDE_SECTIONS!r}")
     counts = [int(word) for word in words]
     if sum(counts) != steps:
         raise UserError(
