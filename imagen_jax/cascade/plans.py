@@ -258,6 +258,11 @@ EFFECTS = (
         "--eta has no effect: no stage uses the ddim sampler. Set --sampler=ddim, or leave --eta out",
     ),
     Precondition(
+        "sections",
+        any_stage(lambda stage: stage.values["spacing"] == "sections"),
+        "--sections has no effect without the spacing sections: set --spacing=sections, or leave --sections out",
+    ),
+    Precondition(
         "percentile",
         any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
         "--percentile has no effect without dynamic thresholding: set --thresholding=dynamic, or leave it out",

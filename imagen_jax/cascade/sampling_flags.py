@@ -13,7 +13,12 @@ STEPS = flags.DEFINE_list("steps", None, "Number of denoising steps. One value, 
 SAMPLER = flags.DEFINE_list(
     "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One value, or one per stage."
 )
-SPACING = flags.DEFINE_list("spacing", None, "Of the steps: uniform, log_snr, karras, discrete. One, or one per stage.")
+SPACING = flags.DEFINE_list(
+    "spacing", None, "Of the steps: uniform, log_snr, karras, discrete, both_ends, sections. One, or one per stage."
+)
+SECTIONS = flags.DEFINE_multi_string(
+    "sections", None, "For the spacing sections, such as 10,10,3,2,2. Repeat it for one per stage."
+)
 GAMMA = flags.DEFINE_list("gamma", None, "For ancestral: 0 is the min variance, 1 the max.")
 ETA = flags.DEFINE_list("eta", None, "For ddim: 0 adds no noise, 1 as much as ancestral.")
 THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One value, or one per stage.")
@@ -35,6 +40,7 @@ def read_overrides() -> dict[str, list]:
         "steps": (STEPS, int),
         "sampler": (SAMPLER, str),
         "spacing": (SPACING, str),
+        "sections": (SECTIONS, str),
         "gamma": (GAMMA, float),
         "eta": (ETA, float),
         "thresholding": (THRESHOLDING, str),

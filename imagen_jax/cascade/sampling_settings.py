@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from imagen_jax.cascade.settings import check_settings
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval
 from imagen_jax.sampling.sampler import STEP_RULES
-from imagen_jax.sampling.spacings import SPACINGS, Spacing, check_discrete, space_uniformly
+from imagen_jax.sampling.spacings import Spacing, choose_spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule
 from imagen_jax.sampling.thresholding import THRESHOLDS, Threshold
 
@@ -63,15 +63,13 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         UserError: a key, a sampler, a spacing or a thresholding is unknown, or a number is out of its range.
     """
     checked = check_settings(sampling)
-    if checked["spacing"] == "discrete":
-        check_discrete(checked["steps"])
     return SamplingSettings(
         steps=checked["steps"],
         rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
         guidance_weight=checked["guidance"],
         threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["max_threshold"]),
         augmentation_level=checked["augmentation_level"],
-        spacing=SPACINGS[checked["spacing"]],
+        spacing=choose_spacing(checked["spacing"], checked["steps"], checked["sections"]),
         interval=Interval(*checked["guidance_interval"]) if checked["guidance_interval"] else None,
         batched_guidance=checked["batched_guidance"],
         candidates=checked["candidates"],

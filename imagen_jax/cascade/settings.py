@@ -74,6 +74,17 @@ def truth(name: str, value: Any) -> bool:
     return value
 
 
+def text(name: str, value: Any) -> str:
+    """Checks a string, whose meaning is checked where it is read.
+
+    Raises:
+        UserError: the value is no string.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be a string, not {value!r}")
+    return value
+
+
 def percentile(name: str, value: Any) -> float:
     """Checks the percentile of dynamic thresholding, in (1, 100].
 
@@ -105,6 +116,7 @@ SETTINGS: dict[str, Check] = {
     "steps": whole(1, MAX_STEPS),
     "guidance": number(-MAX_GUIDANCE, MAX_GUIDANCE, "3"),
     "spacing": one_of(SPACINGS),
+    "sections": text,
     "thresholding": one_of(THRESHOLDS),
     "percentile": percentile,
     "max_threshold": number(1, math.inf, "1.5"),

@@ -39,6 +39,7 @@ from imagen_jax.diffusion.conditions import Conditions, Labels, Vectors, in_floa
 from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
 from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
 from imagen_jax.diffusion.self_conditioning import self_condition
+from imagen_jax.diffusion.variance_loss import split_variance
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
@@ -382,8 +383,7 @@ def make_denoiser(stage: Stage, params: Params, conditions: Conditions) -> Denoi
         output = predict(noisy, log_snr)
         if not stage.learns_variance:
             return stage.prediction.to_clean(output, noisy, log_snr)
-        said, variance = jnp.split(output, 2, axis=-1)
-        # The network's range [-1, 1], from the min to the max variance, becomes [0, 1].
-        return EstimateWithVariance(stage.prediction.to_clean(said, noisy, log_snr), (variance + 1.0) / 2.0)
+        predicted, gamma = split_variance(output)
+        return EstimateWithVariance(stage.prediction.to_clean(predicted, noisy, log_snr), gamma)
 
     return denoise

@@ -4,6 +4,7 @@ batch -> conditions dropped and augmented -> the network, at a random noise leve
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from imagen_jax.diffusion.loss import (
 )
 from imagen_jax.diffusion.noise_levels import NOISE_LEVELS
 from imagen_jax.diffusion.self_conditioning import self_condition_for_training
+from imagen_jax.diffusion.variance_loss import hybrid_losses
 from imagen_jax.errors import UserError, check_names, lookup
 
 WEIGHTINGS: dict[str, Callable[[TrainingConfig], Weighting]] = {
@@ -42,13 +44,10 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
     """Makes a stage's ``Losses`` from ``config.training``.
 
     Raises:
-        UserError: the weighting is unknown, or the network learns the variance, for which no loss is implemented.
+        UserError: the weighting is unknown, or ``check_variance`` finds that the network can't learn its variance.
     """
     if stage.learns_variance:
-        raise UserError(
-            "a network that learns its variance can be imported and sampled, but not trained: set "
-            f"--config.network.out_channels={stage.shape[-1]}"
-        )
+        check_variance(stage)
     check_rates(training.drop)
     # A class stands for a caption where there is none.
     rates = {"text": training.caption_dropout, "label": training.caption_dropout, **training.drop}
@@ -57,6 +56,8 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
     levels = make_levels(
         stage.schedule, training.time_exponent, mean=training.noise_mean, deviation=training.noise_deviation
     )
+
+    losses_of = partial(hybrid_losses, schedule=stage.schedule) if stage.learns_variance else denoising_losses
 
     def losses(params: Params, batch: Batch, key: RandomKey) -> tuple[PerExample, PerExample]:
         drop_key, augmentation_key, dropout_key, estimate_key, noise_key = jax.random.split(key, 5)
@@ -70,7 +71,7 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         predict = apply_network(stage, params, conditions, dropout_key)
         if stage.self_conditioned:
             predict = self_condition_for_training(predict, stage.prediction, estimate_key, stage.value_range)
-        return denoising_losses(
+        return losses_of(
             predict,
             batch.clean,
             noise_key,
@@ -81,6 +82,24 @@ def make_losses(stage: Stage, training: TrainingConfig) -> Losses:
         )
 
     return losses
+
+
+def check_variance(stage: Stage) -> None:
+    """Checks that the loss of a learned variance is defined for a stage.
+
+    Raises:
+        UserError: its samples are no images, or its network is self-conditioned.
+    """
+    if len(stage.shape) != 3 or stage.value_range is None:
+        raise UserError(
+            "a network learns its variance from images of 8-bit values, and this stage makes none: set "
+            f"--config.network.out_channels={stage.shape[-1]}"
+        )
+    if stage.self_conditioned:
+        raise UserError(
+            "a self-conditioned network can't learn its variance: set --config.stage.self_conditioned=False, or "
+            f"--config.network.out_channels={stage.shape[-1]}"
+        )
 
 
 def check_rates(rates: Mapping[str, Any]) -> None:

@@ -319,7 +319,10 @@ class SamplingConfig(Section):
         sampler: a key of ``sampling.sampler.STEP_RULES``.
         steps: number of steps.
         guidance: guidance weight; 1 for no guidance.
-        spacing: spacing of the steps: ``uniform`` in time, or ``discrete`` as in diffusers' DeepFloyd IF.
+        spacing: spacing of the steps, a key of ``sampling.spacings.SPACINGS``: ``uniform`` in time, ``discrete`` as in
+            diffusers' DeepFloyd IF, ``both_ends`` as in Karlo, ``sections`` as in GLIDE and others.
+        sections: for the spacing ``sections``, the number of steps of each of as many equal parts of 1000 discrete
+            steps, from clean to noisy; their sum is ``steps``.
         thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
         percentile: percentile of dynamic thresholding, in (1, 100].
         max_threshold: max threshold of dynamic thresholding; the paper has none.
@@ -335,6 +338,7 @@ class SamplingConfig(Section):
     steps: int
     guidance: float
     spacing: str = "uniform"
+    sections: str = "10,10,3,2,2"
     thresholding: str = "dynamic"
     percentile: float = 99.5
     max_threshold: float = 1e9

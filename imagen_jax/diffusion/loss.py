@@ -101,6 +101,59 @@ def sample_quantiles(key: RandomKey, batch: int, stratified: bool = False) -> Pe
     return jax.random.uniform(key, (batch,))
 
 
+class NoisedBatch(NamedTuple):
+    """Clean samples, noised at random noise levels.
+
+    Attributes:
+        noisy: z_λ.
+        noise: ε, the noise in them.
+        log_snr: λ of each example.
+        quantile: the random quantile of each example, from which λ follows.
+    """
+
+    noisy: Samples
+    noise: Samples
+    log_snr: PerExample
+    quantile: PerExample
+
+
+def noise_batch(clean: Samples, key: RandomKey, levels: LevelOf, stratified: bool = False) -> NoisedBatch:
+    """Noises each example of a batch at a random noise level; the arguments are those of ``denoising_losses``."""
+    level_key, noise_key = jax.random.split(key)
+    quantile = sample_quantiles(level_key, clean.shape[0], stratified)
+    log_snr = levels(quantile)
+    noise = jax.random.normal(noise_key, clean.shape)
+    return NoisedBatch(add_noise(clean, noise, log_snr), noise, log_snr, quantile)
+
+
+def weighted_errors(
+    output: Samples,
+    clean: Samples,
+    noised: NoisedBatch,
+    *,
+    levels: LevelOf,
+    prediction: Prediction,
+    weighting: Weighting = uniform_weighting,
+) -> PerExample:
+    """Returns the weighted squared error of the network's output for each example. Equation (1) before the mean.
+
+    Args:
+        output: the network's output for ``noised``.
+        clean: the clean samples.
+        noised: the noised samples.
+        levels: distribution from which their log-SNRs were drawn.
+        prediction: the kind of the output.
+        weighting: weight of each noise level.
+
+    Raises:
+        ValueError: the output has another shape than the clean samples.
+    """
+    target = prediction.target(clean, noised.noise, noised.log_snr)
+    check_same_shape(target=target, **{"the network's output": output})
+    error = jnp.mean(jnp.square(output - target), axis=tuple(range(1, clean.ndim)))
+    return weighting(noised.log_snr, prediction, lambda: density_of(levels, noised.quantile)) * error
+
+
 def denoising_losses(
     predict: Predict,
     clean: Samples,
@@ -125,15 +178,10 @@ def denoising_losses(
     Raises:
         ValueError: the network's output has another shape than the clean samples.
     """
-    level_key, noise_key = jax.random.split(key)
-    quantile = sample_quantiles(level_key, clean.shape[0], stratified)
-    log_snr = levels(quantile)
-    noise = jax.random.normal(noise_key, clean.shape)
-    output = predict(add_noise(clean, noise, log_snr), log_snr)
-    target = prediction.target(clean, noise, log_snr)
-    check_same_shape(target=target, **{"the network's output": output})
-    error = jnp.mean(jnp.square(output - target), axis=tuple(range(1, clean.ndim)))
-    return weighting(log_snr, prediction, lambda: density_of(levels, quantile)) * error, log_snr
+    noised = noise_batch(clean, key, levels, stratified)
+    output = predict(noised.noisy, noised.log_snr)
+    errors = weighted_errors(output, clean, noised, levels=levels, prediction=prediction, weighting=weighting)
+    return errors, noised.log_snr
 
 
 def denoising_loss(predict: Predict, clean: Samples, key: RandomKey, **settings: Any) -> Scalar:

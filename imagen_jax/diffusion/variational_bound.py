@@ -118,13 +118,31 @@ def bound_terms(
     first = level(1)
     noise = jax.random.normal(data_key, clean.shape)
     estimate = denoise(add_noise(clean, noise, first), first)
+    return BoundTerms(prior, terms.T, data_term(estimate, clean, first, level(2), large_variance))
+
+
+def data_term(
+    estimate: Samples | EstimateWithVariance,
+    clean: Samples,
+    first: PerExample,
+    second: PerExample,
+    large_variance: bool = False,
+) -> PerExample:
+    """Returns L_0 of each example, in bits per value.
+
+    Args:
+        estimate: the denoiser's estimate at the cleanest step.
+        clean: clean samples of 8-bit values in [-1, 1].
+        first: λ_1, the log-SNR of the cleanest step.
+        second: λ_2, that of the step before it.
+        large_variance: whether p has the large variance, and not the small one, if it is not learned.
+    """
     # The small variance is 0 here, so that of the step before takes its place (Nichol & Dhariwal 2021, section 3.1).
-    _, small, _ = step_distributions(estimate, clean, level(2), first, large_variance)
+    _, small, _ = step_distributions(estimate, clean, second, first, large_variance)
     _, sigma = signal_and_noise_scale(first, clean)
     large = jnp.broadcast_to(2 * jnp.log(sigma), clean.shape)
     mean, chosen = choose_variance(estimate, small, large, large_variance)
-    data = -bits(discrete_log_density(clean, mean, jnp.exp(chosen / 2)))
-    return BoundTerms(prior, terms.T, data)
+    return -bits(discrete_log_density(clean, mean, jnp.exp(chosen / 2)))
 
 
 def step_distributions(
