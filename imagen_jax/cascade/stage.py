@@ -219,9 +219,15 @@ def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
     """Returns the stage with the sampling settings that ``sampling``, as ``config.sampling``, describes.
 
     Raises:
-        UserError: as ``make_settings``.
+        UserError: as ``make_settings``, or the network was made for another number of steps.
     """
     settings = make_settings(sampling)
+    only = getattr(stage.network, "sampling_steps", settings.steps)
+    if settings.steps != only:
+        raise UserError(
+            f"the network {type(stage.network).__name__} was trained to sample in {only} steps, not in "
+            f"{settings.steps}: set --steps={only} for its stage"
+        )
     if stage.learns_variance and settings.rule.reads_variance:
         settings = settings._replace(rule=settings.rule._replace(name="ancestral, learned variance"))
     return replace(stage, settings=settings)

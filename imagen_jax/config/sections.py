@@ -325,7 +325,7 @@ class SamplingConfig(Section):
             steps, from clean to noisy; their sum is ``steps``.
         thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
         percentile: percentile of dynamic thresholding, in (1, 100].
-        max_threshold: max threshold of dynamic thresholding; the paper has none.
+        max_threshold: max threshold of dynamic thresholding, and of ``clip``; the paper has none.
         gamma: variance of ancestral sampling: interpolates between the min (0) and the max (1) of the posterior.
         eta: noise of ddim, from 0 (none) to 1 (as much as ancestral sampling).
         guidance_interval: two log-SNRs; guidance applies only between them. () applies it at all noise levels.

@@ -7,7 +7,8 @@ section 2.1):
     time embedding + projected z_t + projected z_i   -> each residual block
     four tokens of z_i, then the projected text      -> keys of self-attention
 
-The super-resolution networks have no attention, and are told the enlarged image alone. The first takes all steps but
+The super-resolution networks have no attention, and are told the image alone, enlarged bicubically (as Pillow does it).
+The first takes all steps but
 the last, which is the second's: it was trained to finish in one step.
 """
 
@@ -224,6 +225,11 @@ class KarloUpsampler(nn.Module):
             )
 
         refuse_others(conditions, estimate)
+        if conditions.low_resolution is not None:
+            small = conditions.low_resolution
+            shape = (*noisy.shape[:3], small.image.shape[-1])
+            enlarged = jax.image.resize(small.image, shape, "bicubic")
+            conditions = conditions._replace(low_resolution=small._replace(image=enlarged))
         networks = first, last = make("first"), make("last")
         is_last = step < LAST_STEP
         if train or self.is_initializing():

@@ -2,7 +2,7 @@ r"""Spacings: the log-SNRs at which a sampler takes its steps.
 
     uniform     evenly spaced in time
     discrete    every n-th of 1000 steps, as diffusers spaces those of DeepFloyd IF
-    both_ends   as many of 1000 steps, evenly spaced from the noisiest to the cleanest, as Karlo, GLIDE and ADM take them
+    both_ends   as many of 1000 steps, evenly spaced from the noisiest to the cleanest, as Karlo, GLIDE and ADM do
     sections    so many of each part of 1000 steps, as GLIDE's upsampler: "10,10,3,2,2", from clean to noisy
     log_snr     evenly spaced in λ (Lu et al. 2022, "DPM-Solver", section 3.4)
     karras      σ̃ = exp(-λ/2) evenly spaced in its seventh root (Karras et al. 2022, equation 5):
