@@ -73,7 +73,7 @@ class LowResolution(NamedTuple):
         image: low-resolution images ``(batch, low_height, low_width, channels)``, already noised to ``log_snr``.
         log_snr: noise level ``(batch,)``; None for images without noise: before augmentation, or for a network that is
             told no level. The network receives it as log-SNR or as the number of a discrete step; see
-            ``cascade.stage.NOISE_CONDITIONING``.
+            ``cascade.stage_checks.NOISE_CONDITIONING``.
     """
 
     image: SmallImages

@@ -16,6 +16,7 @@ from imagen_jax.cascade.settings import ELSEWHERE
 from imagen_jax.config.clip_sections import CLIP_SECTIONS, ClipConfig, ClipTrainingConfig, TowerConfig
 from imagen_jax.config.codes_sections import CODES_SECTIONS, CodesConfig, CodesTrainingConfig
 from imagen_jax.config.reading import Given, fit, key_types, known_keys, read_section, to_plain
+from imagen_jax.config.section import Section
 from imagen_jax.config.sections import (
     CLASSIFIER_SECTIONS,
     SECTIONS,
@@ -28,7 +29,6 @@ from imagen_jax.config.sections import (
     OptimizerConfig,
     PreviewConfig,
     SamplingConfig,
-    Section,
     StageConfig,
     TextConfig,
     TrainingConfig,

@@ -272,8 +272,8 @@ EFFECTS = (
     ),
     Precondition(
         "max_threshold",
-        any_stage(lambda stage: stage.values["thresholding"] == "dynamic"),
-        "max_threshold has no effect without dynamic thresholding: set thresholding='dynamic', or leave it out",
+        any_stage(lambda stage: stage.values["thresholding"] in ("dynamic", "clip")),
+        "max_threshold has no effect without dynamic thresholding or clip: set thresholding='dynamic', or leave it out",
     ),
     Precondition(
         "augmentation_level",

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax.cascade.settings import check_settings
+from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import Spacing, choose_spacing, space_uniformly
 from imagen_jax.sampling.step_rules import StepRule
 from imagen_jax.sampling.thresholding import THRESHOLDS, Threshold
+
+NO_LIMIT = 1e9
+"""The default of ``max_threshold``."""
 
 
 class SamplingSettings(NamedTuple):
@@ -60,9 +64,12 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         sampling: a value for every key of ``cascade.settings.SETTINGS``.
 
     Raises:
-        UserError: a key, a sampler, a spacing or a thresholding is unknown, or a number is out of its range.
+        UserError: a key, a sampler, a spacing or a thresholding is unknown, a number is out of its range, or "clip" has
+            no limit.
     """
     checked = check_settings(sampling)
+    if checked["thresholding"] == "clip" and checked["max_threshold"] >= NO_LIMIT:
+        raise UserError("thresholding='clip' clips to max_threshold, which has no limit: set max_threshold, such as 5")
     return SamplingSettings(
         steps=checked["steps"],
         rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),

@@ -30,14 +30,22 @@ from imagen_jax.array_types import (
 from imagen_jax.cascade.experiment import ModelConfig, read_model
 from imagen_jax.cascade.network import build_network, twice
 from imagen_jax.cascade.sampling_settings import SamplingSettings, make_settings
-from imagen_jax.cascade.stage_checks import check_corruption, check_text_transformer, shape_of, space_of
+from imagen_jax.cascade.stage_checks import (
+    NOISE_CONDITIONING,
+    Measure,
+    check_corruption,
+    check_text_transformer,
+    itself,
+    shape_of,
+    space_of,
+)
 from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.config.reading import Given
 from imagen_jax.data.classes import CLASSES, Classes
 from imagen_jax.diffusion.augmentation import CORRUPTIONS, ENLARGEMENTS, Enlarge, leave_small
 from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors, in_float32
 from imagen_jax.diffusion.process import PREDICTIONS, RANGE_OF_IMAGES, Prediction, ValueRange
-from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, number_of_step, shifted
+from imagen_jax.diffusion.schedules import SCHEDULES, Schedule, cosine, shifted
 from imagen_jax.diffusion.self_conditioning import self_condition
 from imagen_jax.diffusion.variance_loss import split_variance
 from imagen_jax.errors import UserError, lookup
@@ -45,8 +53,6 @@ from imagen_jax.models import Network
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes
 
 Params = Any
-
-Measure = Callable[[PerExample], PerExample]
 
 
 class Batch(NamedTuple):
@@ -59,18 +65,6 @@ class Batch(NamedTuple):
 
     clean: Samples
     conditions: Conditions
-
-
-def itself(log_snr: PerExample) -> PerExample:
-    """Returns the log-SNR: the noise conditioning of most networks."""
-    return log_snr
-
-
-NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
-    "log_snr": lambda schedule: itself,
-    "timestep": number_of_step,
-}
-"""Noise conditioning of a network: the log-SNR, or the number of the discrete step (of 1000) with that log-SNR."""
 
 
 CHANNELS = 3
@@ -216,9 +210,15 @@ def with_settings(stage: Stage, sampling: Mapping[str, Any]) -> Stage:
     """Returns the stage with the sampling settings that ``sampling``, as ``config.sampling``, describes.
 
     Raises:
-        UserError: as ``make_settings``.
+        UserError: as ``make_settings``, or the network was made for another number of steps.
     """
     settings = make_settings(sampling)
+    only = getattr(stage.network, "sampling_steps", settings.steps)
+    if settings.steps != only:
+        raise UserError(
+            f"the network {type(stage.network).__name__} was trained to sample in {only} steps, not in "
+            f"{settings.steps}: set --steps={only} for its stage"
+        )
     if stage.learns_variance and settings.rule.reads_variance:
         settings = settings._replace(rule=settings.rule._replace(name="ancestral, learned variance"))
     return replace(stage, settings=settings)

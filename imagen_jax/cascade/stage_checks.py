@@ -3,12 +3,29 @@
 config.stage, config.embedding -> shape of a sample, space of its vectors, corruption of its low-resolution images
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from imagen_jax.array_types import PerExample
 from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.config.sections import EmbeddingConfig, StageConfig
 from imagen_jax.diffusion.augmentation import CORRUPTIONS
+from imagen_jax.diffusion.schedules import Schedule, number_of_step
 from imagen_jax.errors import UserError, lookup
+
+Measure = Callable[[PerExample], PerExample]
+
+
+def itself(log_snr: PerExample) -> PerExample:
+    """Returns the log-SNR: the noise conditioning of most networks."""
+    return log_snr
+
+
+NOISE_CONDITIONING: dict[str, Callable[[Schedule], Measure]] = {
+    "log_snr": lambda schedule: itself,
+    "timestep": number_of_step,
+}
+"""Noise conditioning of a network: the log-SNR, or the number of the discrete step (of 1000) with that log-SNR."""
 
 
 def shape_of(stage: StageConfig) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from imagen_jax.sampling.sampler import (
     take_steps,
 )
 from imagen_jax.sampling.step_rules import ddim
-from imagen_jax.sampling.thresholding import apply_threshold
+from imagen_jax.sampling.thresholding import Clip, apply_threshold
 
 OnEstimate = Callable[[Any], None]
 """Called on the host with the denoiser's estimate of the clean samples, at each call of the denoiser."""
@@ -251,8 +251,9 @@ def make_guided_denoiser(stage: Stage, params: Params, inputs: Inputs) -> Denois
     unwanted = inputs.unwanted._replace(low_resolution=conditions.low_resolution)
     denoise = guided(stage, params, conditions, unwanted)
     denoise = guide_by_classifier(denoise, settings.classifier)
-    # Thresholds are made for the range of images.
-    denoise = denoise if stage.value_range is None else apply_threshold(denoise, settings.threshold)
+    # Other thresholds are made for the range of images.
+    if stage.value_range is not None or isinstance(settings.threshold, Clip):
+        denoise = apply_threshold(denoise, settings.threshold)
     denoise = denoise if inputs.known is None else keep_known(denoise, inputs.known)
     # A CPU's own implementations pay for gradients. Without them they are about as fast as XLA's, and compile three
     # times as long (``tests/benchmarks/jax_versions.md``).

@@ -177,16 +177,7 @@ def write_configs(description: Description) -> dict[str, dict[str, Any]]:
             "projection_dim": description.embedding,
             **write_transformer(image),
         },
-        "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": text["vocabulary"],
-            "max_position_embeddings": text["context"],
-            "projection_dim": description.embedding,
-            "bos_token_id": max(text["end"] - 1, 0),
-            "eos_token_id": text["end"],
-            "pad_token_id": text["end"],
-            **write_transformer(text),
-        },
+        "text_config": write_text_config(description),
     }
     preparation = {
         "image_processor_type": "CLIPImageProcessor",
@@ -204,6 +195,21 @@ def write_configs(description: Description) -> dict[str, dict[str, Any]]:
     }
     tokenizer = {"tokenizer_class": "CLIPTokenizer", "model_max_length": text["context"]}
     return {"preprocessor_config.json": preparation, "tokenizer_config.json": tokenizer, "config.json": config}
+
+
+def write_text_config(description: Description) -> dict[str, Any]:
+    """Returns the settings of the text tower, a transformer that ends at its end token."""
+    text = description.text
+    return {
+        "model_type": "clip_text_model",
+        "vocab_size": text["vocabulary"],
+        "max_position_embeddings": text["context"],
+        "projection_dim": description.embedding,
+        "bos_token_id": max(text["end"] - 1, 0),
+        "eos_token_id": text["end"],
+        "pad_token_id": text["end"],
+        **write_transformer(text),
+    }
 
 
 def write_transformer(tower: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@
 An image tower maps normalised images ``(batch, resolution, resolution, 3)`` to embeddings, and a text tower token ids
 ``(batch, context)``. Both are called with ``train``, and ``example_input`` returns an input of batch size 1 for
 ``init``. Both have a field ``embedding``. An image tower also has ``resolution``, and a text tower ``vocabulary``,
-``context`` and ``end``. ``frozen_features`` has none of these: it takes features of a frozen network. To add a tower,
-write such a module with fields of the types in ``KINDS``, and add it to one of the dicts.
+``context`` and ``end``. ``frozen_features`` has none of these: it takes features of a frozen network. Nor has
+``absent``, which stands for an image tower that is not there. To add a tower, write such a module with fields of the
+types in ``KINDS``, and add it to one of the dicts.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from imagen_jax.clip.absent_tower import ABSENT, AbsentTower
 from imagen_jax.clip.bag_of_words import BagOfWords
 from imagen_jax.clip.feature_head import FeatureHead
 from imagen_jax.clip.resnet import ResNet
@@ -27,6 +29,7 @@ IMAGE_TOWERS: dict[str, type[nn.Module]] = {
     "vision_transformer": VisionTransformer,
     "resnet": ResNet,
     "frozen_features": FeatureHead,
+    ABSENT: AbsentTower,
 }
 
 TEXT_TOWERS: dict[str, type[nn.Module]] = {

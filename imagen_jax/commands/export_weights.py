@@ -2,6 +2,7 @@
 
     imagen-jax export_weights --workdir=runs/base --out=exported [--format=imagen_jax] [--dtype=bfloat16]
     imagen-jax export_weights --workdir=runs/clip_l14 --out=exported --format=open_clip
+    imagen-jax export_weights --workdir=runs/karlo --out=exported --format=karlo
 
 ``weight_formats.formats`` lists the formats; ``imagen_jax import_weights`` reads them. Every command with ``--stages``
 also accepts a folder in the format imagen_jax. ``weight_formats.clip`` lists the layouts of a CLIP.
@@ -16,11 +17,13 @@ from imagen_jax.runtime.main import run_main
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weight_formats.clip import export_clip_folder
 from imagen_jax.weight_formats.formats import export_stage
+from imagen_jax.weight_formats.karlo import FORMAT as KARLO
+from imagen_jax.weight_formats.karlo_pipeline import export_karlo, is_imported_pipeline
 
 FORMAT = flags.DEFINE_string(
     "format",
     "imagen_jax",
-    "imagen_jax (any stage or CLIP), deepfloyd_if (a stage imported from it), open_clip or hugging_face (a CLIP).",
+    "imagen_jax (any stage or CLIP), deepfloyd_if, karlo (imports of it), open_clip or hugging_face (a CLIP).",
 )
 DTYPE = flags.DEFINE_string(
     "dtype", "float32", "Dtype of the written parameters: float32, or bfloat16 for half the size."
@@ -34,7 +37,9 @@ def main() -> None:
     if to_path(WORKDIR.value) == to_path(OUT.value):
         raise UserError("--out is the same folder as --workdir: choose another --out")
     source, folder, network = to_path(WORKDIR.value), to_path(OUT.value), read_network()
-    if not is_clip_folder(source):
+    if FORMAT.value == KARLO and is_imported_pipeline(source):
+        export_karlo(source, folder, DTYPE.value)
+    elif not is_clip_folder(source):
         export_stage(FORMAT.value, source, folder, DTYPE.value, network)
     elif network is not None:
         raise UserError("--network has no effect for a CLIP: leave it out")

@@ -9,7 +9,8 @@ from ml_collections.config_dict import placeholder
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.reading import key_defaults, key_types
-from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
+from imagen_jax.config.section import Section
+from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS
 
 
 def base() -> ConfigDict:

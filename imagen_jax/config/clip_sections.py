@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagen_jax.config.sections import DataConfig, LoopConfig, MeshConfig, OptimizerConfig, Section
+from imagen_jax.config.section import Section
+from imagen_jax.config.sections import DataConfig, LoopConfig, MeshConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

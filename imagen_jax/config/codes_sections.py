@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from imagen_jax.config.sections import DataConfig, LoopConfig, MeshConfig, NetworkConfig, OptimizerConfig, Section
+from imagen_jax.config.section import Section
+from imagen_jax.config.sections import DataConfig, LoopConfig, MeshConfig, NetworkConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.codes_sections import CODES_SECTIONS
-from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
+from imagen_jax.config.section import Section
+from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS
 from imagen_jax.errors import UserError, check_names
 
 Given: TypeAlias = ConfigDict | Mapping[str, Any]

@@ -10,23 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One section of a config.
-
-    Attributes:
-        rest: name of the field that takes all keys without a field of their own; None if there are no such keys.
-        free_to_change: keys whose values may change when a run resumes.
-    """
-
-    rest: ClassVar[str | None] = None
-    free_to_change: ClassVar[tuple[str, ...]] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the values by key, those of ``rest`` among them."""
-        values = dataclasses.asdict(self)
-        return values | (values.pop(self.rest) if self.rest else {})
+from imagen_jax.config.embedding_section import EmbeddingConfig
+from imagen_jax.config.section import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,27 +125,6 @@ class StageConfig(Section):
     noise_conditioning: str = "log_snr"
     prediction: str = "eps"
     self_conditioned: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingConfig(Section):
-    """CLIP's image embeddings, for a stage that makes them or is told them, see ``clip.embedding_space``.
-
-    Attributes:
-        clip: the CLIP of the embeddings of training images: a workdir, or a folder or file of weights; "" for none.
-        form: ``unit`` for directions of length √d, or ``raw`` for embeddings as the CLIP makes them.
-        deviation: standard deviation of the channels that a prior diffuses, for ``unit``.
-        mean: mean of each channel, from which a prior measures, for ``raw``; () for 0.
-        deviations: standard deviation of each channel, by which a prior divides, for ``raw``; () for 1.
-    """
-
-    free_to_change = ("clip",)
-
-    clip: str = ""
-    form: str = "unit"
-    deviation: float = 0.5375
-    mean: tuple[float, ...] = ()
-    deviations: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +300,7 @@ class SamplingConfig(Section):
             steps, from clean to noisy; their sum is ``steps``.
         thresholding: a key of ``sampling.thresholding.THRESHOLDS``.
         percentile: percentile of dynamic thresholding, in (1, 100].
-        max_threshold: max threshold of dynamic thresholding; the paper has none.
+        max_threshold: max threshold of dynamic thresholding, and of ``clip``; the paper has none.
         gamma: variance of ancestral sampling: interpolates between the min (0) and the max (1) of the posterior.
         eta: noise of ddim, from 0 (none) to 1 (as much as ancestral sampling).
         guidance_interval: two log-SNRs; guidance applies only between them. () applies it at all noise levels.

@@ -18,6 +18,7 @@ from absl import logging
 from jaxtyping import Float
 
 from imagen_jax.array_types import TokenIds
+from imagen_jax.clip.absent_tower import ABSENT, refuse_images
 from imagen_jax.clip.description import Description
 from imagen_jax.clip.feature_head import FROZEN
 from imagen_jax.clip.folder import ClipFiles, read_clip_folder
@@ -215,7 +216,7 @@ def build(files: ClipFiles, model: str) -> Clip:
         title=title,
         width=description.embedding,
         sha256=files.sha256,
-        **(head_on_images if description.image["name"] == FROZEN else image_tower)(description, parameters["image"]),
+        **IMAGE_FIELDS.get(description.image["name"], image_tower)(description, parameters.get("image", {})),
     )
     text_tower: Any = description.make_text_tower()
     embed = jax.jit(partial(embed_ids, text_tower))
@@ -236,11 +237,29 @@ def image_tower(description: Description, params: Any) -> dict[str, Any]:
     }
 
 
+def no_image_tower(description: Description, params: Any) -> dict[str, Any]:
+    """Returns the fields of a feature network that refuses images."""
+
+    def refuse(*images: Any) -> Any:
+        refuse_images()
+
+    return {"resize": "none", "extract": refuse, "weights": params, "prepare": refuse}
+
+
+IMAGE_FIELDS: dict[str, Callable[[Description, Any], dict[str, Any]]] = {
+    FROZEN: head_on_images,
+    ABSENT: no_image_tower,
+}
+"""Makes the fields of the feature network of image towers that do not take pixels."""
+
+
 def name_towers(description: Description) -> str:
     """Returns a name for towers that OpenAI did not publish, such as "768x12-32"."""
     image = description.image
     if image["name"] == FROZEN:
         return f"on {image['network']}"
+    if image["name"] == ABSENT:
+        return f"text {description.text.get('width', '')}x{description.text.get('layers', '')}"
     layers = image["layers"] if isinstance(image["layers"], int) else "-".join(map(str, image["layers"]))
     return f"{image['width']}x{layers}" + (f"-{image['patch']}" if "patch" in image else "")
 

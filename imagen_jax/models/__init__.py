@@ -9,9 +9,9 @@ the time and the conditions. ``blocks`` has the residual block. ``equal_blocks``
 equal blocks as one loop. ``remat`` selects the activations that the gradient recomputes.
 
 ``unet`` is ADM's network, Imagen's base. ``efficient_unet`` is that of Imagen's super-resolution stages.
-``deepfloyd_unet`` is DeepFloyd IF's; ``weight_formats.deepfloyd_if`` reads its weights. ``prior`` is DALL·E 2's
-transformer, whose samples are vectors. ``noise_classifier`` is for classifier guidance. ``NETWORKS`` maps the names in
-configs to the denoising networks.
+``deepfloyd_unet`` is DeepFloyd IF's; ``weight_formats.deepfloyd_if`` reads its weights. ``karlo_unet`` has
+Karlo's; ``weight_formats.karlo`` reads their weights. ``prior`` is DALL·E 2's transformer, whose samples are vectors.
+``noise_classifier`` is for classifier guidance. ``NETWORKS`` maps the names in configs to the denoising networks.
 
 ``code_prior`` is the one network that does not denoise: an autoregressive prior, on ``cached_transformer``.
 """
@@ -24,6 +24,7 @@ from imagen_jax.array_types import PerExample, Samples
 from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.karlo_unet import KarloUNet, KarloUpsampler
 from imagen_jax.models.prior import PriorTransformer
 from imagen_jax.models.unet import UNet
 
@@ -66,4 +67,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "efficient_unet": EfficientUNet,
     "deepfloyd_unet": DeepFloydUNet,
     "prior": PriorTransformer,
+    "karlo_unet": KarloUNet,
+    "karlo_upsampler": KarloUpsampler,
 }

@@ -108,6 +108,7 @@ class PriorTransformer(nn.Module):
         dropout: the rate of both branches of a layer.
         causal: whether a position attends only to itself and earlier ones.
         activation: of the perceptrons, a name in ``deepfloyd_unet.ACTIVATIONS``; "gelu" is the exact GELU.
+        learned_null: whether a learned vector, zero at first, takes the place of an absent z_t; if not, zeros do.
         noise_conditioning: what the network gets as noise level, see ``stage.noise_conditioning``. A stage sets it.
         remat: the activations that the gradient recomputes, see ``models.remat``.
         dtype: the compute dtype; parameters are float32.
@@ -119,6 +120,7 @@ class PriorTransformer(nn.Module):
     dropout: float = 0.0
     causal: bool = True
     activation: str = "gelu"
+    learned_null: bool = True
     noise_conditioning: str = "log_snr"
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
@@ -139,7 +141,7 @@ class PriorTransformer(nn.Module):
             noisy: noisy z_i.
             log_snr: the noise level of each example, as ``noise_conditioning`` says.
             conditions: ``text``, whose padding no position attends to, and ``text_vector``, z_t. A part that is None
-                has no position and no parameters. A learned vector, zero at first, takes the place of an absent z_t.
+                has no position and no parameters.
             estimate: None; there is no self-conditioning.
             train: whether dropout is on, which needs a "dropout" key.
 
@@ -178,7 +180,9 @@ class PriorTransformer(nn.Module):
         return dense(channels, zero=True, dtype=jnp.float32, name="out")(last)
 
     def fill_absent(self, vector: Vectors) -> Float[Array, "batch vector"]:
-        """Returns the vectors, with a learned one where there is none."""
+        """Returns the vectors, with the null where there is none."""
+        if not self.learned_null:
+            return jnp.where(vector.present[:, None], vector.values, 0.0)
         null = self.param("text_vector_null", nn.initializers.zeros_init(), vector.values.shape[-1:])
         return jnp.where(vector.present[:, None], vector.values, null[None])
 

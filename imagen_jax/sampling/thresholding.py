@@ -7,10 +7,11 @@ percentile of |x̂| over all its pixels and channels, and
     s ← max(s, 1),     x̂ ← clip(x̂, -s, s) / s                                                   (1)
 
 DeepFloyd IF also limits s to a max; with a max of 1 that is static thresholding. Both apply to the *guided* estimate,
-at every step.
+at every step. Samples that are no images have another range: ``Clip`` clips x̂ to any (Karlo's prior to [-5, 5]).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
@@ -65,12 +66,28 @@ def check_percentile(percentile: float) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Clips the estimate to [-limit, limit]; the only threshold that also applies to samples that are no images.
+
+    Attributes:
+        limit: the largest absolute value.
+    """
+
+    limit: float
+
+    def __call__(self, clean: Samples) -> Samples:
+        """Returns the clipped estimate."""
+        return jnp.clip(clean, -self.limit, self.limit)
+
+
 THRESHOLDS: dict[str, Callable[..., Threshold]] = {
     "none": lambda percentile, max_threshold=None: no_threshold,
     "static": lambda percentile, max_threshold=None: static_threshold,
     "dynamic": dynamic_threshold,
+    "clip": lambda percentile, max_threshold=1.0: Clip(max_threshold),
 }
-"""``THRESHOLDS[name](percentile, max_threshold)``; only "dynamic" uses the two arguments."""
+"""``THRESHOLDS[name](percentile, max_threshold)``; "dynamic" uses the two arguments, and "clip" the second."""
 
 
 def apply_threshold(denoise: Denoiser, threshold: Threshold) -> Denoiser:

@@ -5,6 +5,7 @@
 | format | folder |
 |---|---|
 | deepfloyd_if | a DeepFloyd IF pipeline, stage I or II, saved by diffusers, or its U-Net; exports only the U-Net |
+| karlo | a stage of a Karlo pipeline saved by diffusers; ``karlo_pipeline`` takes the whole pipeline |
 | imagen_jax | the stage's config and its parameters under our names, see ``cascade.checkpoint_export`` |
 """
 
@@ -19,6 +20,8 @@ from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.loading import TrainedStage, load_params, plan_stage
 from imagen_jax.cascade.sampling_settings import make_settings
 from imagen_jax.cascade.text_encoder import check_encoder, load_encoder, load_tokenizer
+from imagen_jax.encoders.clip_text import ClipTextEncoder
+from imagen_jax.encoders.encoder import TextEncoder
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models import Network
 from imagen_jax.storage.folder_locks import locked
@@ -26,7 +29,7 @@ from imagen_jax.storage.paths import Path, remove_folder, write_whole
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import has_state
 from imagen_jax.training.workdir import has_begun, keep_config
-from imagen_jax.weight_formats import deepfloyd_if
+from imagen_jax.weight_formats import deepfloyd_if, karlo
 from imagen_jax.weights.written_folder import STORED
 
 
@@ -74,6 +77,14 @@ FORMATS = {
         deepfloyd_if.check_network,
         deepfloyd_if.write,
     ),
+    karlo.FORMAT: Format(
+        karlo.LICENCE_NOTICE,
+        karlo.read_config,
+        karlo.read_params,
+        lambda source: 0,
+        karlo.check_network,
+        karlo.write,
+    ),
     "imagen_jax": Format(
         "",
         checkpoint_export.read_config,
@@ -85,7 +96,9 @@ FORMATS = {
 }
 
 
-def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices = NO_CHOICES) -> None:
+def import_stage(
+    name: str, source: Path, workdir: Path, choices: ImportChoices = NO_CHOICES, quiet: bool = False
+) -> None:
     """Imports the weights in ``source`` into ``workdir``, with a config for sampling.
 
     The config is written last, so an interrupted import leaves none and can be restarted.
@@ -95,6 +108,7 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         source: the folder of the weights.
         workdir: the workdir to create.
         choices: options that the folder of weights does not determine.
+        quiet: whether the licence's notice is left out, because it has been printed.
 
     Raises:
         UserError: the format or a dtype is unknown, ``workdir`` already contains a stage, or the weights or their text
@@ -109,13 +123,14 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
     fingerprints = config.fingerprints
     if config.stage.tokens:
         fingerprints["tokenizer"] = load_tokenizer(config.text, fingerprints.get("tokenizer"), str(source)).name
+    encoder = None
     if config.text.encoder:
         encoder = load_encoder(config.text)
         if choices.text_dtype is None:
             check_encoder(encoder, fingerprints.get("text_encoder"), str(source))
         fingerprints["text_encoder"] = encoder.name
     make_settings(config.sampling.to_dict())
-    if form.notice:
+    if form.notice and not quiet:
         print(form.notice, flush=True)
     params = form.read_params(source, config)
     make_folder(workdir)
@@ -126,19 +141,32 @@ def import_stage(name: str, source: Path, workdir: Path, choices: ImportChoices 
         with CheckpointStore(workdir / "checkpoints") as checkpoints:
             checkpoints.save_weights(form.read_step(source), params)
         copy_licences(source, workdir)
-        keep_config(workdir, config.to_dict(), fingerprints)
+        keep_config(workdir, config.to_dict(), fingerprints | name_image_encoder(config, encoder))
+
+
+def name_image_encoder(config: ModelConfig, encoder: TextEncoder | None) -> dict[str, str]:
+    """Returns the name of a stage's image embeddings, if they are of the CLIP whose text encoder it has."""
+    if isinstance(encoder, ClipTextEncoder) and (config.stage.vector or config.stage.image_vector):
+        return {"image_encoder": f"{encoder.clip}-{config.embedding.form}"}
+    return {}
 
 
 def copy_licences(source: Path, folder: Path) -> None:
-    """Copies the licence files in ``source``, and for a U-Net's folder also those in the pipeline's folder."""
-    for origin in (source.parent, source) if source.name == "unet" else (source,):
+    """Copies the licence files in ``source``, and for a part of a pipeline also those in the pipeline's folder."""
+    is_part = source.name == "unet" or (source.parent / "model_index.json").is_file()
+    for origin in (source.parent, source) if is_part else (source,):
         for path in sorted([*origin.glob("LICENSE*"), *origin.glob("LICENCE*")]):
             if path.is_file():
                 write_whole(folder / path.name, path.read_bytes())
 
 
 def export_stage(
-    name: str, workdir: Path, folder: Path, dtype: str = "float32", network: type[Network] | None = None
+    name: str,
+    workdir: Path,
+    folder: Path,
+    dtype: str = "float32",
+    network: type[Network] | None = None,
+    quiet: bool = False,
 ) -> None:
     """Exports the stage in ``workdir`` into ``folder``.
 
@@ -148,6 +176,7 @@ def export_stage(
         folder: the output folder, created if missing.
         dtype: dtype of the stored parameters, a key of ``weights.written_folder.STORED``.
         network: the class of the stage's network, if its config names one of the user's own.
+        quiet: whether the licence's notice is left out, because it has been printed.
 
     Raises:
         UserError: there is no such format, stage or dtype, the format can't hold the stage's network, or the folder
@@ -160,7 +189,7 @@ def export_stage(
     plan = plan_stage(workdir, network=network)
     form.check_network(plan.stage.network, plan.name)
     stage = load_params(plan)
-    if form.notice:
+    if form.notice and not quiet:
         print(form.notice, flush=True)
     make_folder(folder)
     with locked(folder, "--out"):

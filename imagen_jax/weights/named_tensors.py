@@ -58,7 +58,8 @@ def parameter_shapes(init: Callable[..., Any], *inputs: Any) -> dict[str, jax.Sh
 
     A path looks like ``layer_0/expand/bias``.
     """
-    return flatten_shapes(remove_logical_axes(jax.eval_shape(init, jax.random.key(0), *inputs)["params"]))
+    variables = jax.eval_shape(init, jax.random.key(0), *inputs)
+    return flatten_shapes(remove_logical_axes(variables.get("params", {})))
 
 
 def flatten_shapes(shapes: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -4,7 +4,9 @@ The last files are those that make a folder complete, such as a config, so an in
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -59,4 +61,17 @@ def write_weights(
         for key, content in last.items():
             write_whole(folder / key, content)
     except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error
+
+
+def write_json(folder: Path, name: str, contents: Mapping[str, Any]) -> None:
+    """Writes a JSON file, for a folder without weights.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    try:
+        create_folder(folder)
+        write_whole(folder / name, (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode())
+    except OSError as error:
         raise UserError(f"{folder} can't be written to ({error}): make room or choose another folder") from error

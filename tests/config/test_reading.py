@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from imagen_jax.config.reading import fit, key_defaults, key_types, read_section, to_plain, with_defaults
+from imagen_jax.config.section import Section
 from imagen_jax.config.sections import (
     CLASSIFIER_SECTIONS,
     SECTIONS,
@@ -17,7 +18,6 @@ from imagen_jax.config.sections import (
     NetworkConfig,
     OptimizerConfig,
     SamplingConfig,
-    Section,
     StageConfig,
     TrainingConfig,
 )

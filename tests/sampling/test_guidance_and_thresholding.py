@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import EstimateWithVariance
+from imagen_jax.cascade.sampling_settings import SamplingSettings
+from imagen_jax.cascade.stage_inputs import keys_of_prompts, make_inputs
+from imagen_jax.cascade.stage_sampler import make_draw_stage
+from imagen_jax.diffusion.conditions import Conditions
 from imagen_jax.diffusion.process import noise_from_clean, signal_and_noise_scale
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import UserError
@@ -20,9 +24,10 @@ from imagen_jax.sampling.guidance import (
 from imagen_jax.sampling.sampler import sample
 from imagen_jax.sampling.spacings import space_as_karras
 from imagen_jax.sampling.step_rules import ddim
-from imagen_jax.sampling.thresholding import THRESHOLDS, apply_threshold, dynamic_threshold
+from imagen_jax.sampling.thresholding import THRESHOLDS, Clip, apply_threshold, dynamic_threshold, static_threshold
 from tests.reference.imagen_statements import dynamic_threshold as stated_threshold
 from tests.reference.imagen_statements import guided_noise
+from tests.stages_of_functions import stage_of
 
 LOG_SNR = jnp.asarray([-2.0, 0.5, 3.0])
 NOISY, CONDITIONAL, UNCONDITIONAL = (jax.random.normal(jax.random.key(n), (3, 4, 4, 3)) for n in range(3))
@@ -64,6 +69,18 @@ def test_static_clips_and_none_does_not():
     image = jnp.full((1, 2, 2, 3), -3.0)
     assert np.all(np.asarray(THRESHOLDS["static"](99.5)(image)) == -1)
     assert np.all(np.asarray(THRESHOLDS["none"](99.5)(image)) == -3)
+
+
+def test_vectors_are_clipped_to_any_limit_and_by_no_other_threshold():
+    def estimate_nine(params, conditions):
+        return lambda noisy, log_snr: jnp.full(noisy.shape, 9.0)
+
+    made = []
+    for threshold in (Clip(5.0), static_threshold):
+        stage = stage_of(estimate_nine, (4,), SamplingSettings(1, ddim(), 1.0, threshold), value_range=None)
+        inputs = make_inputs(Conditions(), keys_of_prompts(0, ["a"], [0]))
+        made.append(float(make_draw_stage(stage)(jnp.asarray(0.0), inputs).max()))
+    np.testing.assert_allclose(made, [5.0, 9.0], atol=1e-3)
 
 
 @pytest.mark.parametrize("percentile", [0.95, 0.995, 0.0, 101.0])

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from imagen_jax.config.clip_sections import CLIP_SECTIONS
 from imagen_jax.config.codes_sections import CODES_SECTIONS
 from imagen_jax.config.reading import key_defaults, sections_of
-from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS, Section
+from imagen_jax.config.section import Section
+from imagen_jax.config.sections import CLASSIFIER_SECTIONS, SECTIONS
 from imagen_jax.models import NETWORKS
 from imagen_jax.storage.json_text import parse_json
 
