@@ -1,8 +1,8 @@
 """unCLIP's decoder: an ADM U-Net that makes 64-px images from CLIP's image embedding z_i and the caption's tokens.
 
 Command:   imagen-jax train --config=configs/unclip/decoder_64.py --workdir=runs/unclip/decoder \
-               --config.data.options.folder=DATA --config.text.tokenizer=bpe_simple_vocab_16e6.txt.gz
-           A function must give z_i of each image, as in train(config, workdir, vectors={"image_vector": my_function}).
+               --config.data.options.folder=DATA --config.text.tokenizer=bpe_simple_vocab_16e6.txt.gz \
+               --config.embedding.clip=CLIP
 Hardware:  not printed.
 Result:    not yet run beyond the smoke size.
 Variants:  paper (default); with ",smoke" a size that trains in seconds, for the tests.
@@ -18,6 +18,7 @@ Numbers and their sources. U is Ramesh et al. 2022; G is GLIDE (Nichol et al. 20
     dropout 0.1, inside residual blocks as in ADM             U, Table 3
     captions dropped for 50%, z_i for 10%, independently      U, section 2.1; so 5% have neither (section 5.1)
     1,000 steps, cosine schedule                              U, Table 3; the network predicts the noise, as in G
+    learned variance, with the hybrid loss                    U, Table 3; Nichol & Dhariwal 2021
     250 strided steps                                         U, Table 3
     batches of 2048, 800K steps, learning rate 1.2e-4         U, Table 3
     Adam, β1 0.9, β2 0.999, ε 1e-8, no weight decay           U, appendix C and Table 3
@@ -33,8 +34,6 @@ Not printed, and our choice:
     time                       continuous, where U has 1,000 steps
     thresholding               static
     mesh                       states sharded over 8 chips, batches over all
-
-The decoder of the paper learns the variance of a step, with ``out_channels`` of 6. Here it is 3.
 """
 
 from ml_collections import ConfigDict
@@ -68,7 +67,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
             "vector_tokens": 4,
             "text_transformer": {"width": 2048, "layers": 24, "heads": 32, "context": 256, "vocabulary": 49_408},
             "dropout": 0.1,
-            "out_channels": 3,
+            "out_channels": 6,  # the noise, and the variance of a step
             "remat": "none",  # what is computed again for the gradient, see models/remat.py
             "dtype": "bfloat16",
         }

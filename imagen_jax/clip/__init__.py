@@ -5,7 +5,8 @@
 ``contrastive`` has the losses, and ``pair`` two towers with the parameters of their loss, which is what is trained
 (``tasks.clip``). ``towers`` has the registries of towers: ``vision_transformer`` and ``resnet`` for images,
 ``text_transformer`` and ``bag_of_words`` for captions, and ``feature_head`` for features of frozen networks.
-``transformer`` is the part that both transformers share. ``codes`` turns image embeddings into codes by their principal
+``transformer`` is the part that both transformers share. ``embedding_space`` says how embeddings become what a decoder
+is told and a prior diffuses. ``codes`` turns image embeddings into codes by their principal
 components, for an autoregressive prior.
 
 ``description`` says in plain data what a CLIP is. ``folder`` reads a CLIP in our layout, open_clip's
