@@ -6,8 +6,8 @@
 - ``stage``: network, conditions and noise schedule of one stage; ``stage_sampler``: the programs that sample one stage;
   ``settings``, ``sampling_settings`` and ``sampling_programs``: the sampling settings, and the cache of programs.
 - ``stage_checks``: values of a stage that several keys decide together.
-- ``text_encoder``: the encoder of a stage; ``stage_inputs`` and ``request_inputs``: a stage's inputs; ``given_latents``:
-  the image embeddings and noises that requests bring along.
+- ``text_encoder``: the encoder of a stage; ``stage_inputs`` and ``request_inputs``: a stage's inputs;
+  ``given_latents``: the image embeddings and noises that requests bring along.
 - ``manipulations``: a picture as CLIP embedding and noise, and requests that change one of the two.
 - ``cascade``: ``load_cascade`` and ``Cascade``; ``plans``: checks of configs and settings before weights are read.
 - ``edits``: inpainting and image-to-image; ``requests``: one requested image; ``image_files``: PNG files and grids;

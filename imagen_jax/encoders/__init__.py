@@ -19,9 +19,8 @@ The way of a caption through the files, one per step::
 A new text encoder needs its own module and weights, and one line in ``encoder.TEXT_ENCODERS``.
 
 The image encoders: ``feature_network`` is the interface. ``feature_networks`` selects a network by name and extracts
-features in batches. ``inception``, ``inception_weights`` and ``resizing`` implement FID's network.
-``pretrained_clip``, ``published_clips`` and ``clip_preprocessing`` implement CLIP, and ``frozen_features`` one whose
-towers are heads on other networks. ``image_embeddings`` stores features of all images of a data set, and ``image_vectors`` gives those of a
-CLIP to a stage's batches. The weights of
-``efficientnet_lite0`` are in a Python package.
+features in batches. ``inception``, ``inception_weights`` and ``resizing`` implement FID's network. ``pretrained_clip``,
+``published_clips`` and ``clip_preprocessing`` implement CLIP, and ``frozen_features`` one whose towers are heads on
+other networks. ``image_embeddings`` stores features of all images of a data set, and ``image_vectors`` gives those of a
+CLIP to a stage's batches. The weights of ``efficientnet_lite0`` are in a Python package.
 """

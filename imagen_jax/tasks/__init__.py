@@ -6,6 +6,6 @@
            -> ``codes``: an autoregressive prior, from captions and a CLIP's embeddings of images (``codes_data``)
     Task -> ``imagen_jax.train.run_task``: the loop, checkpoints, resume, pods
 
-``prior_evaluation`` measures a prior on held-out captions during its training. ``clip_hooks`` measures a CLIP on held-out pairs during its training, and exports it. ``training_data`` opens data sets
-and makes batches for every task.
+``prior_evaluation`` measures a prior on held-out captions during its training. ``clip_hooks`` measures a CLIP on held-
+out pairs during its training, and exports it. ``training_data`` opens data sets and makes batches for every task.
 """
