@@ -23,6 +23,7 @@ def with_image_vectors(
     stage: Stage,
     requests: Sequence[ImageRequest],
     embed_captions: Callable[[], Any],
+    null_is_encoded: bool = False,
 ) -> Conditions:
     """Returns the conditions with the image embeddings that requests bring along, or take from their captions.
 
@@ -31,6 +32,7 @@ def with_image_vectors(
         stage: the stage.
         requests: the requests. One that brings an embedding and has an empty prompt has no caption.
         embed_captions: returns the embeddings of the captions, ``(requests, width)``.
+        null_is_encoded: whether the stage's null is the encoded empty caption, so that an empty prompt stays as it is.
 
     Raises:
         UserError: an embedding has another width than the decoder takes, or as ``embed_captions``.
@@ -49,6 +51,8 @@ def with_image_vectors(
             check_vector(np.asarray(request.vector), stage.image_vector)
             values[row], present[row] = request.vector, True
     told = told._replace(image_vector=Vectors(jnp.asarray(values), jnp.asarray(present)))
+    if null_is_encoded:
+        return told
     return without_captions(told, [one.vector is not None and not one.prompt for one in requests])
 
 

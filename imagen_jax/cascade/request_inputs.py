@@ -80,7 +80,8 @@ class RequestInputs:
         if known is not None:
             known = with_channels(known[0], channels), known[1][..., :channels]
         start = with_given_noise(start, stage, requests, keys)
-        told = with_image_vectors(told, stage, requests, lambda: self.embed(stage, prompts))
+        null_is_encoded = NULL_CAPTIONS[trained.config.text.null] is not None
+        told = with_image_vectors(told, stage, requests, lambda: self.embed(stage, prompts), null_is_encoded)
         conditions = told._replace(label=labels_of(stage, prompts))
         inputs = make_inputs(
             conditions, keys, self._unwanted(trained, stage, conditions, negative_prompt, len(requests))
