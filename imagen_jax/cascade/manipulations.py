@@ -8,7 +8,7 @@ the rest: DDIM without noise makes the same picture of both.
     variations       the same z_i, and DDIM with noise (η > 0) from x_T, or noise of the seed instead of x_T
     interpolation    slerp(z_i, z_i', θ), θ from 0 to 1; x_T slerped too, or one noise for all
     text difference  slerp(z_i, z_d, θ), z_d = norm(z_t - z_t0), θ from 0 to at most 0.5; x_T stays             (1)
-    components       z_i rebuilt from its first principal components, from one noise (figure 7)
+    components       z_i rebuilt from its first principal components (figure 7); x_T stays
 
 slerp is ``sampling.edits.interpolate``. The paper gives θ of text differences a maximum between 0.25 and 0.50.
 """
@@ -24,6 +24,8 @@ from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.edits import Edit, ImageInput, pixels_of
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import Stage
+from imagen_jax.clip.codes import PrincipalComponents
+from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.data.pixels import crop_centre_square
 from imagen_jax.encoders.encoder import vectors_reader
 from imagen_jax.encoders.feature_networks import extract_features
@@ -177,6 +179,25 @@ def make_text_difference(
         raise UserError(f"a share of a text difference must be from 0 to {MAX_DIFFERENCE}, not {max(shares):g}")
     vectors = slerp(latents.vector, difference, shares)
     return [ImageRequest(caption, vector=vector, start=latents.noise) for vector in vectors]
+
+
+def make_components(
+    latents: Latents, components: PrincipalComponents, counts: Sequence[int], space: EmbeddingSpace, caption: str = ""
+) -> list[ImageRequest]:
+    """Returns requests of a picture whose embedding is rebuilt from its first principal components (figure 7).
+
+    Args:
+        latents: the picture.
+        components: principal components of the vectors of training images, from ``clip.codes.fit_components``.
+        counts: numbers of components.
+        space: the decoder's space, which gives vectors their length back.
+        caption: a caption of all pictures; "" for none.
+
+    Raises:
+        UserError: there are not so many components.
+    """
+    rebuilt = [space.to_vectors(components.keep(np.asarray(latents.vector)[None], count))[0] for count in counts]
+    return [ImageRequest(caption, vector=vector, start=latents.noise) for vector in rebuilt]
 
 
 def text_difference(cascade: Cascade, from_caption: str, to_caption: str) -> Vector:

@@ -5,6 +5,7 @@
     imagen-jax manipulate --how=interpolation --stages=DECODER,LARGE --image=cat.png --to_image=dog.png --out=i
     imagen-jax manipulate --how=text_difference --stages=DECODER,LARGE --image=cat.png --from_text="a cat"
         --to_text="an angry cat" --out=t
+    imagen-jax manipulate --how=components --stages=DECODER,LARGE --image=cat.png --data=DATA --out=c
 
 The decoder comes first in ``--stages``. ``--out`` gets one PNG for each picture, ``strip.png`` with all of them in a
 row, and ``manipulation.json`` with the settings and the peak signal-to-noise ratio of the reconstruction.
@@ -26,6 +27,7 @@ from imagen_jax.cascade.manipulations import (
     Latents,
     decoder_of,
     encode,
+    make_components,
     make_interpolation,
     make_text_difference,
     make_variations,
@@ -37,7 +39,9 @@ from imagen_jax.cascade.manipulations import (
 )
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
+from imagen_jax.clip.codes import fit_components
 from imagen_jax.data.pixels import crop_centre_square, to_image
+from imagen_jax.encoders.image_embeddings import open_image_embeddings
 from imagen_jax.encoders.pretrained_clip import Clip, load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
@@ -48,7 +52,7 @@ from imagen_jax.storage.paths import to_path, write_whole
 HOW = flags.DEFINE_enum(
     "how",
     None,
-    ["reconstruction", "variations", "interpolation", "text_difference"],
+    ["reconstruction", "variations", "interpolation", "text_difference", "components"],
     "The manipulation.",
     required=True,
 )
@@ -68,6 +72,10 @@ ONE_NOISE = flags.DEFINE_bool(
 FROM_TEXT = flags.DEFINE_string("from_text", "", "With --how=text_difference: caption of the picture, or nothing.")
 TO_TEXT = flags.DEFINE_string("to_text", None, "With --how=text_difference: what the picture shall become.")
 FARTHEST = flags.DEFINE_float("farthest", 0.4, "With --how=text_difference: the largest share.", 0.0, MAX_DIFFERENCE)
+DATA = flags.DEFINE_string("data", None, "With --how=components: a data set, of whose images the components are.")
+COMPONENTS = flags.DEFINE_list(
+    "components", ["20", "40", "80", "160"], "With --how=components: numbers of principal components."
+)
 BETWEEN = flags.DEFINE_integer(
     "between", 7, "With --how=interpolation or text_difference: number of pictures, both ends included.", lower_bound=2
 )
@@ -88,6 +96,8 @@ PRECONDITIONS = (
     needs("from_text", "text_difference"),
     needs("to_text", "text_difference"),
     needs("farthest", "text_difference"),
+    needs("data", "components"),
+    needs("components", "components"),
     Precondition(
         "between",
         lambda given: given.how in ("interpolation", "text_difference"),
@@ -95,10 +105,17 @@ PRECONDITIONS = (
     ),
     Precondition(
         "how",
-        lambda given: (
-            {"interpolation": given.to_image, "text_difference": given.to_text}.get(given.how, "") is not None
+        lambda given: all(
+            value is not None
+            for how, value in (
+                ("interpolation", given.to_image),
+                ("text_difference", given.to_text),
+                ("components", given.data),
+            )
+            if given.how == how
         ),
-        "the manipulation lacks its target: give --to_image with --how=interpolation, --to_text with text_difference",
+        "the manipulation lacks its target: give --to_image with --how=interpolation, --to_text with text_difference, "
+        "--data with components",
     ),
     Precondition(
         "eta",
@@ -195,8 +212,26 @@ def make_row(cascade: Cascade, clip: Clip, latents: Latents) -> Row:
         difference = text_difference(cascade, FROM_TEXT.value, TO_TEXT.value or "")
         requests = make_text_difference(latents, difference, shares, caption)
         return Row(exact, requests, [f"θ = {share:.2f}" for share in shares])
+    if HOW.value == "components":
+        counts, space = read_counts(), cascade.stages[0].space
+        stored = open_image_embeddings([to_path(DATA.value)], clip.image).plain
+        vectors = np.asarray(space.to_vectors(stored.astype(np.float32)))
+        requests = make_components(latents, fit_components(vectors), counts, space, caption)
+        return Row(exact, requests, [f"{count} components" for count in counts])
     request = ImageRequest(caption, vector=latents.vector, start=latents.noise)
     return Row(unguided(cascade), [request], ["reconstruction"])
+
+
+def read_counts() -> list[int]:
+    """Returns the numbers in ``--components``.
+
+    Raises:
+        UserError: one is no number.
+    """
+    try:
+        return [int(count) for count in COMPONENTS.value]
+    except ValueError:
+        raise UserError(f"--components={','.join(COMPONENTS.value)} must list numbers, as in 20,40,80") from None
 
 
 if __name__ == "__main__":

@@ -11,15 +11,31 @@ from PIL import Image
 
 from configs import emoji_unclip
 from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.edits import resize
+from imagen_jax.cascade.manipulations import (
+    decoder_of,
+    encode,
+    make_interpolation,
+    make_variations,
+    reconstruct,
+    signal_to_noise,
+    text_difference,
+    unguided,
+    with_decoder,
+)
 from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.clip.embedding_space import EmbeddingSpace
-from imagen_jax.encoders.image_vectors import load_embedding_clip
+from imagen_jax.data.pixels import decode_pixels, to_image
+from imagen_jax.data.stored_images import load_split
+from imagen_jax.encoders.feature_networks import extract_features
+from imagen_jax.encoders.image_vectors import load_embedding_clip, open_image_vectors
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.during_training import FILE_NAME
 from imagen_jax.train import train, train_to_end
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images
+from tests.forked_programs import run_forked
 from tests.reference.clip_folders import write_clip_folder
 from tests.small_networks import ONE_LEVEL
 
@@ -125,15 +141,9 @@ def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):
 
 def test_the_decoder_is_told_the_vectors_of_its_own_view(there):
     clip = load_embedding_clip(str(there / "clip"))
-    from imagen_jax.data.stored_images import load_split
-    from imagen_jax.encoders.image_vectors import open_image_vectors
-
     (data,) = [one.parent for one in (there / "data").glob("*/manifest.json")][:1]
     vectors = open_image_vectors(clip, [data], WIDTH, EmbeddingSpace())
     stored = load_split(data, "train")[0]
-    from imagen_jax.data.pixels import decode_pixels
-    from imagen_jax.encoders.feature_networks import extract_features
-
     pixels = decode_pixels(stored.encoded)
     both = extract_features(clip.image, [pixels, np.ascontiguousarray(pixels[:, ::-1])], show=False).pooled
     expected = both / np.linalg.norm(both, axis=1, keepdims=True) * WIDTH**0.5
@@ -182,3 +192,60 @@ def test_conditionings_without_effect_are_told(there):
         draw(there, [ImageRequest("bar", vector=np.ones(3))], stages=("decoder",))
     with pytest.raises(UserError, match="conditioning"):
         ImageRequest("bar", conditioning="priors")
+
+
+def test_a_picture_is_encoded_and_comes_back(there):
+    cascade = load(there, ("decoder",))
+    clip = load_embedding_clip(str(there / "clip"))
+    pictures = [Image.open(there / "images" / f"{number:02d}.png") for number in (0, 1)]
+    ones, others = (encode(cascade, clip, picture) for picture in pictures)
+    side = cascade.stages[0].resolution
+    for latents, picture in ((ones, pictures[0]), (others, pictures[1])):
+        target = resize(to_image(np.asarray(picture)), side)
+        assert signal_to_noise(reconstruct(cascade, latents), target) > 30
+    exact = unguided(cascade)
+    row = [*make_interpolation(ones, others, [0.0, 0.5, 1.0]), *make_variations(ones, 1)]
+    drawn = np.concatenate([batch[0] for batch in exact.draw(row)])
+    for number, latents in ((0, ones), (2, others), (3, ones)):
+        np.testing.assert_allclose(drawn[number], reconstruct(cascade, latents), atol=1e-4)
+    assert np.abs(drawn[1] - drawn[0]).max() > 0.01
+    # With noise on the way, variations differ from each other.
+    noisy = with_decoder(cascade, sampler="ddim", eta=1.0)
+    varied = np.concatenate([batch[0] for batch in noisy.draw(make_variations(ones, 2))])
+    assert np.abs(varied[0] - varied[1]).max() > 0.01
+
+
+def test_a_text_difference_has_a_direction_or_is_refused(there):
+    cascade = load(there, ("decoder",))
+    difference = text_difference(cascade, "a square", "a bar")
+    assert difference.shape == (WIDTH,) and np.linalg.norm(difference) == pytest.approx(WIDTH**0.5, rel=1e-5)
+    np.testing.assert_allclose(difference, -text_difference(cascade, "a bar", "a square"), atol=1e-4)
+    with pytest.raises(UserError, match="same embedding"):
+        text_difference(cascade, "a bar", "a bar")
+    with pytest.raises(UserError, match="without the prior"):
+        decoder_of(load(there, ("prior", "decoder")))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--how=reconstruction"],
+        ["--how=variations", "--samples=2", "--eta=0.5"],
+        ["--how=interpolation", "--between=3", "--to_image=images/01.png"],
+        ["--how=text_difference", "--between=2", "--from_text=a bar", "--to_text=a square"],
+        ["--how=components", "--components=1,3", "--data=DATA"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_the_command_writes_the_row_and_a_strip(there, tmp_path, flags, monkeypatch):
+    monkeypatch.chdir(there)
+    (data,) = [file.parent for file in (there / "data").glob("*/manifest.json")]
+    flags = [flag.replace("DATA", str(data)) for flag in flags]
+    done = run_forked(
+        "imagen_jax", "manipulate", *flags, "--stages=decoder", "--image=images/00.png", f"--out={tmp_path / 'out'}"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"00.png", "strip.png", "manipulation.json"} <= written
+    assert json.loads((tmp_path / "out" / "manipulation.json").read_text())["reconstruction_psnr"] > 30
