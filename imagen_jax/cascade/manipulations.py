@@ -106,8 +106,8 @@ def encode(cascade: Cascade, clip: Clip, picture: ImageInput, caption: str = "")
 
 
 def unguided(cascade: Cascade) -> Cascade:
-    """Returns the cascade whose decoder is deterministic DDIM without guidance, which reconstructs a picture."""
-    return with_decoder(cascade, sampler="ddim", eta=0.0, guidance=1.0)
+    """Returns the cascade whose decoder reconstructs a picture: DDIM without noise, guidance and thresholds."""
+    return with_decoder(cascade, sampler="ddim", eta=0.0, guidance=1.0, thresholding="none")
 
 
 def with_decoder(cascade: Cascade, **settings: Any) -> Cascade:

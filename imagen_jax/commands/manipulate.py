@@ -1,4 +1,4 @@
-"""Manipulates a picture through CLIP's embedding of it and the noise it comes from: variations, ways between pictures.
+"""Varies a picture, or moves it towards another or a text, by its CLIP embedding and its noise.
 
     imagen-jax manipulate --how=reconstruction --stages=DECODER --image=cat.png --out=r
     imagen-jax manipulate --how=variations --stages=DECODER,LARGE --image=cat.png --eta=0.6 --samples=8 --out=v

@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from imagen_jax.array_types import HostPixels
+from imagen_jax.data.opened_images import opened_image
 from imagen_jax.data.pixels import SquarePixels
 
 NewPixels = UInt8[np.ndarray, "new_height new_width 3"]
@@ -148,7 +149,7 @@ def compress(pixels: HostPixels, generator: np.random.Generator) -> HostPixels:
     """Stores as JPEG of a random quality, with halved chroma, and reads it again."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="JPEG", quality=int(generator.integers(30, 96)))
-    with Image.open(file) as image:
+    with opened_image(file) as image:
         return np.asarray(image.convert("RGB"))
 
 

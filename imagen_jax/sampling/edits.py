@@ -18,6 +18,11 @@ estimate at the noisier end, which is only known afterwards,
 
 so it is solved by fixed-point iteration (Pan et al. 2023, "AIDI"). DDIM along the same steps then reproduces the image
 to within rounding. The common single pass, with ε̂(z_s), reproduces it only approximately.
+
+Among noise, where α_s < σ_s, the iteration of (2) hardly converges, for ε̂ follows z_t itself there. So from the second
+pass on, the same equation is iterated there in the form whose estimate hardly depends on z_t,
+
+    z_t = (σ_t/σ_s) z_s + (α_t - σ_t α_s/σ_s) x̂(z_t, λ_t)                                        (3)
 """
 
 from collections.abc import Callable
@@ -116,7 +121,7 @@ def keep_known(denoise: Denoiser, known: Known) -> Denoiser:
 
 
 def invert(denoise: Denoiser, log_snrs: LogSnrs, clean: Samples, iterations: int = 10) -> Samples:
-    """Returns the noise from which ``ddim()`` reproduces the given samples along the same log-SNRs. Equation (2).
+    """Returns the noise from which ``ddim()`` reproduces the given samples along the same log-SNRs. Equations (2), (3).
 
     Args:
         denoise: the denoiser, see ``Denoiser``.
@@ -133,9 +138,16 @@ def invert(denoise: Denoiser, log_snrs: LogSnrs, clean: Samples, iterations: int
         alpha, sigma = signal_and_noise_scale(there, cleaner)
         cleaner_alpha, cleaner_sigma = signal_and_noise_scale(here, cleaner)
 
-        def improve(_, noisy: Samples) -> Samples:
-            noise = noise_from_clean(split_estimate(denoise(noisy, there))[0], noisy, there)
-            return alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
+        # Where it is 0, equation (3) is not taken.
+        divisor = jnp.maximum(cleaner_sigma, 1e-6)
+        among_noise = cleaner_alpha < cleaner_sigma
+
+        def improve(number: jax.Array, noisy: Samples) -> Samples:
+            estimate = split_estimate(denoise(noisy, there))[0]
+            noise = noise_from_clean(estimate, noisy, there)
+            of_noise = alpha / cleaner_alpha * (cleaner - cleaner_sigma * noise) + sigma * noise
+            of_clean = sigma / divisor * cleaner + (alpha - sigma * cleaner_alpha / divisor) * estimate
+            return jnp.where(among_noise & (number > 0), of_clean, of_noise)
 
         # The initial guess for the noisier samples is the cleaner ones.
         return jax.lax.fori_loop(0, iterations, improve, cleaner), None

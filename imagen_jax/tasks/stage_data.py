@@ -276,17 +276,8 @@ def make_feed(
                 return None
             values = of_captions(store.lookup(list(examples["caption"]), stage.text_length))
             return Vectors(*to_devices((np.asarray(values, np.float32), np.ones(len(values), bool)), placement))
-        values = computed(examples, name, getattr(stage, name))
+        values = compute_vectors(vectors[name], examples, name, getattr(stage, name))
         return Vectors(*to_devices((values, np.ones(len(values), bool)), placement))
-
-    def computed(examples: Mapping[str, Any], name: str, width: int) -> np.ndarray:
-        values, wanted = np.asarray(vectors[name](examples), np.float32), (len(examples["key"]), width)
-        if values.shape != wanted:
-            raise UserError(
-                f"the function for {name} returns an array of the shape {values.shape}, and a batch of "
-                f"{wanted[0]} examples with vectors of {width} needs {wanted}"
-            )
-        return values
 
     def label_of(examples: Mapping[str, Any]) -> Labels | None:
         if stage.classes is None:
@@ -297,8 +288,8 @@ def make_feed(
     def feed(examples: Mapping[str, Any]) -> Batch:
         images = to_devices({name: examples[name] for name in ("image", "low_res") if name in examples}, placement)
         if stage.makes_vectors:
-            made = stage.space.to_samples(computed(examples, "image_vector", stage.shape[0]))
-            images["image"] = to_devices(np.asarray(made, np.float32), placement)
+            made = compute_vectors(vectors["image_vector"], examples, "image_vector", stage.shape[0])
+            images["image"] = to_devices(np.asarray(stage.space.to_samples(made), np.float32), placement)
         conditions = Conditions(
             text=text_of(examples),
             tokens=tokens_of(examples),
@@ -310,3 +301,18 @@ def make_feed(
         return Batch(images["image"], conditions)
 
     return feed
+
+
+def compute_vectors(vectors_of: VectorsOf, examples: Mapping[str, Any], name: str, width: int) -> np.ndarray:
+    """Returns a vector for each example of a host batch, ``(batch, width)``, float32.
+
+    Raises:
+        UserError: the function returns another shape.
+    """
+    values, wanted = np.asarray(vectors_of(examples), np.float32), (len(examples["caption"]), width)
+    if values.shape != wanted:
+        raise UserError(
+            f"the function for {name} returns an array of the shape {values.shape}, and a batch of {wanted[0]} "
+            f"examples with vectors of {width} needs {wanted}"
+        )
+    return values

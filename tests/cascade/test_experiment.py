@@ -50,7 +50,7 @@ def test_old_names_of_keys_are_read_and_warn(capsys):
     assert capsys.readouterr().err.count("warning: ") == 2
 
 
-@pytest.mark.parametrize("key", ["data.source", "stage.resolution", "training.steps", "optimizer.name"])
+@pytest.mark.parametrize("key", ["data.source", "training.steps", "optimizer.name"])
 def test_a_config_that_lacks_a_key_names_it(key):
     section, name = key.split(".")
     config = ConfigDict(quickstart.get_config().to_dict())

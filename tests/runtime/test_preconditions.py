@@ -49,6 +49,9 @@ REFUSED = {
         ([*DRAW, "--guidance=1", "--guidance_interval=-4,3"], "--guidance_interval has no effect"),
         ([*DRAW, "--guidance=1", "--noguide_at_once"], "--batched_guidance has no effect"),
         ([*DRAW, "--guidance=1", "--negative_prompt=tree"], "negative prompt has no effect"),
+        ([*DRAW, "--candidates=2"], "--candidates has no effect"),
+        ([*DRAW, "--sections=2"], "--sections has no effect"),
+        ([*DRAW, "--conditioning=caption"], "no stage takes an image embedding"),
         ([*DRAW, "--steps=1,1,1"], "--steps"),
         (["--stages=super_resolution", "--out=out", "--prompt=x"], "takes 8-px images"),
         ([*BASE, "--prompt=x", "--classifier=classifier", "--classifier_class=Flag"], "did you mean 'Flags'"),
@@ -99,6 +102,11 @@ REFUSED = {
         (
             [*TRAIN, "--config.training.noise_levels=log_normal", "--config.training.time_exponent=2"],
             "time_exponent has no effect",
+        ),
+        ([*TRAIN, "--config.stage.blur_probability=0.2"], "blur_probability has no effect"),
+        *(
+            ([*TRAIN, "--config.stage.corruption=blur", f"--config.stage.{key}={value}"], f"{key} has no effect")
+            for key, value in (("augmentation_schedule", "linear"), ("enlarge_before_noise", "corners"))
         ),
         ([*TRAIN, "--config.preview.samples=4"], "preview.samples has no effect"),
         ([*TRAIN, "--config.preview.compared=4"], "preview.compared has no effect"),

@@ -140,7 +140,15 @@ def trained_on(data_folder, text_folder="t5", source="prepared"):
     """A config whose keys name places."""
     data = {"source": source, "data_dir": "cache", "options": {"folder": str(data_folder)}}
     text = {"encoder": "t5", "options": {"folder": str(text_folder), "tokenizer": f"{text_folder}/spiece.model"}}
-    return ConfigDict({"data": data, "text": text, "training": {"steps": 5}, "clip": {"tokenizer": "vocabulary"}})
+    return ConfigDict(
+        {
+            "data": data,
+            "text": text,
+            "training": {"steps": 5},
+            "clip": {"tokenizer": "vocabulary"},
+            "codes": {"clip": "clip"},
+        }
+    )
 
 
 PRINTS = {"data_set": "1234", "text_encoder": "t5-64-abcd"}
