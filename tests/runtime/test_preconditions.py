@@ -99,6 +99,11 @@ REFUSED = {
             [*TRAIN, "--config.training.noise_levels=log_normal", "--config.training.time_exponent=2"],
             "time_exponent has no effect",
         ),
+        ([*TRAIN, "--config.stage.blur_probability=0.1"], "blur_probability has no effect"),
+        *(
+            ([*TRAIN, "--config.stage.corruption=blur", f"--config.stage.{name}"], f"{name.split('=')[0]} has no effect")
+            for name in ("augmentation_schedule=linear", "enlarge_before_noise=corners")
+        ),
         ([*TRAIN, "--config.preview.samples=4"], "preview.samples has no effect"),
         ([*TRAIN, "--config.preview.compared=4"], "preview.compared has no effect"),
         ([*TRAIN, "--config.preview.features=pixels"], "preview.features has no effect"),
