@@ -101,8 +101,8 @@ REFUSED = {
         ),
         ([*TRAIN, "--config.stage.blur_probability=0.1"], "blur_probability has no effect"),
         *(
-            ([*TRAIN, "--config.stage.corruption=blur", f"--config.stage.{name}"], f"{name.split('=')[0]} has no effect")
-            for name in ("augmentation_schedule=linear", "enlarge_before_noise=corners")
+            ([*TRAIN, "--config.stage.corruption=blur", f"--config.stage.{name}={value}"], f"{name} has no effect")
+            for name, value in (("augmentation_schedule", "linear"), ("enlarge_before_noise", "corners"))
         ),
         ([*TRAIN, "--config.preview.samples=4"], "preview.samples has no effect"),
         ([*TRAIN, "--config.preview.compared=4"], "preview.compared has no effect"),
