@@ -168,6 +168,7 @@ def test_an_option_is_given_once():
         {"sampler": 3},
         {"sampler": "dimm"},
         {"spacing": "kerras"},
+        {"sections": 27},
         {"thresholding": "dynamics"},
         {"percentile": 101.0},
         {"percentile": 0.995},
@@ -197,6 +198,7 @@ def test_the_size_of_images_is_no_setting_and_no_other_is_suggested(cascade):
     [
         {"gamma": 0.5, "sampler": "unipc"},
         {"eta": 0.5, "sampler": "ancestral"},
+        {"sections": "5,5", "spacing": "karras"},
         {"percentile": 99.0, "thresholding": "static"},
         {"max_threshold": 2.0, "thresholding": "none"},
         {"guidance_interval": (-4.0, 3.0), "guidance": 1.0},

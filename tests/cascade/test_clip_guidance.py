@@ -89,6 +89,7 @@ def test_training_noises_the_images_and_measuring_does_not(make_config):
     assert (np.asarray(noisy[0].images) != np.asarray(noisy[1].images)).any()
 
 
+@pytest.mark.thorough
 def test_contradictions_and_clips_of_clean_images_are_refused(make_config, trained, tmp_path):
     config = make_config(False)
     config.clip.noise_schedule = "cosine"

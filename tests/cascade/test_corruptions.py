@@ -34,6 +34,7 @@ def batch_of(stage, batch_size=4):
     return jax.tree.map(lambda one: jax.random.uniform(next(keys), one.shape, minval=-1, maxval=1), shapes)
 
 
+@pytest.mark.thorough
 def test_a_network_that_is_told_no_level_trains_and_samples(monkeypatch):
     config = smoke(blur_probability=1.0)
     stage = build_stage(config)

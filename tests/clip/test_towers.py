@@ -406,6 +406,7 @@ def test_frozen_statistics_get_no_gradient_and_all_else_does():
         assert np.any(leaf != 0) == (not path.endswith(("/mean", "/variance"))), path
 
 
+@pytest.mark.thorough
 def test_frozen_batch_norm_is_an_affine_map_of_each_channel():
     tower = make(RESNET)
     params = random_params(tower)

@@ -97,6 +97,7 @@ def test_the_prediction_learns_as_without_a_variance_and_the_variance_from_the_b
     np.testing.assert_array_equal(jax.grad(lambda output: hybrid(output, 0.0)[0].sum())(output)[..., 3:], 0.0)
 
 
+@pytest.mark.thorough
 def test_a_wild_output_at_any_time_has_a_finite_gradient():
     log_snr = linear(jnp.linspace(0.0, 1.0, 64))
     clean = jnp.zeros((64, 3))

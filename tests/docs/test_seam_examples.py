@@ -55,6 +55,7 @@ def with_own_network(config):
     return config
 
 
+@pytest.mark.thorough
 def test_a_transformer_in_plain_flax_trains_and_samples(data_dir, tmp_path):
     result = train(with_own_network(smoke(data_dir)), tmp_path, network=DiT)
     assert result.step == 2 and np.isfinite([line["loss"] for line in result.metrics]).all()

@@ -41,6 +41,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("exported", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.thorough
 def test_a_training_starts_from_a_workdir_and_from_an_export(first, make_config, tmp_path, capsys, exported):
     source = tmp_path / "exported" if exported else first
     if exported:

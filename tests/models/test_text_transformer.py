@@ -99,6 +99,7 @@ def test_a_vector_becomes_four_tokens_after_those_of_the_caption(embed):
         np.testing.assert_allclose(text.embeddings[example, 6:], expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_network_with_it_reads_captions_and_names_its_axes():
     module = UNet(8, (1,), 1, (8,), head_channels=4, text_transformer=SIZES, vector_tokens=4, remat="blocks")
     noisy, level = jnp.ones((2, 8, 8, 3)), jnp.zeros(2)

@@ -80,6 +80,7 @@ def toy_params():
     return params
 
 
+@pytest.mark.thorough
 def test_a_tiny_prior_learns_a_conditional_distribution(toy_params):
     # The least loss: ln 4 for the similarity; for the codes ln 2 for the first caption, and nothing for the second.
     loss = jax.jit(make_code_loss(TOY, 0.0))

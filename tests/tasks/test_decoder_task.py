@@ -87,6 +87,7 @@ def test_it_trains_and_remembers_its_tokenizer(workdir):
     assert read_config(workdir)["fingerprints"]["tokenizer"] == load_caption_tokenizer("minilm").name
 
 
+@pytest.mark.thorough
 def test_the_cascade_samples_prompts(cascade):
     images = cascade.sample(PROMPTS, seed=1, guidance=2.0, negative_prompt="blue")
     assert [image.size for image in images] == [(8, 8)] * 2 and np.any(np.asarray(images[0]) != np.asarray(images[1]))
