@@ -243,8 +243,9 @@ def upsampler_sections(settings: list[dict[str, Any]], where: Path) -> tuple[dic
     network = read_upsampler(settings[0], settings[1], where)
     size, decoder = settings[0]["sample_size"], where.parent.parent / "decoder" / "config.json"
     small = read_settings(decoder).get("sample_size", size // SCALE) if decoder.is_file() else size // SCALE
-    # It is told no text. But the stages of a cascade share their text encoder.
-    return {"resolution": size, "low_resolution": small, "text": False}, network
+    # It is told no text, but the stages of a cascade share their text encoder. It is told no noise level either, so it
+    # trains on as the paper's does, on blurred images.
+    return {"resolution": size, "low_resolution": small, "text": False, "corruption": "blur"}, network
 
 
 def read_space(folder: Path) -> dict[str, Any]:
