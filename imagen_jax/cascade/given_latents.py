@@ -63,7 +63,7 @@ def without_captions(told: Conditions, without: Sequence[bool]) -> Conditions:
     def choose(nulls: jax.Array, own: jax.Array) -> jax.Array:
         return jnp.where(rows.reshape(-1, *[1] * (own.ndim - 1)), nulls, own)
 
-    captions = {name: getattr(told, name) for name in ("text", "tokens")}
+    captions = {name: getattr(told, name) for name in ("text", "tokens", "text_vector")}
     chosen = {name: jax.tree.map(choose, getattr(nothing, name), part) for name, part in captions.items()}
     return told._replace(**chosen)
 

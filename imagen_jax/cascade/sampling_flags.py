@@ -21,7 +21,9 @@ SECTIONS = flags.DEFINE_multi_string(
 )
 GAMMA = flags.DEFINE_list("gamma", None, "For ancestral: 0 is the min variance, 1 the max.")
 ETA = flags.DEFINE_list("eta", None, "For ddim: 0 adds no noise, 1 as much as ancestral.")
-THRESHOLDING = flags.DEFINE_list("thresholding", None, "none, static or dynamic. One value, or one per stage.")
+THRESHOLDING = flags.DEFINE_list(
+    "thresholding", None, "none, static, dynamic or clip (to max_threshold). One value, or one per stage."
+)
 PERCENTILE = flags.DEFINE_list("percentile", None, "For dynamic thresholding, such as 99.5.")
 CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Embeddings that a prior draws, of which the best stays: 2 in DALL·E 2."

@@ -120,7 +120,7 @@ PRECONDITIONS = (
     Precondition(
         "eta",
         lambda given: given.how == "variations",
-        "--eta makes variations: leave it out with the others, which are exact",
+        "--eta has no effect here: it belongs to --how=variations. Leave it out",
     ),
 )
 

@@ -17,6 +17,11 @@ MIN_SNR, REWIND = "--config.training.min_snr_gamma=3.0", "--config.training.max_
 ONE_IMAGE = ["--clip=clip", "--image=photo.png", "--class=panda", "--class=tree"]
 LABELLED = ["--clip=clip", "--data=prepared", "--classes=openmoji_groups"]
 OF_A_SOURCE = ("--option=folder=own", "--resolution=16", "--validation_fraction=0.5", "--data_dir=drawn")
+VARY = ["--how=reconstruction", "--stages=base", "--image=photo.png", "--out=out"]
+OF_OTHERS = {
+    "samples": 2, "fresh_noise": True, "to_image": "photo.png", "one_noise": True, "from_text": "x", "to_text": "x",
+    "farthest": 0.1, "data": "prepared", "components": 2, "between": 3, "eta": 0.5,
+}  # fmt: skip
 OF_A_DATA_SET = ("--data=prepared", "--split=train", "--labels=folders", "--probe", "--seed=1", *OF_A_SOURCE)
 
 REFUSED = {
@@ -134,6 +139,10 @@ REFUSED = {
         ([*LABELLED, "--templates=emoji", "--template=my_{}"], "--templates has no effect"),
         ([*LABELLED, "--probe", "--split=train"], "--probe has no effect with --split=train"),
         *(([*LABELLED, flag], f"{flag.split('=')[0]} has no effect with the folder") for flag in OF_A_SOURCE),
+    ],
+    "manipulate": [
+        *(([*VARY, f"--{flag}={value}"], f"--{flag} has no effect here") for flag, value in OF_OTHERS.items()),
+        ([*VARY, "--how=interpolation"], "lacks its target"),
     ],
     "train_classifier": [
         (["--config=classify.py", "--workdir=out", "--heartbeat_seconds=30"], "--heartbeat_seconds"),

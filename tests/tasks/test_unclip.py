@@ -245,7 +245,8 @@ def test_the_command_writes_the_row_and_a_strip(there, tmp_path, flags, monkeypa
     (data,) = [file.parent for file in (there / "data").glob("*/manifest.json")]
     flags = [flag.replace("DATA", str(data)) for flag in flags]
     done = run_forked(
-        "imagen_jax", "manipulate", *flags, "--stages=decoder", "--steps=16", "--image=images/00.png", f"--out={tmp_path / 'out'}"
+        "imagen_jax", "manipulate", *flags, "--stages=decoder", "--steps=16", "--image=images/00.png",
+        f"--out={tmp_path / 'out'}"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     written = {file.name for file in (tmp_path / "out").iterdir()}

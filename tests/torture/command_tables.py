@@ -389,6 +389,24 @@ RETRIEVAL = Command(
     ),
 )
 
+MANIPULATE = Command(
+    2,
+    (
+        values("how", "reconstruction", "variations", "interpolation", "text_difference", "components", "collage"),
+        values("stages", "base", "base,super_resolution", "nowhere"),
+        values("image", "photo.png", "prompts.txt", "nowhere.png"),
+        values("out", "out", "prompts.txt"),
+    ),
+    (values("samples", 2, 0), values("eta", 0.5), values("between", 3, 1), values("seed", 0, 1)),
+    (
+        values("to_image", "photo.png", "nowhere.png"),
+        values("to_text", "a tree"),
+        values("data", "prepared", "nowhere"),
+        values("components", "2", "two"),
+        values("clip", "clip", "nowhere"),
+    ),
+)
+
 COMMANDS = {
     "sample": SAMPLE,
     "evaluate": EVALUATE,
@@ -403,6 +421,7 @@ COMMANDS = {
     "measure_bound": MEASURE_BOUND,
     "classify": CLASSIFY,
     "retrieval": RETRIEVAL,
+    "manipulate": MANIPULATE,
     "count": COUNT,
     "compile_check": COMPILE_CHECK,
     "serve": SERVE,
