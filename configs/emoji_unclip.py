@@ -3,7 +3,8 @@
 Command:   imagen-jax train --config=configs/emoji_clip.py:frozen --workdir=runs/emoji_clip
            imagen-jax train --config=configs/emoji_unclip.py:prior --workdir=runs/unclip/prior
                --config.embedding.clip=runs/emoji_clip
-           the same with :decoder and :upsampler and workdirs of their own; the upsampler needs no CLIP
+           the same with :decoder and a workdir of its own
+           imagen-jax train --config=configs/emoji_unclip.py:upsampler --workdir=runs/unclip/upsampler
 Hardware:  two CPU cores.
 Result:    not yet run to the end.
 Variants:  prior (default), decoder, upsampler (64 to 256 px); with ",smoke" a size that trains in seconds.

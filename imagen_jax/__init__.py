@@ -23,7 +23,7 @@ clip, models, sampling                         networks; from noise to images
 encoders, pretrained, training                 frozen networks; bundled cascades; optimizer, loop, checkpoints
 cascade                                        a stage and a cascade of stages, built from configs
 evaluation, forecast, weight_formats           metrics and reports; memory and FLOPs; import and export
-tasks                                          what can be trained: a stage, a CLIP, a prior
+tasks                                          what can be trained: a stage, a classifier, a CLIP, codes
 evaluate, sample, train, web                   evaluation, sampling and training; the pages
 __main__, commands                             the programs
 =============================================  ==========================================================

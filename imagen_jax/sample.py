@@ -32,7 +32,7 @@ from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
 from imagen_jax.cascade.network_flag import read_network
-from imagen_jax.cascade.plans import check_classifier, check_conditionings, plan_cascade
+from imagen_jax.cascade.plans import check_classifier, check_conditionings, check_makes_images, plan_cascade
 from imagen_jax.cascade.requests import ImageRequest, requests_of
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.clip.folder import is_clip_folder
@@ -159,7 +159,8 @@ def main() -> None:
     overrides = sampling_flags.read_overrides()
     plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
-    check_conditionings(plan.sampling, requests)
+    check_conditionings(plan.sampling, requests, edit)
+    check_makes_images(plan.sampling, plan.names)
     plan.check_effects(overrides)
     plan.check_encoders()
     guidance = read_classifier()

@@ -28,6 +28,7 @@ from imagen_jax.cascade.plans import (
     check_conditionings,
     check_effects,
     check_images,
+    check_makes_images,
     plan_cascade,
     stages_with,
 )
@@ -180,6 +181,7 @@ class Cascade:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         cascade = self.adjusted(**settings)
         check_effects(cascade.trained, cascade.overrides, settings)
+        check_makes_images(cascade.stages, cascade.names)
         requests = [ImageRequest(prompt, index) for prompt in prompts for index in range(samples_per_prompt)]
         with show_steps(cascade, len(requests), edit, progress):
             batches = cascade.draw(requests, seed, negative_prompt, edit)
@@ -207,7 +209,7 @@ class Cascade:
         requests = [requests] if isinstance(requests, ImageRequest | str) else requests
         seed = check_seed(seed)
         check_images(self.stages, self.names, edit, negative_prompt)
-        check_conditionings(self.stages, [one for one in requests if isinstance(one, ImageRequest)])
+        check_conditionings(self.stages, [one for one in requests if isinstance(one, ImageRequest)], edit)
         if not requests:
             raise UserError("there is nothing to sample: give at least one prompt, as in --prompt='red apple'")
         if edit.begins_with_image and any(
@@ -219,6 +221,13 @@ class Cascade:
             batch = [ImageRequest(one) if isinstance(one, str) else one for one in requests[start : start + size]]
             filled = batch + batch[-1:] * (size - len(batch))
             yield [images[: len(batch)] for images in self._sample_batch(filled, seed, negative_prompt, edit)]
+
+    def draw_each_stage(self, requests: Sequence[ImageRequest], seed: int = 0) -> Iterator[HostImages]:
+        """Samples one batch of at most ``batch_size`` requests, and yields what each stage makes, one by one."""
+        check_conditionings(self.stages, requests)
+        filled = list(requests) + [requests[-1]] * (self.batch_size_for(len(requests)) - len(requests))
+        for made in self._sample_batch(filled, seed, None, NO_EDIT):
+            yield made[: len(requests)]
 
     def batch_size_for(self, count: int) -> int:
         """Returns the batch size for ``count`` images: the smallest multiple of the devices, at most ``batch_size``."""
@@ -241,8 +250,8 @@ class Cascade:
                 if edit.invert is not None:
                     captions = [edit.invert] * len(requests)
                     told = self._inputs.read(one.stage, captions)
-                    of_caption = {"text": told.text, "tokens": told.tokens, "label": labels_of(one.stage, captions)}
-                    of_caption = jax.device_put(of_caption, placement)
+                    of_caption = {name: getattr(told, name) for name in ("text", "tokens", "text_vector")}
+                    of_caption = jax.device_put(of_caption | {"label": labels_of(one.stage, captions)}, placement)
                     of_image = inputs._replace(conditions=inputs.conditions._replace(**of_caption))
                     inverted = self._run(number, edit, make_invert_stage, params, of_image)
                     inputs = inputs._replace(start=inverted)
@@ -273,7 +282,7 @@ class Cascade:
         Raises:
             UserError: the first stage can't sample such an edit, or its sampler is not DDIM without noise.
         """
-        check_images(self.stages, self.names, edit)
+        check_images(self.stages[:1], self.names[:1], edit)
         requests = [request] * self.batch_size_for(1)
         inputs = self.inputs(0, requests, edit=edit)
         with jax.set_mesh(self.mesh):

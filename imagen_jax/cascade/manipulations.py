@@ -1,9 +1,9 @@
-r"""Manipulates a picture through what a decoder makes it from: CLIP's embedding z_i and the noise x_T.
+r"""Manipulates an image through what a decoder makes it from: CLIP's embedding z_i and the noise x_T.
 
-    picture -> (z_i, x_T)  (``encode``) -> a row of requests that change one of the two -> ``Cascade.draw`` -> pictures
+    image -> (z_i, x_T)  (``encode``) -> a row of requests that change one of the two -> ``Cascade.draw`` -> images
 
-Ramesh et al. 2022, sections 3 and 4. z_i says what the picture shows, and x_T, found by DDIM inversion under z_i, all
-the rest: DDIM without noise makes the same picture of both.
+Ramesh et al. 2022, sections 3 and 4. z_i says what the image shows, and x_T, found by DDIM inversion under z_i, all
+the rest: DDIM without noise makes the same image of both.
 
     variations       the same z_i, and DDIM with noise (η > 0) from x_T, or noise of the seed instead of x_T
     interpolation    slerp(z_i, z_i', θ), θ from 0 to 1; x_T slerped too, or one noise for all
@@ -25,9 +25,8 @@ from imagen_jax.cascade.edits import Edit, ImageInput, pixels_of
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.clip.codes import PrincipalComponents
-from imagen_jax.clip.embedding_space import EmbeddingSpace
+from imagen_jax.clip.embedding_space import EmbeddingSpace, to_unit
 from imagen_jax.data.pixels import crop_centre_square
-from imagen_jax.encoders.encoder import vectors_reader
 from imagen_jax.encoders.feature_networks import extract_features
 from imagen_jax.encoders.image_vectors import name_of
 from imagen_jax.encoders.pretrained_clip import Clip
@@ -41,7 +40,7 @@ MAX_DIFFERENCE = 0.5
 
 
 class Latents(NamedTuple):
-    """What a decoder makes a picture from.
+    """What a decoder makes an image from.
 
     Attributes:
         vector: z_i as the decoder is told it, ``(d,)``.
@@ -60,18 +59,15 @@ def decoder_of(cascade: Cascade) -> Stage:
     """
     stage = cascade.stages[0]
     if stage.makes_vectors or not stage.image_vector:
-        raise UserError(
-            f"a picture is manipulated from the decoder on, and {cascade.names[0]} is none: list the decoder first in "
-            "--stages, without the prior"
-        )
+        raise UserError(f"{cascade.names[0]} is not a decoder: list the decoder first in --stages, without the prior")
     return stage
 
 
-def embed_picture(cascade: Cascade, clip: Clip, picture: ImageInput) -> Vector:
-    """Returns z_i of a picture's centre square, as the decoder is told it.
+def embed_image(cascade: Cascade, clip: Clip, image: ImageInput) -> Vector:
+    """Returns z_i of an image's centre square, as the decoder is told it.
 
     Raises:
-        UserError: the picture can't be read, the first stage is no decoder, or it was trained with another CLIP.
+        UserError: the image can't be read, the first stage is no decoder, or it was trained with another CLIP.
     """
     stage = decoder_of(cascade)
     trained_with = cascade.trained[0].config.fingerprints.get("image_encoder")
@@ -80,33 +76,33 @@ def embed_picture(cascade: Cascade, clip: Clip, picture: ImageInput) -> Vector:
             f"{cascade.names[0]} was trained with the embeddings of {trained_with}, not with those of "
             f"{name_of(clip, stage.space)}: give the CLIP with the same weights"
         )
-    square = crop_centre_square(pixels_of(picture))
+    square = crop_centre_square(pixels_of(image))
     embedding = extract_features(clip.image, [square], show=False).pooled
     return np.asarray(stage.space.to_vectors(embedding), np.float32)[0]
 
 
-def encode(cascade: Cascade, clip: Clip, picture: ImageInput, caption: str = "") -> Latents:
-    """Encodes the centre square of a picture as (z_i, x_T): by CLIP, and by DDIM inversion under z_i, unguided.
+def encode(cascade: Cascade, clip: Clip, image: ImageInput, caption: str = "") -> Latents:
+    """Encodes the centre square of an image as (z_i, x_T): by CLIP, and by DDIM inversion under z_i, unguided.
 
-    Guidance would change the picture: Dhariwal & Nichol 2021 (appendix F) invert without it too.
+    Guidance would change the image: Dhariwal & Nichol 2021 (appendix F) invert without it too.
 
     Args:
         cascade: a cascade whose first stage is the decoder.
         clip: the CLIP that the decoder was trained with.
-        picture: a path, a Pillow image, or a uint8 array.
-        caption: a caption of the picture; "" for none.
+        image: a path, a Pillow image, or a uint8 array.
+        caption: a caption of the image; "" for none.
 
     Raises:
-        UserError: as ``embed_picture``.
+        UserError: as ``embed_image``.
     """
-    vector = embed_picture(cascade, clip, picture)
+    vector = embed_image(cascade, clip, image)
     request = ImageRequest(caption, vector=vector)
-    noise = unguided(cascade).invert(request, Edit(image=pixels_of(picture), invert=caption))
+    noise = unguided(cascade).invert(request, Edit(image=pixels_of(image), invert=caption))
     return Latents(vector, noise)
 
 
 def unguided(cascade: Cascade) -> Cascade:
-    """Returns the cascade whose decoder reconstructs a picture: DDIM without noise, guidance and thresholds."""
+    """Returns the cascade whose decoder reconstructs an image: DDIM without noise, guidance and thresholds."""
     return with_decoder(cascade, sampler="ddim", eta=0.0, guidance=1.0, thresholding="none")
 
 
@@ -115,16 +111,16 @@ def with_decoder(cascade: Cascade, **settings: Any) -> Cascade:
     values = [dict(one.config.sampling.to_dict()) for one in cascade.trained]
     for name, value in cascade.overrides.items():
         for number, of_stage in enumerate(values):
-            of_stage[name] = value[number % len(value)] if isinstance(value, list) else value
+            listed = isinstance(value, list | tuple) and name != "guidance_interval"
+            of_stage[name] = value[number % len(value)] if listed else value
     lists = {name: [value, *(each[name] for each in values[1:])] for name, value in settings.items()}
     return cascade.adjusted(**lists)
 
 
 def reconstruct(cascade: Cascade, latents: Latents, caption: str = "") -> Float[np.ndarray, "height width 3"]:
-    """Returns the decoder's picture of latents, in [-1, 1]: the encoded picture but for rounding."""
+    """Returns the decoder's image of latents, in [-1, 1]: the encoded image but for rounding."""
     request = ImageRequest(caption, vector=latents.vector, start=latents.noise)
-    (stages,) = unguided(cascade).draw([request])
-    return np.asarray(stages[0][0])
+    return next(unguided(cascade).draw_each_stage([request]))[0]
 
 
 def signal_to_noise(one: np.ndarray, other: np.ndarray) -> float:
@@ -134,7 +130,7 @@ def signal_to_noise(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def make_variations(latents: Latents, count: int, caption: str = "", fresh_noise: bool = False) -> list[ImageRequest]:
-    """Returns requests of variations of a picture.
+    """Returns requests of variations of an image.
 
     With η > 0 (``with_decoder(cascade, sampler="ddim", eta=…)``) they begin at x_T, as in the paper; with
     ``fresh_noise`` each begins at a noise of its own, as in other programs.
@@ -146,15 +142,15 @@ def make_variations(latents: Latents, count: int, caption: str = "", fresh_noise
 def make_interpolation(
     first: Latents, second: Latents, shares: Sequence[float], caption: str = "", one_noise: bool = False
 ) -> list[ImageRequest]:
-    """Returns requests on the way between two pictures.
+    """Returns requests on the way between two images.
 
     Args:
         first: the latents at share 0.
         second: the latents at share 1.
         shares: places of the way, in [0, 1].
-        caption: a caption of all pictures; "" for none.
+        caption: a caption of all images; "" for none.
         one_noise: whether all start from the noise of the seed. Otherwise x_T is interpolated too, and the ends are the
-            pictures themselves.
+            images themselves.
     """
     vectors = slerp(first.vector, second.vector, shares)
     noises = [None] * len(shares) if one_noise else list(slerp(first.noise, second.noise, shares))
@@ -164,34 +160,36 @@ def make_interpolation(
 def make_text_difference(
     latents: Latents, difference: Vector, shares: Sequence[float], caption: str = ""
 ) -> list[ImageRequest]:
-    """Returns requests on the way from a picture towards a difference of captions. Equation (1).
+    """Returns requests on the way from an image towards a difference of captions. Equation (1).
 
     Args:
-        latents: the picture.
+        latents: the image.
         difference: the result of ``text_difference``.
         shares: values of θ, from 0 to ``MAX_DIFFERENCE``.
-        caption: a caption of all pictures; "" for none. The paper does not say what its decoder is told.
+        caption: a caption of all images; "" for none. The paper does not say what its decoder is told.
 
     Raises:
         UserError: a share is out of range.
     """
-    if not all(0.0 <= share <= MAX_DIFFERENCE for share in shares):
-        raise UserError(f"a share of a text difference must be from 0 to {MAX_DIFFERENCE}, not {max(shares):g}")
-    vectors = slerp(latents.vector, difference, shares)
+    for share in shares:
+        if not 0.0 <= share <= MAX_DIFFERENCE:
+            raise UserError(f"a share of a text difference must be from 0 to {MAX_DIFFERENCE}, not {share:g}")
+    as_long = difference * (np.linalg.norm(latents.vector) / np.linalg.norm(difference))
+    vectors = slerp(latents.vector, as_long, shares)
     return [ImageRequest(caption, vector=vector, start=latents.noise) for vector in vectors]
 
 
 def make_components(
     latents: Latents, components: PrincipalComponents, counts: Sequence[int], space: EmbeddingSpace, caption: str = ""
 ) -> list[ImageRequest]:
-    """Returns requests of a picture whose embedding is rebuilt from its first principal components (figure 7).
+    """Returns requests of an image whose embedding is rebuilt from its first principal components (figure 7).
 
     Args:
-        latents: the picture.
-        components: principal components of the vectors of training images, from ``clip.codes.fit_components``.
+        latents: the image.
+        components: principal components of the vectors of a data set's images, from ``clip.codes.fit_components``.
         counts: numbers of components.
         space: the decoder's space, which gives vectors their length back.
-        caption: a caption of all pictures; "" for none.
+        caption: a caption of all images; "" for none.
 
     Raises:
         UserError: there are not so many components.
@@ -200,30 +198,26 @@ def make_components(
     return [ImageRequest(caption, vector=vector, start=latents.noise) for vector in rebuilt]
 
 
-def text_difference(cascade: Cascade, from_caption: str, to_caption: str) -> Vector:
-    """Returns the direction from one caption's embedding to another's: z_d of equation (1), as long as z_i.
+def text_difference(clip: Clip, from_caption: str, to_caption: str) -> Vector:
+    """Returns the direction from one caption's embedding to another's, of length 1: z_d of equation (1).
 
     Args:
-        cascade: a cascade whose text encoder is a CLIP's.
-        from_caption: a caption of the picture, "a photo", or "" for nothing.
-        to_caption: what the picture shall become.
+        clip: the CLIP that the decoder was trained with.
+        from_caption: a caption of the image, "a photo", or "" for nothing.
+        to_caption: what the image shall become.
 
     Raises:
-        UserError: the text encoder gives no vectors, or both captions have the same embedding.
+        UserError: both captions have the same embedding.
     """
-    encoder, reader = cascade.encoder, vectors_reader(cascade.encoder)
-    if encoder is None or reader is None:
-        raise UserError(
-            "a text difference needs stages whose text encoder is a CLIP's, trained with config.text.encoder='clip'"
-        )
-    before, after = np.asarray(reader(encoder.encode([from_caption, to_caption])), np.float64)
+    before, after = to_unit(clip.encode_texts([from_caption, to_caption]).astype(np.float64))
     direction = after - before
     length = np.linalg.norm(direction)
     if length < 1e-4 * np.linalg.norm(after):
         raise UserError(
-            f"{from_caption!r} and {to_caption!r} have the same embedding, and no difference of direction: change one"
+            f"{from_caption!r} and {to_caption!r} have the same embedding, so there is no direction between them: "
+            "change one"
         )
-    return (direction / length * np.linalg.norm(after)).astype(np.float32)
+    return np.asarray(direction / length, np.float32)
 
 
 def slerp(first: Any, second: Any, shares: Sequence[float]) -> np.ndarray:

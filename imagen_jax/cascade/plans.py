@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from imagen_jax.cascade.edits import NO_EDIT, Edit
 from imagen_jax.cascade.loading import StagePlan, TrainedStage, plan_stage
 from imagen_jax.cascade.requests import ImageRequest
@@ -203,6 +205,11 @@ def check_images(
         UserError: the stages can't, or a part of the edit or the negative prompt has no effect.
     """
     check_order(stages, names, edit.image is not None)
+    if (edit.begins_with_image or edit.keeps_some) and any(stage.makes_vectors for stage in stages):
+        raise UserError(
+            "an image is edited from the decoder on: list the decoder first in --stages, without the prior, or leave "
+            "--image out"
+        )
     if negative_prompt is not None and all(stage.settings.guidance_weight == 1.0 for stage in stages):
         raise UserError(
             "a negative prompt has no effect at guidance 1: set the guidance to a value other than 1, or leave the "
@@ -222,16 +229,38 @@ def check_images(
             check_invertible(stage)
 
 
-def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest]) -> None:
-    """Checks that stages can sample what requests say of image embeddings.
+def check_makes_images(stages: Sequence[Stage], names: Sequence[str]) -> None:
+    """Checks that the last stage makes images.
+
+    Raises:
+        UserError: it is a prior.
+    """
+    if stages[-1].makes_vectors:
+        raise UserError(f"{names[-1]} is a prior, which makes no images: list a decoder after it in --stages")
+
+
+def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest], edit: Edit = NO_EDIT) -> None:
+    """Checks that stages can sample what requests say of image embeddings and of the noise to start from.
 
     Args:
         stages: the stages, base first.
         requests: the requests.
+        edit: an image to start from or to keep in part.
 
     Raises:
-        UserError: no stage takes an image embedding, or there is no prior to draw one.
+        UserError: no stage takes an image embedding, there is no prior to draw one, or two settings contradict.
     """
+    if any(one.start is not None for one in requests):
+        if edit.begins_with_image or any(one.to_seed is not None for one in requests):
+            raise UserError(
+                "a request that brings its noise can't start from an image or a second seed: leave them out"
+            )
+        if next(stage for stage in stages if not stage.makes_vectors).low_resolution is not None:
+            raise UserError(
+                "a request that brings its noise needs a stage that enlarges no image: list the decoder first"
+            )
+    if any(one.conditioning == "text_embedding" and one.to_prompt is not None for one in requests):
+        raise UserError("--conditioning=text_embedding takes one prompt: leave out --to_prompt")
     asked = {one.conditioning or ("" if one.vector is None else "an image's embedding") for one in requests} - {""}
     if asked and not any(stage.image_vector for stage in stages):
         raise UserError(
@@ -241,6 +270,9 @@ def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest
         raise UserError(
             "--conditioning=prior needs a prior: list its folder first in --stages, or choose text_embedding or caption"
         )
+    told = any(stage.image_vector for stage in stages) and not any(stage.makes_vectors for stage in stages)
+    if told and any(one.vector is None and not one.conditioning for one in requests):
+        logging.warning("the decoder is told captions alone, since there is no prior: list one first in --stages")
 
 
 def any_stage(condition: Any) -> Any:

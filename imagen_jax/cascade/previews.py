@@ -8,7 +8,7 @@ original.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,6 +129,7 @@ def make_preview(
     store: Embeddings | None,
     workdir: Path,
     tokenizer: CaptionTokenizer | None = None,
+    image_vectors: Mapping[str, np.ndarray] | None = None,
 ) -> Callable[[int, StepInfo], None]:
     """Makes the hook that samples with the averaged parameters and writes ``previews/<step>.png``.
 
@@ -140,13 +141,15 @@ def make_preview(
         store: embeddings of the data set's captions and the preview's prompts; None for a stage without text.
         workdir: the run's folder.
         tokenizer: the tokenizer of a stage that is told token ids.
+        image_vectors: the vector of an image of each prompt, for a decoder. Prompts without one are sampled without.
     """
     sample = make_draw_stage(stage)
     small: SmallImages | None = None
     captions, original = list(prompts), None
     if stage.low_resolution is not None:
         captions, small, original = first_examples(folder, stage)
-    here = to_host(inputs_of_captions(stage, store, captions, seed, small, tokenizer))
+    told = inputs_of_captions(stage, store, captions, seed, small, tokenizer, image_vectors=image_vectors)
+    here = to_host(told)
 
     def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
         return sample(params, from_host(inputs))

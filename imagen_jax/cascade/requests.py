@@ -48,6 +48,10 @@ class ImageRequest:
     def __post_init__(self) -> None:
         if self.conditioning:
             lookup(CONDITIONINGS, self.conditioning, "conditioning")
+            if self.vector is not None:
+                raise UserError(
+                    f"a request with a vector has no conditioning={self.conditioning!r}: leave one of them out"
+                )
         if self.index < 0 or not 0.0 <= self.share <= 1.0:
             raise UserError(
                 f"index={self.index} and share={self.share} of an image: the index must be at least 0, and the share "

@@ -8,7 +8,9 @@ from imagen_jax.storage.paths import Path, split_places, to_path
 STAGES = flags.DEFINE_multi_string(
     "stages", [USUAL], "The stages' folders, base first, separated by commas; or a cascade's name. Repeatable."
 )
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", None, "Folder of the stages' T5, if it has moved since training.")
+TEXT_ENCODER = flags.DEFINE_string(
+    "text_encoder", None, "Folder of the stages' T5 or CLIP, if it has moved since training."
+)
 
 
 def read_stages() -> list[str]:

@@ -4,7 +4,7 @@ captions, classes, small images, a seed -> Conditions, their nulls, a key for ea
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +81,7 @@ def inputs_of_captions(
     small: SmallImages | None = None,
     tokenizer: CaptionTokenizer | None = None,
     index: int = 0,
+    image_vectors: Mapping[str, np.ndarray] | None = None,
 ) -> Inputs:
     """Makes the inputs of one sample for each caption, without a cascade: for previews and evaluations in training.
 
@@ -92,6 +93,7 @@ def inputs_of_captions(
         small: the images that a super-resolution stage enlarges; None for a base.
         tokenizer: the tokenizer of a stage that is told token ids.
         index: which of the samples of a caption.
+        image_vectors: the vector of an image of each caption, for a stage that is told one; it is absent for others.
     """
     text = None
     if store is not None and stage.text_length:
@@ -102,6 +104,11 @@ def inputs_of_captions(
     tokens = tokens_of(stage, tokenizer, captions)
     conditions = Conditions(text=text, tokens=tokens, label=labels_of(stage, captions))
     conditions = with_vectors(stage, conditions, len(captions), vectors_reader(store))
+    if stage.image_vector and image_vectors:
+        none = np.zeros(stage.image_vector, np.float32)
+        values = np.stack([image_vectors.get(caption, none) for caption in captions])
+        present = np.array([caption in image_vectors for caption in captions])
+        conditions = conditions._replace(image_vector=Vectors(jnp.asarray(values), jnp.asarray(present)))
     return make_inputs(conditions, keys).with_low_resolution(small)
 
 

@@ -188,15 +188,19 @@ def start_of(stage: Stage, inputs: Inputs, log_snrs: Trajectory) -> Samples | No
 
 
 def report_estimates(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
-    """Makes a denoiser that also calls ``on_estimate``, with images strided down to ``MAX_PREVIEW_SIDE`` pixels."""
+    """Makes a denoiser that also calls ``on_estimate``, with images strided down to ``MAX_PREVIEW_SIDE`` pixels.
+
+    Estimates that are no images, as those of a prior, are not reported.
+    """
     if on_estimate is None:
         return denoise
 
     def reporting(noisy: Samples, log_snr: PerExample) -> Estimate:
         estimate = denoise(noisy, log_snr)
         clean, _ = split_estimate(estimate)
-        stride = -(-clean.shape[1] // MAX_PREVIEW_SIDE)
-        jax.debug.callback(on_estimate, clean[:, ::stride, ::stride] if clean.ndim == 4 else clean)
+        if clean.ndim == 4:
+            stride = -(-clean.shape[1] // MAX_PREVIEW_SIDE)
+            jax.debug.callback(on_estimate, clean[:, ::stride, ::stride])
         return estimate
 
     return reporting

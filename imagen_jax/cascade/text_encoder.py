@@ -64,17 +64,17 @@ def load_tokenizer(text: TextConfig, trained_with: str | None, stage: str) -> Ca
 
 
 def move_encoder(text: TextConfig, folder: str | Path, stage: str) -> TextConfig:
-    """Returns a stage's text section, changed so that its T5 is read from another folder.
+    """Returns a stage's text section, changed so that its T5 or CLIP is read from another folder.
 
     Args:
         text: the stage's text section.
-        folder: the new folder of T5.
+        folder: the new folder of T5, or folder or file of the CLIP.
         stage: name of the stage in error messages.
 
     Raises:
-        UserError: its text encoder is not T5.
+        UserError: its text encoder is neither.
     """
-    if text.encoder != "t5":
+    if text.encoder not in ("t5", "clip"):
         raise UserError(
             f"the text encoder of {stage} is {text.encoder}, which the package contains: leave --text_encoder out"
         )
@@ -99,5 +99,7 @@ def check_encoder_is_there(text: TextConfig, stage: str) -> None:
         raise UserError(
             f"there is no folder {folder} with the T5 of {stage}: pass its current folder with --text_encoder"
         )
+    if text.encoder == "clip" and not to_path(folder).exists():
+        raise UserError(f"there is no {folder} with the CLIP of {stage}: pass its current place with --text_encoder")
     if text.encoder == "minilm" and not folder:
         minilm.find_folder()

@@ -1,4 +1,4 @@
-"""Varies a picture, or moves it towards another or a text, by its CLIP embedding and its noise.
+"""Varies an image, or moves it towards another or a text, by its CLIP embedding and its noise.
 
     imagen-jax manipulate --how=reconstruction --stages=DECODER --image=cat.png --out=r
     imagen-jax manipulate --how=variations --stages=DECODER,LARGE --image=cat.png --eta=0.6 --samples=8 --out=v
@@ -7,7 +7,7 @@
         --to_text="an angry cat" --out=t
     imagen-jax manipulate --how=components --stages=DECODER,LARGE --image=cat.png --data=DATA --out=c
 
-The decoder comes first in ``--stages``. ``--out`` gets one PNG for each picture, ``strip.png`` with all of them in a
+The decoder comes first in ``--stages``. ``--out`` gets one PNG for each image, ``strip.png`` with all of them in a
 row, and ``manipulation.json`` with the settings and the peak signal-to-noise ratio of the reconstruction.
 """
 
@@ -18,13 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
+from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_cascade
-from imagen_jax.cascade.edits import pixels_of, resize
+from imagen_jax.cascade.edits import read_picture, resize
 from imagen_jax.cascade.image_files import labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.cascade.manipulations import (
     MAX_DIFFERENCE,
     Latents,
+    Vector,
     decoder_of,
     encode,
     make_components,
@@ -37,9 +39,10 @@ from imagen_jax.cascade.manipulations import (
     unguided,
     with_decoder,
 )
+from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
-from imagen_jax.clip.codes import fit_components
+from imagen_jax.clip.codes import PrincipalComponents, fit_components
 from imagen_jax.data.pixels import crop_centre_square, to_image
 from imagen_jax.encoders.image_embeddings import open_image_embeddings
 from imagen_jax.encoders.pretrained_clip import Clip, load_clip
@@ -56,28 +59,28 @@ HOW = flags.DEFINE_enum(
     "The manipulation.",
     required=True,
 )
-IMAGE = flags.DEFINE_string("image", None, "The picture; its centre square counts.", required=True)
-OUT = flags.DEFINE_string("out", None, "Folder for the pictures.", required=True)
+IMAGE = flags.DEFINE_string("image", None, "The image; its centre square counts.", required=True)
+OUT = flags.DEFINE_string("out", None, "Folder for the images.", required=True)
 CLIP = flags.DEFINE_string("clip", None, "The CLIP that the decoder was trained with, if it has moved since.")
-CAPTION = flags.DEFINE_string("caption", "", "A caption of the picture that the decoder is told; by default none.")
-SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same pictures.", 0, MAX_SEED)
+CAPTION = flags.DEFINE_string("caption", "", "A caption of the image that the decoder is told; by default none.")
+SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same images.", 0, MAX_SEED)
 SAMPLES = flags.DEFINE_integer("samples", 8, "With --how=variations: number of variations.", lower_bound=1)
 FRESH = flags.DEFINE_bool(
-    "fresh_noise", False, "With --how=variations: each begins at a noise of its own, and not at the picture's."
+    "fresh_noise", False, "With --how=variations: each begins at a noise of its own, and not at the image's."
 )
-TO_IMAGE = flags.DEFINE_string("to_image", None, "With --how=interpolation: the other picture.")
+TO_IMAGE = flags.DEFINE_string("to_image", None, "With --how=interpolation: the other image.")
 ONE_NOISE = flags.DEFINE_bool(
-    "one_noise", False, "With --how=interpolation: all start from one noise, and not between those of the pictures."
+    "one_noise", False, "With --how=interpolation: all start from one noise, and not between those of the images."
 )
-FROM_TEXT = flags.DEFINE_string("from_text", "", "With --how=text_difference: caption of the picture, or nothing.")
-TO_TEXT = flags.DEFINE_string("to_text", None, "With --how=text_difference: what the picture shall become.")
+FROM_TEXT = flags.DEFINE_string("from_text", "", "With --how=text_difference: caption of the image, or nothing.")
+TO_TEXT = flags.DEFINE_string("to_text", None, "With --how=text_difference: what the image shall become.")
 FARTHEST = flags.DEFINE_float("farthest", 0.4, "With --how=text_difference: the largest share.", 0.0, MAX_DIFFERENCE)
 DATA = flags.DEFINE_string("data", None, "With --how=components: a data set, of whose images the components are.")
 COMPONENTS = flags.DEFINE_list(
     "components", ["20", "40", "80", "160"], "With --how=components: numbers of principal components."
 )
 BETWEEN = flags.DEFINE_integer(
-    "between", 7, "With --how=interpolation or text_difference: number of pictures, both ends included.", lower_bound=2
+    "between", 7, "With --how=interpolation or text_difference: number of images, both ends included.", lower_bound=2
 )
 
 
@@ -114,8 +117,21 @@ PRECONDITIONS = (
             )
             if given.how == how
         ),
-        "the manipulation lacks its target: give --to_image with --how=interpolation, --to_text with text_difference, "
-        "--data with components",
+        "--how=interpolation needs --to_image, text_difference --to_text, and components --data: give it too",
+    ),
+    *(
+        Precondition(
+            flag,
+            lambda given: given.how not in ("reconstruction", "interpolation"),
+            f"--{flag} has no effect here, since reconstruction and interpolation have none: leave it out",
+        )
+        for flag in ("guidance", "thresholding")
+    ),
+    *(
+        Precondition(
+            flag, lambda given: False, f"--{flag} has no effect here, since the decoder's sampler is ddim: leave it out"
+        )
+        for flag in ("sampler", "gamma", "candidates")
     ),
     Precondition(
         "eta",
@@ -126,11 +142,11 @@ PRECONDITIONS = (
 
 
 class Row(NamedTuple):
-    """The pictures of a manipulation.
+    """The images of a manipulation.
 
     Attributes:
         cascade: the cascade, with the settings of the manipulation.
-        requests: one for each picture.
+        requests: one for each image.
         labels: their labels.
     """
 
@@ -139,41 +155,73 @@ class Row(NamedTuple):
     labels: Sequence[str]
 
 
+class Target(NamedTuple):
+    """What the flags name beside the image, read and checked before anything takes long.
+
+    Attributes:
+        image: the other image of an interpolation.
+        difference: the direction of a text difference.
+        counts: numbers of components.
+        components: the principal components of a data set's images.
+    """
+
+    image: HostPixels | None = None
+    difference: Vector | None = None
+    counts: Sequence[int] = ()
+    components: PrincipalComponents | None = None
+
+
 def main() -> None:
-    """Encodes the picture, samples the row, and writes it."""
+    """Encodes the image, samples the row, and writes it."""
     check_flags(PRECONDITIONS)
-    out = to_path(OUT.value)
-    cascade = load_cascade(
-        read_stages(),
-        sampling_flags.read_overrides(),
-        dtype=sampling_flags.DTYPE.value,
-        text_encoder=read_text_encoder(),
-    )
+    out, pixels = to_path(OUT.value), read_picture(to_path(IMAGE.value))
+    cascade = load()
     clip = find_clip(cascade)
+    target = read_target(cascade, clip)
     make_folder(out)
-    latents = encode(cascade, clip, IMAGE.value, CAPTION.value)
-    stage = cascade.stages[0]
-    picture = resize(to_image(crop_centre_square(pixels_of(IMAGE.value))), stage.resolution)
-    ratio = signal_to_noise(reconstruct(cascade, latents, CAPTION.value), picture)
-    row = make_row(cascade, clip, latents)
+    latents = encode(cascade, clip, pixels, CAPTION.value)
+    square = to_image(crop_centre_square(pixels))
+    resized = resize(square, cascade.stages[0].resolution)
+    ratio = signal_to_noise(reconstruct(cascade, latents, CAPTION.value), resized)
+    row = make_row(cascade, clip, latents, target)
     drawn = [images for batch in row.cascade.draw(row.requests, SEED.value) for images in to_pixels(batch[-1])]
     settings = {
         **{name: flags.FLAGS[name].value for name in SAVED},
+        "stages": cascade.names,
         **row.cascade.describe(),
+        "labels": list(row.labels),
         "clip": clip.identity,
         "reconstruction_psnr": ratio,
     }
-    for number, pixels in enumerate(drawn):
-        save_png(out / f"{number:02d}.png", pixels, {"label": row.labels[number]})
-    side = len(drawn[0])
-    source = to_pixels(resize(to_image(crop_centre_square(pixels_of(IMAGE.value))), side))
-    save_png(out / "strip.png", labelled_grid(np.stack([source, *drawn]), ["picture", *row.labels], len(drawn) + 1), {})
+    for number, image in enumerate(drawn):
+        save_png(out / f"{number:02d}.png", image, {"label": row.labels[number]})
+    source = to_pixels(resize(square, len(drawn[0])))
+    save_png(out / "strip.png", labelled_grid(np.stack([source, *drawn]), ["image", *row.labels], len(drawn) + 1), {})
     write_whole(out / "manipulation.json", (json.dumps(settings, indent=1) + "\n").encode())
-    print(f"{len(drawn)} picture(s) and strip.png in {out}. The decoder reconstructs the picture with {ratio:.1f} dB")
+    print(f"{len(drawn)} image(s) and strip.png in {out}. The decoder reconstructs the image with {ratio:.1f} dB")
 
 
-SAVED = ("how", "image", "caption", "seed", "samples", "fresh_noise", "to_image", "one_noise", "from_text", "to_text")
+SAVED = (
+    "how", "image", "caption", "seed", "samples", "fresh_noise", "to_image", "one_noise", "from_text", "to_text",
+    "farthest", "between", "components", "data",
+)  # fmt: skip
 """The flags that ``manipulation.json`` repeats."""
+
+
+def load() -> Cascade:
+    """Loads the cascade; a CLIP in ``--clip`` is also the text encoder of a decoder that has the CLIP's.
+
+    Raises:
+        UserError: as ``load_cascade``.
+    """
+    # Only variations have noise on the way, and in the decoder alone.
+    overrides = {name: values for name, values in sampling_flags.read_overrides().items() if name != "eta"}
+    dtype, text_encoder = sampling_flags.DTYPE.value, read_text_encoder()
+    if CLIP.value and text_encoder is None:
+        plan = plan_cascade(read_stages(), overrides, dtype)
+        if all(one.config.text.encoder == "clip" for one in plan.stages if one.stage.text_length):
+            text_encoder = to_path(CLIP.value)
+    return load_cascade(read_stages(), overrides, dtype=dtype, text_encoder=text_encoder)
 
 
 def find_clip(cascade: Cascade) -> Clip:
@@ -185,54 +233,58 @@ def find_clip(cascade: Cascade) -> Clip:
     decoder_of(cascade)
     path = CLIP.value or cascade.trained[0].config.embedding.clip
     if not path:
-        raise UserError(f"{cascade.names[0]} was trained without a CLIP of ours: name it with --clip")
+        raise UserError(f"the config of {cascade.names[0]} names no CLIP: give the one of its training with --clip")
     return load_clip(path, model="")
 
 
-def make_row(cascade: Cascade, clip: Clip, latents: Latents) -> Row:
-    """Returns the pictures that the flags describe.
+def read_target(cascade: Cascade, clip: Clip) -> Target:
+    """Reads what the flags name beside the image.
 
     Raises:
-        UserError: the other picture can't be read, or the texts have no difference.
+        UserError: the other image can't be read, the texts have no difference, or there are not so many components.
     """
+    if HOW.value == "interpolation":
+        return Target(image=read_picture(to_path(TO_IMAGE.value)))
+    if HOW.value == "text_difference":
+        return Target(difference=text_difference(clip, FROM_TEXT.value, TO_TEXT.value or ""))
+    if HOW.value == "components":
+        try:
+            counts = [int(count) for count in COMPONENTS.value]
+        except ValueError:
+            raise UserError(f"--components={','.join(COMPONENTS.value)} must list numbers, as in 20,40,80") from None
+        stored = open_image_embeddings([to_path(DATA.value)], clip.image).plain
+        components = fit_components(np.asarray(cascade.stages[0].space.to_vectors(stored.astype(np.float32))))
+        for count in counts:
+            components.check_count(count)
+        return Target(counts=counts, components=components)
+    return Target()
+
+
+def make_row(cascade: Cascade, clip: Clip, latents: Latents, target: Target) -> Row:
+    """Returns the images that the flags describe."""
     caption, shares = CAPTION.value, np.linspace(0.0, 1.0, BETWEEN.value).tolist()
     if HOW.value == "variations":
         eta = float(sampling_flags.ETA.value[0]) if sampling_flags.ETA.value else 1.0
         requests = make_variations(latents, SAMPLES.value, caption, FRESH.value)
-        noise = "fresh noise" if FRESH.value else f"η = {eta:g}"
+        noise = f"η = {eta:g}, fresh noise" if FRESH.value else f"η = {eta:g}"
         labels = [f"{noise}, {number + 1}" for number in range(SAMPLES.value)]
         return Row(with_decoder(cascade, sampler="ddim", eta=eta), requests, labels)
     exact = with_decoder(cascade, sampler="ddim", eta=0.0)
-    if HOW.value == "interpolation":
-        other = encode(cascade, clip, TO_IMAGE.value, caption)
+    if target.image is not None:
+        other = encode(cascade, clip, target.image, caption)
         requests = make_interpolation(latents, other, shares, caption, ONE_NOISE.value)
         return Row(unguided(cascade), requests, [f"{share:.0%}" for share in shares])
-    if HOW.value == "text_difference":
+    if target.difference is not None:
         shares = [share * FARTHEST.value for share in shares]
-        difference = text_difference(cascade, FROM_TEXT.value, TO_TEXT.value or "")
-        requests = make_text_difference(latents, difference, shares, caption)
+        requests = make_text_difference(latents, target.difference, shares, caption)
         return Row(exact, requests, [f"θ = {share:.2f}" for share in shares])
-    if HOW.value == "components":
-        counts, space = read_counts(), cascade.stages[0].space
-        stored = open_image_embeddings([to_path(DATA.value)], clip.image).plain
-        vectors = np.asarray(space.to_vectors(stored.astype(np.float32)))
-        requests = make_components(latents, fit_components(vectors), counts, space, caption)
-        return Row(exact, requests, [f"{count} components" for count in counts])
+    if target.components is not None:
+        space = cascade.stages[0].space
+        requests = make_components(latents, target.components, target.counts, space, caption)
+        return Row(exact, requests, [f"{count} components" for count in target.counts])
     request = ImageRequest(caption, vector=latents.vector, start=latents.noise)
     return Row(unguided(cascade), [request], ["reconstruction"])
 
 
-def read_counts() -> list[int]:
-    """Returns the numbers in ``--components``.
-
-    Raises:
-        UserError: one is no number.
-    """
-    try:
-        return [int(count) for count in COMPONENTS.value]
-    except ValueError:
-        raise UserError(f"--components={','.join(COMPONENTS.value)} must list numbers, as in 20,40,80") from None
-
-
 if __name__ == "__main__":
-    run_main(main, "give the decoder as --stages=FOLDER and the picture as --image=FILE")
+    run_main(main, "give the decoder as --stages=FOLDER and the image as --image=FILE")

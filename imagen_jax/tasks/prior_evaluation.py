@@ -5,7 +5,6 @@ held-out captions -> two draws of the averaged parameters -> cosines, recalls, d
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -29,9 +28,11 @@ from imagen_jax.sharding.placement import replicated
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.stage_data import StageData
 from imagen_jax.training.loop import StepInfo
+from imagen_jax.training.monitoring.append_file import print_line
 from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 
 DRAWS = 2
+MIN_TRAINING_PAIRS = 10
 MAX_TRAINING_PAIRS = 20_000
 """Max number of training pairs of the regression that a prior is compared with."""
 
@@ -67,10 +68,16 @@ def make_prior_evaluation(
             "a prior is measured by a CLIP's embeddings of images and captions: set config.embedding.clip and "
             "config.text.encoder='clip', or config.training.evaluate_every=0"
         )
-    held_out = read_pairs(data, data.image_vectors, "validation", config.preview.samples, stage.text_length)
-    if len(held_out.texts) < 2:
-        raise UserError("no images are held out to measure the prior: raise config.data.validation_fraction")
-    training = read_pairs(data, data.image_vectors, "train", MAX_TRAINING_PAIRS, stage.text_length)
+    vectors = data.image_vectors
+    held_out = read_pairs(data, vectors, "validation", config.preview.samples, stage.text_length)
+    if len(set(held_out.texts)) < 2:
+        raise UserError("fewer than two captions are held out to measure the prior: raise data.validation_fraction")
+    if len(data.data_sets.load("train")) < MIN_TRAINING_PAIRS:
+        raise UserError(
+            f"a prior is compared with a regression of {MIN_TRAINING_PAIRS} training images or more, and there are "
+            "fewer: set config.training.evaluate_every=0"
+        )
+    training: list[CaptionedVectors] = []
     inputs = [
         to_host(inputs_of_captions(stage, data.store, held_out.texts, config.seed, index=index))
         for index in range(DRAWS)
@@ -90,7 +97,13 @@ def make_prior_evaluation(
         if not processes.is_process_zero():
             return
         draws = [np.asarray(stage.space.from_samples(drawn)) for drawn in draws]
-        line = measure_prior(draws, held_out.pairs, held_out.texts, training.pairs)
+        if not all(np.isfinite(drawn).all() for drawn in draws):
+            print_line(f"warning: the prior of step {number} draws numbers that are not finite, so it is not measured")
+            return
+        if not training:
+            # Read here, for other processes need none of it.
+            training.append(read_pairs(data, vectors, "train", MAX_TRAINING_PAIRS, stage.text_length))
+        line = measure_prior(draws, held_out.pairs, held_out.texts, training[0].pairs)
         # Drop lines of this step and later ones, which come from an interrupted run.
         with MetricsWriter(workdir, number - 1, name=FILE_NAME) as writer:
             writer.write(number, line)
@@ -123,7 +136,9 @@ def read_pairs(data: StageData, vectors: ImageVectors, split: Split, limit: int,
 
 
 def captioned(data: StageData, split: Split, limit: int) -> Iterator[StoredImage]:
-    """Yields images with captions, spread evenly over the split."""
-    for source in data.data_sets.load(split).sources:
-        step = max(1, -(-len(source) // limit))
-        yield from islice((one for one in map(source.__getitem__, range(0, len(source), step)) if one.captions), limit)
+    """Yields at most ``limit`` images with captions, spread evenly over the split."""
+    images = data.data_sets.load(split)
+    everything = [(source, index) for source in images.sources for index in range(len(source))]
+    step = max(1, -(-len(everything) // limit))
+    stored = (source[index] for source, index in everything[::step])
+    yield from (one for one in stored if one.captions)

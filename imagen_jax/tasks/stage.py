@@ -19,7 +19,15 @@ from imagen_jax.models import NETWORKS
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
 from imagen_jax.tasks.prior_evaluation import make_prior_evaluation
-from imagen_jax.tasks.stage_data import StageData, VectorsOf, check_vectors, make_feed, make_transform, open_stage_data
+from imagen_jax.tasks.stage_data import (
+    StageData,
+    VectorsOf,
+    check_vectors,
+    find_vectors,
+    make_feed,
+    make_transform,
+    open_stage_data,
+)
 from imagen_jax.tasks.stage_start import check_start, start_stage
 from imagen_jax.training.loop import Hook, StepInfo
 from imagen_jax.training.monitoring.append_file import print_line, warn_on_write_error
@@ -53,6 +61,11 @@ def stage_task(
     # Only a CLIP gives vectors. It is not loaded yet.
     of_captions = config.stage.text and config.text.encoder == "clip"
     check_vectors(stage, vectors or {}, of_captions, of_images)
+    if stage.image_vector and config.training.evaluate_every:
+        raise UserError(
+            "a decoder is not evaluated during its training, since it needs the image embeddings of a prior: set "
+            "config.training.evaluate_every=0, and evaluate the cascade with imagen-jax evaluate"
+        )
     if stage.makes_vectors and config.training.preview_every:
         raise UserError(
             "config.training.preview_every has no meaning for a stage that makes vectors: set it to 0, and "
@@ -102,7 +115,7 @@ def make_hooks(config: Experiment, stage: Stage, data: StageData, workdir: Path)
     there = (config.seed, stage, data.folder, data.store, workdir, data.tokenizer)
     hooks = []
     if config.training.preview_every:
-        preview = make_preview(config.preview.prompts, *there)
+        preview = make_preview(config.preview.prompts, *there, find_vectors(data, config.preview.prompts))
         hooks.append(forgiving("preview", config.training.preview_every, preview))
     if config.training.evaluate_every:
         evaluation: Callable[[int, StepInfo], None] = (

@@ -4,7 +4,8 @@ config -> data set, text encoder, CLIP -> embeddings of all captions, and of all
 examples of a batch -> images; text by caption, vectors of images by key, class by key -> Batch
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from imagen_jax.array_types import LowResolution, Text
 from imagen_jax.cascade.experiment import Experiment
-from imagen_jax.cascade.previews import choose_prompts
+from imagen_jax.cascade.previews import CAPTIONS_READ, choose_prompts
 from imagen_jax.cascade.stage import Batch, Stage
 from imagen_jax.cascade.text_encoder import load_encoder
 from imagen_jax.config.sections import DataConfig
@@ -257,11 +258,13 @@ def make_feed(
     check_vectors(stage, vectors, of_captions is not None)
     placement, told = batch.clean.sharding, batch.conditions
 
-    def text_of(examples: Mapping[str, Any]) -> Text | None:
-        if store is None or told.text is None:
+    def look_up(examples: Mapping[str, Any]) -> Text | None:
+        return None if store is None else store.lookup(list(examples["caption"]), stage.text_length)
+
+    def text_of(looked_up: Text | None) -> Text | None:
+        if looked_up is None or told.text is None:
             return None
-        text = store.lookup(list(examples["caption"]), stage.text_length)
-        here: Any = zip(text, told.text, strict=True)
+        here: Any = zip(looked_up, told.text, strict=True)
         return Text(*(to_devices_padded(*each) for each in here))
 
     def tokens_of(examples: Mapping[str, Any]) -> TokenSequence | None:
@@ -270,11 +273,11 @@ def make_feed(
         here: Any = zip(tokenizer.read(list(examples["caption"]), stage.token_length), told.tokens, strict=True)
         return TokenSequence(*(to_devices_padded(*each) for each in here))
 
-    def vector_of(examples: Mapping[str, Any], name: str) -> Vectors | None:
+    def vector_of(examples: Mapping[str, Any], name: str, looked_up: Text | None = None) -> Vectors | None:
         if name not in vectors:
-            if name != "text_vector" or not stage.text_vector or store is None or of_captions is None:
+            if not stage.text_vector or looked_up is None or of_captions is None:
                 return None
-            values = of_captions(store.lookup(list(examples["caption"]), stage.text_length))
+            values = of_captions(looked_up)
             return Vectors(*to_devices((np.asarray(values, np.float32), np.ones(len(values), bool)), placement))
         values = compute_vectors(vectors[name], examples, name, getattr(stage, name))
         return Vectors(*to_devices((values, np.ones(len(values), bool)), placement))
@@ -290,10 +293,11 @@ def make_feed(
         if stage.makes_vectors:
             made = compute_vectors(vectors["image_vector"], examples, "image_vector", stage.shape[0])
             images["image"] = to_devices(np.asarray(stage.space.to_samples(made), np.float32), placement)
+        looked_up = look_up(examples)
         conditions = Conditions(
-            text=text_of(examples),
+            text=text_of(looked_up),
             tokens=tokens_of(examples),
-            text_vector=vector_of(examples, "text_vector"),
+            text_vector=vector_of(examples, "text_vector", looked_up),
             image_vector=None if stage.makes_vectors else vector_of(examples, "image_vector"),
             label=label_of(examples),
             low_resolution=LowResolution(images["low_res"]) if "low_res" in images else None,
@@ -316,3 +320,24 @@ def compute_vectors(vectors_of: VectorsOf, examples: Mapping[str, Any], name: st
             f"examples with vectors of {width} needs {wanted}"
         )
     return values
+
+
+def find_vectors(data: StageData, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the stored vector of an image of each prompt that is a caption of the training split.
+
+    Of a large data set only the first ``CAPTIONS_READ`` images count.
+    """
+    if data.image_vectors is None or not prompts:
+        return {}
+    wanted, keys = set(prompts), {}
+    images = (source[index] for source in data.data_sets.load("train").sources for index in range(len(source)))
+    for stored in islice(images, CAPTIONS_READ):
+        for caption in wanted.intersection(stored.captions):
+            keys[caption] = stored.key
+            wanted.discard(caption)
+        if not wanted:
+            break
+    if not keys:
+        return {}
+    vectors = data.image_vectors({"key": list(keys.values()), "mirrored": np.zeros(len(keys), bool)})
+    return dict(zip(keys, vectors, strict=True))

@@ -20,7 +20,8 @@ OF_A_SOURCE = ("--option=folder=own", "--resolution=16", "--validation_fraction=
 VARY = ["--how=reconstruction", "--stages=base", "--image=photo.png", "--out=out"]
 OF_OTHERS = {
     "samples": 2, "fresh_noise": True, "to_image": "photo.png", "one_noise": True, "from_text": "x", "to_text": "x",
-    "farthest": 0.1, "data": "prepared", "components": 2, "between": 3, "eta": 0.5,
+    "farthest": 0.1, "data": "prepared", "components": 2, "between": 3, "eta": 0.5, "guidance": 3,
+    "thresholding": "static", "sampler": "heun", "gamma": 0.5, "candidates": 2,
 }  # fmt: skip
 OF_A_DATA_SET = ("--data=prepared", "--split=train", "--labels=folders", "--probe", "--seed=1", *OF_A_SOURCE)
 
@@ -142,7 +143,7 @@ REFUSED = {
     ],
     "manipulate": [
         *(([*VARY, f"--{flag}={value}"], f"--{flag} has no effect here") for flag, value in OF_OTHERS.items()),
-        ([*VARY, "--how=interpolation"], "lacks its target"),
+        ([*VARY, "--how=interpolation"], "interpolation needs --to_image"),
     ],
     "train_classifier": [
         (["--config=classify.py", "--workdir=out", "--heartbeat_seconds=30"], "--heartbeat_seconds"),
