@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from imagen_jax.array_types import EstimateWithVariance
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.manipulations import embed_picture
+from imagen_jax.cascade.manipulations import embed_image
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.diffusion.process import PREDICTIONS
 from imagen_jax.diffusion.schedules import discrete_cosine, number_of_step
@@ -127,7 +127,7 @@ def test_variations_of_images(tmp_path):
     clip = load_clip(str(tmp_path / "imported" / "clip"), model="")
     with jax.default_matmul_precision("highest"):
         cascade = load_cascade(workdirs, {"steps": list(reference.STEPS[1:])}, 2)
-        vectors = [embed_picture(cascade, clip, image) for image in images]
+        vectors = [embed_image(cascade, clip, image) for image in images]
         np.testing.assert_allclose(vectors, reference.embed(made, images), atol=1e-5)
         requests = [ImageRequest("", index, vector=vector) for index, vector in enumerate(vectors)]
         *_, ours = next(cascade.draw(requests, seed=reference.SEED))
