@@ -8,7 +8,7 @@
 - ``stage_checks``: values of a stage that several keys decide together.
 - ``text_encoder``: the encoder of a stage; ``stage_inputs`` and ``request_inputs``: a stage's inputs;
   ``given_latents``: the image embeddings and noises that requests bring along.
-- ``manipulations``: a picture as CLIP embedding and noise, and requests that change one of the two.
+- ``manipulations``: an image as CLIP embedding and noise, and requests that change one of the two.
 - ``cascade``: ``load_cascade`` and ``Cascade``; ``plans``: checks of configs and settings before weights are read.
 - ``edits``: inpainting and image-to-image; ``requests``: one requested image; ``image_files``: PNG files and grids;
   ``image_folder``: a folder of samples that can be resumed; ``previews``: sample grids during training.

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.edits import Edit, ImageInput, pixels_of
 from imagen_jax.cascade.requests import ImageRequest
+from imagen_jax.cascade.settings import pick_for_stage
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.clip.codes import PrincipalComponents
 from imagen_jax.clip.embedding_space import EmbeddingSpace, to_unit
@@ -108,11 +109,11 @@ def unguided(cascade: Cascade) -> Cascade:
 
 def with_decoder(cascade: Cascade, **settings: Any) -> Cascade:
     """Returns the cascade with other sampling settings of its decoder alone."""
-    values = [dict(one.config.sampling.to_dict()) for one in cascade.trained]
-    for name, value in cascade.overrides.items():
-        for number, of_stage in enumerate(values):
-            listed = isinstance(value, list | tuple) and name != "guidance_interval"
-            of_stage[name] = value[number % len(value)] if listed else value
+    count = len(cascade.trained)
+    values = [
+        one.config.sampling.to_dict() | pick_for_stage(cascade.overrides, number, count)
+        for number, one in enumerate(cascade.trained)
+    ]
     lists = {name: [value, *(each[name] for each in values[1:])] for name, value in settings.items()}
     return cascade.adjusted(**lists)
 

@@ -20,7 +20,7 @@ from absl import flags
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade import sampling_flags
-from imagen_jax.cascade.cascade import Cascade, load_cascade
+from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.edits import read_picture, resize
 from imagen_jax.cascade.image_files import labelled_grid, make_folder, save_png, to_pixels
 from imagen_jax.cascade.manipulations import (
@@ -212,16 +212,16 @@ def load() -> Cascade:
     """Loads the cascade; a CLIP in ``--clip`` is also the text encoder of a decoder that has the CLIP's.
 
     Raises:
-        UserError: as ``load_cascade``.
+        UserError: as ``plan_cascade`` and ``load_planned``.
     """
     # Only variations have noise on the way, and in the decoder alone.
     overrides = {name: values for name, values in sampling_flags.read_overrides().items() if name != "eta"}
     dtype, text_encoder = sampling_flags.DTYPE.value, read_text_encoder()
-    if CLIP.value and text_encoder is None:
-        plan = plan_cascade(read_stages(), overrides, dtype)
-        if all(one.config.text.encoder == "clip" for one in plan.stages if one.stage.text_length):
-            text_encoder = to_path(CLIP.value)
-    return load_cascade(read_stages(), overrides, dtype=dtype, text_encoder=text_encoder)
+    plan = plan_cascade(read_stages(), overrides, dtype, text_encoder)
+    has_clip = all(one.config.text.encoder == "clip" for one in plan.stages if one.stage.text_length)
+    if CLIP.value and text_encoder is None and has_clip:
+        plan = plan_cascade(read_stages(), overrides, dtype, to_path(CLIP.value))
+    return load_planned(plan)
 
 
 def find_clip(cascade: Cascade) -> Clip:

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.encoders.clip_text import ClipTextEncoder
 from imagen_jax.encoders.image_embeddings import ImageEmbeddings, open_image_embeddings
-from imagen_jax.encoders.pretrained_clip import Clip, load_clip
+from imagen_jax.encoders.pretrained_clip import Clip
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
@@ -71,12 +71,3 @@ def open_image_vectors(
 def name_of(clip: Clip, space: EmbeddingSpace) -> str:
     """Returns what identifies vectors: those of two stages of a cascade must have the same name."""
     return f"{clip.identity}-{space.form}"
-
-
-def load_embedding_clip(path: str) -> Clip:
-    """Loads the CLIP of ``config.embedding.clip``.
-
-    Raises:
-        UserError: as ``load_clip``.
-    """
-    return load_clip(path, model="")

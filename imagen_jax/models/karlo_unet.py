@@ -22,12 +22,9 @@ from jax.typing import DTypeLike
 from imagen_jax.array_types import Images, PerExample, Text
 from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions, Vectors
 from imagen_jax.errors import UserError
-from imagen_jax.models.attention import SelfAttention
-from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import join_tokens, stack_inputs
 from imagen_jax.models.layers import Embedding, FeatureMap, GroupNorm, NewFeatureMap, convolution, dense, sinusoids
-from imagen_jax.models.remat import recompute
-from imagen_jax.models.unet import walk_levels
+from imagen_jax.models.unet import make_parts, walk_levels
 
 LAST_STEP = 0.5
 """The steps below this number, that is step 0, belong to the second network of ``KarloUpsampler``."""
@@ -92,24 +89,10 @@ class KarloUNet(nn.Module):
             self.channels[0], self.text_channels, self.vector_tokens, dtype=self.dtype, name="conditioning"
         )(step, conditions)
 
-        def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
-            make = recompute(ResidualBlock, self.remat, static=(3,))
-            return make(
-                channels,
-                resample,
-                self.dropout,
-                embedding_enters=self.embedding_enters,
-                dtype=self.dtype,
-                name=name,
-            )(x, embedding, train)
+        def attends(x: FeatureMap, level: int | None) -> bool:
+            return self.middle_attention if level is None else self.attention[level]
 
-        def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
-            if not (self.middle_attention if level is None else self.attention[level]):
-                return x
-            heads = x.shape[-1] // self.head_channels
-            make = recompute(SelfAttention, self.remat)
-            return make(heads, recompute_weights=self.remat == "attention", dtype=self.dtype, name=name)(x, tokens)
-
+        block, attend = make_parts(self, embedding, tokens, train, attends)
         x = stack_inputs(noisy, conditions, None).astype(self.dtype)
         x = convolution(self.channels[0], dtype=self.dtype, name="conv_in")(x)
         x = walk_levels(x, self.channels, self.blocks, block, attend)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
-from imagen_jax.array_types import Images, PerExample
+from imagen_jax.array_types import Images, PerExample, Text
 from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions
 from imagen_jax.models.attention import SelfAttention
 from imagen_jax.models.blocks import ResidualBlock
 from imagen_jax.models.conditioning import ConditioningEmbedding, stack_inputs
-from imagen_jax.models.layers import FeatureMap, GroupNorm, NewFeatureMap, convolution
+from imagen_jax.models.layers import Embedding, FeatureMap, GroupNorm, NewFeatureMap, convolution
 from imagen_jax.models.remat import recompute
 
 
@@ -99,25 +99,10 @@ class UNet(nn.Module):
             name="conditioning",
         )(log_snr, conditions)
 
-        def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
-            make = recompute(ResidualBlock, self.remat, static=(3,))
-            return make(
-                channels,
-                resample,
-                self.dropout,
-                embedding_enters=self.embedding_enters,
-                dtype=self.dtype,
-                name=name,
-            )(x, embedding, train)
+        def attends(x: FeatureMap, level: int | None) -> bool:
+            return self.middle_attention if level is None else x.shape[1] in self.attention_resolutions
 
-        def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
-            attends = self.middle_attention if level is None else x.shape[1] in self.attention_resolutions
-            if not attends:
-                return x
-            heads = x.shape[-1] // self.head_channels
-            make = recompute(SelfAttention, self.remat)
-            return make(heads, recompute_weights=self.remat == "attention", dtype=self.dtype, name=name)(x, tokens)
-
+        block, attend = make_parts(self, embedding, tokens, train, attends)
         x = stack_inputs(noisy, conditions, estimate).astype(self.dtype)
         x = convolution(self.channels, dtype=self.dtype, name="conv_in")(x)
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
@@ -132,6 +117,44 @@ Block = Callable[..., NewFeatureMap]
 Attend = Callable[[FeatureMap, int | None, str], FeatureMap]
 """``attend(x, level, name)`` runs the attention of a level, or of the middle if ``level`` is None. It returns ``x``
 unchanged if there is none."""
+
+
+def make_parts(
+    network: Any,
+    embedding: Embedding,
+    tokens: Text | None,
+    train: bool,
+    attends: Callable[[FeatureMap, int | None], bool],
+) -> tuple[Block, Attend]:
+    """Makes the residual blocks and the self-attention of an ADM U-Net, for ``walk_levels``; call it in its module.
+
+    Args:
+        network: the U-Net, with the fields ``dropout``, ``embedding_enters``, ``head_channels``, ``remat``, ``dtype``.
+        embedding: what enters each block.
+        tokens: further keys of attention; None for none.
+        train: whether dropout is on.
+        attends: ``(x, level)``: whether there is attention after a block of a level, or of the middle for None.
+    """
+
+    def block(x: FeatureMap, channels: int, name: str, resample: str = "none") -> NewFeatureMap:
+        make = recompute(ResidualBlock, network.remat, static=(3,))
+        return make(
+            channels,
+            resample,
+            network.dropout,
+            embedding_enters=network.embedding_enters,
+            dtype=network.dtype,
+            name=name,
+        )(x, embedding, train)
+
+    def attend(x: FeatureMap, level: int | None, name: str) -> FeatureMap:
+        if not attends(x, level):
+            return x
+        heads = x.shape[-1] // network.head_channels
+        make = recompute(SelfAttention, network.remat)
+        return make(heads, recompute_weights=network.remat == "attention", dtype=network.dtype, name=name)(x, tokens)
+
+    return block, attend
 
 
 def walk_levels(

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Denoiser, Estimate, PerExample, Samples, Text
+from imagen_jax.array_types import Denoiser, Estimate, PerExample, Samples
 from imagen_jax.diffusion.process import check_same_shape, expand, noise_from_clean, signal_and_noise_scale
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.estimates import join_estimate, split_estimate
@@ -174,9 +174,3 @@ def interpolate(first: Samples, second: Samples, share: PerExample) -> Samples:
     near = jnp.where(angle < 1e-4, 1.0 - share, jnp.sin((1.0 - share) * safe) / jnp.sin(safe))
     far = jnp.where(angle < 1e-4, share, jnp.sin(share * safe) / jnp.sin(safe))
     return expand(near, first) * first + expand(far, second) * second
-
-
-def mix_texts(first: Text, second: Text, shares: PerExample) -> Text:
-    """Interpolates linearly between two texts, token by token; the mask is True where either text has a token."""
-    share = shares[:, None, None]
-    return Text((1.0 - share) * first.embeddings + share * second.embeddings, first.mask | second.mask)

@@ -34,7 +34,8 @@ from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_to
 from imagen_jax.encoders.data_set_embeddings import open_store
 from imagen_jax.encoders.embedding_store import ComputedEmbeddings, Embeddings, EmbeddingStore
 from imagen_jax.encoders.encoder import TextEncoder, VectorEncoder, vectors_reader
-from imagen_jax.encoders.image_vectors import ImageVectors, load_embedding_clip, open_image_vectors
+from imagen_jax.encoders.image_vectors import ImageVectors, open_image_vectors
+from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.runtime import processes
 from imagen_jax.storage.paths import Path
@@ -84,7 +85,7 @@ def open_stage_data(config: Experiment, stage: Stage, transform: Transform) -> S
 
     If the config's previews need prompts, it chooses them from the captions.
     """
-    clip = load_embedding_clip(config.embedding.clip) if config.embedding.clip else None
+    clip = load_clip(config.embedding.clip, model="") if config.embedding.clip else None
 
     def build_or_open() -> tuple[
         DataSets, Mixture, Embeddings | None, TextEncoder | None, tuple[str, ...], CaptionTokenizer | None

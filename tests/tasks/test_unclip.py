@@ -29,7 +29,8 @@ from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.data.pixels import decode_pixels, to_image
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.encoders.feature_networks import extract_features
-from imagen_jax.encoders.image_vectors import load_embedding_clip, open_image_vectors
+from imagen_jax.encoders.image_vectors import open_image_vectors
+from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.during_training import FILE_NAME
 from imagen_jax.train import train, train_to_end
@@ -142,7 +143,7 @@ def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):
 
 
 def test_the_decoder_is_told_the_vectors_of_its_own_view(there):
-    clip = load_embedding_clip(str(there / "clip"))
+    clip = load_clip(str(there / "clip"), model="")
     (data,) = [one.parent for one in (there / "data").glob("*/manifest.json")][:1]
     vectors = open_image_vectors(clip, [data], WIDTH, EmbeddingSpace())
     stored = load_split(data, "train")[0]
@@ -198,7 +199,7 @@ def test_conditionings_without_effect_are_told(there):
 
 def test_a_picture_is_encoded_and_comes_back(there):
     cascade = load(there, ("decoder",)).adjusted(steps=16)
-    clip = load_embedding_clip(str(there / "clip"))
+    clip = load_clip(str(there / "clip"), model="")
     pictures = [Image.open(there / "images" / f"{number:02d}.png") for number in (0, 1)]
     ones, others = (encode(cascade, clip, picture) for picture in pictures)
     side = cascade.stages[0].resolution
@@ -218,7 +219,7 @@ def test_a_picture_is_encoded_and_comes_back(there):
 
 
 def test_a_text_difference_has_a_direction_or_is_refused(there):
-    clip = load_embedding_clip(str(there / "clip"))
+    clip = load_clip(str(there / "clip"), model="")
     difference = text_difference(clip, "a panda", "the cat")
     assert difference.shape == (WIDTH,) and np.linalg.norm(difference) == pytest.approx(1.0, rel=1e-5)
     np.testing.assert_allclose(difference, -text_difference(clip, "the cat", "a panda"), atol=1e-5)

@@ -15,9 +15,11 @@ recall, and equal captions are one caption of several images, as in ``retrieval`
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from imagen_jax.clip.embedding_space import choose_nearest
 from imagen_jax.errors import UserError
 from imagen_jax.evaluation.metrics.clip_score import unit
 from imagen_jax.evaluation.metrics.retrieval import measure_recalls, pair_captions
@@ -66,13 +68,6 @@ def fit_ridge(pairs: EmbeddingPairs, penalties: Sequence[float] = PENALTIES) -> 
     return solve(penalties[int(np.argmax(scores))], slice(0, count))
 
 
-def choose_nearest(draws: Sequence[Vectors], captions: Vectors) -> Vectors:
-    """Returns of several draws for each caption the one with the largest dot product with its z_t (section 2.2)."""
-    stacked = np.stack(draws)
-    products = np.sum(stacked * unit(captions)[None], axis=2)
-    return stacked[np.argmax(products, axis=0), np.arange(len(captions))]
-
-
 def measure_prior(
     draws: Sequence[Vectors], held_out: EmbeddingPairs, texts: Sequence[str], training: EmbeddingPairs
 ) -> dict[str, float]:
@@ -93,7 +88,7 @@ def measure_prior(
     owners = [images[0] for images in pairs.images_of]
     compared: Mapping[str, Vectors] = {
         "prior": draws[0],
-        f"best_of_{len(draws)}": choose_nearest(draws, held_out.captions),
+        f"best_of_{len(draws)}": np.asarray(choose_nearest(jnp.stack(draws), jnp.asarray(held_out.captions))),
         "text_vector": held_out.captions,
         "ridge": (unit(held_out.captions) @ fit_ridge(training)).astype(np.float32),
     }

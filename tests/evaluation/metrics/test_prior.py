@@ -1,10 +1,12 @@
 """The measures of a prior against embeddings whose answer is known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.clip.embedding_space import choose_nearest
 from imagen_jax.errors import UserError
-from imagen_jax.evaluation.metrics.prior import EmbeddingPairs, choose_nearest, cosines, fit_ridge, measure_prior
+from imagen_jax.evaluation.metrics.prior import EmbeddingPairs, cosines, fit_ridge, measure_prior
 
 GENERATOR = np.random.default_rng(0)
 TURN = np.linalg.qr(GENERATOR.normal(size=(8, 8)))[0]
@@ -26,9 +28,9 @@ def test_a_regression_finds_the_turn_between_captions_and_images():
 def test_of_the_draws_the_one_nearest_to_the_caption_stays():
     captions = draw(5, 3)
     near, far = captions + 0.1 * draw(5, 4), -captions
-    chosen = choose_nearest(
-        [np.where(np.arange(5)[:, None] % 2, near, far), np.where(np.arange(5)[:, None] % 2, far, near)], captions
-    )
+    odd = np.arange(5)[:, None] % 2
+    drawn = jnp.stack([np.where(odd, near, far), np.where(odd, far, near)])
+    chosen = choose_nearest(drawn, jnp.asarray(captions))
     np.testing.assert_array_equal(chosen, near)
 
 
