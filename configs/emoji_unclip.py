@@ -19,7 +19,7 @@ Ours, for so small a data set: the networks, dropout in the prior, Muon and the 
 
 from ml_collections import ConfigDict
 
-from . import openmoji_small, quickstart
+from . import emoji_clip, openmoji_small, quickstart
 from .base import base
 
 
@@ -31,15 +31,30 @@ def get_config(variant: str = "prior") -> ConfigDict:
     """
     name, smoke = quickstart.read_variant(variant, STAGES)
     config = STAGES[name]()
-    return SHRINK[name](config) if smoke else config
+    if smoke:
+        config.data.source = "openmoji"
+        config.data.options = {"skin_tones": False}
+        return SHRINK[name](config)
+    return config
+
+
+def clip() -> ConfigDict:
+    """The CLIP: heads on frozen features. Equal captions are no negatives, for a caption has up to three images."""
+    config = emoji_clip.frozen()
+    config.data.update({"source": SOURCE, "validation_fraction": HELD_OUT})
+    config.data.options = {"skin_tones": False, "name_styles": True}
+    config.clip.equal_captions = "ignored"
+    config.training.update({"steps": 600, "evaluate_every": 100})
+    config.optimizer.decay_steps = 600
+    return config
 
 
 def prior() -> ConfigDict:
-    """The diffusion prior, in the space of ``emoji_clip:frozen``."""
+    """The diffusion prior, in the space of the CLIP."""
     config = base()
     share(config)
     config.stage.update({"vector": EMBEDDING, "text_vector": EMBEDDING, "prediction": "x0"})
-    config.network = ConfigDict({"name": "prior", "width": 256, "layers": 4, "heads": 4, "dropout": 0.2})
+    config.network = ConfigDict({"name": "prior", "width": 128, "layers": 4, "heads": 4, "dropout": 0.2})
     config.training.update(
         {
             "steps": 1000,
@@ -73,52 +88,74 @@ def prior() -> ConfigDict:
 
 
 def decoder() -> ConfigDict:
-    """The 64-px decoder."""
+    """The 64-px decoder: the bundled base, one block smaller, which is told the embedding too."""
     config = openmoji_small.base()
     share(config)
     config.stage.image_vector = EMBEDDING
-    config.network.update({"vector_tokens": 4, "text_channels": 384})
+    config.network.update({"vector_tokens": 4, "blocks": (1, 2, 1)})
     config.training.update(
         {
-            "batch_size": 64,
+            "batch_size": 32,
             "caption_dropout": 0.5,
             "drop": {"image_vector": 0.1},
-            "steps": 4000,
-            "checkpoint_every": 250,
-            "preview_every": 500,
+            "init_from": "openmoji/base",
+            "ema_decay": 0.998,
+            "steps": 1500,
+            "checkpoint_every": 100,
+            "keep_checkpoints": 2,
+            "log_every": 10,
+            "preview_every": 250,
         }
     )
-    config.optimizer.decay_steps = 4000
+    config.optimizer.update({"learning_rate": 0.008, "decay_steps": 1500, "warm_up_steps": 30})
     config.sampling.update({"sampler": "ddim", "steps": 16, "guidance": 1.5})
     return config
 
 
 def upsampler() -> ConfigDict:
-    """From 64 to 256 px, on quarter crops, without captions."""
+    """From 64 to 256 px, on quarter crops, without captions: the bundled super-resolution stage, trained further."""
     config = openmoji_small.super_resolution()
-    config.data.validation_fraction = 0.2
+    config.data.update({"source": SOURCE, "validation_fraction": HELD_OUT})
     config.stage.text = False
+    config.training.update(
+        {
+            "init_from": "openmoji/super_resolution",
+            "ema_decay": 0.99,
+            "batch_size": 64,
+            "steps": 400,
+            "checkpoint_every": 100,
+            "keep_checkpoints": 2,
+            "log_every": 10,
+            "preview_every": 0,
+        }
+    )
+    config.optimizer.update({"learning_rate": 0.005, "decay_steps": 400, "warm_up_steps": 20})
     return config
 
 
 def share(config: ConfigDict) -> None:
-    """Sets what prior and decoder share: drawings, the CLIP, and its text encoder."""
+    """Sets what prior and decoder share: images, the CLIP, and its text encoder."""
     config.data.update(
-        {"source": "openmoji", "resolution": 256, "validation_fraction": 0.2, "cache": True, "mirror": False}
+        {"source": SOURCE, "resolution": 256, "validation_fraction": HELD_OUT, "cache": True, "mirror": False}
     )
-    config.data.options = {"skin_tones": False}
-    # The text tower of ``emoji_clip:frozen`` is a head on MiniLM, so captions have MiniLM's tokens.
+    config.data.options = {"skin_tones": False, "name_styles": True}
+    # The text tower of the CLIP is a head on MiniLM, so captions have MiniLM's tokens.
     config.text.update({"encoder": "clip", "width": 384, "length": 12, "options": {"max_tokens": 12}})
 
 
-EMBEDDING = 256
-"""Number of channels of the embeddings of ``emoji_clip``."""
+SOURCE = "emoji_fonts"
 
-STAGES = {"prior": prior, "decoder": decoder, "upsampler": upsampler}
+HELD_OUT = 0.05
+"""The fraction of the bundled stages' training, so that what they have not seen is held out here too."""
+
+EMBEDDING = 256
+"""Number of channels of the CLIP's embeddings."""
+
+STAGES = {"clip": clip, "prior": prior, "decoder": decoder, "upsampler": upsampler}
 
 
 def shrink_prior(config: ConfigDict) -> ConfigDict:
-    """The smoke size of the prior, for the CLIP of ``emoji_clip:frozen,smoke``."""
+    """The smoke size of the prior, for the CLIP of the smoke size."""
     config.data.resolution = 16
     config.stage.update({"vector": SMOKE_EMBEDDING, "text_vector": SMOKE_EMBEDDING})
     config.network.update({"width": 16, "layers": 1, "heads": 2})
@@ -131,8 +168,14 @@ def shrink_prior(config: ConfigDict) -> ConfigDict:
 def shrink_decoder(config: ConfigDict) -> ConfigDict:
     """The smoke size of the decoder, for the same CLIP."""
     config.stage.image_vector = SMOKE_EMBEDDING
+    return shrink_upsampler(config)
+
+
+def shrink_upsampler(config: ConfigDict) -> ConfigDict:
+    """The smoke size of a stage of images, from random numbers."""
+    config.training.init_from = ""
     return quickstart.shrink(config)
 
 
 SMOKE_EMBEDDING = 8
-SHRINK = {"prior": shrink_prior, "decoder": shrink_decoder, "upsampler": quickstart.shrink}
+SHRINK = {"clip": emoji_clip.shrink, "prior": shrink_prior, "decoder": shrink_decoder, "upsampler": shrink_upsampler}

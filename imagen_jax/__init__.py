@@ -17,10 +17,10 @@ Row, lowest first                              What is new in it
 =============================================  ==========================================================
 array_types, errors                            shapes by name; errors that a user can fix
 config, storage, sharding                      keys of configs; paths on disks and in buckets; the mesh
-runtime, weights                               processes, signals, command lines; files of weights
+pretrained, runtime, weights                   bundled cascades; processes, signals; files of weights
 diffusion, data                                the diffusion process as pure functions; captioned images
 clip, models, sampling                         networks; from noise to images
-encoders, pretrained, training                 frozen networks; bundled cascades; optimizer, loop, checkpoints
+encoders, training                             frozen networks; optimizer, loop, checkpoints
 cascade                                        a stage and a cascade of stages, built from configs
 evaluation, forecast, weight_formats           metrics and reports; memory and FLOPs; import and export
 tasks                                          what can be trained: a stage, a classifier, a CLIP, codes

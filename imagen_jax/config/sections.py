@@ -227,8 +227,8 @@ class TrainingConfig(LoopConfig):
         stratified_times: whether the times of a batch are spread evenly.
         time_exponent: exponent of the distribution of times: 1 is uniform, more draws noisier times.
         gradient_accumulation: number of parts of a batch, one after the other, to save memory.
-        init_from: folder of a stage whose averaged weights a new run starts from: a workdir, an import or an export; ""
-            for random ones. A run that has begun does not read it.
+        init_from: folder of a stage whose averaged weights a new run starts from: a workdir, an import, an export, or a
+            bundled stage such as ``openmoji/base``; "" for random ones. A run that has begun does not read it.
         init_parts: beginnings of the paths of the parameters to load, such as ``down_``; () for all.
         init_optimizer: whether parameters, average and optimizer continue from a workdir, and not the average alone.
         preview_every: steps between two previews; 0 for none.

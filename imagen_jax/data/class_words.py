@@ -47,7 +47,8 @@ STYLE_DESCRIPTIONS: Mapping[str, ClassDescription] = {
         "3D rendering", ("3D rendering", "three-dimensional object", "glossy object", "plastic figure", "3D model")
     ),
 }
-"""The fonts of the source ``emoji_fonts``. Its captions never name a style: a model that read only them knows none."""
+"""The fonts of the source ``emoji_fonts``. Without its option ``name_styles`` captions name no style: a model that read
+only them knows none."""
 
 DESCRIPTIONS: Mapping[str, Mapping[str, ClassDescription]] = {
     "openmoji_groups": GROUP_DESCRIPTIONS,

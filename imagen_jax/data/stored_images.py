@@ -181,7 +181,9 @@ def read_captions(folder: str | Path, split: Split) -> Iterator[tuple[str, ...]]
     folder = to_path(folder)
     manifest = read_manifest(folder)
     if "shards" not in manifest:
-        yield from ((caption,) for caption in read_json(folder / CAPTIONS)[split])
+        for captions in read_json(folder / CAPTIONS)[split]:
+            # A single caption stands there without a list.
+            yield (captions,) if isinstance(captions, str) else tuple(captions)
         return
     for shard in manifest["shards"]:
         if shard["split"] == split:

@@ -33,6 +33,7 @@ from imagen_jax.encoders.feature_network import FeatureNetwork, Features
 from imagen_jax.encoders.frozen_features import head_on_captions, head_on_images
 from imagen_jax.encoders.published_clips import SIZES, find_published, published_file
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.pretrained import find_part
 from imagen_jax.storage.paths import to_path
 from imagen_jax.weights.known_files import find_known_file
 from imagen_jax.weights.torch_file import read_torch_file
@@ -125,7 +126,8 @@ def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") 
 
     Args:
         path: OpenAI's file, a state dict with the same names, or a folder in our layout, open_clip's or Hugging Face's,
-            local or in a bucket; "" for OpenAI's file in its usual folder, see ``weights.known_files``.
+            local, in a bucket or bundled (``emoji_unclip/clip``); "" for OpenAI's file in its usual folder, see
+            ``weights.known_files``.
         model: a name in ``SIZES`` that the weights must match; "" accepts any model if ``path`` is given.
         vocabulary: the file ``clip.tokenizer.VOCABULARY`` for weights without a tokenizer; "" for the one beside the
             weights or in its usual folder.
@@ -150,7 +152,7 @@ def read_clip_files(path: str = "", model: str = "", vocabulary: str = "") -> Cl
     """
     if not (path and model == ""):
         lookup(SIZES, model, "CLIP")
-    named = to_path(path) if path else None
+    named = find_part(path) if path else None
     if named is not None and named.is_dir():
         files = read_clip_folder(named, vocabulary)
         if vocabulary and files.tokenizer_files and files.tokenizer_files[0].parent == named:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagen_jax.array_types import Images, LowResolution, PerExample, Text
-from imagen_jax.diffusion.conditions import Conditions, Labels, TokenSequence, Vectors
+from imagen_jax.array_types import Images, PerExample, Text
+from imagen_jax.diffusion.conditions import Conditions, Vectors
 from imagen_jax.errors import UserError
 from imagen_jax.models.attention import AttentionPool
 from imagen_jax.models.layers import Embedding, NewFeatureMap, dense, enlarge, sinusoids
@@ -130,9 +130,8 @@ class ConditioningEmbedding(nn.Module):
             if name not in EMBEDDERS:
                 raise UserError(f"this network can't be told {name}: it takes {', '.join(EMBEDDERS)}")
         for name in EMBEDDERS:
-            part = getattr(conditions, name)
-            if part is not None:
-                embedded = EMBEDDERS[name](self, part, name)
+            if getattr(conditions, name) is not None:
+                embedded = EMBEDDERS[name](self, conditions, name)
                 embedding = embedding if embedded.added is None else embedding + embedded.added
                 sequences.append(embedded.tokens)
         return embedding, join_tokens([tokens for tokens in sequences if tokens is not None])
@@ -143,18 +142,20 @@ class ConditioningEmbedding(nn.Module):
         return make(level)
 
 
-def embed_low_resolution(owner: ConditioningEmbedding, condition: LowResolution, name: str) -> Embedded:
+def embed_low_resolution(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds the embedding of the noise level of the low-resolution image, if it has one.
 
     The image itself enters as channels.
     """
-    if condition.log_snr is None:
+    low_resolution: Any = conditions.low_resolution
+    if low_resolution.log_snr is None:
         return Embedded()
-    return Embedded(owner.embed_level(condition.log_snr, "augmentation"))
+    return Embedded(owner.embed_level(low_resolution.log_snr, "augmentation"))
 
 
-def embed_text(owner: ConditioningEmbedding, text: Text, name: str) -> Embedded:
+def embed_text(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds the pooled text, and appends the normalised text to the tokens."""
+    text: Any = conditions.text
     normalised = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name="text_norm")(text.embeddings)
     if owner.text_channels is not None:
         normalised = dense(owner.text_channels, dtype=owner.dtype, name="text_projection")(normalised)
@@ -165,7 +166,7 @@ def embed_text(owner: ConditioningEmbedding, text: Text, name: str) -> Embedded:
     return Embedded(dense(owner.width, dtype=owner.dtype, name="pooled_out")(pooled), text)
 
 
-def embed_tokens(owner: ConditioningEmbedding, tokens: TokenSequence, name: str) -> Embedded:
+def embed_tokens(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds a projection of the last position's state, and appends the states of all positions to the tokens.
 
     GLIDE, section 4.1. The last position of most captions is padding, whose state has attended to the tokens. Attention
@@ -176,6 +177,7 @@ def embed_tokens(owner: ConditioningEmbedding, tokens: TokenSequence, name: str)
             "the network is told tokens, and has no text transformer to read them: set config.network.text_transformer"
         )
     transformer = make_text_transformer(owner.text_transformer, owner.remat, owner.dtype, "text_transformer")
+    tokens: Any = conditions.tokens
     states = transformer(tokens)
     added = dense(owner.width, dtype=owner.dtype, name=f"{name}_out")(states[:, -1])
     if owner.text_channels is not None:
@@ -183,26 +185,32 @@ def embed_tokens(owner: ConditioningEmbedding, tokens: TokenSequence, name: str)
     return Embedded(added, Text(states, jnp.ones(states.shape[:2], bool)))
 
 
-def embed_vector(owner: ConditioningEmbedding, vector: Vectors, name: str) -> Embedded:
+def embed_vector(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds a projection of the vector, and appends ``vector_tokens`` tokens (Ramesh et al. 2022, section 2.1).
 
-    A learned vector, zero at first, takes the place of an absent one.
+    A learned vector, zero at first, takes the place of an absent one. The tokens are as wide as those of the text.
     """
+    vector: Vectors = getattr(conditions, name)
     width = vector.values.shape[-1]
     null = owner.param(f"{name}_null", nn.initializers.zeros_init(), (width,))
     values = jnp.where(vector.present[:, None], vector.values, null[None]).astype(owner.dtype)
     added = dense(owner.width, dtype=owner.dtype, name=f"{name}_out")(values)
     if not owner.vector_tokens:
         return Embedded(added)
-    of_text = owner.text_transformer["width"] if owner.text_transformer else width
-    channels = owner.text_channels or of_text
+    if owner.text_channels is not None:
+        channels = owner.text_channels
+    elif conditions.text is not None:
+        channels = conditions.text.embeddings.shape[-1]
+    else:
+        channels = owner.text_transformer["width"] if owner.text_transformer else width
     tokens = dense(owner.vector_tokens * channels, dtype=owner.dtype, name=f"{name}_tokens")(values)
     tokens = tokens.reshape(len(values), owner.vector_tokens, channels)
     return Embedded(added, Text(tokens.astype(jnp.float32), jnp.ones(tokens.shape[:2], bool)))
 
 
-def embed_label(owner: ConditioningEmbedding, label: Labels, name: str) -> Embedded:
+def embed_label(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds a learned vector for each class, and one for no class (Dhariwal & Nichol 2021, section 3.1)."""
+    label: Any = conditions.label
     if not owner.classes:
         raise UserError("the network is told a class, and does not know how many there are: set config.network.classes")
     start = with_logical_axes(NORMAL, ("vocabulary", "channels"))
@@ -227,8 +235,8 @@ def join_tokens(sequences: list[Text]) -> Text | None:
     return Text(*(jnp.concatenate(parts, axis=1) for parts in zip(*sequences, strict=True)))
 
 
-Embedder = Callable[[ConditioningEmbedding, Any, str], Embedded]
-"""``embedder(owner, part, name)``: embeds a part of the conditions with layers of the module ``owner``."""
+Embedder = Callable[[ConditioningEmbedding, Conditions, str], Embedded]
+"""``embedder(owner, conditions, name)``: embeds the part of this name with layers of the module ``owner``."""
 
 EMBEDDERS: dict[str, Embedder] = {
     "low_resolution": embed_low_resolution,

@@ -3,7 +3,7 @@
 openmoji/   a 64-px base and super-resolution to 256 px; README.md is its model card
 
 Each stage is a folder written by ``imagen_jax export_weights``: config.json and model.safetensors. Every command with
-``--stages`` accepts a cascade's name instead.
+``--stages`` accepts a cascade's name instead, or names such as ``openmoji/base`` among folders.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def find_stages(named: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Args:
         named: the stages' folders, base first, a single such folder, or a name in ``CASCADES``. For your own folder
-            with such a name write ``./openmoji``.
+            with such a name write ``./openmoji``. Each folder may also be a bundled stage, see ``find_part``.
 
     Raises:
         UserError: the only name is not a folder, and resembles one in ``CASCADES``.
@@ -59,4 +59,16 @@ def find_stages(named: str | Path | Sequence[str | Path]) -> list[Path]:
         return bundled(to_path(__file__).parent, name)
     if get_close_matches(name, CASCADES) and "/" not in name and not to_path(name).exists():
         raise UserError(f"there is no folder {name}{nearest_name(name, CASCADES)}")
-    return [to_path(one) for one in folders]
+    return [find_part(one) for one in folders]
+
+
+def find_part(named: str | Path) -> Path:
+    """Returns the folder of a stage or a CLIP: ``named`` itself, or a bundled one such as ``openmoji/base``.
+
+    A local folder of that name comes first.
+    """
+    cascade, _, part = str(named).partition("/")
+    if part and cascade in CASCADES and not to_path(named).is_dir():
+        folder = to_path(__file__).parent / cascade / part
+        return folder if folder.is_dir() else to_path(named)
+    return to_path(named)

@@ -11,8 +11,8 @@ from imagen_jax.cascade.stage import abstract_params
 from imagen_jax.config.sections import TrainingConfig
 from imagen_jax.errors import UserError
 from imagen_jax.models import Network
+from imagen_jax.pretrained import find_part
 from imagen_jax.runtime import processes
-from imagen_jax.storage.paths import to_path
 from imagen_jax.training.checkpoints.store import CheckpointStore
 from imagen_jax.training.folder_kinds import has_state
 from imagen_jax.training.optimizer import check_schedule, count_updates, make_schedule
@@ -38,7 +38,7 @@ def check_start(training: TrainingConfig, network: type[Network] | None, shapes:
                 "config.training.init_parts and init_optimizer have no effect without config.training.init_from: set it"
             )
         return
-    source = to_path(training.init_from)
+    source = find_part(training.init_from)
     try:
         plan = plan_stage(source, network=network, if_missing="check the path")
     except UserError as error:
@@ -69,7 +69,7 @@ def start_stage(
     training, state = config.training, make_state()
     if not training.init_from:
         return state
-    source = to_path(training.init_from)
+    source = find_part(training.init_from)
     if training.init_optimizer:
         step, key = state.step, state.key
         del state

@@ -90,7 +90,7 @@ def test_padding_and_absent_vectors_are_not_read():
     np.testing.assert_allclose(run(conditions=TOLD._replace(text=hidden)), before, atol=1e-6)
     other = VECTOR._replace(values=VECTOR.values + 1)
     changed = np.abs(np.asarray(run(conditions=TOLD._replace(text_vector=other))) - before).max(axis=1)
-    assert changed[0] > 1e-3 and changed[1] == 0
+    assert changed[0] > 1e-3 and changed[1] < 1e-5
 
 
 def test_the_null_still_tells_the_noisy_vector():

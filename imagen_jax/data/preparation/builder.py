@@ -57,7 +57,7 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
         shape = (self._resolution, self._resolution, 3)
         features = {
             "key": tfds.features.Text(),
-            "caption": tfds.features.Text(),
+            "captions": tfds.features.Sequence(tfds.features.Text()),
             "image": tfds.features.Image(shape=shape, encoding_format="png"),
         }
         # Stored in the given order, so that captions.json needs no index.
@@ -187,7 +187,9 @@ def is_complete(folder: Path) -> bool:
 def fingerprint(splits: dict[str, list[CaptionedImage]]) -> str:
     """Returns eight hexadecimal digits: a hash of a data set's content, except its resolution."""
     rows = [
-        (split, image.key, image.caption, image.fingerprint) for split, images in splits.items() for image in images
+        (split, image.key, image.caption, image.fingerprint, *image.more_captions)
+        for split, images in splits.items()
+        for image in images
     ]
     return hashlib.sha256(json.dumps([FORMAT, rows]).encode()).hexdigest()[:8]
 
@@ -204,7 +206,10 @@ def build(folder: Path, splits: dict[str, list[CaptionedImage]], manifest: dict[
         partial = pathlib.Path(temporary) / folder.name
         partial.mkdir()
         write_examples(partial, splits, manifest["resolution"], SOURCES[manifest["source"]].activity)
-        captions = {split: [image.caption for image in images] for split, images in splits.items()}
+        captions = {
+            split: [image.captions if image.more_captions else image.caption for image in images]
+            for split, images in splits.items()
+        }
         write_json(partial / CAPTIONS, captions)
         files = sorted(file for file in partial.rglob("*") if file.is_file())
         sizes = {file.relative_to(partial).as_posix(): file.stat().st_size for file in files}
@@ -245,7 +250,7 @@ def generate_examples(
         png = next(rendered)
         progress.update()
         # As a file object: TFDS encodes arrays with TensorFlow, but stores encoded images unchanged.
-        yield {"key": image.key, "caption": image.caption, "image": io.BytesIO(png)}
+        yield {"key": image.key, "captions": list(image.captions), "image": io.BytesIO(png)}
 
 
 def put_in_place(partial: pathlib.Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ class CaptionedImage:
         fingerprint: text that changes when the image does: a version, or a file's size and time.
         render: ``render(resolution)`` returns its pixels, uint8, shape (resolution, resolution, 3). It raises
             ``FaultyImageError`` if the image can't be used.
+        more_captions: other descriptions of the image, of which training chooses one at random.
     """
 
     key: str
@@ -25,6 +26,12 @@ class CaptionedImage:
     concept: str
     fingerprint: str
     render: Callable[[int], HostPixels]
+    more_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions."""
+        return self.caption, *self.more_captions
 
 
 class FaultyImageError(UserError):

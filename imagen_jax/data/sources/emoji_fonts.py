@@ -13,7 +13,8 @@ OpenMoji's drawings are flat with black outlines, Noto's are shaded without outl
 Of 1,918 emoji without skin tones 1,607 have three styles, 295 have two, and 16 have one. Fluent lacks the flags of
 countries.
 
-The caption is the emoji's English name, so one caption has up to three images. The concept is the name without skin
+The caption is the emoji's English name, so one caption has up to three images. With ``name_styles`` each image has a
+second caption, such as "3D red apple". The concept is the name without skin
 tones: all styles and skin tones of an emoji are in the same split. The names come from the package ``emoji``; what it
 lacks is left out. A key is code points and style, such as ``1F34E-noto``, see ``emoji_keys``.
 """
@@ -49,6 +50,9 @@ CREDITS: dict[str, tuple[str, str]] = {
 }
 """Licence and attribution of each style."""
 
+STYLE_WORDS = {"openmoji": "flat", "noto": "shaded", "fluent": "3D"}
+"""The word for each style in captions that name it."""
+
 Names = Mapping[tuple[int, ...], str]
 
 
@@ -57,6 +61,7 @@ def emoji_images(
     noto: str | Path = "",
     fluent: str | Path = "",
     skin_tones: bool = False,
+    name_styles: bool = False,
 ) -> list[CaptionedImage]:
     """Lists the named emoji of one or more fonts, ordered by key.
 
@@ -65,6 +70,7 @@ def emoji_images(
         noto: file of the Noto font or a folder with it; "" for where distributions install it.
         fluent: folder of the npm package; "" for where npm installs it.
         skin_tones: whether to include the variants with a skin tone.
+        name_styles: whether each image has a second caption, which names its style too, see ``STYLE_WORDS``.
 
     Raises:
         UserError: a font is unknown or named twice, a package is missing, or its files are not those of the release.
@@ -80,7 +86,14 @@ def emoji_images(
     images = [image for style in chosen for image in list_font[style]()]
     if not skin_tones:
         images = [image for image in images if not has_skin_tone(read_code_points(image.key.rpartition("-")[0]))]
+    if name_styles:
+        images = [replace(image, more_captions=(name_style(image),)) for image in images]
     return sorted(images, key=lambda image: image.key)
+
+
+def name_style(image: CaptionedImage) -> str:
+    """Returns the caption of an emoji that names its style too, such as "3D red apple"."""
+    return f"{STYLE_WORDS[str(style_of(image.key))]} {image.caption}"
 
 
 def emoji_parts(
@@ -89,6 +102,7 @@ def emoji_parts(
     noto: str | Path = "",
     fluent: str | Path = "",
     skin_tones: bool = False,
+    name_styles: bool = False,
     images_per_part: int = 100,
 ) -> list[Part]:
     """Lists the emoji of ``emoji_images`` in parts; they are rendered when a part is read.
@@ -101,6 +115,7 @@ def emoji_parts(
         noto: see ``emoji_images``.
         fluent: see ``emoji_images``.
         skin_tones: see ``emoji_images``.
+        name_styles: see ``emoji_images``.
         images_per_part: max number of images of a part.
 
     Raises:
@@ -111,8 +126,10 @@ def emoji_parts(
     if images_per_part < 1:
         raise UserError(f"images_per_part of the emoji is {images_per_part}: choose 1 or more")
     parts = []
-    for number, images in enumerate(chunks(emoji_images(fonts, noto, fluent, skin_tones), images_per_part)):
-        content = [resolution, [(image.key, image.caption, image.fingerprint) for image in images]]
+    for number, images in enumerate(
+        chunks(emoji_images(fonts, noto, fluent, skin_tones, name_styles), images_per_part)
+    ):
+        content = [resolution, [(image.key, *image.captions, image.fingerprint) for image in images]]
         name = f"emoji-{number:05d}"
         parts.append(Part(name, fingerprint_of(content), partial(draw_records, images, resolution)))
     return parts
@@ -145,7 +162,7 @@ def draw_records(images: Sequence[CaptionedImage], resolution: int) -> Iterator[
             "license": licence,
             "attribution": attribution,
         }
-        yield Record(image.key, (image.caption,), render_png(image, resolution), metadata, concept=image.concept)
+        yield Record(image.key, image.captions, render_png(image, resolution), metadata, concept=image.concept)
 
 
 def list_openmoji(skin_tones: bool) -> list[CaptionedImage]:
