@@ -31,11 +31,7 @@ def get_config(variant: str = "prior") -> ConfigDict:
     """
     name, smoke = quickstart.read_variant(variant, STAGES)
     config = STAGES[name]()
-    if smoke:
-        config.data.source = "openmoji"
-        config.data.options = {"skin_tones": False}
-        return SHRINK[name](config)
-    return config
+    return shrink(config, name) if smoke else config
 
 
 def clip() -> ConfigDict:
@@ -100,14 +96,14 @@ def decoder() -> ConfigDict:
             "drop": {"image_vector": 0.1},
             "init_from": "openmoji/base",
             "ema_decay": 0.998,
-            "steps": 1500,
+            "steps": 1200,
             "checkpoint_every": 100,
             "keep_checkpoints": 2,
             "log_every": 10,
             "preview_every": 250,
         }
     )
-    config.optimizer.update({"learning_rate": 0.008, "decay_steps": 1500, "warm_up_steps": 30})
+    config.optimizer.update({"learning_rate": 0.008, "decay_steps": 1200, "warm_up_steps": 30})
     config.sampling.update({"sampler": "ddim", "steps": 16, "guidance": 1.5})
     return config
 
@@ -139,6 +135,7 @@ def share(config: ConfigDict) -> None:
         {"source": SOURCE, "resolution": 256, "validation_fraction": HELD_OUT, "cache": True, "mirror": False}
     )
     config.data.options = {"skin_tones": False, "name_styles": True}
+    config.embedding.clip = "emoji_unclip/clip"  # the bundled one
     # The text tower of the CLIP is a head on MiniLM, so captions have MiniLM's tokens.
     config.text.update({"encoder": "clip", "width": 384, "length": 12, "options": {"max_tokens": 12}})
 
@@ -152,6 +149,15 @@ EMBEDDING = 256
 """Number of channels of the CLIP's embeddings."""
 
 STAGES = {"clip": clip, "prior": prior, "decoder": decoder, "upsampler": upsampler}
+
+
+def shrink(config: ConfigDict, name: str) -> ConfigDict:
+    """The smoke size of a variant: of OpenMoji alone, with a CLIP that must be named."""
+    config.data.source = "openmoji"
+    config.data.options = {"skin_tones": False}
+    if "embedding" in config:
+        config.embedding.clip = ""
+    return SHRINK[name](config)
 
 
 def shrink_prior(config: ConfigDict) -> ConfigDict:

@@ -1,21 +1,30 @@
 """The bundled cascade is complete, small enough, has its metadata, and samples what its prompts say."""
 
+import re
+
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
+from configs import emoji_unclip
 from imagen_jax import pretrained
 from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.experiment import read_experiment
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.loading import load_stage
+from imagen_jax.cascade.loading import load_stage, plan_stage
+from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.data.sources.openmoji import openmoji_images
 from imagen_jax.errors import UserError
-from imagen_jax.pretrained import CASCADES, USUAL, find_stages
+from imagen_jax.pretrained import CASCADES, USUAL, find_part, find_stages
 from imagen_jax.storage.paths import size_of, to_path
+from imagen_jax.training.starting import match
 
 FOLDER = to_path(pretrained.__file__).parent
 MAX_BYTES = 25_000_000
 """Max size of a cascade's weights in bytes."""
+
+MAX_BYTES_OF_ALL = 50_000_000
 
 PROMPTS = ["panda", "red heart", "pizza", "rainbow"]
 
@@ -26,21 +35,45 @@ def test_a_cascade_is_small_and_has_a_model_card_with_its_licence(name):
     assert len(weights) == len(CASCADES[name]) and sum(size_of(file) for file in weights) <= MAX_BYTES
     card = (FOLDER / name / "README.md").read_text()
     assert "CC BY-SA 4.0" in card and "https://openmoji.org" in card
-    for image in ("train.png", "validation.png"):
-        assert f"({image})" in card and (FOLDER / name / image).is_file()
+    pictures = [file.name for file in (FOLDER / name).glob("*.png")]
+    assert pictures and set(re.findall(r"\((\w+\.png)\)", card)) == set(pictures)
+
+
+def test_all_weights_together_are_small():
+    assert sum(size_of(file) for file in FOLDER.glob("*/*/*.safetensors")) <= MAX_BYTES_OF_ALL
 
 
 @pytest.mark.parametrize("name", CASCADES)
 def test_its_stages_are_found_by_its_name_and_have_metadata(name):
     stages = [load_stage(folder) for folder in find_stages([name])]
-    assert [one.stage.low_resolution for one in stages] == [None, *(one.stage.resolution for one in stages[:-1])]
-    assert all(one.step > 1000 and one.config.network.dtype == "float32" for one in stages)
+    of_images = [one.stage for one in stages if not one.stage.makes_vectors]
+    assert [one.low_resolution for one in of_images] == [None, *(one.resolution for one in of_images[:-1])]
+    assert all(one.step >= 400 and one.config.network.dtype == "float32" for one in stages)
     assert load_cascade([name]).names == [one.name for one in stages]
 
 
 def test_a_name_is_a_cascade_only_where_it_stands_alone(tmp_path):
     assert find_stages([f"./{USUAL}"]) == [to_path(f"./{USUAL}")]
     assert find_stages([USUAL, "runs/large"]) == [to_path(USUAL), to_path("runs/large")]
+
+
+def test_a_part_of_a_bundled_cascade_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_stages(["runs/prior", "openmoji/base"]) == [to_path("runs/prior"), FOLDER / "openmoji/base"]
+    assert find_part("openmoji/none") == to_path("openmoji/none")
+    (tmp_path / "openmoji/base").mkdir(parents=True)
+    assert find_part("openmoji/base") == to_path("openmoji/base")
+
+
+@pytest.mark.parametrize(("variant", "new"), [("decoder", "conditioning/image_vector_"), ("upsampler", "none")])
+def test_emoji_unclip_starts_from_bundled_stages(variant, new):
+    config = read_experiment(emoji_unclip.get_config(variant))
+    source = plan_stage(find_part(config.training.init_from)).stage
+    ours, theirs = (flatten_dict(abstract_params(one), sep="/") for one in (build_stage(config), source))
+    assert {path for path in ours if not path.startswith(new)} == set(match(ours, theirs, "openmoji"))
+
+
+def test_folders_stay_folders(tmp_path):
     assert find_stages([tmp_path]) == [tmp_path]
 
 

@@ -1,6 +1,7 @@
 """The bundled trained cascades and their names.
 
-openmoji/   a 64-px base and super-resolution to 256 px; README.md is its model card
+openmoji/       a 64-px base and super-resolution to 256 px; README.md is its model card
+emoji_unclip/   unCLIP of emoji of three fonts: its CLIP, a prior, a 64-px decoder and an upsampler to 256 px
 
 Each stage is a folder written by ``imagen_jax export_weights``: config.json and model.safetensors. Every command with
 ``--stages`` accepts a cascade's name instead, or names such as ``openmoji/base`` among folders.
@@ -12,8 +13,8 @@ from difflib import get_close_matches
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.paths import Path, to_path
 
-CASCADES = {"openmoji": ("base", "super_resolution")}
-"""The stages of each bundled cascade, base first."""
+CASCADES = {"openmoji": ("base", "super_resolution"), "emoji_unclip": ("prior", "decoder", "upsampler")}
+"""The stages of each bundled cascade, in the order of sampling."""
 
 USUAL = "openmoji"
 """The cascade that commands use by default, without ``--stages``."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.array_types import LowResolution, Text
-from imagen_jax.diffusion.conditions import Conditions
+from imagen_jax.diffusion.conditions import Conditions, Vectors
 from imagen_jax.models import EfficientUNet, UNet
 from imagen_jax.models.conditioning import ConditioningEmbedding
 from imagen_jax.sharding.axes import remove_logical_axes
@@ -65,6 +65,13 @@ def test_without_a_projection_the_text_keeps_its_width():
     module = ConditioningEmbedding(8, 16, text_heads=2)
     (_, text), variables = init_with_output(module, make_text())
     assert text.embeddings.shape == (2, 5, 12) and "text_projection" not in variables["params"]
+
+
+def test_tokens_of_a_vector_are_as_wide_as_the_text():
+    module = ConditioningEmbedding(8, 16, text_heads=2, vector_tokens=3)
+    conditions = Conditions(text=make_text(), image_vector=Vectors(jnp.ones((2, 4)), jnp.ones(2, bool)))
+    (_, tokens), _ = jax.jit(module.init_with_output)(jax.random.key(0), jnp.zeros(2), conditions)
+    assert tokens.embeddings.shape == (2, 5 + 3, 12)
 
 
 @pytest.mark.parametrize("name", thorough_except(["64→256"], PRINTED))

@@ -18,7 +18,7 @@ from imagen_jax.data.sources.openmoji_groups import group_of
 from imagen_jax.data.sources.parted_sources import list_parts
 from imagen_jax.data.sources.sources import list_images
 from imagen_jax.data.splits import SPLITS
-from imagen_jax.data.stored_images import load_split
+from imagen_jax.data.stored_images import captions_of, load_split
 from imagen_jax.errors import UserError
 from tests.data.conftest import noise, png_of
 from tests.data.sources.tiny_emoji_fonts import FLUENT, bitmap_of, fluent_image, write_bitmap_font, write_fluent_package
@@ -72,6 +72,18 @@ def test_fonts_are_joined_by_code_point(tiny, few_openmoji):
         ("2764-fluent", "red heart"),
         ("2764-noto", "red heart"),
     ]
+
+
+def test_a_second_caption_names_the_style(tiny, few_openmoji, tmp_path):
+    apples = [one.captions for one in emoji_images(**tiny, name_styles=True) if one.key.startswith("1F34E")]
+    assert apples == [("red apple", f"{word} red apple") for word in ("3D", "shaded", "flat")]
+    options = {**tiny, "name_styles": True}
+    folder = prepare_data("emoji_fonts", 16, tmp_path, 0.0, **options)
+    stored = [one.captions for one in load_split(folder, "train")]
+    assert stored == captions_of(folder, "train") and apples[0] in stored
+    records = [record.captions for part in emoji_parts(**options) for record in part.read()]
+    assert sorted(records) == sorted(stored)
+    assert folder != prepare_data("emoji_fonts", 16, tmp_path, 0.0, **tiny)
 
 
 def test_skin_tones_stay_with_their_concept(tiny, few_openmoji):
