@@ -14,6 +14,7 @@ slerp is ``sampling.edits.interpolate``. The paper gives θ of text differences 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -60,8 +61,20 @@ def decoder_of(cascade: Cascade) -> Stage:
     """
     stage = cascade.stages[0]
     if stage.makes_vectors or not stage.image_vector:
-        raise UserError(f"{cascade.names[0]} is not a decoder: list the decoder first in --stages, without the prior")
+        raise UserError(f"{cascade.names[0]} is not a decoder: list the decoder first in --stages, or after its prior")
     return stage
+
+
+def without_prior(cascade: Cascade) -> Cascade:
+    """Returns the cascade without its prior, if it begins with one: a manipulation brings z_i along."""
+    if not cascade.stages[0].makes_vectors:
+        return cascade
+    count = len(cascade.trained)
+    overrides = {
+        name: value[1:] if isinstance(value, list | tuple) and len(value) == count else value
+        for name, value in cascade.overrides.items()
+    }
+    return replace(cascade, trained=cascade.trained[1:], overrides=overrides)
 
 
 def embed_image(cascade: Cascade, clip: Clip, image: ImageInput) -> Vector:

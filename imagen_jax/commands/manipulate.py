@@ -7,8 +7,9 @@
         --to_text="an angry cat" --out=t
     imagen-jax manipulate --how=components --stages=DECODER,LARGE --image=cat.png --data=DATA --out=c
 
-The decoder comes first in ``--stages``. ``--out`` gets one PNG for each image, ``strip.png`` with all of them in a
-row, and ``manipulation.json`` with the settings and the peak signal-to-noise ratio of the reconstruction.
+The decoder comes first in ``--stages``, or after a prior, which is not used. ``--out`` gets one PNG for each image,
+``strip.png`` with all of them in a row, and ``manipulation.json`` with the settings and the peak signal-to-noise ratio
+of the reconstruction.
 """
 
 import json
@@ -38,6 +39,7 @@ from imagen_jax.cascade.manipulations import (
     text_difference,
     unguided,
     with_decoder,
+    without_prior,
 )
 from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.requests import ImageRequest
@@ -221,7 +223,7 @@ def load() -> Cascade:
     has_clip = all(one.config.text.encoder == "clip" for one in plan.stages if one.stage.text_length)
     if CLIP.value and text_encoder is None and has_clip:
         plan = plan_cascade(read_stages(), overrides, dtype, to_path(CLIP.value))
-    return load_planned(plan)
+    return without_prior(load_planned(plan))
 
 
 def find_clip(cascade: Cascade) -> Clip:

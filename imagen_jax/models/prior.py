@@ -6,11 +6,7 @@ A causal mask keeps each position from the later ones (section 2.2), so only the
 z_i are the vectors of the caption and of the image. Karlo's prior is this network, with ``noise_conditioning`` of
 "timestep"; ``weight_formats.karlo`` reads its weights.
 
-Each layer normalises before its two branches, as in GPT-2:
-
-    x += attention(norm(x));   x += perceptron(norm(x))
-
-Both branches and the last projection start at zero. Norms and softmax are computed in float32.
+Its blocks are those of ``transformer``; both branches and the last projection start at zero.
 """
 
 from collections.abc import Callable
@@ -25,12 +21,10 @@ from jaxtyping import Array, Bool, Float
 from imagen_jax.array_types import PerExample
 from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions, Vectors
 from imagen_jax.errors import UserError, lookup
-from imagen_jax.models.attending import attend
-from imagen_jax.models.attention import split_heads
 from imagen_jax.models.conditioning import log_snr_to_time
-from imagen_jax.models.deepfloyd_unet import ACTIVATIONS
-from imagen_jax.models.layers import dense, sinusoids, split_into_heads
+from imagen_jax.models.layers import dense, sinusoids
 from imagen_jax.models.remat import recompute
+from imagen_jax.models.transformer import ACTIVATIONS, TransformerBlock, earlier_places, normalise
 from imagen_jax.sharding.axes import constrain, gather, with_logical_axes
 
 States = Float[Array, "batch positions prior_width"]
@@ -49,53 +43,6 @@ NUMBERS: dict[str, Callable[[PerExample], PerExample]] = {
 """The number of a noise level, up to 1000, of which the features are sinusoids; see ``stage.noise_conditioning``."""
 
 
-class PriorNorm(nn.LayerNorm):
-    """LayerNorm in float32, which computes the variance in two passes, without loss of digits."""
-
-    epsilon: float = 1e-5
-    use_fast_variance: bool = False
-    dtype: Any = jnp.float32
-
-
-class PriorLayer(nn.Module):
-    """A layer of the transformer; the attributes are those of ``PriorTransformer``."""
-
-    heads: int
-    dropout: float
-    activation: str
-    recompute_weights: bool
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: States, seen: SeenPositions, train: bool = False) -> States:
-        """Returns the next layer's input.
-
-        Args:
-            x: the states of all positions.
-            seen: the positions that each position attends to.
-            train: whether dropout is on.
-        """
-        width = x.shape[-1]
-        shape = split_heads(width, self.heads)
-
-        def normalise(name: str) -> States:
-            return PriorNorm(name=name)(x).astype(self.dtype)
-
-        def add(branch: States) -> States:
-            branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
-            return constrain(x + branch, "batch", "places", "channels")
-
-        normalised = normalise("attention_norm")
-        query, key, value = (
-            split_into_heads(shape, dtype=self.dtype, name=name)(normalised) for name in ("query", "key", "value")
-        )
-        attended = attend(query, key, value, seen, self.recompute_weights)
-        x = add(dense(width, zero=True, inputs="heads", dtype=self.dtype, name="attention_out")(attended))
-        hidden = dense(4 * width, outputs="hidden", dtype=self.dtype, name="expand")(normalise("perceptron_norm"))
-        hidden = ACTIVATIONS[self.activation](constrain(hidden, "batch", "places", "hidden"))
-        return add(dense(width, zero=True, inputs="hidden", dtype=self.dtype, name="contract")(hidden))
-
-
 class PriorTransformer(nn.Module):
     """The diffusion prior; its samples are vectors.
 
@@ -107,7 +54,7 @@ class PriorTransformer(nn.Module):
         heads: the number of attention heads; a divisor of ``width``.
         dropout: the rate of both branches of a layer.
         causal: whether a position attends only to itself and earlier ones.
-        activation: of the perceptrons, a name in ``deepfloyd_unet.ACTIVATIONS``; "gelu" is the exact GELU.
+        activation: of the perceptrons, a key of ``transformer.ACTIVATIONS``; see there.
         learned_null: whether a learned vector, zero at first, takes the place of an absent z_t; if not, zeros do.
         noise_conditioning: what the network gets as noise level, see ``stage.noise_conditioning``. A stage sets it.
         remat: the activations that the gradient recomputes, see ``models.remat``.
@@ -169,14 +116,12 @@ class PriorTransformer(nn.Module):
         start = with_logical_axes(SMALL, POSITION_AXES)
         positions: Any = self.param("positions", start, (x.shape[1], self.width))
         x = constrain(x + gather(positions, POSITION_AXES, self.dtype)[None], "batch", "places", "channels")
-        seen = jnp.broadcast_to(mask[:, None], (count, x.shape[1], x.shape[1]))
-        if self.causal:
-            seen &= jnp.tri(x.shape[1], dtype=bool)[None]
-        make = recompute(PriorLayer, self.remat, static=(3,))
-        fields = (self.heads, self.dropout, self.activation, self.remat == "attention", self.dtype)
+        seen = earlier_places(x, mask) if self.causal else mask
+        make = recompute(TransformerBlock, self.remat, static=(3,))
+        fields = (self.heads, self.layers, self.activation, self.dropout, True, self.remat == "attention", self.dtype)
         for index in range(self.layers):
             x = make(*fields, name=f"layer_{index}")(x, seen, train)
-        last = PriorNorm(name="norm_out")(x[:, -1])
+        last = normalise(x[:, -1:].astype(jnp.float32), "norm_out")[:, 0]
         return dense(channels, zero=True, dtype=jnp.float32, name="out")(last)
 
     def fill_absent(self, vector: Vectors) -> Float[Array, "batch vector"]:

@@ -35,7 +35,7 @@ from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.storage.json_text import parse_json
 from imagen_jax.web.clients import UploadError, Uploads, is_json, refuse, refuse_upload
 from imagen_jax.web.jobs import OVER, Jobs
-from imagen_jax.web.orders import Limits, describe_stages, read_order
+from imagen_jax.web.orders import Limits, can_manipulate, describe_stages, read_order
 
 PAGE = pathlib.Path(__file__).with_name("page")
 POLLS_PER_SECOND = 10
@@ -60,6 +60,7 @@ class Page:
             "samplers": list(STEP_RULES),
             "spacings": list(SPACINGS),
             "max_steps": limits.steps,
+            "can_manipulate": can_manipulate(cascade.stages),
             "attribution": attribution_of(cascade.names),
         }
 

@@ -30,6 +30,7 @@ from imagen_jax.encoders.batched_encoder import BatchedEncoder
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.memory import release_memory
 from imagen_jax.runtime.progress_bars import timed
+from imagen_jax.web.manipulation import Manipulator
 from imagen_jax.web.orders import Limits, Order
 
 WAITING, SAMPLING, DONE, FAILED, CANCELLED = "waiting", "drawing", "done", "failed", "cancelled"
@@ -120,6 +121,7 @@ class Jobs:
         self._trajectories: set[str] = set()
         cascade.on_step = self._count_step
         cascade.on_estimate = self._show_estimate
+        self._manipulator = Manipulator(cascade)
         threading.Thread(target=self._work, name="drawing", daemon=True).start()
 
     def add(self, order: Order) -> Job:
@@ -209,12 +211,12 @@ class Jobs:
         order = job.order
         edit = order.decode_edit()
         self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample)))
-        cascade = self.cascade.adjusted(**order.settings)
-        job.warning = explain_truncation(cascade, [order.prompt, order.negative_prompt or ""])
-        job.steps, self._current = cascade.count_steps(edit), job
+        job.warning = explain_truncation(self.cascade, [order.prompt, order.negative_prompt or ""])
         try:
             with timed(_Compilation(job)):
-                (stages,) = cascade.draw([ImageRequest(order.prompt)], order.seed, order.negative_prompt, edit)
+                cascade, request = self._plan(order)
+                job.steps, self._current = cascade.count_steps(edit), job
+                (stages,) = cascade.draw([request], order.seed, order.negative_prompt, edit)
         finally:
             job.compiling = False
             # JAX delivers estimates asynchronously. A late one would be attributed to the next job.
@@ -222,6 +224,12 @@ class Jobs:
             self._current = None
         metadata = {"prompt": order.prompt, "seed": str(order.seed), **cascade.describe()}
         return encode_picture(to_pixels(stages[-1])[0], "png", metadata)
+
+    def _plan(self, order: Order) -> tuple[Cascade, ImageRequest]:
+        """Returns the cascade with the settings of an order, and the order's request."""
+        if order.how:
+            return self._manipulator.plan(order)
+        return self.cascade.adjusted(**order.settings), ImageRequest(order.prompt)
 
     def _bound_programs(self, trajectory: str) -> None:
         """Clears all compiled programs before a new trajectory if ``MAX_TRAJECTORIES`` of them are cached.
@@ -254,7 +262,8 @@ class Jobs:
 
     def _show_estimate(self, images: Any) -> None:
         job = self._current
-        if job is not None and job.state == SAMPLING:
+        # The estimate of a prior is a vector.
+        if job is not None and job.state == SAMPLING and np.ndim(images) == 4:
             png = encode_png(to_pixels(np.asarray(images))[0])
             preview = "data:image/png;base64," + base64.b64encode(png).decode()
             with self._changed:

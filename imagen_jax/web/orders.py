@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagen_jax.cascade.edits import NO_EDIT, Edit, decode_mask
+from imagen_jax.cascade.manipulations import MAX_DIFFERENCE
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.data.opened_images import DamagedImageError, opened_image
 from imagen_jax.data.pixels import decode_pixels
@@ -17,7 +18,11 @@ from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.web.clients import UPLOAD_SECONDS
 
-FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "mask", "strength", "resample"}
+EDIT_FIELDS = ("mask", "strength", "resample")
+FIELDS = {"prompt", "negative_prompt", "seed", "stages", "image", "how", "from_text", "share", *EDIT_FIELDS}
+VARIATION, TEXT_DIFFERENCE = "variation", "text_difference"
+"""Values of ``how``: what a decoder of CLIP's embeddings does with an image."""
+
 MAX_PROMPT_LENGTH = 2000
 MAX_SIDE = 4096
 """Max width and height of an uploaded image or mask, in pixels."""
@@ -65,6 +70,9 @@ class Order(NamedTuple):
         mask: file of the image's mask, as uploaded; empty for none.
         strength: share of the denoising steps that is taken, from 0.01 to 1; see ``Edit``.
         resample: number of times that each stretch of steps is taken, from 1 to 10; see ``Edit``.
+        how: ``VARIATION`` or ``TEXT_DIFFERENCE``; "" for an edit.
+        from_text: caption of the image, for a text difference towards the prompt; "" for nothing.
+        share: share of the text difference, from 0 to 0.5.
     """
 
     prompt: str
@@ -76,6 +84,9 @@ class Order(NamedTuple):
     mask: bytes = b""
     strength: float = 1.0
     resample: int = 1
+    how: str = ""
+    from_text: str = ""
+    share: float = 0.4
 
     @property
     def size(self) -> int:
@@ -92,7 +103,7 @@ class Order(NamedTuple):
         Raises:
             UserError: one of them can't be decoded, the mask does not fit the image, or it leaves nothing to sample.
         """
-        if not self.image:
+        if not self.image or self.how:
             return NO_EDIT
         image = decode_sent(self.image, "image", decode_pixels)
         mask = decode_sent(self.mask, "mask", decode_mask) if self.mask else None
@@ -110,6 +121,7 @@ def describe_stages(stages: Sequence[Stage], configs: Sequence[Mapping[str, Any]
     return [
         {
             "resolution": stage.resolution,
+            "is_prior": stage.makes_vectors,
             "low_resolution": stage.low_resolution,
             **{name: config[name] for name in named},
         }
@@ -147,12 +159,47 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
         "seed": seed,
         "stages": requested.get("stages", []),
     }
+    how = read_how(requested, stages)
     if not image:
         return Order(prompt, negative, seed, settings, page_settings)
+    if how:
+        from_text = read_text(requested, "from_text")
+        share = float(read_number(requested.get("share", 0.4), "share", 0, MAX_DIFFERENCE))
+        page_settings |= {"edited": how, "from_text": from_text, "share": share}
+        return Order(prompt, negative, seed, settings, page_settings, image, how=how, from_text=from_text, share=share)
     strength = float(read_number(requested.get("strength", 1.0), "strength", 0.01, 1))
     resample = int(read_number(requested.get("resample", 1), "resample", 1, 10, whole=True)) if mask else 1
     page_settings |= {"strength": strength, "resample": resample, "edited": "mask" if mask else "image"}
     return Order(prompt, negative, seed, settings, page_settings, image, mask, strength, resample)
+
+
+def can_manipulate(stages: Sequence[Stage]) -> bool:
+    """Returns whether the first stage of images is a decoder of CLIP's embeddings."""
+    return any(stage.image_vector for stage in stages if not stage.makes_vectors and stage.low_resolution is None)
+
+
+def read_how(requested: Mapping[str, Any], stages: Sequence[Stage]) -> str:
+    """Returns how the image is manipulated; "" for an edit or no image.
+
+    Raises:
+        UserError: a field does not belong to it, or the stages can't do it.
+    """
+    how = read_choice(requested.get("how", ""), "how", ("", VARIATION, TEXT_DIFFERENCE))
+    for name in ("from_text", "share"):
+        if requested.get(name) and how != TEXT_DIFFERENCE:
+            raise UserError(f"{name} has no effect without how={TEXT_DIFFERENCE}: leave it out")
+    if not how:
+        return ""
+    if not can_manipulate(stages):
+        raise UserError(f"how={how} needs a decoder of CLIP's embeddings, and there is none: leave it out")
+    if not requested.get("image"):
+        raise UserError(f"how={how} has no effect without an image: choose one")
+    for name in EDIT_FIELDS:
+        if requested.get(name):
+            raise UserError(f"{name} has no effect with how={how}: leave it out")
+    if how == TEXT_DIFFERENCE and not read_text(requested, "prompt"):
+        raise UserError("a text difference leads to the prompt, and there is none: write one")
+    return how
 
 
 def read_text(requested: Mapping[str, Any], name: str) -> str:
@@ -219,7 +266,7 @@ def read_images(requested: Mapping[str, Any]) -> tuple[bytes, bytes]:
     Only their headers are checked here. Other errors in the files are reported when the order is sampled.
     """
     if not requested.get("image"):
-        for name in ("mask", "strength", "resample"):
+        for name in EDIT_FIELDS:
             if requested.get(name):
                 raise UserError(f"{name} has no effect without an image: choose one to edit, or leave it out")
         return b"", b""

@@ -74,7 +74,7 @@ def test_the_branches_of_a_new_one_keep_the_variance_of_the_stream():
     module = Transformer(64, layers=3, heads=4)
     params = jax.jit(lambda: remove_logical_axes(new_params(module, jnp.zeros((1, 2, 64)))))()
     residual = 64**-0.5 * 6**-0.5
-    wanted = {"query": 64**-0.5, "output": residual, "perceptron_hidden": 128**-0.5, "perceptron_out": residual}
+    wanted = {"query": 64**-0.5, "attention_out": residual, "expand": 128**-0.5, "contract": residual}
     for name, deviation in wanted.items():
         assert float(params["layer_1"][name]["kernel"].std()) == pytest.approx(deviation, rel=0.1), name
 

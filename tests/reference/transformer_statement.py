@@ -32,7 +32,7 @@ def self_attention(x, params, seen):
             scores = np.array([query[place, head] @ key[other, head] for other in others]) / math.sqrt(head_width)
             weights = np.exp(scores - scores.max())
             out[place, head] = (weights / weights.sum()) @ value[others, head]
-    return linear(out.reshape(places, -1), params["output"])
+    return linear(out.reshape(places, -1), params["attention_out"])
 
 
 def run_transformer(x, params, seen=lambda place, other: True):
@@ -40,6 +40,6 @@ def run_transformer(x, params, seen=lambda place, other: True):
     for index in range(sum(name.startswith("layer_") for name in params)):
         of = params[f"layer_{index}"]
         x = x + self_attention(norm(x, of["attention_norm"]), of, seen)
-        hidden = exact_gelu(linear(norm(x, of["perceptron_norm"]), of["perceptron_hidden"]))
-        x = x + linear(hidden, of["perceptron_out"])
+        hidden = exact_gelu(linear(norm(x, of["perceptron_norm"]), of["expand"]))
+        x = x + linear(hidden, of["contract"])
     return norm(x, params["last_norm"])

@@ -12,6 +12,7 @@ from PIL import Image
 from configs import emoji_unclip
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.edits import resize
+from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.manipulations import (
     decoder_of,
     encode,
@@ -22,6 +23,7 @@ from imagen_jax.cascade.manipulations import (
     text_difference,
     unguided,
     with_decoder,
+    without_prior,
 )
 from imagen_jax.cascade.plans import plan_cascade
 from imagen_jax.cascade.requests import ImageRequest
@@ -35,10 +37,16 @@ from imagen_jax.errors import UserError
 from imagen_jax.evaluation.protocols.during_training import FILE_NAME
 from imagen_jax.train import train, train_to_end
 from imagen_jax.training.monitoring.metrics import read_metrics
+from imagen_jax.web.app import make_app
+from imagen_jax.web.jobs import Jobs
+from imagen_jax.web.listening import keep_out
+from imagen_jax.web.orders import Limits
 from tests.end_to_end.smoke_runs import draw_own_images
 from tests.forked_programs import run_forked
 from tests.reference.clip_folders import write_clip_folder
 from tests.small_networks import ONE_LEVEL
+from tests.web.asking import Served, data_url, pixels_of
+from tests.web.served import serving
 
 WIDTH = 24
 
@@ -127,6 +135,28 @@ def test_of_several_candidates_the_nearest_to_the_caption_stays(there):
     text = np.asarray(inputs.conditions.text_vector.values[0])
     products = [float(draw(there, ["bar"], candidates=count)[0][0] @ text) for count in (1, 2, 5)]
     assert products == sorted(products) and products[0] < products[-1]
+
+
+def test_the_page_varies_an_image_and_moves_it_towards_a_text(there):
+    cascade = load_cascade([there / "prior", there / "decoder"], {"guidance": 1.0}, batch_size=1)
+    limits, pixels = Limits(), np.asarray(Image.open(next((there / "images").glob("*.png"))).convert("RGB"))
+    plain = {"steps": 2, "guidance": 1.0, "sampler": "ddim", "thresholding": "none"}
+    sent = {"prompt": "", "seed": 3, "image": data_url(pixels)}
+    with serving(make_app(Jobs(cascade, limits), limits, keep_out("127.0.0.1"))) as port:
+        served = Served(port, [plain, plain])
+        assert json.loads(served.ask("stages")[1])["can_manipulate"]
+        done = [
+            served.follow(served.order(**{**sent, **fields})[1]["id"])[-1]
+            for fields in ({"how": "variation"}, {"how": "text_difference", "prompt": "bar", "share": 0.3})
+        ]
+        varied, moved = (pixels_of(served.ask(job["picture"])[1]) for job in done)
+    assert [job["settings"]["edited"] for job in done] == ["variation", "text_difference"]
+    decoding = without_prior(cascade).adjusted(steps=2, thresholding="none", sampler="ddim")
+    clip = load_clip(str(there / "clip"), model="")
+    requests = make_variations(encode(decoding, clip, pixels), 1, fresh_noise=True)
+    ((images,),) = decoding.draw(requests, 3)
+    np.testing.assert_array_equal(varied, to_pixels(images)[0])
+    assert np.abs(moved - varied).max() > 0
 
 
 def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):

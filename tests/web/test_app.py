@@ -151,6 +151,9 @@ def test_the_queue_and_the_history_are_bounded(served):
         ({"mask": BLACK}, ["mask", "image"]),
         ({"strength": 0.5}, ["strength", "image"]),
         ({"resample": 2}, ["resample", "image"]),
+        ({"how": "variation", "image": BLACK}, ["how", "decoder"]),
+        ({"how": "larger", "image": BLACK}, ["how", "variation", "'larger'"]),
+        ({"share": 0.2}, ["share", "how"]),
         ({"image": data_url(np.zeros((5000, 2, 3), np.uint8))}, ["image", "2×5000", "4096"]),
     ],
 )  # fmt: skip

@@ -15,9 +15,19 @@ let ordered = null;      // the id of an order that may not be over yet
 const startedFrom = new Map();  // the image and mask of each edit, by the id of its order
 const MAX_STARTED_FROM = 20;
 
+// What the history says of an edit, by what the server calls it.
+const HOW_EDITED = {
+  mask: () => "edited with a mask",
+  image: ({strength}) => `strength ${strength}`,
+  variation: () => "a variation",
+  text_difference: ({share}) => `moved by ${share}`,
+};
+
 async function begin() {
   facts = await (await fetch("stages")).json();
+  byId("ways").hidden = !facts.can_manipulate;
   byId("cascade").textContent = facts.stages
+    .filter((stage) => !stage.is_prior)
     .map((stage) => (stage.low_resolution ? `${stage.low_resolution} → ${stage.resolution}` : `${stage.resolution}`) + " px").join(", then ");
   byId("attribution").textContent = facts.attribution && `The images are made from drawings: ${facts.attribution}`;
   byId("stages").replaceChildren(...facts.stages.map(makeSettings));
@@ -27,7 +37,7 @@ async function begin() {
 function makeSettings(stage, number) {
   const box = document.createElement("fieldset");
   box.innerHTML = `<legend></legend><div class="settings"></div>`;
-  box.firstChild.textContent = stage.low_resolution ? `To ${stage.resolution} px` : `Base, ${stage.resolution} px`;
+  box.firstChild.textContent = stage.is_prior ? "Prior" : stage.low_resolution ? `To ${stage.resolution} px` : `Base, ${stage.resolution} px`;
   const fields = [
     numberField("guidance", "Guidance", stage.guidance, -100, 100, "any"),
     numberField("steps", "Steps", stage.steps, 1, facts.max_steps, 1),
@@ -86,10 +96,16 @@ async function order(event) {
   };
   let start = null;
   if (edited) {
-    start = {image: byId("picture").toDataURL("image/png"), mask: painted ? byId("mask").toDataURL("image/png") : null};
+    const how = byId("how").value, isPainted = painted && !how;
+    start = {image: byId("picture").toDataURL("image/png"), mask: isPainted ? byId("mask").toDataURL("image/png") : null};
     request.image = start.image;
-    request.strength = painted ? 1 : Number(byId("strength").value);
-    if (painted) {
+    if (how) request.how = how;
+    else request.strength = painted ? 1 : Number(byId("strength").value);
+    if (how === "text_difference") {
+      request.from_text = byId("from_text").value;
+      request.share = Number(byId("share").value);
+    }
+    if (isPainted) {
       request.mask = maskInBlackAndWhite();
       request.resample = Number(byId("resample").value);
     }
@@ -214,7 +230,7 @@ function describe(job) {
   const of = (name) => job.settings.stages.map((stage) => stage[name]).join("/");
   const parts = [`seed ${job.settings.seed}`];
   if (job.settings.stages.length) parts.push(`${of("steps")} steps of ${of("sampler")}`, `guidance ${of("guidance")}`);
-  if (job.settings.edited) parts.push(job.settings.edited === "mask" ? "edited with a mask" : `strength ${job.settings.strength}`);
+  if (job.settings.edited) parts.push(HOW_EDITED[job.settings.edited](job.settings));
   return `${parts.join(", ")}; ${job.seconds} s`;
 }
 
@@ -239,8 +255,13 @@ function takeEditAgain(job) {
   dropEdit();
   byId("problem").textContent = "";
   if (!job.settings.edited) return;
-  byId("strength").value = job.settings.edited === "mask" ? byId("strength").value : job.settings.strength;
-  byId("strength").nextElementSibling.textContent = byId("strength").value;
+  byId("how").value = ["variation", "text_difference"].includes(job.settings.edited) ? job.settings.edited : "";
+  for (const name of ["strength", "share"]) {
+    byId(name).value = job.settings[name] && job.settings.edited !== "mask" ? job.settings[name] : byId(name).value;
+    byId(name).nextElementSibling.textContent = byId(name).value;
+  }
+  byId("from_text").value = job.settings.from_text || "";
+  showWay();
   if (job.settings.edited === "mask") byId("resample").value = job.settings.resample;
   if (start) load(start.image, true, start.mask);
   else byId("problem").textContent = "This page no longer has the image of this edit: choose it again.";
@@ -260,6 +281,14 @@ function beginEdit(image) {
   paper.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, size, size);
   wipe();
   byId("drawing").hidden = false;
+}
+
+// Shows what belongs to the chosen way of using the image.
+function showWay() {
+  const how = byId("how").value;
+  byId("painting").hidden = byId("mask").hidden = Boolean(how);
+  byId("take_away").hidden = !how;
+  byId("difference").hidden = how !== "text_difference";
 }
 
 function dropEdit() {
@@ -338,12 +367,15 @@ byId("order").addEventListener("submit", order);
 byId("dice").addEventListener("click", () => { byId("seed").value = Math.floor(Math.random() * 2 ** 32); });
 byId("file").addEventListener("change", ({target}) => { if (target.files[0]) load(URL.createObjectURL(target.files[0]), false); });
 byId("wipe").addEventListener("click", wipe);
-byId("drop").addEventListener("click", dropEdit);
+for (const name of ["drop", "take_away"]) byId(name).addEventListener("click", dropEdit);
+byId("how").addEventListener("change", showWay);
 byId("cancel").addEventListener("click", cancel);
 // Cancel the order when its user leaves the page.
 addEventListener("pagehide", () => { if (ordered) fetch(`jobs/${ordered}`, {method: "DELETE", keepalive: true}); });
 byId("again").addEventListener("click", () => load(shown, true));
-byId("strength").addEventListener("input", ({target}) => { target.nextElementSibling.textContent = target.value; });
+for (const name of ["strength", "share"]) {
+  byId(name).addEventListener("input", ({target}) => { target.nextElementSibling.textContent = target.value; });
+}
 for (const kind of ["pointerdown", "pointermove"]) byId("mask").addEventListener(kind, paint);
 byId("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("order").requestSubmit(); }
