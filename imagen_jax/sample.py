@@ -31,6 +31,7 @@ from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, plan_clip_guidanc
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.manipulations import embed_image, load_clip_of, without_prior
 from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import check_classifier, check_conditionings, check_makes_images, plan_cascade
 from imagen_jax.cascade.requests import ImageRequest, requests_of
@@ -60,7 +61,9 @@ FORMAT = flags.DEFINE_enum(
     "format", "png", (*FORMATS, "jpeg"), "Format of the files; jpeg is jpg, and npz is one array of all images."
 )
 CONDITIONING = flags.DEFINE_list(
-    "conditioning", [], "What a decoder is told: prior, text_embedding, caption. Several are sampled side by side."
+    "conditioning",
+    [],
+    "What a decoder is told: prior, text_embedding, caption, or image (--image). Several are sampled side by side.",
 )
 GRID = flags.DEFINE_bool("grid", True, "Also write grid.png with the first 64 images.")
 
@@ -72,7 +75,9 @@ SCALE = flags.DEFINE_float(
     "classifier_scale", 1.0, "With --classifier: guidance scale; below 0 guides away from the class."
 )
 
-IMAGE = flags.DEFINE_string("image", None, "Image to edit; or to enlarge, if the first stage is not a base.")
+IMAGE = flags.DEFINE_string(
+    "image", None, "Image to edit; to enlarge, if the first stage is not a base; or of --conditioning=image."
+)
 MASK = flags.DEFINE_string("mask", None, "With --image: mask, white where the image is sampled again.")
 STRENGTH = flags.DEFINE_float(
     "strength", 1.0, "With --image: share of the steps to take, in (0, 1]; 1 keeps nothing of the image."
@@ -114,6 +119,19 @@ PRECONDITIONS = (
         lambda given: given.classifier is not None and given.classifier_scale != 0,
         "--classifier_scale has no effect without --classifier, nor at 0: give --classifier and another scale, or "
         "leave out --classifier_scale",
+    ),
+    Precondition(
+        "conditioning",
+        lambda given: "image" not in given.conditioning or given.image is not None,
+        "--conditioning=image tells the decoder the embedding of --image: give both",
+    ),
+    *(
+        Precondition(
+            flag,
+            lambda given: "image" not in given.conditioning,
+            f"--{flag} has no effect with --conditioning=image, which takes the image's embedding alone: leave one out",
+        )
+        for flag in ("mask", "strength", "invert")
     ),
     Precondition("mask", lambda given: given.image is not None, "--mask has no effect without --image: give both"),
     Precondition(
@@ -159,7 +177,7 @@ def main() -> None:
     overrides = sampling_flags.read_overrides()
     plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
-    check_conditionings(plan.sampling, requests, edit)
+    check_conditionings(plan.sampling, [with_image(one, NOT_YET) for one in requests], edit)
     check_makes_images(plan.sampling, plan.names)
     plan.check_effects(overrides)
     plan.check_encoders()
@@ -172,6 +190,9 @@ def main() -> None:
         size = min(BATCH_SIZE.value, len(requests))
         classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
+        if "image" in CONDITIONING.value:
+            vector = embed_flagged(cascade)
+            requests = [with_image(one, vector) for one in requests]
         settings = describe_settings(cascade, edit)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
         folder = processes.run_on_process_zero_first(
@@ -237,13 +258,33 @@ def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
     ]
 
 
+NOT_YET = np.zeros(0)
+"""Stands for the embedding of ``--image`` until there is a cascade that says which CLIP embeds it."""
+
+
+def with_image(request: ImageRequest, vector: np.ndarray) -> ImageRequest:
+    """Returns the request with the embedding of an image, if its conditioning is one."""
+    return replace(request, vector=vector) if request.conditioning == "image" else request
+
+
+def embed_flagged(cascade: Cascade) -> np.ndarray:
+    """Returns the embedding of ``--image`` by the CLIP of the decoder's training.
+
+    Raises:
+        UserError: the image can't be read, or the CLIP is not there.
+    """
+    decoding = without_prior(cascade)
+    return embed_image(decoding, load_clip_of(decoding), read_picture(to_path(IMAGE.value)))
+
+
 def read_edit() -> Edit:
-    """Returns the edit that the flags describe.
+    """Returns the edit that the flags describe. An image whose embedding is told is not edited.
 
     Raises:
         UserError: a file can't be read, or the flags contradict each other.
     """
-    image = None if IMAGE.value is None else read_picture(to_path(IMAGE.value))
+    is_edited = IMAGE.value is not None and "image" not in CONDITIONING.value
+    image = read_picture(to_path(IMAGE.value)) if is_edited else None
     mask = None if MASK.value is None else read_mask(to_path(MASK.value))
     return Edit(image, mask, STRENGTH.value, RESAMPLE.value, INVERT.value, LATER_PROMPT.value)
 
@@ -267,6 +308,8 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
         name: None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
         for name, array in (("image", edit.image), ("mask", edit.mask))
     }
+    if "image" in CONDITIONING.value:
+        digests["told"] = hashlib.sha256(read_picture(to_path(IMAGE.value)).tobytes()).hexdigest()[:16]
     return {
         **settings_of(cascade),
         "negative_prompt": NEGATIVE_PROMPT.value,

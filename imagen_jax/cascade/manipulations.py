@@ -31,7 +31,7 @@ from imagen_jax.clip.embedding_space import EmbeddingSpace, to_unit
 from imagen_jax.data.pixels import crop_centre_square
 from imagen_jax.encoders.feature_networks import extract_features
 from imagen_jax.encoders.image_vectors import name_of
-from imagen_jax.encoders.pretrained_clip import Clip
+from imagen_jax.encoders.pretrained_clip import Clip, load_clip
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import interpolate
 
@@ -75,6 +75,23 @@ def without_prior(cascade: Cascade) -> Cascade:
         for name, value in cascade.overrides.items()
     }
     return replace(cascade, trained=cascade.trained[1:], overrides=overrides)
+
+
+def load_clip_of(cascade: Cascade, path: str | None = None) -> Clip:
+    """Loads the CLIP that the decoder was trained with.
+
+    Args:
+        cascade: a cascade whose first stage is the decoder.
+        path: where the CLIP is, if it has moved since.
+
+    Raises:
+        UserError: the first stage is no decoder, or its config names no CLIP and no path is given.
+    """
+    decoder_of(cascade)
+    path = path or cascade.trained[0].config.embedding.clip
+    if not path:
+        raise UserError(f"the config of {cascade.names[0]} names no CLIP: give the one of its training with --clip")
+    return load_clip(path, model="")
 
 
 def embed_image(cascade: Cascade, clip: Clip, image: ImageInput) -> Vector:

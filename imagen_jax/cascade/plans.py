@@ -270,6 +270,8 @@ def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest
         raise UserError(
             "--conditioning=prior needs a prior: list its folder first in --stages, or choose text_embedding or caption"
         )
+    if any(one.conditioning == "image" and one.vector is None for one in requests):
+        raise UserError("conditioning='image' needs the embedding of an image: give the request a vector")
     told = any(stage.image_vector for stage in stages) and not any(stage.makes_vectors for stage in stages)
     if told and any(one.vector is None and not one.conditioning for one in requests):
         logging.warning("the decoder is told captions alone, since there is no prior: list one first in --stages")

@@ -15,6 +15,7 @@ CONDITIONINGS = {
     "prior": "the image embedding that the prior draws",
     "text_embedding": "the caption's embedding in the place of an image embedding",
     "caption": "no image embedding, the caption alone",
+    "image": "the embedding of an image, which the request's vector is",
 }
 """What a decoder that takes image embeddings can be told, as in figure 8 of Ramesh et al. 2022."""
 
@@ -48,7 +49,7 @@ class ImageRequest:
     def __post_init__(self) -> None:
         if self.conditioning:
             lookup(CONDITIONINGS, self.conditioning, "conditioning")
-            if self.vector is not None:
+            if self.vector is not None and self.conditioning != "image":
                 raise UserError(
                     f"a request with a vector has no conditioning={self.conditioning!r}: leave one of them out"
                 )

@@ -28,8 +28,8 @@ from imagen_jax.cascade.manipulations import (
     MAX_DIFFERENCE,
     Latents,
     Vector,
-    decoder_of,
     encode,
+    load_clip_of,
     make_components,
     make_interpolation,
     make_text_difference,
@@ -47,7 +47,7 @@ from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.clip.codes import PrincipalComponents, fit_components
 from imagen_jax.data.pixels import crop_centre_square, to_image
 from imagen_jax.encoders.image_embeddings import open_image_embeddings
-from imagen_jax.encoders.pretrained_clip import Clip, load_clip
+from imagen_jax.encoders.pretrained_clip import Clip
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
 from imagen_jax.runtime.preconditions import Precondition, check_flags
@@ -178,7 +178,7 @@ def main() -> None:
     check_flags(PRECONDITIONS)
     out, pixels = to_path(OUT.value), read_picture(to_path(IMAGE.value))
     cascade = load()
-    clip = find_clip(cascade)
+    clip = load_clip_of(cascade, CLIP.value)
     target = read_target(cascade, clip)
     make_folder(out)
     latents = encode(cascade, clip, pixels, CAPTION.value)
@@ -224,19 +224,6 @@ def load() -> Cascade:
     if CLIP.value and text_encoder is None and has_clip:
         plan = plan_cascade(read_stages(), overrides, dtype, to_path(CLIP.value))
     return without_prior(load_planned(plan))
-
-
-def find_clip(cascade: Cascade) -> Clip:
-    """Loads the CLIP that the decoder was trained with.
-
-    Raises:
-        UserError: the first stage is no decoder, or its config names no CLIP and ``--clip`` is not given.
-    """
-    decoder_of(cascade)
-    path = CLIP.value or cascade.trained[0].config.embedding.clip
-    if not path:
-        raise UserError(f"the config of {cascade.names[0]} names no CLIP: give the one of its training with --clip")
-    return load_clip(path, model="")
 
 
 def read_target(cascade: Cascade, clip: Clip) -> Target:

@@ -11,6 +11,7 @@ from imagen_jax.cascade.manipulations import (
     Latents,
     embed_image,
     encode,
+    load_clip_of,
     make_text_difference,
     make_variations,
     text_difference,
@@ -19,8 +20,7 @@ from imagen_jax.cascade.manipulations import (
 )
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.data.pixels import decode_pixels
-from imagen_jax.encoders.pretrained_clip import Clip, load_clip
-from imagen_jax.errors import UserError
+from imagen_jax.encoders.pretrained_clip import Clip
 from imagen_jax.web.orders import TEXT_DIFFERENCE, Order, decode_sent
 
 
@@ -40,21 +40,13 @@ class Manipulator:
 
     @functools.cached_property
     def _clip(self) -> Clip:
-        """The CLIP of the decoder's training.
-
-        Raises:
-            UserError: the decoder's config names none, or it is not there any more.
-        """
-        path = self._decoding.trained[0].config.embedding.clip
-        if not path:
-            raise UserError("the decoder's config names no CLIP, so the page can't embed images: use manipulate --clip")
-        return load_clip(path, model="")
+        return load_clip_of(self._decoding)
 
     def plan(self, order: Order) -> tuple[Cascade, ImageRequest]:
         """Returns the cascade without its prior, with the settings of an order, and the order's request.
 
         Raises:
-            UserError: the image can't be read, there is no CLIP, or a text difference is none.
+            UserError: the image can't be read, the decoder's config names no CLIP, or both texts are the same.
         """
         skipped = len(self._cascade.trained) - len(self._decoding.trained)
         settings: dict[str, Any] = {name: values[skipped:] for name, values in order.settings.items()}

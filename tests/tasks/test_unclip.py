@@ -12,10 +12,12 @@ from PIL import Image
 from configs import emoji_unclip
 from imagen_jax.cascade.cascade import load_cascade
 from imagen_jax.cascade.edits import resize
-from imagen_jax.cascade.image_files import to_pixels
+from imagen_jax.cascade.image_files import read_png_metadata, to_pixels
 from imagen_jax.cascade.manipulations import (
     decoder_of,
+    embed_image,
     encode,
+    load_clip_of,
     make_interpolation,
     make_variations,
     reconstruct,
@@ -223,6 +225,8 @@ def test_conditionings_without_effect_are_told(there):
         draw(there, [ImageRequest("bar", conditioning="prior")], stages=("decoder",))
     with pytest.raises(UserError, match="shape"):
         draw(there, [ImageRequest("bar", vector=np.ones(3))], stages=("decoder",))
+    with pytest.raises(UserError, match="vector"):
+        draw(there, [ImageRequest("bar", conditioning="image")], stages=("decoder",))
     with pytest.raises(UserError, match="conditioning"):
         ImageRequest("bar", conditioning="priors")
 
@@ -255,8 +259,25 @@ def test_a_text_difference_has_a_direction_or_is_refused(there):
     np.testing.assert_allclose(difference, -text_difference(clip, "the cat", "a panda"), atol=1e-5)
     with pytest.raises(UserError, match="same embedding"):
         text_difference(clip, "the cat", "the cat")
-    with pytest.raises(UserError, match="without the prior"):
+    with pytest.raises(UserError, match="is not a decoder"):
         decoder_of(load(there, ("prior", "decoder")))
+
+
+@pytest.mark.thorough
+def test_sample_tells_the_decoder_the_embedding_of_an_image(there, tmp_path, monkeypatch):
+    monkeypatch.chdir(there)
+    done = run_forked(
+        "imagen_jax", "sample", "--stages=prior,decoder", "--steps=2", "--guidance=1", "--prompt=bar",
+        "--conditioning=image,caption", "--image=images/00.png", f"--out={tmp_path / 'out'}", "--nogrid",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = {read_png_metadata(file)["conditioning"]: file for file in (tmp_path / "out").glob("*.png")}
+    cascade = load(there, ("decoder",)).adjusted(steps=2)
+    vector = embed_image(cascade, load_clip_of(cascade), Image.open("images/00.png"))
+    requests = [ImageRequest("bar", conditioning="image", vector=vector), ImageRequest("bar", conditioning="caption")]
+    expected = to_pixels(np.concatenate([batch[0] for batch in cascade.draw(requests)]))
+    for kind, pixels in zip(("image", "caption"), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(images[kind])), pixels)
 
 
 @pytest.mark.thorough
@@ -276,7 +297,7 @@ def test_the_command_writes_the_row_and_a_strip(there, tmp_path, flags, monkeypa
     (data,) = [file.parent for file in (there / "data").glob("*/manifest.json")]
     flags = [flag.replace("DATA", str(data)) for flag in flags]
     done = run_forked(
-        "imagen_jax", "manipulate", *flags, "--stages=decoder", "--steps=16", "--image=images/00.png",
+        "imagen_jax", "manipulate", *flags, "--stages=prior,decoder", "--steps=16", "--image=images/00.png",
         f"--out={tmp_path / 'out'}"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
