@@ -28,6 +28,8 @@ from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.classifier import GuidancePlan, plan_guidance
 from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, plan_clip_guidance
+from imagen_jax.cascade.code_draws import draw_for_requests, is_code_prior, is_drawn
+from imagen_jax.cascade.code_stage import TrainedCodeStage, load_code_stage
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
@@ -175,9 +177,10 @@ def main() -> None:
     requests = list_requests(read_all_prompts())
     edit = read_edit()
     overrides = sampling_flags.read_overrides()
-    plan = plan_cascade(read_stages(), overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
+    code_prior, stages = split_code_prior(read_stages())
+    plan = plan_cascade(stages, overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
-    check_conditionings(plan.sampling, [with_image(one, NOT_YET) for one in requests], edit)
+    check_conditionings(plan.sampling, [with_stand_in(one, code_prior is not None) for one in requests], edit)
     check_makes_images(plan.sampling, plan.names)
     plan.check_effects(overrides)
     plan.check_encoders()
@@ -190,10 +193,8 @@ def main() -> None:
         size = min(BATCH_SIZE.value, len(requests))
         classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
-        if "image" in CONDITIONING.value:
-            vector = embed_flagged(cascade)
-            requests = [with_image(one, vector) for one in requests]
-        settings = describe_settings(cascade, edit)
+        requests = with_embeddings(requests, cascade, code_prior)
+        settings = describe_settings(cascade, edit) | describe_code_prior(code_prior)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
         folder = processes.run_on_process_zero_first(
             lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, form, settings)
@@ -262,19 +263,37 @@ NOT_YET = np.zeros(0)
 """Stands for the embedding of ``--image`` until there is a cascade that says which CLIP embeds it."""
 
 
-def with_image(request: ImageRequest, vector: np.ndarray) -> ImageRequest:
-    """Returns the request with the embedding of an image, if its conditioning is one."""
-    return replace(request, vector=vector) if request.conditioning == "image" else request
-
-
-def embed_flagged(cascade: Cascade) -> np.ndarray:
-    """Returns the embedding of ``--image`` by the CLIP of the decoder's training.
+def split_code_prior(stages: Sequence[str]) -> tuple[TrainedCodeStage | None, Sequence[str]]:
+    """Returns the autoregressive prior, if the first folder is one, and the folders of the stages.
 
     Raises:
-        UserError: the image can't be read, or the CLIP is not there.
+        UserError: as ``load_code_stage``.
     """
-    decoding = without_prior(cascade)
-    return embed_image(decoding, load_clip_of(decoding), read_picture(to_path(IMAGE.value)))
+    if not stages or not is_code_prior(to_path(stages[0])):
+        return None, stages
+    return load_code_stage(to_path(stages[0])), stages[1:]
+
+
+def with_stand_in(request: ImageRequest, has_code_prior: bool) -> ImageRequest:
+    """Returns the request with ``NOT_YET``, if it will bring along the embedding that the decoder is told."""
+    comes = request.conditioning == "image" or (has_code_prior and is_drawn(request))
+    return replace(request, vector=NOT_YET) if comes else request
+
+
+def with_embeddings(
+    requests: Sequence[ImageRequest], cascade: Cascade, code_prior: TrainedCodeStage | None
+) -> list[ImageRequest]:
+    """Returns the requests with the embedding of ``--image``, or the one that an autoregressive prior draws.
+
+    Raises:
+        UserError: the image can't be read, or the CLIP is not there or another one.
+    """
+    found = list(requests)
+    if "image" in CONDITIONING.value:
+        decoding = without_prior(cascade)
+        vector = embed_image(decoding, load_clip_of(decoding), read_picture(to_path(IMAGE.value)))
+        found = [replace(one, vector=vector) if one.conditioning == "image" else one for one in found]
+    return found if code_prior is None else draw_for_requests(code_prior, cascade, found, SEED.value)
 
 
 def read_edit() -> Edit:
@@ -319,6 +338,11 @@ def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
         "returns": edit.resample,  # the name in files of earlier versions
         "invert": edit.invert,
     }
+
+
+def describe_code_prior(prior: TrainedCodeStage | None) -> dict[str, Any]:
+    """Returns what the images depend on of an autoregressive prior."""
+    return {} if prior is None else {"code_prior": [prior.name, prior.step, *prior.settings]}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from imagen_jax.array_types import DTYPES, Keys, RandomKey, Scalar, Text
 from imagen_jax.cascade.experiment import CodesExperiment, read_codes_experiment
 from imagen_jax.cascade.network import build
 from imagen_jax.clip.codes import CodeBook, HostVectors, load_code_book, to_unit_channels
+from imagen_jax.config.codes_sections import CodesConfig
 from imagen_jax.diffusion.conditions import Conditions, Vectors, drop, null
 from imagen_jax.errors import UserError, lookup
 from imagen_jax.models.code_prior import CodePrior
@@ -209,6 +210,8 @@ class TrainedCodeStage:
         settings: how its config draws.
         step: the number of training steps.
         text_encoder: the name of the text encoder that it was trained with.
+        codes: its config of codes.
+        clip: the checksum of the CLIP that it was trained with, 16 digits.
     """
 
     name: str
@@ -218,6 +221,8 @@ class TrainedCodeStage:
     settings: CodeSettings
     step: int
     text_encoder: str
+    codes: CodesConfig
+    clip: str
 
     def draw(self, conditions: Conditions, keys: Keys, settings: CodeSettings | None = None) -> HostVectors:
         """Returns image embeddings for captions, ``(batch, channels)``, of length √channels.
@@ -252,8 +257,11 @@ def load_code_stage(workdir: Path) -> TrainedCodeStage:
     shapes = jax.eval_shape(lambda: initial_params(stage, jax.random.key(0)))
     with CheckpointStore(workdir / "checkpoints") as checkpoints:
         params, step = checkpoints.restore_ema(shapes)
-    encoder = fingerprints.get("text_encoder", "")
-    return TrainedCodeStage(str(workdir), stage, jax.device_get(params), book, settings_of(config), step, encoder)
+    encoder, clip = (fingerprints.get(name, "") for name in ("text_encoder", "clip"))
+    settings = settings_of(config)
+    return TrainedCodeStage(
+        str(workdir), stage, jax.device_get(params), book, settings, step, encoder, config.codes, clip
+    )
 
 
 def check_book(book: CodeBook, config: CodesExperiment) -> None:

@@ -266,7 +266,8 @@ def check_conditionings(stages: Sequence[Stage], requests: Sequence[ImageRequest
         raise UserError(
             f"{', '.join(sorted(asked))}: no stage takes an image embedding, so it has no effect: sample a decoder"
         )
-    if "prior" in asked and not any(stage.makes_vectors for stage in stages):
+    undrawn = any(one.conditioning == "prior" and one.vector is None for one in requests)
+    if undrawn and not any(stage.makes_vectors for stage in stages):
         raise UserError(
             "--conditioning=prior needs a prior: list its folder first in --stages, or choose text_embedding or caption"
         )

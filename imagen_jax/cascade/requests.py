@@ -49,7 +49,7 @@ class ImageRequest:
     def __post_init__(self) -> None:
         if self.conditioning:
             lookup(CONDITIONINGS, self.conditioning, "conditioning")
-            if self.vector is not None and self.conditioning != "image":
+            if self.vector is not None and self.conditioning not in ("image", "prior"):
                 raise UserError(
                     f"a request with a vector has no conditioning={self.conditioning!r}: leave one of them out"
                 )

@@ -83,7 +83,7 @@ class CachedTransformer(nn.Module):
         """
         lookup(REMAT, self.remat, "network.remat")
         names = [f"layer_{index}" for index in range(self.layers)]
-        fields = {"dropout": self.dropout, "dtype": self.dtype}
+        fields: dict[str, Any] = {"dropout": self.dropout, "dtype": self.dtype}
         x = x.astype(self.dtype)
         if cache is None:
             make = recompute(TransformerBlock, self.remat, static=(3,))
@@ -91,7 +91,7 @@ class CachedTransformer(nn.Module):
             x = run_blocks(self, make_block, names, x, seen, train, self.scan)
         else:
             # A cache is for decoding, which has no gradient.
-            written = []
+            written: list[LayerCache] = []
             for name, cached in zip(names, cache, strict=True):
                 block = TransformerBlock(self.heads, self.layers, **fields, name=name)
                 x, of_layer = block(x, seen, train, cached, start)

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
+from configs import emoji_unclip
 from configs.unclip import code_prior
 from imagen_jax.array_types import Text
+from imagen_jax.cascade.cascade import load_cascade
+from imagen_jax.cascade.code_draws import draw_for_requests
 from imagen_jax.cascade.code_stage import (
     CodeBatch,
     CodeStage,
@@ -22,6 +26,8 @@ from imagen_jax.cascade.code_stage import (
     make_code_loss,
 )
 from imagen_jax.cascade.experiment import read_codes_experiment
+from imagen_jax.cascade.image_files import read_png_metadata, to_pixels
+from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.clip.codes import to_unit_channels
 from imagen_jax.config.sections import MeshConfig
 from imagen_jax.diffusion.conditions import Conditions, Vectors
@@ -39,7 +45,9 @@ from imagen_jax.train import train, train_to_end
 from imagen_jax.training.compiled_training import make_training
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
+from tests.forked_programs import run_forked
 from tests.reference.clip_folders import EMBEDDING, TEXT, write_clip_folder
+from tests.small_networks import ONE_LEVEL
 from tests.tiers import thorough_except
 
 TOY = CodeStage(CodePrior(codes=3, buckets=4, similarity_buckets=4, text_length=2, width=32, layers=2, heads=2), 6, 5)
@@ -235,6 +243,39 @@ def test_a_workdir_draws_embeddings_for_captions(make_config, trained):
     np.testing.assert_array_equal(loaded.draw(conditions, keys), drawn)
     with pytest.raises(UserError, match="temperature"):
         loaded.draw(conditions, keys, CodeSettings(temperature=0.0))
+
+
+@pytest.mark.thorough
+def test_sample_draws_with_it_before_a_decoder(make_config, trained, tmp_path, monkeypatch):
+    workdir, _ = trained
+    monkeypatch.chdir(tmp_path)
+    config = make_config()
+    decoder = emoji_unclip.get_config("decoder,smoke")
+    with decoder.unlocked():
+        decoder.data = config.data
+        decoder.text.update({"width": TEXT["hidden_size"], "length": 12, "options": {}})
+        decoder.embedding.clip = config.codes.clip
+        decoder.stage.image_vector = EMBEDDING
+    decoder.network.update(ONE_LEVEL)
+    decoder.data.resolution = 32
+    decoder.training.update({"batch_size": 8, "preview_every": 0})
+    decoder.preview.prompts = ()
+    train(decoder, tmp_path / "decoder")
+    done = run_forked(
+        "imagen_jax", "sample", f"--stages={workdir},decoder", "--steps=2", "--guidance=1", "--prompt=a bar",
+        "--conditioning=prior,caption", "--out=out", "--nogrid",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = {read_png_metadata(file)["conditioning"]: file for file in (tmp_path / "out").glob("*.png")}
+    cascade, prior = (
+        load_cascade([tmp_path / "decoder"], {"guidance": 1.0, "steps": 2}),
+        load_code_stage(to_path(workdir)),
+    )
+    (request,) = draw_for_requests(prior, cascade, [ImageRequest("a bar")])
+    assert np.linalg.norm(request.vector) == pytest.approx(EMBEDDING**0.5, rel=1e-5)
+    ((expected,),) = cascade.draw([request])
+    np.testing.assert_array_equal(np.asarray(Image.open(images["prior"])), to_pixels(expected)[0])
+    assert np.abs(np.asarray(Image.open(images["caption"])).astype(int) - to_pixels(expected)[0]).max() > 0
 
 
 def test_a_clip_of_other_sizes_is_told(make_config, tmp_path):
