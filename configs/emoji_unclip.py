@@ -1,20 +1,21 @@
-"""unCLIP (DALL·E 2) of emoji: a prior from captions to CLIP's image embeddings, and a decoder from these to 64 px.
+"""unCLIP (DALL·E 2) of emoji: a CLIP, a prior from captions to its image embeddings, a 64-px decoder and an upsampler.
 
-Command:   imagen-jax train --config=configs/emoji_clip.py:frozen --workdir=runs/emoji_clip
+Command:   imagen-jax train --config=configs/emoji_unclip.py:clip --workdir=runs/unclip/clip
            imagen-jax train --config=configs/emoji_unclip.py:prior --workdir=runs/unclip/prior
-               --config.embedding.clip=runs/emoji_clip
-           the same with :decoder and a workdir of its own
-           imagen-jax train --config=configs/emoji_unclip.py:upsampler --workdir=runs/unclip/upsampler
-Hardware:  two CPU cores.
-Result:    prior: 10 minutes; cosine 0.518 ± 0.015 with held-out images, where the caption's embedding has 0.356 ± 0.010
-           (docs/unclip.md). decoder and upsampler: not yet run beyond the smoke size.
-Variants:  prior (default), decoder, upsampler (64 to 256 px); with ",smoke" a size that trains in seconds.
+               --config.embedding.clip=runs/unclip/clip
+           the same with :decoder, and with :upsampler without a CLIP, into workdirs of their own
+Hardware:  two CPU cores. @TIMES@
+Result:    the bundled cascade emoji_unclip; its model card, imagen_jax/pretrained/emoji_unclip/README.md, has numbers.
+Variants:  clip, prior (default), decoder, upsampler (64 to 256 px); with ",smoke" a size that trains in seconds.
 
 Shared with Ramesh et al. 2022: the prior's sequence and objective, embeddings scaled to the deviation of pixels, text
 and text embedding dropped together for 10%, the better of two draws; the decoder is told the embedding beside the time
 and as four tokens, and drops it (10%) and the caption (50%) independently; the upsampler is told nothing but the image.
 Ours, for so small a data set: the networks, dropout in the prior, Muon and the clean image as the decoder's output.
-``--config.data.source=emoji_fonts`` adds two more fonts, so that a caption has up to three pictures.
+Decoder and upsampler go on from the bundled text-to-image cascade.
+
+The images are those of three fonts, so that a caption has up to three, and captions that name the style choose one.
+``--config.data.options.fonts=openmoji`` trains on OpenMoji alone, which needs no other package.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,7 @@ def clip() -> ConfigDict:
     """The CLIP: heads on frozen features. Equal captions are no negatives, for a caption has up to three images."""
     config = emoji_clip.frozen()
     config.data.update({"source": SOURCE, "validation_fraction": HELD_OUT})
-    config.data.options = {"skin_tones": False, "name_styles": True}
+    config.data.options = dict(OPTIONS)
     config.clip.equal_captions = "ignored"
     config.training.update({"steps": 600, "evaluate_every": 100})
     config.optimizer.decay_steps = 600
@@ -112,6 +113,7 @@ def upsampler() -> ConfigDict:
     """From 64 to 256 px, on quarter crops, without captions: the bundled super-resolution stage, trained further."""
     config = openmoji_small.super_resolution()
     config.data.update({"source": SOURCE, "validation_fraction": HELD_OUT})
+    config.data.options = dict(OPTIONS)
     config.stage.text = False
     config.training.update(
         {
@@ -134,13 +136,14 @@ def share(config: ConfigDict) -> None:
     config.data.update(
         {"source": SOURCE, "resolution": 256, "validation_fraction": HELD_OUT, "cache": True, "mirror": False}
     )
-    config.data.options = {"skin_tones": False, "name_styles": True}
+    config.data.options = dict(OPTIONS)
     config.embedding.clip = "emoji_unclip/clip"  # the bundled one
     # The text tower of the CLIP is a head on MiniLM, so captions have MiniLM's tokens.
     config.text.update({"encoder": "clip", "width": 384, "length": 12, "options": {"max_tokens": 12}})
 
 
 SOURCE = "emoji_fonts"
+OPTIONS = {"skin_tones": False, "name_styles": True, "fonts": "openmoji,noto,fluent"}
 
 HELD_OUT = 0.05
 """The fraction of the bundled stages' training, so that what they have not seen is held out here too."""

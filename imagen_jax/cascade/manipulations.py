@@ -30,8 +30,7 @@ from imagen_jax.clip.codes import PrincipalComponents
 from imagen_jax.clip.embedding_space import EmbeddingSpace, to_unit
 from imagen_jax.data.pixels import crop_centre_square
 from imagen_jax.encoders.feature_networks import extract_features
-from imagen_jax.encoders.image_vectors import name_of
-from imagen_jax.encoders.pretrained_clip import Clip, load_clip
+from imagen_jax.encoders.pretrained_clip import Clip, load_clip, name_vectors
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.edits import interpolate
 
@@ -102,10 +101,10 @@ def embed_image(cascade: Cascade, clip: Clip, image: ImageInput) -> Vector:
     """
     stage = decoder_of(cascade)
     trained_with = cascade.trained[0].config.fingerprints.get("image_encoder")
-    if trained_with not in (None, name_of(clip, stage.space)):
+    if trained_with not in (None, name_vectors(clip, stage.space)):
         raise UserError(
             f"{cascade.names[0]} was trained with the embeddings of {trained_with}, not with those of "
-            f"{name_of(clip, stage.space)}: give the CLIP with the same weights"
+            f"{name_vectors(clip, stage.space)}: give the CLIP with the same weights"
         )
     square = crop_centre_square(pixels_of(image))
     embedding = extract_features(clip.image, [square], show=False).pooled

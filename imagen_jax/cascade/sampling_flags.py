@@ -11,7 +11,9 @@ GUIDANCE_INTERVAL = flags.DEFINE_list("guidance_interval", None, "Two log-SNRs; 
 BATCHED_GUIDANCE = flags.DEFINE_bool("batched_guidance", None, "Call networks once with twice the batch: faster.")
 STEPS = flags.DEFINE_list("steps", None, "Number of denoising steps. One value, or one per stage.")
 SAMPLER = flags.DEFINE_list(
-    "sampler", None, "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun or unipc. One value, or one per stage."
+    "sampler",
+    None,
+    "ancestral, ddim, dpm_solver_2m, dpm_solver_2m_sde, heun, unipc; of a prior also analytic. One, or one per stage.",
 )
 SPACING = flags.DEFINE_list(
     "spacing", None, "Of the steps: uniform, log_snr, karras, discrete, both_ends, sections. One, or one per stage."

@@ -6,12 +6,12 @@ config.sampling, with overrides -> names and ranges checked (``settings``) -> Sa
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from imagen_jax.cascade.settings import check_settings
+from imagen_jax.cascade.settings import ANALYTIC, check_settings
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import Spacing, choose_spacing, space_uniformly
-from imagen_jax.sampling.step_rules import StepRule
+from imagen_jax.sampling.step_rules import NORM_LOG_SNRS, StepRule, analytic
 from imagen_jax.sampling.thresholding import THRESHOLDS, Threshold
 
 NO_LIMIT = 1e9
@@ -57,6 +57,26 @@ class SamplingSettings(NamedTuple):
         return ", ".join([*words, f"augmentation level {self.augmentation_level:g}"])
 
 
+def make_rule(checked: Mapping[str, Any]) -> StepRule:
+    """Makes the step rule of checked settings.
+
+    Raises:
+        UserError: the rule "analytic" has no table of noise norms, or one of another length.
+    """
+    if checked["sampler"] != ANALYTIC:
+        return STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"])
+    try:
+        norms = [float(value) for value in checked["noise_norms"].split(",") if value]
+    except ValueError:
+        norms = []
+    if len(norms) != len(NORM_LOG_SNRS):
+        raise UserError(
+            f"sampler='analytic' needs the {len(NORM_LOG_SNRS)} noise_norms that a prior's training measures: choose "
+            "another sampler, or train a prior with config.training.evaluate_every"
+        )
+    return analytic(norms)
+
+
 def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
     """Makes the settings that ``config.sampling`` describes.
 
@@ -72,7 +92,7 @@ def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:
         raise UserError("thresholding='clip' clips to max_threshold, which has no limit: set max_threshold, such as 5")
     return SamplingSettings(
         steps=checked["steps"],
-        rule=STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"]),
+        rule=make_rule(checked),
         guidance_weight=checked["guidance"],
         threshold=THRESHOLDS[checked["thresholding"]](checked["percentile"], checked["max_threshold"]),
         augmentation_level=checked["augmentation_level"],

@@ -16,6 +16,9 @@ from imagen_jax.sampling.thresholding import THRESHOLDS, check_percentile
 
 MAX_STEPS = 100_000
 
+ANALYTIC = "analytic"
+"""The sampler that needs ``noise_norms``."""
+
 Check = Callable[[str, Any], Any]
 """``check(name, value) -> value``, converted to the type that sampling uses; raises ``UserError``."""
 
@@ -112,7 +115,7 @@ def interval(name: str, value: Any) -> tuple[float, ...]:
 
 
 SETTINGS: dict[str, Check] = {
-    "sampler": one_of(STEP_RULES),
+    "sampler": one_of((*STEP_RULES, ANALYTIC)),
     "steps": whole(1, MAX_STEPS),
     "guidance": number(-MAX_GUIDANCE, MAX_GUIDANCE, "3"),
     "spacing": one_of(SPACINGS),
@@ -126,6 +129,7 @@ SETTINGS: dict[str, Check] = {
     "batched_guidance": truth,
     "augmentation_level": number(0, 1, "0.1"),
     "candidates": whole(1, 64),
+    "noise_norms": text,
 }
 """Every key of ``config.sampling``, and the check of its value."""
 

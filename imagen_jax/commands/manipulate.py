@@ -46,7 +46,6 @@ from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage_flags import read_stages, read_text_encoder
 from imagen_jax.clip.codes import PrincipalComponents, fit_components
 from imagen_jax.data.pixels import crop_centre_square, to_image
-from imagen_jax.encoders.image_embeddings import open_image_embeddings
 from imagen_jax.encoders.pretrained_clip import Clip
 from imagen_jax.errors import UserError
 from imagen_jax.runtime.main import run_main
@@ -241,6 +240,9 @@ def read_target(cascade: Cascade, clip: Clip) -> Target:
             counts = [int(count) for count in COMPONENTS.value]
         except ValueError:
             raise UserError(f"--components={','.join(COMPONENTS.value)} must list numbers, as in 20,40,80") from None
+        # Here, for a base install lacks what data sets need.
+        from imagen_jax.encoders.image_embeddings import open_image_embeddings
+
         stored = open_image_embeddings([to_path(DATA.value)], clip.image).plain
         components = fit_components(np.asarray(cascade.stages[0].space.to_vectors(stored.astype(np.float32))))
         for count in counts:

@@ -291,7 +291,7 @@ class SamplingConfig(Section):
     """Sampling with a stage. ``cascade.settings`` checks the ranges.
 
     Attributes:
-        sampler: a key of ``sampling.sampler.STEP_RULES``.
+        sampler: a key of ``sampling.sampler.STEP_RULES``, or ``analytic`` for a prior.
         steps: number of steps.
         guidance: guidance weight; 1 for no guidance.
         spacing: spacing of the steps, a key of ``sampling.spacings.SPACINGS``: ``uniform`` in time, ``discrete`` as in
@@ -307,6 +307,7 @@ class SamplingConfig(Section):
         batched_guidance: whether guidance evaluates the network once with twice the batch, instead of twice.
         augmentation_level: noise level of the low-resolution image, in [0, 1].
         candidates: number of vectors that a prior draws; that with the largest dot product with the caption's stays.
+        noise_norms: the table of the sampler ``analytic``, see ``cascade.noise_norms``; a training measures it.
     """
 
     sampler: str = "ancestral"
@@ -323,6 +324,7 @@ class SamplingConfig(Section):
     batched_guidance: bool = False
     augmentation_level: float = 0.0
     candidates: int = 1
+    noise_norms: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.encoders.clip_text import ClipTextEncoder
 from imagen_jax.encoders.image_embeddings import ImageEmbeddings, open_image_embeddings
-from imagen_jax.encoders.pretrained_clip import Clip
+from imagen_jax.encoders.pretrained_clip import Clip, name_vectors
 from imagen_jax.errors import UserError
 from imagen_jax.storage.paths import Path
 
@@ -65,9 +65,4 @@ def open_image_vectors(
             f"({space.form}): let config.text.options.folder and config.embedding.clip name the same CLIP, and "
             "options.vectors be config.embedding.form"
         )
-    return ImageVectors(name_of(clip, space), open_image_embeddings(folders, clip.image), space)
-
-
-def name_of(clip: Clip, space: EmbeddingSpace) -> str:
-    """Returns what identifies vectors: those of two stages of a cascade must have the same name."""
-    return f"{clip.identity}-{space.form}"
+    return ImageVectors(name_vectors(clip, space), open_image_embeddings(folders, clip.image), space)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from imagen_jax.array_types import TokenIds
 from imagen_jax.clip.absent_tower import ABSENT, refuse_images
 from imagen_jax.clip.description import Description
+from imagen_jax.clip.embedding_space import EmbeddingSpace
 from imagen_jax.clip.feature_head import FROZEN
 from imagen_jax.clip.folder import ClipFiles, read_clip_folder
 from imagen_jax.clip.openai_file import derive_description
@@ -119,6 +120,11 @@ class Clip:
         if len(ids) > self.context:
             logging.warning("caption %r has %d tokens and is truncated to %d", caption, len(ids), self.context)
         return truncate_token_ids(ids, self.context)
+
+
+def name_vectors(clip: Clip, space: EmbeddingSpace) -> str:
+    """Returns what identifies vectors: those of two stages of a cascade must have the same name."""
+    return f"{clip.identity}-{space.form}"
 
 
 def load_clip(path: str = "", model: str = DEFAULT_MODEL, vocabulary: str = "") -> Clip:

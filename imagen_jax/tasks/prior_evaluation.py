@@ -1,7 +1,7 @@
 """Measures a prior during its training: what it draws for held-out captions, beside the captions' own embeddings.
 
 held-out captions -> two draws of the averaged parameters -> cosines, recalls, diversity (``evaluation.metrics.prior``)
--> evaluations.jsonl, evaluations.png in the workdir
+-> evaluations.jsonl, evaluations.png in the workdir;   training pairs -> noise_norms.json, for the sampler "analytic"
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import numpy as np
 
 from imagen_jax.array_types import Samples
 from imagen_jax.cascade.experiment import Experiment
+from imagen_jax.cascade.noise_norms import make_noise_norms, write_noise_norms
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_captions, to_host
 from imagen_jax.cascade.stage_sampler import make_draw_stage
@@ -33,6 +34,9 @@ from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 
 DRAWS = 2
 MIN_TRAINING_PAIRS = 10
+NORM_PAIRS = 512
+"""Max number of training pairs for ``noise_norms``."""
+
 MAX_TRAINING_PAIRS = 20_000
 """Max number of training pairs of the regression that a prior is compared with."""
 
@@ -82,7 +86,7 @@ def make_prior_evaluation(
         to_host(inputs_of_captions(stage, data.store, held_out.texts, config.seed, index=index))
         for index in range(DRAWS)
     ]
-    sample = make_draw_stage(stage)
+    sample, write_norms = make_draw_stage(stage), make_norms_writer(config, stage, data, workdir)
     programs: list[Callable[..., Any]] = []
 
     def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
@@ -94,6 +98,7 @@ def make_prior_evaluation(
             jitted = jax.jit(sample_everywhere, out_shardings=replicated(placement.mesh))
             programs.append(compile_first(jitted, "the evaluation's sampler"))
         draws = [np.asarray(programs[0](info.state.ema_params, each)) for each in inputs]
+        write_norms(info)
         if not processes.is_process_zero():
             return
         draws = [np.asarray(stage.space.from_samples(drawn)) for drawn in draws]
@@ -113,6 +118,29 @@ def make_prior_evaluation(
         plot_metrics(read_metrics(workdir, FILE_NAME), workdir / PLOT_NAME, f"{len(held_out.texts)} held-out images")
 
     return evaluate
+
+
+def make_norms_writer(config: Experiment, stage: Stage, data: StageData, workdir: Path) -> Callable[[StepInfo], None]:
+    """Makes the function that writes the table of the sampler "analytic", of at most ``NORM_PAIRS`` training pairs."""
+    assert data.image_vectors is not None
+    known = read_pairs(data, data.image_vectors, "train", NORM_PAIRS, stage.text_length)
+    inputs = to_host(inputs_of_captions(stage, data.store, known.texts, config.seed, index=DRAWS))
+    samples = np.asarray(stage.space.to_samples(known.pairs.images), np.float32)
+    measure = make_noise_norms(stage)
+    programs: list[Callable[..., Any]] = []
+
+    def measure_everywhere(params: Any, inputs: Inputs, samples: Samples) -> Any:
+        return measure(params, from_host(inputs), samples)
+
+    def write(info: StepInfo) -> None:
+        placement: Any = info.state.step.sharding
+        if not programs:
+            programs.append(jax.jit(measure_everywhere, out_shardings=replicated(placement.mesh)))
+        norms = np.asarray(programs[0](info.state.ema_params, inputs, samples))
+        if processes.is_process_zero() and np.isfinite(norms).all():
+            write_noise_norms(workdir, norms)
+
+    return write
 
 
 def read_pairs(data: StageData, vectors: ImageVectors, split: Split, limit: int, length: int) -> CaptionedVectors:

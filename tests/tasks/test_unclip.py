@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -159,6 +160,17 @@ def test_the_page_varies_an_image_and_moves_it_towards_a_text(there):
     ((images,),) = decoding.draw(requests, 3)
     np.testing.assert_array_equal(varied, to_pixels(images)[0])
     assert np.abs(moved - varied).max() > 0
+
+
+def test_a_prior_samples_with_the_variance_that_its_training_measured(there, tmp_path):
+    norms = json.loads((there / "prior" / "noise_norms.json").read_text())["noise_norms"]
+    assert len(norms) == 21 and all(np.isfinite(norms)) and norms[0] > 0.5
+    best, smallest = (draw(there, ["bar"], sampler=[name, "ddim"])[0] for name in ("analytic", "ancestral"))
+    assert np.abs(best - smallest).max() > 0
+    shutil.copytree(there / "prior", tmp_path / "prior")
+    (tmp_path / "prior" / "noise_norms.json").unlink()
+    with pytest.raises(UserError, match="noise_norms"):
+        load_cascade([tmp_path / "prior", there / "decoder"], {"sampler": ["analytic", "ddim"]})
 
 
 def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):
