@@ -20,8 +20,12 @@ USUAL = "openmoji"
 """The cascade that commands use by default, without ``--stages``."""
 
 
+OPENMOJI = "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"
+
 ATTRIBUTIONS = {
-    "openmoji": "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"
+    "openmoji": OPENMOJI,
+    "emoji_unclip": f"{OPENMOJI}. Noto Color Emoji, copyright 2013-2022 Google Inc.; Apache 2.0 and OFL 1.1. "
+    "Fluent Emoji, copyright Microsoft Corporation; MIT License",
 }
 """The attribution that the licence of a cascade's training images asks for."""
 
