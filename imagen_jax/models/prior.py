@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from imagen_jax.array_types import PerExample
 from imagen_jax.diffusion.conditions import UNCONDITIONAL, Conditions, Vectors
@@ -28,7 +28,6 @@ from imagen_jax.models.transformer import ACTIVATIONS, TransformerBlock, earlier
 from imagen_jax.sharding.axes import constrain, gather, with_logical_axes
 
 States = Float[Array, "batch positions prior_width"]
-SeenPositions = Bool[Array, "batch positions positions"]
 Samples = Float[Array, "batch channels"]
 
 POSITION_AXES = ("places", "channels")
@@ -54,7 +53,7 @@ class PriorTransformer(nn.Module):
         heads: the number of attention heads; a divisor of ``width``.
         dropout: the rate of both branches of a layer.
         causal: whether a position attends only to itself and earlier ones.
-        activation: of the perceptrons, a key of ``transformer.ACTIVATIONS``; see there.
+        activation: of the perceptrons, a key of ``transformer.ACTIVATIONS``.
         learned_null: whether a learned vector, zero at first, takes the place of an absent z_t; if not, zeros do.
         noise_conditioning: what the network gets as noise level, see ``stage.noise_conditioning``. A stage sets it.
         remat: the activations that the gradient recomputes, see ``models.remat``.

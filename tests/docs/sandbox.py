@@ -40,7 +40,7 @@ def write_sandbox(folder: Path) -> None:
     ours, theirs = write_two_folders(folder / "rated")
     for images, name in ((ours, "ours"), (theirs, "if")):
         images.rename(make_parent(folder / "runs" / name / "pictures"))
-    for name in ("configs", "launch"):
+    for name in ("configs", "docs", "launch"):
         (folder / name).symlink_to(CHECKOUT / name)
 
 
@@ -109,6 +109,7 @@ def write_cascades(folder: Path) -> None:
     prepare_data("folder", data["resolution"], folder / "drawn", data["validation_fraction"], folder=folder / "FOLDER")
     for stage in trained:
         shutil.copytree(stage, folder / "bundled" / "openmoji" / stage.name)
+    (folder / "bundled" / "emoji_unclip").symlink_to(CHECKOUT / "imagen_jax" / "pretrained" / "emoji_unclip")
     # For pages that name its stages by their paths in a checkout.
     make_parent(folder / "imagen_jax" / "pretrained").symlink_to(Path("..") / "bundled")
 
