@@ -7,6 +7,7 @@
     imagen-jax sample --stages=BASE,LARGE --prompt="panda" --image=photo.png --mask=mask.png --out=edited
     imagen-jax sample --stages=LARGE --image=small.png --out=enlarged
     imagen-jax sample --stages=PRIOR,DECODER,LARGE --prompt="panda" --conditioning=prior,caption --out=compared
+    imagen-jax sample --stages=DECODER,LARGE --prompt="panda" --conditioning=image --image=cat.png --out=alike
 
 Without ``--stages`` it samples from the bundled cascade (``imagen_jax.pretrained``). It writes one file per image, with
 prompt, seed and settings in the metadata, and ``grid.png`` of the first images. Settings default to those of each
@@ -24,6 +25,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.classifier import GuidancePlan, plan_guidance
@@ -33,6 +35,7 @@ from imagen_jax.cascade.code_stage import TrainedCodeStage, load_code_stage
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
 from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.loading import hash_parameters
 from imagen_jax.cascade.manipulations import embed_image, load_clip_of, without_prior
 from imagen_jax.cascade.network_flag import read_network
 from imagen_jax.cascade.plans import check_classifier, check_conditionings, check_makes_images, plan_cascade
@@ -177,10 +180,11 @@ def main() -> None:
     requests = list_requests(read_all_prompts())
     edit = read_edit()
     overrides = sampling_flags.read_overrides()
-    code_prior, stages = split_code_prior(read_stages())
+    code_folder, stages = split_code_prior(read_stages())
+    told = read_picture(to_path(IMAGE.value)) if "image" in CONDITIONING.value else None
     plan = plan_cascade(stages, overrides, sampling_flags.DTYPE.value, read_text_encoder(), read_network())
     plan.check_images(edit, NEGATIVE_PROMPT.value)
-    check_conditionings(plan.sampling, [with_stand_in(one, code_prior is not None) for one in requests], edit)
+    check_conditionings(plan.sampling, [with_stand_in(one, code_folder is not None) for one in requests], edit)
     check_makes_images(plan.sampling, plan.names)
     plan.check_effects(overrides)
     plan.check_encoders()
@@ -193,8 +197,9 @@ def main() -> None:
         size = min(BATCH_SIZE.value, len(requests))
         classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
-        requests = with_embeddings(requests, cascade, code_prior)
-        settings = describe_settings(cascade, edit) | describe_code_prior(code_prior)
+        code_prior = load_code_stage(code_folder) if code_folder else None
+        requests = with_embeddings(requests, cascade, told, code_prior)
+        settings = describe_settings(cascade, edit, told, code_prior)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
         folder = processes.run_on_process_zero_first(
             lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, form, settings)
@@ -260,18 +265,14 @@ def list_requests(prompts: Sequence[str]) -> list[ImageRequest]:
 
 
 NOT_YET = np.zeros(0)
-"""Stands for the embedding of ``--image`` until there is a cascade that says which CLIP embeds it."""
+"""Stands for the image embedding that a request will bring along, until there is a cascade to compute it for."""
 
 
-def split_code_prior(stages: Sequence[str]) -> tuple[TrainedCodeStage | None, Sequence[str]]:
-    """Returns the autoregressive prior, if the first folder is one, and the folders of the stages.
-
-    Raises:
-        UserError: as ``load_code_stage``.
-    """
+def split_code_prior(stages: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Returns the folder of an autoregressive prior, if the first one is that, and the folders of the stages."""
     if not stages or not is_code_prior(to_path(stages[0])):
         return None, stages
-    return load_code_stage(to_path(stages[0])), stages[1:]
+    return to_path(stages[0]), stages[1:]
 
 
 def with_stand_in(request: ImageRequest, has_code_prior: bool) -> ImageRequest:
@@ -281,17 +282,17 @@ def with_stand_in(request: ImageRequest, has_code_prior: bool) -> ImageRequest:
 
 
 def with_embeddings(
-    requests: Sequence[ImageRequest], cascade: Cascade, code_prior: TrainedCodeStage | None
+    requests: Sequence[ImageRequest], cascade: Cascade, told: HostPixels | None, code_prior: TrainedCodeStage | None
 ) -> list[ImageRequest]:
-    """Returns the requests with the embedding of ``--image``, or the one that an autoregressive prior draws.
+    """Returns the requests with the embedding of an image, or the one that an autoregressive prior draws.
 
     Raises:
-        UserError: the image can't be read, or the CLIP is not there or another one.
+        UserError: the CLIP is not there or another one, or the prior does not fit the cascade.
     """
     found = list(requests)
-    if "image" in CONDITIONING.value:
+    if told is not None:
         decoding = without_prior(cascade)
-        vector = embed_image(decoding, load_clip_of(decoding), read_picture(to_path(IMAGE.value)))
+        vector = embed_image(decoding, load_clip_of(decoding), told)
         found = [replace(one, vector=vector) if one.conditioning == "image" else one for one in found]
     return found if code_prior is None else draw_for_requests(code_prior, cascade, found, SEED.value)
 
@@ -321,28 +322,33 @@ def read_classifier() -> GuidancePlan | ClipGuidancePlan | None:
     return plan(folder, CLASS.value or "", SCALE.value)
 
 
-def describe_settings(cascade: Cascade, edit: Edit) -> dict[str, Any]:
-    """Returns everything that the images depend on besides requests and seed, JSON-serialisable."""
+def describe_settings(
+    cascade: Cascade, edit: Edit, told: HostPixels | None = None, code_prior: TrainedCodeStage | None = None
+) -> dict[str, Any]:
+    """Returns everything that the images depend on besides requests and seed, JSON-serialisable.
+
+    Args:
+        cascade: the cascade.
+        edit: an image to start from or to keep in part.
+        told: the image whose embedding the decoder is told.
+        code_prior: the autoregressive prior that draws embeddings.
+    """
+    images = {"image": edit.image, "mask": edit.mask, **({} if told is None else {"told": told})}
     digests = {
         name: None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
-        for name, array in (("image", edit.image), ("mask", edit.mask))
+        for name, array in images.items()
     }
-    if "image" in CONDITIONING.value:
-        digests["told"] = hashlib.sha256(read_picture(to_path(IMAGE.value)).tobytes()).hexdigest()[:16]
+    codes = {} if code_prior is None else {"code_prior": [hash_parameters(code_prior.params), *code_prior.settings]}
     return {
         **settings_of(cascade),
         "negative_prompt": NEGATIVE_PROMPT.value,
         "later_prompt": edit.later_prompt,
         **digests,
+        **codes,
         "strength": edit.strength,
         "returns": edit.resample,  # the name in files of earlier versions
         "invert": edit.invert,
     }
-
-
-def describe_code_prior(prior: TrainedCodeStage | None) -> dict[str, Any]:
-    """Returns what the images depend on of an autoregressive prior."""
-    return {} if prior is None else {"code_prior": [prior.name, prior.step, *prior.settings]}
 
 
 if __name__ == "__main__":

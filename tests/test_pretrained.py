@@ -48,7 +48,7 @@ def test_its_stages_are_found_by_its_name_and_have_metadata(name):
     stages = [load_stage(folder) for folder in find_stages([name])]
     of_images = [one.stage for one in stages if not one.stage.makes_vectors]
     assert [one.low_resolution for one in of_images] == [None, *(one.resolution for one in of_images[:-1])]
-    assert all(one.step >= 400 and one.config.network.dtype == "float32" for one in stages)
+    assert all(one.step >= 200 and one.config.network.dtype == "float32" for one in stages)
     assert load_cascade([name]).names == [one.name for one in stages]
 
 

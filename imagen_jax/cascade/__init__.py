@@ -14,7 +14,7 @@
   ``image_folder``: a folder of samples that can be resumed; ``previews``: sample grids during training.
 - ``classifier``: a classifier of noisy images, for guidance.
 - ``code_stage``: an autoregressive prior of CLIP's image embeddings: its loss, and drawing with it;
-  ``code_draws``: what it draws for requests; ``noise_norms``: the table of the sampler "analytic".
+  ``code_draws``: what it draws for requests; ``estimate_errors``: the table of the sampler "analytic".
 - ``checkpoint_export``: a stage as safetensors; ``config_keys``: preconditions of config keys on the command line.
 - ``sampling_flags`` and ``stage_flags``: flags that several commands share.
 """

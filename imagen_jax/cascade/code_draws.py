@@ -6,6 +6,7 @@ requests -> captions and keys -> codes, some captions at once -> embeddings -> t
 from collections.abc import Sequence
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,6 +14,7 @@ from imagen_jax.cascade.cascade import Cascade
 from imagen_jax.cascade.code_stage import TrainedCodeStage
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.cascade.stage_inputs import keys_of_prompts
+from imagen_jax.cascade.text_encoder import check_encoder
 from imagen_jax.diffusion.conditions import Conditions, Vectors
 from imagen_jax.encoders.clip_text import load_clip_text
 from imagen_jax.errors import UserError
@@ -45,9 +47,15 @@ def draw_for_requests(
         seed: random seed. A draw depends on the seed, the prompt and the request's index alone.
 
     Raises:
-        UserError: the decoder was trained with another CLIP, or the prior's CLIP is not there.
+        UserError: the first stage is no decoder of directions, it was trained with another CLIP, or the prior's CLIP is
+            not the one of its training.
     """
     decoder = cascade.trained[0]
+    if not decoder.stage.image_vector or decoder.stage.space.form != "unit":
+        raise UserError(
+            f"{prior.name} draws directions of embeddings, and {decoder.name} takes none: list a decoder that was "
+            "trained with config.embedding.form='unit' after it"
+        )
     trained_with = decoder.config.fingerprints.get("image_encoder", "")
     if trained_with and not trained_with.startswith(f"clip-{prior.clip[:8]}"):
         raise UserError(
@@ -55,8 +63,11 @@ def draw_for_requests(
             f"{trained_with}: combine stages of one CLIP"
         )
     asked = [number for number, request in enumerate(requests) if is_drawn(request)]
+    if any(requests[number].to_prompt is not None for number in asked):
+        raise UserError("an autoregressive prior draws for one prompt: leave out --to_prompt")
     encoder = load_clip_text(prior.codes.clip, prior.codes.text_length)
-    drawn = list(requests)
+    check_encoder(encoder, prior.text_encoder, prior.name)
+    prior, drawn = replace(prior, params=jax.device_put(prior.params)), list(requests)
     for first in range(0, len(asked), AT_ONCE):
         numbers = asked[first : first + AT_ONCE]
         filled = [requests[number] for number in [*numbers, *numbers[:1] * (AT_ONCE - len(numbers))]]

@@ -14,8 +14,8 @@ import numpy as np
 
 from imagen_jax.array_types import DTYPES
 from imagen_jax.cascade import checkpoint_export
+from imagen_jax.cascade.estimate_errors import with_estimate_errors
 from imagen_jax.cascade.experiment import MODEL_SECTIONS, ModelConfig, read_saved_model
-from imagen_jax.cascade.noise_norms import with_noise_norms
 from imagen_jax.cascade.stage import Stage, abstract_params, build_stage
 from imagen_jax.cascade.text_encoder import (
     check_encoder,
@@ -103,7 +103,7 @@ def plan_stage(
         check_checksums(workdir, only=("config.json",))
     saved = read_config(workdir, if_missing)
     require_sections(saved, MODEL_SECTIONS, workdir, "sampling")
-    config = with_noise_norms(read_saved_model(saved, workdir), workdir)
+    config = with_estimate_errors(read_saved_model(saved, workdir), workdir)
     if dtype is not None:
         config = config.with_network(dtype=dtype)
     if text_encoder is not None:

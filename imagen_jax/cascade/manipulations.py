@@ -87,9 +87,15 @@ def load_clip_of(cascade: Cascade, path: str | None = None) -> Clip:
         UserError: the first stage is no decoder, or its config names no CLIP and no path is given.
     """
     decoder_of(cascade)
-    path = path or cascade.trained[0].config.embedding.clip
+    config = cascade.trained[0].config
+    # If the CLIP is the text encoder too, the flag --text_encoder may have moved it.
+    moved = config.text.options.get("folder") if config.text.encoder == "clip" else None
+    path = path or moved or config.embedding.clip
     if not path:
-        raise UserError(f"the config of {cascade.names[0]} names no CLIP: give the one of its training with --clip")
+        raise UserError(
+            f"the config of {cascade.names[0]} names no CLIP, which embeds the image: use imagen-jax manipulate, whose "
+            "flag --clip names it"
+        )
     return load_clip(path, model="")
 
 

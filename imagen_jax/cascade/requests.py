@@ -32,7 +32,8 @@ class ImageRequest:
         share: position of the interpolation, from 0 (``prompt`` and first seed) to 1.
         conditioning: a key of ``CONDITIONINGS``, for a cascade with a decoder; "" for "prior" if there is a prior.
         vector: the image embedding that the decoder is told, ``(d,)``, a vector of its ``EmbeddingSpace``; None for
-            what ``conditioning`` says.
+            what ``conditioning`` says. With the conditioning "image" it is that of an image, and with "prior" one that
+            is drawn already.
         start: the noise from which the first stage of images starts, ``(height, width, channels)``; None for that of
             the seed.
     """

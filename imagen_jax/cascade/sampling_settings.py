@@ -11,7 +11,7 @@ from imagen_jax.errors import UserError
 from imagen_jax.sampling.guidance import ClassifierGuidance, Interval
 from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sampling.spacings import Spacing, choose_spacing, space_uniformly
-from imagen_jax.sampling.step_rules import NORM_LOG_SNRS, StepRule, analytic
+from imagen_jax.sampling.step_rules import ERROR_LOG_SNRS, StepRule, analytic
 from imagen_jax.sampling.thresholding import THRESHOLDS, Threshold
 
 NO_LIMIT = 1e9
@@ -61,20 +61,20 @@ def make_rule(checked: Mapping[str, Any]) -> StepRule:
     """Makes the step rule of checked settings.
 
     Raises:
-        UserError: the rule "analytic" has no table of noise norms, or one of another length.
+        UserError: the rule "analytic" has no table of errors, or one of another length.
     """
     if checked["sampler"] != ANALYTIC:
         return STEP_RULES[checked["sampler"]](checked["gamma"], checked["eta"])
     try:
-        norms = [float(value) for value in checked["noise_norms"].split(",") if value]
+        errors = [float(value) for value in checked["estimate_errors"].split(",") if value]
     except ValueError:
-        norms = []
-    if len(norms) != len(NORM_LOG_SNRS):
+        errors = []
+    if len(errors) != len(ERROR_LOG_SNRS):
         raise UserError(
-            f"sampler='analytic' needs the {len(NORM_LOG_SNRS)} noise_norms that a prior's training measures: choose "
-            "another sampler, or train a prior with config.training.evaluate_every"
+            f"sampler='analytic' needs the {len(ERROR_LOG_SNRS)} estimate_errors that a prior's training measures: "
+            "choose it when sampling from a prior that was trained with config.training.evaluate_every, or another one"
         )
-    return analytic(norms)
+    return analytic(errors)
 
 
 def make_settings(sampling: Mapping[str, Any]) -> SamplingSettings:

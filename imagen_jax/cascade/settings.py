@@ -17,7 +17,7 @@ from imagen_jax.sampling.thresholding import THRESHOLDS, check_percentile
 MAX_STEPS = 100_000
 
 ANALYTIC = "analytic"
-"""The sampler that needs ``noise_norms``."""
+"""The sampler that needs ``estimate_errors``."""
 
 Check = Callable[[str, Any], Any]
 """``check(name, value) -> value``, converted to the type that sampling uses; raises ``UserError``."""
@@ -129,7 +129,7 @@ SETTINGS: dict[str, Check] = {
     "batched_guidance": truth,
     "augmentation_level": number(0, 1, "0.1"),
     "candidates": whole(1, 64),
-    "noise_norms": text,
+    "estimate_errors": text,
 }
 """Every key of ``config.sampling``, and the check of its value."""
 

@@ -7,6 +7,7 @@ from imagen_jax.encoders import minilm
 from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer
 from imagen_jax.encoders.encoder import TextEncoder, load_text_encoder
 from imagen_jax.errors import UserError
+from imagen_jax.pretrained import find_part
 from imagen_jax.storage.paths import Path, to_path
 
 
@@ -99,7 +100,7 @@ def check_encoder_is_there(text: TextConfig, stage: str) -> None:
         raise UserError(
             f"there is no folder {folder} with the T5 of {stage}: pass its current folder with --text_encoder"
         )
-    if text.encoder == "clip" and not to_path(folder).exists():
+    if text.encoder == "clip" and not find_part(folder).exists():
         raise UserError(f"there is no {folder} with the CLIP of {stage}: pass its current place with --text_encoder")
     if text.encoder == "minilm" and not folder:
         minilm.find_folder()

@@ -307,7 +307,7 @@ class SamplingConfig(Section):
         batched_guidance: whether guidance evaluates the network once with twice the batch, instead of twice.
         augmentation_level: noise level of the low-resolution image, in [0, 1].
         candidates: number of vectors that a prior draws; that with the largest dot product with the caption's stays.
-        noise_norms: the table of the sampler ``analytic``, see ``cascade.noise_norms``; a training measures it.
+        estimate_errors: the table of the sampler ``analytic``, see ``cascade.estimate_errors``; a training measures it.
     """
 
     sampler: str = "ancestral"
@@ -324,7 +324,7 @@ class SamplingConfig(Section):
     batched_guidance: bool = False
     augmentation_level: float = 0.0
     candidates: int = 1
-    noise_norms: str = ""
+    estimate_errors: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from imagen_jax.errors import UserError, lookup
 from imagen_jax.models.attention import split_heads
 from imagen_jax.models.equal_blocks import run_blocks
 from imagen_jax.models.remat import POLICIES, recompute
-from imagen_jax.models.transformer import EPSILON, LayerCache, Position, States, TransformerBlock
+from imagen_jax.models.transformer import LayerCache, Position, States, TransformerBlock, norm
 
 Seen = Bool[Array, "batch queries keys"]
 """True where a query attends to a key."""
@@ -28,11 +28,6 @@ REMAT = {name: POLICIES[name] for name in ("none", "elementwise", "blocks")}
 
 Cache = tuple[LayerCache, ...]
 """The caches of all layers."""
-
-
-def norm(name: str | None) -> nn.LayerNorm:
-    """Returns a LayerNorm in float32; ``name`` is None in ``setup``."""
-    return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
 def empty_cache(batch: int, positions: int, layers: int, shape: tuple[int, int], dtype: DTypeLike) -> Cache:

@@ -37,9 +37,9 @@ from imagen_jax.models.cached_transformer import (
     States,
     check_sizes,
     empty_cache,
-    norm,
 )
 from imagen_jax.models.layers import dense
+from imagen_jax.models.transformer import norm
 from imagen_jax.sharding.axes import constrain, gather, gathering_table, with_logical_axes
 
 Codes = Int[Array, "batch codes"]

@@ -188,14 +188,13 @@ def embed_tokens(owner: ConditioningEmbedding, conditions: Conditions, name: str
 def embed_vector(owner: ConditioningEmbedding, conditions: Conditions, name: str) -> Embedded:
     """Adds a projection of the vector, and appends ``vector_tokens`` tokens (Ramesh et al. 2022, section 2.1).
 
-    A learned vector, zero at first, takes the place of an absent one. The tokens are as wide as those of the text. Both
-    projections start at zero, so that a network which is told a vector from now on begins as the one it was.
+    A learned vector, zero at first, takes the place of an absent one. The tokens are as wide as those of the text.
     """
     vector: Vectors = getattr(conditions, name)
     width = vector.values.shape[-1]
     null = owner.param(f"{name}_null", nn.initializers.zeros_init(), (width,))
     values = jnp.where(vector.present[:, None], vector.values, null[None]).astype(owner.dtype)
-    added = dense(owner.width, zero=True, dtype=owner.dtype, name=f"{name}_out")(values)
+    added = dense(owner.width, dtype=owner.dtype, name=f"{name}_out")(values)
     if not owner.vector_tokens:
         return Embedded(added)
     if owner.text_channels is not None:
@@ -204,7 +203,7 @@ def embed_vector(owner: ConditioningEmbedding, conditions: Conditions, name: str
         channels = conditions.text.embeddings.shape[-1]
     else:
         channels = owner.text_transformer["width"] if owner.text_transformer else width
-    tokens = dense(owner.vector_tokens * channels, zero=True, dtype=owner.dtype, name=f"{name}_tokens")(values)
+    tokens = dense(owner.vector_tokens * channels, dtype=owner.dtype, name=f"{name}_tokens")(values)
     tokens = tokens.reshape(len(values), owner.vector_tokens, channels)
     return Embedded(added, Text(tokens.astype(jnp.float32), jnp.ones(tokens.shape[:2], bool)))
 

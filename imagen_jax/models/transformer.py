@@ -65,10 +65,14 @@ def normal(deviation: float) -> Any:
     return nn.initializers.normal(deviation) if deviation else nn.initializers.zeros_init()
 
 
+def norm(name: str | None) -> nn.LayerNorm:
+    """Returns a LayerNorm in float32; ``name`` is None in ``setup``."""
+    return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
 def normalise(x: States, name: str) -> States:
     """Applies a LayerNorm in float32 inside the current module; the result has the dtype of ``x``."""
-    norm = nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, name=name)
-    return norm(x).astype(x.dtype)
+    return norm(name)(x).astype(x.dtype)
 
 
 def dense(width: int, axes: tuple[str, str], deviation: float, *, dtype: DTypeLike, name: str) -> nn.Dense:

@@ -11,9 +11,9 @@ A network that learns its variance outputs γ for each value of the sample (Nich
 
 The best variance of this form is known too (Bao et al. 2022, theorem 1): what x̂ leaves open adds to σ̃²,
 
-    σ*² = σ̃² + ((1 - r) α_s)² Var[x | z_t],     Var[x | z_t] = (σ_t/α_t)² (1 - E|ε̂|²/d)          (5)
+    σ*² = σ̃² + ((1 - r) α_s)² E|x - x̂|²/d                                                       (5)
 
-with the mean of the squared estimate of the noise, over the data and the d values of a sample, measured beforehand.
+with the mean squared error of x̂ over the data and the d values of a sample, measured beforehand.
 
 The last step, onto the clean sample, has ε = 0 in every rule (Ho et al. 2020, algorithm 2, line 3): no later step would
 remove its noise. ``sampler.take_steps`` passes zeros there.
@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from imagen_jax.array_types import Denoiser, PerExample, Samples
@@ -96,27 +97,26 @@ def ancestral(gamma: float = 0.0) -> StepRule:
     return StepRule(f"ancestral (γ = {gamma:g})", no_memory, step, reads_variance=True)
 
 
-NORM_LOG_SNRS = tuple(range(-10, 11))
-"""The log-SNRs at which E|ε̂|²/d of equation (5) is given; between them it is interpolated linearly."""
+ERROR_LOG_SNRS = tuple(range(-10, 11))
+"""The log-SNRs at which E|x - x̂|²/d of equation (5) is given; between them it is interpolated linearly."""
 
 
-def analytic(noise_norms: Sequence[float]) -> StepRule:
+def analytic(estimate_errors: Sequence[float]) -> StepRule:
     """Makes the rule of ancestral sampling with the best variance. Equations (1) and (5).
 
     Args:
-        noise_norms: E|ε̂|²/d at each of ``NORM_LOG_SNRS``.
+        estimate_errors: E|x - x̂|²/d at each of ``ERROR_LOG_SNRS``.
     """
-    known = jnp.asarray(NORM_LOG_SNRS, jnp.float32), jnp.asarray(noise_norms, jnp.float32)
+    known = np.asarray(ERROR_LOG_SNRS, np.float32), np.asarray(estimate_errors, np.float32)
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         clean, _ = split_estimate(denoise(noisy, log_snr))
-        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
+        alpha, _ = signal_and_noise_scale(log_snr, noisy)
         next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
         replaced = fraction_replaced(log_snr, next_log_snr, noisy)
         mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * clean
-        norm = expand(jnp.interp(log_snr, *known), noisy)
-        open_variance = jnp.square(sigma / alpha) * jax.nn.relu(1.0 - norm)
-        variance = replaced * jnp.square(next_sigma) + jnp.square(replaced * next_alpha) * open_variance
+        error = expand(jnp.interp(log_snr, *known), noisy)
+        variance = replaced * jnp.square(next_sigma) + jnp.square(replaced * next_alpha) * error
         return mean + jnp.sqrt(variance) * noise, memory
 
     return StepRule("analytic", no_memory, step)

@@ -1,7 +1,8 @@
 """Measures a prior during its training: what it draws for held-out captions, beside the captions' own embeddings.
 
 held-out captions -> two draws of the averaged parameters -> cosines, recalls, diversity (``evaluation.metrics.prior``)
--> evaluations.jsonl, evaluations.png in the workdir;   training pairs -> noise_norms.json, for the sampler "analytic"
+-> evaluations.jsonl, evaluations.png in the workdir
+training pairs -> errors of the averaged parameters' estimates -> estimate_errors.json, for the sampler "analytic"
 """
 
 from collections.abc import Callable, Iterator
@@ -11,8 +12,8 @@ import jax
 import numpy as np
 
 from imagen_jax.array_types import Samples
+from imagen_jax.cascade.estimate_errors import make_estimate_errors, write_estimate_errors
 from imagen_jax.cascade.experiment import Experiment
-from imagen_jax.cascade.noise_norms import make_noise_norms, write_noise_norms
 from imagen_jax.cascade.stage import Stage
 from imagen_jax.cascade.stage_inputs import Inputs, from_host, inputs_of_captions, to_host
 from imagen_jax.cascade.stage_sampler import make_draw_stage
@@ -34,8 +35,8 @@ from imagen_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 
 DRAWS = 2
 MIN_TRAINING_PAIRS = 10
-NORM_PAIRS = 512
-"""Max number of training pairs for ``noise_norms``."""
+ERROR_PAIRS = 512
+"""Max number of training pairs for ``estimate_errors``."""
 
 MAX_TRAINING_PAIRS = 20_000
 """Max number of training pairs of the regression that a prior is compared with."""
@@ -86,7 +87,7 @@ def make_prior_evaluation(
         to_host(inputs_of_captions(stage, data.store, held_out.texts, config.seed, index=index))
         for index in range(DRAWS)
     ]
-    sample, write_norms = make_draw_stage(stage), make_norms_writer(config, stage, data, workdir)
+    sample, write_errors = make_draw_stage(stage), make_error_writer(config, stage, data, workdir)
     programs: list[Callable[..., Any]] = []
 
     def sample_everywhere(params: Any, inputs: Inputs) -> Samples:
@@ -98,7 +99,7 @@ def make_prior_evaluation(
             jitted = jax.jit(sample_everywhere, out_shardings=replicated(placement.mesh))
             programs.append(compile_first(jitted, "the evaluation's sampler"))
         draws = [np.asarray(programs[0](info.state.ema_params, each)) for each in inputs]
-        write_norms(info)
+        write_errors(info)
         if not processes.is_process_zero():
             return
         draws = [np.asarray(stage.space.from_samples(drawn)) for drawn in draws]
@@ -120,13 +121,13 @@ def make_prior_evaluation(
     return evaluate
 
 
-def make_norms_writer(config: Experiment, stage: Stage, data: StageData, workdir: Path) -> Callable[[StepInfo], None]:
-    """Makes the function that writes the table of the sampler "analytic", of at most ``NORM_PAIRS`` training pairs."""
+def make_error_writer(config: Experiment, stage: Stage, data: StageData, workdir: Path) -> Callable[[StepInfo], None]:
+    """Makes the function that writes the table of the sampler "analytic", of at most ``ERROR_PAIRS`` training pairs."""
     assert data.image_vectors is not None
-    known = read_pairs(data, data.image_vectors, "train", NORM_PAIRS, stage.text_length)
+    known = read_pairs(data, data.image_vectors, "train", ERROR_PAIRS, stage.text_length)
     inputs = to_host(inputs_of_captions(stage, data.store, known.texts, config.seed, index=DRAWS))
     samples = np.asarray(stage.space.to_samples(known.pairs.images), np.float32)
-    measure = make_noise_norms(stage)
+    measure = make_estimate_errors(stage)
     programs: list[Callable[..., Any]] = []
 
     def measure_everywhere(params: Any, inputs: Inputs, samples: Samples) -> Any:
@@ -136,9 +137,9 @@ def make_norms_writer(config: Experiment, stage: Stage, data: StageData, workdir
         placement: Any = info.state.step.sharding
         if not programs:
             programs.append(jax.jit(measure_everywhere, out_shardings=replicated(placement.mesh)))
-        norms = np.asarray(programs[0](info.state.ema_params, inputs, samples))
-        if processes.is_process_zero() and np.isfinite(norms).all():
-            write_noise_norms(workdir, norms)
+        errors = np.asarray(programs[0](info.state.ema_params, inputs, samples))
+        if processes.is_process_zero() and np.isfinite(errors).all():
+            write_estimate_errors(workdir, errors)
 
     return write
 

@@ -210,12 +210,14 @@ class Jobs:
     def _sample(self, job: Job) -> bytes:
         order = job.order
         edit = order.decode_edit()
-        self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample)))
+        self._bound_programs(repr((sorted(order.settings.items()), edit.strength, edit.resample, order.how)))
         job.warning = explain_truncation(self.cascade, [order.prompt, order.negative_prompt or ""])
         try:
             with timed(_Compilation(job)):
+                # Before the image is encoded, which may be cancelled too.
+                self._current = job
                 cascade, request = self._plan(order)
-                job.steps, self._current = cascade.count_steps(edit), job
+                job.step, job.steps = 0, cascade.count_steps(edit)
                 (stages,) = cascade.draw([request], order.seed, order.negative_prompt, edit)
         finally:
             job.compiling = False
@@ -242,6 +244,7 @@ class Jobs:
         if trajectory not in self._trajectories and len(self._trajectories) >= MAX_TRAJECTORIES:
             self._trajectories.clear()
             self.cascade.forget_programs()
+            self._manipulator.forget_programs()
             jax.clear_caches()
             release_memory()
         self._trajectories.add(trajectory)
@@ -262,8 +265,7 @@ class Jobs:
 
     def _show_estimate(self, images: Any) -> None:
         job = self._current
-        # The estimate of a prior is a vector.
-        if job is not None and job.state == SAMPLING and np.ndim(images) == 4:
+        if job is not None and job.state == SAMPLING:
             png = encode_png(to_pixels(np.asarray(images))[0])
             preview = "data:image/png;base64," + base64.b64encode(png).decode()
             with self._changed:

@@ -42,6 +42,10 @@ class Manipulator:
     def _clip(self) -> Clip:
         return load_clip_of(self._decoding)
 
+    def forget_programs(self) -> None:
+        """Clears the compiled programs of the cascade without its prior."""
+        self._decoding.forget_programs()
+
     def plan(self, order: Order) -> tuple[Cascade, ImageRequest]:
         """Returns the cascade without its prior, with the settings of an order, and the order's request.
 

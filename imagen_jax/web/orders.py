@@ -189,6 +189,8 @@ def read_how(requested: Mapping[str, Any], stages: Sequence[Stage]) -> str:
         if requested.get(name) and how != TEXT_DIFFERENCE:
             raise UserError(f"{name} has no effect without how={TEXT_DIFFERENCE}: leave it out")
     if not how:
+        if requested.get("image") and any(stage.makes_vectors for stage in stages):
+            raise UserError(f"a cascade with a prior can't edit an image: choose how={VARIATION} or {TEXT_DIFFERENCE}")
         return ""
     if not can_manipulate(stages):
         raise UserError(f"how={how} needs a decoder of CLIP's embeddings, and there is none: leave it out")

@@ -80,7 +80,7 @@ class Study:
 
     @functools.cached_property
     def features(self) -> np.ndarray:
-        """The features of the held-out images in EfficientNet-Lite0, which no stage was told."""
+        """The held-out images' features in EfficientNet-Lite0, of which the CLIP's embeddings are a projection."""
         return plain_features([self.held_out.pixels(index) for index in range(len(self.held_out.keys))])
 
     @functools.cached_property
@@ -132,7 +132,7 @@ def draw(cascade: Cascade, requests: Sequence[ImageRequest], seed: int = 0) -> n
 def draw_vectors(cascade: Cascade, prompts: Sequence[str], seed: int = 0) -> np.ndarray:
     """Returns the z_i of length 1 that the prior draws; the decoder makes one step for nothing."""
     steps = [cascade.stages[0].settings.steps, *[1] * (len(cascade.stages) - 1)]
-    batches = cascade.adjusted(steps=steps).draw(
+    batches = cascade.adjusted(steps=steps, candidates=1).draw(
         [ImageRequest(prompt, index) for index, prompt in enumerate(prompts)], seed
     )
     return unit(np.concatenate([np.asarray(stages[0]) for stages in batches]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.edits import resize
-from imagen_jax.cascade.image_files import labelled_grid, save_png
+from imagen_jax.cascade.image_files import labelled_grid, save_png, to_pixels
 from imagen_jax.cascade.manipulations import (
     make_interpolation,
     make_text_difference,
@@ -54,8 +54,7 @@ def save_strip(path: Path, images: Sequence[HostPixels], labels: Sequence[str], 
 def small(study: Study, index: int) -> HostPixels:
     """A held-out image at the decoder's resolution."""
     side = study.decoder.stages[0].resolution
-    pixels = resize(to_image(study.held_out.pixels(index)), side)
-    return np.asarray(np.clip(np.round((pixels + 1) * 127.5), 0, 255), np.uint8)
+    return to_pixels(resize(to_image(study.held_out.pixels(index)), side))
 
 
 def measure_prior_of(study: Study, out: Path) -> Rows:
@@ -100,7 +99,7 @@ def measure_reconstruction(study: Study, out: Path) -> Rows:
         "dB": mean(ratios),
         "worst": ratios.min(),
         "median": np.median(ratios),
-        "share of 30 dB": np.mean(ratios >= 30),
+        "share at 30 dB or more": np.mean(ratios >= 30),
     }
     return {"reconstruction": row}
 
@@ -108,8 +107,8 @@ def measure_reconstruction(study: Study, out: Path) -> Rows:
 def measure_conditionings(study: Study, out: Path) -> Rows:
     """Figure 8: what the decoder is told, from the same noises."""
     held = study.held_out
-    names = list(dict.fromkeys(held.names))
     pairs = pair_captions([[name] for name in held.names])
+    names = list(pairs.captions)
     texts, own = study.embed_texts(names), np.arange(len(names))
     found, shown = {}, []
     for kind in ("prior", "text_embedding", "caption"):
@@ -118,7 +117,7 @@ def measure_conditionings(study: Study, out: Path) -> Rows:
         recalls = measure_recalls(features, study.features, pairs.images_of)
         shuffled = measure_recalls(np.roll(features, 1, axis=0), study.features, pairs.images_of)
         found[kind] = {
-            "recall@10 (EfficientNet)": (recalls.recall[10], recalls.standard_error[10]),
+            "recall@10": (recalls.recall[10], recalls.standard_error[10]),
             "shuffled": shuffled.recall[10],
             "chance": recalls.chance[10],
             "cosine with z_t": mean(np.sum(drawn * texts, axis=1)),
@@ -166,9 +165,10 @@ def measure_variations(study: Study, out: Path) -> Rows:
             "spread (RMS of pixels)": mean(np.sqrt(np.mean((both[:, 0] - both[:, 1]) ** 2, axis=(1, 2, 3)) / 2)),
         }
         shown += [images[count * number] for number in range(SHOWN)]
-    others = np.roll(held.embeddings[chosen], 1, axis=0)
+    order = np.random.default_rng(0).permutation(len(chosen))
+    others = held.embeddings[chosen][order]
     found["another image"] = {
-        "style": mean(np.roll(styles, 1) == styles),
+        "style": mean(styles[order] == styles),
         "zero-shot group": mean(classify_groups(study, others) == labels),
         "cosine with z_i": mean(np.sum(others * held.embeddings[chosen], axis=1)),
     }
@@ -178,7 +178,7 @@ def measure_variations(study: Study, out: Path) -> Rows:
 
 
 def measure_interpolations(study: Study, out: Path) -> Rows:
-    """Whether the likeness to the first image falls along the way, and the ends return the images."""
+    """Whether the likeness to the first image falls along the way."""
     chosen = study.chosen
     pairs = list(zip(chosen[::2], chosen[1::2], strict=False))
     cascade = unguided(study.decoder)
@@ -193,7 +193,7 @@ def measure_interpolations(study: Study, out: Path) -> Rows:
     cosines = np.einsum("pse,pe->ps", drawn, first)
     falls = np.diff(cosines, axis=1) < 0
     rows: Rows = {f"θ = {share:g}": {"cosine with the first": mean(cosines[:, n])} for n, share in enumerate(SHARES)}
-    rows["steps that fall"] = {"cosine with the first": mean(falls.ravel())}
+    rows["from one θ to the next"] = {"share that falls": mean(falls.ravel())}
     labels = [f"{share:.0%}" for share in SHARES] * 4
     save_strip(out / "interpolations.png", list(images[: 4 * len(SHARES)]), labels, len(SHARES))
     return rows
@@ -254,6 +254,6 @@ def measure_guidance(study: Study, out: Path) -> Rows:
         features = (features / np.linalg.norm(features, axis=1, keepdims=True)).reshape(len(names), 2, -1)
         found[f"{kind}, guidance {guidance:g}"] = {
             "cosine with z_t": mean(np.einsum("ne,nse->ns", texts, drawn).ravel()),
-            "diversity (1 - cosine, EfficientNet)": mean(1 - np.sum(features[:, 0] * features[:, 1], axis=1)),
+            "diversity (1 - cosine)": mean(1 - np.sum(features[:, 0] * features[:, 1], axis=1)),
         }
     return found

@@ -201,8 +201,9 @@ def test_parts_that_no_layer_reads_are_refused():
     tokens = TokenSequence(jnp.zeros((2, 3), int), jnp.ones((2, 3), bool))
     with pytest.raises(UserError, match="tokens"):
         trace(Conditions(tokens=tokens))
+    wider = VECTOR._replace(values=jnp.ones((2, VECTOR.values.shape[1] + 1)))
     with pytest.raises(UserError, match="text_channels"):
-        trace(Conditions(text=TEXT, image_vector=VECTOR), vector_tokens=2)
+        trace(Conditions(image_vector=VECTOR, text_vector=wider), vector_tokens=2)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 8])

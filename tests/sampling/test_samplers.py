@@ -1,5 +1,7 @@
 """Samplers on problems whose solution is known."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from imagen_jax.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, cosine, dis
 from imagen_jax.errors import UserError
 from imagen_jax.sampling.sampler import STEP_RULES, fold_into_each, normal_for_each, sample
 from imagen_jax.sampling.spacings import space_over_steps, space_uniformly
-from imagen_jax.sampling.step_rules import NORM_LOG_SNRS, analytic, ancestral, ddim
+from imagen_jax.sampling.step_rules import ERROR_LOG_SNRS, analytic, ancestral, ddim
 from tests.reference.imagen_statements import cosine_alpha_sigma, posterior
 from tests.tiers import thorough_except
 
@@ -53,22 +55,22 @@ def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
 def test_the_analytic_variance_is_that_of_the_marginal():
     """Of Gaussian data, z_s has the variance (α_s d)² + σ_s² after a step of any length; the min variance has less."""
     deviation, count = 0.5, 200_000
-    log_snr, next_log_snr = jnp.full((count,), -1.0), jnp.full((count,), 2.0)
-    levels = jnp.asarray(NORM_LOG_SNRS, jnp.float32)
+    levels = jnp.asarray(ERROR_LOG_SNRS, jnp.float32)
     alpha, sigma = signal_and_noise_scale(levels, jnp.zeros((len(levels), 1)))
-    # Its estimate of the noise is z σ / (α² d² + σ²).
-    rule = analytic(np.asarray(sigma**2 / (alpha**2 * deviation**2 + sigma**2))[:, 0].tolist())
-    clean, noise, fresh = jax.random.normal(jax.random.key(3), (3, count, 1))
-    noisy = add_noise(deviation * clean, noise, log_snr)
-
-    def variance_after(rule):
-        stepped, _ = rule.step(gaussian_denoiser(0.0, deviation), noisy, log_snr, next_log_snr, fresh, ())
-        return float(jnp.var(stepped))
-
-    next_alpha, next_sigma = (float(scale[0, 0]) for scale in signal_and_noise_scale(next_log_snr, noisy))
-    expected = (next_alpha * deviation) ** 2 + next_sigma**2
-    assert variance_after(rule) == pytest.approx(expected, rel=0.01)
-    assert variance_after(ancestral(0.0)) < 0.9 * expected
+    # The variance of x that z leaves open.
+    open_variance = (sigma * deviation) ** 2 / (alpha**2 * deviation**2 + sigma**2)
+    rules = analytic(np.asarray(open_variance)[:, 0].tolist()), ancestral(0.0)
+    samples = [jax.random.normal(jax.random.key(2), (count, 1))] * 2
+    # From noise on: the first step is the one of a uniform spacing.
+    for number, (start, end) in enumerate(itertools.pairwise((-20.0, -4.0, -1.0, 2.0))):
+        fresh = jax.random.normal(jax.random.key(3 + number), (count, 1))
+        ends = jnp.full((count,), start), jnp.full((count,), end)
+        denoise = gaussian_denoiser(0.0, deviation)
+        samples = [rule.step(denoise, noisy, *ends, fresh, ())[0] for rule, noisy in zip(rules, samples, strict=True)]
+        scales = signal_and_noise_scale(ends[1], samples[0])
+        expected = float((scales[0][0, 0] * deviation) ** 2 + scales[1][0, 0] ** 2)
+        assert float(jnp.var(samples[0])) == pytest.approx(expected, rel=0.015)
+    assert float(jnp.var(samples[1])) < 0.9 * expected
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])

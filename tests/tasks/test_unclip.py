@@ -163,13 +163,14 @@ def test_the_page_varies_an_image_and_moves_it_towards_a_text(there):
 
 
 def test_a_prior_samples_with_the_variance_that_its_training_measured(there, tmp_path):
-    norms = json.loads((there / "prior" / "noise_norms.json").read_text())["noise_norms"]
-    assert len(norms) == 21 and all(np.isfinite(norms)) and norms[0] > 0.5
+    errors = json.loads((there / "prior" / "estimate_errors.json").read_text())["errors"]
+    # So new a prior estimates zero, whose error is the mean square of a sample.
+    assert len(errors) == 21 and errors[0] == pytest.approx(0.5375**2, rel=0.1)
     best, smallest = (draw(there, ["bar"], sampler=[name, "ddim"])[0] for name in ("analytic", "ancestral"))
     assert np.abs(best - smallest).max() > 0
     shutil.copytree(there / "prior", tmp_path / "prior")
-    (tmp_path / "prior" / "noise_norms.json").unlink()
-    with pytest.raises(UserError, match="noise_norms"):
+    (tmp_path / "prior" / "estimate_errors.json").unlink()
+    with pytest.raises(UserError, match="estimate_errors"):
         load_cascade([tmp_path / "prior", there / "decoder"], {"sampler": ["analytic", "ddim"]})
 
 
@@ -284,10 +285,11 @@ def test_sample_tells_the_decoder_the_embedding_of_an_image(there, tmp_path, mon
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     images = {read_png_metadata(file)["conditioning"]: file for file in (tmp_path / "out").glob("*.png")}
-    cascade = load(there, ("decoder",)).adjusted(steps=2)
-    vector = embed_image(cascade, load_clip_of(cascade), Image.open("images/00.png"))
+    cascade = load(there, ("prior", "decoder")).adjusted(steps=2)
+    decoding = without_prior(cascade)
+    vector = embed_image(decoding, load_clip_of(decoding), Image.open("images/00.png"))
     requests = [ImageRequest("bar", conditioning="image", vector=vector), ImageRequest("bar", conditioning="caption")]
-    expected = to_pixels(np.concatenate([batch[0] for batch in cascade.draw(requests)]))
+    expected = to_pixels(np.concatenate([batch[-1] for batch in cascade.draw(requests)]))
     for kind, pixels in zip(("image", "caption"), expected, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(images[kind])), pixels)
 

@@ -48,16 +48,27 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, examples: Mapping[str, Iterable[dict[str, Any]]], resolution: int, data_dir: pathlib.Path):
+    def __init__(
+        self,
+        examples: Mapping[str, Iterable[dict[str, Any]]],
+        resolution: int,
+        data_dir: pathlib.Path,
+        several_captions: bool = False,
+    ):
         self._examples = examples
         self._resolution = resolution
+        self._captions = (
+            {"captions": tfds.features.Sequence(tfds.features.Text())}
+            if several_captions
+            else {"caption": tfds.features.Text()}
+        )
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self._resolution, self._resolution, 3)
         features = {
             "key": tfds.features.Text(),
-            "captions": tfds.features.Sequence(tfds.features.Text()),
+            **self._captions,
             "image": tfds.features.Image(shape=shape, encoding_format="png"),
         }
         # Stored in the given order, so that captions.json needs no index.
@@ -226,18 +237,22 @@ def write_examples(
         # TFDS writes one split after the other, in this order. All of them take from one iterator, whose error names
         # the faulty images of all.
         rendered = render_in_threads(everything, resolution)
-        examples = {split: generate_examples(images, rendered, progress) for split, images in splits.items() if images}
+        # With one caption each, the files stay those of version 0.1, which identify the data of a run.
+        several = any(image.more_captions for image in everything)
+        examples = {
+            split: generate_examples(images, rendered, progress, several) for split, images in splits.items() if images
+        }
         tfds.disable_progress_bar()
         # TFDS prints the path of its files, which are moved below.
         with contextlib.redirect_stdout(io.StringIO()):
-            builder = CaptionedImages(examples, resolution, folder / "written")
+            builder = CaptionedImages(examples, resolution, folder / "written", several)
             builder.download_and_prepare()
     pathlib.Path(builder.data_path).rename(folder / DATASET)
     remove_folder(folder / "written")
 
 
 def generate_examples(
-    images: Sequence[CaptionedImage], rendered: Iterator[bytes], progress: tqdm
+    images: Sequence[CaptionedImage], rendered: Iterator[bytes], progress: tqdm, several_captions: bool
 ) -> Iterator[dict[str, Any]]:
     """Yields the features that TFDS stores of each image, in order.
 
@@ -245,12 +260,14 @@ def generate_examples(
         images: the images of a split.
         rendered: yields the PNGs of these images, and may yield more, which are left to the next split.
         progress: counts the images.
+        several_captions: whether images have a list of captions.
     """
     for image in images:
         png = next(rendered)
         progress.update()
         # As a file object: TFDS encodes arrays with TensorFlow, but stores encoded images unchanged.
-        yield {"key": image.key, "captions": list(image.captions), "image": io.BytesIO(png)}
+        captions = {"captions": list(image.captions)} if several_captions else {"caption": image.caption}
+        yield {"key": image.key, **captions, "image": io.BytesIO(png)}
 
 
 def put_in_place(partial: pathlib.Path, folder: Path) -> None:

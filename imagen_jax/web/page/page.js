@@ -26,6 +26,11 @@ const HOW_EDITED = {
 async function begin() {
   facts = await (await fetch("stages")).json();
   byId("ways").hidden = !facts.can_manipulate;
+  if (facts.stages.some((stage) => stage.is_prior)) {
+    // A cascade with a prior has no noise of an image to sample again from.
+    byId("how").options[0].remove();
+    showWay();
+  }
   byId("cascade").textContent = facts.stages
     .filter((stage) => !stage.is_prior)
     .map((stage) => (stage.low_resolution ? `${stage.low_resolution} → ${stage.resolution}` : `${stage.resolution}`) + " px").join(", then ");
