@@ -1,7 +1,7 @@
 """The bundled trained cascades and their names.
 
 openmoji/       a 64-px base and super-resolution to 256 px; README.md is its model card
-emoji_unclip/   unCLIP of emoji of three fonts: its CLIP, a prior, a 64-px decoder and an upsampler to 256 px
+emoji_unclip/   of the emoji of three fonts: a CLIP, and a prior of its image embeddings
 
 Each stage is a folder written by ``imagen_jax export_weights``: config.json and model.safetensors. Every command with
 ``--stages`` accepts a cascade's name instead, or names such as ``openmoji/base`` among folders.
@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.paths import Path, to_path
 
-CASCADES = {"openmoji": ("base", "super_resolution"), "emoji_unclip": ("prior", "decoder", "upsampler")}
+CASCADES = {"openmoji": ("base", "super_resolution")}
 """The stages of each bundled cascade, in the order of sampling."""
 
 USUAL = "openmoji"
@@ -73,7 +73,6 @@ def find_part(named: str | Path) -> Path:
     A local folder of that name comes first.
     """
     cascade, _, part = str(named).partition("/")
-    if part and cascade in CASCADES and not to_path(named).is_dir():
-        folder = to_path(__file__).parent / cascade / part
-        return folder if folder.is_dir() else to_path(named)
-    return to_path(named)
+    folder = to_path(__file__).parent / cascade / part
+    is_name = cascade.isidentifier() and part.isidentifier() and folder.is_dir()
+    return folder if is_name and not to_path(named).is_dir() else to_path(named)
