@@ -53,7 +53,7 @@ def prior() -> ConfigDict:
     config = base()
     share(config)
     config.stage.update({"vector": EMBEDDING, "text_vector": EMBEDDING, "prediction": "x0"})
-    config.network = ConfigDict({"name": "prior", "width": 128, "layers": 4, "heads": 4, "dropout": 0.2})
+    config.network = ConfigDict({"name": "prior", "width": 256, "layers": 2, "heads": 4, "dropout": 0.2})
     config.training.update(
         {
             "steps": 1000,

@@ -37,9 +37,8 @@ def attribution_of(stages: Sequence[str]) -> str:
         stages: the folders of the stages.
     """
     here = to_path(__file__).parent
-    return next(
-        (text for name, text in ATTRIBUTIONS.items() if {*stages} & {str(one) for one in bundled(here, name)}), ""
-    )
+    folders = {str(to_path(stage).parent) for stage in stages}
+    return next((text for name, text in ATTRIBUTIONS.items() if str(here / name) in folders), "")
 
 
 def bundled(folder: Path, name: str) -> list[Path]:

@@ -1,9 +1,9 @@
-"""What the bundled unCLIP of emoji has learned: the numbers and pictures of its model card, on held-out concepts.
+"""What an unCLIP of emoji has learned: numbers and pictures of what Ramesh et al. 2022 claim, on held-out concepts.
 
-    python -m tests.benchmarks.emoji_unclip OUT [--stages=PRIOR,DECODER,UPSAMPLER] [--images=24]
+    python -m tests.benchmarks.emoji_unclip OUT --stages=PRIOR,DECODER [--images=24]
 
-It measures what Ramesh et al. 2022 claim, each beside a control: the prior, what the decoder is told (figure 8),
-variations, interpolations, text differences, and guidance. OUT gets ``results.json``, ``results.md`` and strips of
+Each claim is measured beside a control: the prior, what the decoder is told (figure 8), variations, interpolations,
+text differences, and guidance. Later stages are left out. OUT gets ``results.json``, ``results.md`` and strips of
 images. Each part is kept in OUT, so that a second call goes on. The data set is the one of the decoder's training.
 """
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not measured yet, and writes all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--stages", default="emoji_unclip")
+    parser.add_argument("--stages", required=True, help="folders of the prior and the decoder")
     parser.add_argument("--images", type=int, default=24, help="held-out images that are manipulated")
     options = parser.parse_args(arguments)
     enable_compilation_cache()

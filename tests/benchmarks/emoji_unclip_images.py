@@ -56,8 +56,7 @@ class Study:
     """What the parts measure with.
 
     Attributes:
-        whole: prior, decoder and upsampler.
-        drawing: prior and decoder, for images of 64 px.
+        drawing: prior and decoder.
         decoder: the decoder alone.
         clip: the CLIP.
         held_out: the images that no stage has seen.
@@ -65,7 +64,6 @@ class Study:
         count: the number of held-out images to manipulate.
     """
 
-    whole: Cascade
     drawing: Cascade
     decoder: Cascade
     clip: Clip
@@ -151,17 +149,14 @@ def plain_features(images: Sequence[HostPixels]) -> np.ndarray:
 
 def open_study(stages: str, count: int) -> Study:
     """Loads the stages, and the data of the decoder's training."""
-    folders = find_stages(stages.split(","))
-    whole, drawing, decoder = (
-        load_cascade([str(folder) for folder in some], batch_size=BATCH)
-        for some in (folders, folders[:2], folders[1:2])
-    )
+    folders = [str(folder) for folder in find_stages(stages.split(","))]
+    drawing, decoder = (load_cascade(some, batch_size=BATCH) for some in (folders[:2], folders[1:2]))
     config = decoder.trained[0].config
     clip = load_clip(config.embedding.clip, model="")
     opened = open_configured(read_section(DataConfig, config.others["data"], "data"))
     store = open_image_embeddings(opened.folders, clip.image)
     held_out, training = (read_images(opened, split, store) for split in ("validation", "train"))
-    return Study(whole, drawing, decoder, clip, held_out, training, count)
+    return Study(drawing, decoder, clip, held_out, training, count)
 
 
 def read_images(opened: DataSets, split: Any, store: ImageEmbeddings) -> Images:
