@@ -41,6 +41,7 @@ def trained(make_config, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.thorough
 def test_the_log_probability_is_the_logit_of_the_caption(trained):
     assert is_clip_folder(trained)
     plan = plan_clip_guidance(trained, "square number 3", 2.0)

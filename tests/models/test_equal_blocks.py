@@ -40,7 +40,8 @@ def count_convolutions(scan):
     return lowered.as_text().count("stablehlo.convolution")
 
 
-@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.thorough), "blocks"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("remat", ["none", "blocks"])
 def test_the_loop_has_the_same_parameters_loss_and_gradient(remat):
     loss, gradient = run(False)
     looped_loss, looped_gradient = run(True, remat=remat)

@@ -116,6 +116,7 @@ def test_a_training_that_no_longer_improves_ends_and_keeps_its_best(make_config,
     assert int(train_to_end(config, tmp_path).step) > ended
 
 
+@pytest.mark.thorough
 def test_accumulation_has_the_gradient_of_the_whole_batch(make_config):
     gradients = []
     for pieces in (1, 4):

@@ -111,6 +111,7 @@ def test_a_tiny_prior_learns_a_conditional_distribution(toy_params):
     assert (codes[second == 1] == similarity[second == 1, None]).mean() > 0.95
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("guidance", thorough_except([1.0], [1.0, 2.0]))
 def test_a_draw_depends_on_its_own_key_and_caption_alone(toy_params, guidance):
     keys, second, order = jax.random.split(jax.random.key(1), 400), np.arange(400) % 2, np.arange(400)[::-1]

@@ -82,6 +82,7 @@ def test_training_drops_captions_and_image_embeddings_at_the_rates_of_the_paper(
     assert (seen["tokens"], seen["image_vector"]) == (0.5, 0.1) and not config.training.drop_together
 
 
+@pytest.mark.thorough
 def test_it_trains_and_remembers_its_tokenizer(workdir):
     assert np.isfinite(list(losses(workdir).values())).all()
     assert read_config(workdir)["fingerprints"]["tokenizer"] == load_caption_tokenizer("minilm").name
@@ -93,6 +94,7 @@ def test_the_cascade_samples_prompts(cascade):
     assert [image.size for image in images] == [(8, 8)] * 2 and np.any(np.asarray(images[0]) != np.asarray(images[1]))
 
 
+@pytest.mark.thorough
 def test_an_export_comes_back_with_its_tokenizer(workdir, tmp_path):
     export_stage("imagen_jax", workdir, tmp_path / "exported", "float32")
     import_stage("imagen_jax", tmp_path / "exported", tmp_path / "imported")
@@ -100,6 +102,7 @@ def test_an_export_comes_back_with_its_tokenizer(workdir, tmp_path):
     assert load_stage(tmp_path / "imported").sha256 == load_stage(workdir).sha256
 
 
+@pytest.mark.thorough
 def test_prompts_negative_prompts_and_the_null_are_token_ids(cascade):
     requests = [ImageRequest(prompt) for prompt in PROMPTS]
     read = cascade.tokenizer.read([*PROMPTS, "a bar"], 12)
@@ -115,6 +118,7 @@ def test_prompts_negative_prompts_and_the_null_are_token_ids(cascade):
     jax.tree.map(np.testing.assert_array_equal, preview.conditions, plain.conditions)
 
 
+@pytest.mark.thorough
 def test_between_two_prompts_there_are_no_tokens(cascade):
     with pytest.raises(UserError, match="to_prompt"):
         cascade.inputs(0, [ImageRequest("a bar", to_prompt="a square", share=0.5)])
@@ -138,6 +142,7 @@ def test_what_does_not_fit_is_refused(config, changes, facts, tmp_path):
         train(changed, tmp_path, vectors=VECTORS)
 
 
+@pytest.mark.thorough
 def test_another_tokenizer_than_that_of_training_is_refused(workdir, monkeypatch):
     from imagen_jax.encoders import minilm
 
