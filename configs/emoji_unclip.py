@@ -4,7 +4,7 @@ Command:   imagen-jax train --config=configs/emoji_unclip.py:clip --workdir=runs
            imagen-jax train --config=configs/emoji_unclip.py:prior --workdir=runs/unclip/prior
                --config.embedding.clip=runs/unclip/clip
            the same with :decoder, and with :upsampler_64 and :upsampler_256 without a CLIP, each with its own workdir
-Hardware:  two CPU cores. clip: 7 minutes, of which 6 render and embed; prior: 5 minutes, and 5 to render and embed.
+Hardware:  two CPU cores. clip: 7 minutes, of which 5 render and embed images; prior: 12, and 5 to render and embed.
 Result:    clip and prior: imagen_jax/pretrained/emoji_unclip/README.md. The others: not yet trained to the end.
 Variants:  clip, prior (default), decoder (32 px), upsampler_64, upsampler_256; with ",smoke" a size that trains in
            seconds.
@@ -13,8 +13,8 @@ Shared with Ramesh et al. 2022: the prior's sequence and objective, embeddings s
 and text embedding dropped together for 10%, the better of two draws; the decoder is told the embedding beside the time
 and as four tokens, and drops it (10%) and the caption (50%) independently; the upsamplers are told nothing but images.
 Ours, for so small a data set: the networks, dropout in the prior, Muon and the clean image as the decoder's output, a
-decoder of 32 px, which two cores train in the time that one of 64 px would need to learn blots (tried: 80,000 images
-in an hour). The last upsampler goes on from the bundled super-resolution stage.
+decoder of 32 px, for two cores could not train one of 64 px (32,000 images in half an hour gave blots). The last
+upsampler goes on from the bundled super-resolution stage.
 
 The images are those of three fonts, so that a caption has up to three, and captions that name the style choose one.
 ``--config.data.options.fonts=openmoji`` trains on OpenMoji alone, which needs no other package.

@@ -15,6 +15,7 @@ from imagen_jax.cascade.image_files import to_pixels
 from imagen_jax.cascade.loading import load_stage, plan_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.data.sources.openmoji import openmoji_images
+from imagen_jax.encoders.pretrained_clip import load_clip, name_vectors
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import CASCADES, USUAL, find_part, find_stages
 from imagen_jax.storage.paths import size_of, to_path
@@ -37,6 +38,13 @@ def test_a_cascade_is_small_and_has_a_model_card_with_its_licence(name):
     assert "CC BY-SA 4.0" in card and "https://openmoji.org" in card
     pictures = [file.name for file in (FOLDER / name).glob("*.png")]
     assert pictures and set(re.findall(r"\((\w+\.png)\)", card)) == set(pictures)
+
+
+def test_the_bundled_prior_is_of_the_bundled_clip():
+    prior, clip = plan_stage(find_part("emoji_unclip/prior")), load_clip("emoji_unclip/clip", model="")
+    assert prior.config.fingerprints["image_encoder"] == name_vectors(clip, prior.stage.space)
+    assert prior.stage.shape == (clip.description.embedding,) and prior.config.sampling.estimate_errors
+    assert "CC BY-SA 4.0" in (FOLDER / "emoji_unclip" / "README.md").read_text()
 
 
 def test_all_weights_together_are_small():
