@@ -1,20 +1,20 @@
-"""unCLIP (DALL·E 2) of emoji: a CLIP, a prior from captions to its image embeddings, a decoder and two upsamplers.
+"""unCLIP (DALL·E 2) of emoji: a CLIP, a prior from captions to its image embeddings, a 64-px decoder and an upsampler.
 
 Command:   imagen-jax train --config=configs/emoji_unclip.py:clip --workdir=runs/unclip/clip
            imagen-jax train --config=configs/emoji_unclip.py:prior --workdir=runs/unclip/prior
                --config.embedding.clip=runs/unclip/clip
-           the same with :decoder, and with :upsampler_64 and :upsampler_256 without a CLIP, each with its own workdir
-Hardware:  two CPU cores. clip: 7 minutes, of which 5 render and embed images; prior: 12, and 5 to render and embed.
-Result:    clip and prior: imagen_jax/pretrained/emoji_unclip/README.md. The others: not yet trained to the end.
-Variants:  clip, prior (default), decoder (32 px), upsampler_64, upsampler_256; with ",smoke" a size that trains in
-           seconds.
+           the same with :decoder, and with :upsampler without a CLIP, each with its own workdir
+Hardware:  two CPU cores. clip: 7 minutes, of which 5 render and embed images; prior: 12, and 5 to render and embed;
+           decoder: 40.
+Result:    the bundled cascade emoji_unclip and its model card, imagen_jax/pretrained/emoji_unclip/README.md. The
+           upsampler was not yet trained.
+Variants:  clip, prior (default), decoder, upsampler (64 to 256 px); with ",smoke" a size that trains in seconds.
 
 Shared with Ramesh et al. 2022: the prior's sequence and objective, embeddings scaled to the deviation of pixels, text
 and text embedding dropped together for 10%, the better of two draws; the decoder is told the embedding beside the time
-and as four tokens, and drops it (10%) and the caption (50%) independently; the upsamplers are told nothing but images.
-Ours, for so small a data set: the networks, dropout in the prior, Muon and the clean image as the decoder's output, a
-decoder of 32 px, for two cores could not train one of 64 px (32,000 images in half an hour gave blots). The last
-upsampler goes on from the bundled super-resolution stage.
+and as four tokens, and drops it (10%) and the caption (50%) independently; the upsampler is told nothing but the image.
+Ours, for so small a data set: the networks, dropout in the prior, Muon and the clean image as the decoder's output.
+Decoder and upsampler go on from the bundled text-to-image cascade: from random numbers, half an hour gave blots.
 
 The images are those of three fonts, so that a caption has up to three, and captions that name the style choose one.
 ``--config.data.options.fonts=openmoji`` trains on OpenMoji alone, which needs no other package.
@@ -87,38 +87,31 @@ def prior() -> ConfigDict:
 
 
 def decoder() -> ConfigDict:
-    """The 32-px decoder: the quickstart's base, which is told the embedding too."""
-    config = quickstart.base()
+    """The 64-px decoder: the bundled base, one block smaller, which is told the embedding too and trained further."""
+    config = openmoji_small.base()
     share(config)
     config.stage.image_vector = EMBEDDING
-    config.network.update({"vector_tokens": 4, "channels": (128, 192)})
+    config.network.update({"vector_tokens": 4, "blocks": (1, 2, 1)})
     config.training.update(
         {
-            "steps": 1200,
-            "batch_size": 128,
+            "init_from": "openmoji/base",
+            "steps": 820,
+            "batch_size": 32,
             "caption_dropout": 0.5,
             "drop": {"image_vector": 0.1},
-            "checkpoint_every": 50,
-            "preview_every": 300,
+            "ema_decay": 0.998,
+            "log_every": 10,
+            "checkpoint_every": 100,
+            "keep_checkpoints": 2,
+            "preview_every": 250,
         }
     )
-    config.optimizer.decay_steps = 1200
+    config.optimizer.update({"learning_rate": 0.008, "decay_steps": 820, "warm_up_steps": 30})
     config.sampling.update({"sampler": "ddim", "steps": 16, "guidance": 1.5})
     return config
 
 
-def upsampler_64() -> ConfigDict:
-    """From 32 to 64 px, without captions: the quickstart's super-resolution stage, trained on crops of 32 px."""
-    config = quickstart.super_resolution()
-    config.data.update({"source": SOURCE, "resolution": 256, "validation_fraction": HELD_OUT})
-    config.data.options = dict(OPTIONS)
-    config.stage.text = False
-    config.network.update({"channels": (32, 64, 96), "cross_attention": (False, False, False)})
-    config.training.preview_every = 0
-    return config
-
-
-def upsampler_256() -> ConfigDict:
+def upsampler() -> ConfigDict:
     """From 64 to 256 px, on quarter crops, without captions: the bundled super-resolution stage, trained further."""
     config = openmoji_small.super_resolution()
     config.data.update({"source": SOURCE, "validation_fraction": HELD_OUT})
@@ -160,13 +153,7 @@ HELD_OUT = 0.05
 EMBEDDING = 256
 """Number of channels of the CLIP's embeddings."""
 
-STAGES = {
-    "clip": clip,
-    "prior": prior,
-    "decoder": decoder,
-    "upsampler_64": upsampler_64,
-    "upsampler_256": upsampler_256,
-}
+STAGES = {"clip": clip, "prior": prior, "decoder": decoder, "upsampler": upsampler}
 
 
 def shrink(config: ConfigDict, name: str) -> ConfigDict:
@@ -202,10 +189,4 @@ def shrink_upsampler(config: ConfigDict) -> ConfigDict:
 
 
 SMOKE_EMBEDDING = 8
-SHRINK = {
-    "clip": emoji_clip.shrink,
-    "prior": shrink_prior,
-    "decoder": shrink_decoder,
-    "upsampler_64": shrink_upsampler,
-    "upsampler_256": shrink_upsampler,
-}
+SHRINK = {"clip": emoji_clip.shrink, "prior": shrink_prior, "decoder": shrink_decoder, "upsampler": shrink_upsampler}

@@ -74,7 +74,7 @@ def test_a_part_of_a_bundled_cascade_has_a_name(tmp_path, monkeypatch):
 
 
 def test_the_upsampler_of_emoji_starts_from_the_bundled_one():
-    config = read_experiment(emoji_unclip.get_config("upsampler_256"))
+    config = read_experiment(emoji_unclip.get_config("upsampler"))
     source = plan_stage(find_part(config.training.init_from)).stage
     ours, theirs = (flatten_dict(abstract_params(one), sep="/") for one in (build_stage(config), source))
     assert set(ours) == set(match(ours, theirs, "openmoji")) < set(theirs)

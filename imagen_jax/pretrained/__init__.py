@@ -1,7 +1,7 @@
 """The bundled trained cascades and their names.
 
 openmoji/       a 64-px base and super-resolution to 256 px; README.md is its model card
-emoji_unclip/   of the emoji of three fonts: a CLIP, and a prior of its image embeddings
+emoji_unclip/   unCLIP of the emoji of three fonts: a CLIP, a prior and a 64-px decoder
 
 Each stage is a folder written by ``imagen_jax export_weights``: config.json and model.safetensors. Every command with
 ``--stages`` accepts a cascade's name instead, or names such as ``openmoji/base`` among folders.
@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from imagen_jax.errors import UserError, nearest_name
 from imagen_jax.storage.paths import Path, to_path
 
-CASCADES = {"openmoji": ("base", "super_resolution")}
+CASCADES = {"openmoji": ("base", "super_resolution"), "emoji_unclip": ("prior", "decoder")}
 """The stages of each bundled cascade, in the order of sampling."""
 
 USUAL = "openmoji"

@@ -1,6 +1,6 @@
 """What an unCLIP of emoji has learned: numbers and pictures of what Ramesh et al. 2022 claim, on held-out concepts.
 
-    python -m tests.benchmarks.emoji_unclip OUT --stages=PRIOR,DECODER [--images=24]
+    python -m tests.benchmarks.emoji_unclip OUT --stages=emoji_unclip [--images=24] [--parts=prior,variations]
 
 Each claim is measured beside a control: the prior, what the decoder is told (figure 8), variations, interpolations,
 text differences, and guidance. Later stages are left out. OUT gets ``results.json``, ``results.md`` and strips of
@@ -39,17 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--stages", required=True, help="folders of the prior and the decoder")
-    parser.add_argument("--images", type=int, default=24, help="held-out images that are manipulated")
+    parser.add_argument(
+        "--images", type=int, default=24, help="held-out images that are manipulated; 4 times as many captions"
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="what is measured")
     options = parser.parse_args(arguments)
     enable_compilation_cache()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     study = open_study(options.stages, options.images)
-    for name, measure in PARTS.items():
+    for name in options.parts.split(","):
         if name not in results:
             print(f"== {name}", flush=True)
-            results[name] = measure(study, options.out)
+            results[name] = PARTS[name](study, options.out)
             path.write_text(json.dumps(results, indent=1, default=float) + "\n")
     table = write_tables(results) + f"\n{study.describe()}; {platform.machine()}, jax {jax.__version__}\n"
     (options.out / "results.md").write_text(table)

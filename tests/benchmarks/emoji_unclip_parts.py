@@ -108,14 +108,15 @@ def measure_conditionings(study: Study, out: Path) -> Rows:
     """Figure 8: what the decoder is told, from the same noises."""
     held = study.held_out
     pairs = pair_captions([[name] for name in held.names])
-    names = list(pairs.captions)
+    chosen = np.unique(np.linspace(0, len(pairs.captions) - 1, 4 * study.count).astype(int))
+    names, right = ([values[number] for number in chosen] for values in (pairs.captions, pairs.images_of))
     texts, own = study.embed_texts(names), np.arange(len(names))
     found, shown = {}, []
     for kind in ("prior", "text_embedding", "caption"):
         images = draw(study.drawing, [ImageRequest(name, conditioning=kind) for name in names])
         drawn, features = study.embed(images), plain_features(list(images))
-        recalls = measure_recalls(features, study.features, pairs.images_of)
-        shuffled = measure_recalls(np.roll(features, 1, axis=0), study.features, pairs.images_of)
+        recalls = measure_recalls(features, study.features, right)
+        shuffled = measure_recalls(np.roll(features, 1, axis=0), study.features, right)
         found[kind] = {
             "recall@10": (recalls.recall[10], recalls.standard_error[10]),
             "shuffled": shuffled.recall[10],

@@ -40,7 +40,7 @@ from tests.torture.command_lines import Loaders, StoppedError, load_fresh
 IGNORED = (["source", ".venv/bin/activate"],)
 """Lines that change nothing here."""
 
-SLOW = ("--stages=runs/if_base",)
+SLOW = ("--stages=runs/if_base", "--stages=emoji_unclip")
 """What is in commands that run to their end with ``--whole`` alone: even a small DeepFloyd IF compiles for a minute."""
 
 PAGE_OF = {"train": "docs/own_images.md", "evaluate": "docs/evaluate.md"}

@@ -109,6 +109,7 @@ def write_cascades(folder: Path) -> None:
     prepare_data("folder", data["resolution"], folder / "drawn", data["validation_fraction"], folder=folder / "FOLDER")
     for stage in trained:
         shutil.copytree(stage, folder / "bundled" / "openmoji" / stage.name)
+    (folder / "bundled" / "emoji_unclip").symlink_to(CHECKOUT / "imagen_jax" / "pretrained" / "emoji_unclip")
     # For pages that name its stages by their paths in a checkout.
     make_parent(folder / "imagen_jax" / "pretrained").symlink_to(Path("..") / "bundled")
 

@@ -16,12 +16,12 @@ from imagen_jax.cascade.experiment import read_model
 from imagen_jax.cascade.loading import load_stage
 from imagen_jax.cascade.stage import abstract_params, build_stage
 from imagen_jax.errors import UserError
-from imagen_jax.pretrained import CASCADES, find_part, find_stages
+from imagen_jax.pretrained import CASCADES, find_stages
 from imagen_jax.weight_formats.formats import import_stage
 from imagen_jax.weights.checksums import SUMS, check_checksums
 from tests.drawn_params import draw_params
 
-BUNDLED = [*(folder for name in CASCADES for folder in find_stages([name])), find_part("emoji_unclip/prior")]
+BUNDLED = [folder for name in CASCADES for folder in find_stages([name])]
 
 
 @pytest.fixture(scope="module")
