@@ -257,7 +257,7 @@ def make_row(cascade: Cascade, clip: Clip, latents: Latents, target: Target) -> 
     if HOW.value == "variations":
         eta = float(sampling_flags.ETA.value[0]) if sampling_flags.ETA.value else 1.0
         requests = make_variations(latents, SAMPLES.value, caption, FRESH.value)
-        noise = f"η = {eta:g}, fresh noise" if FRESH.value else f"η = {eta:g}"
+        noise = f"eta {eta:g}, fresh noise" if FRESH.value else f"eta {eta:g}"
         labels = [f"{noise}, {number + 1}" for number in range(SAMPLES.value)]
         return Row(with_decoder(cascade, sampler="ddim", eta=eta), requests, labels)
     exact = with_decoder(cascade, sampler="ddim", eta=0.0)
@@ -268,7 +268,7 @@ def make_row(cascade: Cascade, clip: Clip, latents: Latents, target: Target) -> 
     if target.difference is not None:
         shares = [share * FARTHEST.value for share in shares]
         requests = make_text_difference(latents, target.difference, shares, caption)
-        return Row(exact, requests, [f"θ = {share:.2f}" for share in shares])
+        return Row(exact, requests, [f"share {share:.2f}" for share in shares])
     if target.components is not None:
         space = cascade.stages[0].space
         requests = make_components(latents, target.components, target.counts, space, caption)

@@ -148,7 +148,7 @@ def measure_variations(study: Study, out: Path) -> Rows:
     groups = CLASSES["openmoji_groups"]
     labels = np.array([groups.label_of(held.keys[one]) for one in chosen])
     found, shown = {}, [small(study, one) for one in chosen[:SHOWN]]
-    kinds = [*((f"η = {eta:g}", eta, False) for eta in ETAS), ("fresh noise", 0.0, True)]
+    kinds = [*((f"eta {eta:g}", eta, False) for eta in ETAS), ("fresh noise", 0.0, True)]
     for kind, eta, fresh in kinds:
         cascade = with_decoder(study.decoder, sampler="ddim", eta=eta)
         requests = [
@@ -193,8 +193,8 @@ def measure_interpolations(study: Study, out: Path) -> Rows:
     first = study.held_out.embeddings[[one for one, _ in pairs]]
     cosines = np.einsum("pse,pe->ps", drawn, first)
     falls = np.diff(cosines, axis=1) < 0
-    rows: Rows = {f"θ = {share:g}": {"cosine with the first": mean(cosines[:, n])} for n, share in enumerate(SHARES)}
-    rows["from one θ to the next"] = {"share that falls": mean(falls.ravel())}
+    rows: Rows = {f"share {share:g}": {"cosine with the first": mean(cosines[:, n])} for n, share in enumerate(SHARES)}
+    rows["from one share to the next"] = {"share that falls": mean(falls.ravel())}
     labels = [f"{share:.0%}" for share in SHARES] * 4
     save_strip(out / "interpolations.png", list(images[: 4 * len(SHARES)]), labels, len(SHARES))
     return rows
@@ -228,7 +228,7 @@ def measure_text_differences(study: Study, out: Path) -> Rows:
         drawn = study.embed(images).reshape(len(names), len(THETAS), -1)
         for number, theta in enumerate(THETAS):
             there = drawn[:, number]
-            found[f"{kind}, θ = {theta:g}"] = {
+            found[f"{kind}, share {theta:g}"] = {
                 "is 3D": mean(study.style_of(there) == 2),
                 "nearer to the 3D caption by": mean(np.sum(there * (wanted - had), axis=1)),
                 "cosine with the true 3D image": mean(np.sum(there * held.embeddings[goals], axis=1)),
@@ -237,7 +237,7 @@ def measure_text_differences(study: Study, out: Path) -> Rows:
         shown.append(images.reshape(len(names), len(THETAS), *images.shape[1:]))
     rows = range(SHOWN)
     grid = [image for row in rows for image in (small(study, sources[row]), *shown[0][row], small(study, goals[row]))]
-    labels = ["flat, held out", *(f"θ = {theta:g}" for theta in THETAS), "3D, held out"] * len(rows)
+    labels = ["flat, held out", *(f"share {theta:g}" for theta in THETAS), "3D, held out"] * len(rows)
     save_strip(out / "text_differences.png", grid, labels, len(THETAS) + 2)
     return found
 
