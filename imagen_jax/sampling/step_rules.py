@@ -76,6 +76,16 @@ def is_clean(log_snr: PerExample) -> Bool[Array, " batch"]:
     return log_snr > 0.99 * LOG_SNR_LIMIT
 
 
+def posterior_mean(
+    clean: Samples, noisy: Samples, log_snr: PerExample, next_log_snr: PerExample
+) -> tuple[Samples, Samples]:
+    """Returns the mean of equation (1), and the 1 - r of ``fraction_replaced``."""
+    alpha, _ = signal_and_noise_scale(log_snr, noisy)
+    next_alpha, _ = signal_and_noise_scale(next_log_snr, noisy)
+    replaced = fraction_replaced(log_snr, next_log_snr, noisy)
+    return (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * clean, replaced
+
+
 def ancestral(gamma: float = 0.0) -> StepRule:
     """Makes the rule of ancestral sampling. Equations (1) to (3).
 
@@ -86,10 +96,9 @@ def ancestral(gamma: float = 0.0) -> StepRule:
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         clean, learned = split_estimate(denoise(noisy, log_snr))
-        alpha, sigma = signal_and_noise_scale(log_snr, noisy)
-        next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
-        replaced = fraction_replaced(log_snr, next_log_snr, noisy)
-        mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * clean
+        mean, replaced = posterior_mean(clean, noisy, log_snr, next_log_snr)
+        _, sigma = signal_and_noise_scale(log_snr, noisy)
+        _, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
         interpolation = gamma if learned is None else learned
         deviation = jnp.sqrt(replaced) * next_sigma ** (1.0 - interpolation) * sigma**interpolation
         return mean + deviation * noise, memory
@@ -111,10 +120,8 @@ def analytic(estimate_errors: Sequence[float]) -> StepRule:
 
     def step(denoise, noisy, log_snr, next_log_snr, noise, memory):
         clean, _ = split_estimate(denoise(noisy, log_snr))
-        alpha, _ = signal_and_noise_scale(log_snr, noisy)
+        mean, replaced = posterior_mean(clean, noisy, log_snr, next_log_snr)
         next_alpha, next_sigma = signal_and_noise_scale(next_log_snr, noisy)
-        replaced = fraction_replaced(log_snr, next_log_snr, noisy)
-        mean = (1.0 - replaced) * (next_alpha / alpha) * noisy + replaced * next_alpha * clean
         error = expand(jnp.interp(log_snr, *known), noisy)
         variance = replaced * jnp.square(next_sigma) + jnp.square(replaced * next_alpha) * error
         return mean + jnp.sqrt(variance) * noise, memory

@@ -10,7 +10,7 @@ import numpy as np
 from imagen_jax.array_types import HostPixels
 from imagen_jax.cascade.cascade import Cascade, load_cascade
 from imagen_jax.cascade.image_files import to_pixels
-from imagen_jax.cascade.manipulations import Latents, encode, unguided
+from imagen_jax.cascade.manipulations import Latents, encode, load_clip_of, unguided
 from imagen_jax.cascade.requests import ImageRequest
 from imagen_jax.config.reading import read_section
 from imagen_jax.config.sections import DataConfig
@@ -20,7 +20,7 @@ from imagen_jax.data.sources.emoji_keys import STYLES, style_of
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
 from imagen_jax.encoders.image_embeddings import ImageEmbeddings, open_image_embeddings
-from imagen_jax.encoders.pretrained_clip import Clip, load_clip
+from imagen_jax.encoders.pretrained_clip import Clip
 from imagen_jax.evaluation.metrics.clip_score import unit
 from imagen_jax.pretrained import find_stages
 from imagen_jax.tasks.training_data import open_configured
@@ -152,7 +152,7 @@ def open_study(stages: str, count: int) -> Study:
     folders = [str(folder) for folder in find_stages(stages.split(","))]
     drawing, decoder = (load_cascade(some, batch_size=BATCH) for some in (folders[:2], folders[1:2]))
     config = decoder.trained[0].config
-    clip = load_clip(config.embedding.clip, model="")
+    clip = load_clip_of(decoder)
     opened = open_configured(read_section(DataConfig, config.others["data"], "data"))
     store = open_image_embeddings(opened.folders, clip.image)
     held_out, training = (read_images(opened, split, store) for split in ("validation", "train"))
