@@ -67,11 +67,15 @@ fi
 say "ruff"
 "$python" -m ruff check
 "$python" -m ruff format --check
-say "mypy"
-"$python" -m mypy
+# It needs half a minute of one core, so the tests begin meanwhile.
+say "mypy, beside the first tests"
+"$python" -m mypy >"$environment/mypy.log" 2>&1 &
+mypy=$! status=0
 say "pytest"
 # A file stays in one worker, so that what it compiled serves its next test. `-n 0` runs without workers.
-"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@" || status=$?
+wait "$mypy" || { cat "$environment/mypy.log" && fail "mypy found mistakes (above)."; }
+((status == 0)) || exit "$status"
 if [[ $with_references == true ]]; then
     install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"
     install_extra browser 1 "selenium"

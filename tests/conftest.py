@@ -22,14 +22,13 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
-# Compiled programs of all workers and of what their tests start. JAX locks the folder only if it has a max size, and
-# without a lock one worker could read what another has written in part.
+# Compiled programs of all workers and of what their tests start. With a largest size JAX would lock the folder and look
+# at each file at each write. Without, a worker may read what another has written in part: JAX warns, and compiles.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = (
     os.environ["JAX_COMPILATION_CACHE_DIR"]
     if "PYTEST_XDIST_WORKER" in os.environ
     else tempfile.mkdtemp(prefix="imagen-jax-programs-")
 )
-os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**36)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax

@@ -357,6 +357,7 @@ def test_an_option_of_evaluate_is_an_attribute_of_the_request(workdirs, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_sample_shows_its_steps_if_asked_or_watched(cascade, monkeypatch, capsys):
     plain = cascade.sample(["panda", "tree", "sun"])
     assert capsys.readouterr().err == "", "nobody watches"
@@ -371,6 +372,7 @@ def test_sample_shows_its_steps_if_asked_or_watched(cascade, monkeypatch, capsys
     assert capsys.readouterr().err == "" and cascade.on_step is None
 
 
+@pytest.mark.thorough
 def test_a_cascades_own_function_is_called_beside_the_bar(workdirs, capsys):
     called = []
     cascade = load_cascade(workdirs, {"steps": 2}, batch_size=1, on_step=called.append)

@@ -139,7 +139,8 @@ def test_of_ever_new_settings_and_strengths_the_programs_of_the_newest_are_kept(
     assert len(cascade._programs) == 1
 
 
-@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("stages", [1, 2])
 def test_programs_that_are_run_in_pieces_are_compiled_once_before_they_sample(workdirs, monkeypatch, stages):
     calls = []
     monkeypatch.setattr(cascades, "release_memory", lambda: calls.append("released"))
@@ -190,9 +191,8 @@ def test_guidance_at_once_and_within_an_interval(base):
     np.testing.assert_allclose(nowhere, draw(base.adjusted(guidance=1.0), ["panda"]), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("guidance", "thresholding"), [(1e4, "dynamic"), pytest.param(-1e4, "none", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("guidance", "thresholding"), [(1e4, "dynamic"), (-1e4, "none")])
 def test_absurd_guidance_gives_finite_pixels(base, guidance, thresholding):
     images = draw(base.adjusted(guidance=guidance, thresholding=thresholding), ["panda"])
     assert np.isfinite(images).all() and np.abs(images).max() <= 1
@@ -231,7 +231,8 @@ def test_the_weaker_the_strength_the_more_is_left_of_the_image(base):
     assert distances == sorted(distances) and distances[0] < 0.4 * distances[-1]
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("whole", [False, True])
 def test_what_the_mask_leaves_stays_as_it_is(cascade, base, whole):
     size = 16 if whole else 8
     mask = np.zeros((20, 20), np.float32)

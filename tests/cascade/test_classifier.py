@@ -95,6 +95,7 @@ def test_an_interrupted_training_resumes_to_the_same_end(trained, data_dir, tmp_
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
+@pytest.mark.thorough
 def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir, tmp_path, monkeypatch):
     config = smoke(data_dir)
     config.training.max_consecutive_nonfinite = 3
@@ -119,6 +120,7 @@ def test_steps_without_finite_numbers_are_left_out_and_too_many_end_it(data_dir,
     assert [line["skipped"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.thorough
 def test_images_without_a_class_are_not_learned_from():
     classifier = build_classifier(read_classifier_experiment(openmoji_classifier.get_config(",smoke")).classifier)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=-1.0)

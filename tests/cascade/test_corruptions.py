@@ -117,6 +117,7 @@ def deepfloyd(**stage):
     return read_experiment(config)
 
 
+@pytest.mark.thorough
 def test_an_imported_network_trains_its_variance():
     config = deepfloyd()
     stage = build_stage(config)

@@ -75,6 +75,7 @@ def test_the_super_resolution_network_reads_the_noised_image_not_the_clean_one(s
     np.testing.assert_allclose(spread, np.sqrt(1 / (1 + np.exp(log_snr))), rtol=0.25)
 
 
+@pytest.mark.thorough
 def test_the_loss_depends_on_everything_in_the_batch(super_resolution):
     config, stage, params = super_resolution
     batch = make_batch(stage)
@@ -132,6 +133,7 @@ def test_a_config_mistake_names_the_key_and_the_nearest(key, value, facts):
         build_stage(config)
 
 
+@pytest.mark.thorough
 def test_self_conditioned_stages_train_and_denoise():
     config = quickstart.get_config("base,smoke")
     config.network.update(ATTENDING)

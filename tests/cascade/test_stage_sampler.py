@@ -56,6 +56,7 @@ def test_each_stage_gets_the_images_of_the_one_before():
     np.testing.assert_allclose(large, np.full((3, 8, 8, 3), 0.25), atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_low_resolution_image_is_noised_at_the_level_and_differs_by_image():
     level = 0.1
     stages = [make_stage(32, None, paint_params), make_stage(64, 32, repeat_low_resolution, level)]

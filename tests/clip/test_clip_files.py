@@ -172,6 +172,7 @@ def test_our_layout_is_read_as_it_was_written(tmp_path, hugging_face):
     assert files.sha256 == hashlib.sha256((tmp_path / "own" / "clip.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.thorough
 def test_bfloat16_halves_the_file(tmp_path, hugging_face):
     for dtype in ("float32", "bfloat16"):
         write_clip_folder(

@@ -21,7 +21,6 @@ from imagen_jax.errors import UserError
 from imagen_jax.sharding.axes import UNNAMED, axes_of, remove_logical_axes, unnamed_parameters
 from imagen_jax.sharding.mesh import make_mesh
 from imagen_jax.sharding.placement import batch_placement, place_state
-from tests.tiers import thorough_except
 
 SIZES = {"width": 32, "layers": 3, "heads": 2, "hidden": 48, "embedding": 12}
 TOKENS = {"vocabulary": 40, "context": 8, "end": 39}
@@ -182,7 +181,7 @@ def test_every_large_parameter_has_named_axes(name):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("vision_transformer", {"remat": "blocks"}),
+        pytest.param("vision_transformer", {"remat": "blocks"}, marks=pytest.mark.thorough),
         pytest.param("vision_transformer", {"scan": True}, marks=pytest.mark.thorough),
         pytest.param("vision_transformer", {"remat": "blocks", "scan": True}, marks=pytest.mark.thorough),
         pytest.param("transformer", {"remat": "blocks"}, marks=pytest.mark.thorough),
@@ -213,7 +212,8 @@ def test_layers_in_a_loop_are_in_the_program_once(name):
     assert counts[0] - counts[1] == 2 * 8
 
 
-@pytest.mark.parametrize("name", thorough_except(["vision_transformer"], DESCRIBED))
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_bfloat16_is_near_float32_and_gives_float32(name):
     tower, half = make(DESCRIBED[name]), make(DESCRIBED[name], dtype="bfloat16")
     params, inputs = random_params(tower), inputs_of(tower)
@@ -223,7 +223,8 @@ def test_bfloat16_is_near_float32_and_gives_float32(name):
     assert cosines.min() > 0.999
 
 
-@pytest.mark.parametrize("name", thorough_except(["vision_transformer"], DESCRIBED))
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_sharded_over_eight_devices_a_tower_computes_the_same(name):
     wide = {"width": 128, "hidden": 256} if name != "resnet" else {"width": 16, "resolution": 32, "layers": [1] * 4}
     if "transformer" in name:
@@ -275,6 +276,7 @@ def test_images_of_another_size_are_refused():
         apply(tower, new_params(tower), jnp.zeros((1, 20, 20, 3)))
 
 
+@pytest.mark.thorough
 def test_the_mean_pool_sees_no_order_of_patches_without_positions():
     tower = make(IMAGE, pool="mean")
     params = {**random_params(tower), "positions": jnp.zeros((17, 32))}
@@ -307,6 +309,7 @@ def test_patch_dropout_is_for_training_alone():
     assert np.abs(trained[0] - trained[2]).max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_a_tower_without_its_first_norm_lacks_its_parameters():
     assert flatten_dict(new_params(make(IMAGE)), sep="/").keys() - flatten_dict(
         new_params(make(IMAGE, first_norm=False)), sep="/"
@@ -333,6 +336,7 @@ def test_the_embedding_is_the_projected_state_of_the_end():
     np.testing.assert_array_equal(both[1], embeddings)
 
 
+@pytest.mark.thorough
 def test_fewer_positions_than_the_context_change_nothing():
     tower = text_tower()
     params, ids = random_params(tower), inputs_of(tower, batch=2)

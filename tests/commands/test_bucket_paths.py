@@ -86,6 +86,7 @@ for name, more in MORE.items():
 """
 
 
+@pytest.mark.thorough
 def test_no_flag_takes_a_bucket_for_a_folder(tmp_path):
     program = PROGRAM.replace("CHECKOUT", str(CHECKOUT)).replace("ELSEWHERE", ELSEWHERE)
     command = [sys.executable, "-c", program]

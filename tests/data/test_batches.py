@@ -9,6 +9,7 @@ from imagen_jax.data.batches import Mixture, make_batches
 from imagen_jax.data.stored_images import UnreadableError
 from imagen_jax.data.transforms import make_example, make_super_resolution_example
 from imagen_jax.errors import UserError
+from tests.tiers import thorough_except
 
 CROPS = make_super_resolution_example(8, 16, crop=8)
 
@@ -135,6 +136,7 @@ def test_shares_of_the_processes_are_the_global_batch(stored_images, process_cou
     assert all(share.get_state() == alone.get_state() for share in shares)
 
 
+@pytest.mark.thorough
 def test_worker_processes_make_the_same_batches(stored_images):
     threads, workers = (make_batches(stored_images, CROPS, 4, seed=0, num_workers=number) for number in (0, 2))
     assert_equal(islice(workers, 5), islice(threads, 5))
@@ -196,6 +198,7 @@ def test_a_mixture_without_weights_is_read_as_one(mixture):
     assert all(abs(number - 409.6) < 1.5 for number in keys.values())
 
 
+@pytest.mark.thorough
 def test_a_mixture_resumes_and_is_shared_among_processes(mixture):
     alone = make_batches(mixture, CROPS, 8, seed=1)
     shares = [make_batches(mixture, CROPS, 8, seed=1, process_index=index, process_count=2) for index in range(2)]
@@ -256,7 +259,7 @@ def test_a_batch_is_the_same_whatever_was_left_out_before(stored_images):
     assert_equal(islice(resumed, 5), islice(whole, 5))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", thorough_except([0], [0, 1]))
 def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=(3, 4), cut=(9,))
     options = {"seed": 0, "num_workers": num_workers, "max_bad_fraction": 0.2}
@@ -265,7 +268,7 @@ def test_too_many_unreadable_images_end_the_run(stored_images, num_workers):
         list(islice(batches, 4))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", thorough_except([0], [0, 1]))
 def test_where_nothing_can_be_read_the_run_ends(stored_images, num_workers):
     source = PartlyUnreadable(stored_images, raising=range(10))
     batches = make_batches(source, make_example(8), 5, seed=0, num_workers=num_workers, max_bad_fraction=1.0)

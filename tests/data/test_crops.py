@@ -159,7 +159,7 @@ def assert_equal(batches, others):
     [
         pytest.param(False, WINDOWS, id="base", marks=pytest.mark.thorough),
         pytest.param(True, WINDOWS, id="base, mirrored"),
-        pytest.param(False, PAIRS, id="super_resolution"),
+        pytest.param(False, PAIRS, id="super_resolution", marks=pytest.mark.thorough),
         pytest.param(True, PAIRS, id="super_resolution, mirrored", marks=pytest.mark.thorough),
     ],
 )
@@ -195,6 +195,7 @@ def test_a_mirror_turns_the_window_that_was_cropped(oblong_images):
     assert 10 < sum(turned) < 30 and sum(turned) + sum(kept) == 40
 
 
+@pytest.mark.thorough
 def test_a_mixture_has_windows_too(oblong_images):
     mixture = Mixture((oblong_images[:5], oblong_images[5:]), (3.0, 1.0))
     assert_equal(read(mixture, num_workers=1), read(mixture, cache=True))

@@ -14,6 +14,7 @@ from imagen_jax.data.sources.synthetic import synthetic_parts
 from imagen_jax.data.stored_images import UnreadableError, load_split
 from imagen_jax.data.transforms import make_example
 from imagen_jax.errors import UserError
+from tests.tiers import thorough_except
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def open_prepared(*folders, weights=()):
     return open_data_sets("prepared", 16, "unused", 0.05, {"folder": named}, weights)
 
 
+@pytest.mark.thorough
 def test_several_folders_are_one_mixture(two_folders):
     opened = open_prepared(*two_folders, weights=(1, 3))
     assert opened.folders == tuple(two_folders) and opened.weights == (1.0, 3.0)
@@ -129,7 +131,7 @@ def test_a_record_whose_checksum_differs_is_left_out(hurtable, caplog):
     assert "image 3 of data set 1" in caplog.text
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", thorough_except([0], [0, 1]))
 @pytest.mark.parametrize("hurt", ["shorter", "gone"])
 def test_a_shard_that_vanishes_while_it_is_read_ends_the_run(hurtable, hurt, num_workers):
     folder, shard = hurtable

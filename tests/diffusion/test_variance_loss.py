@@ -68,6 +68,7 @@ def test_the_next_level_is_a_thousandth_nearer(name):
     assert (cleaner(between) > between).all() and (cleaner(between) <= schedule(jnp.asarray(0.0))).all()
 
 
+@pytest.mark.thorough
 def test_the_prediction_learns_as_without_a_variance_and_the_variance_from_the_bound_alone():
     clean, key = jnp.asarray(np.tile(CLEAN, (8, 1, 1, 1)), jnp.float32), jax.random.key(1)
     settings = {"levels": times(linear), "prediction": PREDICTIONS["eps"]}

@@ -42,6 +42,7 @@ def test_each_step_is_the_papers_divergence(large):
     assert terms.steps.shape == (2, T - 1)
 
 
+@pytest.mark.thorough
 def test_a_learned_variance_lies_between_both():
     clean = jnp.full((1, 4), -0.4)
 
@@ -95,6 +96,7 @@ def test_probabilities_of_all_numbers_sum_to_one():
     assert float(total) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_exact_denoiser_of_uniform_numbers_needs_about_eight_bits():
     """A value that is one of 256 numbers, each as likely, has a likelihood of 8 bits; no bound is below."""
     numbers = jnp.asarray(np.arange(256) / 127.5 - 1, jnp.float32)

@@ -17,7 +17,7 @@ from tests.tiers import thorough_except
 RUN = ("bash", "python")
 BLOCKS = {page: [block for block in read_blocks(page) if block.language in RUN] for page in PAGES}
 WITH_BLOCKS = [page for page, blocks in BLOCKS.items() if not all(block.reason for block in blocks)]
-COMPILING = {"clip", "deepfloyd_if", "evaluate", "gallery", "own_images", "python", "sample"}
+COMPILING = {"classify", "clip", "deepfloyd_if", "evaluate", "gallery", "own_images", "python", "sample"}
 """Pages that take a while, which run with ``--thorough`` alone."""
 QUICK = [page for page in WITH_BLOCKS if page.stem not in COMPILING]
 

@@ -74,6 +74,7 @@ def test_a_stage_is_told_tokens_and_vector_and_samples_with_both(folder, tmp_pat
     assert requests is None or requests._encoder.vector_width == 24
 
 
+@pytest.mark.thorough
 def test_vectors_that_do_not_fit_are_told_before_training(folder, tmp_path):
     config = make_config(folder, tmp_path, 25)
     with pytest.raises(UserError, match="text_vector=25"):

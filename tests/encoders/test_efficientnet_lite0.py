@@ -28,6 +28,7 @@ def golden():
         return dict(file)
 
 
+@pytest.mark.thorough
 def test_class_scores_equal_torch(tensors, golden):
     variables = {"params": lite.convert(tensors)}
     apply = jax.jit(lambda images: lite.EfficientNetLite0().apply(variables, images, classify=True))

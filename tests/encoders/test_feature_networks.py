@@ -89,6 +89,7 @@ def draw_shapes():
     return [np.where(shape[..., None], colour, 1.0) for shape, colour in zip(shapes, np.eye(3)[[0, 2, 1]], strict=True)]
 
 
+@pytest.mark.thorough
 def test_an_image_is_nearest_to_itself_moved_and_tinted_in_either_network():
     shapes = np.stack(draw_shapes()) * 255
     images = np.concatenate([shapes, 0.9 * np.roll(shapes, 2, axis=2)]).astype(np.uint8)

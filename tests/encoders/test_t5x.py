@@ -13,6 +13,7 @@ from imagen_jax.encoders.t5_files import derive_config, find_t5
 from imagen_jax.errors import UserError
 from imagen_jax.weights.t5x_folder import T5xFolder
 from tests.reference.t5_folders import CONFIGS, write_t5_folder, write_t5x_folder
+from tests.tiers import thorough_except
 
 CAPTIONS = ["red apple", "a panda eating bamboo", ""]
 QUERY = "target.encoder.layers_1.attention.query.kernel"
@@ -23,7 +24,7 @@ def folder(tmp_path):
     return write_t5x_folder(tmp_path / "checkpoint_1000000")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", thorough_except(list(CONFIGS)[-1:], CONFIGS))
 def test_the_encoder_is_that_of_the_hugging_face_folder(name, tmp_path):
     expected = load_text_encoder("t5", folder=write_t5_folder(tmp_path / "a", name), dtype="float32").encode(CAPTIONS)
     ours = load_text_encoder("t5", folder=write_t5x_folder(tmp_path / "b", name), dtype="float32").encode(CAPTIONS)

@@ -162,12 +162,10 @@ def test_one_of_two_hosts_gets_the_signal_and_both_exit_after_the_same_step(run,
     assert [step for step, _ in losses_of(tmp_path / "run")] == [step for step, _ in whole]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("number", "status"),
-    [
-        (signal.SIGTERM, -signal.SIGTERM),
-        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, marks=pytest.mark.thorough),
-    ],
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, ExitStatus.INTERRUPTED)],
 )
 def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path, number, status):
     early = run(tmp_path / "run")

@@ -127,7 +127,8 @@ def of_tokenizer(tmp_path, images):
 PATHS = [of_images, of_data_dir, of_prepared, of_t5, of_tokenizer]
 
 
-@pytest.mark.parametrize("begin", thorough_except([of_images], PATHS), ids=lambda begin: begin.__name__)
+@pytest.mark.thorough
+@pytest.mark.parametrize("begin", PATHS, ids=lambda begin: begin.__name__)
 def test_a_run_continues_if_a_path_moved(tmp_path, images, begin):
     config, key, path = begin(tmp_path, images)
     train(config, tmp_path / "run")

@@ -26,13 +26,8 @@ NAMED = {
 """Millions of parameters that a preset may have, given what it is called: size-matched within 3%, bases within 5%."""
 
 
-# One of each kind; tracing the others takes a second each.
-OF_EACH_KIND = (
-    "imagen_base_64_2b",
-    "imagen_super_res_256_as_printed",
-    "imagen_super_res_1024_size_matched",
-    "openmoji_base",
-)
+# One of each network; tracing the others takes a second each.
+OF_EACH_KIND = ("imagen_super_res_256_as_printed", "openmoji_base")
 
 
 @pytest.fixture(params=thorough_except(OF_EACH_KIND, PRESETS), scope="module")

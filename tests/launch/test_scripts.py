@@ -69,7 +69,7 @@ PROGRAMS = [file for file in (CHECKOUT / "launch").rglob("*.sh") if file.read_te
 PROGRAMS += (CHECKOUT / "launch").rglob("*.py")
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("flag", thorough_except(["--help"], ["--help", "-h"]))
 @pytest.mark.parametrize("file", sorted(PROGRAMS), ids=name_of)
 def test_help_is_printed_and_nothing_is_done(file, flag, lonely_launch):
     checkout, files = lonely_launch

@@ -101,9 +101,8 @@ def test_padding_and_absent_vectors_are_not_read(whole):
     assert np.abs(nulls.similarity - before.similarity).max(axis=1).min() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "changes", [{"scan": True, "remat": "blocks"}, pytest.param({"remat": "elementwise"}, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("changes", [{"scan": True, "remat": "blocks"}, {"remat": "elementwise"}])
 def test_a_loop_with_recomputation_has_the_same_gradient(params, changes):
     inputs = make_inputs()
 

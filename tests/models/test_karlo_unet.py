@@ -57,6 +57,7 @@ def test_the_tokens_of_the_image_are_seen_without_any_text():
     assert np.all(change(run(params), run(moved)) > 1e-3)
 
 
+@pytest.mark.thorough
 def test_the_second_network_takes_the_last_step_alone():
     params = params_for(UPSAMPLER, LOW)
     other = params | {"last": jax.tree.map(lambda array: array + 0.1, params["last"])}

@@ -59,6 +59,7 @@ def test_one_loop_and_recomputed_activations_change_nothing(causal):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4), plain, scanned)
 
 
+@pytest.mark.thorough
 def test_dropout_only_in_training():
     def run(key, train, **fields):
         module = make(dropout=0.5, **fields)

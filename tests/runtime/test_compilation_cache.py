@@ -37,7 +37,6 @@ class Runs:
         environment = {**os.environ, "PYTHONPATH": os.getcwd(), "IMAGEN_JAX_CACHE": str(self.cache), **variables}
         # Those of this session, which another user may not read.
         environment.pop("JAX_COMPILATION_CACHE_DIR")
-        environment.pop("JAX_COMPILATION_CACHE_MAX_SIZE")
         command = [*prefix, sys.executable, str(self.folder / "program.py")]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0 and done.stdout.startswith("7.0 "), done.stderr

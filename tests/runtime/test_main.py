@@ -133,6 +133,7 @@ def test_a_key_that_the_config_lacks_is_named_with_the_nearest(tmp_path, argumen
     assert len(finished.stderr.splitlines()) == 1
 
 
+@pytest.mark.thorough
 def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
     """As in ``python -m imagen_jax.… | head -n 1``."""
     write_program(tmp_path, "for number in range(10**5): print(number)")

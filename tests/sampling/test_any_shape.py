@@ -50,7 +50,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-@pytest.mark.parametrize("name", thorough_except(("ancestral", "unipc"), STEP_RULES))
+@pytest.mark.parametrize("name", thorough_except(("unipc",), STEP_RULES))
 def test_every_sampler_reaches_mean_and_covariance_of_a_gaussian(name):
     rule = STEP_RULES[name](0.0, 1.0)
     # Steps that add noise lose variance in proportion to their length.
@@ -146,7 +146,7 @@ def test_known_values_thresholds_and_estimates_of_vectors():
     np.testing.assert_allclose(first_pass[1], 3.0)
 
 
-@pytest.mark.parametrize("shape", thorough_except([(3,), (2, 3, 4, 5)], [(3,), (4, 5), (2, 3, 4, 5)]))
+@pytest.mark.parametrize("shape", thorough_except([(2, 3, 4, 5)], [(3,), (4, 5), (2, 3, 4, 5)]))
 def test_shapes_of_any_rank_are_sampled_and_have_a_loss(shape):
     reached = sample(
         lambda noisy, log_snr: jnp.full_like(noisy, 0.5), ddim(), space_uniformly(cosine, 3), keys(2), shape

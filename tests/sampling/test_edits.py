@@ -37,6 +37,7 @@ def test_an_invalid_strength_is_refused(strength):
         end_of_trajectory(strength)
 
 
+@pytest.mark.thorough
 def test_the_weaker_the_strength_the_nearer_the_result_to_the_image():
     def edit(strength):
         log_snrs = end_of_trajectory(strength)(space_uniformly(cosine, 20))
@@ -93,6 +94,7 @@ def neighbours_agree(noisy, log_snr):
     return jnp.broadcast_to(gain * noisy.mean((1, 2, 3), keepdims=True), noisy.shape)
 
 
+@pytest.mark.thorough
 def test_resampling_makes_the_rest_match_the_known_pixels():
     """A sixteenth is known. Only with resampling can it outweigh the noise from which the rest started."""
     count = 200

@@ -41,7 +41,7 @@ def gaussian_denoiser(mean, deviation):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("stop", thorough_except([3, 7], [1, 3, 7]))
+@pytest.mark.parametrize("stop", thorough_except([3], [1, 3, 7]))
 def test_ddim_with_an_oracle_lands_on_the_exact_marginal(schedule, stop):
     """With x known, DDIM must stay on z_t = α_t x + σ_t ε for the ε it started with, however coarse its steps."""
     log_snrs = space_uniformly(SCHEDULES[schedule], 7)[: stop + 1]

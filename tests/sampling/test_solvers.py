@@ -12,7 +12,7 @@ from imagen_jax.sampling.sampler import STEP_RULES, fold_into_each, normal_for_e
 from imagen_jax.sampling.solvers import exponential_moments
 from imagen_jax.sampling.spacings import SPACINGS
 from imagen_jax.sampling.step_rules import ancestral, ddim
-from tests.tiers import thorough_except
+from tests.tiers import thorough_except, thorough_rows_except
 
 MEANS, DEVIATIONS, SHARES = np.array([-0.7, 0.1, 0.8]), np.array([0.1, 0.3, 0.05]), np.array([0.3, 0.5, 0.2])
 SHAPE = (2, 2, 3)
@@ -63,7 +63,12 @@ def error_of(name, steps, begin=-6.0, end=5.0):
         return np.abs(np.asarray(sampled) - exact_path(np.asarray(start), begin, end)).mean()
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("heun", 2), ("unipc", 3)])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    thorough_rows_except(
+        [("dpm_solver_2m", 2), ("unipc", 3)], [("ddim", 1), ("dpm_solver_2m", 2), ("heun", 2), ("unipc", 3)]
+    ),
+)
 def test_halving_the_steps_shrinks_the_error_as_the_order_says(name, order):
     errors = [error_of(name, steps) for steps in (80, 160, 320)]
     orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
@@ -76,7 +81,7 @@ def test_higher_orders_need_fewer_steps():
     assert errors["unipc"] < errors["dpm_solver_2m"] < errors["ddim"] / 2
 
 
-@pytest.mark.parametrize("name", thorough_except(("ancestral", "unipc"), STEP_RULES))
+@pytest.mark.parametrize("name", thorough_except(("unipc",), STEP_RULES))
 @pytest.mark.parametrize(
     ("spacing", "steps"), [("uniform", 1), ("uniform", 2), ("discrete", 10), ("log_snr", 10), ("karras", 10)]
 )
@@ -99,6 +104,7 @@ def test_two_steps_of_the_second_order_are_two_of_the_first():
         np.testing.assert_allclose(sampled, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_sde_rule_samples_from_the_mixture_in_few_steps():
     """Its spread in 20 steps is nearer to the mixture's than that of ancestral sampling."""
     exact = np.sqrt((SHARES * (DEVIATIONS**2 + MEANS**2)).sum() - (SHARES * MEANS).sum() ** 2)

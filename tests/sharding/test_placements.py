@@ -13,9 +13,10 @@ from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import initial_state
 from tests.reference.make_counts import PRESETS, make_config
 from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of, trace
+from tests.tiers import thorough_except
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", thorough_except(["imagen_base_64_300m", "imagen_super_res_256_as_printed"], PRESETS))
 def test_parameters_lie_where_the_file_says(preset):
     on_file = json.loads((FOLDER / f"{preset}.json").read_text())
     assert make_placements(preset) == on_file

@@ -197,6 +197,7 @@ def test_who_was_held_up_for_too_long_has_lost_it(target):
         lock.check()
 
 
+@pytest.mark.thorough
 def test_a_disks_lock_file_that_is_removed_alone_is_made_again(tmp_path):
     with locked(tmp_path, "--out") as lock:
         (tmp_path / LOCK).unlink()

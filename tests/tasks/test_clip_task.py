@@ -20,6 +20,7 @@ from imagen_jax.tasks.clip_tokenizer import train_tokenizer
 from imagen_jax.train import train, train_to_end
 from imagen_jax.training.monitoring.metrics import read_metrics
 from tests.end_to_end.smoke_runs import draw_own_images, losses, plain
+from tests.tiers import thorough_except
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_shares_of_sam_cannot_be_sharded():
         clip_task(config)
 
 
-@pytest.mark.parametrize("variant", published.VARIANTS)
+@pytest.mark.parametrize("variant", thorough_except(["b32", "h16"], published.VARIANTS))
 def test_published_sizes_have_the_printed_number_of_parameters(variant):
     millions = {"b32": 151.3, "b16": 149.6, "l14": 427.6, "l14_336": 427.9, "h14": 986.1}
     task = clip_task(published.get_config(variant))

@@ -279,6 +279,7 @@ def test_sample_draws_with_it_before_a_decoder(make_config, trained, tmp_path, m
     assert np.abs(np.asarray(Image.open(images["caption"])).astype(int) - to_pixels(expected)[0]).max() > 0
 
 
+@pytest.mark.thorough
 def test_a_clip_of_other_sizes_is_told(make_config, tmp_path):
     for changes in ({"channels": 16}, {"text_length": 50}, {"clip": ""}, {"fitted": 0}, {"components": 25}):
         with pytest.raises(UserError, match=r"config\.codes|components"):

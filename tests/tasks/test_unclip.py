@@ -142,6 +142,7 @@ def test_of_several_candidates_the_nearest_to_the_caption_stays(there):
     assert products == sorted(products) and products[0] < products[-1]
 
 
+@pytest.mark.thorough
 def test_the_page_varies_an_image_and_moves_it_towards_a_text(there):
     cascade = load_cascade([there / "prior", there / "decoder"], {"guidance": 1.0}, batch_size=1)
     limits, pixels = Limits(), np.asarray(Image.open(next((there / "images").glob("*.png"))).convert("RGB"))
@@ -164,6 +165,7 @@ def test_the_page_varies_an_image_and_moves_it_towards_a_text(there):
     assert np.abs(moved - varied).max() > 0
 
 
+@pytest.mark.thorough
 def test_a_prior_samples_with_the_variance_that_its_training_measured(there, tmp_path):
     errors = json.loads((there / "prior" / "estimate_errors.json").read_text())["errors"]
     # So new a prior estimates zero, whose error is the mean square of a sample.

@@ -77,6 +77,7 @@ def test_a_prompt_that_is_cut_off_is_told_with_its_image_each_time(served, casca
     assert served.follow(served.order(prompt="apple")[1]["id"])[-1]["warning"] == ""
 
 
+@pytest.mark.thorough
 def test_an_edit_keeps_what_is_not_painted(served):
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     mask = np.zeros((16, 16, 3), np.uint8)

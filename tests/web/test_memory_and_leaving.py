@@ -155,7 +155,8 @@ def test_a_cancelled_order_ends_after_the_current_step():
         assert [one["id"] for one in json.loads(server.ask("history")[1])] == [names[2], names[1]]
 
 
-@pytest.mark.parametrize("follows", thorough_except([True], [False, True]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("follows", [False, True])
 def test_orders_whose_client_has_left_are_dropped(follows):
     cascade = StandIn()
     with served(cascade, patience=1.0, patience_at_first=30.0 if follows else 1.0) as server:
@@ -226,6 +227,7 @@ def test_an_image_that_alone_is_larger_than_the_history_is_still_sent():
             assert server.ask(last["picture"])[0] == 200
 
 
+@pytest.mark.thorough
 def test_the_compilation_of_a_later_stage_is_told_too():
     class Compiled(StandIn):
         def draw(self, *arguments):

@@ -94,6 +94,7 @@ def test_the_config_says_what_the_scheduler_says(workdirs):
     assert (large.stage.resolution, large.stage.low_resolution) == (64, 16)
 
 
+@pytest.mark.thorough
 def test_a_unet_alone_gets_the_settings_it_was_released_with(sources, workdirs, source, tmp_path):
     for name in ("scheduler", "tokenizer", "text_encoder"):
         subprocess.run(["rm", "-r", source / name], check=True)
@@ -137,6 +138,7 @@ def test_our_own_stages_go_out_and_in(tmp_path):
     assert load_stage(tmp_path / "half").config.network.dtype == "bfloat16"
 
 
+@pytest.mark.thorough
 def test_exported_files_are_a_stage_as_they_are(tmp_path):
     params = write_run(tmp_path / "run", "base")
     export_stage("imagen_jax", tmp_path / "run", tmp_path / "whole")
@@ -160,6 +162,7 @@ def test_an_invalid_step_is_none(step, tmp_path):
     assert checkpoint_export.read_step(tmp_path) == 0
 
 
+@pytest.mark.thorough
 def test_an_interrupted_import_can_be_restarted(sources, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

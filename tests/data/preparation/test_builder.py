@@ -86,6 +86,7 @@ def test_an_interrupted_build_leaves_nothing(few_openmoji, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_killed_build_does_not_look_complete(tmp_path):
     program = f"""
 import os

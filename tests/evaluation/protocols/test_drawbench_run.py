@@ -18,6 +18,9 @@ PROMPTS = [DrawBenchPrompt("Colors", "a violet cow"), DrawBenchPrompt("Counting"
            DrawBenchPrompt("Counting", "two <b>clocks</b>")]  # fmt: skip
 
 
+pytestmark = pytest.mark.thorough
+
+
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawbench")

@@ -190,6 +190,7 @@ def test_another_choice_of_captions_is_refused_in_the_same_folder(folders, repor
         evaluate(stages, folder / "out", wanted(folders, seed=1, samples=13), batch_size=8)
 
 
+@pytest.mark.thorough
 def test_a_list_of_captions_is_a_deviation_and_an_unknown_one_is_refused(folders):
     folder, stages, _ = folders
     (folder / "captions.txt").write_text("patches number 3\ncolours number 3\npatches number 3\n")

@@ -53,6 +53,7 @@ def test_best_points_by_sorting():
     assert pareto_optimal(points) == [(a, b) in best for a, b in zip(x, y, strict=True)]
 
 
+@pytest.mark.thorough
 def test_equal_points_give_equal_files_of_both_kinds(tmp_path):
     files = [plot_pareto(sweep(), tmp_path / name / "guidance_1.5", "CLIP score", "FID") for name in make(tmp_path)]
     (png, svg), (other_png, other_svg) = files
@@ -117,6 +118,7 @@ def test_the_legend_is_on_the_sheet_and_beside_the_plot(axis, count):
     assert axis.get_window_extent().x1 <= extent.x0 and extent.x1 <= width and extent.y0 >= 0 and extent.y1 <= height
 
 
+@pytest.mark.thorough
 def test_labels_are_letters_and_no_formulas(tmp_path):
     points = [ParetoPoint("$\\frac", 1.0, 2.0, "$group_"), ParetoPoint("5 $", 2.0, 1.0, "other $")]
     plot_pareto(points, tmp_path / "odd", "x $\\bad", "y_$")

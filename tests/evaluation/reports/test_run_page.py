@@ -221,6 +221,7 @@ def test_a_folder_that_is_no_workdir_is_an_error(tmp_path):
         write_run_page(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_run_in_a_bucket_has_a_page(bucket, tmp_path):
     workdir = bucket / "runs" / "base"
     write_run(workdir, [log_line(1, **levels(0.1))])

@@ -52,6 +52,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_the_newest_are_kept(bucket, fak
     assert steps == {"2", "3"}
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_without_its_mark_is_none_and_is_removed(bucket, fake_buckets):
     folder = bucket / "checkpoints"
     save(folder, [1, 2])
@@ -98,6 +99,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(bucket, fake_buck
     assert CheckpointStore(folder).restore(shapes_of(make_state(1)))[1] == {"batches_read": 9}
 
 
+@pytest.mark.thorough
 def test_what_is_well_the_second_time_is_not_damaged(bucket, monkeypatch, capsys):
     save(bucket, [1, 2])
     read, failing = reading.read_parts, [DamageError("as if")]

@@ -107,6 +107,7 @@ def test_a_key_keeps_its_generator(tmp_path):
     assert jax.random.uniform(restored.key) == jax.random.uniform(jax.random.key(5, impl="rbg"))
 
 
+@pytest.mark.thorough
 def test_the_state_may_be_consumed_while_it_is_written(tmp_path):
     """The next step reuses the state's memory at once: what is written must be what was handed over."""
     state = make_state(OPTIMIZERS["adam"], width=4096)
