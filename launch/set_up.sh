@@ -246,8 +246,7 @@ install_extra() {
 
 # Runs pip without resolving, since the lock is complete, and shows every tenth package of the many lines it prints.
 pip_install() {
-    # Python compiles a module when it first imports it; to compile all of them takes as long as to install them.
-    "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off --no-deps --no-compile "$@" 2>&1 |
+    "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off --no-deps "$@" 2>&1 |
         tee -a "$environment/install.log" |
         { awk '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
                /^ *(ERROR|error)/ {print "    " $0; fflush()}' 2>/dev/null || cat >/dev/null; }

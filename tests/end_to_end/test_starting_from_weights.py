@@ -78,12 +78,18 @@ def test_the_optimizer_continues_and_the_run_resumes_without_reading_the_source_
     [
         ({"init_parts": ("conv_in",)}, r"has the shape \(.*openmoji.*this network needs \("),
         ({"init_parts": ("convolution",)}, "'convolution'"),
-        ({"init_parts": ("conv_in",), "init_optimizer": True}, "init_optimizer"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_before_a_step(make_config, tmp_path, training, facts):
     with pytest.raises(UserError, match=facts):
         train(make_config(init_from="openmoji/base", **training), tmp_path / "run")
+
+
+@pytest.mark.thorough
+def test_the_optimizer_of_a_part_is_refused(first, make_config, tmp_path):
+    config = make_config(init_from=str(first), init_parts=("conv_in",), init_optimizer=True)
+    with pytest.raises(UserError, match="init_optimizer"):
+        train(config, tmp_path / "run")
 
 
 def test_parts_alone_have_no_effect_and_say_so(make_config, tmp_path):
