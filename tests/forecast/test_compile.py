@@ -69,7 +69,7 @@ def test_a_training_step_only_gathers_and_sums_and_its_report_adds_up(small_step
     assert any("fits" in line for line in lines) and any("all-gather" in line for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @with_compiler
 def test_with_a_tensor_axis_too_nothing_but_gathers_and_sums():
     config = small_config()
@@ -81,7 +81,7 @@ def test_with_a_tensor_axis_too_nothing_but_gathers_and_sums():
     assert exchanged["all-reduce"]["bytes_moved"] > 0, "what the halves of a block's channels make is summed"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @with_compiler
 def test_a_loop_over_equal_blocks_gathers_and_sums_what_they_do_written_out():
     """Each turn its own kernels: were they gathered before the loop, a chip would hold those of all blocks."""
@@ -195,7 +195,7 @@ def test_the_sampler_counts_all_its_steps_and_both_branches_of_guidance():
     assert report["compiled_over_model_flops"] == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @with_compiler
 def test_what_is_done_piece_by_piece_is_counted_as_often(small_step):
     """Twice the images in two pieces: twice the gradients are summed, and each image takes what it took."""

@@ -76,6 +76,7 @@ def written_by_diffusers(tmp_path_factory):
     return folder, pipelines
 
 
+@pytest.mark.thorough
 def test_images_of_each_imported_stage_equal_those_of_diffusers(written_by_diffusers, tmp_path, capsys):
     folder, pipelines = written_by_diffusers
     for stage in SIZES:

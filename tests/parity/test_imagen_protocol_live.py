@@ -35,6 +35,7 @@ def reference_features(weights, images):
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.references
 def test_images_of_a_coco_tree_measure_as_in_the_reference_libraries(tmp_path):
     from tests.reference.make_inception_reference import write_state

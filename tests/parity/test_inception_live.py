@@ -68,6 +68,7 @@ def test_features_of_clean_images_equal_those_of_clean_fid(weights_file):
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5 * np.abs(expected).max())
 
 
+@pytest.mark.thorough
 @pytest.mark.references
 def test_it_is_as_exact_as_torch(tmp_path):
     """Of images that need no resize, and of a file as PyTorch writes it today; float64 is exact."""

@@ -29,7 +29,7 @@ IMAGE = PIXELS / 127.5 - 1.0
 RULES = [(name, level) for name in STEP_RULES for level in ((0.0, 0.4, 1.0) if name in ("ancestral", "ddim") else (0,))]
 """Each rule; those that take γ or η with the least noise, some and the most."""
 
-OF_EACH_KIND = (("ancestral", 0.4), ("ddim", 1.0), ("heun", 0), ("unipc", 0))
+OF_EACH_KIND = (("ddim", 1.0), ("unipc", 0))
 
 TRAJECTORIES = {
     "all": full_trajectory,

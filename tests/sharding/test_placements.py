@@ -15,8 +15,10 @@ from tests.reference.make_counts import PRESETS, make_config
 from tests.reference.make_placements import CHIPS, FOLDER, make_placements, mesh_of, trace
 from tests.tiers import thorough_except
 
+OF_EACH_KIND = ["imagen_base_64_300m", "imagen_super_res_256_as_printed"]
 
-@pytest.mark.parametrize("preset", thorough_except(["imagen_base_64_300m", "imagen_super_res_256_as_printed"], PRESETS))
+
+@pytest.mark.parametrize("preset", thorough_except(OF_EACH_KIND, PRESETS))
 def test_parameters_lie_where_the_file_says(preset):
     on_file = json.loads((FOLDER / f"{preset}.json").read_text())
     assert make_placements(preset) == on_file
@@ -75,14 +77,14 @@ def test_the_step_and_the_key_are_whole():
     assert all(sharding.is_fully_replicated for sharding in placed.values())
 
 
-def test_every_network_names_the_axes_of_its_kernels():
+@pytest.mark.parametrize("preset", thorough_except(OF_EACH_KIND, PRESETS))
+def test_every_network_names_the_axes_of_its_kernels(preset):
     """The names come with the layer."""
-    for preset in PRESETS:
-        _, params, axes = trace(preset)
-        assert unnamed_parameters(axes) == []
-        named = jax.tree.map(lambda array, names: (array.ndim, names), params, axes, is_leaf=lambda x: x is None)
-        for ndim, names in jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple)):
-            assert names is None or len(names) == ndim
+    _, params, axes = trace(preset)
+    assert unnamed_parameters(axes) == []
+    named = jax.tree.map(lambda array, names: (array.ndim, names), params, axes, is_leaf=lambda x: x is None)
+    for ndim, names in jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple)):
+        assert names is None or len(names) == ndim
 
 
 def test_the_last_batch_is_filled_with_the_first_examples():

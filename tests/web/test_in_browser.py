@@ -167,6 +167,7 @@ def test_a_prompt_becomes_an_image_and_a_painted_mask_an_edit(browser):
     keep_screen(browser, "edit")
 
 
+@pytest.mark.thorough
 def test_settings_are_taken_again_from_the_history(browser):
     write(browser, "prompt", "panda")
     write(browser, "steps-0", "3")
@@ -190,6 +191,7 @@ def test_refusals_are_shown_on_the_page(browser):
     assert "<b>panda</b> \N{PANDA FACE}" in by_id(browser, "history").text, "a prompt is text, not markup"
 
 
+@pytest.mark.thorough
 def test_an_uploaded_image_is_edited(browser, tmp_path):
     image = Image.new("RGBA", (60, 40), (0, 90, 200, 255))
     image.save(tmp_path / "own.png")

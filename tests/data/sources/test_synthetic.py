@@ -43,8 +43,9 @@ def drawings():
 
 def test_colours_are_as_the_caption_says(drawings):
     for _, colour, ground, pixels in drawings:
-        colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-        two = {tuple(map(int, colours[index])) for index in np.argsort(counts)[-2:]}
+        # As whole numbers, of which NumPy finds the distinct ones much faster than of triples.
+        colours, counts = np.unique(pixels.astype(int) @ (2**16, 2**8, 1), return_counts=True)
+        two = {tuple(int(colours[index]).to_bytes(3)) for index in np.argsort(counts)[-2:]}
         assert two == {COLOURS[colour], COLOURS[ground]} and colour != ground
         assert tuple(pixels[0, 0]) == tuple(pixels[-1, -1]) == COLOURS[ground]
 

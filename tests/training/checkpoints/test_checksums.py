@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imagen_jax.sharding.mesh import make_mesh
+from imagen_jax.training.checkpoints import checksums
 from imagen_jax.training.checkpoints.checksums import fingerprints_of
 
 ARRAYS = {
@@ -20,6 +21,13 @@ ARRAYS = {
     "scalar": np.array(3, np.int32),
     "empty": np.zeros((0, 3), np.float32),
 }
+
+
+@pytest.fixture(autouse=True, params=["by NumPy", "where it lies"])
+def way(request, monkeypatch):
+    """Small arrays are summed by NumPy, and larger ones where they lie."""
+    if request.param == "where it lies":
+        monkeypatch.setattr(checksums, "SMALL", -1)
 
 
 def mixed(word):
