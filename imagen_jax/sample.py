@@ -34,7 +34,7 @@ from imagen_jax.cascade.code_draws import draw_for_requests, is_code_prior, is_d
 from imagen_jax.cascade.code_stage import TrainedCodeStage, load_code_stage
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
-from imagen_jax.cascade.image_folder import FORMATS, PictureFolder, draw_missing, settings_of
+from imagen_jax.cascade.image_folder import FORMATS, Batch, PictureFolder, draw_missing, settings_of
 from imagen_jax.cascade.loading import hash_parameters
 from imagen_jax.cascade.manipulations import embed_image, load_clip_of, without_prior
 from imagen_jax.cascade.network_flag import read_network
@@ -198,13 +198,16 @@ def main() -> None:
         classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         code_prior = load_code_stage(code_folder) if code_folder else None
-        requests = with_embeddings(requests, cascade, told, code_prior)
+        if told is not None:
+            requests = with_embedding(requests, cascade, told)
         settings = describe_settings(cascade, edit, told, code_prior)
         form = "jpg" if FORMAT.value == "jpeg" else FORMAT.value
         folder = processes.run_on_process_zero_first(
             lambda: PictureFolder(out, requests, SEED.value, cascade.batch_size, form, settings)
         )
         missing = folder.missing(jax.process_index(), jax.process_count())
+        if code_prior is not None and missing:
+            missing = with_drawn_embeddings(missing, cascade, code_prior)
         steps = cascade.count_steps(edit) * len(missing)
         progress = stack.enter_context(ProgressBar("Sampling", steps, "step", disable=not processes.is_process_zero()))
         started = time.perf_counter()
@@ -281,20 +284,26 @@ def with_stand_in(request: ImageRequest, has_code_prior: bool) -> ImageRequest:
     return replace(request, vector=NOT_YET) if comes else request
 
 
-def with_embeddings(
-    requests: Sequence[ImageRequest], cascade: Cascade, told: HostPixels | None, code_prior: TrainedCodeStage | None
-) -> list[ImageRequest]:
-    """Returns the requests with the embedding of an image, or the one that an autoregressive prior draws.
+def with_embedding(requests: Sequence[ImageRequest], cascade: Cascade, told: HostPixels) -> list[ImageRequest]:
+    """Returns the requests; those that are conditioned on an image have its embedding.
 
     Raises:
-        UserError: the CLIP is not there or another one, or the prior does not fit the cascade.
+        UserError: the CLIP is not there or another one.
     """
-    found = list(requests)
-    if told is not None:
-        decoding = without_prior(cascade)
-        vector = embed_image(decoding, load_clip_of(decoding), told)
-        found = [replace(one, vector=vector) if one.conditioning == "image" else one for one in found]
-    return found if code_prior is None else draw_for_requests(code_prior, cascade, found, SEED.value)
+    decoding = without_prior(cascade)
+    vector = embed_image(decoding, load_clip_of(decoding), told)
+    return [replace(one, vector=vector) if one.conditioning == "image" else one for one in requests]
+
+
+def with_drawn_embeddings(missing: Sequence[Batch], cascade: Cascade, code_prior: TrainedCodeStage) -> list[Batch]:
+    """Returns the missing batches with the embeddings that an autoregressive prior draws for their requests.
+
+    Raises:
+        UserError: the prior does not fit the cascade.
+    """
+    requests = [request for batch in missing for request in batch.requests]
+    drawn = iter(draw_for_requests(code_prior, cascade, requests, SEED.value))
+    return [batch._replace(requests=[next(drawn) for _ in batch.requests]) for batch in missing]
 
 
 def read_edit() -> Edit:

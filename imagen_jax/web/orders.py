@@ -149,6 +149,9 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
     seed = requested.get("seed", 0)
     # JSON does not distinguish integers from floats.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
+    how = read_how(requested, stages)
+    if how == TEXT_DIFFERENCE:
+        requested = {**requested, "stages": with_ddim(requested.get("stages", []), stages)}
     settings = read_settings(requested.get("stages", []), len(stages), limits)
     image, mask = read_images(requested)
     if not prompt and not image:
@@ -159,7 +162,6 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
         "seed": seed,
         "stages": requested.get("stages", []),
     }
-    how = read_how(requested, stages)
     if not image:
         return Order(prompt, negative, seed, settings, page_settings)
     if how:
@@ -202,6 +204,15 @@ def read_how(requested: Mapping[str, Any], stages: Sequence[Stage]) -> str:
     if how == TEXT_DIFFERENCE and not read_text(requested, "prompt"):
         raise UserError("a text difference leads to the prompt, and there is none: write one")
     return how
+
+
+def with_ddim(requested: Any, stages: Sequence[Stage]) -> Any:
+    """Returns the settings of the stages with DDIM for the decoder, which alone leads back from an image's noise."""
+    decoder = next(index for index, stage in enumerate(stages) if not stage.makes_vectors)
+    is_settings = isinstance(requested, list) and len(requested) == len(stages)
+    if not is_settings or not isinstance(requested[decoder], dict) or "sampler" not in requested[decoder]:
+        return requested
+    return [{**one, "sampler": "ddim"} if index == decoder else one for index, one in enumerate(requested)]
 
 
 def read_text(requested: Mapping[str, Any], name: str) -> str:

@@ -41,7 +41,8 @@ def fingerprints_of(arrays: Mapping[str, Any]) -> dict[str, str]:
     sums: dict[str, Any] = {}
     for name, array in arrays.items():
         numbers = numbers_of(array)
-        if numbers.size <= SMALL and getattr(numbers, "is_fully_addressable", True):
+        # NumPy's own arrays may have a type that JAX does not keep, such as float64.
+        if isinstance(numbers, jax.Array) and numbers.is_fully_addressable and numbers.size <= SMALL:
             sums[name] = sum_words_on_host(np.asarray(numbers))
             continue
         sums[name] = sum_words(numbers)

@@ -57,6 +57,11 @@ def test_a_fingerprint_is_what_python_computes(name):
     assert fingerprints_of({"x": jnp.asarray(ARRAYS[name])}) == {"x": expected(ARRAYS[name])}
 
 
+def test_an_array_of_numpy_counts_as_what_jax_stores_of_it():
+    doubles = np.random.default_rng(3).standard_normal((4, 5))
+    assert fingerprints_of({"x": doubles}) == {"x": expected(doubles.astype(np.float32))}
+
+
 @pytest.mark.parametrize("axes", [{"data": 8}, {"data": 4, "fsdp": 2}, {"data": 1, "fsdp": 8}])
 @pytest.mark.parametrize("spec", [("data",), ("fsdp",), (("data", "fsdp"),), (None, "fsdp")])
 def test_it_does_not_depend_on_where_the_array_lies(axes, spec):
