@@ -30,7 +30,7 @@ from imagen_jax.cascade import sampling_flags
 from imagen_jax.cascade.cascade import Cascade, load_planned
 from imagen_jax.cascade.classifier import GuidancePlan, plan_guidance
 from imagen_jax.cascade.clip_guidance import ClipGuidancePlan, plan_clip_guidance
-from imagen_jax.cascade.code_draws import draw_for_requests, is_code_prior, is_drawn
+from imagen_jax.cascade.code_draws import check_fits, draw_for_requests, is_code_prior, is_drawn
 from imagen_jax.cascade.code_stage import TrainedCodeStage, load_code_stage
 from imagen_jax.cascade.edits import Edit, read_mask, read_picture
 from imagen_jax.cascade.image_files import make_folder
@@ -198,6 +198,8 @@ def main() -> None:
         classifier = None if guidance is None else guidance.load()
         cascade = load_planned(plan, size, lambda step: progress.update(), classifier)
         code_prior = load_code_stage(code_folder) if code_folder else None
+        if code_prior is not None:
+            check_fits(code_prior, cascade, requests)
         if told is not None:
             requests = with_embedding(requests, cascade, told)
         settings = describe_settings(cascade, edit, told, code_prior)
@@ -299,7 +301,7 @@ def with_drawn_embeddings(missing: Sequence[Batch], cascade: Cascade, code_prior
     """Returns the missing batches with the embeddings that an autoregressive prior draws for their requests.
 
     Raises:
-        UserError: the prior does not fit the cascade.
+        UserError: what ``draw_for_requests`` raises.
     """
     requests = [request for batch in missing for request in batch.requests]
     drawn = iter(draw_for_requests(code_prior, cascade, requests, SEED.value))

@@ -35,20 +35,12 @@ def is_drawn(request: ImageRequest) -> bool:
     return request.vector is None and request.conditioning in ("", "prior")
 
 
-def draw_for_requests(
-    prior: TrainedCodeStage, cascade: Cascade, requests: Sequence[ImageRequest], seed: int = 0
-) -> list[ImageRequest]:
-    """Returns the requests, with drawn embeddings in those for which ``is_drawn`` is true.
-
-    Args:
-        prior: the autoregressive prior.
-        cascade: the cascade whose first stage is the decoder.
-        requests: the requests.
-        seed: random seed. A draw depends on the seed, the prompt and the request's index alone.
+def check_fits(prior: TrainedCodeStage, cascade: Cascade, requests: Sequence[ImageRequest]) -> None:
+    """Checks that an autoregressive prior can draw for these requests.
 
     Raises:
-        UserError: the first stage is no decoder of directions, it was trained with another CLIP, or the prior's CLIP is
-            not the one of its training.
+        UserError: the cascade's first stage is no decoder of directions, it was trained with another CLIP, or a request
+            has two prompts.
     """
     decoder = cascade.trained[0]
     if not decoder.stage.image_vector or decoder.stage.space.form != "unit":
@@ -62,9 +54,27 @@ def draw_for_requests(
             f"{prior.name} draws embeddings of clip-{prior.clip[:8]}, and {decoder.name} was trained with those of "
             f"{trained_with}: combine stages of one CLIP"
         )
-    asked = [number for number, request in enumerate(requests) if is_drawn(request)]
-    if any(requests[number].to_prompt is not None for number in asked):
+    if any(request.to_prompt is not None for request in requests if is_drawn(request)):
         raise UserError("an autoregressive prior draws for one prompt: leave out --to_prompt")
+
+
+def draw_for_requests(
+    prior: TrainedCodeStage, cascade: Cascade, requests: Sequence[ImageRequest], seed: int = 0
+) -> list[ImageRequest]:
+    """Returns the requests, with drawn embeddings in those for which ``is_drawn`` is true.
+
+    Args:
+        prior: the autoregressive prior.
+        cascade: the cascade whose first stage is the decoder.
+        requests: the requests.
+        seed: random seed. A draw depends on the seed, the prompt and the request's index alone.
+
+    Raises:
+        UserError: what ``check_fits`` raises, or the prior's CLIP is not the one of its training.
+    """
+    check_fits(prior, cascade, requests)
+    decoder = cascade.trained[0]
+    asked = [number for number, request in enumerate(requests) if is_drawn(request)]
     encoder = load_clip_text(prior.codes.clip, prior.codes.text_length)
     check_encoder(encoder, prior.text_encoder, prior.name)
     prior, drawn = replace(prior, params=jax.device_put(prior.params)), list(requests)

@@ -150,9 +150,10 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
     # JSON does not distinguish integers from floats.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
     how = read_how(requested, stages)
-    if how == TEXT_DIFFERENCE:
-        requested = {**requested, "stages": with_ddim(requested.get("stages", []), stages)}
     settings = read_settings(requested.get("stages", []), len(stages), limits)
+    if how == TEXT_DIFFERENCE and "sampler" in settings:
+        requested = {**requested, "stages": with_ddim(requested["stages"], stages)}
+        settings = read_settings(requested["stages"], len(stages), limits)
     image, mask = read_images(requested)
     if not prompt and not image:
         raise UserError("there is nothing to sample: write a prompt")
@@ -206,13 +207,13 @@ def read_how(requested: Mapping[str, Any], stages: Sequence[Stage]) -> str:
     return how
 
 
-def with_ddim(requested: Any, stages: Sequence[Stage]) -> Any:
-    """Returns the settings of the stages with DDIM for the decoder, which alone leads back from an image's noise."""
+def with_ddim(settings: Sequence[Mapping[str, Any]], stages: Sequence[Stage]) -> list[Mapping[str, Any]]:
+    """Returns the settings of all stages, with the sampler "ddim" for the decoder.
+
+    A text difference starts from the noise that DDIM found for the image, and DDIM alone leads from it to the image.
+    """
     decoder = next(index for index, stage in enumerate(stages) if not stage.makes_vectors)
-    is_settings = isinstance(requested, list) and len(requested) == len(stages)
-    if not is_settings or not isinstance(requested[decoder], dict) or "sampler" not in requested[decoder]:
-        return requested
-    return [{**one, "sampler": "ddim"} if index == decoder else one for index, one in enumerate(requested)]
+    return [{**one, "sampler": "ddim"} if index == decoder else one for index, one in enumerate(settings)]
 
 
 def read_text(requested: Mapping[str, Any], name: str) -> str:

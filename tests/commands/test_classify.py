@@ -112,7 +112,7 @@ REFUSED = [
     (CLASSIFY, "--clip=clip", "--image=classes.txt", "--class=cat", "--class=dog"),
     (RETRIEVAL, "--clip=clip", "--data=openmojis"),
 ]
-"""A line of each kind."""
+"""Command lines with a mistake in each of: classes, labels, templates, probe, data, CLIP and image."""
 
 REFUSED_ALIKE = [
     (CLASSIFY, *GIVEN, "--classes=empty.txt"),
@@ -135,6 +135,7 @@ REFUSED_ALIKE = [
     (RETRIEVAL, *GIVEN, "--validation_fraction=0.1"),
     (RETRIEVAL, *GIVEN, "--out=classes.txt"),
 ]
+"""More of them."""
 
 
 @pytest.mark.parametrize(

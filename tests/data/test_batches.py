@@ -136,7 +136,6 @@ def test_shares_of_the_processes_are_the_global_batch(stored_images, process_cou
     assert all(share.get_state() == alone.get_state() for share in shares)
 
 
-@pytest.mark.thorough
 def test_worker_processes_make_the_same_batches(stored_images):
     threads, workers = (make_batches(stored_images, CROPS, 4, seed=0, num_workers=number) for number in (0, 2))
     assert_equal(islice(workers, 5), islice(threads, 5))
@@ -198,7 +197,6 @@ def test_a_mixture_without_weights_is_read_as_one(mixture):
     assert all(abs(number - 409.6) < 1.5 for number in keys.values())
 
 
-@pytest.mark.thorough
 def test_a_mixture_resumes_and_is_shared_among_processes(mixture):
     alone = make_batches(mixture, CROPS, 8, seed=1)
     shares = [make_batches(mixture, CROPS, 8, seed=1, process_index=index, process_count=2) for index in range(2)]

@@ -82,7 +82,7 @@ BOTH_WAYS = pytest.mark.parametrize(
     ("number", "status"),
     [
         pytest.param(signal.SIGTERM, ExitStatus.PREEMPTED, id="SIGTERM"),
-        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, id="Ctrl-C", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, id="Ctrl-C"),
     ],
 )
 
@@ -162,10 +162,12 @@ def test_one_of_two_hosts_gets_the_signal_and_both_exit_after_the_same_step(run,
     assert [step for step, _ in losses_of(tmp_path / "run")] == [step for step, _ in whole]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, ExitStatus.INTERRUPTED)],
+    [
+        (signal.SIGTERM, -signal.SIGTERM),
+        pytest.param(signal.SIGINT, ExitStatus.INTERRUPTED, marks=pytest.mark.thorough),
+    ],
 )
 def test_before_the_first_step_it_ends_as_any_program_does(run, tmp_path, number, status):
     early = run(tmp_path / "run")

@@ -40,7 +40,7 @@ def same(a, b):
     return all(np.allclose(*pair, atol=1e-6) for pair in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("exported", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.parametrize("exported", [False, True])
 @pytest.mark.thorough
 def test_a_training_starts_from_a_workdir_and_from_an_export(first, make_config, tmp_path, capsys, exported):
     source = tmp_path / "exported" if exported else first

@@ -25,7 +25,6 @@ from tests.compiled_programs import compiling_once
 from tests.data.part_sources import parts
 from tests.forked_programs import run_forked
 from tests.small_networks import ONE_LEVEL
-from tests.tiers import thorough_except
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +93,7 @@ def test_a_second_training_is_refused_and_a_killed_one_makes_way(config, tmp_pat
     assert not (workdir / ".lock").exists()
 
 
-@pytest.mark.parametrize("way", thorough_except(["replaced"], ["deleted", "moved", "replaced"]))
+@pytest.mark.parametrize("way", ["deleted", "moved", "replaced"])
 @pytest.mark.thorough
 @pytest.mark.parametrize("at", [3, STEPS])
 def test_a_workdir_that_is_deleted_under_a_training_ends_it_soon(config, tmp_path, compiled_once, monkeypatch, way, at):

@@ -27,10 +27,10 @@ NAMED = {
 
 
 # One of each network; tracing the others takes a second each.
-OF_EACH_KIND = ("imagen_super_res_256_as_printed", "openmoji_base")
+OF_EACH_NETWORK = ("imagen_super_res_256_size_matched", "openmoji_base")
 
 
-@pytest.fixture(params=thorough_except(OF_EACH_KIND, PRESETS), scope="module")
+@pytest.fixture(params=thorough_except(OF_EACH_NETWORK, PRESETS), scope="module")
 def preset(request):
     """Name, forward program and what is on file of one preset."""
     path = FOLDER / f"{request.param}.json"

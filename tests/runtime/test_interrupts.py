@@ -110,7 +110,6 @@ def test_what_comes_twice_within_a_moment_is_one():
     assert process.returncode == ExitStatus.INTERRUPTED and re.search(r"interrupted: .*\bstep \d+\b", printed)
 
 
-@pytest.mark.thorough
 def test_the_second_ends_it_at_once_whatever_it_is_at():
     process = start("def main():\n    train(10**6)\n\nafter_step = compute")
     wait_for(process, "step 1")
@@ -121,7 +120,6 @@ def test_the_second_ends_it_at_once_whatever_it_is_at():
     assert printed.splitlines()[-1].startswith("interrupted twice: ")
 
 
-@pytest.mark.thorough
 def test_a_last_step_that_ends_meanwhile_is_the_end_of_the_run():
     process = start("def main():\n    train(1)\n\ndef after_step():\n    time.sleep(1)")
     wait_for(process, "step 1")

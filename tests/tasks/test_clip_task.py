@@ -177,7 +177,7 @@ def test_shares_of_sam_cannot_be_sharded():
         clip_task(config)
 
 
-@pytest.mark.parametrize("variant", thorough_except(["b32", "h16"], published.VARIANTS))
+@pytest.mark.parametrize("variant", thorough_except(["b32", "h14"], published.VARIANTS))
 def test_published_sizes_have_the_printed_number_of_parameters(variant):
     millions = {"b32": 151.3, "b16": 149.6, "l14": 427.6, "l14_336": 427.9, "h14": 986.1}
     task = clip_task(published.get_config(variant))

@@ -1,12 +1,13 @@
-"""Fingerprints of arrays: 64 bits that change with any number in the array, computed where a large array is.
+"""Fingerprints of arrays: 64 bits that change with any number in the array.
 
     array -> its bits as 32-bit words -> each mixed with its index -> summed, twice
+
+Large arrays are summed on the devices where they are. Small ones are summed by NumPy, because JAX would compile a
+program for each of their shapes, which takes longer.
 
 A sum modulo 2³² does not depend on the order of its terms, so a fingerprint does not depend on mesh or sharding.
 Murmur3's finalizer (Appleby, 2011) mixes each word with its index. A weighted sum is not enough: two flipped signs
 would cancel, because 2³¹ times an odd weight is always 2³¹.
-
-Each shape needs a program of its own, which takes longer to compile than a small array takes NumPy.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ SALTS = (0x243F6A88, 0x85A308D3)
 """The first fractional bits of π: one salt for each of the two sums."""
 
 SMALL = 2**16
-"""Numbers of the largest array that NumPy sums: about a millisecond."""
+"""Size of the largest array that is summed by NumPy."""
 
 
 def fingerprints_of(arrays: Mapping[str, Any]) -> dict[str, str]:
@@ -39,16 +40,19 @@ def fingerprints_of(arrays: Mapping[str, Any]) -> dict[str, str]:
     # programs with collectives would take each other's threads and could deadlock.
     one_by_one = jax.default_backend() == "cpu" and jax.local_device_count() > 1
     sums: dict[str, Any] = {}
+    small: dict[str, Any] = {}
     for name, array in arrays.items():
         numbers = numbers_of(array)
         # NumPy's own arrays may have a type that JAX does not keep, such as float64.
         if isinstance(numbers, jax.Array) and numbers.is_fully_addressable and numbers.size <= SMALL:
-            sums[name] = sum_words_on_host(np.asarray(numbers))
+            small[name] = numbers
             continue
         sums[name] = sum_words(numbers)
         if one_by_one:
             jax.block_until_ready(sums[name])
-    return {name: "".join(f"{int(one):08x}" for one in both) for name, both in jax.device_get(sums).items()}
+    found = {name: sum_words_on_host(array) for name, array in jax.device_get(small).items()}
+    found |= jax.device_get(sums)
+    return {name: "".join(f"{int(one):08x}" for one in found[name]) for name in arrays}
 
 
 def numbers_of(array: Any) -> Any:

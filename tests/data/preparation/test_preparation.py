@@ -93,7 +93,6 @@ def test_tfds_reads_it_by_itself(prepared):
     assert [caption.decode() for caption in first["captions"]] == ["a red picture", "picture 0 is red"]
 
 
-@pytest.mark.thorough
 def test_workers_and_a_kill_in_the_midst_change_not_a_byte(prepared, tmp_path):
     folder = tmp_path / "data"
     killed = preparation(parts(100, read_part=partial(read_until_killed, str(tmp_path))))

@@ -52,7 +52,6 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_the_newest_are_kept(bucket, fak
     assert steps == {"2", "3"}
 
 
-@pytest.mark.thorough
 def test_a_checkpoint_without_its_mark_is_none_and_is_removed(bucket, fake_buckets):
     folder = bucket / "checkpoints"
     save(folder, [1, 2])

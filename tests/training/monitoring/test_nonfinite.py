@@ -215,7 +215,7 @@ def test_a_run_killed_amid_skipped_steps_counts_on(tmp_path):
 REWIND = {"on_nonfinite": "rewind"}
 
 
-@pytest.mark.parametrize("killed", thorough_except([[11]], [[], [9], [11], [13], [14, 17], [18]]))
+@pytest.mark.parametrize("killed", thorough_except([[], [11]], [[], [9], [11], [13], [14, 17], [18]]))
 def test_a_rewind_takes_good_parameters_and_continues_with_the_data_after_the_bad_ones(tmp_path, capsys, killed):
     """Batch 11 throws the parameters out, so that 12, 13 and 14 are skipped; checkpoints are those of 4, 8, 12, 16.
 
@@ -254,8 +254,7 @@ def test_after_the_max_number_of_rewinds_the_run_stops(tmp_path, killed):
     ]  # fmt: skip
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("killed", [[], [8], [11], [13]])
+@pytest.mark.parametrize("killed", thorough_except([[11]], [[], [8], [11], [13]]))
 def test_a_rewind_passes_over_a_damaged_checkpoint(tmp_path, capsys, killed):
     """Batch 11 throws the parameters out, and that of step 8 is damaged before it is gone back to."""
     folder = tmp_path / "checkpoints"
