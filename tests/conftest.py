@@ -22,8 +22,8 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 os.environ["IMAGEN_JAX_CACHE"] = tempfile.mkdtemp(prefix="imagen-jax-tests-")
-# Compiled programs of all workers and of what their tests start. With JAX_COMPILATION_CACHE_MAX_SIZE, JAX would lock the
-# folder and look at each file at each write. Without, a worker may read what another has written in part: then JAX
+# Compiled programs of all workers and of what their tests start. With JAX_COMPILATION_CACHE_MAX_SIZE, JAX would lock
+# the folder and look at each file at each write. Without, a worker may read what another has written in part: then JAX
 # warns, and compiles.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = (
     os.environ["JAX_COMPILATION_CACHE_DIR"]

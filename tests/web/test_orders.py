@@ -22,7 +22,7 @@ def test_the_history_names_the_sampler_of_a_text_difference_too(how, decoder):
 
 
 def test_a_sampler_that_there_is_not_is_refused_for_a_text_difference_too():
-    stages = [CHOSEN[0], {"sampler": "no sampler"}]
+    stages = [CHOSEN[0], {**CHOSEN[1], "sampler": "no sampler"}]
     requested = {"prompt": "a cat", "image": data_url(np.zeros((8, 8, 3), np.uint8)), "how": TEXT_DIFFERENCE}
     with pytest.raises(UserError, match="no sampler"):
         read_order({**requested, "stages": stages}, STAGES, Limits())
