@@ -75,7 +75,11 @@ trap 'kill "$mypy" 2>/dev/null || true' EXIT
 say "pytest"
 # A file stays in one worker, so that what it compiled serves its next test. `-n 0` runs without workers.
 "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@" || status=$?
-wait "$mypy" || { say "mypy found mistakes" && cat "$environment/mypy.log" && status=${status/#0/1}; }
+if ! wait "$mypy"; then
+    say "mypy found mistakes"
+    cat "$environment/mypy.log"
+    ((status != 0)) || status=1
+fi
 ((status == 0)) || exit "$status"
 if [[ $with_references == true ]]; then
     install_extra parity 8 "torch, transformers and diffusers: minutes, and gigabytes where torch brings CUDA"

@@ -150,10 +150,11 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
     # JSON does not distinguish integers from floats.
     seed = check_seed(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
     how = read_how(requested, stages)
-    settings = read_settings(requested.get("stages", []), len(stages), limits)
+    of_stages = requested.get("stages", [])
+    settings = read_settings(of_stages, len(stages), limits)
     if how == TEXT_DIFFERENCE and "sampler" in settings:
-        requested = {**requested, "stages": with_ddim(requested["stages"], stages)}
-        settings = read_settings(requested["stages"], len(stages), limits)
+        of_stages = with_ddim(of_stages, stages)
+        settings["sampler"] = [one["sampler"] for one in of_stages]
     image, mask = read_images(requested)
     if not prompt and not image:
         raise UserError("there is nothing to sample: write a prompt")
@@ -161,7 +162,7 @@ def read_order(requested: Any, stages: Sequence[Stage], limits: Limits) -> Order
         "prompt": prompt,
         "negative_prompt": negative or "",
         "seed": seed,
-        "stages": requested.get("stages", []),
+        "stages": of_stages,
     }
     if not image:
         return Order(prompt, negative, seed, settings, page_settings)
