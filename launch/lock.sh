@@ -12,8 +12,8 @@ set_up
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 
-# What builds the one package that comes as source, and the checkout itself.
-printf '%s\n' pip setuptools >"$new/installers.in"
+# What builds the one package that comes as source and the checkout itself, and what installs all others.
+printf '%s\n' pip setuptools uv==0.13.9 >"$new/installers.in"
 
 # The newest that Python 3.11 runs, so that every Python computes with the same.
 printf '%s\n' 'numpy<2.5' 'scipy<1.18' 'contourpy<1.4' >"$new/constraints.in"
@@ -30,7 +30,6 @@ resolve() {
 }
 
 say "Resolving"
-"$python" -m pip install --quiet --disable-pip-version-check uv==0.13.9
 resolve "$new/packages.lock" setup.py "$new/installers.in" --constraint "$new/constraints.in" \
     --extra train --extra openmoji --extra tensorboard --extra gcs --extra parquet --extra web --extra test \
     --extra docs "$@"

@@ -62,13 +62,13 @@ set_up() {
     fi
     make_environment
     # The installers come first, because one locked package is built from source by them.
-    say "Installing pip and setuptools"
-    lock_entries pip setuptools >"$environment/installers.lock"
+    say "Installing pip, setuptools and uv"
+    lock_entries pip setuptools uv >"$environment/installers.lock"
     pip_install --requirement "$environment/installers.lock" ||
         fail "the package index did not respond: connect to the network, or set PIP_INDEX_URL to a mirror, and run" \
             "this again (pip's output is above)."
     say "Installing the $(grep -c '^[a-zA-Z]' requirements.lock) packages of requirements.lock: minutes the first time"
-    pip_install --no-build-isolation --requirement requirements.lock ||
+    install_locked --requirement requirements.lock ||
         fail "a package could not be installed: fix pip's error above (the whole log is $environment/install.log)" \
             "and run this again."
     pip_install --no-build-isolation --editable . ||
@@ -244,10 +244,43 @@ install_extra() {
     cat setup.py requirements.lock >"$mark"
 }
 
+# Usage: install_locked --requirement FILE   Installs what the file names; uv does, or else pip.
+install_locked() {
+    uv_install "$@" || pip_install --no-build-isolation "$@"
+}
+
+# Runs uv as `pip_install` runs pip, in less than half of its time: it downloads several packages at once, and all cores
+# unpack and compile. It reads none of pip's settings, so they are handed to it. Returns a failure where one of them has
+# no counterpart, or where uv fails: then it is pip's turn.
+uv_install() {
+    local name value one options=()
+    while IFS='=' read -r name value; do
+        # As in global.extra-index-url='https://one\nhttps://two'
+        value=${value#[\'\"]} value=${value%[\'\"]}
+        for one in ${value//\\n/ }; do
+            case ${name##*.} in
+                index-url) options+=(--default-index "$one") ;;
+                extra-index-url) options+=(--index "$one") ;;
+                find-links) options+=(--find-links "$one") ;;
+                cert) local -x SSL_CERT_FILE=$one ;;
+                client-cert | no-binary | no-index | only-binary | proxy | trusted-host) return 1 ;;
+            esac
+        done
+    done < <("$python" -m pip config list)
+    "$python" -m uv pip install --python "$python" --no-deps --no-build-isolation --require-hashes --compile-bytecode \
+        ${options[@]+"${options[@]}"} "$@" 2>&1 |
+        tee -a "$environment/install.log" | show '/^Downloading/ {print "    " $0; fflush()}'
+}
+
 # Runs pip without resolving, since the lock is complete, and shows every tenth package of the many lines it prints.
 pip_install() {
     "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off --no-deps "$@" 2>&1 |
         tee -a "$environment/install.log" |
-        { awk '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
-               /^ *(ERROR|error)/ {print "    " $0; fflush()}' 2>/dev/null || cat >/dev/null; }
+        show '/^Collecting/ && ++count % 10 == 0 {print "    " count " packages"; fflush()}
+            /^ *(ERROR|error)/ {print "    " $0; fflush()}'
+}
+
+# Usage: show PROGRAM   What a program of awk prints of an installer's lines; nothing where nobody reads.
+show() {
+    awk "$1" 2>/dev/null || cat >/dev/null
 }

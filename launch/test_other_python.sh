@@ -21,9 +21,9 @@ find_other_python() {
 checkpoints=tests/training/checkpoints/test_damaged_checkpoints.py
 quickstart=tests/end_to_end/test_quickstart.py
 tests=(
-    tests/config tests/diffusion tests/models/test_{attending,convolutions,deepfloyd_unet,layers,networks}.py tests/sampling
-    tests/sharding/test_sharding.py tests/training/test_step_and_loop.py
-    tests/encoders/test_t5.py tests/encoders/test_minilm.py tests/storage/test_bucket_files.py
+    tests/config tests/diffusion/test_{loss,process,schedules}.py tests/models/test_{attending,convolutions,networks}.py
+    tests/sampling/test_samplers.py tests/sharding/test_sharding.py tests/training/test_step_and_loop.py
+    tests/encoders/test_t5.py tests/storage/test_bucket_files.py
     "$checkpoints::test_a_checkpoint_of_format_1_is_read_and_continued"
     "$quickstart::test_quickstart_trains_resumes_bit_for_bit_and_samples"
 )

@@ -1,10 +1,14 @@
 """Trains the emoji CLIP on five folds of the concepts, and measures each on the fold that it has not seen.
 
     python tests/benchmarks/emoji_clip.py OUT [--variant=frozen] [--source=openmoji]
+        [--equal_captions=negatives] [--steps=STEPS]
 
 It prints a table of means over the folds, with their standard errors, beside chance and a linear probe on the features
 of the frozen image network (EfficientNet-Lite0). The features of a fold's images are those that the first fold has
 stored. A second call reads the folds that are trained already.
+
+The rows "of OpenMoji alone" are of a fold's OpenMoji drawings and their names. These are the same images whatever the
+fonts of the training, so they show what other fonts bring.
 """
 
 import argparse
@@ -20,9 +24,11 @@ from configs import emoji_clip
 from imagen_jax.cascade.experiment import read_clip_experiment
 from imagen_jax.data.classes import CLASSES, NO_CLASS
 from imagen_jax.data.data_sets import DataSets
+from imagen_jax.data.pixels import decode_pixels
+from imagen_jax.data.sources.emoji_keys import style_of
 from imagen_jax.data.stored_images import load_split
 from imagen_jax.encoders.feature_network import FeatureNetwork
-from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS
+from imagen_jax.encoders.feature_networks import FEATURE_NETWORKS, extract_features
 from imagen_jax.encoders.image_embeddings import (
     SHARD_IMAGES,
     ImageEmbeddings,
@@ -31,10 +37,12 @@ from imagen_jax.encoders.image_embeddings import (
     open_image_embeddings,
     shard_path,
 )
+from imagen_jax.encoders.pretrained_clip import load_clip
 from imagen_jax.evaluation.metrics.linear_probe import train_probe
 from imagen_jax.evaluation.metrics.zero_shot import measure_accuracy
+from imagen_jax.evaluation.protocols.clip_evaluation import make_clip_evaluation
 from imagen_jax.storage.paths import to_path
-from imagen_jax.tasks.clip_hooks import FILE_NAME
+from imagen_jax.tasks.clip_hooks import FILE_NAME, SCORE, class_prompts
 from imagen_jax.tasks.training_data import open_configured
 from imagen_jax.train import train
 from imagen_jax.training.monitoring.metrics import read_metrics
@@ -48,6 +56,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--variant", default="frozen", choices=list(emoji_clip.VARIANTS))
     parser.add_argument("--source", default="openmoji", choices=["openmoji", "emoji_fonts"])
+    parser.add_argument("--equal_captions", default="negatives", choices=["negatives", "ignored"])
+    parser.add_argument("--steps", type=int, help="that of the config, if it is left out")
     arguments = parser.parse_args()
     first = opened_for(0, arguments)
     store = open_image_embeddings(first.folders, load_network())
@@ -55,7 +65,7 @@ def main() -> None:
     print(f"\n{arguments.variant}, {arguments.source}: mean of {FOLDS} folds ± its standard error\n")
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
-        print(f"{name:28} {values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(FOLDS):.3f}   {np.round(values, 3)}")
+        print(f"{name:50} {values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(FOLDS):.3f}   {np.round(values, 3)}")
 
 
 def load_network() -> FeatureNetwork:
@@ -67,6 +77,9 @@ def make_config(fold: int, arguments: argparse.Namespace) -> ConfigDict:
     """The config that holds a fold out."""
     config = emoji_clip.get_config(arguments.variant)
     config.data.update({"source": arguments.source, "data_dir": str(arguments.out / "data"), "fold": fold})
+    config.clip.equal_captions = arguments.equal_captions
+    if arguments.steps:
+        config.training.steps = config.optimizer.decay_steps = arguments.steps
     return config
 
 
@@ -99,10 +112,30 @@ def measure_fold(fold: int, arguments: argparse.Namespace, store: ImageEmbedding
     """Trains on all but one fold, and returns the numbers of that fold."""
     opened = opened_for(fold, arguments)
     copy_features(store, opened)
-    workdir = arguments.out / f"{arguments.variant}_{arguments.source}_{fold}"
-    train(make_config(fold, arguments), workdir)
+    config = make_config(fold, arguments)
+    settings = [arguments.variant, arguments.source, arguments.equal_captions, config.training.steps, fold]
+    workdir = arguments.out / "_".join(map(str, settings))
+    train(config, workdir)
     line = read_metrics(to_path(workdir), FILE_NAME)[-1]
-    return {name: value for name, value in line.items() if name != "step"} | probe_fold(opened, store)
+    whole = {name: value for name, value in line.items() if name not in ("step", SCORE)}
+    alone = {
+        f"{name}, of OpenMoji alone": value for name, value in measure_on_openmoji(config, workdir, opened).items()
+    }
+    named = {f"{name}, of OpenMoji alone": value for name, value in alone.items()}
+    return whole | named | probe_fold(opened, store)
+
+
+def measure_on_openmoji(config: ConfigDict, workdir: Path, opened: DataSets) -> dict[str, float]:
+    """Returns the numbers of a CLIP on the held-out drawings of OpenMoji and their names."""
+    stored = [image for folder in opened.folders for image in load_split(folder, "validation")]
+    images = [image for image in stored if style_of(image.key) in (None, "openmoji")]
+    classes = CLASSES["openmoji_groups"]
+    labels = np.array([classes.label_of(image.key) for image in images])
+    prompts = class_prompts(read_clip_experiment(config))
+    evaluation = make_clip_evaluation([image.captions[:1] for image in images], prompts, labels)
+    clip = load_clip(str(workdir), model="")
+    features = extract_features(clip.image, [decode_pixels(image.encoded) for image in images], show=False)
+    return evaluation(features.pooled, clip.encode_texts(evaluation.texts))
 
 
 def probe_fold(opened: DataSets, store: ImageEmbeddings) -> dict[str, float]:

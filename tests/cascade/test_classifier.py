@@ -74,6 +74,7 @@ def trained(tmp_path_factory, data_dir):
     return workdir, train_classifier(smoke(data_dir), workdir)
 
 
+@pytest.mark.thorough
 def test_the_report_holds_shares_of_the_images_that_were_kept_from_training(trained):
     workdir, accuracy = trained
     assert json.loads((workdir / "accuracy.json").read_text()) == accuracy
@@ -163,6 +164,7 @@ def test_it_guides_the_stage_of_its_size_and_is_described(trained, tmp_path):
     assert of_guided > of_free
 
 
+@pytest.mark.thorough
 def test_what_does_not_fit_is_an_error(trained, tmp_path):
     with pytest.raises(UserError, match=r"'Food'.*'Food & Drink'"):
         load_guidance(trained[0], "Food", 1.0)

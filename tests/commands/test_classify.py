@@ -50,6 +50,7 @@ def run(program, *arguments):
     return done
 
 
+@pytest.mark.thorough
 def test_a_prepared_data_set_is_classified(here, tmp_path):
     done = run(CLASSIFY, "--clip=clip", "--data=prepared", "--classes=classes.txt", "--templates=openai_7",
                f"--out={tmp_path / 'out'}")  # fmt: skip

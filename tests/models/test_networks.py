@@ -109,6 +109,7 @@ def test_order_of_tokens_is_left_to_the_text_encoder(network):
     np.testing.assert_allclose(network(text=swapped), network(), atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ONE)
 def test_bfloat16_stays_near_float32_and_keeps_float32_parameters(name):
     outputs = []

@@ -191,6 +191,7 @@ def trained(make_config, tmp_path_factory):
     return workdir, train_to_end(make_config(), workdir)
 
 
+@pytest.mark.thorough
 def test_the_run_has_losses_and_resumes_bit_for_bit(make_config, trained, tmp_path):
     workdir, state = trained
     lines = read_metrics(workdir)
@@ -206,6 +207,7 @@ def test_the_run_has_losses_and_resumes_bit_for_bit(make_config, trained, tmp_pa
         train(make_config(components=5), cut)
 
 
+@pytest.mark.thorough
 def test_a_batch_has_the_codes_and_captions_of_its_images(make_config, trained, tmp_path):
     config = make_config()
     batch = make_training(make_codes_task(config)).batch
@@ -228,6 +230,7 @@ def test_a_batch_has_the_codes_and_captions_of_its_images(make_config, trained, 
         assert edges[code] - 1e-3 <= np.clip(product, edges[0], edges[-1]) <= edges[code + 1] + 1e-3
 
 
+@pytest.mark.thorough
 def test_a_workdir_draws_embeddings_for_captions(make_config, trained):
     workdir, _ = trained
     loaded = load_code_stage(to_path(workdir))

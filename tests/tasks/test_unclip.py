@@ -179,13 +179,17 @@ def test_a_prior_samples_with_the_variance_that_its_training_measured(there, tmp
         load_cascade([tmp_path / "prior", there / "decoder"], {"sampler": ["analytic", "ddim"]})
 
 
-def test_a_prior_resumes_bit_for_bit_and_is_measured(there, tmp_path):
+@pytest.mark.thorough
+def test_a_prior_resumes_bit_for_bit(there, tmp_path):
     config = make_config(there, "prior")
     config.training.steps = 1
     train(config, tmp_path / "cut")
     config.training.steps = 2
     resumed, whole = train_to_end(config, tmp_path / "cut"), load_stage(there / "prior")
     jax.tree.map(np.testing.assert_array_equal, resumed.ema_params, whole.params)
+
+
+def test_a_prior_is_measured_and_names_its_clip(there):
     (line,) = read_metrics(there / "prior", FILE_NAME)
     assert {"prior_cosine", "text_vector_cosine", "ridge_cosine", "prior_diversity"} <= line.keys()
     saved = json.loads((there / "prior" / "config.json").read_text())

@@ -105,6 +105,7 @@ def test_a_photo_taken_sideways_is_edited_upright_and_a_16_bit_mask_counts(serve
     assert np.abs(sampled[:, :8] - image[:, :8]).max() <= 1 and np.abs(sampled[:, 8:] - image[:, 8:]).mean() > 5
 
 
+@pytest.mark.thorough
 def test_orders_that_differ_in_their_images_alone_are_followed_while_they_wait(served):
     images = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 90, 180)]
     mask = np.zeros((16, 16, 3), np.uint8)
