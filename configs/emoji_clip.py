@@ -76,6 +76,8 @@ def scratch() -> ConfigDict:
             "heads": 3,
             "hidden": 768,
             "patch_dropout": 0.25,
+            "activation": "gelu",
+            "noise_conditioned": False,
         }
     )
     config.text_tower = ConfigDict(

@@ -37,27 +37,29 @@ BATCH = 32_768
 STEPS = 32 * 400_000_000 // BATCH
 
 
-def vision(resolution: int, patch: int, width: int, layers: int, heads: int, **more: str) -> ConfigDict:
+def vision(resolution: int, patch: int, width: int, layers: int, heads: int, activation: str = "gelu") -> ConfigDict:
     """A vision transformer, with perceptrons of four times its width."""
     sizes = {"resolution": resolution, "patch": patch, "width": width, "layers": layers, "heads": heads}
-    return ConfigDict({"name": "vision_transformer", **sizes, "hidden": 4 * width, **SPEED, **more})
+    others = {"activation": activation, "noise_conditioned": False}
+    return ConfigDict({"name": "vision_transformer", **sizes, "hidden": 4 * width, **others, **SPEED})
 
 
-def text(width: int, layers: int, heads: int, **more: str) -> ConfigDict:
+def text(width: int, layers: int, heads: int, activation: str = "gelu") -> ConfigDict:
     """The text transformer with OpenAI's vocabulary, with perceptrons of four times its width."""
     sizes = {"vocabulary": 49_408, "context": 77, "width": width, "layers": layers, "heads": heads}
-    return ConfigDict({"name": "transformer", **sizes, "hidden": 4 * width, "end": 49_407, **SPEED, **more})
+    others = {"hidden": 4 * width, "end": 49_407, "activation": activation}
+    return ConfigDict({"name": "transformer", **sizes, **others, **SPEED})
 
 
 SPEED = {"remat": "blocks", "scan": True, "dtype": "bfloat16"}
-QUICK = {"activation": "quick_gelu"}
+QUICK = "quick_gelu"
 """OpenAI's activation, x · sigmoid(1.702 x)."""
 
 VARIANTS = {
-    "b32": (vision(224, 32, 768, 12, 12, **QUICK), text(512, 12, 8, **QUICK), 512, 5e-4),
-    "b16": (vision(224, 16, 768, 12, 12, **QUICK), text(512, 12, 8, **QUICK), 512, 5e-4),
-    "l14": (vision(224, 14, 1024, 24, 16, **QUICK), text(768, 12, 12, **QUICK), 768, 4e-4),
-    "l14_336": (vision(336, 14, 1024, 24, 16, **QUICK), text(768, 12, 12, **QUICK), 768, 2e-5),
+    "b32": (vision(224, 32, 768, 12, 12, QUICK), text(512, 12, 8, QUICK), 512, 5e-4),
+    "b16": (vision(224, 16, 768, 12, 12, QUICK), text(512, 12, 8, QUICK), 512, 5e-4),
+    "l14": (vision(224, 14, 1024, 24, 16, QUICK), text(768, 12, 12, QUICK), 768, 4e-4),
+    "l14_336": (vision(336, 14, 1024, 24, 16, QUICK), text(768, 12, 12, QUICK), 768, 2e-5),
     "h14": (vision(224, 14, 1280, 32, 16), text(1024, 24, 16), 1024, 4e-4),
     "h16": (vision(256, 16, 1280, 32, 16), text(1024, 24, 16), 1024, 3e-4),
 }

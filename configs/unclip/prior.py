@@ -19,7 +19,7 @@ Not printed, and chosen here:
 - The schedule of the learning rate: a warm-up of 10,000 steps, and a cosine to 0 at the end.
 - No guidance: "guiding the prior hurt results" (section 5.5).
 - 20 steps of DPM-Solver++(2M), which keep the variance of a Gaussian to 0.6%. The paper takes 64 steps with an analytic
-  variance (Bao et al. 2022), which is not here.
+  variance (Bao et al. 2022), which is the sampler ``analytic``.
 
 The printed model size is 1B. 24 blocks of 2048 are 1.21B.
 """

@@ -21,7 +21,13 @@ from imagen_jax.clip.hugging_face_folder import read_config
 from imagen_jax.clip.open_clip_folder import CONFIG as OPEN_CLIP_CONFIG
 from imagen_jax.clip.open_clip_folder import PICKLE, read_open_clip_config
 from imagen_jax.clip.open_clip_folder import WEIGHTS as OPEN_CLIP_WEIGHTS
-from imagen_jax.clip.tokenizer import VOCABULARY, VOCABULARY_FLAG, load_folder_tokenizer, load_openai_vocabulary
+from imagen_jax.clip.tokenizer import (
+    VOCABULARY,
+    VOCABULARY_FLAG,
+    find_openai_vocabulary,
+    load_folder_tokenizer,
+    load_openai_vocabulary,
+)
 from imagen_jax.clip.weights import (
     HUGGING_FACE,
     import_parameters,
@@ -169,8 +175,8 @@ def load_tokenizer_of(folder: Path, description: Description) -> Tokenize:
     """
     if description.text["name"] == FROZEN:
         return refuse_tokens
-    if (folder / VOCABULARY.name).is_file():
-        return load_openai_vocabulary(folder / VOCABULARY.name, description.clean)
+    if (words := find_openai_vocabulary(folder)) is not None:
+        return load_openai_vocabulary(words, description.clean)
     tokenize = load_folder_tokenizer(folder, description.clean)
     if not description.stripped_token:
         return tokenize

@@ -132,6 +132,14 @@ def is_version(line: str) -> bool:
     return line.startswith("#version")
 
 
+def find_openai_vocabulary(path: Path) -> Path | None:
+    """Returns the file of OpenAI's vocabulary: the path itself, or the file of that name in a folder, or None."""
+    if path.is_file():
+        return path
+    inside = path / VOCABULARY.name
+    return inside if inside.is_file() else None
+
+
 def load_folder_tokenizer(folder: Path, cleaner: str = "lower") -> Tokenize:
     """Returns the tokenizer of a Hugging Face folder: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
 

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from absl import logging
 
-from imagen_jax.clip.tokenizer import load_folder_tokenizer, make_tokenizer, read_openai_vocabulary
+from imagen_jax.clip.tokenizer import (
+    find_openai_vocabulary,
+    load_folder_tokenizer,
+    make_tokenizer,
+    read_openai_vocabulary,
+)
 from imagen_jax.data.tokenizer import Tokenize, count_vocabulary, load_tokenizer, pad_token_ids
 from imagen_jax.diffusion.conditions import TokenSequence
 from imagen_jax.encoders import minilm
@@ -82,10 +87,10 @@ def load_caption_tokenizer(source: str) -> CaptionTokenizer:
         content = minilm.read_checked(path, minilm.SHA256[path.name])
         return CaptionTokenizer(name_of(MINILM, [content]), count_vocabulary(path), load_tokenizer(path))
     path = to_path(source)
-    if path.is_file():
-        numbers, merges = read_openai_vocabulary(path)
+    if (words := find_openai_vocabulary(path)) is not None:
+        numbers, merges = read_openai_vocabulary(words)
         return CaptionTokenizer(
-            name_of("clip", [path.read_bytes()]), len(numbers), make_tokenizer(numbers, merges, path)
+            name_of("clip", [words.read_bytes()]), len(numbers), make_tokenizer(numbers, merges, words)
         )
     tokenize, files = load_folder_tokenizer(path), files_of(path)
     (empty,) = tokenize([""])

@@ -8,12 +8,16 @@ from imagen_jax.data.splits import SPLITS
 from imagen_jax.data.stored_images import read_manifest
 from imagen_jax.encoders.pretrained_clip import SIZES, Clip, load_clip
 from imagen_jax.errors import UserError, nearest_name
+from imagen_jax.pretrained import find_part
 from imagen_jax.runtime.main import parse_options
 from imagen_jax.runtime.preconditions import Precondition
 from imagen_jax.storage.paths import Path, to_path
 
 CLIP = flags.DEFINE_string(
-    "clip", None, "Folder or file of a CLIP's weights, or a model of OpenAI, such as ViT-B/32.", required=True
+    "clip",
+    None,
+    "Folder or file of a CLIP's weights, a bundled CLIP (emoji_unclip/clip), or a model of OpenAI, such as ViT-B/32.",
+    required=True,
 )
 CLIP_VOCABULARY = flags.DEFINE_string("clip_vocabulary", "", "File bpe_simple_vocab_16e6.txt.gz, for OpenAI's weights.")
 
@@ -59,12 +63,12 @@ def check_clip() -> None:
     """Checks ``--clip`` without loading it.
 
     Raises:
-        UserError: it names neither a model of OpenAI nor an existing file or folder.
+        UserError: it names neither a model of OpenAI, nor an existing file or folder, nor a bundled CLIP.
     """
-    if CLIP.value not in SIZES and not to_path(CLIP.value).expanduser().exists():
+    if CLIP.value not in SIZES and not find_part(to_path(CLIP.value).expanduser()).exists():
         raise UserError(
-            f"--clip={CLIP.value} is neither a file or folder of weights nor a model of OpenAI"
-            f"{nearest_name(CLIP.value, SIZES)}"
+            f"--clip={CLIP.value} is neither a file or folder of weights, nor a model of OpenAI, nor the CLIP of a "
+            f"bundled cascade, such as emoji_unclip/clip{nearest_name(CLIP.value, SIZES)}"
         )
 
 

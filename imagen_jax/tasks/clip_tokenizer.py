@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from imagen_jax.clip.tokenizer import END, START, clean, load_folder_tokenizer, load_openai_vocabulary
+from imagen_jax.clip.tokenizer import (
+    END,
+    START,
+    clean,
+    find_openai_vocabulary,
+    load_folder_tokenizer,
+    load_openai_vocabulary,
+)
 from imagen_jax.data.stored_images import read_captions
 from imagen_jax.data.tokenizer import Tokenize
 from imagen_jax.errors import UserError
@@ -23,7 +30,7 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
     """Opens the tokenizer that a config names, or trains one at the first start of a run.
 
     Args:
-        source: ``clip.tokenizer``: the file of OpenAI's vocabulary, a folder with ``tokenizer.json``, or "".
+        source: ``clip.tokenizer``: the file of OpenAI's vocabulary, a folder with it or with ``tokenizer.json``, or "".
         folders: the data sets, whose captions a new tokenizer is trained on.
         workdir: folder of the run, which keeps the new tokenizer.
         vocabulary: number of tokens of the text tower.
@@ -33,7 +40,8 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
     """
     if source:
         path = to_path(source)
-        tokenize = load_openai_vocabulary(path) if path.is_file() else load_folder_tokenizer(path)
+        words = find_openai_vocabulary(path)
+        tokenize = load_openai_vocabulary(words) if words else load_folder_tokenizer(path)
         check_vocabulary(tokenize, vocabulary, source)
         return tokenize
     if vocabulary < MIN_VOCABULARY:

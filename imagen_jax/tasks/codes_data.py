@@ -127,10 +127,12 @@ def load_tower_of_each(codes: CodesConfig) -> tuple[Clip, ClipTextEncoder]:
     if not codes.clip:
         raise UserError("a prior of codes predicts the embeddings of a CLIP: set config.codes.clip to its folder")
     clip = load_clip(codes.clip, model="")
-    if codes.text_length > clip.context:
+    # A head on a frozen text encoder has no context of its own.
+    context = clip.description.text.get("context", codes.text_length)
+    if codes.text_length > context:
         raise UserError(
-            f"config.codes.text_length={codes.text_length} exceeds the CLIP's context of {clip.context} tokens: set it "
-            f"to {clip.context} or less"
+            f"config.codes.text_length={codes.text_length} exceeds the CLIP's context of {context} tokens: set it to "
+            f"{context} or less"
         )
     encoder = load_clip_text(codes.clip, codes.text_length)
     for key, found in (("channels", encoder.vector_width), ("text_width", encoder.width)):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from absl import logging
 
+from imagen_jax.clip.tokenizer import load_openai_vocabulary
 from imagen_jax.data.tokenizer import load_tokenizer
 from imagen_jax.encoders import minilm
 from imagen_jax.encoders.caption_tokens import CaptionTokenizer, load_caption_tokenizer, pad_tokens
 from imagen_jax.errors import UserError
-from imagen_jax.tasks.clip_tokenizer import train_tokenizer
+from imagen_jax.tasks.clip_tokenizer import open_tokenizer, train_tokenizer
+from tests.reference.clip_folders import write_vocabulary
 
 CAPTIONS = ["a red apple", "!", ""]
 
@@ -36,6 +38,15 @@ def test_a_folder_with_the_tokenizer_of_a_clip(tmp_path):
     assert one.name == copy.name != other.name and (one.vocabulary, other.vocabulary) == (300, 310)
     tokens = one.read(CAPTIONS, 16)
     assert tokens.mask.sum(axis=1)[2] == 0 and tokens.ids.max() < 298, "neither mark is left"
+
+
+def test_a_folder_with_openais_vocabulary_stands_for_it(tmp_path):
+    """Such a folder is what an import of OpenAI's weights makes."""
+    file = write_vocabulary(tmp_path)
+    of_file, of_folder = map(load_caption_tokenizer, (str(file), str(tmp_path)))
+    assert of_file.name == of_folder.name and of_file.vocabulary == of_folder.vocabulary
+    of_training = open_tokenizer(str(tmp_path), (), tmp_path, of_file.vocabulary)
+    assert of_training(CAPTIONS) == load_openai_vocabulary(file)(CAPTIONS)
 
 
 def test_longer_captions_are_cut_with_one_warning(monkeypatch):

@@ -107,3 +107,12 @@ def test_only_a_flag_asks_for_help(arguments, asks):
 def test_what_is_no_module_has_no_source():
     assert read_source("imagen_jax.train") and not read_source("imagen_jax.train.train")
     assert not read_source("imagen_jax.nowhere.train")
+
+
+@pytest.mark.parametrize(("command", "page"), [("sample", "sample.md"), ("train", "own_images.md")])
+def test_the_table_of_all_flags_has_all_flags(command, page):
+    text = (CHECKOUT / "docs" / page).read_text(encoding="utf-8").split(f"\n## Every flag of `{command}`\n")[1]
+    table = "\n".join(line.split("|")[1] for line in text.split("\n## ")[0].split("\n") if line.startswith("|"))
+    modules = [module for module in modules_of_flags(COMMANDS[command]) if module != "imagen_jax.runtime.main"]
+    own = {one.flag.name for module in modules for one in find_flags(module)}
+    assert set(re.findall(r"`--(\w+)`", table)) == own, "--debug, which every command has, is not in it"

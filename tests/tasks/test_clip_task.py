@@ -231,6 +231,19 @@ def test_a_training_starts_from_the_weights_of_another(make_config, trained, tmp
         train(larger, tmp_path / "larger")
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("image_tower", "activation", "quick_gelu"), ("text_tower", "pool", "last"), ("image_tower", "heads", 1)],
+)
+def test_weights_of_a_tower_that_computes_otherwise_are_refused(make_config, trained, tmp_path, section, field, value):
+    """Their shapes fit, so nothing else would tell."""
+    config = make_config(init_from=str(trained[0]))
+    with config.unlocked():
+        config[section][field] = value
+    with pytest.raises(UserError, match=rf"config\.{section}\.{field}={value!r}"):
+        train(config, tmp_path)
+
+
 def test_positions_of_another_resolution_are_interpolated():
     # A linear ramp stays one; the class token's position stays.
     rows, columns = np.mgrid[0:8, 0:8]
