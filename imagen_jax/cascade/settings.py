@@ -5,6 +5,7 @@ one value for all stages, or a list with one per stage -> the checked settings o
 
 import math
 import numbers
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -53,6 +54,10 @@ def whole(lowest: int, highest: int) -> Check:
 
 
 at_least_one = whole(1, 2**31 - 1)
+
+
+SAMPLERS = ChainMap[str, Any](STEP_RULES, {ANALYTIC: None})
+"""The names of samplers: of all step rules, later ones too, and of that which needs a table of a prior's errors."""
 
 
 def one_of(table: Collection[str]) -> Check:
@@ -115,7 +120,7 @@ def interval(name: str, value: Any) -> tuple[float, ...]:
 
 
 SETTINGS: dict[str, Check] = {
-    "sampler": one_of((*STEP_RULES, ANALYTIC)),
+    "sampler": one_of(SAMPLERS),
     "steps": whole(1, MAX_STEPS),
     "guidance": number(-MAX_GUIDANCE, MAX_GUIDANCE, "3"),
     "spacing": one_of(SPACINGS),

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ftfy
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
 from imagen_jax.data.sources.record_fields import is_utf8
@@ -56,6 +55,9 @@ def clean(caption: str) -> str:
 
 def clean_spaces(caption: str) -> str:
     """Cleans a caption to one line with one space between words."""
+    # Here, for a base install lacks it, which samples and manipulates with a CLIP on a frozen text encoder.
+    import ftfy
+
     # JSON may contain surrogates. This joins pairs, and replaces lone ones, which cannot be encoded.
     whole = caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     # Unescaped twice, as OpenAI does: captions from the web are often escaped twice.

@@ -82,12 +82,17 @@ class Clip:
         """The parameters of the text tower."""
         return self.parameters["text"]
 
+    @property
+    def context(self) -> int:
+        """The max number of tokens of a caption; a head on a frozen text encoder has none."""
+        return self.description.text["context"]
+
     def encode_texts(
         self, captions: Sequence[str], batch_size: int = CAPTIONS_AT_ONCE
     ) -> Float[np.ndarray, "texts width"]:
         """Returns the embeddings of captions, not normalised to unit length.
 
-        A caption of more tokens than the tower's context (77) is truncated with a warning, but keeps its end token.
+        A caption of more than ``context`` (77) tokens is truncated with a warning, but keeps its end token.
 
         Args:
             captions: at least one caption.

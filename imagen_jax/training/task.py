@@ -8,15 +8,23 @@ that returns a ``Task``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from imagen_jax.array_types import RandomKey
 from imagen_jax.config.sections import LoopConfig, MeshConfig, OptimizerConfig
-from imagen_jax.data.batches import Batches
 from imagen_jax.storage.paths import Path
-from imagen_jax.training.loop import Hook
+from imagen_jax.training.loop import Batches, Hook
 from imagen_jax.training.state import Params, TrainState
 from imagen_jax.training.step import Differentiate, Loss
+
+
+@runtime_checkable
+class TrainingBatches(Batches, Protocol):
+    """Host batches that are counted in the metrics, such as ``data.batches.Batches``."""
+
+    def metrics(self, state: dict[str, Any]) -> dict[str, float]:
+        """Returns metrics of the data up to a position, such as epochs."""
+        ...
 
 
 class TaskData(NamedTuple):
@@ -32,7 +40,7 @@ class TaskData(NamedTuple):
             no longer improves. All processes must answer alike, and a resumed run as the run that it resumes.
     """
 
-    batches: Batches
+    batches: TrainingBatches
     feed: Callable[[Mapping[str, Any]], Any]
     fingerprints: Mapping[str, str]
     saved: Mapping[str, Any]

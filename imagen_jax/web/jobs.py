@@ -244,7 +244,8 @@ class Jobs:
         if trajectory not in self._trajectories and len(self._trajectories) >= MAX_TRAJECTORIES:
             self._trajectories.clear()
             self.cascade.forget_programs()
-            self._manipulator.forget_programs()
+            if self._manipulator.decoding is not self.cascade:
+                self._manipulator.decoding.forget_programs()
             jax.clear_caches()
             release_memory()
         self._trajectories.add(trajectory)

@@ -35,16 +35,13 @@ class Manipulator:
         self._cascade = cascade
 
     @functools.cached_property
-    def _decoding(self) -> Cascade:
+    def decoding(self) -> Cascade:
+        """The cascade without its prior; the cascade itself if it has none."""
         return without_prior(self._cascade)
 
     @functools.cached_property
     def _clip(self) -> Clip:
-        return load_clip_of(self._decoding)
-
-    def forget_programs(self) -> None:
-        """Clears the compiled programs of the cascade without its prior."""
-        self._decoding.forget_programs()
+        return load_clip_of(self.decoding)
 
     def plan(self, order: Order) -> tuple[Cascade, ImageRequest]:
         """Returns the cascade without its prior, with the settings of an order, and the order's request.
@@ -52,9 +49,9 @@ class Manipulator:
         Raises:
             UserError: the image can't be read, the decoder's config names no CLIP, or both texts are the same.
         """
-        skipped = len(self._cascade.trained) - len(self._decoding.trained)
+        skipped = len(self._cascade.trained) - len(self.decoding.trained)
         settings: dict[str, Any] = {name: values[skipped:] for name, values in order.settings.items()}
-        cascade = self._decoding.adjusted(**settings)
+        cascade = self.decoding.adjusted(**settings)
         image = decode_sent(order.image, "image", decode_pixels)
         if order.how == TEXT_DIFFERENCE:
             # Before the inversion, which takes longer.

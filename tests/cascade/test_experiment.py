@@ -15,11 +15,12 @@ from imagen_jax.cascade.experiment import (
     read_saved_model,
 )
 from imagen_jax.cascade.loading import plan_stage
-from imagen_jax.cascade.settings import SETTINGS
+from imagen_jax.cascade.settings import SETTINGS, check_settings
 from imagen_jax.config.reading import key_types
 from imagen_jax.config.sections import MeshConfig, SamplingConfig
 from imagen_jax.errors import UserError
 from imagen_jax.pretrained import find_stages
+from imagen_jax.sampling.sampler import STEP_RULES
 from imagen_jax.sharding.mesh import MESH_AXES
 from imagen_jax.storage.paths import to_path
 
@@ -83,6 +84,14 @@ def test_another_value_of_the_network_leaves_the_rest_as_it_was():
 def test_a_setting_of_sampling_is_a_key_and_an_axis_of_the_mesh_too():
     assert set(SETTINGS) == set(key_types(SamplingConfig))
     assert set(MESH_AXES) == set(key_types(MeshConfig))
+
+
+def test_a_sampler_that_is_added_later_has_a_name(monkeypatch):
+    """As docs/extend.md does it."""
+    with pytest.raises(UserError, match=r"'mine'.*ddim"):
+        check_settings({"sampler": "mine"})
+    monkeypatch.setitem(STEP_RULES, "mine", STEP_RULES["ddim"])
+    assert check_settings({"sampler": "mine"}) == {"sampler": "mine"}
 
 
 def test_a_classifier_has_its_own_sections():

@@ -135,7 +135,7 @@ NEEDS = [
     ("prepare_data", ["--source=folder", "--option=folder=a", "--out=data"], "train"),
     ("embed_captions", ["--data=data", "--encoder=minilm"], "train"),
     ("embed_images", ["--data=data", "--clip=clip"], "train"),
-    ("manipulate", ["--how=reconstruction", "--stages=run", "--image=a.png", "--out=out"], "train"),
+    ("manipulate", ["--how=reconstruction", "--stages=run", "--image=a.png", f"--out={BUCKET}"], "gcs"),
     ("serve", ["--port=0"], "web"),
     ("show_run", ["--workdir=run", "--out=run.html"], "train"),
     ("classify", ["--clip=ViT-B/32", "--data=data", "--classes=openmoji_groups"], "train"),
