@@ -267,8 +267,9 @@ uv_install() {
             esac
         done
     done < <("$python" -m pip config list)
+    # To pip all indexes are alike. The hashes say what may come from any of them.
     "$python" -m uv pip install --python "$python" --no-deps --no-build-isolation --require-hashes --compile-bytecode \
-        ${options[@]+"${options[@]}"} "$@" 2>&1 |
+        --index-strategy unsafe-best-match ${options[@]+"${options[@]}"} "$@" 2>&1 |
         tee -a "$environment/install.log" | show '/^Downloading/ {print "    " $0; fflush()}'
 }
 
