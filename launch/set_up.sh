@@ -121,7 +121,7 @@ make_environment() {
     if [[ -e "$environment/.installing" ]]; then
         started_by=$(<"$environment/.installing")
         refuse_if_running "$started_by"
-        say "An earlier set-up was interrupted: starting again (pip still has its downloads)"
+        say "An earlier set-up was interrupted: starting again (downloads are kept)"
         empty_environment
     elif [[ -f "$environment/pyvenv.cfg" ]] && ! is_wanted_python; then
         say "The Python of $environment is missing or has another version: starting again"
@@ -246,27 +246,38 @@ install_extra() {
 
 # Usage: install_locked --requirement FILE   Installs what the file names; uv does, or else pip.
 install_locked() {
-    uv_install "$@" || pip_install --no-build-isolation "$@"
+    uv_install "$@" || {
+        say "uv can't install them here (see $environment/install.log): pip does"
+        pip_install --no-build-isolation "$@"
+    }
 }
 
 # Runs uv as `pip_install` runs pip, in less than half of its time: it downloads several packages at once, and all cores
-# unpack and compile. It reads none of pip's settings, so they are handed to it. Returns a failure where one of them has
-# no counterpart, or where uv fails: then it is pip's turn.
+# unpack and compile. It reads none of pip's settings, so those of packages' sources are handed to it. Returns a failure
+# where one of them has no counterpart, or where uv fails.
 uv_install() {
-    local name value one options=()
+    local name value one extra='' links='' index='' cache='' options=()
+    # The stronger settings come later, as in global.extra-index-url='https://one\nhttps://two'.
     while IFS='=' read -r name value; do
-        # As in global.extra-index-url='https://one\nhttps://two'
         value=${value#[\'\"]} value=${value%[\'\"]}
-        for one in ${value//\\n/ }; do
-            case ${name##*.} in
-                index-url) options+=(--default-index "$one") ;;
-                extra-index-url) options+=(--index "$one") ;;
-                find-links) options+=(--find-links "$one") ;;
-                cert) local -x SSL_CERT_FILE=$one ;;
-                client-cert | no-binary | no-index | only-binary | proxy | trusted-host) return 1 ;;
-            esac
-        done
+        case $name in
+            global.* | install.* | :env:.*) ;;
+            *) continue ;;
+        esac
+        case ${name##*.} in
+            index-url) index=$value ;;
+            extra-index-url) extra=$value ;;
+            find-links) links=$value ;;
+            cache-dir) cache=$value ;;
+            no-cache-dir) options+=(--no-cache) ;;
+            cert) local -x SSL_CERT_FILE=$value ;;
+            client-cert | no-binary | no-index | only-binary | proxy | trusted-host) return 1 ;;
+        esac
     done < <("$python" -m pip config list)
+    [[ -z $index ]] || options+=(--default-index "$index")
+    [[ -z $cache ]] || options+=(--cache-dir "$cache/uv")
+    for one in ${extra//\\n/ }; do options+=(--index "$one"); done
+    for one in ${links//\\n/ }; do options+=(--find-links "$one"); done
     # To pip all indexes are alike. The hashes say what may come from any of them.
     "$python" -m uv pip install --python "$python" --no-deps --no-build-isolation --require-hashes --compile-bytecode \
         --index-strategy unsafe-best-match ${options[@]+"${options[@]}"} "$@" 2>&1 |

@@ -17,7 +17,7 @@ find_other_python() {
     best_python "rank >= 2 && version != \"$main\""
 }
 
-# The science, what JAX's arrays are stored and imported with, and the quickstart from its data to its report.
+# A part of the science, what JAX's arrays are stored and imported with, and the quickstart's base from its data to images.
 checkpoints=tests/training/checkpoints/test_damaged_checkpoints.py
 quickstart=tests/end_to_end/test_quickstart.py
 tests=(

@@ -74,8 +74,8 @@ def clip_task(config: Given | ClipExperiment) -> Task:
         gradient_accumulation=config.training.gradient_accumulation,
         differentiate=differentiate,
         after_update=partial(limit_scale, max_scale=config.clip.max_scale),
-        check_start=partial(check_clip_start, config.training.init_from, pair),
-        start=partial(start_clip, config.training.init_from, pair),
+        check_start=partial(check_clip_start, config, pair),
+        start=partial(start_clip, config, pair),
         open_data=open_data,
         missing=partial(find_missing_measurement, config.training),
     )

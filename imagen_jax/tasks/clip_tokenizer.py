@@ -39,9 +39,7 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
         UserError: the tokenizer can't be read, or has more tokens than the tower.
     """
     if source:
-        path = to_path(source)
-        words = find_openai_vocabulary(path)
-        tokenize = load_openai_vocabulary(words) if words else load_folder_tokenizer(path)
+        tokenize = read_tokenizer(source)
         check_vocabulary(tokenize, vocabulary, source)
         return tokenize
     if vocabulary < MIN_VOCABULARY:
@@ -57,6 +55,17 @@ def open_tokenizer(source: str, folders: Sequence[Path], workdir: Path, vocabula
     tokenize = load_folder_tokenizer(workdir)
     check_vocabulary(tokenize, vocabulary, str(path))
     return tokenize
+
+
+def read_tokenizer(source: str) -> Tokenize:
+    """Reads the tokenizer that a config names.
+
+    Raises:
+        UserError: its files are missing or damaged.
+    """
+    path = to_path(source)
+    words = find_openai_vocabulary(path)
+    return load_openai_vocabulary(words) if words else load_folder_tokenizer(path)
 
 
 def read_all(folders: Sequence[Path]) -> Iterator[str]:

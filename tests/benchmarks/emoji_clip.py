@@ -118,9 +118,7 @@ def measure_fold(fold: int, arguments: argparse.Namespace, store: ImageEmbedding
     train(config, workdir)
     line = read_metrics(to_path(workdir), FILE_NAME)[-1]
     whole = {name: value for name, value in line.items() if name not in ("step", SCORE)}
-    alone = {
-        f"{name}, of OpenMoji alone": value for name, value in measure_on_openmoji(config, workdir, opened).items()
-    }
+    alone = measure_on_openmoji(config, workdir, opened)
     named = {f"{name}, of OpenMoji alone": value for name, value in alone.items()}
     return whole | named | probe_fold(opened, store)
 

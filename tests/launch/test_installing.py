@@ -38,17 +38,24 @@ def install(tmp_path):
 
 def test_uv_gets_pips_settings(install):
     (plain,) = install("")
-    assert plain.startswith("uv ") and "--require-hashes" in plain and "index" not in plain
+    assert plain.startswith("uv ") and "--require-hashes" in plain
+    assert "--index-strategy unsafe-best-match --requirement list" in plain, "and nothing between them"
     settings = [
-        ":env:.timeout='180'",
-        ":env:.find-links='/wheels'",
-        "global.cert='/etc/root.pem'",
-        "global.index-url='https://mirror/simple'",
+        "global.cert='/etc/a root.pem'",
+        "global.index-url='https://file/simple'",
         "install.extra-index-url='https://one/?a=b\\nfile:///two'",
+        "download.proxy='http://proxy:3128'",
+        ":env:.cache-dir='/cache'",
+        ":env:.find-links='/wheels'",
+        ":env:.index-url='https://mirror/simple'",
+        ":env:.timeout='180'",
     ]
     (line,) = install("\n".join(settings) + "\n")
-    assert line.startswith("uv /etc/root.pem ")
-    wanted = "--find-links /wheels --default-index https://mirror/simple --index https://one/?a=b --index file:///two"
+    assert line.startswith("uv /etc/a root.pem ")
+    wanted = (
+        "--default-index https://mirror/simple --cache-dir /cache/uv --index https://one/?a=b --index file:///two "
+        "--find-links /wheels"
+    )
     assert f" {wanted} --requirement list" in line
 
 

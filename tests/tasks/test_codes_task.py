@@ -207,8 +207,7 @@ def test_the_run_has_losses_and_resumes_bit_for_bit(make_config, trained, tmp_pa
         train(make_config(components=5), cut)
 
 
-@pytest.mark.thorough
-def test_a_batch_has_the_codes_and_captions_of_its_images(make_config, trained, tmp_path):
+def test_a_batch_has_the_codes_and_captions_of_its_images(make_config, tmp_path):
     config = make_config()
     batch = make_training(make_codes_task(config)).batch
     data = open_codes_data(read_codes_experiment(config), to_path(tmp_path), batch)
