@@ -55,7 +55,7 @@ def clean(caption: str) -> str:
 
 def clean_spaces(caption: str) -> str:
     """Cleans a caption to one line with one space between words."""
-    # Here, for a base install lacks it, which samples and manipulates with a CLIP on a frozen text encoder.
+    # Imported here: a base installation lacks ftfy, and can still use a CLIP on a frozen text encoder.
     import ftfy
 
     # JSON may contain surrogates. This joins pairs, and replaces lone ones, which cannot be encoded.

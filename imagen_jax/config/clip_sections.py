@@ -23,7 +23,8 @@ class ClipConfig(Section):
         deviation: standard deviation of red, green and blue that normalises images.
         noise_schedule: a key of ``diffusion.schedules.SCHEDULES``: the image tower takes noisy images, at evenly spread
             times, and their log-SNR, so that it can guide a diffusion model; "" for clean images.
-        tokenizer: the file of OpenAI's vocabulary, or a folder with ``tokenizer.json``; "" trains one on the captions.
+        tokenizer: the file of OpenAI's vocabulary, or a folder with it or with ``tokenizer.json``; "" trains one on the
+            captions.
         held_out: max number of held-out pairs for the measurements during training.
         classes: a key of ``data.classes.CLASSES`` for the zero-shot accuracy during training; "" for none.
         templates: a key of ``evaluation.prompt_templates.TEMPLATES`` for these classes.

@@ -64,7 +64,7 @@ class TextConfig(Section):
         embeddings: ``stored``, or ``computed`` again for each batch.
         null: the text of no caption in sampling: ``zeros``, or ``empty_caption``.
         tokenizer: the tokenizer for ``stage.tokens``: ``minilm``, the file of OpenAI's vocabulary, or a folder with
-            ``tokenizer.json``, such as that of a CLIP.
+            it or with ``tokenizer.json``, such as that of a CLIP.
     """
 
     encoder: str = ""

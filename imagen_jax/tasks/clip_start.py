@@ -81,8 +81,8 @@ def check_equal(source: str, key: str, ours: Any, theirs: Any) -> None:
     """
     if ours != theirs:
         raise UserError(
-            f"{source} has {key.rpartition('.')[2]}={theirs!r}, and the config {key}={ours!r}: set it to {theirs!r} (in "
-            "a config file, if the config lacks the key), or start from other weights"
+            f"{source} has {key.rpartition('.')[2]}={theirs!r}, and the config {key}={ours!r}: set it to {theirs!r}, "
+            "in a config file if the config lacks the key, or start from other weights"
         )
 
 
