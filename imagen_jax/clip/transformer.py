@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 
 from imagen_jax.array_types import DTYPES
 from imagen_jax.errors import UserError, lookup
+from imagen_jax.runtime.backend import computed_once
 from imagen_jax.sharding.axes import TENSOR, constrain, gathering, present_mesh, with_logical_axes
 
 States = Float[Array, "batch positions tower_width"]
@@ -200,13 +201,13 @@ class Block(nn.Module):
         """Returns the next layer's input."""
         dtype, width = DTYPES[self.dtype], x.shape[-1]
         attention = SelfAttention(self.heads, self.layers, self.causal, self.dtype, name="attention")
-        x = constrain(x + attention(Norm(name="attention_norm")(x)), "batch", "places", "channels")
+        x = computed_once(constrain(x + attention(Norm(name="attention_norm")(x)), "batch", "places", "channels"))
         expand = dense(self.hidden, ("channels", "hidden"), (2 * width) ** -0.5, dtype=dtype, name="expand")
         expanded = constrain(expand(Norm(name="perceptron_norm")(x)), "batch", "places", "hidden")
         deviation = width**-0.5 * (2 * self.layers) ** -0.5
         contract = dense(width, ("hidden", "channels"), deviation, dtype=dtype, name="contract")
         x = x + contract(ACTIVATIONS[self.activation](expanded))
-        return constrain(x, "batch", "places", "channels")
+        return computed_once(constrain(x, "batch", "places", "channels"))
 
 
 def block_class(remat: str) -> type[nn.Module]:

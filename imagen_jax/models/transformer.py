@@ -31,6 +31,7 @@ from imagen_jax.models.attention import split_heads
 from imagen_jax.models.equal_blocks import run_blocks
 from imagen_jax.models.layers import split_into_heads
 from imagen_jax.models.remat import recompute
+from imagen_jax.runtime.backend import computed_once
 from imagen_jax.sharding.axes import constrain, gathering, with_logical_axes
 
 States = Float[Array, "batch places width"]
@@ -157,13 +158,13 @@ class TransformerBlock(nn.Module):
             key, value = cached
         attended = attend(query, key, value, seen, self.recompute_weights)
         attended = dense(width, ("heads", "channels"), residual, dtype=self.dtype, name="attention_out")(attended)
-        x = constrain(x + drop(attended), "batch", "places", "channels")
+        x = computed_once(constrain(x + drop(attended), "batch", "places", "channels"))
 
         first = dense(EXPANSION * width, ("channels", "hidden"), (2 * width) ** -0.5, dtype=self.dtype, name="expand")
         hidden = constrain(first(normalise(x, "perceptron_norm")), "batch", "places", "hidden")
         second = dense(width, ("hidden", "channels"), residual, dtype=self.dtype, name="contract")
         x = x + drop(second(ACTIVATIONS[self.activation](hidden)))
-        x = constrain(x, "batch", "places", "channels")
+        x = computed_once(constrain(x, "batch", "places", "channels"))
         return x if cached is None else (x, cached)
 
 

@@ -54,6 +54,15 @@ def computes_on_one_device() -> bool:
     return jax.device_count() == 1 if mesh.empty else mesh.size == 1
 
 
+def computed_once(x: jax.Array) -> jax.Array:
+    """Returns an array; on CPUs, in a way that XLA computes it and its gradient once. For the sums of a residual stream.
+
+    Otherwise XLA adds up the gradients of all later layers again wherever a layer reads their sum, and in the slow order
+    of a transposed copy: half of a step of CLIP ViT-B/32 (``tests/benchmarks/clip_step.md``).
+    """
+    return jax.lax.optimization_barrier(x) if computes_on_cpu() else x
+
+
 def compiler_options(platform: str) -> dict[str, str] | None:
     """Returns the compiler options of ``jax.jit`` for a program with gradients; None for the defaults.
 
