@@ -55,10 +55,10 @@ def computes_on_one_device() -> bool:
 
 
 def computed_once(x: jax.Array) -> jax.Array:
-    """Returns an array; on CPUs, in a way that XLA computes it and its gradient once. For the sums of a residual stream.
+    """Returns an array which, on CPUs, XLA computes once, and its gradient too. For the sums of a residual stream.
 
-    Otherwise XLA adds up the gradients of all later layers again wherever a layer reads their sum, and in the slow order
-    of a transposed copy: half of a step of CLIP ViT-B/32 (``tests/benchmarks/clip_step.md``).
+    Otherwise XLA adds up the gradients of all later layers again wherever a layer reads their sum, in the slow order of
+    a transposed copy. That was half of a step of CLIP ViT-B/32 (``tests/benchmarks/clip_step.md``).
     """
     return jax.lax.optimization_barrier(x) if computes_on_cpu() else x
 

@@ -7,6 +7,7 @@ import pytest
 
 from imagen_jax.errors import UserError
 from imagen_jax.models.transformer import Transformer
+from imagen_jax.runtime.backend import plain_implementations
 from imagen_jax.sharding.axes import axes_of, remove_logical_axes, unnamed_parameters
 from tests.drawn_params import draw_params
 from tests.reference.transformer_statement import run_transformer
@@ -59,6 +60,22 @@ def test_one_loop_and_recomputed_activations_change_nothing(causal):
     plain = jax.jit(jax.value_and_grad(loss))(PARAMS)
     scanned = jax.jit(jax.value_and_grad(lambda params: loss(params, scan=True, remat="blocks")))(PARAMS)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4), plain, scanned)
+
+
+def test_a_cpus_own_way_changes_nothing():
+    """Also for several examples with parameters of their own, as SAM on shares has them."""
+
+    def gradients(as_written):
+        def loss(params, states):
+            return jnp.sum(jnp.square(make(remat="blocks").apply({"params": params}, states, MASK)))
+
+        several = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), PARAMS)
+        with plain_implementations(as_written):
+            return jax.jit(jax.vmap(jax.grad(loss), (0, None)))(several, STATES)
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4), *map(gradients, (True, False))
+    )
 
 
 @pytest.mark.thorough
