@@ -132,7 +132,13 @@ class ClipHook:
         if what not in self._programs:
             sharded = batch_placement(mesh, size)
             act = self._embed_images if what == "images" else self.pair.embed_captions
-            program = jax.jit(act, in_shardings=(None, sharded), out_shardings=replicated(mesh))
+
+            def embed_shards(params: Params, rows: Any) -> Any:
+                return act(params, jax.lax.with_sharding_constraint(rows, sharded))
+
+            # Each process has all rows on its host, which JAX takes only as replicated.
+            whole = replicated(mesh)
+            program = jax.jit(embed_shards, in_shardings=(None, whole), out_shardings=whole)
             self._programs[what] = compile_first(program, f"the embedding of held-out {what}")
         parts = []
         for rows in rows_of_batches(len(inputs), size):
